@@ -1,0 +1,247 @@
+"""Clusters: all nodes of a lake on one machine, in this process or as one operating-system process each.
+
+Both speak through the same nodes, links and client; only who starts them differs. Node processes are told everything on their
+standard input and say their address on standard output; when this process goes, their input closes and they go too. With TLS,
+every node and the client get a fresh key and a certificate that the others pin, which never touch the disk here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import attrs
+import trio
+
+from tercet.actors.client import Client
+from tercet.actors.node import CLIENT, Node, Shaping, party_name
+from tercet.actors.party import Party
+from tercet.actors.plan import TILE_ROWS
+from tercet.errors import PeerLost, PlanError, TransportError
+from tercet.protocols import registry
+from tercet.protocols.base import Protocol
+from tercet.transports import Identity, Link, MemoryTransport, TcpTransport, TlsTransport, Transport, make_identity
+
+START_S = 60.0
+STOP_S = 2.0
+TRANSPORTS = ("memory", "tcp", "tls")
+
+
+@attrs.frozen(kw_only=True)
+class ClusterOptions:
+    """How to start a cluster; see `tercet.local` for what each means to users."""
+
+    protocol: str = "replicated"
+    parties: int | None = None
+    processes: bool = False
+    transport: str | None = None
+    latency_ms: float = 0.0
+    bandwidth_mbit: float | None = None
+    timeout_s: float = 6.0
+    threads: int = 1
+    tile_rows: int = TILE_ROWS
+
+    def resolve(self) -> tuple[type[Protocol], int, str]:
+        """The protocol class, the number of parties and the transport, checked."""
+        cls = registry.get(self.protocol)
+        parties = self.parties if self.parties is not None else cls.sizes[0]
+        if parties not in cls.sizes:
+            raise PlanError(
+                f"protocol {self.protocol!r} runs with {', '.join(map(str, cls.sizes))} parties, not {parties}; leave "
+                "parties= out or choose another protocol"
+            )
+        transport = self.transport or ("tls" if self.processes else "memory")
+        if transport not in TRANSPORTS or (self.processes and transport == "memory"):
+            usable = TRANSPORTS[1:] if self.processes else TRANSPORTS
+            raise TransportError(f"transport {transport!r} is not usable here; choose one of {', '.join(usable)}")
+        for name, value, least in (
+            ("latency_ms", self.latency_ms, 0.0),
+            ("timeout_s", self.timeout_s, 0.1),
+            ("threads", self.threads, 1),
+        ):
+            if not value >= least:
+                raise PlanError(f"{name}={value} is too small; it must be at least {least:g}")
+        return cls, parties, transport
+
+    @property
+    def shaping(self) -> Shaping:
+        """What every link is slowed down to."""
+        bandwidth = None if self.bandwidth_mbit is None else self.bandwidth_mbit * 1e6
+        return Shaping(self.latency_ms / 1e3, bandwidth)
+
+
+@attrs.define(eq=False)
+class Cluster:
+    """A running cluster: its client, and the process identifiers of its nodes if they have processes of their own."""
+
+    client: Client
+    protocol: str
+    parties: int
+    transport: str
+    pids: list[int] = attrs.field(factory=list)
+
+
+@contextlib.asynccontextmanager
+async def open_cluster(options: ClusterOptions) -> AsyncIterator[Cluster]:
+    """Start all nodes, link them up, connect a client; stop everything at the end, whatever state it is in."""
+    cls, parties, transport = options.resolve()
+    names = [party_name(index) for index in range(parties)]
+    identities = {name: make_identity(name) for name in [*names, CLIENT]} if transport == "tls" else {}
+    starter = _start_processes if options.processes else _start_tasks
+    async with _plain_errors(), trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
+        try:
+            nodes = await stack.enter_async_context(starter(options, parties, transport, identities, nursery))
+            dialler = nodes.dialler or _transport(transport, CLIENT, identities)
+            links = []
+            for name, address in zip(names, nodes.addresses, strict=True):
+                link = options.shaping.apply(await dialler.connect(address, peer=name))
+                stack.push_async_callback(_close, link)
+                links.append(link)
+            client = await Client.connect(
+                cls, links, nursery=nursery, timeout_s=options.timeout_s, tile_rows=options.tile_rows
+            )
+            yield Cluster(client, options.protocol, parties, transport, nodes.pids)
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _plain_errors() -> AsyncIterator[None]:
+    """Let the one error that ended a nursery through as itself, not as a group of one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from error.__cause__
+
+
+@attrs.frozen(eq=False)
+class _Nodes:
+    addresses: list[str]
+    pids: list[int]
+    dialler: Transport | None = None
+
+
+def _transport(name: str, owner: str, identities: dict[str, Identity]) -> Transport:
+    if name == "tls":
+        pins = {other: identity.certificate_pem for other, identity in identities.items() if other != owner}
+        return TlsTransport(identities[owner], pins)
+    return TcpTransport()
+
+
+async def _close(link: Link) -> None:
+    with trio.move_on_after(STOP_S) as scope:
+        scope.shield = True
+        await link.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _start_tasks(
+    options: ClusterOptions, parties: int, transport: str, identities: dict[str, Identity], nursery: trio.Nursery
+) -> AsyncIterator[_Nodes]:
+    """All nodes as tasks of this event loop."""
+    cls = registry.get(options.protocol)
+    shared = MemoryTransport() if transport == "memory" else None
+    nodes, addresses = [], []
+    for index in range(parties):
+        party = Party(index, parties=parties, protocol=cls, timeout_s=options.timeout_s, threads=options.threads)
+        own = shared or _transport(transport, party_name(index), identities)
+        node = Node(party, own, shaping=options.shaping, trusted_names=transport == "tls")
+        address = party_name(index) if shared else "127.0.0.1:0"
+        addresses.append(await node.listen(address, nursery=nursery))
+        nodes.append(node)
+    async with trio.open_nursery() as starting:
+        for node in nodes:
+            starting.start_soon(nursery.start, node.serve, addresses)
+    yield _Nodes(addresses, [], shared)
+
+
+@contextlib.asynccontextmanager
+async def _start_processes(
+    options: ClusterOptions, parties: int, transport: str, identities: dict[str, Identity], nursery: trio.Nursery
+) -> AsyncIterator[_Nodes]:
+    """Each node as a process of its own, on loopback."""
+    _ = nursery
+    processes: list[trio.Process] = []
+    try:
+        for index in range(parties):
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-c", "from tercet.actors.node import main; main()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            processes.append(process)
+            config = _config(options, index, parties, transport, identities)
+            await _tell(process, config, index)
+        with trio.move_on_after(START_S) as scope:
+            addresses = [(await _hear(process, index))["address"] for index, process in enumerate(processes)]
+            for index, process in enumerate(processes):
+                await _tell(process, addresses, index)
+            for index, process in enumerate(processes):
+                await _hear(process, index)
+        if scope.cancelled_caught:
+            raise TransportError(f"the nodes did not start within {START_S:g} s; is this machine overloaded?")
+        yield _Nodes(addresses, [process.pid for process in processes])
+    finally:
+        with trio.CancelScope(shield=True):
+            await _stop(processes)
+
+
+def _config(
+    options: ClusterOptions, index: int, parties: int, transport: str, identities: dict[str, Identity]
+) -> dict[str, Any]:
+    config = {
+        "index": index,
+        "parties": parties,
+        "protocol": options.protocol,
+        "timeout_s": options.timeout_s,
+        "threads": options.threads,
+        "transport": transport,
+        "shaping": attrs.asdict(options.shaping),
+    }
+    if identities:
+        own = party_name(index)
+        config["identity"] = attrs.asdict(identities[own])
+        config["pins"] = {name: one.certificate_pem for name, one in identities.items() if name != own}
+    return config
+
+
+async def _tell(process: trio.Process, message: Any, index: int) -> None:
+    if process.stdin is None:
+        raise TransportError(f"party {index} has no standard input")
+    try:
+        await process.stdin.send_all(json.dumps(message).encode() + b"\n")
+    except trio.BrokenResourceError as error:
+        raise PeerLost(f"party {index} ended while it started; its messages are above", peer=party_name(index)) from error
+
+
+async def _hear(process: trio.Process, index: int) -> Any:
+    if process.stdout is None:
+        raise TransportError(f"party {index} has no standard output")
+    line = b""
+    while not line.endswith(b"\n"):
+        some = await process.stdout.receive_some(1 << 12)
+        if not some:
+            raise PeerLost(f"party {index} ended while it started; its messages are above", peer=party_name(index))
+        line += some
+    return json.loads(line)
+
+
+async def _stop(processes: list[trio.Process]) -> None:
+    """Close every node's input, wait a little, then kill what is left: also nodes that are stopped."""
+    for process in processes:
+        if process.stdin is not None:
+            await process.stdin.aclose()
+    with trio.move_on_after(STOP_S):
+        for process in processes:
+            await process.wait()
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        if process.stdout is not None:
+            await process.stdout.aclose()

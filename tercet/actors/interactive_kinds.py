@@ -1,0 +1,346 @@
+"""Plan nodes that talk: rounds of products, masked openings, comparisons, shuffles, and everything that discloses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tercet.actors.kinds import Context, Data, Kind, Tiling, as_public, kind, require, require_ring
+from tercet.actors.plan import Builder, Disclosure, Form, Node, Type, dims_product
+from tercet.errors import PlanError
+from tercet.protocols import ranking
+from tercet.protocols.base import Cost, Op, Protocol, Share
+from tercet.protocols.circuits import ascon_prf_short
+from tercet.protocols.domains import Words
+from tercet.protocols.fourier import Series
+
+TRUNCATION_LIMIT = 2.0**62
+
+# -- interactive ------------------------------------------------------------------------------------------------------
+
+
+class _Interactive(Kind):
+    """One protocol operation on one argument."""
+
+    takes_products = True
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[Any]:
+        (x,) = args
+        if not isinstance(x, Share):
+            raise PlanError("a secret value was expected")
+        return self.start(node, protocol, x, context)
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        """The operation."""
+        raise NotImplementedError
+
+
+@kind("reduce")
+class Reduce(_Interactive):
+    """The round that makes a product a full sharing."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require(args[0].product, "only products need a round")
+        return [attrs.evolve(args[0], product=False)]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        return protocol.reduce(x)
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("reduce", args[0])
+
+
+@kind("truncate")
+class Truncate(_Interactive):
+    """Cut fractional bits."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        bits = int(attributes["bits"])
+        require_ring(x, "truncate")
+        require(0 < bits < 62, f"truncation by {bits} bits")
+        require(
+            x.limit < TRUNCATION_LIMIT,
+            f"values up to 2^{math.log2(max(x.limit, 1)):.1f} ring units cannot be truncated safely (limit 2^62); rescale an "
+            "operand first",
+        )
+        return [attrs.evolve(x, scale=x.scale - bits, limit=math.ldexp(x.limit, -bits) + 1, product=False)]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        return protocol.truncate(x, int(node.get("bits")))
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("truncate", args[0], int(node.get("bits")))
+
+
+def series_attribute(series: Series) -> tuple[Any, ...]:
+    """A series as plain values, exactly: parties must compute with the same coefficients to the last bit."""
+    return tuple(attrs.astuple(series, retain_collection_types=True))
+
+
+@kind("fourier")
+class FourierSeries(_Interactive):
+    """Public functions given as Fourier series of one period."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        require_ring(x, "fourier")
+        scale = int(attributes["dealt_bits"]) + int(attributes["coefficient_bits"])
+        types = []
+        for one in self._series(attributes):
+            require(0 < x.scale + one.period_log2 < 64, f"the period of {one.name} does not fit scale {x.scale}")
+            grid = np.linspace(0, 2.0**one.period_log2, 4096)
+            peak = float(np.abs(one(grid)).max()) * 1.02 + 2.0**-8
+            types.append(Type(Form.RING, x.shape, scale, math.ldexp(peak, scale)))
+        return types
+
+    @staticmethod
+    def _series(attributes: Mapping[str, Any]) -> list[Series]:
+        return [Series(*fields) for fields in attributes["series"]]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        bits = dict(node.attributes)
+        return protocol.fourier(
+            x,
+            self._series(bits),
+            dealt_bits=int(bits["dealt_bits"]),
+            coefficient_bits=int(bits["coefficient_bits"]),
+        )
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        series = self._series(dict(node.attributes))
+        return protocol.cost("fourier", args[0], series, dealt_bits=0, coefficient_bits=0)
+
+
+@kind("is_negative")
+class IsNegative(_Interactive):
+    """Comparison with zero."""
+
+    takes_products = False
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        bits = int(attributes["bits"])
+        require_ring(x, "is_negative")
+        require(len(x.shape) == 1, "comparisons take values of one axis")
+        require(2 <= bits <= 64 and x.limit < 2.0 ** (bits - 1), f"a comparison on {bits} bits cannot hold {x}")
+        return [Type(Form.BITS, x.shape)]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        return protocol.is_negative(x, int(node.get("bits")))
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("is_negative", args[0], int(node.get("bits")))
+
+
+@kind("is_zero")
+class IsZero(_Interactive):
+    """Equality with zero."""
+
+    takes_products = False
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "is_zero")
+        require(len(args[0].shape) == 1, "comparisons take values of one axis")
+        return [Type(Form.BITS, args[0].shape)]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        return protocol.is_zero(x)
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("is_zero", args[0])
+
+
+@kind("to_ring")
+class ToRing(_Interactive):
+    """Booleans as zeros and ones."""
+
+    takes_products = False
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require(args[0].form is Form.BITS, f"to_ring takes booleans, not {args[0]}")
+        return [Type(Form.RING, args[0].shape, 0, 1.0)]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        return protocol.bits_to_ring(x, context.rows)
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("bits_to_ring", args[0], rows)
+
+
+@kind("prf")
+class PseudoRandomFunction(Kind):
+    """Keyed pseudonyms of 128-bit keys: Ascon-PRFshort under a shared key."""
+
+    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
+        return position == 1
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        key, message = args
+        require(key.form is Form.WORDS and key.shape == (2,), "the key is two secret words")
+        require(message.form is Form.WORDS and message.shape[:-1] == (2,), "messages are two secret words each")
+        return [message]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[Share]:
+        key, message = (arg for arg in args if isinstance(arg, Share))
+        return ascon_prf_short(protocol, key, message)
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        cost: Cost = ascon_prf_short.declared_cost(protocol, *args)  # type: ignore[attr-defined]
+        return cost
+
+
+@kind("shuffle")
+class Shuffle(Kind):
+    """Permute the rows of all arguments alike, by a permutation that nobody knows."""
+
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        for x in args:
+            require(x.form in (Form.RING, Form.WORDS), f"shuffle takes numbers or words, not {x}")
+            require(x.rows == args[0].rows, "columns of different length cannot be shuffled alike")
+        return list(args)
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[list[Share]]:
+        return protocol.shuffle([arg for arg in args if isinstance(arg, Share)])
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("shuffle", args)
+
+
+@kind("sort")
+class Sort(Kind):
+    """All arguments with their rows in the ascending order of the first, ties in random order.
+
+    Shuffles first, so that the comparisons that it opens tell the nodes nothing but a uniformly random permutation (Hamada
+    et al. 2012).
+    """
+
+    exact_cost = False
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "sort")
+        require(len(args[0].shape) == 1, "the sort key has one axis")
+        require(args[0].limit < 2.0 ** (int(attributes["bits"]) - 1), f"keys of {args[0]} need more bits")
+        return Shuffle().infer(args, attributes, builder)
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[list[Share]]:
+        return _sorted(protocol, [arg for arg in args if isinstance(arg, Share)], int(node.get("bits")))
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("shuffle", args) + ranking.expected_cost(protocol, rows, int(node.get("bits")))
+
+    def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
+        return ranking.openings(shapes[0][-1])
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        return Disclosure("comparisons of shuffled rows, a random order", "the nodes", dims_product(args[0].shape))
+
+
+def _sorted(protocol: Protocol, columns: list[Share], bits: int) -> Op[list[Share]]:
+    shuffled = yield from protocol.shuffle(columns)
+    order = yield from ranking.rank(protocol, shuffled[0], bits)
+    return [column.like(np.take(column.data, order, axis=-1)) for column in shuffled]
+
+
+# -- disclosing -------------------------------------------------------------------------------------------------------
+
+
+@kind("open")
+class Open(_Interactive):
+    """A value to all nodes."""
+
+    takes_products = False
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        require(x.form in (Form.RING, Form.WORDS), f"open takes numbers or words, not {x}")
+        require(bool(attributes["why"]), "an opening has to say what it discloses")
+        return [Type(Form.PUBLIC, x.shape, x.scale, x.limit)]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        return protocol.open(x)
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("opening", args[0])
+
+    def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
+        return math.prod(shapes[0])
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        return Disclosure(str(node.get("why")), "the nodes", dims_product(args[0].shape))
+
+
+@kind("match")
+class Match(Kind):
+    """Positions of the rows that occur in every one of several public lists of pseudonyms `(2, n)`.
+
+    The result is `(lists, m)`; m gets the name given in `rows`, ordered by the first list.
+    """
+
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        for x in args:
+            require(x.form is Form.PUBLIC and x.shape[:-1] == (2,), "pseudonyms are two public words each")
+        rows = str(attributes["rows"])
+        require(rows not in builder.maxima or len(args) > 0, "the symbol is taken")
+        builder.maxima[rows] = min(builder.most(x.rows) for x in args)
+        return [Type(Form.PUBLIC, (len(args), rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        positions = intersect([as_public(arg) for arg in args])
+        context.symbols[str(node.get("rows"))] = positions.shape[1]
+        return positions.view(np.uint64)
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        return Disclosure("the number of rows that match", "the nodes", "1")
+
+
+def intersect(lists: Sequence[Words]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Positions `(lists, m)` of the columns `(2, n)` that all lists share; each list's columns are distinct."""
+    pairs = [np.ascontiguousarray(words.T).view([("low", np.uint64), ("high", np.uint64)]).reshape(-1) for words in lists]
+    everywhere = np.arange(pairs[0].size, dtype=np.int64)
+    found = [everywhere]
+    for other in pairs[1:]:
+        _, here, there = np.intersect1d(pairs[0][everywhere], other, assume_unique=True, return_indices=True)
+        order = np.argsort(here)
+        here, there = here[order], there[order]
+        found = [positions[here] for positions in found] + [there.astype(np.int64)]
+        everywhere = found[0]
+    return np.stack(found)
+
+
+class _Sink(Kind):
+    """The end of a value; the scheduler takes it from here."""
+
+    keep = True
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require(args[0].form in (Form.RING, Form.WORDS), f"only numbers and words leave a plan, not {args[0]}; use to_ring")
+        return [args[0]]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Data:
+        return args[0]
+
+
+@kind("reveal")
+class Reveal(_Sink):
+    """A value to a receiver outside."""
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        return Disclosure(str(node.get("name")), str(node.get("to")), dims_product(args[0].shape))
+
+
+@kind("store")
+class Store(_Sink):
+    """A value kept at the nodes, secret. Stays in tiles, so this is row-wise."""
+
+    tiling = Tiling.ROWS

@@ -1,0 +1,132 @@
+"""What a kind of plan node is: how it is typed, cut into tiles, run on a protocol, what it costs and what it discloses.
+
+A kind is a stateless object in `KINDS`. To add an operation to plans, write a class in `local_kinds` (no rounds) or
+`interactive_kinds`; builder, checker, scheduler, cost estimate and disclosure list all read it. Local kinds return their
+result, interactive kinds the protocol's generator.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+import numpy as np
+
+from tercet.actors.plan import Builder, Dim, Dims, Disclosure, Form, Node, Type, bind_shape, dims_product
+from tercet.errors import PlanError
+from tercet.protocols.base import Cost, Protocol, Share
+from tercet.protocols.domains import Words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Data = Share | Words
+"""What a node computes on: one party's share, or public words."""
+
+
+class Tiling(enum.Enum):
+    """How a node's work is cut along the rows."""
+
+    ROWS = "rows"
+    """Tile t of the result needs only tile t of the row-wise arguments."""
+    REDUCE = "reduce"
+    """Each tile gives a summand; the result is their sum."""
+    WHOLE = "whole"
+    """One operation on all rows."""
+
+
+@attrs.frozen(eq=False)
+class Context:
+    """What an instance knows besides its arguments: bound symbols, where new ones are bound, and its number of rows."""
+
+    symbols: dict[str, int]
+    rows: int
+
+    def shape(self, dims: Dims) -> tuple[int, ...]:
+        """A shape with its symbols replaced."""
+        return bind_shape(dims, self.symbols)
+
+
+class Kind:
+    """One kind of node. Subclasses override what differs from a local, row-wise, free operation."""
+
+    tiling: ClassVar[Tiling] = Tiling.ROWS
+    takes_products: ClassVar[bool] = False
+    """Whether arguments may be products that have not had their round."""
+    exact_cost: ClassVar[bool] = True
+    """Whether `cost` is exact, so that an operation that sends more is stopped."""
+    keep: ClassVar[bool] = False
+    """Whether the node stays in a plan though nothing reads it."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        """Types of the results. Raises PlanError, without naming the node: the builder adds that."""
+        raise NotImplementedError
+
+    def needs_round(self, args: Sequence[Type], position: int) -> bool:
+        """Whether an argument is a product that this node can only read after its round."""
+        return args[position].product and not self.takes_products
+
+    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
+        """Whether an argument is cut into the same tiles as the node's work."""
+        return args[position].rows == node.types[0].rows
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Any:
+        """The result (a list for several), or a generator of rounds that returns it."""
+        raise NotImplementedError
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        """Declared cost for arguments of these shapes."""
+        return protocol.free()
+
+    def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Words that one instance on arguments of these word shapes may open."""
+        return 0
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        """What anyone learns from it."""
+        return None
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def kind(name: str) -> Callable[[type[Kind]], type[Kind]]:
+    def register(cls: type[Kind]) -> type[Kind]:
+        KINDS[name] = cls()
+        return cls
+
+    return register
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise PlanError(message)
+
+
+def broadcast(a: Dims, b: Dims) -> Dims:
+    rank = max(len(a), len(b))
+    left, right = ((1,) * (rank - len(dims)) + dims for dims in (a, b))
+    shape: list[Dim] = []
+    for x, y in zip(left, right, strict=True):
+        require(x == y or 1 in (x, y), f"shapes ({dims_product(a)}) and ({dims_product(b)}) do not fit together")
+        shape.append(y if x == 1 else x)
+    return tuple(shape)
+
+
+def require_ring(kind: Type, what: str) -> None:
+    require(kind.form is Form.RING, f"{what} takes secret numbers, not {kind}")
+
+
+def reach(builder: Builder, dim: Dim) -> int:
+    return max(1, builder.most(dim))
+
+
+def as_public(data: Data) -> Words:
+    if isinstance(data, Share):
+        raise PlanError("a public value was expected")
+    return data
+
+

@@ -1,0 +1,418 @@
+"""Plan nodes that need no network: inputs, constants, sums, reshaping, and products before their round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tercet.actors.kinds import (
+    Context,
+    Data,
+    Kind,
+    Tiling,
+    as_public,
+    broadcast,
+    kind,
+    reach,
+    require,
+    require_ring,
+)
+from tercet.actors.plan import Builder, Form, Node, Type, dims_product
+from tercet.errors import PlanError
+from tercet.protocols.base import Protocol, Share
+from tercet.protocols.domains import BITS, Words
+
+# -- sources ----------------------------------------------------------------------------------------------------------
+
+
+@kind("input")
+class Input(Kind):
+    """A stored value, by handle; the scheduler puts it in place."""
+
+    keep = False
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        form = Form(attributes["form"])
+        require(form is not Form.PUBLIC, "inputs are secret; use a constant for public numbers")
+        return [Type(form, tuple(attributes["shape"]), int(attributes["scale"]), float(attributes["limit"]))]
+
+
+@kind("constant")
+class Constant(Kind):
+    """Public words written in the plan."""
+
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        words = np.frombuffer(attributes["words"], dtype=np.uint64)
+        shape = tuple(attributes["shape"])
+        require(words.size == math.prod(shape), "a constant's words do not fill its shape")
+        limit = float(np.abs(words.view(np.int64).astype(np.float64)).max()) if words.size else 0.0
+        return [Type(Form.PUBLIC, shape, int(attributes["scale"]), limit)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        return np.frombuffer(node.get("words"), dtype=np.uint64).reshape(node.get("shape"))
+
+
+@kind("random")
+class Random(Kind):
+    """Random secret words."""
+
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        return [Type(Form.WORDS, tuple(attributes["shape"]))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        return protocol.random(context.shape(node.types[0].shape), domain=BITS)
+
+
+# -- linear -----------------------------------------------------------------------------------------------------------
+
+
+class _Sum(Kind):
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        x, y = args
+        require(x.form is not Form.PUBLIC or y.form is not Form.PUBLIC, "two public values; add them before the plan")
+        form = y.form if x.form is Form.PUBLIC else x.form
+        require(y.form in (form, Form.PUBLIC), f"cannot combine {x} and {y}")
+        require(form is Form.RING or Form.PUBLIC not in (x.form, y.form), "public terms combine with numbers only")
+        require(x.scale == y.scale, f"scales {x.scale} and {y.scale} differ; bring them together with at_scale")
+        limit = x.limit + y.limit
+        return [Type(form, broadcast(x.shape, y.shape), x.scale, limit, x.product or y.product)]
+
+
+@kind("add")
+class Add(_Sum):
+    """Sum; XOR for booleans and words."""
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, y = args
+        if isinstance(x, Share):
+            return protocol.add(x, y) if isinstance(y, Share) else protocol.add_public(x, y)
+        if isinstance(y, Share):
+            return protocol.add_public(y, x)
+        raise PlanError("a sum of two public values")
+
+
+@kind("sub")
+class Subtract(_Sum):
+    """Difference."""
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, y = args
+        if isinstance(x, Share):
+            return protocol.subtract(x, y) if isinstance(y, Share) else protocol.add_public(x, np.negative(y))
+        if isinstance(y, Share):
+            return protocol.add_public(y.like(np.negative(y.data)), x)
+        raise PlanError("a difference of two public values")
+
+
+@kind("not")
+class Not(Kind):
+    """Complement of booleans."""
+
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require(args[0].form is Form.BITS, f"'not' takes booleans, not {args[0]}")
+        return [args[0]]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        (x,) = args
+        if not isinstance(x, Share):
+            raise PlanError("'not' of a public value")
+        return protocol.add_public(x, np.full(x.shape, ~np.uint64(0)))
+
+
+class _Unary(Kind):
+    """Local work on one secret value."""
+
+    takes_products = True
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        (x,) = args
+        if not isinstance(x, Share):
+            raise PlanError("a secret value was expected")
+        return self.apply(node, protocol, x, context)
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        """The result for one share."""
+        raise NotImplementedError
+
+
+@kind("shift_up")
+class ShiftUp(_Unary):
+    """Multiply by a power of two and move the point: more fractional bits."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        bits = int(attributes["bits"])
+        require_ring(args[0], "shift_up")
+        require(0 <= bits < 64, f"a shift by {bits} bits")
+        return [attrs.evolve(args[0], scale=args[0].scale + bits, limit=math.ldexp(args[0].limit, bits))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        bits = int(node.get("bits"))
+        return x.like(x.data << np.uint64(bits), scale=x.scale + bits)
+
+
+@kind("move_point")
+class MovePoint(_Unary):
+    """Read the same integers at another scale: times 2^-bits."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "move_point")
+        return [attrs.evolve(args[0], scale=args[0].scale + int(attributes["bits"]))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x.like(x.data, scale=x.scale + int(node.get("bits")))
+
+
+@kind("bounded")
+class Bounded(_Unary):
+    """A tighter bound, proved outside the type system."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "bounded")
+        limit = math.ldexp(float(attributes["magnitude"]), args[0].scale)
+        return [attrs.evolve(args[0], limit=min(args[0].limit, limit))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x
+
+
+@kind("sum")
+class SumRows(_Unary):
+    """Sum over rows."""
+
+    tiling = Tiling.REDUCE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "sum")
+        limit = args[0].limit * reach(builder, args[0].rows)
+        return [attrs.evolve(args[0], shape=args[0].shape[:-1], limit=limit)]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return protocol.sum(x)
+
+
+@kind("sum_columns")
+class SumColumns(_Unary):
+    """Sum over the first axis."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "sum_columns")
+        require(len(args[0].shape) > 1, "sum_columns needs two axes")
+        limit = args[0].limit * reach(builder, args[0].shape[0])
+        return [attrs.evolve(args[0], shape=args[0].shape[1:], limit=limit)]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return protocol.sum(x, axis=0)
+
+
+@kind("reshape")
+class Reshape(_Unary):
+    """Another shape; what is longer than a tile keeps its last axis."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        shape = tuple(attributes["shape"])
+        require(x.form in (Form.RING, Form.WORDS), "packed booleans cannot be reshaped")
+        old, new = (sorted(str(dim) for dim in dims if isinstance(dim, str)) for dims in (x.shape, shape))
+        counts = [math.prod(dim for dim in dims if isinstance(dim, int)) for dims in (x.shape, shape)]
+        require(old == new and counts[0] == counts[1], f"{dims_product(x.shape)} elements cannot become {shape}")
+        if (shape or (1,))[-1] != x.rows:
+            sizes = [builder.most(dim) for dim in x.shape]
+            require(math.prod(sizes) <= builder.tile_rows, "a value longer than a tile keeps its last axis")
+        return [attrs.evolve(x, shape=shape)]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        shape = [dim if isinstance(dim, int) else context.symbols[dim] for dim in node.types[0].shape]
+        if shape and node.types[0].rows != 1:
+            shape[-1] = x.size // math.prod(shape[:-1]) if math.prod(shape[:-1]) else 0
+        return x.like(x.data.reshape(x.data.shape[0], *shape))
+
+
+@kind("transpose")
+class Transpose(_Unary):
+    """Swap the axes of a small matrix."""
+
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "transpose")
+        require(len(args[0].shape) == 2, "transpose takes a matrix")
+        return [attrs.evolve(args[0], shape=args[0].shape[::-1])]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x.like(np.ascontiguousarray(x.data.swapaxes(1, 2)))
+
+
+@kind("select")
+class Select(_Unary):
+    """Entries of the first axis, by number."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        indices = tuple(attributes["indices"])
+        require(x.form in (Form.RING, Form.WORDS), f"select takes numbers or words, not {x}")
+        require(len(x.shape) > 1, "select takes a value of two axes")
+        first = x.shape[0]
+        require(isinstance(first, int) and all(0 <= i < first for i in indices), f"no such column: {indices}")
+        return [attrs.evolve(x, shape=(len(indices), *x.shape[1:]))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x.like(x.data[:, list(node.get("indices"))])
+
+
+@kind("concatenate")
+class Concatenate(Kind):
+    """Stack along the first axis."""
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        first = args[0]
+        require(first.form in (Form.RING, Form.WORDS), f"concatenate takes numbers or words, not {first}")
+        count = 0
+        for x in args:
+            require(x.form is first.form and x.shape[1:] == first.shape[1:], f"{x} does not stack on {first}")
+            require(x.scale == first.scale, f"scales {x.scale} and {first.scale} differ")
+            dim = x.shape[0]
+            if not isinstance(dim, int) or len(x.shape) < 2:
+                raise PlanError("values stack along a first axis of known length that is not the rows")
+            count += dim
+        limit = max(x.limit for x in args)
+        return [attrs.evolve(first, shape=(count, *first.shape[1:]), limit=limit, product=False)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        shares = [x for x in args if isinstance(x, Share)]
+        return shares[0].like(np.concatenate([x.data for x in shares], axis=1))
+
+
+@kind("slice")
+class Slice(_Unary):
+    """Some rows, from one number to another."""
+
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        start, stop = int(attributes["start"]), int(attributes["stop"])
+        require(x.form in (Form.RING, Form.WORDS), f"slice takes numbers or words, not {x}")
+        require(0 <= start <= stop <= builder.most(x.rows), f"rows {start} to {stop} of {x.rows}")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], stop - start))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
+
+
+@kind("take")
+class Take(Kind):
+    """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
+
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        x, positions = args
+        require(x.form in (Form.RING, Form.WORDS), f"take takes numbers or words, not {x}")
+        require(positions.form is Form.PUBLIC and len(positions.shape) == 2, "positions are a public match")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], positions.rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, positions = args
+        if not isinstance(x, Share):
+            raise PlanError("take from a public value")
+        order = as_public(positions)[int(node.get("table"))].view(np.int64)
+        return x.like(np.take(x.data, order, axis=-1))
+
+
+# -- products ---------------------------------------------------------------------------------------------------------
+
+
+@kind("mul")
+class Multiply(Kind):
+    """Element-wise product; AND for booleans. Free if one factor is public, else a product awaiting its round."""
+
+    def needs_round(self, args: Sequence[Type], position: int) -> bool:
+        return args[position].product and all(x.form is not Form.PUBLIC for x in args)
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        x, y = args
+        shape = broadcast(x.shape, y.shape)
+        if x.form is Form.BITS or y.form is Form.BITS:
+            require(x.form is y.form, f"cannot AND {x} and {y}")
+            require(not (x.product or y.product), "a factor is a product that has not had its round")
+            return [Type(Form.BITS, shape, product=True)]
+        require(Form.RING in (x.form, y.form) and {x.form, y.form} <= {Form.RING, Form.PUBLIC}, f"cannot multiply {x}, {y}")
+        secret = x.form is y.form
+        require(not secret or not (x.product or y.product), "a factor is a product that has not had its round")
+        return [Type(Form.RING, shape, x.scale + y.scale, x.limit * y.limit, secret or x.product or y.product)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, y = args
+        if isinstance(x, Share) and isinstance(y, Share):
+            return protocol.mul_local(x, y)
+        secret, public = (x, y) if isinstance(x, Share) else (y, x)
+        if not isinstance(secret, Share):
+            raise PlanError("a product of two public values")
+        factor = asas_public(public)
+        lead = (1,) * (max(len(secret.shape), factor.ndim) - len(secret.shape))
+        lifted = secret.like(secret.data.reshape(secret.data.shape[0], *lead, *secret.shape))
+        return protocol.mul_public(lifted, factor, scale=node.types[0].scale - secret.scale)
+
+
+@kind("matmul")
+class MatMul(Kind):
+    """Matrix product `(m, k) @ (k, n)` along columns; rows stay."""
+
+    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
+        return position == 1
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        x, y = args
+        require(len(x.shape) == 2 and len(y.shape) == 2 and x.shape[1] == y.shape[0], f"matmul of {x} and {y}")
+        require(x.form in (Form.RING, Form.PUBLIC) and y.form is Form.RING, f"matmul of {x} and {y}")
+        limit = x.limit * y.limit * reach(builder, x.shape[1])
+        secret = x.form is Form.RING
+        return [Type(Form.RING, (x.shape[0], y.shape[1]), x.scale + y.scale, limit, secret)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, y = args
+        if not isinstance(y, Share):
+            raise PlanError("matmul with a public right side")
+        if isinstance(x, Share):
+            return protocol.matmul_local(x, y)
+        return y.like(np.matmul(x, y.data), scale=node.types[0].scale)
+
+
+@kind("dot")
+class Dot(Kind):
+    """Product over rows `(d, n), (e, n) -> (d, e)`."""
+
+    tiling = Tiling.REDUCE
+
+    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
+        return True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        x, y = args
+        require_ring(x, "dot")
+        require_ring(y, "dot")
+        require(len(x.shape) == 2 and len(y.shape) == 2 and x.rows == y.rows, f"dot of {x} and {y}")
+        limit = x.limit * y.limit * reach(builder, x.rows)
+        magnitude = attributes.get("magnitude")
+        if magnitude is not None:
+            limit = min(limit, math.ldexp(float(magnitude), x.scale + y.scale))
+        return [Type(Form.RING, (x.shape[0], y.shape[0]), x.scale + y.scale, limit, product=True)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, y = (arg for arg in args if isinstance(arg, Share))
+        return protocol.dot_local(x, y)
+
+

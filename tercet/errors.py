@@ -1,0 +1,78 @@
+"""The errors of Tercet: one tree, so that a caller can catch all of them or just one kind.
+
+Every message is a sentence that says what happened, to which party, table, column or plan node, and what to do. Errors
+cross the wire by name and text (see `to_wire`), never as pickles, so each class is built from its message plus the few
+public attributes it declares.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TercetError(Exception):
+    """Base class of every error that Tercet raises on purpose."""
+
+    extra: ClassVar[tuple[str, ...]] = ()
+
+    def to_wire(self) -> dict[str, object]:
+        """The error as plain values for msgpack: class name, message and declared attributes."""
+        return {
+            "error": type(self).__name__,
+            "message": str(self),
+            **{name: getattr(self, name) for name in self.extra},
+        }
+
+
+class PlanError(TercetError):
+    """A plan is not well formed, or could overflow; the message names the node."""
+
+
+class SchemaError(TercetError):
+    """A table does not fit its schema or a request; the message names table, column and row."""
+
+
+class TransportError(TercetError):
+    """A link broke its contract: a malformed frame, a failed handshake, a closed channel."""
+
+
+class PeerLost(TransportError):
+    """A party died, fell silent for longer than the time-out, or closed its link.
+
+    `peer` names the party that was lost, for instance "party 1".
+    """
+
+    extra = ("peer",)
+
+    def __init__(self, message: str, *, peer: str) -> None:
+        super().__init__(message)
+        self.peer = peer
+
+
+class ProtocolError(TercetError):
+    """A protocol or a peer deviated from what was declared: wrong shapes, rounds, bytes or digests."""
+
+
+class PrivacyError(TercetError):
+    """Something would have been disclosed that the plan does not declare."""
+
+
+class ConsentError(TercetError):
+    """Someone asked for what its owner has not agreed to."""
+
+
+def _classes() -> dict[str, type[TercetError]]:
+    found: dict[str, type[TercetError]] = {}
+    stack: list[type[TercetError]] = [TercetError]
+    while stack:
+        cls = stack.pop()
+        found[cls.__name__] = cls
+        stack.extend(cls.__subclasses__())
+    return found
+
+
+def from_wire(fields: dict[str, object]) -> TercetError:
+    """Rebuild the error that `TercetError.to_wire` described; an unknown class becomes a plain `TercetError`."""
+    cls = _classes().get(str(fields.get("error")), TercetError)
+    kwargs = {name: fields.get(name) for name in cls.extra}
+    return cls(str(fields.get("message", "")), **kwargs)

@@ -1,0 +1,318 @@
+"""The lake: how scripts and notebooks reach the nodes.
+
+`local()` starts all nodes on this machine and gives a synchronous `Lake`; trio runs beneath it, in a thread of its own, so it
+works in a script and in a notebook. `open_local()` is the same inside a trio program: the same names, to be awaited. Either
+lake drives the same generators of plans; they differ only in who waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import numpy as np
+import trio
+
+from tercet.actors import Builder, Disclosure, Form, Plan, Type
+from tercet.actors.client import RunResult
+from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
+from tercet.errors import SchemaError, TercetError
+from tercet.ml.ingest import Declared, EncodedTable, encode
+from tercet.ml.schema import INTEGER_BITS
+from tercet.ml.table import Column, Part, Steps, Table
+
+T = TypeVar("T")
+
+WIDEST_SPREAD_BITS = 20
+"""Stored integers of a column have a standard deviation of at most 2^20, so that sums of squares fit the ring."""
+
+
+@attrs.frozen
+class Phase:
+    """What one call cost: network rounds on the critical path, payload bytes sent by each party, seconds."""
+
+    name: str
+    plan: str
+    rounds: int
+    bytes_sent: tuple[int, ...]
+    client_bytes: int
+    seconds: float
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes between parties and with the client."""
+        return sum(self.bytes_sent) + self.client_bytes
+
+
+class DisclosureLog(list[Disclosure]):
+    """Everything that was opened so far, to whom, in order."""
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {item}" for item in self) if self else "nothing"
+
+
+class _Base:
+    """What both lakes share: names, records, and how an upload is encoded."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.disclosed = DisclosureLog()
+        self.phases: list[Phase] = []
+        self.on_phase: Callable[[str, str], None] | None = None
+        """Called with the phase and the plan's name before each plan runs: for progress displays."""
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol."""
+        return self.cluster.protocol
+
+    def builder(self, name: str) -> Builder:
+        """A builder for a plan that this lake can run."""
+        return Builder(name, tile_rows=self.cluster.client.tile_rows)
+
+    def handle(self, hint: str) -> str:
+        """A new name for a value at the nodes."""
+        return f"{hint}#{secrets.token_hex(8)}"
+
+    async def _drive(self, steps: Steps[T], phase: str) -> T:
+        """Run the plans that a computation yields."""
+        try:
+            plan = next(steps)
+            while True:
+                if self.on_phase is not None:
+                    self.on_phase(phase, plan.name)
+                try:
+                    result = await self._run(plan, phase)
+                except TercetError as error:
+                    plan = steps.throw(error)
+                else:
+                    plan = steps.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    async def _run(self, plan: Plan, phase: str) -> RunResult:
+        result = await self.cluster.client.run(plan)
+        self.disclosed.extend(result.disclosed)
+        self.phases.append(
+            Phase(phase, plan.name, result.rounds, result.bytes_sent, result.client_bytes, result.seconds)
+        )
+        return result
+
+    async def _upload(self, encoded: EncodedTable, table: Table) -> Table:
+        began, moved = time.perf_counter(), self.cluster.client.bytes_moved
+        if self.on_phase is not None:
+            self.on_phase("upload", f"upload {table.name}")
+        client = self.cluster.client
+        if table.keys is not None:
+            await client.put(table.keys.handle, table.keys.type, encoded.keys)
+        for part in table.parts:
+            await client.put(part.handle, part.type, encoded.values.view(np.uint64))
+        moved = client.bytes_moved - moved
+        self.phases.append(
+            Phase("upload", f"upload {table.name}", 0, (), moved, time.perf_counter() - began)
+        )
+        return table
+
+    def _describe(self, encoded: EncodedTable, lake: Any) -> Table:
+        """The handle of a table about to be uploaded."""
+        schema = encoded.schema
+        limit = 2.0**INTEGER_BITS
+        count = len(schema.features)
+        part = Part(self.handle(schema.name), Type(Form.RING, (count, schema.rows), 0, limit))
+        keys = Part(self.handle(schema.name), Type(Form.WORDS, (2, schema.rows)))
+        return Table(
+            lake=lake,
+            name=schema.name,
+            columns=tuple(Column(c, schema.owner, 0, place) for place, c in enumerate(schema.features)),
+            rows=schema.rows,
+            parts=(part,) if count else (),
+            keys=keys,
+            key_names=tuple(schema.key_names),
+            key_types=tuple(str(c.key_type) for c in schema.columns if c.kind == "key"),
+            rows_of_sources=schema.rows,
+        )
+
+
+def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
+    """Encode an owner's table; integer columns of zeros and ones become booleans, spreads are checked.
+
+    Raises SchemaError as `tercet.ml.ingest.encode` does.
+    """
+    encoded = encode(source, **options)
+    types = dict(options.get("types") or {})
+    binary = [
+        column.name
+        for column, values in zip(encoded.schema.features, encoded.values, strict=True)
+        if column.kind == "integer" and column.name not in types and values.size and _is_binary(values, column.scale)
+    ]
+    if binary:
+        encoded = encode(source, **{**options, "types": {**types, **dict.fromkeys(binary, "boolean")}})
+    for column, values in zip(encoded.schema.features, encoded.values, strict=True):
+        if values.size and float(np.std(values)) > 2.0**WIDEST_SPREAD_BITS:
+            raise SchemaError(
+                f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread does not fit the "
+                f"fixed-point range; give a smaller scale with scales={{{column.name!r}: ...}}, or declare it real with "
+                f"types={{{column.name!r}: 'real'}}"
+            )
+    return encoded
+
+
+def _is_binary(values: np.ndarray[Any, np.dtype[np.int64]], scale: int) -> bool:
+    return bool(np.all((values == 0) | (values == 1 << scale)))
+
+
+class AsyncLake(_Base):
+    """A lake for trio programs; what computes is awaited, also on tables and models (`await table.join(...)`)."""
+
+    async def upload(
+        self,
+        source: Any,
+        *,
+        name: str,
+        key: str | Sequence[str],
+        owner: str,
+        columns: Sequence[str] | None = None,
+        scales: Mapping[str, int] | None = None,
+        types: Mapping[str, Declared] | None = None,
+    ) -> Table:
+        """As `Lake.upload`."""
+        encoded = await trio.to_thread.run_sync(
+            lambda: encode_for_upload(
+                source, name=name, key=key, owner=owner, columns=columns, scales=scales, types=types
+            )
+        )
+        return await self._upload(encoded, self._describe(encoded, self))
+
+    def perform(self, steps: Steps[Any], phase: str) -> Any:
+        """An awaitable that runs the plans of `steps` and gives their result."""
+        return self._drive(steps, phase)
+
+    async def run(self, plan: Plan) -> RunResult:
+        """Run one plan of your own."""
+        return await self._run(plan, "plan")
+
+
+class Lake(_Base):
+    """A lake for scripts and notebooks. Use it as a context manager, from `tercet.local`."""
+
+    def __init__(self, cluster: Cluster, token: trio.lowlevel.TrioToken) -> None:
+        super().__init__(cluster)
+        self._token = token
+
+    def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return trio.from_thread.run(function, *args, trio_token=self._token)
+        except (trio.RunFinishedError, trio.Cancelled) as error:
+            raise TercetError("this lake is closed; open a new one with tercet.local()") from error
+
+    def upload(
+        self,
+        source: Any,
+        *,
+        name: str,
+        key: str | Sequence[str],
+        owner: str,
+        columns: Sequence[str] | None = None,
+        scales: Mapping[str, int] | None = None,
+        types: Mapping[str, Declared] | None = None,
+    ) -> Table:
+        """Put an owner's table into the lake, secret-shared.
+
+        `source` is a data frame (pandas, polars, pyarrow), a dict of columns, or a path to CSV or Parquet. `key` names the
+        column or columns that link rows; they must be unique. `scales` gives the fractional bits of real columns (chosen by
+        their spread otherwise; scales are public and tell the order of magnitude of that spread), `types` overrides what a
+        column is taken for. Discloses the row count, the names, kinds and scales of columns. Raises SchemaError.
+        """
+        encoded = encode_for_upload(
+            source, name=name, key=key, owner=owner, columns=columns, scales=scales, types=types
+        )
+        table: Table = self._wait(self._upload, encoded, self._describe(encoded, self))
+        return table
+
+    def perform(self, steps: Steps[T], phase: str) -> T:
+        """Run the plans of `steps` and return their result."""
+        value: T = self._wait(self._drive, steps, phase)
+        return value
+
+    def run(self, plan: Plan) -> RunResult:
+        """Run one plan of your own."""
+        result: RunResult = self._wait(self._run, plan, "plan")
+        return result
+
+
+@contextlib.asynccontextmanager
+async def open_local(**options: Any) -> AsyncIterator[AsyncLake]:
+    """An `AsyncLake` over nodes on this machine; options as for `local`."""
+    async with open_cluster(ClusterOptions(**options)) as cluster:
+        yield AsyncLake(cluster)
+
+
+@contextlib.contextmanager
+def local(
+    *,
+    protocol: str = "replicated",
+    parties: int | None = None,
+    processes: bool = False,
+    transport: str | None = None,
+    latency_ms: float = 0.0,
+    bandwidth_mbit: float | None = None,
+    timeout_s: float = 6.0,
+    threads: int = 1,
+    tile_rows: int | None = None,
+) -> Iterator[Lake]:
+    """Start all parties' nodes on this machine, and stop them at the end.
+
+    `processes=True` gives each node an operating-system process and TLS 1.3 with pinned certificates on loopback; otherwise
+    they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls". `latency_ms` (one way) and
+    `bandwidth_mbit` slow every link down, for experiments. A node that is silent for `timeout_s` is given up, with a
+    `PeerLost` that names it. `threads` is the number of cores that each party may use.
+    """
+    options = ClusterOptions(
+        protocol=protocol,
+        parties=parties,
+        processes=processes,
+        transport=transport,
+        latency_ms=latency_ms,
+        bandwidth_mbit=bandwidth_mbit,
+        timeout_s=timeout_s,
+        threads=threads,
+        **({} if tile_rows is None else {"tile_rows": tile_rows}),
+    )
+    options.resolve()
+    opened: queue.SimpleQueue[tuple[Cluster, trio.lowlevel.TrioToken, trio.Event] | BaseException] = queue.SimpleQueue()
+
+    async def main() -> None:
+        async with open_cluster(options) as cluster:
+            closing = trio.Event()
+            opened.put((cluster, trio.lowlevel.current_trio_token(), closing))
+            await closing.wait()
+
+    def run() -> None:
+        try:
+            trio.run(main)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+            opened.put(error)
+
+    thread = threading.Thread(target=run, name="tercet-lake", daemon=True)
+    thread.start()
+    first = opened.get()
+    if isinstance(first, BaseException):
+        raise first
+    cluster, token, closing = first
+    try:
+        yield Lake(cluster, token)
+    finally:
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(closing.set)
+        thread.join()
+        if not opened.empty():
+            failed = opened.get()
+            if isinstance(failed, BaseException):
+                raise failed

@@ -1,0 +1,221 @@
+"""Tables of a lake: public schemas over columns that only the nodes hold, as shares.
+
+A `Table` is a handle: names, kinds and scales of columns, a row count, and where the shares lie at the nodes. Columns come in
+parts, one `(columns, rows)` matrix for each upload, so that a joined table is the gathered parts of its sources side by side.
+Everything that computes is a generator of plans (`Steps`): it yields plans and is sent what they gave. The lake drives it, with
+or without `await`, so one code serves scripts, notebooks and trio programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol as Interface, TypeVar
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tercet.actors import Builder, Form, Plan, Type, Value, concatenate
+from tercet.actors.client import RunResult
+from tercet.errors import SchemaError
+from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
+
+T = TypeVar("T")
+Steps = Generator[Plan, RunResult, T]
+"""A computation as a generator: yields plans, is sent their results, returns its own."""
+
+ANALYST = "analyst"
+UNIT_BITS = SPREAD_BITS
+"""Fractional bits of a feature in units: its stored integer over 2^16, of spread about one."""
+
+
+class Workspace(Interface):
+    """What tables need of a lake."""
+
+    def perform(self, steps: Steps[Any], phase: str) -> Any:
+        """Run the plans that `steps` yields; the result, or an awaitable of it."""
+
+    def builder(self, name: str) -> Builder:
+        """A builder for a plan that this lake can run."""
+
+    def handle(self, hint: str) -> str:
+        """A new name for a value at the nodes."""
+
+
+@attrs.frozen
+class Part:
+    """A matrix at the nodes that holds some columns of a table: its handle, columns and type."""
+
+    handle: str
+    type: Type
+
+
+@attrs.frozen
+class Column:
+    """A column: its public schema, and in which part and at which place of it the shares lie."""
+
+    schema: ColumnSchema
+    owner: str
+    part: int
+    place: int
+
+    @property
+    def name(self) -> str:
+        """Its name in the table."""
+        return self.schema.name
+
+    @property
+    def unit_exponent(self) -> int:
+        """A value of the column is its unit number times 2 to this power."""
+        return 0 if self.schema.kind == "boolean" else UNIT_BITS - self.schema.scale
+
+
+@attrs.frozen(eq=False)
+class Table:
+    """A virtual table: a public schema, a public row count, secret contents.
+
+    `rows_of_sources` is the largest row count among the tables it came from: spreads are promised over those rows.
+    """
+
+    lake: Workspace = attrs.field(repr=False)
+    name: str
+    columns: tuple[Column, ...]
+    rows: int
+    parts: tuple[Part, ...] = attrs.field(repr=False)
+    keys: Part | None = attrs.field(repr=False)
+    key_names: tuple[str, ...]
+    key_types: tuple[str, ...]
+    rows_of_sources: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of all columns but the keys."""
+        return [column.name for column in self.columns]
+
+    def column(self, name: str) -> Column:
+        """A column by name. Raises SchemaError with the nearest names."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        if name in self.key_names:
+            raise SchemaError(
+                f"table {self.name!r}: column {name!r} is a key, which links rows and is not computed on; upload it as a "
+                "second column if it means something"
+            )
+        raise SchemaError(f"table {self.name!r} has no column {name!r}. {suggest(name, self.column_names)}")
+
+    # -- the sharings of columns in a plan ----------------------------------------------------------------------------
+
+    def raw(self, builder: Builder, names: Sequence[str]) -> list[Value]:
+        """The stored integers of each column, `(1, rows)` at scale 0."""
+        values = []
+        for name in names:
+            column = self.column(name)
+            part = self.parts[column.part]
+            matrix = builder.input(part.handle, part.type)
+            limit = 1 if column.schema.kind == "boolean" else 2.0**INTEGER_BITS
+            values.append(matrix.select([column.place]).bounded(limit, "checked by the owner at upload"))
+        return values
+
+    def features(self, builder: Builder, names: Sequence[str]) -> Value:
+        """Columns in units, `(columns, rows)` at scale 16: of spread about one, whatever they measure."""
+        chosen = [self.column(name) for name in names]
+        blocks: list[Value] = []
+        start = 0
+        while start < len(chosen):
+            stop = start
+            while stop < len(chosen) and chosen[stop].part == chosen[start].part:
+                stop += 1
+            part = self.parts[chosen[start].part]
+            matrix = builder.input(part.handle, part.type).bounded(2.0**INTEGER_BITS, "checked by the owner at upload")
+            block = matrix.select([column.place for column in chosen[start:stop]])
+            lift = [2.0**UNIT_BITS if c.schema.kind == "boolean" else 1.0 for c in chosen[start:stop]]
+            if any(factor != 1 for factor in lift):
+                raised = block * builder.constant(np.array(lift)[:, None])
+                block = raised.bounded(2.0**INTEGER_BITS, "only booleans are raised, to 2^16")
+            blocks.append(block)
+            start = stop
+        return concatenate(blocks).shifted(UNIT_BITS)
+
+    def require_rows(self, purpose: str, least: int = 1) -> None:
+        """Raise SchemaError if the table has too few rows for something."""
+        if self.rows < least:
+            raise SchemaError(
+                f"table {self.name!r} has {self.rows} rows, {purpose} needs at least {least}; "
+                + ("no key occurs in all the tables that were joined: compare how they write it" if not self.rows else "add rows")
+            )
+
+    # -- what users call ----------------------------------------------------------------------------------------------
+
+    def join(self, *others: Table, on: str | Sequence[str]) -> Table:
+        """Inner join on the key, with one or more other tables. See `tercet.ml.join.inner_join`."""
+        from tercet.ml.join import inner_join
+
+        joined: Table = self.lake.perform(inner_join([self, *others], on), "join")
+        return joined
+
+    def split(self, *, test_size: float = 0.25) -> tuple[Table, Table]:
+        """Split into train and test rows. See `tercet.ml.model_selection.split`."""
+        from tercet.ml.model_selection import split
+
+        parts: tuple[Table, Table] = self.lake.perform(split(self, test_size), "split")
+        return parts
+
+    def reveal(self, columns: Sequence[str] | None = None, *, to: str = ANALYST) -> dict[str, npt.NDArray[Any]]:
+        """Every row of some columns in the clear, to one receiver. Discloses them, row by row."""
+        revealed: dict[str, npt.NDArray[Any]] = self.lake.perform(
+            self._reveal(list(columns) if columns is not None else self.column_names, to), "reveal"
+        )
+        return revealed
+
+    def _reveal(self, names: list[str], to: str) -> Steps[dict[str, npt.NDArray[Any]]]:
+        builder = self.lake.builder(f"reveal {self.name}")
+        for name, value in zip(names, self.raw(builder, names), strict=True):
+            value.squeeze().reveal(f"column {name!r} of {self.name!r}, row by row", to=to)
+        result = yield builder.plan()
+        found: dict[str, npt.NDArray[Any]] = {}
+        for name in names:
+            column = self.column(name)
+            numbers = result.revealed[f"column {name!r} of {self.name!r}, row by row"]
+            decoded = np.ldexp(numbers, -column.schema.scale)
+            kinds = {"boolean": bool, "integer": np.int64}
+            found[name] = decoded.astype(kinds.get(column.schema.kind, np.float64))
+        return found
+
+    def __str__(self) -> str:
+        columns = ", ".join(f"{column.name} ({column.schema.kind})" for column in self.columns)
+        return f"{self.name}: {self.rows} secret rows by key {', '.join(self.key_names)}; {columns}"
+
+
+@attrs.frozen(eq=False)
+class SecretColumn:
+    """A secret result with one number for each row, such as a prediction; `reveal` sends it to one receiver."""
+
+    lake: Workspace = attrs.field(repr=False)
+    what: str
+    handle: str
+    type: Type
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.type.rows)
+
+    def reveal(self, *, to: str = ANALYST) -> npt.NDArray[np.float64]:
+        """All numbers in the clear, to one receiver."""
+        values: npt.NDArray[np.float64] = self.lake.perform(self._reveal(to), "reveal")
+        return values
+
+    def _reveal(self, to: str) -> Steps[npt.NDArray[np.float64]]:
+        builder = self.lake.builder(f"reveal {self.what}")
+        builder.input(self.handle, self.type).reveal(self.what, to=to)
+        result = yield builder.plan()
+        return result.revealed[self.what]
+
+
+def ring(shape: tuple[int, ...], *, scale: int = 0, limit: float) -> Type:
+    """The type of stored numbers."""
+    return Type(Form.RING, shape, scale, limit)

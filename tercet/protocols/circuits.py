@@ -1,0 +1,277 @@
+"""Boolean circuits over bit-sliced sharings, written once for every protocol that can multiply in `BITS`.
+
+A plane is one bit of 64 rows per word, so an AND of planes is 64 ANDs. What is here: the carry tree that adds
+two secret numbers just far enough to know the top bit, the AND tree behind equality, and Ascon-PRFshort for
+keyed pseudonyms. The leaves of the trees depend on who knows which summand and belong to the protocol;
+`nibble_one_hot` and `nibble_leaves` compute them.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numba import types
+
+from tercet.protocols.base import Cost, Op, Protocol, Share, declared
+from tercet.protocols.domains import BITS, Words
+from tercet.protocols.kernels import IN2, OUT2, kernel
+
+# -- trees ---------------------------------------------------------------------------------------------------
+
+
+def tree_widths(leaves: int) -> list[int]:
+    """The number of nodes on each level below the leaves of a binary tree."""
+    widths = []
+    while leaves > 1:
+        leaves = (leaves + 1) // 2
+        widths.append(leaves)
+    return widths
+
+
+def _joined(shares: list[Share]) -> Share:
+    return shares[0].like(np.concatenate([share.data for share in shares], axis=1))
+
+
+def carry_tree(protocol: Protocol, generate: Share, propagate: Share) -> Op[Share]:
+    """Carry out of all groups, from the groups' generate and propagate planes of shape `(groups, words)`.
+
+    Groups run from the lowest bits up. log2(groups) rounds; one AND for each pair of groups and one for each
+    pair but the lowest (its propagate bit is never used). Brent and Kung 1982.
+    """
+    while generate.shape[0] > 1:
+        groups = generate.shape[0]
+        pairs = groups // 2
+        low_g, high_g = (generate.like(generate.data[:, start : 2 * pairs : 2]) for start in (0, 1))
+        low_p, high_p = (propagate.like(propagate.data[:, start : 2 * pairs : 2]) for start in (0, 1))
+        left = _joined([high_p, high_p.like(high_p.data[:, 1:])])
+        right = _joined([low_g, low_p.like(low_p.data[:, 1:])])
+        product = yield from protocol.mul(left, right)
+        carried = product.like(product.data[:, :pairs] ^ high_g.data)
+        # The lowest propagate plane is a placeholder that keeps the groups' numbering; no product reads it.
+        kept = _joined([low_p.like(low_p.data[:, :1]), product.like(product.data[:, pairs:])])
+        if groups % 2:
+            carried = _joined([carried, generate.like(generate.data[:, -1:])])
+            kept = _joined([kept, propagate.like(propagate.data[:, -1:])])
+        generate, propagate = carried, kept
+    return generate.like(generate.data[:, 0])
+
+
+def carry_tree_cost(protocol: Protocol, groups: int, words: int) -> Cost:
+    """Cost of `carry_tree`."""
+    cost = protocol.free()
+    while groups > 1:
+        pairs = groups // 2
+        ands = protocol.spec((2 * pairs - 1, words), domain=BITS)
+        cost = cost + protocol.cost("mul", ands, ands)
+        groups -= pairs
+    return cost
+
+
+def and_tree(protocol: Protocol, planes: Share) -> Op[Share]:
+    """AND of all planes of shape `(planes, words)`; log2(planes) rounds."""
+    while planes.shape[0] > 1:
+        pairs = planes.shape[0] // 2
+        left, right = (planes.like(planes.data[:, start : 2 * pairs : 2]) for start in (0, 1))
+        product = yield from protocol.mul(left, right)
+        rest = planes.like(planes.data[:, 2 * pairs :])
+        planes = _joined([product, rest])
+    return planes.like(planes.data[:, 0])
+
+
+def and_tree_cost(protocol: Protocol, planes: int, words: int) -> Cost:
+    """Cost of `and_tree`."""
+    cost = protocol.free()
+    while planes > 1:
+        pairs = planes // 2
+        ands = protocol.spec((pairs, words), domain=BITS)
+        cost = cost + protocol.cost("mul", ands, ands)
+        planes -= pairs
+    return cost
+
+
+# -- leaves: four bits at a time -----------------------------------------------------------------------------
+# One summand u is known to one party, the other, v, to the two others. For a nibble of each, the carry [u + v
+# >= 16] = XOR_a [u = a] [v >= 16 - a] and the propagate bit [u + v = 15] = XOR_a [u = a] [v = 15 - a] are
+# bilinear in the one-hot code of u and functions of v. So the owner of u shares 15 planes a nibble ([u = 0]
+# follows), and one local product gives four levels of a carry tree at once.
+
+NIBBLE = 4
+ONE_HOT = 15
+
+
+@kernel(IN2, OUT2)
+def nibble_one_hot(planes: Words, out: Words) -> None:
+    """One-hot code [u = a], a = 1..15, of each nibble: planes `(4 g, m)` to `(15 g, m)`."""
+    groups = planes.shape[0] // 4
+    for g in range(groups):
+        for j in range(planes.shape[1]):
+            b0, b1, b2, b3 = (
+                planes[4 * g, j],
+                planes[4 * g + 1, j],
+                planes[4 * g + 2, j],
+                planes[4 * g + 3, j],
+            )
+            l0, l1, l2, l3 = ~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0
+            h0, h1, h2, h3 = ~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2
+            o = 15 * g
+            out[o + 0, j] = h0 & l1
+            out[o + 1, j] = h0 & l2
+            out[o + 2, j] = h0 & l3
+            out[o + 3, j] = h1 & l0
+            out[o + 4, j] = h1 & l1
+            out[o + 5, j] = h1 & l2
+            out[o + 6, j] = h1 & l3
+            out[o + 7, j] = h2 & l0
+            out[o + 8, j] = h2 & l1
+            out[o + 9, j] = h2 & l2
+            out[o + 10, j] = h2 & l3
+            out[o + 11, j] = h3 & l0
+            out[o + 12, j] = h3 & l1
+            out[o + 13, j] = h3 & l2
+            out[o + 14, j] = h3 & l3
+
+
+@kernel(IN2, IN2, types.boolean, OUT2, OUT2)
+def nibble_carry_leaves(hot: Words, planes: Words, first: bool, generate: Words, propagate: Words) -> None:
+    """This party's summands of the carry and propagate bits of each nibble.
+
+    `hot` `(15 g, m)` is a component of the one-hot code of u, `planes` `(4 g, m)` are the bits of v; results
+    are `(g, m)`. What does not depend on u is added by the `first` of the two parties that know v.
+    """
+    groups = planes.shape[0] // 4
+    for g in range(groups):
+        for j in range(planes.shape[1]):
+            b0, b1, b2, b3 = (
+                planes[4 * g, j],
+                planes[4 * g + 1, j],
+                planes[4 * g + 2, j],
+                planes[4 * g + 3, j],
+            )
+            l = (~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0)  # noqa: E741
+            h = (~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2)
+            is_15 = h[3] & l[3]
+            at_least = np.uint64(0)
+            carry = np.uint64(0)
+            equal = is_15 if first else np.uint64(0)
+            for a in range(1, 16):
+                v = 16 - a
+                u = hot[15 * g + a - 1, j]
+                at_least ^= h[v >> 2] & l[v & 3]
+                carry ^= u & at_least
+                w = 15 - a
+                equal ^= u & ((h[w >> 2] & l[w & 3]) ^ is_15)
+            generate[g, j] = carry
+            propagate[g, j] = equal
+
+
+@kernel(IN2, IN2, types.boolean, OUT2)
+def nibble_equal_leaves(hot: Words, planes: Words, first: bool, equal: Words) -> None:
+    """This party's summands of [u = v] of each nibble; arguments as in `nibble_carry_leaves`."""
+    groups = planes.shape[0] // 4
+    for g in range(groups):
+        for j in range(planes.shape[1]):
+            b0, b1, b2, b3 = (
+                planes[4 * g, j],
+                planes[4 * g + 1, j],
+                planes[4 * g + 2, j],
+                planes[4 * g + 3, j],
+            )
+            l = (~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0)  # noqa: E741
+            h = (~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2)
+            is_0 = h[0] & l[0]
+            same = is_0 if first else np.uint64(0)
+            for a in range(1, 16):
+                same ^= hot[15 * g + a - 1, j] & ((h[a >> 2] & l[a & 3]) ^ is_0)
+            equal[g, j] = same
+
+
+# -- Ascon ---------------------------------------------------------------------------------------------------
+
+ASCON_ROUNDS = 12
+ROUND_CONSTANTS = tuple(0xF0 - 0x0F * i for i in range(ASCON_ROUNDS))
+PRF_SHORT_IV = 0x804C8080
+"""Bits of key, of message, 12 rounds and a mark, bits of the tag: in the byte order of SP 800-232."""
+_FLIP = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@kernel(OUT2, types.uint64)
+def _before_ands(state: Words, constant: np.uint64) -> None:
+    """The linear layer before Ascon's S-box, in place on one component of the state.
+
+    `state` is `(7, n)`, with rows 0 and 1 repeated, so that rows 1 to 5 and 2 to 6 are the factors of the
+    S-box's ANDs without a copy. `constant` is the round constant for the component that carries public terms,
+    zero for the others.
+    """
+    for i in range(state.shape[1]):
+        state[0, i] ^= state[4, i]
+        state[4, i] ^= state[3, i]
+        state[2, i] ^= state[1, i] ^ constant
+        state[5, i] = state[0, i]
+        state[6, i] = state[1, i]
+
+
+@kernel(OUT2, IN2, types.uint64)
+def _after_ands(state: Words, ands: Words, flip: np.uint64) -> None:
+    """The rest of a round, in place on one component: `ands` holds `x_{i+1} & x_{i+2}` in row i.
+
+    Ascon's `~x_{i+1} & x_{i+2}` is `x_{i+2} ^ (x_{i+1} & x_{i+2})`. `flip` is all ones for the component that
+    carries public terms.
+    """
+    for i in range(state.shape[1]):
+        x0 = state[0, i] ^ state[2, i] ^ ands[0, i]
+        x1 = state[1, i] ^ state[3, i] ^ ands[1, i]
+        x2 = state[2, i] ^ state[4, i] ^ ands[2, i]
+        x3 = state[3, i] ^ state[5, i] ^ ands[3, i]
+        x4 = state[4, i] ^ state[6, i] ^ ands[4, i]
+        x1 ^= x0
+        x0 ^= x4
+        x3 ^= x2
+        x2 ^= flip
+        state[0, i] = (
+            x0 ^ (x0 >> np.uint64(19) | x0 << np.uint64(45)) ^ (x0 >> np.uint64(28) | x0 << np.uint64(36))
+        )
+        state[1, i] = (
+            x1 ^ (x1 >> np.uint64(61) | x1 << np.uint64(3)) ^ (x1 >> np.uint64(39) | x1 << np.uint64(25))
+        )
+        state[2, i] = (
+            x2 ^ (x2 >> np.uint64(1) | x2 << np.uint64(63)) ^ (x2 >> np.uint64(6) | x2 << np.uint64(58))
+        )
+        state[3, i] = (
+            x3 ^ (x3 >> np.uint64(10) | x3 << np.uint64(54)) ^ (x3 >> np.uint64(17) | x3 << np.uint64(47))
+        )
+        state[4, i] = (
+            x4 ^ (x4 >> np.uint64(7) | x4 << np.uint64(57)) ^ (x4 >> np.uint64(41) | x4 << np.uint64(23))
+        )
+
+
+def ascon_prf_short_cost(protocol: Protocol, _key: Share, message: Share, **_: int) -> Cost:
+    """Cost of `ascon_prf_short`."""
+    ands = protocol.spec((5, message.shape[1]), domain=BITS)
+    return functools.reduce(Cost.__add__, [protocol.cost("mul", ands, ands)] * ASCON_ROUNDS)
+
+
+@declared(ascon_prf_short_cost)
+def ascon_prf_short(protocol: Protocol, key: Share, message: Share, *, iv: int = PRF_SHORT_IV) -> Op[Share]:
+    """Ascon-PRFshort of shared 128-bit messages `(2, n)` under a shared key `(2,)`: tags `(2, n)`.
+
+    12 rounds of 5 word ANDs each; rotations and XOR are local. Words are the little-endian halves of the byte
+    strings (Dobraunig, Eichlseder, Mendel, Schläffer, eprint 2021/1574; permutation and byte order of NIST SP
+    800-232). With big-endian words and `iv=0x80804C80 << 32` it is the PRF of 2021, before the byte order was
+    changed.
+    """
+    count = message.shape[1]
+    # `ones` says which components carry public terms: constants and complements touch those alone.
+    ones = protocol.constant(np.array([_FLIP]), domain=BITS).data[:, 0]
+    state = message.like(np.empty((protocol.held, 7, count), dtype=np.uint64))
+    state.data[:, 0] = (ones & np.uint64(iv))[:, None]
+    state.data[:, 1:3] = key.data[:, :, None]
+    state.data[:, 3:5] = message.data
+    for constant in ROUND_CONSTANTS:
+        for component, one in zip(state.data, ones, strict=True):
+            _before_ands(component, np.uint64(constant) & one)
+        left, right = (state.like(state.data[:, start : start + 5]) for start in (1, 2))
+        ands = yield from protocol.mul(left, right)
+        for component, term, one in zip(state.data, ands.data, ones, strict=True):
+            _after_ands(component, term, one)
+    return message.like(state.data[:, 3:5] ^ key.data[:, :, None])

@@ -1,0 +1,161 @@
+"""Who is who: self-signed certificates, and the pins that say which certificate belongs to which party.
+
+There is no certificate authority. Each party makes an identity once, hands its certificate (never its key) to
+the others by a way they trust, and pins theirs under the names used in the configuration. A pin is the
+certificate itself, byte for byte; renewing a certificate means pinning the new one. From identity and pins
+this module makes the `ssl.SSLContext` of each side: TLS 1.3 only, a certificate demanded from both.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import secrets
+import ssl
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+
+from tercet.errors import TransportError
+
+_ONE_YEAR = dt.timedelta(days=365)
+_CLOCK_SKEW = dt.timedelta(minutes=5)
+
+
+@attrs.frozen
+class Identity:
+    """A party's name, its certificate and its private key, both as PEM text. The key stays out of `repr`."""
+
+    name: str
+    certificate_pem: str
+    key_pem: str = attrs.field(repr=False)
+
+
+def make_identity(
+    name: str, *, valid_from: dt.datetime | None = None, valid_for: dt.timedelta = _ONE_YEAR
+) -> Identity:
+    """Make an Ed25519 key and a self-signed certificate for `name`.
+
+    It is valid for a year, starting 5 minutes ago, since the clocks of parties differ.
+
+    Raises:
+      TransportError: the name is empty.
+    """
+    if not name:
+        raise TransportError("An identity needs a name, for instance party-0.")
+    start = valid_from or dt.datetime.now(dt.UTC) - _CLOCK_SKEW
+    key = Ed25519PrivateKey.generate()
+    # The name in the certificate is for people who read it (64 characters at most); the pins decide who is
+    # who.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + valid_for)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, None)
+    )
+    return Identity(
+        name,
+        certificate.public_bytes(serialization.Encoding.PEM).decode(),
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode(),
+    )
+
+
+@attrs.frozen
+class Pins:
+    """The certificates that are trusted, by fingerprint (SHA-256 of the DER form)."""
+
+    names: Mapping[bytes, str]
+    certificates_pem: str
+
+    @classmethod
+    def read(cls, pins: Mapping[str, str]) -> Pins:
+        """Read a mapping from names to certificates in PEM.
+
+        Raises:
+          TransportError: there are none, one is malformed, or one is pinned under two names.
+        """
+        if not pins:
+            raise TransportError(
+                "No certificate is pinned, so nobody could connect; pin that of each other party."
+            )
+        names: dict[bytes, str] = {}
+        for name, pem in pins.items():
+            try:
+                certificate = x509.load_pem_x509_certificate(pem.encode())
+            except ValueError as error:
+                raise TransportError(
+                    f"What is pinned for {name} is no certificate in PEM form ({error}); copy it from {name} "
+                    "again."
+                ) from error
+            fingerprint = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
+            if fingerprint in names:
+                raise TransportError(
+                    f"The same certificate is pinned for {names[fingerprint]} and for {name}; each needs its "
+                    "own."
+                )
+            names[fingerprint] = name
+        return cls(names, "\n".join(pins.values()))
+
+    def name_of(self, certificate: bytes | None) -> str | None:
+        """Return the name under which a certificate (DER) is pinned, None if it is not."""
+        return None if certificate is None else self.names.get(hashlib.sha256(certificate).digest())
+
+
+def make_context(identity: Identity, pins: Pins, *, server: bool) -> ssl.SSLContext:
+    """Return a context for TLS 1.3 with both ends authenticated by pinned certificates.
+
+    Raises:
+      TransportError: the identity's certificate and key are malformed or do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # names come from pins, not from DNS
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a pinned certificate is trusted whoever signed it
+    if server:
+        context.num_tickets = 0  # a resumed session would not show its certificate again
+    context.load_verify_locations(cadata=pins.certificates_pem)
+    try:
+        _load_key(context, identity)
+    except (ValueError, TypeError, ssl.SSLError) as error:
+        raise TransportError(
+            f"The certificate and the key of {identity.name} are malformed or do not belong together "
+            f"({error}); make the identity again and send its certificate to the other parties."
+        ) from error
+    return context
+
+
+def _load_key(context: ssl.SSLContext, identity: Identity) -> None:
+    """Load certificate and key, which OpenSSL takes only from files.
+
+    What touches the disk is encrypted under a password that never leaves this function, so that not even a
+    crash in between leaves a key behind.
+    """
+    password = secrets.token_bytes(16).hex().encode()
+    key = serialization.load_pem_private_key(identity.key_pem.encode(), password=None)
+    sealed = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "identity.pem"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(identity.certificate_pem.encode() + b"\n" + sealed)
+        context.load_cert_chain(path, password=password)

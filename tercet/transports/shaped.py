@@ -1,0 +1,104 @@
+"""A slow network on one machine: a link that adds latency and a bandwidth cap to another link.
+
+Experiments compare protocols with few rounds against protocols with few bytes, so latency and bandwidth must
+be dialled without root rights. The sender puts its clock (CLOCK_MONOTONIC, the same for all processes of a
+host) before the header; the receiver holds each frame back until it would have arrived. So frames sent back
+to back overlap their latencies, as they do on a real line. Both ends must be shaped; each end's settings rule
+what it receives.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from tercet.errors import TransportError
+from tercet.transports.base import Buffer, Link, OneAtATime, WrappedLink
+from tercet.transports.wire import PREFIX_SIZE
+
+_STAMP = struct.Struct("<d")
+# trio waits with epoll, which counts whole milliseconds and rounds up; the rest is slept in a thread, by the
+# kernel's fine timers. Its return takes up to about the slack below, so the last bit is spent in the event
+# loop, which may run other tasks meanwhile.
+_COARSE = 1.5e-3
+_SLACK = 3e-4
+
+
+@attrs.frozen
+class _Held:
+    """A frame that is on its way."""
+
+    header: bytes
+    payload_length: int
+    due: float
+
+
+class ShapedLink(WrappedLink):
+    """A link whose frames arrive `latency_s` seconds late, at `bandwidth_bps` bits per second at most.
+
+    The cap counts whole frames (prefix, header, payload), one after the other. `latency_s` is one way. In
+    flight is only what the inner link buffers (64 frames for `memory_pair`, some MiB for TCP); beyond that
+    the sender waits, as it does for a real window.
+
+    A receive_header that is cancelled while a frame is held back loses nothing.
+    """
+
+    def __init__(self, link: Link, latency_s: float, bandwidth_bps: float | None = None) -> None:
+        if not 0 <= latency_s < math.inf:
+            raise TransportError(f"A latency of {latency_s} seconds makes no sense; give a number from 0 on.")
+        if bandwidth_bps is not None and not bandwidth_bps > 0:
+            raise TransportError(
+                f"A bandwidth of {bandwidth_bps} bits per second makes no sense; give None for no cap."
+            )
+        super().__init__(link)
+        self._latency = latency_s
+        self._seconds_per_byte = 8.0 / bandwidth_bps if bandwidth_bps else 0.0
+        self._line_free = -math.inf
+        self._held: _Held | None = None
+        self._receiving = OneAtATime("receiving")
+        # Not the default limiter, since compute threads must not delay arrivals; and no limit, since a thread
+        # whose wait was cancelled sleeps on.
+        self._sleepers = trio.CapacityLimiter(math.inf)
+
+    async def send(self, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
+        """Stamp and send one frame; see `Link.send`."""
+        await self._link.send(_STAMP.pack(time.monotonic()) + header, buffers)
+
+    async def receive_header(self) -> tuple[bytes, int]:
+        """Wait until the whole frame would have arrived; see `Link.receive_header`."""
+        with self._receiving:
+            if self._held is None:
+                self._held = self._hold(*await self._link.receive_header())
+            await self._sleep_until(self._held.due)
+            held, self._held = self._held, None
+            return held.header, held.payload_length
+
+    def _hold(self, stamped: bytes, payload_length: int) -> _Held:
+        now = time.monotonic()
+        if len(stamped) < _STAMP.size:
+            raise TransportError(
+                f"{self.peer} sent a frame without a time stamp; wrap both ends in ShapedLink."
+            )
+        (sent,) = _STAMP.unpack_from(stamped)
+        if not math.isfinite(sent):
+            raise TransportError(
+                f"{self.peer} sent a frame without a time stamp; wrap both ends in ShapedLink."
+            )
+        sent = min(sent, now)  # a stamp from the future is another host's clock
+        size = PREFIX_SIZE + len(stamped) + payload_length
+        self._line_free = max(sent, self._line_free) + size * self._seconds_per_byte
+        return _Held(stamped[_STAMP.size :], payload_length, self._line_free + self._latency)
+
+    async def _sleep_until(self, due: float) -> None:
+        await trio.lowlevel.checkpoint()
+        if (coarse := due - time.monotonic() - _COARSE) > 0:
+            await trio.sleep(coarse)
+        if (fine := due - time.monotonic() - _SLACK) > 0:
+            await trio.to_thread.run_sync(time.sleep, fine, limiter=self._sleepers, abandon_on_cancel=True)
+        while time.monotonic() < due:
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,212 @@
+"""Frames over a byte stream: the link that TCP and TLS share.
+
+A `ByteStream` moves bytes and knows nothing of frames; `StreamLink` adds the frame format of `wire`, counts,
+and keeps the promises of `Link` about cancellation and errors. Short things (prefix, header, small payloads)
+pass through a buffer that may read ahead; the bulk of a payload goes from the stream straight into the
+caller's array.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator, Sequence
+
+import trio
+
+from tercet.errors import PeerLost, TransportError
+from tercet.transports.base import Buffer, Link, OneAtATime, byte_view, payload_view
+from tercet.transports.wire import DEFAULT_LIMITS, PREFIX_SIZE, FrameLimits, FrameReader, encode_prefix
+
+_IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
+
+
+class ByteStream(abc.ABC):
+    """Bytes both ways; errors are those of the operating system, `StreamLink` puts them into sentences."""
+
+    @abc.abstractmethod
+    async def send_all(self, pieces: list[memoryview]) -> None:
+        """Send the pieces, none of them empty, in order. OSError if the peer is gone."""
+
+    @abc.abstractmethod
+    async def receive_into(self, view: memoryview) -> int:
+        """Write at least one byte to `view`, 0 at the end of the stream. OSError if the peer is gone.
+
+        A call that is cancelled has taken nothing.
+        """
+
+    @abc.abstractmethod
+    async def aclose(self, *, graceful: bool) -> None:
+        """Close in bounded time; say goodbye first if `graceful`. Called once."""
+
+
+class SocketStream(ByteStream):
+    """A TCP socket: vectored writes, reads into the destination, no copies in between.
+
+    `trio.SocketStream` is not used since it sends one buffer at a time and returns received bytes as new
+    objects.
+    """
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._socket = socket
+
+    async def send_all(self, pieces: list[memoryview]) -> None:
+        """Send the pieces with as few system calls as the kernel allows."""
+        first = 0
+        while first < len(pieces):
+            sent = await self._socket.sendmsg(pieces[first : first + _IOV_MAX])
+            while first < len(pieces) and sent >= len(pieces[first]):
+                sent -= len(pieces[first])
+                first += 1
+            if sent:
+                pieces[first] = pieces[first][sent:]
+
+    async def receive_into(self, view: memoryview) -> int:
+        """Let the kernel write to `view`."""
+        return await self._socket.recv_into(view)
+
+    async def aclose(self, *, graceful: bool) -> None:  # noqa: ARG002
+        """Close the socket; TCP's own goodbye is sent by the kernel."""
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class StreamLink(Link):
+    """A link over a byte stream; see `Link`."""
+
+    # Plain attributes: links are named late and counted often.
+    peer: str = ""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    def __init__(self, stream: ByteStream, *, peer: str, limits: FrameLimits = DEFAULT_LIMITS) -> None:
+        self.peer = peer
+        self._stream = stream
+        self._limits = limits
+        self._reader = FrameReader(limits)
+        self._sending = OneAtATime("sending")
+        self._receiving = OneAtATime("receiving")
+        self._send_broken = ""
+        self._receive_broken = ""
+        self._closed = False
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turn what the operating system says into the errors that `Link` promises."""
+        if self._closed:
+            raise trio.ClosedResourceError("this end has closed the link")
+        try:
+            yield
+        except OSError as error:
+            if self._closed:  # closed by another task while this one used the descriptor
+                raise trio.ClosedResourceError("this end has closed the link") from None
+            if isinstance(error, ssl.SSLError):
+                raise TransportError(
+                    f"What came from {self.peer} does not decrypt ({error.reason or error}): it was damaged "
+                    "or tampered with on its way; connect again."
+                ) from error
+            raise PeerLost(
+                f"The link to {self.peer} broke ({error.strerror or error}); check that {self.peer} is "
+                "running and that the network is up.",
+                peer=self.peer,
+            ) from error
+
+    async def send(self, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
+        """Send one frame; see `Link.send`."""
+        with self._sending, self._named_errors():
+            pieces, size = self._cut_to_pieces(header, buffers)
+            await self._send_pieces(pieces)
+            self.bytes_sent += size
+
+    def _cut_to_pieces(self, header: bytes, buffers: Sequence[Buffer]) -> tuple[list[memoryview], int]:
+        views = [byte_view(buffer) for buffer in buffers]
+        payload_length = sum(map(len, views))
+        # The header is short: copying it behind the prefix is cheaper than another entry in the kernel's
+        # vector.
+        front = encode_prefix(len(header), payload_length, limits=self._limits) + header
+        return [memoryview(front), *filter(len, views)], len(front) + payload_length
+
+    async def _send_pieces(self, pieces: list[memoryview]) -> None:
+        if self._send_broken:
+            raise TransportError(self._send_broken)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            await self._stream.send_all(pieces)
+        except trio.Cancelled:
+            self._send_broken = self._broken_by("send")
+            raise
+
+    def _broken_by(self, call: str) -> str:
+        return (
+            f"The link to {self.peer} was broken by a {call} that was cancelled halfway; close it and "
+            "connect again."
+        )
+
+    async def send_truncated(self, header: bytes, buffers: Sequence[Buffer], *, keep: int) -> None:
+        """Send the first `keep` bytes of a frame and close: a peer that dies, for tests."""
+        with self._sending, self._named_errors():
+            pieces, _ = self._cut_to_pieces(header, buffers)
+            await self._send_pieces([memoryview(b"".join(pieces))[:keep]])
+        await self.aclose()
+
+    async def receive_header(self) -> tuple[bytes, int]:
+        """Wait for the next frame; see `Link.receive_header`."""
+        with self._receiving, self._named_errors():
+            self._check_receiving()
+            if self._reader.may_have_header:
+                await trio.lowlevel.checkpoint()  # else the read below is one
+            while (found := self._reader.next_header(self.peer)) is None:
+                self._reader.filled(await self._receive_some(self._reader.space()))
+            self.bytes_received += PREFIX_SIZE + len(found[0])
+            return found
+
+    async def receive_payload(self, into: Buffer) -> None:
+        """Fill `into`; see `Link.receive_payload`."""
+        with self._receiving, self._named_errors():
+            self._check_receiving()
+            view = payload_view(into, self._reader.payload_left, self.peer)
+            await trio.lowlevel.checkpoint()
+            try:
+                await self._fill(view)
+            except trio.Cancelled:
+                self._receive_broken = self._broken_by("receive")
+                raise
+            self.bytes_received += len(view)
+
+    async def _fill(self, view: memoryview) -> None:
+        have = self._reader.take_payload(view)
+        while have < len(view):
+            count = await self._receive_some(view[have:])
+            self._reader.payload_arrived(count)
+            have += count
+
+    def _check_receiving(self) -> None:
+        if self._receive_broken:
+            raise TransportError(self._receive_broken)
+
+    async def _receive_some(self, view: memoryview) -> int:
+        count = await self._stream.receive_into(view)
+        if not count:
+            where = " in the middle of a frame" if self._reader.in_frame else ""
+            raise PeerLost(
+                f"{self.peer} closed its link{where}; look at the log of {self.peer} for the reason.",
+                peer=self.peer,
+            )
+        return count
+
+    def end_greeting(self, limits: FrameLimits) -> None:
+        """Forget the frames of a transport's own greeting: count from here on, and apply `limits`."""
+        self._limits = limits
+        self._reader.limits = limits
+        self.bytes_sent = self.bytes_received = 0
+
+    async def aclose(self) -> None:
+        """Close the link; see `Link.aclose`."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closed = True
+        # A goodbye in the middle of someone's frame would be read as part of it.
+        await self._stream.aclose(graceful=not (self._sending.busy or self._send_broken))

@@ -1,0 +1,381 @@
+"""TLS 1.3 over TCP, with both ends authenticated by pinned certificates: the transport between real parties.
+
+After the TLS handshake each end looks the other's certificate up among its pins and tells the other whether
+it is content. Without that exchange a client would learn only at its first read that the server had turned it
+down, since in TLS 1.3 the client finishes first. A refusal is a TransportError with the reason at the end
+that connects, and a line in the log at the end that listens, which goes on serving.
+
+Encryption is driven by hand through `ssl.MemoryBIO` instead of `trio.SSLStream`: that gives out one record of
+16 KiB per call as a new object, here a call decrypts hundreds of kilobytes into the destination.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import ssl
+from collections.abc import Callable, Mapping
+
+import trio
+
+from tercet.errors import PeerLost, TransportError
+from tercet.transports.base import Listener, Transport
+from tercet.transports.identity import Identity, Pins, make_context
+from tercet.transports.stream import ByteStream, SocketStream, StreamLink
+from tercet.transports.tcp import SocketListener, open_listening_socket, open_socket
+from tercet.transports.wire import DEFAULT_LIMITS, FrameLimits, pack_message, unpack_message
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1024 * 1024  # en- or decrypted at one go, in about half a millisecond
+_FIRST_CHUNK = 64 * 1024  # until a peer has shown that it sends much: strangers get little memory
+_RECORD = 16 * 1024
+_GOODBYE = 0.5  # seconds that a close may wait for room in the socket's buffer
+_GREETING_LIMITS = FrameLimits(header=1024, payload=0)
+_REASON_LENGTH = 400
+
+# What an alert from the other end, or a failed check at this one, means in this setting.
+_REASONS = {
+    "CERTIFICATE_REQUIRED": "the client showed no certificate",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client showed no certificate",
+    "UNKNOWN_CA": "the certificate is not pinned at the end that checked it; exchange certificates and pin "
+    "them",
+    "CERTIFICATE_EXPIRED": "the certificate has expired, or a clock is wrong; renew it and pin the new one",
+    "BAD_CERTIFICATE": "the certificate is damaged or not yet valid; compare the clocks, and pin it again",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate was not accepted",
+    "PROTOCOL_VERSION": "the ends have no version of TLS in common; Tercet uses TLS 1.3 only",
+    "UNSUPPORTED_PROTOCOL": "the ends have no version of TLS in common; Tercet uses TLS 1.3 only",
+    "WRONG_VERSION_NUMBER": "what arrived is not TLS; does the other end use plain TCP?",
+    "HTTP_REQUEST": "what arrived is not TLS but an HTTP request",
+}
+_EXPIRED_CODE, _NOT_YET_VALID_CODE = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID
+
+
+def _explain(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in (_EXPIRED_CODE, _NOT_YET_VALID_CODE):
+            return f"its {error.verify_message}, or a clock is wrong; let it make a new one, and pin that"
+        return f"its certificate is not pinned at this end ({error.verify_message}); get it and pin it"
+    reason = error.reason or str(error)
+    for part, meaning in _REASONS.items():
+        if reason.endswith(part):
+            return f"it refused: {meaning}" if "ALERT" in reason else meaning
+    return reason.lower().replace("_", " ")
+
+
+class TlsStream(ByteStream):
+    """TLS over a byte stream."""
+
+    def __init__(self, stream: ByteStream, context: ssl.SSLContext, *, server: bool) -> None:
+        self._stream = stream
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
+        self._cipher = memoryview(bytearray(_FIRST_CHUNK))
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the other end has proved to own, in DER."""
+        return self._tls.getpeercert(binary_form=True)
+
+    async def handshake(self) -> None:
+        """Shake hands. ssl.SSLError (also about the certificate), OSError."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if not await self._receive_cipher():
+                    raise ConnectionResetError("it hung up") from None
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    await self._flush()  # the alert that tells the other end why
+                raise
+            else:
+                await self._flush()
+                return
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await self._stream.send_all([memoryview(self._outgoing.read())])
+
+    async def _receive_cipher(self) -> int:
+        count = await self._stream.receive_into(self._cipher)
+        self._incoming.write(self._cipher[:count])
+        if count == len(self._cipher) < _CHUNK:
+            self._cipher = memoryview(bytearray(2 * count))
+        return count
+
+    async def send_all(self, pieces: list[memoryview]) -> None:
+        """Encrypt and send; small neighbours share a record."""
+        small = bytearray()
+        for piece in pieces:
+            if len(small) + len(piece) <= _RECORD:
+                small += piece
+                continue
+            if small:
+                self._tls.write(small)
+                small = bytearray()
+            for start in range(0, len(piece), _CHUNK):
+                self._tls.write(piece[start : start + _CHUNK])
+                if self._outgoing.pending >= _CHUNK:
+                    await self._flush()
+        if small:
+            self._tls.write(small)
+        await self._flush()
+
+    async def receive_into(self, view: memoryview) -> int:
+        """Decrypt into `view` all that has arrived and fits."""
+        while True:
+            count = self._decrypt(view)
+            if count is not None:
+                return count
+            if not await self._receive_cipher():
+                return 0
+
+    def _decrypt(self, view: memoryview) -> int | None:
+        """Return how many bytes were written to `view`: 0 at the end, None if more must arrive."""
+        have = 0
+        try:
+            while have < len(view):
+                # Each call decrypts one record at most.
+                count = int(self._tls.read(len(view) - have, view[have:]))
+                if not count:
+                    break
+                have += count
+        except ssl.SSLWantReadError:
+            return have or None
+        except ssl.SSLZeroReturnError:
+            pass
+        except ssl.SSLError:
+            if not have:
+                raise  # else OpenSSL repeats it at the next call
+        return have
+
+    async def aclose(self, *, graceful: bool) -> None:
+        """Say goodbye if that is possible at once, and close."""
+        try:
+            if graceful:
+                with trio.move_on_after(_GOODBYE), contextlib.suppress(OSError):
+                    with contextlib.suppress(ssl.SSLError):
+                        self._tls.unwrap()  # writes our half; that of the other end is not awaited
+                    await self._flush()
+        finally:
+            await self._stream.aclose(graceful=False)
+
+
+class _Refused(Exception):  # noqa: N818  # a reason on its way to becoming a TransportError
+    """This end does not accept the other."""
+
+
+async def _tell(link: StreamLink, refusal: str | None) -> None:
+    """Tell the other end that it is accepted, or why not."""
+    await link.send(pack_message(refusal and refusal[:_REASON_LENGTH]))
+
+
+async def _hear(link: StreamLink) -> None:
+    """Hear from the other end that this one is accepted."""
+    header, _ = await link.receive_header()
+    refusal = unpack_message(header, peer=link.peer)
+    if refusal is not None:
+        raise TransportError(f"{link.peer} refused this end: {str(refusal)[:_REASON_LENGTH]!r}.")
+
+
+async def _secure(
+    stream: TlsStream, *, server: bool, where: str, judge: Callable[[bytes | None], str], limits: FrameLimits
+) -> StreamLink:
+    """Shake hands, judge and be judged; return the link under its pinned name.
+
+    `judge` returns the name that belongs to a certificate, or raises `_Refused`. The end that listens speaks
+    first.
+    """
+    try:
+        await stream.handshake()
+    except ssl.SSLError as error:
+        raise TransportError(f"No TLS handshake with {where}: {_explain(error)}.") from error
+    except OSError as error:
+        raise TransportError(
+            f"No TLS handshake with {where}: the connection was closed ({error.strerror or error}); look at "
+            "the log of the other end, and check that it uses TLS."
+        ) from error
+    link = StreamLink(stream, peer=where, limits=_GREETING_LIMITS)
+    try:
+        if not server:
+            await _hear(link)
+        link.peer = judge(stream.certificate)
+        await _tell(link, None)
+        if server:
+            await _hear(link)
+    except _Refused as error:
+        with contextlib.suppress(TransportError):
+            await _tell(link, str(error))
+        raise TransportError(f"The TLS link with {where} was refused: {error}.") from None
+    except TransportError as error:
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError):
+            why = _explain(cause)
+        elif isinstance(error, PeerLost):
+            why = "it hung up; look at its log for the reason"
+        else:
+            raise
+        raise TransportError(f"No TLS handshake with {where}: {why}.") from error
+    link.end_greeting(limits)
+    return link
+
+
+class TlsListener(Listener):
+    """Where TLS links arrive, already under their pinned names."""
+
+    def __init__(self, transport: TlsTransport, listener: SocketListener) -> None:
+        self._transport = transport
+        self._listener = listener
+        self._scope = trio.CancelScope()
+        self._slots = trio.CapacityLimiter(transport.max_handshakes)
+        # Unbuffered: a link that nobody accepts keeps its slot, so strangers cannot pile links up.
+        self._ready, self._links = trio.open_memory_channel[StreamLink](0)
+
+    @property
+    def address(self) -> str:
+        """The "host:port" that is listened at."""
+        return self._listener.address
+
+    async def serve(self) -> None:
+        """Shake hands with whoever comes, many at a time; runs in the nursery that `listen` was given."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    while True:
+                        slot = object()
+                        await self._slots.acquire_on_behalf_of(slot)
+                        socket, where = await self._listener.accept()
+                        nursery.start_soon(self._greet, socket, where, slot)
+        finally:
+            self._listener.close()
+            self._ready.close()
+
+    async def _greet(self, socket: trio.socket.SocketType, where: str, slot: object) -> None:
+        try:
+            link = await self._transport.answer(SocketStream(socket), f"client at {where}")
+        except TransportError as error:
+            logger.warning("A connection to %s failed: %s", self.address, error)
+        else:
+            await self._hand_over(link)
+        finally:
+            self._slots.release_on_behalf_of(slot)
+
+    async def _hand_over(self, link: StreamLink) -> None:
+        try:
+            await self._ready.send(link)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await link.aclose()
+            if not isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+                raise
+
+    async def accept(self) -> StreamLink:
+        """Wait for the next link; see `Listener.accept`."""
+        try:
+            return await self._links.receive()
+        except trio.EndOfChannel:
+            raise trio.ClosedResourceError("the listener has been closed") from None
+
+    async def aclose(self) -> None:
+        """Stop listening and give up the handshakes under way."""
+        self._scope.cancel()
+        self._listener.close()
+        self._links.close()
+        await trio.lowlevel.checkpoint()
+
+
+class TlsTransport(Transport):
+    """TLS 1.3 between the owners of pinned certificates.
+
+    `identity` is what this end shows; `pins` maps the name of each possible peer to its certificate (PEM). A
+    handshake may take `handshake_seconds`; a listener runs `max_handshakes` of them at a time.
+
+    Keys are not renewed within a link, since Python's ssl offers no way; RFC 8446 (5.5) advises at most
+    2^24.5 records, about 380 GB each way, so links that move more should be made anew now and then.
+    """
+
+    name: str = "tls"
+
+    def __init__(
+        self,
+        identity: Identity,
+        pins: Mapping[str, str],
+        *,
+        handshake_seconds: float = 5.0,
+        max_handshakes: int = 64,
+        limits: FrameLimits = DEFAULT_LIMITS,
+    ) -> None:
+        if not 0 < handshake_seconds < math.inf:
+            raise TransportError(
+                f"A handshake time-out of {handshake_seconds} seconds makes no sense; try 5."
+            )
+        self.max_handshakes = max_handshakes
+        self._identity = identity
+        self._pins = Pins.read(pins)
+        self._handshake_seconds = handshake_seconds
+        self._limits = limits
+        self._client_context = make_context(identity, self._pins, server=False)
+        self._server_context = make_context(identity, self._pins, server=True)
+
+    async def connect(self, address: str, *, peer: str) -> StreamLink:
+        """Connect to "host:port", where the owner of the certificate pinned for `peer` must answer."""
+        if peer not in self._pins.names.values():
+            raise TransportError(f"No certificate is pinned for {peer}; get it from {peer} and pin it.")
+
+        def judge(certificate: bytes | None) -> str:
+            name = self._pins.name_of(certificate)
+            if name is None:
+                raise _Refused(f"the certificate of {peer} is not pinned at {self._identity.name}")
+            if name != peer:
+                raise _Refused(
+                    f"{self._identity.name} expected {peer} at {address}, but {name} answered; correct the "
+                    "address"
+                )
+            return name
+
+        stream = TlsStream(
+            SocketStream(await open_socket(address, peer=peer)), self._client_context, server=False
+        )
+        return await self._secured(stream, server=False, where=f"{peer} at {address}", judge=judge)
+
+    async def answer(self, stream: ByteStream, where: str) -> StreamLink:
+        """Shake hands with a client that has connected from `where`; called by the listener."""
+
+        def judge(certificate: bytes | None) -> str:
+            name = self._pins.name_of(certificate)
+            if name is None:
+                raise _Refused(f"the client's certificate is not pinned at {self._identity.name}")
+            return name
+
+        tls = TlsStream(stream, self._server_context, server=True)
+        return await self._secured(tls, server=True, where=where, judge=judge)
+
+    async def _secured(
+        self, stream: TlsStream, *, server: bool, where: str, judge: Callable[[bytes | None], str]
+    ) -> StreamLink:
+        """Make the link in time, or close the stream."""
+        seconds = self._handshake_seconds
+        link = None
+        try:
+            with trio.move_on_after(seconds):
+                link = await _secure(stream, server=server, where=where, judge=judge, limits=self._limits)
+        finally:
+            if link is None:
+                with trio.CancelScope(shield=True):
+                    await stream.aclose(graceful=False)
+        if link is None:
+            raise TransportError(
+                f"No TLS handshake with {where} within {seconds:g} seconds; check that it is a Tercet node, "
+                "that it uses TLS and that it is not overloaded."
+            )
+        return link
+
+    async def listen(self, address: str, *, nursery: trio.Nursery) -> TlsListener:
+        """Listen at "host:port"; handshakes run side by side in `nursery`."""
+        listener = TlsListener(self, SocketListener(await open_listening_socket(address)))
+        nursery.start_soon(listener.serve, name=f"tercet handshakes at {listener.address}")
+        return listener

@@ -1,0 +1,142 @@
+"""Every protocol keeps the promises of `Protocol`, and a protocol that breaks one is caught."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tercet.errors import ProtocolError
+from tercet.protocols.base import Cost, Op, Product, Round, Share, declared
+from tercet.protocols.plain import Plain
+from tercet.protocols.prg import Stream
+from tercet.protocols.replicated import Replicated
+from tercet.testing.protocols import OPERATIONS, check_protocol, check_secrecy, check_values
+
+
+@pytest.mark.parametrize("protocol", [Plain, Replicated])
+def test_conformance(protocol):
+    check_protocol(protocol)
+
+
+class ForgetsTheZeroShare(Replicated):
+    def reduce(self, x: Share) -> Op[Share]:
+        return self._exchange(x.data[0].copy(), x.domain, x.scale)
+
+
+class ForgetsTheZeroShareOfMul(Replicated):
+    def mul(self, x: Share, y: Share) -> Op[Share]:
+        return self._exchange(self.mul_local(x, y).data[0], x.domain, x.scale + y.scale)
+
+
+class OpensOnTheSide(Replicated):
+    @declared(lambda self, x, *_: self.cost("open", x) + self.masked_cost(x, x.size, opened=x.size, dealt=2, results=1))
+    def truncate(self, x: Share, bits: int) -> Op[Share]:
+        if not isinstance(x, Product):
+            yield from self.opening(x)
+        return (yield from super().truncate(x, bits))
+
+
+class OpensOpenly(Replicated):
+    def is_zero(self, x: Share) -> Op[Share]:
+        yield from self.open(x)
+        return (yield from super().is_zero(x))
+
+
+class ReusesNames(Replicated):
+    def tag(self) -> str:
+        return "always"
+
+
+class ReusesMasks(Replicated):
+    def draw(self, component: int, tag: str, purpose: str) -> Stream:
+        return Stream(self._component_keys[component % 3], purpose.encode())
+
+
+class MasksWithAKnownKey(Replicated):
+    """The zero share of party i is F(K_{i+1}) - F(K_{i+1}): the receiver could take it off."""
+
+    def reduce(self, x: Share) -> Op[Share]:
+        z = x.domain.add(x.data[0], self.draw(self.party, self.tag(), "zero").words(x.shape))
+        got = yield Round(send={self.prev: [z]}, recv={self.next: [z.shape]})
+        return Share(x.domain, np.stack([z, got[self.next][0]]), x.scale)
+
+
+class LiesAboutItsCost(Replicated):
+    @declared(lambda self, x, y: Cost(1, (8, 8, 8)))
+    def mul(self, x: Share, y: Share) -> Op[Share]:
+        return super().mul(x, y)
+
+
+class RoundsBadly(Replicated):
+    def truncate(self, x: Share, bits: int) -> Op[Share]:
+        y = yield from super().truncate(x, bits)
+        return self.add_public(y, np.array(2, dtype=np.uint64))
+
+
+class SaysMoreOfLargeValues(Replicated):
+    """The first party says one word more in its masked summand if that has its low bit set."""
+
+    def reduce(self, x: Share) -> Op[Share]:
+        y = yield from super().reduce(x)
+        loud = bool(self.party == 0 and x.data[0].any())
+        yield Round(send={1: [np.zeros(1 + loud, dtype=np.uint64)]} if self.party == 0 else {})
+        return y
+
+
+class TakesAnotherRound(Replicated):
+    def mul(self, x: Share, y: Share) -> Op[Share]:
+        z = yield from super().mul(x, y)
+        if self.party == 2:
+            yield Round()
+        return z
+
+
+class BelievesEverything(Replicated):
+    def opening(self, x: Share) -> Op[np.ndarray]:
+        words = yield from super().opening(x.like(x.data))
+        return words
+
+    @classmethod
+    def combine(cls, parts, *, domain, shape):
+        return domain.add(domain.add(parts[0][0], parts[1][0]), parts[2][0]).reshape(shape)
+
+
+@pytest.mark.parametrize(
+    ("defect", "complaint"),
+    [
+        (ForgetsTheZeroShare, "matmul.*does not hang on keys"),
+        (ForgetsTheZeroShareOfMul, "mul with dealer.*words are the same"),
+        (OpensOnTheSide, "truncate.*opened by `opening`"),
+        (OpensOpenly, "is_zero.*tried to open"),
+        (ReusesNames, "drawn twice"),
+        (ReusesMasks, "related"),
+        (MasksWithAKnownKey, "off by|does not hang on keys"),
+        (LiesAboutItsCost, "mul.*but declares 1 rounds"),
+        (RoundsBadly, "truncate.*off by"),
+        (SaysMoreOfLargeValues, "expects"),
+        (TakesAnotherRound, "finished after 1 rounds"),
+        (BelievesEverything, "`combine` does not notice"),
+    ],
+)
+def test_a_defect_is_caught(defect, complaint):
+    with pytest.raises(ProtocolError, match=complaint):
+        check_protocol(defect)
+
+
+def test_a_mask_that_the_receiver_knows_is_caught():
+    class Leaky(Replicated):
+        """Values are right and look random, but party i masks what party i-1 sees with K_i, which both know."""
+
+        def reduce(self, x: Share) -> Op[Share]:
+            tag = self.tag()
+            z = x.domain.add(x.data[0], self.draw(self.party, tag, "zero").words(x.shape))
+            got = yield Round(send={self.prev: [z]}, recv={self.next: [z.shape]})
+            mine = x.domain.subtract(z, self.draw(self.party, tag + "again", "zero").words(x.shape))
+            _ = mine
+            return Share(x.domain, np.stack([z, got[self.next][0]]), x.scale)
+
+    operation = next(one for one in OPERATIONS if one.name.startswith("matmul"))
+    with pytest.raises(ProtocolError, match="does not hang on keys"):
+        check_secrecy(Leaky, operation, parties=3)
+    with pytest.raises(ProtocolError, match="off by"):
+        check_values(Leaky, operation, parties=3)
