@@ -25,12 +25,10 @@ from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.errors import SchemaError, TercetError
 from tercet.ml.ingest import Declared, EncodedTable, encode
 from tercet.ml.schema import INTEGER_BITS
-from tercet.ml.table import Column, Part, Steps, Table
+from tercet.ml.table import UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table
 
 T = TypeVar("T")
 
-WIDEST_SPREAD_BITS = 20
-"""Stored integers of a column have a standard deviation of at most 2^20, so that sums of squares fit the ring."""
 
 
 @attrs.frozen
@@ -81,21 +79,18 @@ class _Base:
         return f"{hint}#{secrets.token_hex(8)}"
 
     async def _drive(self, steps: Steps[T], phase: str) -> T:
-        """Run the plans that a computation yields."""
-        try:
-            plan = next(steps)
-            while True:
-                if self.on_phase is not None:
-                    self.on_phase(phase, plan.name)
-                try:
-                    result = await self._run(plan, phase)
-                except TercetError as error:
-                    plan = steps.throw(error)
-                else:
-                    plan = steps.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
+        """Run the plans that a computation yields. Plans are made in a worker thread: large ones take a while."""
+        made = await trio.to_thread.run_sync(_advance, steps, None)
+        while isinstance(made, Plan):
+            if self.on_phase is not None:
+                self.on_phase(phase, made.name)
+            result: RunResult | TercetError
+            try:
+                result = await self._run(made, phase)
+            except TercetError as error:
+                result = error
+            made = await trio.to_thread.run_sync(_advance, steps, result)
+        return made.value
 
     async def _run(self, plan: Plan, phase: str) -> RunResult:
         result = await self.cluster.client.run(plan)
@@ -140,6 +135,23 @@ class _Base:
         )
 
 
+@attrs.frozen(eq=False)
+class _Ended:
+    """What a computation returned."""
+
+    value: Any
+
+
+def _advance(steps: Steps[Any], result: RunResult | TercetError | None) -> Plan | _Ended:
+    """The next plan of a computation, or what it returned."""
+    try:
+        if isinstance(result, TercetError):
+            return steps.throw(result)
+        return next(steps) if result is None else steps.send(result)
+    except StopIteration as stop:
+        return _Ended(stop.value)
+
+
 def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
     """Encode an owner's table; integer columns of zeros and ones become booleans, spreads are checked.
 
@@ -155,7 +167,8 @@ def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
     if binary:
         encoded = encode(source, **{**options, "types": {**types, **dict.fromkeys(binary, "boolean")}})
     for column, values in zip(encoded.schema.features, encoded.values, strict=True):
-        if values.size and float(np.std(values)) > 2.0**WIDEST_SPREAD_BITS:
+        widest = WIDE_SPREAD if column.kind == "integer" else 1.0
+        if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS:
             raise SchemaError(
                 f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread does not fit the "
                 f"fixed-point range; give a smaller scale with scales={{{column.name!r}: ...}}, or declare it real with "

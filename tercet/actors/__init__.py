@@ -2,5 +2,20 @@
 
 from tercet.actors import interactive_kinds, local_kinds
 from tercet.actors.plan import Builder, Disclosure, Form, Plan, Type, Value, concatenate
+from tercet.protocols.fourier import Series, sigmoid, slope, softplus_tail
 
-__all__ = ["Builder", "Disclosure", "Form", "Plan", "Type", "Value", "concatenate", "interactive_kinds", "local_kinds"]
+__all__ = [
+    "Builder",
+    "Disclosure",
+    "Form",
+    "Plan",
+    "Series",
+    "Type",
+    "Value",
+    "concatenate",
+    "interactive_kinds",
+    "local_kinds",
+    "sigmoid",
+    "slope",
+    "softplus_tail",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,9 +78,11 @@ class Truncate(_Interactive):
         return protocol.cost("truncate", args[0], int(node.get("bits")))
 
 
-def series_attribute(series: Series) -> tuple[Any, ...]:
-    """A series as plain values, exactly: parties must compute with the same coefficients to the last bit."""
-    return tuple(attrs.astuple(series, retain_collection_types=True))
+@functools.cache
+def _peak(series: Series) -> float:
+    """A bound on the size of a series over its whole period, with room for rounding."""
+    grid = np.linspace(0, 2.0**series.period_log2, 4096)
+    return float(np.abs(series(grid)).max()) * 1.02 + 2.0**-8
 
 
 @kind("fourier")
@@ -93,9 +96,7 @@ class FourierSeries(_Interactive):
         types = []
         for one in self._series(attributes):
             require(0 < x.scale + one.period_log2 < 64, f"the period of {one.name} does not fit scale {x.scale}")
-            grid = np.linspace(0, 2.0**one.period_log2, 4096)
-            peak = float(np.abs(one(grid)).max()) * 1.02 + 2.0**-8
-            types.append(Type(Form.RING, x.shape, scale, math.ldexp(peak, scale)))
+            types.append(Type(Form.RING, x.shape, scale, math.ldexp(_peak(one), scale)))
         return types
 
     @staticmethod

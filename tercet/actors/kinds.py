@@ -124,6 +124,15 @@ def reach(builder: Builder, dim: Dim) -> int:
     return max(1, builder.most(dim))
 
 
+def promised(limit: float, scale: int, attributes: Mapping[str, Any]) -> float:
+    """The smaller of a product's derived limit and the magnitude that its maker promises.
+
+    Only the result has to fit: sums on the way may wrap modulo 2^64.
+    """
+    magnitude = attributes.get("magnitude")
+    return limit if magnitude is None else min(limit, math.ldexp(float(magnitude), scale))
+
+
 def as_public(data: Data) -> Words:
     if isinstance(data, Share):
         raise PlanError("a public value was expected")

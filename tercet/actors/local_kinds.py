@@ -17,6 +17,7 @@ from tercet.actors.kinds import (
     as_public,
     broadcast,
     kind,
+    promised,
     reach,
     require,
     require_ring,
@@ -56,6 +57,20 @@ class Constant(Kind):
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
         return np.frombuffer(node.get("words"), dtype=np.uint64).reshape(node.get("shape"))
+
+
+@kind("count_up")
+class CountUp(Kind):
+    """The public numbers 0, 1, 2, ... as long as the rows of the argument, which is not read."""
+
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        return [Type(Form.PUBLIC, (args[0].rows,), 0, float(builder.most(args[0].rows)))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        return np.arange(args[0].shape[-1], dtype=np.uint64)
 
 
 @kind("random")
@@ -195,7 +210,7 @@ class SumRows(_Unary):
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "sum")
-        limit = args[0].limit * reach(builder, args[0].rows)
+        limit = promised(args[0].limit * reach(builder, args[0].rows), args[0].scale, attributes)
         return [attrs.evolve(args[0], shape=args[0].shape[:-1], limit=limit)]
 
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
@@ -352,7 +367,8 @@ class Multiply(Kind):
         require(Form.RING in (x.form, y.form) and {x.form, y.form} <= {Form.RING, Form.PUBLIC}, f"cannot multiply {x}, {y}")
         secret = x.form is y.form
         require(not secret or not (x.product or y.product), "a factor is a product that has not had its round")
-        return [Type(Form.RING, shape, x.scale + y.scale, x.limit * y.limit, secret or x.product or y.product)]
+        limit = promised(x.limit * y.limit, x.scale + y.scale, attributes)
+        return [Type(Form.RING, shape, x.scale + y.scale, limit, secret or x.product or y.product)]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
         x, y = args
@@ -361,7 +377,7 @@ class Multiply(Kind):
         secret, public = (x, y) if isinstance(x, Share) else (y, x)
         if not isinstance(secret, Share):
             raise PlanError("a product of two public values")
-        factor = asas_public(public)
+        factor = as_public(public)
         lead = (1,) * (max(len(secret.shape), factor.ndim) - len(secret.shape))
         lifted = secret.like(secret.data.reshape(secret.data.shape[0], *lead, *secret.shape))
         return protocol.mul_public(lifted, factor, scale=node.types[0].scale - secret.scale)
@@ -378,7 +394,7 @@ class MatMul(Kind):
         x, y = args
         require(len(x.shape) == 2 and len(y.shape) == 2 and x.shape[1] == y.shape[0], f"matmul of {x} and {y}")
         require(x.form in (Form.RING, Form.PUBLIC) and y.form is Form.RING, f"matmul of {x} and {y}")
-        limit = x.limit * y.limit * reach(builder, x.shape[1])
+        limit = promised(x.limit * y.limit * reach(builder, x.shape[1]), x.scale + y.scale, attributes)
         secret = x.form is Form.RING
         return [Type(Form.RING, (x.shape[0], y.shape[1]), x.scale + y.scale, limit, secret)]
 
@@ -405,10 +421,7 @@ class Dot(Kind):
         require_ring(x, "dot")
         require_ring(y, "dot")
         require(len(x.shape) == 2 and len(y.shape) == 2 and x.rows == y.rows, f"dot of {x} and {y}")
-        limit = x.limit * y.limit * reach(builder, x.rows)
-        magnitude = attributes.get("magnitude")
-        if magnitude is not None:
-            limit = min(limit, math.ldexp(float(magnitude), x.scale + y.scale))
+        limit = promised(x.limit * y.limit * reach(builder, x.rows), x.scale + y.scale, attributes)
         return [Type(Form.RING, (x.shape[0], y.shape[0]), x.scale + y.scale, limit, product=True)]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:

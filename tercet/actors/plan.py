@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from tercet.errors import PlanError
 from tercet.protocols.domains import BITS, Z64, Domain, Words, encode
+from tercet.protocols.fourier import Series
 
 Dim = int | str
 Dims = tuple[Dim, ...]
@@ -351,22 +352,39 @@ class Value:
 
     def __matmul__(self, other: Value) -> Value:
         """Matrix product `(m, k) @ (k, n)`; a one-dimensional left side is one row."""
-        if len(self.shape) == 1:
-            flat = self.reshape(1, *self.shape).__matmul__(other)
-            return flat.squeeze()
-        return self.builder.apply("matmul", self, other)
+        return self.matmul(other)
 
-    def dot(self, other: Value) -> Value:
-        """Product over rows: `(d, n), (e, n) -> (d, e)`; a one-dimensional side is one column and is dropped."""
+    def times(self, other: Value, *, magnitude: float) -> Value:
+        """Element-wise product whose real result is promised to be at most `magnitude`; the caller must prove it."""
+        return self.builder.apply("mul", self, other, magnitude=float(magnitude))
+
+    def matmul(self, other: Value, *, magnitude: float | None = None) -> Value:
+        """`self @ other`; `magnitude` promises a bound on the real result that the types cannot see."""
+        if len(self.shape) == 1:
+            return self.reshape(1, *self.shape).matmul(other, magnitude=magnitude).squeeze()
+        promise = {} if magnitude is None else {"magnitude": float(magnitude)}
+        return self.builder.apply("matmul", self, other, **promise)
+
+    def dot(self, other: Value, *, magnitude: float | None = None) -> Value:
+        """Product over rows: `(d, n), (e, n) -> (d, e)`; a one-dimensional side is one column and is dropped.
+
+        `magnitude` promises a bound on the real result that the types cannot see, such as Cauchy and Schwarz's.
+        """
         left = self.reshape(1, *self.shape) if len(self.shape) == 1 else self
         right = other.reshape(1, *other.shape) if len(other.shape) == 1 else other
-        product = self.builder.apply("dot", left, right)
+        promise = {} if magnitude is None else {"magnitude": float(magnitude)}
+        product = self.builder.apply("dot", left, right, **promise)
         shape = [side.shape[0] for side in (self, other) if len(side.shape) > 1]
         return product.reshape(*shape)
 
-    def sum(self) -> Value:
-        """Sum over rows."""
-        return self.builder.apply("sum", self)
+    def dot_squares(self, magnitude: float) -> Value:
+        """Sum over rows of the squares, `(d, n) -> (d)`; `magnitude` promises a bound on the results."""
+        return (self * self).sum(magnitude=magnitude)
+
+    def sum(self, *, magnitude: float | None = None) -> Value:
+        """Sum over rows; `magnitude` promises a bound on the real result that the types cannot see."""
+        promise = {} if magnitude is None else {"magnitude": float(magnitude)}
+        return self.builder.apply("sum", self, **promise)
 
     def sum_columns(self) -> Value:
         """Sum over the first axis: `(d, n) -> (n)`."""
@@ -431,6 +449,16 @@ class Value:
     def __gt__(self, other: Value | float) -> Value:
         left, right = self._same_scale(other)
         return (right - left).is_negative()
+
+    def fourier(self, *series: Series, dealt_bits: int, coefficient_bits: int) -> list[Value]:
+        """Public functions of the value, given as Fourier series of one period (see `protocols.fourier`).
+
+        Results have scale `dealt_bits + coefficient_bits`. The value is read modulo the period, so it need not fit the ring.
+        """
+        fields = [attrs.astuple(one, recurse=False) for one in series]
+        return self.builder.apply_all(
+            "fourier", self, series=fields, dealt_bits=dealt_bits, coefficient_bits=coefficient_bits
+        )
 
     def is_zero(self) -> Value:
         """Secret booleans `x == 0`."""

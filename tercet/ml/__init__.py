@@ -1,1 +1,16 @@
-"""Machine learning on secret-shared tables: schemas, ingestion, joins and models, written as plans."""
+"""Statistics on secret tables: what a statistician calls, as plans for the nodes."""
+
+from tercet.ml.linear_model import LogisticRegression, RevealedModel
+from tercet.ml.metrics import Evaluation, RevealedMetrics
+from tercet.ml.preprocessing import StandardScaler
+from tercet.ml.table import SecretColumn, Table
+
+__all__ = [
+    "Evaluation",
+    "LogisticRegression",
+    "RevealedMetrics",
+    "RevealedModel",
+    "SecretColumn",
+    "StandardScaler",
+    "Table",
+]

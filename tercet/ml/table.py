@@ -26,7 +26,9 @@ Steps = Generator[Plan, RunResult, T]
 
 ANALYST = "analyst"
 UNIT_BITS = SPREAD_BITS
-"""Fractional bits of a feature in units: its stored integer over 2^16, of spread about one."""
+"""Fractional bits of a feature in units: its stored integer over 2^16, of spread at most one (see `Column.is_wide`)."""
+WIDE_SPREAD = 16.0
+"""Largest spread, in units, of an integer column that is stored exactly."""
 
 
 class Workspace(Interface):
@@ -68,6 +70,11 @@ class Column:
     def unit_exponent(self) -> int:
         """A value of the column is its unit number times 2 to this power."""
         return 0 if self.schema.kind == "boolean" else UNIT_BITS - self.schema.scale
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its spread may exceed one unit: integers stored as they are."""
+        return self.schema.kind == "integer" and self.schema.scale == 0
 
 
 @attrs.frozen(eq=False)

@@ -35,7 +35,10 @@ Received = Mapping[int, Sequence[Words]]
 
 @attrs.frozen(eq=False)
 class Round:
-    """One network round of one party: arrays to send, and shapes to receive, by peer."""
+    """One network round of one party: arrays to send, and shapes to receive, by peer.
+
+    Arrays travel without copies: what was sent is never written to again, and what arrives is read-only.
+    """
 
     send: Mapping[int, Sequence[Words]] = attrs.field(factory=dict)
     recv: Mapping[int, Sequence[Shape]] = attrs.field(factory=dict)
@@ -314,16 +317,29 @@ class Protocol(abc.ABC):
     # -- linear, local ---------------------------------------------------------------------------------------
 
     def add(self, x: Share, y: Share) -> Share:
-        """Sum of two sharings of one kind (XOR for bits). Shapes broadcast; scales must agree."""
-        _require_alike(x, y)
+        """Sum (XOR for bits), a product if either is one. Shapes broadcast; scales must agree."""
+        x, y = self._alike(x, y)
         a, b = align(x, y)
         return x.like(x.domain.add(a, b))
 
     def subtract(self, x: Share, y: Share) -> Share:
-        """Difference of two sharings of one kind (XOR for bits)."""
-        _require_alike(x, y)
+        """Difference (XOR for bits), a product if either is one."""
+        x, y = self._alike(x, y)
         a, b = align(x, y)
         return x.like(x.domain.subtract(a, b))
+
+    def to_product(self, x: Share) -> Product:
+        """A full sharing as one that may be added to products. Local.
+
+        Right for protocols whose products are sums of what parties hold, or sharings of higher degree.
+        """
+        return x if isinstance(x, Product) else Product(x.domain, x.data[:1], x.scale)
+
+    def _alike(self, x: Share, y: Share) -> tuple[Share, Share]:
+        if isinstance(x, Product) or isinstance(y, Product):
+            x, y = self.to_product(x), self.to_product(y)
+        _require_alike(x, y)
+        return x, y
 
     def add_public(self, x: Share, values: Words) -> Share:
         """Add public words, at the scale of `x`, to a sharing."""
@@ -398,8 +414,15 @@ class Protocol(abc.ABC):
         """Permute the last axis of all columns with one permutation that nobody knows."""
 
 
+def require_full(operation: str, *shares: Share) -> None:
+    """Raise ProtocolError if a product is among the arguments."""
+    if any(isinstance(share, Product) for share in shares):
+        raise ProtocolError(f"{operation} takes full sharings, not products; reduce the product first")
+
+
 def require_one_dimension(x: Share, operation: str) -> None:
-    """Raise ProtocolError unless `x` has one axis: packed results run along rows only."""
+    """Raise ProtocolError unless `x` is a full sharing with one axis: packed results run along rows only."""
+    require_full(operation, x)
     if len(x.shape) != 1:
         raise ProtocolError(
             f"{operation} takes values of one dimension, got shape {x.shape}; flatten them first"
@@ -437,6 +460,7 @@ __all__ = [
     "align",
     "declared",
     "gather",
+    "require_full",
     "require_one_dimension",
     "session_key",
 ]  # fmt: skip

@@ -139,51 +139,55 @@ def nibble_carry_leaves(hot: Words, planes: Words, first: bool, generate: Words,
     `hot` `(15 g, m)` is a component of the one-hot code of u, `planes` `(4 g, m)` are the bits of v; results
     are `(g, m)`. What does not depend on u is added by the `first` of the two parties that know v.
     """
-    groups = planes.shape[0] // 4
-    for g in range(groups):
+    flip = ~np.uint64(0) if first else np.uint64(0)
+    for g in range(planes.shape[0] // 4):
+        u, v, o = 15 * g, 4 * g, g
         for j in range(planes.shape[1]):
-            b0, b1, b2, b3 = (
-                planes[4 * g, j],
-                planes[4 * g + 1, j],
-                planes[4 * g + 2, j],
-                planes[4 * g + 3, j],
+            b0, b1, b2, b3 = planes[v, j], planes[v + 1, j], planes[v + 2, j], planes[v + 3, j]
+            l0, l1, l2, l3 = ~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0
+            h0, h1, h2, h3 = ~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2
+            u1, u2, u3 = hot[u, j], hot[u + 1, j], hot[u + 2, j]
+            u4, u5, u6, u7 = hot[u + 3, j], hot[u + 4, j], hot[u + 5, j], hot[u + 6, j]
+            u8, u9, u10, u11 = hot[u + 7, j], hot[u + 8, j], hot[u + 9, j], hot[u + 10, j]
+            u12, u13, u14, u15 = hot[u + 11, j], hot[u + 12, j], hot[u + 13, j], hot[u + 14, j]
+            # v >= 16 - a, for a = 1 to 15: the high half of v decides, or is equal and the low half decides.
+            m1, m2, m3 = l3, b1, b1 | b0
+            carry = (h3 & ((u1 & m1) ^ (u2 & m2) ^ (u3 & m3))) ^ (u4 & h3)
+            carry ^= (u5 & (h3 ^ (h2 & m1))) ^ (u6 & (h3 ^ (h2 & m2))) ^ (u7 & (h3 ^ (h2 & m3))) ^ (u8 & b3)
+            carry ^= (
+                (u9 & (b3 ^ (h1 & m1))) ^ (u10 & (b3 ^ (h1 & m2))) ^ (u11 & (b3 ^ (h1 & m3))) ^ (u12 & ~h0)
             )
-            l = (~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0)  # noqa: E741
-            h = (~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2)
-            is_15 = h[3] & l[3]
-            at_least = np.uint64(0)
-            carry = np.uint64(0)
-            equal = is_15 if first else np.uint64(0)
-            for a in range(1, 16):
-                v = 16 - a
-                u = hot[15 * g + a - 1, j]
-                at_least ^= h[v >> 2] & l[v & 3]
-                carry ^= u & at_least
-                w = 15 - a
-                equal ^= u & ((h[w >> 2] & l[w & 3]) ^ is_15)
-            generate[g, j] = carry
-            propagate[g, j] = equal
+            carry ^= (u13 & (~h0 ^ (h0 & m1))) ^ (u14 & (~h0 ^ (h0 & m2))) ^ (u15 & (~h0 ^ (h0 & m3)))
+            # v = 15 - a, for a = 1 to 15; and for a = 0, which is what the others leave.
+            equal = h3 & ((u1 & l2) ^ (u2 & l1) ^ (u3 & l0))
+            equal ^= h2 & ((u4 & l3) ^ (u5 & l2) ^ (u6 & l1) ^ (u7 & l0))
+            equal ^= h1 & ((u8 & l3) ^ (u9 & l2) ^ (u10 & l1) ^ (u11 & l0))
+            equal ^= h0 & ((u12 & l3) ^ (u13 & l2) ^ (u14 & l1) ^ (u15 & l0))
+            u0 = flip ^ u1 ^ u2 ^ u3 ^ u4 ^ u5 ^ u6 ^ u7 ^ u8 ^ u9 ^ u10 ^ u11 ^ u12 ^ u13 ^ u14 ^ u15
+            generate[o, j] = carry
+            propagate[o, j] = equal ^ (u0 & h3 & l3)
 
 
 @kernel(IN2, IN2, types.boolean, OUT2)
 def nibble_equal_leaves(hot: Words, planes: Words, first: bool, equal: Words) -> None:
     """This party's summands of [u = v] of each nibble; arguments as in `nibble_carry_leaves`."""
-    groups = planes.shape[0] // 4
-    for g in range(groups):
+    flip = ~np.uint64(0) if first else np.uint64(0)
+    for g in range(planes.shape[0] // 4):
+        u, v, o = 15 * g, 4 * g, g
         for j in range(planes.shape[1]):
-            b0, b1, b2, b3 = (
-                planes[4 * g, j],
-                planes[4 * g + 1, j],
-                planes[4 * g + 2, j],
-                planes[4 * g + 3, j],
-            )
-            l = (~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0)  # noqa: E741
-            h = (~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2)
-            is_0 = h[0] & l[0]
-            same = is_0 if first else np.uint64(0)
-            for a in range(1, 16):
-                same ^= hot[15 * g + a - 1, j] & ((h[a >> 2] & l[a & 3]) ^ is_0)
-            equal[g, j] = same
+            b0, b1, b2, b3 = planes[v, j], planes[v + 1, j], planes[v + 2, j], planes[v + 3, j]
+            l0, l1, l2, l3 = ~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0
+            h0, h1, h2, h3 = ~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2
+            u1, u2, u3 = hot[u, j], hot[u + 1, j], hot[u + 2, j]
+            u4, u5, u6, u7 = hot[u + 3, j], hot[u + 4, j], hot[u + 5, j], hot[u + 6, j]
+            u8, u9, u10, u11 = hot[u + 7, j], hot[u + 8, j], hot[u + 9, j], hot[u + 10, j]
+            u12, u13, u14, u15 = hot[u + 11, j], hot[u + 12, j], hot[u + 13, j], hot[u + 14, j]
+            u0 = flip ^ u1 ^ u2 ^ u3 ^ u4 ^ u5 ^ u6 ^ u7 ^ u8 ^ u9 ^ u10 ^ u11 ^ u12 ^ u13 ^ u14 ^ u15
+            same = h0 & ((u0 & l0) ^ (u1 & l1) ^ (u2 & l2) ^ (u3 & l3))
+            same ^= h1 & ((u4 & l0) ^ (u5 & l1) ^ (u6 & l2) ^ (u7 & l3))
+            same ^= h2 & ((u8 & l0) ^ (u9 & l1) ^ (u10 & l2) ^ (u11 & l3))
+            same ^= h3 & ((u12 & l0) ^ (u13 & l1) ^ (u14 & l2) ^ (u15 & l3))
+            equal[o, j] = same
 
 
 # -- Ascon ---------------------------------------------------------------------------------------------------

@@ -34,8 +34,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal
 
 import attrs
@@ -259,22 +261,66 @@ def _fit_family(
     return fit(name, bound=bound, period_log2=period_log2, harmonics=harmonics, symmetry=symmetry)
 
 
+STANDARD_BOUNDS: Final = (8.0, 12.0, 24.0, 56.0, 120.0)
+STANDARD_ERRORS: Final = (1e-3, 2e-4, 2e-5, 5e-6, 1e-6)
+"""What `write_library` fits ahead of time and writes to series.json, where 64 harmonics suffice."""
+_LIBRARY = Path(__file__).with_name("series.json")
+
+
+@functools.cache
+def _library() -> dict[tuple[str, float, float], Series]:
+    """Series fitted ahead of time, by name, bound and wanted error: fits take a second, and every run needs the same few."""
+    entries = json.loads(_LIBRARY.read_text()) if _LIBRARY.exists() else []
+    found = {}
+    for name, bound, wanted, fields in entries:
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        found[name, bound, wanted] = Series(**plain)
+    return found
+
+
+def _known(name: str, bound: float, error: float) -> Series | None:
+    return _library().get((name, float(bound), float(error)))
+
+
+def write_library() -> None:
+    """Fit all standard series anew and write them to series.json; takes about a minute."""
+    _LIBRARY.unlink(missing_ok=True)
+    _library.cache_clear()
+    lines = [json.dumps(entry, separators=(",", ":")) for entry in _fit_library()]
+    _LIBRARY.write_text("[" + ",\n".join(lines) + "]\n")
+
+
+def _fit_library() -> list[list[object]]:
+    entries: list[list[object]] = []
+    for bound in STANDARD_BOUNDS:
+        for wanted in STANDARD_ERRORS:
+            with contextlib.suppress(ValueError):
+                best = _search("sigmoid", bound=bound, error=wanted, symmetry="odd")
+                entries.append(["sigmoid", bound, wanted, attrs.asdict(best)])
+                entries.append(["sigmoid'", bound, wanted, attrs.asdict(slope(best))])
+            with contextlib.suppress(ValueError):
+                tail = _search("softplus_tail", bound=bound, error=wanted, symmetry="none")
+                entries.append(["softplus_tail", bound, wanted, attrs.asdict(tail)])
+    return entries
+
+
 @functools.cache
 def sigmoid(bound: float, error: float) -> Series:
     """The shortest series for 1 / (1 + exp(-x)) on |x| <= bound, within `error`.
 
-    Takes a second or so the first time. Raises ValueError if 64 harmonics are not enough.
+    Standard bounds and errors are looked up; others take a second or so the first time. Raises ValueError if 64
+    harmonics are not enough.
     """
-    return _search("sigmoid", bound=bound, error=error, symmetry="odd")
+    return _known("sigmoid", bound, error) or _search("sigmoid", bound=bound, error=error, symmetry="odd")
 
 
 @functools.cache
 def softplus_tail(bound: float, error: float) -> Series:
     """The shortest series for log(1 + exp(-a)) on 0 <= a <= bound, within `error`.
 
-    With a = |x|, softplus(x) = relu(x) + softplus_tail(a). Raises ValueError if 64 harmonics are not enough.
+    With a = |x|, softplus(x) = relu(x) + softplus_tail(a). As for `sigmoid`.
     """
-    return _search("softplus_tail", bound=bound, error=error, symmetry="none")
+    return _known("softplus_tail", bound, error) or _search("softplus_tail", bound=bound, error=error, symmetry="none")
 
 
 @functools.cache
@@ -284,6 +330,9 @@ def slope(series: Series) -> Series:
     One opening serves both, and this errs less than `Series.derivative`, which is exact for the series
     instead.
     """
+    for known in _library().values():
+        if (known.name, known.bound, known.harmonics) == (series.name + "'", series.bound, series.harmonics):
+            return known
     turned: dict[bool, Symmetry] = {True: "none", False: "even" if any(series.sin) else "odd"}
     return fit(
         series.name + "'",

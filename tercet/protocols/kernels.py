@@ -82,10 +82,8 @@ INDEX_OUT = types.Array(types.int64, 1, "C")
 def _flat(*arrays: Words, out: Words) -> list[Words]:
     """All arrays, `out` last, as one axis; refuses unlike sizes and an `out` that is not contiguous."""
     if not out.flags.c_contiguous or any(array.size != out.size for array in arrays):
-        raise ValueError(
-            f"arrays of shapes {[array.shape for array in (*arrays, out)]}: "
-            "sizes must agree and the output be contiguous"
-        )
+        shapes = [array.shape for array in (*arrays, out)]
+        raise ValueError(f"arrays of shapes {shapes}: sizes must agree and the output be contiguous")
     return [array.reshape(-1) for array in (*arrays, out)]
 
 
@@ -362,7 +360,7 @@ def and3(x0: Words, x1: Words, y0: Words, y1: Words, out: Words) -> Words:
 
 
 def and3_zero(x0: Words, x1: Words, y0: Words, y1: Words, a: Words, b: Words, out: Words) -> Words:
-    """`and3` with a zero share `a ^ b` of stream buffers; out may be one of them. 56 bytes a word."""
+    """`and3` with zero share `a ^ b` of stream buffers; out may be one of them. 56 bytes a word."""
     _and3_zero(*_flat(x0, x1, y0, y1, a, b, out=out))
     return out
 
@@ -370,7 +368,7 @@ def and3_zero(x0: Words, x1: Words, y0: Words, y1: Words, a: Words, b: Words, ou
 # -------------------------------------------------------------------- matrices
 
 TERMS, COLUMNS = 64, 512
-"""A block of the right factor, 256 KiB: it stays in the second-level cache for all rows of the left factor."""
+"""A block of the right factor, 256 KiB: it stays in cache for all rows of the left factor."""
 _BLOCK_ROWS = 8192
 
 
@@ -469,12 +467,11 @@ def matmul3(x0: Words, x1: Words, y0: Words, y1: Words) -> Words:
     _fits(x0, y0, 0)
     x0, x1, y0, y1 = (np.ascontiguousarray(factor) for factor in (x0, x1, y0, y1))
     out = np.zeros((x0.shape[0], y0.shape[1]), dtype=np.uint64)
-    if x0.size <= y0.size:
-        _matmul(x0 + x1, y0, out)
-        _matmul(x0, y1, out)
-    else:
-        _matmul(x0, y0 + y1, out)
-        _matmul(x1, y0, out)
+    a, b = (x0 + x1, y0), (x0, y1)
+    if x0.size > y0.size:
+        a, b = (x0, y0 + y1), (x1, y0)
+    _matmul(*a, out)
+    _matmul(*b, out)
     return out
 
 

@@ -24,6 +24,7 @@ from tercet.protocols.base import (
     T,
     align,
     declared,
+    require_full,
     require_one_dimension,
 )
 from tercet.protocols.domains import BITS, Z64, Domain, Words, decode, encode
@@ -102,19 +103,22 @@ class Plain(Protocol):
 
     def mul_local(self, x: Share, y: Share) -> Product:
         """The product."""
-        if isinstance(x, Product) or isinstance(y, Product) or x.domain is not y.domain:
+        require_full("a product", x, y)
+        if x.domain is not y.domain:
             raise ProtocolError(
-                "the factors of a product must be full sharings in one domain; reduce them first"
+                f"a sharing in {x.domain} cannot be multiplied by one in {y.domain}; convert one"
             )
         a, b = align(x, y)
         return Product(x.domain, x.domain.multiply(a, b), x.scale + y.scale)
 
     def matmul_local(self, x: Share, y: Share) -> Product:
         """The product."""
+        require_full("a product", x, y)
         return Product(Z64, kernels.ring_matmul(x.data[0], y.data[0])[None], x.scale + y.scale)
 
     def dot_local(self, x: Share, y: Share) -> Product:
         """The product."""
+        require_full("a product", x, y)
         return Product(Z64, kernels.ring_dot(x.data[0], y.data[0])[None], x.scale + y.scale)
 
     @declared(_FREE)
@@ -168,6 +172,7 @@ class Plain(Protocol):
     @declared(_FREE)
     def shuffle(self, columns: Sequence[Share]) -> Op[list[Share]]:
         """One pseudorandom permutation of all columns."""
+        require_full("shuffle", *columns)
         rows = columns[0].shape[-1]
         order = kernels.permutation(self._own_stream("permutation").words((rows,)))
         return _done([column.like(column.data[..., order]) for column in columns])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,19 +40,38 @@ _DEALT = 1 << 10
 def distinct(protocol: Protocol, keys: Share, bits: int) -> tuple[Share, int]:
     """Keys with the row number appended, and their width: like `keys` in order, all different. Local.
 
-    `keys` is one-dimensional with |key| < 2^(bits-1). Raises ProtocolError if the result does not fit 63 bits.
+    `keys` is one-dimensional, |key| < 2^(bits-1). ProtocolError if the result does not fit 63 bits.
     """
     require_one_dimension(keys, "distinct")
     rows = keys.shape[0]
     extra = max(rows - 1, 0).bit_length()
     if bits + extra > WORD_BITS - 1:
         raise ProtocolError(
-            f"keys of {bits} bits and row numbers of {extra} bits do not fit {WORD_BITS - 1} bits; give the keys "
-            "fewer fractional bits or a tighter bound"
+            f"keys of {bits} bits and row numbers of {extra} bits do not fit {WORD_BITS - 1} bits; give the "
+            "keys fewer fractional bits or a tighter bound"
         )
     lifted = protocol.mul_public(keys, np.array(1 << extra, dtype=np.uint64))
     numbered = protocol.add_public(lifted, np.arange(rows, dtype=np.uint64))
     return numbered.like(numbered.data, scale=0), bits + extra
+
+
+def sort_rows(protocol: Protocol, columns: Sequence[Share], bits: int) -> Op[list[Share]]:
+    """All columns, their rows in ascending order of the first, |key| < 2^(bits-1); nothing else is disclosed.
+
+    Makes the keys distinct, shuffles, ranks; equal keys stay in their order. Cost: `sort_rows_cost`;
+    openings: `openings(rows)`.
+    """
+    keys, width = distinct(protocol, columns[0], bits)
+    *shuffled, keys = yield from protocol.shuffle([*columns, keys])
+    order = yield from rank(protocol, keys, width)
+    return [column.like(np.take(column.data, order, axis=-1)) for column in shuffled]
+
+
+def sort_rows_cost(protocol: Protocol, columns: Sequence[Share], bits: int) -> Cost:
+    """About what `sort_rows` costs."""
+    rows = columns[0].shape[0]
+    shuffled = protocol.cost("shuffle", [*columns, protocol.spec((rows,))])
+    return shuffled + expected_cost(protocol, rows, bits + max(rows - 1, 0).bit_length())
 
 
 def rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
@@ -69,7 +88,7 @@ def rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
         )
 
     def less(left: Indices, right: Indices) -> Op[Bools]:
-        # left - right - [left's position is lower] is negative just if left comes first, also among equals.
+        # left - right - [left has the lower position] is negative just if left comes first, also if equal.
         earlier = (left < right).astype(np.uint64)
         difference = keys.like(keys.data[:, left] - keys.data[:, right])
         return _open_signs(protocol, protocol.add_public(difference, np.negative(earlier)), bits + 1)
@@ -188,4 +207,4 @@ def _pairs(starts: Indices, counts: Indices) -> tuple[Indices, Indices]:
     return np.concatenate(left), np.concatenate(right)
 
 
-__all__ = ["distinct", "expected_cost", "openings", "rank"]
+__all__ = ["distinct", "expected_cost", "openings", "rank", "sort_rows", "sort_rows_cost"]

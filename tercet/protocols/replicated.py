@@ -27,6 +27,7 @@ from tercet.protocols.base import (
     Share,
     align,
     declared,
+    require_full,
     require_one_dimension,
 )
 from tercet.protocols.domains import BITS, WORD_BYTES, Z64, Domain, Words, packed_words
@@ -147,23 +148,25 @@ class Replicated(Masking):
 
     def matmul_local(self, x: Share, y: Share) -> Product:
         """`x_i @ (y_i + y_{i+1}) + x_{i+1} @ y_i`."""
+        require_full("a product", x, y)
         z = kernels.matmul3(x.data[0], x.data[1], y.data[0], y.data[1])
         return Product(Z64, z[None], x.scale + y.scale)
 
     def dot_local(self, x: Share, y: Share) -> Product:
         """As `matmul_local`, contracting the rows of both."""
+        require_full("a product", x, y)
         z = kernels.dot3(x.data[0], x.data[1], y.data[0], y.data[1])
         return Product(Z64, z[None], x.scale + y.scale)
 
     @declared(lambda self, x: self.each(1, x.size))
     def reduce(self, x: Share) -> Op[Share]:
         """One round, one word an element to the previous party, under a zero share (Araki et al. 2016)."""
-        z = x.data[0].copy()
-        flat = z.reshape(-1)
+        result = np.empty((2, *x.shape), dtype=np.uint64)
+        own, z = (part.reshape(-1) for part in (x.data[0], result[0]))
         for block, plus, minus in self.zero_blocks(z.size):
-            x.domain.add(flat[block], plus, out=flat[block])
-            x.domain.subtract(flat[block], minus, out=flat[block])
-        return self._exchange(z, x.domain, x.scale)
+            x.domain.add(own[block], plus, out=plus)
+            x.domain.subtract(plus, minus, out=z[block])
+        return self._exchange(result, x.domain, x.scale)
 
     @declared(lambda self, x, y: self.each(1, math.prod(np.broadcast_shapes(x.shape, y.shape))))
     def mul(self, x: Share, y: Share) -> Op[Share]:
@@ -171,17 +174,18 @@ class Replicated(Masking):
         a, b = _factors(x, y)
         if a.shape != b.shape:
             return self.reduce(self.mul_local(x, y))
-        z = np.empty(a.shape[1:], dtype=np.uint64)
-        x0, x1, y0, y1, flat = (part.reshape(-1) for part in (*_components(a), *_components(b), z))
+        result = np.empty(a.shape, dtype=np.uint64)
+        x0, x1, y0, y1, z = (part.reshape(-1) for part in (*_components(a), *_components(b), result[0]))
         local = kernels.mul3_zero if x.domain is Z64 else kernels.and3_zero
         for block, plus, minus in self.zero_blocks(z.size):
-            local(x0[block], x1[block], y0[block], y1[block], plus, minus, flat[block])
-        return self._exchange(z, x.domain, x.scale + y.scale)
+            local(x0[block], x1[block], y0[block], y1[block], plus, minus, z[block])
+        return self._exchange(result, x.domain, x.scale + y.scale)
 
-    def _exchange(self, z: Words, domain: Domain, scale: int) -> Op[Share]:
-        """Component i of the result is z_i; component i+1 comes from the next party."""
-        got = yield Round(send={self.prev: [z]}, recv={self.next: [z.shape]})
-        return Share(domain, np.stack([z, got[self.next][0]]), scale)
+    def _exchange(self, result: Words, domain: Domain, scale: int) -> Op[Share]:
+        """Component i of the result is the own summand z_i; component i+1 comes from the next party."""
+        got = yield Round(send={self.prev: [result[0]]}, recv={self.next: [result[0].shape]})
+        result[1] = got[self.next][0]
+        return Share(domain, result, scale)
 
     # -- masked openings -------------------------------------------------------------------------------------
 
@@ -325,6 +329,7 @@ class Replicated(Masking):
         In hop d the two parties other than d permute their summands by a permutation that d does not know,
         and reshare; after three hops no party knows the product of the permutations (Laur et al. 2011).
         """
+        require_full("shuffle", *columns)
         rows = columns[0].shape[-1]
         if any(column.shape[-1] != rows for column in columns):
             raise ProtocolError(
@@ -357,10 +362,9 @@ def _expand(seed: Words, shape: Shape) -> Words:
 
 def _factors(x: Share, y: Share) -> list[Words]:
     """The data of two factors, aligned; raises ProtocolError where a product would be meaningless."""
-    if isinstance(x, Product) or isinstance(y, Product) or x.domain is not y.domain:
-        raise ProtocolError(
-            "the factors of a product must be full sharings in one domain; reduce or convert them first"
-        )
+    require_full("a product", x, y)
+    if x.domain is not y.domain:
+        raise ProtocolError(f"a sharing in {x.domain} cannot be multiplied by one in {y.domain}; convert one")
     return align(x, y)
 
 

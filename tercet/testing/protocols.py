@@ -12,24 +12,21 @@ caught.
 
 Statistics cannot prove secrecy; they catch a forgotten mask, which is the defect that programs have. Each
 statistical test alarms falsely with a chance of 1e-9, and a run makes some hundreds of them.
-
-`python -m tercet.testing.protocols` prints the table of costs in `docs/reference/costs.md`.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tercet.errors import PrivacyError, ProtocolError
-from tercet.protocols import kernels, registry
+from tercet.protocols import kernels
 from tercet.protocols.base import Op, Protocol, Share
-from tercet.protocols.domains import DOMAINS, Words
+from tercet.protocols.domains import DOMAINS, Domain, Words
 from tercet.testing.lockstep import LockstepResult, lockstep, parties, reconstruct, share
 from tercet.testing.operations import OPERATIONS, Operation, Secret, edges, extremes, uniform, zeros
 
@@ -186,13 +183,19 @@ def _check_result(
         if worst > operation.tolerance():
             place = int(off.view(np.uint64).argmax())
             raise ProtocolError(
-                f"{where}: element {place} is off by {worst} units, of which {operation.tolerance()} are allowed: "
-                f"{int(got.reshape(-1).view(np.int64)[place])} for {int(want.reshape(-1).view(np.int64)[place])}"
+                f"{where}: element {place} is off by {worst} units, of which {operation.tolerance()} are "
+                f"allowed: {_number(got, place)} for {_number(want, place)}"
             )
 
 
+def _number(words: Words, place: int) -> int:
+    return int(words.reshape(-1).view(np.int64)[place])
+
+
 def _in_order(columns: list[Words]) -> list[Words]:
-    rows = np.concatenate([words.reshape(math.prod(words.shape[:-1]), -1 if words.size else 0) for words in columns])
+    rows = np.concatenate(
+        [words.reshape(math.prod(words.shape[:-1]), -1 if words.size else 0) for words in columns]
+    )
     return [rows[:, np.lexsort(rows)]]
 
 
@@ -327,13 +330,13 @@ def _check_dealing(cls: type[Protocol], count: int) -> None:
                     f"{cls.name}: values of shape {shape} in {domain} do not survive deal and combine"
                 )
         if count > 1:
-            _check_dealt_secret(cls, session, DOMAINS[domain.name].name)
-            _check_tampering(cls, session, values)
+            _check_dealt_secret(cls, session, domain)
+            _check_tampering(cls, session, values, domain)
 
 
-def _check_dealt_secret(cls: type[Protocol], session: Sequence[Protocol], domain: str) -> None:
+def _check_dealt_secret(cls: type[Protocol], session: Sequence[Protocol], domain: Domain) -> None:
     words = np.zeros(SAMPLE, dtype=np.uint64)
-    one, two = (share(session, words, domain=DOMAINS[domain]) for _ in range(2))
+    one, two = (share(session, words, domain=domain) for _ in range(2))
     for party, (a, b) in enumerate(zip(one, two, strict=True)):
         what = f"{cls.name}: party {party}'s share in {domain}, dealt twice, is related"
         _check_unrelated(cls, what, a.data.reshape(-1), b.data.reshape(-1))
@@ -343,10 +346,10 @@ def _check_dealt_secret(cls: type[Protocol], session: Sequence[Protocol], domain
             )
 
 
-def _check_tampering(cls: type[Protocol], session: Sequence[Protocol], values: Words) -> None:
+def _check_tampering(cls: type[Protocol], session: Sequence[Protocol], values: Words, domain: Domain) -> None:
     for party in range(len(session)):
         for component in range(cls.held):
-            shares = share(session, values)
+            shares = share(session, values, domain=domain)
             changed = shares[party].data.copy()
             changed[component, 0] ^= np.uint64(1)
             shares[party] = shares[party].like(changed)
@@ -389,42 +392,4 @@ def _check_random(cls: type[Protocol], count: int) -> None:
             _check_uniform(f"{cls.name}: random words in {domain} are not uniform", one)
 
 
-# -- the table of costs --------------------------------------------------------------------------------------
-
-
-def costs_page() -> str:
-    """The page of costs: for every built-in protocol and operation, what is declared and measured."""
-    lines = [
-        "# What operations cost",
-        "",
-        f"Rounds, and bytes that parties 0, 1 and 2 send for each of n rows, n = {SAMPLE}, party 0 dealing:",
-        "declared by the protocol, and measured. The scheduler rotates the dealer over tiles, so every party sends their",
-        "mean. Written by `python -m tercet.testing.protocols`; a test keeps it true.",
-        "",
-    ]
-    for name in registry.BUILT_IN:
-        cls = registry.get(name)
-        lines += [
-            f"## {name}",
-            "",
-            "| operation | rounds declared | measured | bytes a row declared | measured |",
-        ]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        lines += [_costs_row(cls, operation) for operation in OPERATIONS]
-        lines += [""]
-    return "\n".join(lines)
-
-
-def _costs_row(cls: type[Protocol], operation: Operation) -> str:
-    session = _session(cls, cls.sizes[0])
-    shares = _share_all(session, operation.inputs(zeros, SAMPLE))
-    run, bound = _run(session, operation, shares, name="cost", dealer=0)
-    declared = operation.cost(bound[0], shares[0])
-    cells = [" ".join(f"{sent / SAMPLE:.4g}" for sent in each) for each in (declared.sent, run.sent)]
-    return f"| {operation.name} | {declared.rounds} | {run.rounds} | {cells[0]} | {cells[1]} |"
-
-
-__all__ = ["OPERATIONS", "Operation", "check_protocol", "check_secrecy", "check_values", "costs_page"]
-
-if __name__ == "__main__":
-    sys.stdout.write(costs_page())
+__all__ = ["OPERATIONS", "Operation", "check_protocol", "check_secrecy", "check_values"]

@@ -1,0 +1,44 @@
+# Everything that a checkout needs: Python 3.11 or newer, pip and make. All of it lands in .venv, which git ignores.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test soak lint format clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv with Tercet and all that its tests need
+
+# Where Python lacks ensurepip (as Debian's does without python3-venv), its own pip puts one into the environment.
+# The last line compiles the numerical kernels once, so that nothing else has to wait for it.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Tercet needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -c 'from tercet.protocols import registry; [registry.get(name) for name in registry.names()]'
+	@touch $@
+
+demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machine
+	$(BIN)/tercet demo
+
+test: $(STAMP) ## the test suite
+	$(BIN)/pytest
+
+soak: $(STAMP) ## the tests on large inputs, which take long
+	$(BIN)/pytest -m scale
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## rewrite the code in the house's layout
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,270 @@
+"""A line: a link between two actors that stays alive, or ends with one error that names the other end.
+
+Party to party, node to client, client to node: all three talk over lines. A line queues what is sent, writes a heartbeat when
+there is nothing to say, and gives the link up when the other end has been silent for the time-out, whatever it was doing.
+Payloads travel in chunks, so that silence is told from a long transfer, and short messages overtake long ones. Every frame is
+counted: one that got lost ends the line. A payload is allocated only after the receiver has agreed to its length.
+
+The header of a frame is msgpack `[number, payload bytes in all, message]`; a message is a list that begins with a word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol as Interface
+
+import attrs
+import numpy as np
+import trio
+
+from tercet.errors import PeerLost, ProtocolError, TercetError
+from tercet.protocols.domains import WORD_BYTES, Words
+from tercet.transports import Link
+from tercet.transports.base import byte_view
+from tercet.transports.wire import pack_message, unpack_message
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 19
+"""Payload of a frame, at most."""
+QUEUED_MESSAGES = 4
+"""Messages with a payload that wait for their turn before `send` blocks."""
+BEATS_PER_TIMEOUT = 4
+SLOWEST_BYTES_PER_SECOND = 1 << 18
+"""A frame of n bytes has n seconds over this number more than the time-out; lines below 2 Mbit/s count as dead."""
+BEAT = ["beat"]
+MORE = ["more"]
+
+
+class Receiver(Interface):
+    """Who takes what arrives. What it raises, other than memory running out, is the other end's fault and ends the line."""
+
+    def admit(self, message: list[Any], size: int) -> bool:
+        """Whether a payload of `size` bytes is wanted; if not, it is drained and thrown away."""
+
+    def take(self, message: list[Any], payload: Words | None) -> None:
+        """Handle a message; `payload` is None where it had one that was not admitted or did not fit the memory."""
+
+
+@attrs.define(eq=False)
+class _Incoming:
+    """A message whose payload is arriving."""
+
+    message: list[Any]
+    size: int
+    payload: Words | None
+    arrived: int = 0
+
+
+class Line:
+    """One end of a line over a connected link; `run` it in a nursery, and it owns the link.
+
+    `owner` is what this end is called in errors. A line to a client is `patient`: a client may stand still (a debugger, a
+    laptop that sleeps) and is only given up when its link breaks. A client sends no `beats`.
+    """
+
+    def __init__(
+        self, link: Link, *, owner: str, timeout_s: float, patient: bool = False, beats: bool = True
+    ) -> None:
+        self.link = link
+        self.lost: PeerLost | None = None
+        self._owner = owner
+        self._timeout_s = timeout_s
+        self._patient = patient
+        self._beat_s = timeout_s / BEATS_PER_TIMEOUT if beats else float("inf")
+        self._queue, self._queued = trio.open_memory_channel[tuple[list[Any], Sequence[Words]]](
+            QUEUED_MESSAGES
+        )
+        # Without bound, since `post` must not wait: senders post a few messages a session, and a dead line is dropped.
+        self._urgent, self._posted = trio.open_memory_channel[list[Any]](float("inf"))
+        self._writing = trio.Lock()
+        self._sent = 0
+        self._received = 0
+
+    @property
+    def other(self) -> str:
+        """Name of the other end."""
+        return self.link.peer
+
+    def error(self) -> PeerLost:
+        """A fresh copy of the error that ended the line; to be raised."""
+        if self.lost is None:
+            return PeerLost(f"{self._owner} has closed its line to {self.other}", peer=self.other)
+        return PeerLost(str(self.lost), peer=self.lost.peer)
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    async def send(self, message: list[Any], buffers: Sequence[Words] = ()) -> None:
+        """Queue a message with its payload; waits while others are ahead. Raises PeerLost once the line has ended.
+
+        The arrays must not change until they have left, which nobody is told: pass them on for good.
+        """
+        try:
+            await self._queue.send((message, buffers))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise self.error() from None
+
+    def post(self, message: list[Any]) -> None:
+        """Queue a short message, ahead of payloads. Never waits; on a line that has ended it goes nowhere."""
+        if self.lost is None:
+            try:
+                self._urgent.send_nowait(message)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                logger.debug("%s: %r was posted to %s, whose line has ended", self._owner, message[0], self.other)
+
+    async def _write_posts(self) -> None:
+        while True:
+            message = BEAT
+            with trio.move_on_after(self._beat_s):
+                message = await self._posted.receive()
+            await self._put(message, 0, [])
+
+    async def _write_queue(self) -> None:
+        async for message, buffers in self._queued:
+            left = sum(buffer.nbytes for buffer in buffers)
+            for chunk in _chunks(buffers):
+                await self._put(message, left, chunk)
+                left -= sum(map(len, chunk))
+                message = MORE  # noqa: PLW2901 - what follows continues it
+
+    async def _put(self, message: list[Any], left: int, chunk: Sequence[memoryview]) -> None:
+        async with self._writing:
+            self._sent += 1
+            header = pack_message([self._sent, left, message])
+            with self._patience(sum(map(len, chunk))):
+                await self.link.send(header, chunk)
+                return
+        raise self._silent("took nothing")
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    async def run(self, receiver: Receiver) -> None:
+        """Write, and hand what arrives to `receiver`, until the line ends; `lost` then says why.
+
+        Raises nothing that the other end caused. Closes the link.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_posts)
+                nursery.start_soon(self._write_queue)
+                nursery.start_soon(self._read, receiver)
+        except* Exception as group:  # noqa: BLE001 - whatever a peer provokes must not take the node down
+            self._end(first_cause(group))
+        finally:
+            for channel in (self._queue, self._queued, self._urgent, self._posted):
+                channel.close()
+            await self.link.aclose()
+
+    def _end(self, cause: BaseException) -> None:
+        if isinstance(cause, PeerLost):
+            self.lost = PeerLost(str(cause), peer=self.other)
+            return
+        if isinstance(cause, trio.ClosedResourceError):
+            self.lost = self.error()
+            return
+        if not isinstance(cause, TercetError):
+            logger.debug("%s: a message of %s", self._owner, self.other, exc_info=cause)
+            cause = ProtocolError(f"{self.other} sent a malformed message ({type(cause).__name__}: {cause})")
+        self.lost = PeerLost(f"{self._owner} gave up its line to {self.other}: {cause}", peer=self.other)
+
+    async def _read(self, receiver: Receiver) -> None:
+        incoming: _Incoming | None = None
+        while True:
+            message, left, size = await self._header()
+            if size != min(left, CHUNK_BYTES):
+                raise ProtocolError(
+                    f"{self.other} sent {size} bytes where {min(left, CHUNK_BYTES)} were announced"
+                )
+            if message == MORE:
+                if incoming is None or left != incoming.size - incoming.arrived:
+                    raise ProtocolError(f"{self.other} continued a payload that it had not begun")
+            elif left:
+                if incoming is not None:
+                    raise ProtocolError(f"{self.other} began a payload in the middle of another")
+                incoming = _Incoming(message, left, self._room(receiver, message, left))
+            elif message != BEAT:
+                receiver.take(message, np.empty(0, dtype=np.uint64))
+            if size and incoming is not None:
+                await self._fill(incoming, size)
+                if incoming.arrived == incoming.size:
+                    receiver.take(incoming.message, incoming.payload)
+                    incoming = None
+
+    async def _header(self) -> tuple[list[Any], int, int]:
+        header, size = await self._next_frame()
+        fields = unpack_message(header, peer=self.other)
+        if not (isinstance(fields, list) and len(fields) == 3 and isinstance(fields[2], list) and fields[2]):
+            raise ProtocolError(f"{self.other} sent a frame without a message")
+        number, left, message = fields
+        self._received += 1
+        if number != self._received:
+            raise ProtocolError(f"frame {self._received} of {self.other} got lost; frame {number!r} came instead")
+        if not isinstance(left, int) or left < 0 or left % WORD_BYTES:
+            raise ProtocolError(f"{self.other} announced a payload of {left!r} bytes")
+        return message, left, size
+
+    async def _next_frame(self) -> tuple[bytes, int]:
+        if self._patient:
+            return await self.link.receive_header()
+        # Half the time, twice: should this process have stood still, what came meanwhile is found the second time.
+        for _ in range(2):
+            with trio.move_on_after(self._timeout_s / 2):
+                return await self.link.receive_header()
+        raise self._silent("was silent")
+
+    def _room(self, receiver: Receiver, message: list[Any], size: int) -> Words | None:
+        if not receiver.admit(message, size):
+            return None
+        try:
+            return np.empty(size // WORD_BYTES, dtype=np.uint64)
+        except MemoryError:
+            logger.exception("%s: no memory for %d bytes from %s", self._owner, size, self.other)
+            return None
+
+    async def _fill(self, incoming: _Incoming, size: int) -> None:
+        if incoming.payload is None:
+            room = memoryview(bytearray(size))
+        else:
+            room = byte_view(incoming.payload)[incoming.arrived : incoming.arrived + size]
+        with self._patience(size):
+            await self.link.receive_payload(room)
+            incoming.arrived += size
+            return
+        raise self._silent("stopped in the middle of a message")
+
+    def _patience(self, size: int) -> trio.CancelScope:
+        if self._patient:
+            return trio.CancelScope()
+        return trio.move_on_after(self._timeout_s + size / SLOWEST_BYTES_PER_SECOND)
+
+    def _silent(self, what: str) -> PeerLost:
+        return PeerLost(
+            f"{self.other} {what} for {self._timeout_s:g} s, as {self._owner} saw it; it stalled or was cut off: look at "
+            "that node and its network",
+            peer=self.other,
+        )
+
+
+def _chunks(buffers: Sequence[Words]) -> Iterator[list[memoryview]]:
+    """The bytes of all buffers in chunks; at least one chunk."""
+    chunk: list[memoryview] = []
+    room = CHUNK_BYTES
+    for buffer in buffers:
+        view = byte_view(buffer)
+        while len(view):
+            chunk.append(view[:room])
+            view = view[room:]
+            room -= len(chunk[-1])
+            if not room:
+                yield chunk
+                chunk, room = [], CHUNK_BYTES
+    if chunk or not any(buffer.nbytes for buffer in buffers):
+        yield chunk
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first error in a group that is not a group itself; what is no group is its own cause."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

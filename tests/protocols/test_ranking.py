@@ -1,0 +1,143 @@
+"""Ranking: the exact order with ties by position, few comparisons, and an allowance that is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet.errors import ProtocolError
+from tercet.protocols.domains import BITS
+from tercet.protocols.plain import Plain
+from tercet.protocols.ranking import distinct, expected_cost, openings, rank, sort, sort_rows, sort_rows_cost
+from tercet.protocols.replicated import Replicated
+from tercet.testing.lockstep import lockstep, parties, reconstruct, share
+
+
+def in_the_clear(keys):
+    """`sort` by clear keys: the order, the comparisons, the steps and the packed words."""
+    counts = []
+
+    def less(left, right):
+        counts.append(left.size)
+        yield from ()
+        return (keys[left] < keys[right]) | ((keys[left] == keys[right]) & (left < right))
+
+    order = lockstep([sort(keys.size, less)]).results[0]
+    return order, sum(counts), len(counts), sum(-(-count // 64) for count in counts)
+
+
+def ranked(cls, keys, bits, *, allowance=None):
+    session = parties(cls)
+    allowance = openings(keys.size) if allowance is None else allowance
+    bound = [p.bind("rank", openings=allowance) for p in session]
+    shares = share(session, keys.view(np.uint64))
+    return lockstep([rank(p, x, bits) for p, x in zip(bound, shares, strict=True)], record=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 5000), st.integers(1, 5000), st.integers(0, 2**32))
+def test_any_keys_are_sorted_with_ties_by_position(rows, values, seed):
+    keys = np.random.default_rng(seed).integers(-values, values, size=rows)
+    order, *_ = in_the_clear(keys)
+    np.testing.assert_array_equal(order, np.lexsort((np.arange(rows), keys)))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 11, 12, 13, 14, 64, 65, 1000, 5000])
+def test_shared_keys_are_sorted_alike_at_all_parties(rows):
+    keys = np.random.default_rng(rows).integers(-(2**20) + 1, 2**20, size=rows) // 1000
+    run = ranked(Replicated, keys, 21)
+    for order in run.results:
+        np.testing.assert_array_equal(order, np.lexsort((np.arange(rows), keys)))
+
+
+@pytest.mark.parametrize("bits", [2, 8, 63])
+def test_the_widest_keys_are_compared_exactly(bits):
+    most = 2 ** (bits - 1) - 1
+    keys = np.array([most, -most, 0, most, -most, most - 1, 1 - most, 0, -1, 1] * 3)
+    np.testing.assert_array_equal(ranked(Replicated, keys, bits).results[0], np.argsort(keys, kind="stable"))
+
+
+def test_few_comparisons_and_steps_for_many_rows():
+    rows = 100_000
+    order, comparisons, steps, words = in_the_clear(np.random.default_rng(1).permutation(rows))
+    assert order.size == rows
+    assert comparisons <= 1.15 * rows * np.log2(rows)
+    assert steps <= 40
+    assert words <= openings(rows)
+
+
+@pytest.mark.parametrize("rows", [2, 12, 13, 30, 100, 300, 1000, 3000])
+def test_the_allowance_is_never_exceeded(rows):
+    rng = np.random.default_rng(rows)
+    used = [in_the_clear(rng.permutation(rows))[3] for _ in range(100)]
+    assert max(used) <= openings(rows)
+    # What is left is slack for bad luck, not carelessness.
+    assert openings(rows) <= 3 * max(used) + 80
+
+
+@pytest.mark.parametrize("cls", [Plain, Replicated])
+@pytest.mark.parametrize("rows", [0, 1, 20, 500])
+def test_rows_are_sorted_by_their_key_and_keep_the_order_of_equals(cls, rows):
+    keys = np.random.default_rng(rows).integers(-5, 6, size=rows)
+    others = np.arange(2 * rows, dtype=np.uint64).reshape(2, rows)
+    session = parties(cls)
+    shares = zip(share(session, keys.view(np.uint64)), share(session, others, domain=BITS), strict=True)
+    bound = [p.bind("sort", openings=openings(rows)) for p in session]
+    run = lockstep([sort_rows(p, s, 4) for p, s in zip(bound, shares, strict=True)])
+    columns = [reconstruct(session, [columns[i] for columns in run.results]) for i in range(2)]
+    order = np.argsort(keys, kind="stable")
+    np.testing.assert_array_equal(columns[0].view(np.int64), keys[order])
+    np.testing.assert_array_equal(columns[1], others[:, order])
+    cost = sort_rows_cost(bound[0], [bound[0].spec((rows,)), bound[0].spec((2, rows), domain=BITS)], 4)
+    assert abs(sum(run.sent) - cost.total) <= 0.4 * cost.total
+
+
+def test_the_order_that_is_shown_hangs_on_the_shuffle_alone():
+    """Equal or not, keys leave no trace in the public order: with one seed, it is the same."""
+    orders = []
+    for keys in (np.zeros(200, dtype=np.int64), np.arange(200), np.arange(200) // 7):
+        session = parties(Replicated, seed=b"the same")
+        bound = [p.bind("sort", openings=openings(200)) for p in session]
+        made = [distinct(p, x, 9) for p, x in zip(bound, share(session, keys.view(np.uint64)), strict=True)]
+        run = lockstep([_shuffled_rank(p, x, bits) for p, (x, bits) in zip(bound, made, strict=True)])
+        orders.append(run.results[0].tolist())
+    assert orders[0] == orders[1] == orders[2] != sorted(orders[0])
+
+
+def _shuffled_rank(protocol, keys, bits):
+    [keys] = yield from protocol.shuffle([keys])
+    return (yield from rank(protocol, keys, bits))
+
+
+@pytest.mark.parametrize("rows", [1, 12, 100, 1000, 20_000])
+def test_the_expected_cost_is_about_right(rows):
+    run = ranked(Replicated, np.random.default_rng(rows).permutation(rows), 20)
+    cost = expected_cost(parties(Replicated)[0], rows, 20)
+    assert abs(run.rounds - cost.rounds) <= 0.35 * cost.rounds
+    assert abs(sum(run.sent) - cost.total) <= 0.4 * cost.total
+
+
+def test_equal_keys_become_distinct_in_their_order():
+    keys = np.array([5, -3, 5, 5, -3, 0])
+    for cls in (Plain, Replicated):
+        session = parties(cls)
+        made = [
+            distinct(p, x, 4)
+            for p, x in zip(session, share(session, keys.view(np.uint64), scale=2), strict=True)
+        ]
+        assert {bits for _, bits in made} == {7}
+        values = reconstruct(session, [x for x, _ in made]).view(np.int64)
+        assert np.unique(values).size == keys.size
+        np.testing.assert_array_equal(np.argsort(values), np.argsort(keys, kind="stable"))
+        assert np.abs(values).max() < 2**6
+
+
+def test_widths_that_do_not_fit_are_refused():
+    [protocol] = parties(Plain)
+    keys = protocol.constant(np.arange(100, dtype=np.uint64))
+    with pytest.raises(ProtocolError, match="keys of 57 bits and row numbers of 7 bits"):
+        distinct(protocol, keys, 57)
+    with pytest.raises(ProtocolError, match="keys of 64 bits cannot be ranked"):
+        next(rank(protocol, keys, 64))

@@ -1,0 +1,121 @@
+"""The command line: what it prints, and that it fails with a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import tercet
+import tercet.demo
+from tercet.cli import app
+from tercet.errors import PeerLost
+
+runner = CliRunner()
+
+
+def refuse(*arguments: str) -> str:
+    """The sentence with which the command ends, on standard error, and nothing else anywhere."""
+    result = runner.invoke(app, list(arguments))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_version():
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout == f"tercet {tercet.__version__}\n"
+
+
+def test_no_command_shows_the_help():
+    assert "demo" in runner.invoke(app, []).output
+
+
+def test_protocols_are_listed():
+    result = runner.invoke(app, ["protocols"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "3 parties" in lines["replicated"]
+    assert "1 party" in lines["plain"]
+
+
+def test_a_protocol_that_does_not_load_is_listed_all_the_same(monkeypatch):
+    monkeypatch.setitem(tercet.cli.registry.BUILT_IN, "broken", "tercet.protocols.plain:Plain")
+    whole = tercet.cli.registry.get
+
+    def get(name):
+        if name == "broken":
+            raise tercet.ProtocolError("it is broken")
+        return whole(name)
+
+    monkeypatch.setattr(tercet.cli.registry, "get", get)
+    result = runner.invoke(app, ["protocols"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "does not load: it is broken" in result.stdout
+
+
+def test_unknown_protocol():
+    sentence = refuse("demo", "--protocol", "replicatd", "--json")
+    assert "did you mean 'replicated'" in sentence
+    assert "plain" in sentence
+
+
+def test_wrong_number_of_parties():
+    assert "3 parties, not 5" in refuse("demo", "--parties", "5", "--json")
+
+
+def test_negative_latency():
+    assert "latency_ms=-1" in refuse("demo", "--latency-ms", "-1", "--json")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("missing/a.png", "does not exist"), ("a.pdf", ".png"), ("folder.png", "is a directory")],
+)
+def test_a_picture_that_cannot_be_written_is_refused_at_once(tmp_path, name, complaint):
+    (tmp_path / "folder.png").mkdir()
+    assert complaint in refuse("demo", "--json", "--plot", str(tmp_path / name))
+
+
+def test_missing_extra(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name))
+    assert "pip install scikit-learn" in refuse("demo", "--json")
+
+
+def test_a_lost_node_is_a_sentence(monkeypatch):
+    def lose(*_):
+        raise PeerLost("party 1 was silent for 6 s", peer="party 1")
+
+    monkeypatch.setattr(tercet.demo, "run", lose)
+    assert refuse("demo", "--json") == "error: party 1 was silent for 6 s\n"
+
+
+def test_a_system_error_is_a_sentence(monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tercet.demo, "run", fail)
+    assert "No space left" in refuse("demo", "--json")
+
+
+def test_json_is_the_only_output(monkeypatch):
+    class Report:
+        def to_json(self):
+            return {"auc": 1.0}
+
+    def run(_, watcher):
+        watcher.end("upload", tercet.demo.Cost(1.0, 2, 3))
+        return Report()
+
+    monkeypatch.setattr(tercet.demo, "run", run)
+    result = runner.invoke(app, ["demo", "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"auc": 1.0}
+    assert result.stderr == ""

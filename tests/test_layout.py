@@ -1,0 +1,131 @@
+"""The shape of the code: who imports whom, what must not do I/O, and how long a file may grow."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "tercet"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "errors": set(),
+    "protocols": {"errors"},
+    "transports": {"errors"},
+    "actors": {"errors", "protocols", "transports"},
+    "ml": {"errors", "actors"},
+    "lake": {"errors", "actors", "ml"},
+    "testing": {"errors", "protocols", "transports", "actors"},
+    "__init__": {"errors", "lake", "ml"},
+    "demo": {"errors", "actors", "ml", "lake"},
+    "cli": {"errors", "protocols", "demo", "__init__"},
+    "__main__": {"cli"},
+}
+"""What each part of Tercet may import besides itself: downwards only."""
+
+SANS_IO = {"protocols", "ml"}
+IO_MODULES = {
+    "asyncio",
+    "multiprocessing",
+    "select",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "trio",
+}
+
+SOFT_LIMIT, HARD_LIMIT = 500, 600
+LONG = {
+    "tercet/actors/scheduler.py": "one state machine",
+    "tercet/actors/plan.py": "nodes, the builder and the operators of lazy values, which make each other",
+    "tercet/ml/linear_model.py": "one class, whose two solvers share their precision and their checks",
+}
+"""Files above the soft limit, and why they were not split."""
+
+
+def part_of(path: Path) -> str:
+    """The part of Tercet that a file belongs to: a package, or a module at the top."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every module that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import; write the full name"
+            assert node.module is not None
+            if node.module == "tercet":
+                yield from ((node.lineno, f"tercet.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, node.module
+
+
+def imported_part(name: str) -> str | None:
+    """The part of Tercet that a module name points to; None for other packages."""
+    first, _, rest = name.partition(".")
+    if first != "tercet":
+        return None
+    part = rest.partition(".")[0]
+    return part if part in MAY_IMPORT else "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"{path}: say in MAY_IMPORT what {part!r} may import"
+    for line, name in imports(path):
+        target = imported_part(name)
+        assert target in (None, part) or target in MAY_IMPORT[part], (
+            f"{path}:{line}: {part} must not import {name}; it may import {', '.join(sorted(MAY_IMPORT[part]))}"
+        )
+
+
+def test_the_rules_have_no_cycle():
+    depth: dict[str, int] = {}
+    while len(depth) < len(MAY_IMPORT):
+        ready = {
+            part for part, targets in MAY_IMPORT.items() if part not in depth and targets <= depth.keys()
+        }
+        assert ready, f"these parts import each other: {sorted(MAY_IMPORT.keys() - depth.keys())}"
+        depth |= {part: max((depth[target] + 1 for target in MAY_IMPORT[part]), default=0) for part in ready}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if part_of(path) in SANS_IO],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_protocols_and_models_do_no_io(path):
+    for line, name in imports(path):
+        assert name.partition(".")[0] not in IO_MODULES, (
+            f"{path}:{line}: {part_of(path)} must not import {name}"
+        )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_short(path):
+    name, lines = path.relative_to(ROOT).as_posix(), len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= HARD_LIMIT, f"{name} has {lines} lines: split it"
+    assert lines <= SOFT_LIMIT or name in LONG, (
+        f"{name} has {lines} lines, more than {SOFT_LIMIT}: split it, or say in LONG why not"
+    )
+
+
+def test_a_forbidden_import_is_found(tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text(
+        "def f():\n    from tercet.transports import Link\n    from tercet import lake\n    import trio.abc\n"
+    )
+    found = list(imports(file))
+    assert found == [(2, "tercet.transports"), (3, "tercet.lake"), (4, "trio.abc")]
+    assert [imported_part(name) for _, name in found] == ["transports", "lake", None]
+    assert imported_part("tercet") == imported_part("tercet.__version__") == "__init__"
