@@ -1,14 +1,16 @@
 """The client: deals values to all nodes, has them run plans, and puts their answers together.
 
 It is the only place where a secret is whole: an owner's values before they are dealt, and what a plan reveals. A client holds
-one link to every node; requests carry numbers, so that several can be under way, and a node that falls silent ends them all
-with one error that names it.
+one line to every node; requests carry numbers, so that several can be under way. Whatever ends a request early (an error, a
+node that is lost, the caller's own cancellation) takes it back at all nodes, so nothing goes on running for nobody.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,18 +18,21 @@ import attrs
 import numpy as np
 import trio
 
-from tercet.actors.node import CLIENT, greet, party_name, type_fields
-from tercet.actors.party import read_type
+from tercet.actors.line import Line
+from tercet.actors.node import CLIENT, greet, type_fields
+from tercet.actors.party import party_name, read_type
+from tercet.actors.passes import drop_dead
 from tercet.actors.plan import TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import WORD_BYTES, Words, decode
 from tercet.transports import Link
-from tercet.transports.wire import pack_message, unpack_message
 
 SESSION_BYTES = 16
 GRACE_S = 0.5
 """How long other nodes may add their view after the first error."""
+DIGEST_WORDS = 64
+"""Words that a node's part of a revealed value may have besides the shares that it holds."""
 
 
 @attrs.frozen(eq=False)
@@ -48,82 +53,93 @@ class RunResult:
 
 
 @attrs.define(eq=False)
-class _Pending:
+class _Answer:
+    """What a node answered, or will: a body and a payload of at most `most` bytes, or an error."""
+
+    most: int = 0
     done: trio.Event = attrs.field(factory=trio.Event)
     body: dict[str, Any] = attrs.field(factory=dict)
     payload: Words = attrs.field(factory=lambda: np.empty(0, dtype=np.uint64))
     error: TercetError | None = None
 
 
+@attrs.frozen(eq=False)
+class _Request:
+    """A question to one node; `most` is the longest payload that its answer may have, in bytes."""
+
+    verb: str
+    args: Sequence[Any]
+    buffers: Sequence[Words] = ()
+    most: int = 0
+
+
 class _Connection:
-    """A client's link to one node."""
+    """A client's line to one node."""
 
     def __init__(self, index: int, link: Link, timeout_s: float) -> None:
         self.index = index
-        self.link = link
-        self.timeout_s = timeout_s
-        self.lost: TercetError | None = None
-        self._pending: dict[int, _Pending] = {}
+        self.line = Line(link, owner="the client", timeout_s=timeout_s, beats=False)
+        self._under_way: dict[int, _Answer] = {}
         self._requests = 0
-        self._writing = trio.Lock()
 
-    async def request(self, verb: str, *args: Any, buffers: Sequence[Words] = ()) -> _Pending:
-        """Ask the node, and wait for its answer; its error is in the answer."""
-        if self.lost is not None:
-            raise self.lost
+    async def run(self) -> None:
+        """Take answers until the line ends."""
+        await self.line.run(self)
+        for answer in self._under_way.values():
+            answer.error = self.line.error()
+            answer.done.set()
+
+    async def ask(self, request: _Request) -> _Answer:
+        """Ask the node, and wait for its answer; an error is in the answer. Cancelled, it takes the request back."""
         self._requests += 1
-        number, pending = self._requests, _Pending()
-        self._pending[number] = pending
+        number, answer = self._requests, _Answer(request.most)
+        self._under_way[number] = answer
         try:
-            async with self._writing:
-                await self.link.send(pack_message([verb, number, *args]), buffers)
-            await pending.done.wait()
+            await self.line.send([request.verb, number, *request.args], request.buffers)
+            await answer.done.wait()
         except PeerLost as error:
-            pending.error = error
+            answer.error = error
+            answer.done.set()
         finally:
-            self._pending.pop(number, None)
-        return pending
+            del self._under_way[number]
+            if not answer.done.is_set():
+                self.line.post(["cancel", number])
+        return answer
 
-    async def read(self) -> None:
-        """Take answers until the link ends."""
-        try:
-            while True:
-                await self._read_one()
-        except TercetError as error:
-            self.lost = error
-            for pending in self._pending.values():
-                pending.error = error
-                pending.done.set()
+    def admit(self, message: list[Any], size: int) -> bool:
+        """Take the payload of an answer that somebody waits for."""
+        if message[0] != "done":
+            raise ProtocolError(f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none")
+        answer = self._under_way.get(message[1])
+        if answer is not None and size > answer.most:
+            raise ProtocolError(f"{self.line.other} answers with {size} bytes where at most {answer.most} are due")
+        return answer is not None
 
-    async def _read_one(self) -> None:
-        with trio.move_on_after(self.timeout_s) as scope:
-            header, size = await self.link.receive_header()
-        if scope.cancelled_caught:
-            raise PeerLost(
-                f"{party_name(self.index)} was silent for {self.timeout_s:g} s, as the client saw it; it stalled or was "
-                "cut off: look at that node and its network",
-                peer=party_name(self.index),
-            )
-        message = unpack_message(header)
-        payload = np.empty(size // WORD_BYTES, dtype=np.uint64)
-        if size:
-            await self.link.receive_payload(payload)
-        if message[0] == "beat":
-            return
-        pending = self._pending.get(message[1])
-        if pending is None:
-            return  # the caller gave up on it
-        if message[0] == "failed":
-            pending.error = from_wire(message[2])
-        else:
-            pending.body, pending.payload = message[2], payload
-        pending.done.set()
+    def take(self, message: list[Any], payload: Words | None) -> None:
+        """Hand an answer to who waits for it; one that nobody waits for was given up before it came."""
+        match message:
+            case ["done", int(number), dict(body)]:
+                answer = self._under_way.get(number)
+                if answer is not None and payload is None:
+                    answer.error = PlanError("this machine has no memory for what the plan reveals")
+                elif answer is not None and payload is not None:
+                    answer.body, answer.payload = body, payload
+            case ["failed", int(number), dict(fields)]:
+                answer = self._under_way.get(number)
+                if answer is not None:
+                    answer.error = from_wire(fields)
+            case _:
+                raise ProtocolError(f"{self.line.other} sent a message {message[0]!r} that no node sends")
+        if answer is not None:
+            answer.done.set()
 
 
 class Client:
     """A client of all nodes of a cluster. Make it with `connect`, inside a nursery that outlives it."""
 
-    def __init__(self, protocol: type[Protocol], links: Sequence[Link], *, timeout_s: float, tile_rows: int) -> None:
+    def __init__(
+        self, protocol: type[Protocol], links: Sequence[Link], *, timeout_s: float, tile_rows: int
+    ) -> None:
         self.protocol = protocol
         self.parties = len(links)
         self.tile_rows = tile_rows
@@ -139,77 +155,125 @@ class Client:
         timeout_s: float = 6.0,
         tile_rows: int = TILE_ROWS,
     ) -> Client:
-        """Say hello to every node and start to read their answers."""
-        for link in links:
-            with trio.move_on_after(timeout_s) as scope:
-                await greet(link, role=CLIENT, protocol=protocol.name, parties=len(links))
-            if scope.cancelled_caught:
-                raise PeerLost(f"{link.peer} did not say hello within {timeout_s:g} s; see its log", peer=link.peer)
+        """Say hello to every node and start to read their answers. Raises PeerLost or TransportError."""
+        for index, link in enumerate(links):
+            role, _, _ = await greet(
+                link, role=CLIENT, protocol=protocol.name, parties=len(links), timeout_s=timeout_s
+            )
+            if role != party_name(index):
+                raise ProtocolError(f"{role} answered where {party_name(index)} was expected; correct the addresses")
+            link.peer = role
         client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows)
         for node in client._nodes:  # noqa: SLF001
-            nursery.start_soon(node.read)
+            nursery.start_soon(node.run)
         return client
 
     @property
     def bytes_moved(self) -> int:
         """Bytes that passed between this client and the nodes, both ways."""
-        return sum(node.link.bytes_sent + node.link.bytes_received for node in self._nodes)
+        return sum(node.line.link.bytes_sent + node.line.link.bytes_received for node in self._nodes)
 
-    async def _ask_all(self, requests: Sequence[tuple[list[Any], Sequence[Words]]]) -> list[_Pending]:
-        """One request to each node; raises the error that explains best what went wrong."""
-        answers: list[_Pending | None] = [None] * len(self._nodes)
-
-        async def ask(index: int, scope: trio.CancelScope) -> None:
-            args, buffers = requests[index]
-            try:
-                answer = await self._nodes[index].request(*args, buffers=buffers)
-            except TercetError as error:
-                answer = _Pending(error=error)
-            answers[index] = answer
-            if answer.error is not None:
-                scope.deadline = min(scope.deadline, trio.current_time() + GRACE_S)
-
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                for index in range(len(self._nodes)):
-                    nursery.start_soon(ask, index, scope)
-        errors = [answer.error for answer in answers if answer is not None and answer.error is not None]
-        if errors:
-            # A client that lost a node itself knows which; otherwise the nodes agree on the first error, which they passed on.
-            raise next((node.lost for node in self._nodes if isinstance(node.lost, PeerLost)), errors[0])
-        return [answer for answer in answers if answer is not None]
+    # -- what a client asks -------------------------------------------------------------------------------------------
 
     async def put(self, handle: str, kind: Type, words: Words) -> None:
-        """Deal a value to the nodes, who keep it under `handle`. Two thirds of the sharing travel as seeds where they can."""
+        """Deal a value to the nodes, who keep it under `handle`; where they can, sharings travel as seeds."""
         shape = word_shape(kind, {})
         dealt = self.protocol.deal(words.reshape(shape), domain=kind.form.domain, parties=self.parties)
-        fields = type_fields(kind)
-        await self._ask_all([(["put", handle, fields, self.tile_rows], parts) for parts in dealt])
+        args = [handle, type_fields(kind), self.tile_rows]
+        try:
+            await self._ask_all([_Request("put", args, parts) for parts in dealt])
+        except BaseException:
+            self._forget([handle])
+            raise
 
     async def run(self, plan: Plan) -> RunResult:
         """Run a plan at all nodes and put together what it reveals.
 
-        Raises PeerLost if a node is lost, and whatever else the nodes report.
+        Raises PeerLost if a node is lost, and whatever else the nodes report; then nothing is stored.
         """
         if plan.tile_rows != self.tile_rows:
-            raise PlanError(f"the plan has tiles of {plan.tile_rows} rows, the nodes' values have {self.tile_rows}")
+            raise PlanError(
+                f"the plan has tiles of {plan.tile_rows} rows, the nodes' values have {self.tile_rows}"
+            )
+        plan = drop_dead(plan)
         moved, began = self.bytes_moved, time.perf_counter()
-        session, packed = secrets.token_bytes(SESSION_BYTES), plan.to_bytes()
-        answers = await self._ask_all([(["run", session, packed], ()) for _ in self._nodes])
-        bodies = [answer.body for answer in answers]
-        statistics = [body["statistics"] for body in bodies]
-        return RunResult(
-            revealed=self._combine(answers),
-            stored={handle: read_type(fields) for handle, fields in bodies[0]["stored"].items()},
-            symbols=dict(bodies[0]["symbols"]),
-            rounds=max(int(one["rounds"]) for one in statistics),
-            bytes_sent=tuple(int(one["bytes_sent"]) for one in statistics),
-            client_bytes=self.bytes_moved - moved,
-            seconds=time.perf_counter() - began,
-            disclosed=tuple(plan.disclosures()),
-        )
+        args = [secrets.token_bytes(SESSION_BYTES), plan.to_bytes()]
+        request = _Request("run", args, most=self._most_revealed(plan))
+        try:
+            answers = await self._ask_all([request] * self.parties)
+            return self._result(plan, answers, moved, began)
+        except BaseException:
+            self._forget([node.get("handle") for node in plan.nodes if node.kind == "store"])
+            raise
 
-    def _combine(self, answers: Sequence[_Pending]) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+    async def drop(self, handles: Sequence[str]) -> None:
+        """Have the nodes forget stored values."""
+        await self._ask_all([_Request("drop", [list(handles)])] * self.parties)
+
+    async def trace(self, on: bool) -> list[list[list[Any]]]:
+        """Start to record what every node does, or stop and return the events by node."""
+        answers = await self._ask_all([_Request("trace", [on])] * self.parties)
+        return [answer.body.get("events", []) for answer in answers]
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    async def _ask_all(self, requests: Sequence[_Request]) -> list[_Answer]:
+        """One request to each node; raises the error that explains best what went wrong."""
+        self._check_nodes()
+        answers: dict[int, _Answer] = {}
+
+        async def ask(index: int) -> None:
+            answers[index] = await self._nodes[index].ask(requests[index])
+            if answers[index].error is not None:
+                grace.deadline = min(grace.deadline, trio.current_time() + GRACE_S)
+
+        with trio.CancelScope() as grace:
+            async with trio.open_nursery() as nursery:
+                for index in range(self.parties):
+                    nursery.start_soon(ask, index)
+        errors = {index: answer.error for index, answer in answers.items() if answer.error is not None}
+        if errors:
+            self._check_nodes()
+            raise _verdict(errors)
+        return [answers[index] for index in range(self.parties)]
+
+    def _check_nodes(self) -> None:
+        """Raise PeerLost if this client has lost a node itself: no other view is as good."""
+        for node in self._nodes:
+            if node.line.lost is not None:
+                raise node.line.error()
+
+    def _forget(self, handles: list[str]) -> None:
+        """Have the nodes drop what a failed request may have left at some of them; nobody waits for the answer."""
+        for node in self._nodes:
+            if handles:
+                node.line.post(["drop", 0, handles])
+
+    def _most_revealed(self, plan: Plan) -> int:
+        words = 0
+        for node in plan.nodes:
+            if node.kind == "reveal":
+                words += self.protocol.held * math.prod(word_shape(node.types[0], plan.maxima)) + DIGEST_WORDS
+        return words * WORD_BYTES
+
+    def _result(self, plan: Plan, answers: Sequence[_Answer], moved: int, began: float) -> RunResult:
+        bodies = [answer.body for answer in answers]
+        try:
+            statistics = [body["statistics"] for body in bodies]
+            return RunResult(
+                revealed=self._combine(answers),
+                stored={handle: read_type(fields) for handle, fields in bodies[0]["stored"].items()},
+                symbols={str(name): int(number) for name, number in bodies[0]["symbols"].items()},
+                rounds=max(int(one["rounds"]) for one in statistics),
+                bytes_sent=tuple(int(one["bytes_sent"]) for one in statistics),
+                client_bytes=self.bytes_moved - moved,
+                seconds=time.perf_counter() - began,
+                disclosed=tuple(plan.disclosures()),
+            )
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ProtocolError(f"the nodes' answers to plan {plan.name!r} make no sense: {error!r}") from error
+
+    def _combine(self, answers: Sequence[_Answer]) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         found: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
         starts = [0] * len(answers)
         for number, (name, _, fields, _) in enumerate(answers[0].body["revealed"]):
@@ -218,21 +282,32 @@ class Client:
             for index, answer in enumerate(answers):
                 arrays = []
                 for shape in answer.body["revealed"][number][3]:
-                    size = int(np.prod(shape, dtype=np.int64))
+                    size = math.prod(shape)
                     arrays.append(answer.payload[starts[index] : starts[index] + size].reshape(shape))
                     starts[index] += size
-                if any(array.size == 0 and 0 not in word_shape(kind, {}) for array in arrays):
-                    raise ProtocolError(f"{party_name(index)} sent too little of the result {name!r}")
                 parts.append(arrays)
             words = self.protocol.combine(parts, domain=kind.form.domain, shape=word_shape(kind, {}))
             found[name] = decode(words, kind.scale) if kind.form is Form.RING else words
         return found
 
-    async def drop(self, handles: Sequence[str]) -> None:
-        """Have the nodes forget stored values."""
-        await self._ask_all([(["drop", list(handles)], ()) for _ in self._nodes])
 
-    async def trace(self, on: bool) -> list[list[list[Any]]]:
-        """Start to record what every node does, or stop and return the events by node."""
-        answers = await self._ask_all([(["trace", on], ()) for _ in self._nodes])
-        return [answer.body.get("events", []) for answer in answers]
+def _verdict(errors: Mapping[int, TercetError]) -> TercetError:
+    """The one error for the caller, of those that the nodes answered with.
+
+    A cause other than a lost peer comes first. Otherwise the accused is who most nodes have lost; if it answered itself, it
+    lives, and the fault is between it and its accuser.
+    """
+    for error in errors.values():
+        if not isinstance(error, PeerLost):
+            return error
+    accusations = {index: error for index, error in errors.items() if isinstance(error, PeerLost)}
+    votes = Counter(error.peer for error in accusations.values())
+    accused = max(votes, key=lambda name: votes[name])
+    accuser, first = next((index, error) for index, error in accusations.items() if error.peer == accused)
+    if any(party_name(index) == accused for index in accusations):
+        return PeerLost(
+            f"{party_name(accuser)} and {accused} lost each other, though both answer the client; look at the network "
+            f"between them ({first})",
+            peer=accused,
+        )
+    return first

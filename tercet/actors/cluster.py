@@ -11,17 +11,17 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import attrs
 import trio
 
 from tercet.actors.client import Client
-from tercet.actors.node import CLIENT, Node, Shaping, party_name
-from tercet.actors.party import Party
+from tercet.actors.node import CLIENT, Node, Shaping
+from tercet.actors.party import Party, party_name
 from tercet.actors.plan import TILE_ROWS
-from tercet.errors import PeerLost, PlanError, TransportError
+from tercet.errors import PeerLost, PlanError, TransportError, from_wire
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
 from tercet.transports import Identity, Link, MemoryTransport, TcpTransport, TlsTransport, Transport, make_identity
@@ -44,6 +44,13 @@ class ClusterOptions:
     timeout_s: float = 6.0
     threads: int = 1
     tile_rows: int = TILE_ROWS
+    route: Callable[[int, int, str], str] | None = None
+    """For tests: where party i finds party j, given j's own address; a proxy can stand in between."""
+
+    def addresses(self, party: int, addresses: list[str]) -> list[str]:
+        """Where a party finds all parties."""
+        route = self.route
+        return addresses if route is None else [route(party, j, one) for j, one in enumerate(addresses)]
 
     def resolve(self) -> tuple[type[Protocol], int, str]:
         """The protocol class, the number of parties and the transport, checked."""
@@ -62,9 +69,13 @@ class ClusterOptions:
             ("latency_ms", self.latency_ms, 0.0),
             ("timeout_s", self.timeout_s, 0.1),
             ("threads", self.threads, 1),
+            ("bandwidth_mbit", 1.0 if self.bandwidth_mbit is None else self.bandwidth_mbit, 1e-3),
+            ("tile_rows", self.tile_rows, 64),
         ):
             if not value >= least:
                 raise PlanError(f"{name}={value} is too small; it must be at least {least:g}")
+        if self.tile_rows % 64:
+            raise PlanError(f"tile_rows={self.tile_rows} must be a multiple of 64")
         return cls, parties, transport
 
     @property
@@ -157,8 +168,8 @@ async def _start_tasks(
         addresses.append(await node.listen(address, nursery=nursery))
         nodes.append(node)
     async with trio.open_nursery() as starting:
-        for node in nodes:
-            starting.start_soon(nursery.start, node.serve, addresses)
+        for index, node in enumerate(nodes):
+            starting.start_soon(nursery.start, node.serve, options.addresses(index, addresses))
     yield _Nodes(addresses, [], shared)
 
 
@@ -170,25 +181,40 @@ async def _start_processes(
     _ = nursery
     processes: list[trio.Process] = []
     try:
-        for index in range(parties):
+        for _ in range(parties):
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-c", "from tercet.actors.node import main; main()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-c", "from tercet.actors.node import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                # An interrupt from the terminal is for this process; nodes end when their input closes.
+                start_new_session=True,
             )
             processes.append(process)
-            config = _config(options, index, parties, transport, identities)
-            await _tell(process, config, index)
         with trio.move_on_after(START_S) as scope:
-            addresses = [(await _hear(process, index))["address"] for index, process in enumerate(processes)]
-            for index, process in enumerate(processes):
-                await _tell(process, addresses, index)
-            for index, process in enumerate(processes):
-                await _hear(process, index)
+            configs = [_config(options, index, parties, transport, identities) for index in range(parties)]
+            addresses = [told["address"] for told in await _converse(processes, configs)]
+            routed = [options.addresses(index, addresses) for index in range(parties)]
+            await _converse(processes, routed)
         if scope.cancelled_caught:
             raise TransportError(f"the nodes did not start within {START_S:g} s; is this machine overloaded?")
         yield _Nodes(addresses, [process.pid for process in processes])
     finally:
         with trio.CancelScope(shield=True):
             await _stop(processes)
+
+
+async def _converse(processes: list[trio.Process], messages: list[Any]) -> list[Any]:
+    """Say something to every node process and hear its answer. Raises what the first one fails with."""
+    answers: list[Any] = [None] * len(processes)
+
+    async def converse(index: int) -> None:
+        await _tell(processes[index], messages[index], index)
+        answers[index] = await _hear(processes[index], index)
+
+    async with _plain_errors(), trio.open_nursery() as nursery:
+        for index in range(len(processes)):
+            nursery.start_soon(converse, index)
+    return answers
 
 
 def _config(
@@ -228,7 +254,10 @@ async def _hear(process: trio.Process, index: int) -> Any:
         if not some:
             raise PeerLost(f"party {index} ended while it started; its messages are above", peer=party_name(index))
         line += some
-    return json.loads(line)
+    message = json.loads(line)
+    if "error" in message:
+        raise from_wire(message["error"])
+    return message
 
 
 async def _stop(processes: list[trio.Process]) -> None:

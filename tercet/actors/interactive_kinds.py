@@ -12,7 +12,7 @@ import numpy as np
 
 from tercet.actors.kinds import Context, Data, Kind, Tiling, as_public, kind, require, require_ring
 from tercet.actors.plan import Builder, Disclosure, Form, Node, Type, dims_product
-from tercet.errors import PlanError
+from tercet.errors import PlanError, ProtocolError
 from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Protocol, Share
 from tercet.protocols.circuits import ascon_prf_short
@@ -216,10 +216,10 @@ class Shuffle(Kind):
 
 @kind("sort")
 class Sort(Kind):
-    """All arguments with their rows in the ascending order of the first, ties in random order.
+    """All arguments with their rows in the ascending order of the first, |key| < 2^(bits-1) in ring units.
 
-    Shuffles first, so that the comparisons that it opens tell the nodes nothing but a uniformly random permutation (Hamada
-    et al. 2012).
+    Makes keys distinct and shuffles first, so that the comparisons that it opens tell the nodes nothing but a uniformly
+    random permutation (Hamada et al. 2012). Equal keys stay in their order.
     """
 
     exact_cost = False
@@ -228,26 +228,23 @@ class Sort(Kind):
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "sort")
         require(len(args[0].shape) == 1, "the sort key has one axis")
-        require(args[0].limit < 2.0 ** (int(attributes["bits"]) - 1), f"keys of {args[0]} need more bits")
+        bits = int(attributes["bits"])
+        require(args[0].limit < 2.0 ** (bits - 1), f"keys of {args[0]} need more than {bits} bits")
+        positions = max(builder.most(args[0].rows) - 1, 0).bit_length()
+        require(bits + positions <= 63, f"keys of {bits} bits and the numbers of {args[0].rows} rows do not fit 63 bits together")
         return Shuffle().infer(args, attributes, builder)
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[list[Share]]:
-        return _sorted(protocol, [arg for arg in args if isinstance(arg, Share)], int(node.get("bits")))
+        return ranking.sort_rows(protocol, [arg for arg in args if isinstance(arg, Share)], int(node.get("bits")))
 
     def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
-        return protocol.cost("shuffle", args) + ranking.expected_cost(protocol, rows, int(node.get("bits")))
+        return ranking.sort_rows_cost(protocol, args, int(node.get("bits")))
 
     def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
         return ranking.openings(shapes[0][-1])
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         return Disclosure("comparisons of shuffled rows, a random order", "the nodes", dims_product(args[0].shape))
-
-
-def _sorted(protocol: Protocol, columns: list[Share], bits: int) -> Op[list[Share]]:
-    shuffled = yield from protocol.shuffle(columns)
-    order = yield from ranking.rank(protocol, shuffled[0], bits)
-    return [column.like(np.take(column.data, order, axis=-1)) for column in shuffled]
 
 
 # -- disclosing -------------------------------------------------------------------------------------------------------
@@ -290,8 +287,9 @@ class Match(Kind):
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         for x in args:
             require(x.form is Form.PUBLIC and x.shape[:-1] == (2,), "pseudonyms are two public words each")
+        require(len(args) > 0, "a match needs a list")
         rows = str(attributes["rows"])
-        require(rows not in builder.maxima or len(args) > 0, "the symbol is taken")
+        require(rows not in builder.maxima, f"two nodes would say how many rows {rows!r} are")
         builder.maxima[rows] = min(builder.most(x.rows) for x in args)
         return [Type(Form.PUBLIC, (len(args), rows))]
 
@@ -305,8 +303,16 @@ class Match(Kind):
 
 
 def intersect(lists: Sequence[Words]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Positions `(lists, m)` of the columns `(2, n)` that all lists share; each list's columns are distinct."""
+    """Positions `(lists, m)` of the columns `(2, n)` that all lists share.
+
+    Raises ProtocolError for a list with equal columns.
+    """
     pairs = [np.ascontiguousarray(words.T).view([("low", np.uint64), ("high", np.uint64)]).reshape(-1) for words in lists]
+    for number, one in enumerate(pairs):
+        if np.unique(one).size < one.size:
+            raise ProtocolError(
+                f"list {number} has equal pseudonyms, so its keys are not unique; upload that table again"
+            )
     everywhere = np.arange(pairs[0].size, dtype=np.int64)
     found = [everywhere]
     for other in pairs[1:]:

@@ -208,6 +208,9 @@ class SumRows(_Unary):
 
     tiling = Tiling.REDUCE
 
+    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
+        return True
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "sum")
         limit = promised(args[0].limit * reach(builder, args[0].rows), args[0].scale, attributes)

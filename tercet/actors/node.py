@@ -1,28 +1,30 @@
 """A node: a party with a listener, so that peers and clients can reach it.
 
-Both run in one process (`main`, started by `cluster`) or many nodes in one event loop. Links begin with a
-hello from both ends: version, role, protocol, and 32 random bytes each from which the key of a link between parties is made.
-A client asks by frames `["put" | "run" | "drop" | "trace", request, ...]` and is answered `["done", request, ...]` or
-`["failed", request, error]`; while it is connected it gets a heartbeat, so that it notices a node that stalls.
+Many nodes may live in one event loop; `main` runs one as a process, started by `cluster`. Links begin with a hello from both
+ends: version, role, protocol, and 32 random bytes each from which the key of a link between parties is made. A client asks by
+messages `["put" | "run" | "drop" | "trace", request, ...]` and is answered `["done", request, ...]` or `["failed", request,
+error]`; `["cancel", request]` takes a question back. A client that leaves takes all of them back.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 import trio
 
-from tercet.actors.party import Party, link_key, read_type
+from tercet.actors.line import Line
+from tercet.actors.party import Party, link_key, party_name, read_type
 from tercet.actors.plan import Type
-from tercet.errors import PeerLost, ProtocolError, TercetError, TransportError
+from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Identity, Link, Listener, ShapedLink, TcpTransport, TlsTransport, Transport
@@ -33,11 +35,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 CLIENT = "client"
 HELLO_BYTES = 32
-
-
-def party_name(index: int) -> str:
-    """How a party is called in certificates, addresses and messages."""
-    return f"party {index}"
+Answer = tuple[dict[str, Any], list[Words]]
 
 
 @attrs.frozen
@@ -54,24 +52,30 @@ class Shaping:
         return ShapedLink(link, self.latency_s, self.bandwidth_bps)
 
 
-async def greet(link: Link, *, role: str, protocol: str, parties: int) -> tuple[str, bytes, bytes]:
+async def greet(
+    link: Link, *, role: str, protocol: str, parties: int, timeout_s: float
+) -> tuple[str, bytes, bytes]:
     """Exchange hellos: returns the other end's role and both contributions to the link's key.
 
-    Raises TransportError if the other end speaks another version, protocol or number of parties.
+    Raises TransportError if the other end speaks another version, protocol or number of parties, PeerLost if it is silent.
     """
     mine = secrets.token_bytes(HELLO_BYTES)
-    await link.send(pack_message(["hello", VERSION, role, protocol, parties, mine]))
-    header, size = await link.receive_header()
-    message = unpack_message(header)
-    if size or not isinstance(message, list) or len(message) != 6 or message[0] != "hello":
-        raise TransportError(f"{link.peer} did not say hello; something other than a Tercet node is at that address")
-    _, version, theirs, other, count, contribution = message
-    if (version, other, count) != (VERSION, protocol, parties):
+    with trio.move_on_after(timeout_s) as scope:
+        await link.send(pack_message(["hello", VERSION, role, protocol, parties, mine]))
+        header, size = await link.receive_header()
+    if scope.cancelled_caught:
+        raise PeerLost(f"{link.peer} did not say hello within {timeout_s:g} s; see its log", peer=link.peer)
+    match unpack_message(header, peer=link.peer):
+        case ["hello", version, str(theirs), other, count, bytes(contribution)] if not size:
+            pass
+        case _:
+            raise TransportError(f"{link.peer} did not say hello; something other than a Tercet node is there")
+    if (version, other, count) != (VERSION, protocol, parties) or len(contribution) != HELLO_BYTES:
         raise TransportError(
             f"{link.peer} runs version {version} of protocol {other!r} among {count}, this end version {VERSION} of "
             f"{protocol!r} among {parties}; start all nodes alike"
         )
-    return str(theirs), mine, bytes(contribution)
+    return theirs, mine, contribution
 
 
 class Node:
@@ -83,7 +87,7 @@ class Node:
         self.shaping = shaping
         self._trusted_names = trusted_names
         self._listener: Listener | None = None
-        self._waiting: dict[int, tuple[Link, bytes]] = {}
+        self._expected = set(range(party.index + 1, party.parties))
         self._all_here = trio.Event()
 
     async def listen(self, address: str, *, nursery: trio.Nursery) -> str:
@@ -91,29 +95,43 @@ class Node:
         self._listener = await self.transport.listen(address, nursery=nursery)
         return self._listener.address
 
-    async def serve(self, addresses: list[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Link up with all peers, then serve until cancelled. `task_status` is told when the party can run plans."""
-        party = self.party
+    async def serve(
+        self, addresses: Sequence[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Link up with all peers, then serve until cancelled; `task_status` is told when the party can run plans.
+
+        Raises PeerLost or TransportError if a peer cannot be linked up with.
+        """
+        if not self._expected:
+            self._all_here.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._accept_all, nursery)
-            for index in range(party.index):
-                link = self.shaping.apply(await self.transport.connect(addresses[index], peer=party_name(index)))
-                _, mine, theirs = await self._greet(link)
-                party.add_peer(index, link, link_key(mine, theirs))
-            if party.index + 1 < party.parties:
-                await self._all_here.wait()
-            for index, (link, key) in self._waiting.items():
-                party.add_peer(index, link, key)
-            await nursery.start(party.run)
+            for index in range(self.party.index):
+                await self._connect(index, addresses[index])
+            await self._all_here.wait()
+            await nursery.start(self.party.run)
             task_status.started()
+
+    async def _connect(self, index: int, address: str) -> None:
+        link = self.shaping.apply(await self.transport.connect(address, peer=party_name(index)))
+        try:
+            role, mine, theirs = await self._greet(link)
+            if role != party_name(index):
+                raise TransportError(f"{role} answered at {address}, where {party_name(index)} was expected")
+        except BaseException:
+            await link.aclose()
+            raise
+        self.party.add_peer(index, link, link_key(mine, theirs))
 
     async def _greet(self, link: Link) -> tuple[str, bytes, bytes]:
         party = self.party
-        with trio.move_on_after(party.timeout_s):
-            return await greet(
-                link, role=party_name(party.index), protocol=party.protocol.name, parties=party.parties
-            )
-        raise PeerLost(f"{link.peer} did not say hello within {party.timeout_s:g} s", peer=link.peer)
+        return await greet(
+            link,
+            role=party.name,
+            protocol=party.protocol.name,
+            parties=party.parties,
+            timeout_s=party.timeout_s,
+        )
 
     async def _accept_all(self, nursery: trio.Nursery) -> None:
         if self._listener is None:
@@ -128,21 +146,23 @@ class Node:
             role, mine, theirs = await self._greet(link)
             if self._trusted_names and role != raw.peer:
                 raise TransportError(f"{raw.peer} says that it is {role}; the link was refused")
+            index = next((i for i in self._expected if party_name(i) == role), None)
             if role == CLIENT:
                 link.peer = CLIENT
                 await _Service(self.party, link).run()
-                return
-            index = next((i for i in range(self.party.parties) if party_name(i) == role), None)
-            if index is None or index <= self.party.index or index in self._waiting or self._all_here.is_set():
+            elif index is None:
                 raise TransportError(f"{role} is not expected to connect here now; the link was refused")
-            link.peer = role
-            self._waiting[index] = (link, link_key(mine, theirs))
-            if len(self._waiting) == self.party.parties - 1 - self.party.index:
-                self._all_here.set()
+            else:
+                self._expected.discard(index)
+                self.party.add_peer(index, link, link_key(mine, theirs))
+                if not self._expected:
+                    self._all_here.set()
         except TercetError as error:
-            logger.warning("party %d: %s", self.party.index, error)
-            with trio.move_on_after(1):
-                await link.aclose()
+            logger.warning("%s: %s", self.party.name, error)
+            await link.aclose()
+        except BaseException:
+            await link.aclose()
+            raise
 
 
 class _Service:
@@ -150,99 +170,111 @@ class _Service:
 
     def __init__(self, party: Party, link: Link) -> None:
         self.party = party
-        self.link = link
-        self._writing = trio.Lock()
+        self.line = Line(link, owner=party.name, timeout_s=party.timeout_s, patient=True)
+        self._under_way: dict[int, trio.CancelScope] = {}
 
     async def run(self) -> None:
+        """Answer until the client leaves; what is under way for it then is cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self.line.run(self)
+            logger.info("%s: %s", self.party.name, self.line.lost)
+            nursery.cancel_scope.cancel()
+
+    def admit(self, message: list[Any], size: int) -> bool:
+        """Take the payload of an upload that can be stored."""
+        if message[0] != "put":
+            raise ProtocolError(f"a client sent {size} bytes with a {message[0]!r} request, which takes none")
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._beat)
-                await self._read(nursery)
-                nursery.cancel_scope.cancel()
-        except* TercetError as group:
-            logger.warning("party %d: gave up a client's link: %s", self.party.index, group.exceptions[0])
-        finally:
-            with trio.move_on_after(1) as scope:
-                scope.shield = True
-                await self.link.aclose()
+            self._dealt(message, size)
+        except TercetError:
+            return False  # `take` finds the same error, and answers with it
+        return True
 
-    async def _beat(self) -> None:
-        while True:
-            await trio.sleep(self.party.timeout_s / 4)
-            await self._send(["beat"])
+    def take(self, message: list[Any], payload: Words | None) -> None:
+        """Answer a request, in a task of its own."""
+        match message:
+            case ["cancel", int(request)]:
+                if request in self._under_way:
+                    self._under_way[request].cancel()
+            case [str(verb), int(request), *args] if request not in self._under_way:
+                self._under_way[request] = trio.CancelScope()
+                self._nursery.start_soon(self._answer, verb, request, args, payload)
+            case _:
+                raise ProtocolError("a client sent a message that is no request")
 
-    async def _send(self, message: list[Any], buffers: list[Words] | None = None) -> None:
-        async with self._writing:
-            await self.link.send(pack_message(message), buffers or [])
-
-    async def _read(self, nursery: trio.Nursery) -> None:
-        while True:
-            try:
-                header, size = await self.link.receive_header()
-            except PeerLost:
-                return
-            message = unpack_message(header)
-            if not isinstance(message, list) or len(message) < 2:
-                raise ProtocolError("a client sent a frame that is no request")
-            verb, request = message[0], message[1]
-            if verb == "put":
-                await self._put(message, size)
-            elif size:
-                raise ProtocolError(f"a client sent {size} bytes with a {verb!r} request, which takes none")
-            else:
-                nursery.start_soon(self._answer, verb, request, message[2:])
-
-    async def _put(self, message: list[Any], size: int) -> None:
-        _, request, handle, fields, tile_rows = message
-        kind = read_type(fields)
-        shapes = self.party.dealt_words(kind)
-        counts = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
-        if size != WORD_BYTES * sum(counts):
-            raise ProtocolError(f"an upload of {kind} has {size} bytes, {WORD_BYTES * sum(counts)} are due")
-        payload = np.empty(sum(counts), dtype=np.uint64)
-        await self.link.receive_payload(payload)
-        parts = np.split(payload, np.cumsum(counts)[:-1])
-        shaped = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-        self.party.put(str(handle), kind, shaped, tile_rows=int(tile_rows))
-        await self._send(["done", request, {}])
-
-    async def _answer(self, verb: str, request: int, args: list[Any]) -> None:
+    async def _answer(self, verb: str, request: int, args: list[Any], payload: Words | None) -> None:
         try:
-            body, buffers = await self._do(verb, args)
+            with self._under_way[request]:
+                body, buffers = await self._do(verb, args, payload)
+                await self.line.send(["done", request, body], buffers)
         except TercetError as error:
-            await self._send(["failed", request, error.to_wire()])
-            return
-        await self._send(["done", request, body], buffers)
+            self.line.post(["failed", request, error.to_wire()])
+        except Exception as error:
+            logger.exception("%s: a %r request failed in an unforeseen way", self.party.name, verb)
+            problem = ProtocolError(
+                f"{self.party.name} could not answer a {verb!r} request ({type(error).__name__}: {error})"
+            )
+            self.line.post(["failed", request, problem.to_wire()])
+        finally:
+            del self._under_way[request]
 
-    async def _do(self, verb: str, args: list[Any]) -> tuple[dict[str, Any], list[Words]]:
-        if verb == "run":
-            session, packed = args
-            outcome = await self.party.run_plan(bytes(session), bytes(packed))
-            revealed, buffers = [], []
-            for name, to, kind, arrays in outcome.revealed:
-                revealed.append([name, to, type_fields(kind), [list(array.shape) for array in arrays]])
-                buffers += arrays
-            return {
-                "revealed": revealed,
-                "stored": {handle: type_fields(stored.type) for handle, stored in outcome.stored.items()},
-                "symbols": outcome.symbols,
-                "statistics": attrs.asdict(outcome.statistics),
-            }, buffers
-        if verb == "drop":
-            self.party.drop([str(handle) for handle in args[0]])
-            return {}, []
-        if verb == "trace":
-            if args[0]:
-                self.party.trace = []
+    async def _do(self, verb: str, args: list[Any], payload: Words | None) -> Answer:
+        match verb, args:
+            case "put", [str(handle), _, int(tile_rows)]:
+                return self._put(handle, args, payload, tile_rows)
+            case "run", [bytes(session), bytes(packed)]:
+                return await self._run(session, packed)
+            case "drop", [list(handles)]:
+                self.party.drop([str(handle) for handle in handles])
                 return {}, []
-            events, self.party.trace = self.party.trace or [], None
-            return {"events": [attrs.astuple(event) for event in events]}, []
-        raise ProtocolError(f"a client asked for {verb!r}, which nodes do not know")
+            case "trace", [bool(on)]:
+                events, self.party.trace = self.party.trace or [], [] if on else None
+                return {"events": [] if on else [list(attrs.astuple(event)) for event in events]}, []
+            case _:
+                raise ProtocolError(f"a client asked for {verb!r} in a way that nodes do not know")
+
+    def _dealt(self, message: list[Any], size: int) -> tuple[Type, list[tuple[int, ...]]]:
+        """Type and shapes of an upload. Raises PlanError if it cannot be stored."""
+        kind = read_type(message[3] if len(message) == 5 else None)
+        shapes = self.party.dealt_words(kind)
+        due = WORD_BYTES * sum(math.prod(shape) for shape in shapes)
+        if size != due:
+            raise PlanError(f"an upload of {kind} has {size} bytes, {due} are due to {self.party.name}")
+        return kind, shapes
+
+    def _put(self, handle: str, args: list[Any], payload: Words | None, tile_rows: int) -> Answer:
+        size = 0 if payload is None else payload.nbytes
+        kind, shapes = self._dealt(["put", 0, *args], size)
+        if tile_rows <= 0 or tile_rows % 64:
+            raise PlanError(f"a tile of {tile_rows} rows is not a positive multiple of 64")
+        if payload is None:
+            raise PlanError(f"{self.party.name} has no memory for an upload of {kind}")
+        cuts = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        parts = [part.reshape(shape) for part, shape in zip(np.split(payload, cuts), shapes, strict=True)]
+        self.party.put(handle, kind, parts, tile_rows=tile_rows)
+        return {}, []
+
+    async def _run(self, session: bytes, packed: bytes) -> Answer:
+        outcome = await self.party.run_plan(session, packed)
+        revealed, buffers = [], []
+        for name, to, kind, arrays in outcome.revealed:
+            revealed.append([name, to, type_fields(kind), [list(array.shape) for array in arrays]])
+            buffers += arrays
+        return {
+            "revealed": revealed,
+            "stored": {handle: type_fields(stored.type) for handle, stored in outcome.stored.items()},
+            "symbols": outcome.symbols,
+            "statistics": attrs.asdict(outcome.statistics),
+        }, buffers
 
 
 def type_fields(kind: Type) -> list[Any]:
-    """The wire form of a stored type; see `read_type`."""
+    """The wire form of a stored type; see `party.read_type`."""
     return [kind.form.value, list(kind.shape), kind.scale, kind.limit]
+
+
+# -- a node as a process ----------------------------------------------------------------------------------------------
 
 
 def _make_transport(config: dict[str, Any]) -> Transport:
@@ -251,8 +283,16 @@ def _make_transport(config: dict[str, Any]) -> Transport:
     return TcpTransport()
 
 
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
 async def _main(read_line: Callable[[], bytes]) -> None:
-    config = json.loads(await trio.to_thread.run_sync(read_line))
+    async def hear() -> Any:
+        return json.loads(await trio.to_thread.run_sync(read_line, abandon_on_cancel=True))
+
+    config = await hear()
     party = Party(
         config["index"],
         parties=config["parties"],
@@ -260,15 +300,16 @@ async def _main(read_line: Callable[[], bytes]) -> None:
         timeout_s=config["timeout_s"],
         threads=config["threads"],
     )
-    node = Node(party, _make_transport(config), shaping=Shaping(**config["shaping"]), trusted_names=config["transport"] == "tls")
+    node = Node(
+        party,
+        _make_transport(config),
+        shaping=Shaping(**config["shaping"]),
+        trusted_names=config["transport"] == "tls",
+    )
     async with trio.open_nursery() as nursery:
-        address = await node.listen("127.0.0.1:0", nursery=nursery)
-        sys.stdout.write(json.dumps({"address": address, "pid": os.getpid()}) + "\n")
-        sys.stdout.flush()
-        addresses = json.loads(await trio.to_thread.run_sync(read_line))
-        await nursery.start(node.serve, addresses)
-        sys.stdout.write(json.dumps({"ready": True}) + "\n")
-        sys.stdout.flush()
+        _say({"address": await node.listen("127.0.0.1:0", nursery=nursery), "pid": os.getpid()})
+        await nursery.start(node.serve, await hear())
+        _say({"ready": True})
         # Whoever started this process holds the other end of standard input: when it goes, so does the node.
         await trio.to_thread.run_sync(read_line, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
@@ -277,4 +318,12 @@ async def _main(read_line: Callable[[], bytes]) -> None:
 def main() -> None:
     """Run a node as this process; `cluster` holds the other ends of its standard input and output."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(name)s %(message)s")
-    trio.run(_main, sys.stdin.buffer.readline)
+    try:
+        trio.run(_main, sys.stdin.buffer.readline)
+    except* TercetError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, TercetError):
+            _say({"error": error.to_wire()})
+        sys.exit(1)

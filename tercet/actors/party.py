@@ -1,21 +1,19 @@
 """The party: one node's actor. It owns its links, its stored shares and the sessions that run plans on them.
 
-A party is a nursery: one reader and one writer task per peer, one task per client, one scheduler per session. Every link
-carries heartbeats, so a peer that dies, stalls or is cut off is noticed within the time-out whatever it was doing. Then its
-sessions are cancelled, the other peers are told why, and every client gets one error that names the peer. The party itself
-stays up: what is stored stays, and plans fail with the same sentence until the peer is back.
+A party is a nursery: a line to each peer (see `line`), one scheduler per session. When a peer dies, stalls or misbehaves, its
+line ends, the sessions under way are cancelled, the other peers are told why, and every client gets one error that names the
+peer. The party itself stays up: what is stored stays, and plans fail at once with the same sentence.
 
-Frames between parties have a msgpack header: `["beat"]`, `["start", session, digest, nonce]`, `["data", session, messages]` with one
-`[node, tile, step, sizes]` per message and the words as payload, or `["stop", session, error]`.
+Messages between parties: `["start", session, digest, nonce]`, `["data", session, entries]` with one entry
+`[node, tile, step, sizes]` for each step of an instance and its words as payload, and `["stop", session, error]`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import math
-import secrets
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,22 +21,29 @@ import attrs
 import numpy as np
 import trio
 
+from tercet.actors.line import Line, first_cause
 from tercet.actors.passes import drop_dead
 from tercet.actors.plan import Form, Plan, Type, word_shape
-from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored, TraceEvent
-from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError, from_wire
+from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
+from tercet.actors.session import Session, Start
+from tercet.actors.tracing import TraceEvent
+from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
 from tercet.protocols.base import Protocol, Share, session_key
-from tercet.protocols.domains import WORD_BYTES, Words
+from tercet.protocols.domains import Words
 from tercet.transports import Link
-from tercet.transports.wire import pack_message, unpack_message
 
 logger = logging.getLogger(__name__)
 
-QUEUED_FRAMES = 4
-BEATS_PER_TIMEOUT = 4
-SLOWEST_BYTES_PER_SECOND = 1 << 20
-NONCE_BYTES = 32
-MAX_PENDING_STARTS = 64
+MOST_EARLY_STARTS = 64
+"""Sessions that a peer may start before this party has heard of them from a client."""
+REMEMBERED = 1024
+"""Ended sessions whose stragglers are told from garbage."""
+LONGEST_NAME = 64
+
+
+def party_name(index: int) -> str:
+    """How a party is called in certificates, addresses and messages."""
+    return f"party {index}"
 
 
 def link_key(mine: bytes, theirs: bytes) -> bytes:
@@ -48,50 +53,38 @@ def link_key(mine: bytes, theirs: bytes) -> bytes:
 
 @attrs.define(eq=False)
 class Peer:
-    """A link to another party: its key, a queue of outgoing frames, and the error that ended it, if any."""
+    """Another party: the line to it, the key of that link, and sessions that it started before this party did."""
 
+    party: Party
     index: int
-    link: Link
+    line: Line
     key: bytes
-    outgoing: trio.MemorySendChannel[tuple[bytes, list[Words]]]
-    frames: trio.MemoryReceiveChannel[tuple[bytes, list[Words]]]
-    lost: PeerLost | None = None
+    early: OrderedDict[bytes, Start] = attrs.field(factory=OrderedDict)
 
+    def admit(self, message: list[Any], size: int) -> bool:
+        """Take the payload of data for a session under way; see `line.Receiver`."""
+        if message[0] != "data":
+            raise ProtocolError(f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none")
+        _, name, entries = message
+        session = self.party.session(name)
+        return session is not None and session.admit(self.index, entries, size)
 
-@attrs.define(eq=False)
-class Session:
-    """One run of a plan: its scheduler once it has started, and what peers said before that."""
-
-    name: bytes
-    starts: dict[int, tuple[bytes, bytes]] = attrs.field(factory=dict)
-    started: trio.Event = attrs.field(factory=trio.Event)
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    scheduler: Scheduler | None = None
-    early: list[tuple[int, list[Any], Words]] = attrs.field(factory=list)
-    """Data frames of peers that had all starts before this party had."""
-    error: TercetError | None = None
-
-    def take(self, peer: int, entries: list[Any], payload: Words) -> None:
-        """Hand a peer's data frame to the scheduler, or keep it until there is one."""
-        if self.scheduler is None:
-            self.early.append((peer, entries, payload))
-            return
-        try:
-            start = 0
-            for node, tile, step, sizes in entries:
-                arrays = []
-                for size in sizes:
-                    arrays.append(payload[start : start + size])
-                    start += size
-                self.scheduler.deliver(peer, node, tile, step, arrays)
-        except TercetError as error:
-            self.fail(error)
-
-    def fail(self, error: TercetError) -> None:
-        """End the session with the first error that struck it."""
-        if self.error is None:
-            self.error = error
-        self.scope.cancel()
+    def take(self, message: list[Any], payload: Words | None) -> None:
+        """Handle a message; see `line.Receiver`."""
+        match message:
+            case ["start", bytes(name), digest, nonce] if 0 < len(name) <= LONGEST_NAME:
+                self.party.peer_starts(self, name, Start.read(digest, nonce))
+            case ["data", bytes(name), list(entries)]:
+                session = self.party.session(name)
+                if session is None:
+                    return
+                # Messages without a word in them have no payload, so nobody has admitted them yet.
+                if payload is None or payload.size or session.admit(self.index, entries, 0):
+                    session.take(self.index, entries, payload)
+            case ["stop", bytes(name), dict(fields)] if 0 < len(name) <= LONGEST_NAME:
+                self.party.peer_stops(name, from_wire(fields))
+            case _:
+                raise ProtocolError(f"{self.line.other} sent a message {message[0]!r} that no party sends")
 
 
 class Party:
@@ -119,14 +112,21 @@ class Party:
         self.trace: list[TraceEvent] | None = None
         self._peers: dict[int, Peer] = {}
         self._sessions: dict[bytes, Session] = {}
-        self._early: dict[bytes, dict[int, tuple[bytes, bytes]]] = {}
+        self._over: OrderedDict[bytes, TercetError | None] = OrderedDict()
+        """Sessions that have ended here, or at a peer before they came here, with the error that ended them."""
 
-    # -- links to peers -----------------------------------------------------------------------------------------------
+    @property
+    def name(self) -> str:
+        """How this party is called."""
+        return party_name(self.index)
+
+    # -- peers --------------------------------------------------------------------------------------------------------
 
     def add_peer(self, index: int, link: Link, key: bytes) -> None:
         """Take a connected link to another party; `run` then owns it."""
-        outgoing, frames = trio.open_memory_channel[tuple[bytes, list[Words]]](QUEUED_FRAMES)
-        self._peers[index] = Peer(index, link, key, outgoing, frames)
+        link.peer = party_name(index)
+        line = Line(link, owner=self.name, timeout_s=self.timeout_s)
+        self._peers[index] = Peer(self, index, line, key)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the links added so far until cancelled."""
@@ -137,125 +137,93 @@ class Party:
             await trio.sleep_forever()
 
     async def _tend(self, peer: Peer) -> None:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, peer)
-                nursery.start_soon(self._read, peer)
-        except* (TercetError, trio.BrokenResourceError, trio.ClosedResourceError) as group:
-            self._end_peer(peer, _first(group))
-        finally:
-            with trio.move_on_after(1) as scope:
-                scope.shield = True
-                await peer.link.aclose()
-
-    def _end_peer(self, peer: Peer, cause: BaseException) -> None:
-        if isinstance(cause, PeerLost):
-            peer.lost = cause
-        else:
-            peer.lost = PeerLost(
-                f"party {self.index} gave up its link to party {peer.index}: {cause}; restart that node and reconnect",
-                peer=f"party {peer.index}",
-            )
-        logger.warning("party %d: %s", self.index, peer.lost)
+        await peer.line.run(peer)
+        logger.warning("%s: %s", self.name, peer.line.lost)
+        peer.early.clear()
         for session in list(self._sessions.values()):
-            session.fail(peer.lost)
+            session.fail(peer.line.error())
 
-    async def _write(self, peer: Peer) -> None:
-        beat = pack_message(["beat"])
-        while True:
-            header, buffers = beat, []
-            with trio.move_on_after(self.timeout_s / BEATS_PER_TIMEOUT):
-                header, buffers = await peer.frames.receive()
-            size = sum(buffer.nbytes for buffer in buffers)
-            await self._within(peer.link.send(header, buffers), size, peer)
+    def session(self, name: Any) -> Session | None:
+        """A session under way by name, None if it is over. Raises ProtocolError if it never was."""
+        if not isinstance(name, bytes) or not (name in self._sessions or name in self._over):
+            raise ProtocolError(f"{name!r:.80} is no session of {self.name}")
+        return self._sessions.get(name)
 
-    async def _read(self, peer: Peer) -> None:
-        while True:
-            header, size = await self._within(peer.link.receive_header(), 0, peer)
-            message = unpack_message(header)
-            kind = message[0] if isinstance(message, list) and message else None
-            payload = np.empty(0, dtype=np.uint64)
-            if size:
-                if kind != "data" or size != WORD_BYTES * sum(sum(entry[3]) for entry in message[2]):
-                    raise ProtocolError(f"party {peer.index} sent {size} bytes that its header does not describe")
-                payload = np.empty(size // WORD_BYTES, dtype=np.uint64)
-                await self._within(peer.link.receive_payload(payload), size, peer)
-            try:
-                self._handle(peer, kind, message, payload)
-            except (TypeError, ValueError, IndexError, KeyError) as error:
-                raise ProtocolError(f"party {peer.index} sent a malformed {kind!r} frame: {error}") from error
-
-    async def _within(self, action: Any, size: int, peer: Peer) -> Any:
-        """Wait for an action on a link, for the time-out and what `size` bytes may take on a slow line."""
-        with trio.move_on_after(self.timeout_s + size / SLOWEST_BYTES_PER_SECOND):
-            return await action
-        raise PeerLost(
-            f"party {peer.index} was silent for {self.timeout_s:g} s, as party {self.index} saw it; it stalled or was cut "
-            "off: look at that node and its network",
-            peer=f"party {peer.index}",
-        )
-
-    def _handle(self, peer: Peer, kind: Any, message: list[Any], payload: Words) -> None:
-        if kind == "beat":
-            return
-        name = bytes(message[1])
+    def peer_starts(self, peer: Peer, name: bytes, said: Start) -> None:
+        """A peer is ready to run a session; perhaps this party has not heard of it."""
         session = self._sessions.get(name)
-        if kind == "start":
-            said = (bytes(message[2]), bytes(message[3]))
-            if session is None:
-                if len(self._early) >= MAX_PENDING_STARTS:
-                    self._early.pop(next(iter(self._early)))
-                self._early.setdefault(name, {})[peer.index] = said
-            else:
-                session.starts[peer.index] = said
-                if len(session.starts) == self.parties - 1:
-                    session.started.set()
-        elif kind == "data":
-            if session is None or session.error is not None:
-                return  # the session ended here while this was on its way
-            session.take(peer.index, message[2], payload)
-        elif kind == "stop":
-            self._early.pop(name, None)
-            if session is not None:
-                session.fail(from_wire(message[2]))
-        else:
-            raise ProtocolError(f"party {peer.index} sent a frame of unknown kind {kind!r}")
+        if session is not None:
+            session.start(peer.index, said)
+        elif name not in self._over:
+            peer.early[name] = said
+            if len(peer.early) > MOST_EARLY_STARTS:
+                peer.early.popitem(last=False)
+
+    def peer_stops(self, name: bytes, error: TercetError) -> None:
+        """A peer has given a session up."""
+        session = self._sessions.get(name)
+        if session is not None:
+            session.fail(error)
+        elif name not in self._over:
+            self._end(name, error)
+
+    def _end(self, name: bytes, error: TercetError | None) -> None:
+        for peer in self._peers.values():
+            peer.early.pop(name, None)
+            if error is not None:
+                peer.line.post(["stop", name, error.to_wire()])
+        self._over[name] = error
+        if len(self._over) > REMEMBERED:
+            self._over.popitem(last=False)
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
     async def run_plan(self, name: bytes, packed: bytes) -> Outcome:
         """Run a plan together with the other parties, under a session name that the client chose.
 
-        The parties first compare the plan's digest and exchange fresh nonces, from which the session's keys are made, so a
-        session name used twice still has fresh keys. Raises what went wrong, at whichever party; nothing is stored then.
+        The parties first compare the plan's digest and exchange fresh nonces, from which the session's keys are made.
+        Raises what went wrong, at whichever party; nothing is stored then.
         """
-        if name in self._sessions:
-            raise PlanError("a session of this name is running already; names are used once")
-        plan = drop_dead(Plan.from_bytes(packed))
-        inputs = self._inputs(plan)
-        session = Session(name, starts=self._early.pop(name, {}))
+        session, inputs = self._prepare(name, packed)
         self._sessions[name] = session
+        finished = False
         try:
             with session.scope:
-                outcome = await self._run_session(session, plan, inputs)
+                outcome = await self._run_session(session, inputs)
                 self.store.update(outcome.stored)
+                finished = True
                 return outcome
-        except Exception as group:
-            cause = _first(group)
-            if not isinstance(cause, TercetError):
-                logger.exception("party %d: a plan failed in an unforeseen way", self.index)
-                cause = ProtocolError(
-                    f"party {self.index} failed in an unforeseen way ({type(cause).__name__}: {cause}); its log has the "
-                    "traceback"
-                )
-            session.fail(cause)
+        except Exception as group:  # noqa: BLE001 - put in a sentence and raised below
+            session.fail(self._in_a_sentence(first_cause(group)))
         finally:
             del self._sessions[name]
-            if session.error is not None:
-                with trio.move_on_after(self.timeout_s / 2) as scope:
-                    scope.shield = True
-                    await self._broadcast(["stop", name, session.error.to_wire()])
-        raise session.error or PlanError("the session was cancelled by its client")
+            if not finished and session.error is None:
+                session.fail(TercetError("the client that asked for this run left or cancelled it"))
+            self._end(name, session.error)
+        raise session.error or ProtocolError("a session ended without result")
+
+    def _prepare(self, name: bytes, packed: bytes) -> tuple[Session, dict[str, Stored]]:
+        if not 0 < len(name) <= LONGEST_NAME:
+            raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
+        if name in self._sessions or name in self._over:
+            told = self._over.get(name)
+            raise PlanError("a session of this name was started before") if told is None else _copy(told)
+        try:
+            self._check_peers()
+            plan = drop_dead(Plan.from_bytes(packed))
+            session = Session(name, plan, self.protocol, party=self.index, parties=self.parties)
+            return session, self._inputs(plan)
+        except TercetError as error:
+            self._end(name, error)
+            raise
+
+    def _in_a_sentence(self, cause: BaseException) -> TercetError:
+        if isinstance(cause, TercetError):
+            return cause
+        logger.error("%s: a plan failed in an unforeseen way", self.name, exc_info=cause)
+        return ProtocolError(
+            f"{self.name} failed in an unforeseen way ({type(cause).__name__}: {cause}); its log has the traceback"
+        )
 
     def _inputs(self, plan: Plan) -> dict[str, Stored]:
         found = {}
@@ -267,66 +235,56 @@ class Party:
             if stored is None:
                 raise PlanError(f"{node.title(index)}: nothing is stored under {handle!r}; upload the table again")
             wanted = node.types[0]
-            if (stored.type.form, stored.type.shape, stored.type.scale) != (wanted.form, wanted.shape, wanted.scale):
-                raise PlanError(f"{node.title(index)}: {handle!r} is {stored.type}, the plan reads it as {wanted}")
-            if len(stored.tiles) != max(1, -(-int(wanted.rows) // plan.tile_rows)):
-                raise PlanError(f"{node.title(index)}: {handle!r} is stored in tiles of another size than the plan's")
+            ours = stored.type
+            if (ours.form, ours.shape, ours.scale) != (wanted.form, wanted.shape, wanted.scale):
+                raise PlanError(f"{node.title(index)}: {handle!r} is {ours}, the plan reads it as {wanted}")
+            if stored.tile_rows != plan.tile_rows:
+                raise PlanError(
+                    f"{node.title(index)}: {handle!r} is stored in tiles of {stored.tile_rows} rows, the plan's have "
+                    f"{plan.tile_rows}"
+                )
             found[handle] = stored
         return found
 
-    async def _run_session(self, session: Session, plan: Plan, inputs: Mapping[str, Stored]) -> Outcome:
-        self._check_peers()
-        digest, nonce = plan.digest(), secrets.token_bytes(NONCE_BYTES)
-        await self._broadcast(["start", session.name, digest, nonce])
-        if len(session.starts) == self.parties - 1:
-            session.started.set()
-        with trio.move_on_after(self.timeout_s) as waiting:
-            await session.started.wait()
-        if waiting.cancelled_caught:
-            silent = [str(peer) for peer in self._peers if peer not in session.starts]
+    async def _run_session(self, session: Session, inputs: Mapping[str, Stored]) -> Outcome:
+        for peer in self._peers.values():
+            peer.line.post(["start", session.name, session.own.digest, session.own.nonce])
+            if session.name in peer.early:
+                session.start(peer.index, peer.early.pop(session.name))
+        if missing := await session.wait_for_starts(self.timeout_s):
             raise PeerLost(
-                f"party {', '.join(silent)} did not start the plan within {self.timeout_s:g} s; see that node's log",
-                peer=f"party {silent[0]}",
+                f"party {', '.join(map(str, missing))} did not start the plan within {self.timeout_s:g} s; see the log of "
+                "that node",
+                peer=party_name(missing[0]),
             )
-        for peer, (theirs, _) in session.starts.items():
-            if theirs != digest:
-                raise PlanError(
-                    f"party {self.index} and party {peer} were given different plans under one session; nothing was run"
-                )
-        nonces = [session.starts[i][1] if i != self.index else nonce for i in range(self.parties)]
-        keys = {i: session_key(peer.key, session.name, nonces) for i, peer in self._peers.items()}
+        nonces = session.nonces()
+        keys = {index: session_key(peer.key, session.name, nonces) for index, peer in self._peers.items()}
         if not keys:
-            keys = {self.index: session_key(nonce, session.name, nonces)}
-        protocol = self.protocol(party=self.index, parties=self.parties, keys=keys)
-        session.scheduler = Scheduler(
-            plan,
-            protocol,
+            keys = {self.index: session_key(nonces[self.index], session.name, nonces)}
+        scheduler = Scheduler(
+            session.plan,
+            self.protocol(party=self.index, parties=self.parties, keys=keys),
             inputs,
             send=lambda outbox: self._send(session.name, outbox),
+            symbols=session.symbols,
             threads=self.threads,
             trace=self.trace,
         )
-        for frame in session.early:
-            session.take(*frame)
-        session.early.clear()
-        return await session.scheduler.run()
+        session.begin(scheduler)
+        return await scheduler.run()
 
     def _check_peers(self) -> None:
         for peer in self._peers.values():
-            if peer.lost is not None:
-                raise peer.lost
+            if peer.line.lost is not None:
+                raise peer.line.error()
 
     async def _send(self, session: bytes, outbox: Mapping[int, Sequence[Message]]) -> None:
         for index, messages in outbox.items():
-            entries = [[node, tile, step, [array.size for array in arrays]] for node, tile, step, arrays in messages]
+            entries = [
+                [node, tile, step, [array.size for array in arrays]] for node, tile, step, arrays in messages
+            ]
             buffers = [np.ascontiguousarray(array) for message in messages for array in message[3]]
-            await self._peers[index].outgoing.send((pack_message(["data", session, entries]), buffers))
-
-    async def _broadcast(self, message: list[Any]) -> None:
-        for peer in self._peers.values():
-            if peer.lost is None:
-                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await peer.outgoing.send((pack_message(message), []))
+            await self._peers[index].line.send(["data", session, entries], buffers)
 
     # -- stored values ------------------------------------------------------------------------------------------------
 
@@ -335,7 +293,7 @@ class Party:
         keys = {i: bytes(32) for i in range(self.parties)}
         protocol = self.protocol(party=self.index, parties=self.parties, keys=keys)
         share = protocol.accept(parts, domain=kind.form.domain, shape=word_shape(kind, {}), scale=kind.scale)
-        self.store[handle] = Stored(kind, cut(share, tile_rows))
+        self.store[handle] = Stored(kind, cut(share, tile_rows, bits=kind.form is Form.BITS), tile_rows)
 
     def dealt_words(self, kind: Type) -> list[tuple[int, ...]]:
         """Shapes of the arrays that an owner sends to this party for a value of a type."""
@@ -347,28 +305,31 @@ class Party:
             self.store.pop(handle, None)
 
 
-def cut(share: Share, tile_rows: int) -> list[Share]:
-    """A share as tiles along its rows, each contiguous."""
-    if len(share.shape) == 0 or share.shape[-1] <= tile_rows:
+def cut(share: Share, tile_rows: int, *, bits: bool = False) -> list[Share]:
+    """A share as tiles along its rows, each contiguous; packed booleans have 64 rows in a word."""
+    step = tile_rows // 64 if bits else tile_rows
+    if len(share.shape) == 0 or share.shape[-1] <= step:
         return [share]
-    starts = range(0, share.shape[-1], tile_rows)
-    return [share.like(np.ascontiguousarray(share.data[..., i : i + tile_rows])) for i in starts]
+    starts = range(0, share.shape[-1], step)
+    return [share.like(np.ascontiguousarray(share.data[..., i : i + step])) for i in starts]
 
 
-def read_type(fields: Sequence[Any]) -> Type:
-    """A stored type from its wire form `[form, shape, scale, limit]`."""
-    form, shape, scale, limit = fields
-    dims = tuple(int(dim) for dim in shape)
-    if any(dim < 0 for dim in dims) or math.prod(dims) > 1 << 40:
-        raise PlanError(f"a value of shape {dims} cannot be stored")
-    return Type(Form(form), dims, int(scale), float(limit))
+def read_type(fields: Any) -> Type:
+    """A stored type from its wire form `[form, shape, scale, limit]`. Raises PlanError."""
+    try:
+        form, shape, scale, limit = fields
+        dims = tuple(int(dim) for dim in shape)
+        kind = Type(Form(form), dims, int(scale), float(limit))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PlanError(f"{fields!r:.200} is no type of a stored value") from error
+    if kind.form is Form.PUBLIC or any(dim < 0 for dim in dims) or math.prod(dims) > 1 << 40:
+        raise PlanError(f"a value of type {kind} cannot be stored")
+    return kind
 
 
-def _first(group: BaseExceptionGroup[Any]) -> Any:
-    error: Any = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _copy(error: TercetError) -> TercetError:
+    """The same error, without the traceback that it gathered."""
+    return from_wire(error.to_wire())
 
 
-__all__ = ["Party", "Peer", "Session", "TransportError", "cut", "link_key", "read_type"]
+__all__ = ["Party", "Peer", "cut", "link_key", "party_name", "read_type"]

@@ -52,7 +52,6 @@ class _Rebuild:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.builder = Builder(plan.name, tile_rows=plan.tile_rows)
-        self.builder.maxima.update(plan.maxima)
         self.where: dict[Ref, Ref] = {}
 
     def copy(self, index: int) -> None:

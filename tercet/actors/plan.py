@@ -32,6 +32,9 @@ TILE_ROWS = 1 << 16
 """Rows of a tile: a multiple of 64, so that packed bits split between words."""
 
 RING_LIMIT = 2.0**63
+MOST_ELEMENTS = 1 << 40
+WIDEST_SCALE = 1 << 10
+_MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError, RecursionError)
 FORMAT_VERSION = 1
 
 
@@ -141,7 +144,7 @@ class Plan:
         nodes = [
             [node.kind, [list(ref) for ref in node.args], dict(node.attributes), node.label] for node in self.nodes
         ]
-        body = [FORMAT_VERSION, self.name, nodes, dict(self.maxima), self.tile_rows]
+        body = [FORMAT_VERSION, self.name, nodes, self.tile_rows]
         packed: bytes = msgpack.packb(body, use_bin_type=True)
         return packed
 
@@ -149,19 +152,18 @@ class Plan:
     def from_bytes(cls, packed: bytes) -> Plan:
         """Rebuild and check a plan, node by node. Raises PlanError for anything that a Builder would not make."""
         try:
-            version, name, nodes, maxima, tile_rows = msgpack.unpackb(packed, raw=False, use_list=True)
+            version, name, nodes, tile_rows = msgpack.unpackb(packed, raw=False, use_list=True)
             if version != FORMAT_VERSION:
                 raise PlanError(f"the plan has format {version}, this node reads {FORMAT_VERSION}; update the older side")
             if not isinstance(tile_rows, int) or tile_rows <= 0 or tile_rows % 64:
                 raise PlanError(f"a tile of {tile_rows} rows is not a positive multiple of 64")
             builder = Builder(str(name), tile_rows=tile_rows)
-            builder.maxima.update({str(symbol): int(most) for symbol, most in maxima.items()})
             for kind, args, attributes, label in nodes:
                 builder.label = str(label)
                 builder.append(str(kind), [(int(a), int(b)) for a, b in args], _freeze_dict(attributes))
         except PlanError:
             raise
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, msgpack.UnpackException) as error:
+        except (*_MALFORMED, msgpack.UnpackException) as error:
             raise PlanError(f"the plan is malformed ({type(error).__name__}: {error}); it was not made by Tercet") from error
         return builder.plan()
 
@@ -189,7 +191,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.maxima: dict[str, int] = {}
         self.label = ""
-        self._known: dict[Node, int] = {}
+        self._known: dict[tuple[Any, ...], int] = {}
         self._fresh = 0
 
     @contextlib.contextmanager
@@ -210,30 +212,38 @@ class Builder:
         for index, output in args:
             if not (0 <= index < len(self.nodes) and 0 <= output < len(self.nodes[index].types)):
                 raise PlanError(f"a {kind} node reads result {output} of node {index}, which does not exist before it")
+        key = (kind, tuple(args), tuple(sorted(attributes.items())))
+        known = self._known.get(key)
+        if known is not None:
+            return known
         inputs = [self.nodes[index].types[output] for index, output in args]
         title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
         try:
             types = KINDS[kind].infer(inputs, dict(attributes), self)
+            for made in types:
+                self._check(made)
         except PlanError as error:
-            raise PlanError(f"{title}: {error}") from error
-        for made in types:
-            if made.form is Form.RING and not made.limit < RING_LIMIT:
-                raise PlanError(
-                    f"{title}: values up to 2^{math.log2(made.limit):.1f} ring units do not fit 63 bits; rescale an operand "
-                    f"first (operands: {'; '.join(map(str, inputs))})"
-                )
-        node = Node(kind, tuple(args), tuple(sorted(attributes.items())), tuple(types), self.label)
-        known = self._known.get(node)
-        if known is not None:
-            return known
-        self.nodes.append(node)
-        self._known[node] = len(self.nodes) - 1
+            operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
+            raise PlanError(f"{title}: {error}{operands}") from error
+        self._known[key] = len(self.nodes)
+        self.nodes.append(Node(*key, tuple(types), self.label))
         return len(self.nodes) - 1
+
+    def _check(self, made: Type) -> None:
+        """Raise PlanError for a type that no value can have."""
+        if made.form is Form.RING and not 0 <= made.limit < RING_LIMIT:
+            size = f"2^{math.log2(made.limit):.1f}" if 0 < made.limit < math.inf else str(made.limit)
+            raise PlanError(f"values up to {size} ring units do not fit 63 bits; rescale an operand first")
+        if any(not isinstance(dim, str) and (type(dim) is not int or dim < 0) for dim in made.shape):
+            raise PlanError(f"a value of shape {made.shape} cannot exist")
+        if unknown := [dim for dim in made.shape if isinstance(dim, str) and dim not in self.maxima]:
+            raise PlanError(f"nothing before it says how many rows {unknown[0]!r} are")
+        if math.prod(self.most(dim) for dim in made.shape) > MOST_ELEMENTS or abs(made.scale) > WIDEST_SCALE:
+            raise PlanError(f"{made} is too large")
 
     def forget(self, count: int) -> None:
         """Drop all nodes from number `count` on."""
-        for node in self.nodes[count:]:
-            del self._known[node]
+        self._known = {key: index for key, index in self._known.items() if index < count}
         del self.nodes[count:]
 
     def most(self, dim: Dim) -> int:

@@ -1,35 +1,43 @@
 """The scheduler: runs one plan at one party, tile by tile, and batches what its operations send into frames.
 
 Every (node, tile) is an instance with the same name at every party. The scheduler steps each instance whose inputs are there,
-collects what it sends, and flushes one frame per peer when nothing more can step; what peers send is put away by (node, tile,
+collects what it sends, and flushes one message per peer when nothing more can step; what peers send is put away by (node, tile,
 step), so parties need not batch alike, and one tile computes while another is on the wire. Heavy steps run in worker threads,
-light ones inline. Instances that wait for the network are capped, which bounds memory; the oldest unfinished instance may
-always start, so parties that start things in different order cannot starve each other.
+light ones inline. Instances that wait for the network are capped, which bounds memory; the first unfinished instance in plan
+order may always start, so parties that start things in different order cannot starve each other.
 """
 
 from __future__ import annotations
 
 import heapq
 import inspect
+import logging
 import math
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
-import numpy as np
 import trio
 
 from tercet.actors.kinds import KINDS, Context, Data, Tiling
-from tercet.actors.plan import Form, Node, Plan, Ref, Type, bind_shape
+from tercet.actors.layout import Layout, needed_words
+from tercet.actors.plan import Node, Plan, Ref, Type, bind_shape
+from tercet.actors.tracing import Recorder, TraceEvent
+from tercet.actors.values import Outcome, Statistics, Stored, TiledValue, add_up, split
 from tercet.errors import ProtocolError, TercetError
 from tercet.protocols.base import Op, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 
+logger = logging.getLogger(__name__)
+
 HEAVY_WORDS = 1 << 14
 """Input words from which a step is worth a worker thread."""
 IN_FLIGHT = 6
-"""Instances that may wait for the network at one time."""
+"""Instances that may wait for the network at one time, for each thread."""
+SLICE_S = 0.01
+"""How long light steps may hold the event loop before heartbeats and readers get a turn."""
 
 Name = tuple[int, int]
 """An instance: (node index, tile)."""
@@ -39,79 +47,8 @@ Send = Callable[[Mapping[int, Sequence[Message]]], Awaitable[None]]
 
 
 @attrs.define(eq=False)
-class Stored:
-    """A secret value that a node keeps: its type with numbers for all dimensions, and its tiles."""
-
-    type: Type
-    tiles: list[Share]
-
-
-@attrs.define
-class Statistics:
-    """What a run cost one party: rounds on the critical path, payload bytes sent, seconds."""
-
-    rounds: int = 0
-    bytes_sent: int = 0
-    seconds: float = 0.0
-
-
-@attrs.define(eq=False)
-class Outcome:
-    """What a run leaves: exports for each reveal node in plan order, values to store, the symbols' numbers, its cost."""
-
-    revealed: list[tuple[str, str, Type, list[Words]]]
-    stored: dict[str, Stored]
-    symbols: dict[str, int]
-    statistics: Statistics
-
-
-@attrs.define(eq=False)
-class TraceEvent:
-    """One step or wait of an instance, for Chrome's trace viewer: seconds since the run began."""
-
-    name: str
-    tile: int
-    start: float
-    seconds: float
-
-
-class _Value:
-    """A result of a node as it comes into being: one entry a tile, dropped when its last reader is done."""
-
-    def __init__(self, tiles: int, readers: int) -> None:
-        self.tiles: list[Data | None] = [None] * tiles
-        self.depth = [0] * tiles
-        self.missing = tiles
-        self.readers = readers
-        self._whole: Data | None = None
-
-    def put(self, tile: int, data: Data, depth: int) -> None:
-        self.tiles[tile] = data
-        self.depth[tile] = depth
-        self.missing -= 1
-
-    def whole(self) -> Data:
-        if self._whole is None:
-            parts = [part for part in self.tiles if part is not None]
-            if len(parts) == 1:
-                self._whole = parts[0]
-            elif isinstance(parts[0], Share):
-                joined = np.concatenate([part.data for part in parts if isinstance(part, Share)], axis=-1)
-                self._whole = parts[0].like(joined)
-            else:
-                self._whole = np.concatenate([part for part in parts if not isinstance(part, Share)], axis=-1)
-        return self._whole
-
-    def reader_done(self) -> None:
-        self.readers -= 1
-        if self.readers == 0:
-            self.tiles = [None] * len(self.tiles)
-            self._whole = None
-
-
-@attrs.define(eq=False)
 class _Instance:
-    """A started (node, tile): its generator, the step it is at and what it waits for."""
+    """A (node, tile) whose inputs are there: its generator, the step it is at and what it waits for."""
 
     name: Name
     node: Node
@@ -120,9 +57,11 @@ class _Instance:
     operation: Op[Any] | None = None
     step: int = 0
     sent: int = 0
-    allowed: int | None = None
+    allowed: tuple[int, int] | None = None
+    """Rounds and bytes that its protocol declares; None for a kind without exact cost."""
     awaited: Mapping[int, Sequence[tuple[int, ...]]] | None = None
     """Shapes due from each peer in this step; None while the instance is queued or running."""
+    parked: float = 0.0
 
 
 class _NodeState:
@@ -131,7 +70,7 @@ class _NodeState:
     def __init__(self) -> None:
         self.tiles: int | None = None
         self.started: set[int] = set()
-        self.finished = 0
+        self.finished: set[int] = set()
         self.summands: list[Share | None] = []
         self.depth = 0
 
@@ -139,8 +78,8 @@ class _NodeState:
 class Scheduler:
     """One run of a plan at one party.
 
-    `send` takes messages by peer and returns when they are queued; `deliver` is called by whoever reads the links. Raises what
-    operations raise, with the node named.
+    `send` takes messages by peer and returns when they are queued; `deliver` is called by whoever reads the links. `symbols`
+    is filled in as the plan reveals row counts. Raises what operations raise, with the node named.
     """
 
     def __init__(
@@ -150,6 +89,7 @@ class Scheduler:
         inputs: Mapping[str, Stored],
         *,
         send: Send,
+        symbols: dict[str, int] | None = None,
         threads: int = 1,
         trace: list[TraceEvent] | None = None,
     ) -> None:
@@ -158,19 +98,23 @@ class Scheduler:
         self._inputs = inputs
         self._send = send
         self._threads = threads
-        self._trace = trace
-        self._symbols: dict[str, int] = {}
-        self._values: dict[Ref, _Value] = {}
-        self._nodes = [_NodeState() for _ in plan.nodes]
+        self._recorder = Recorder(trace)
+        self._symbols: dict[str, int] = {} if symbols is None else symbols
+        self._layout = Layout(plan, self._symbols)
+        self._values: dict[Ref, TiledValue] = {}
+        self._states = [_NodeState() for _ in plan.nodes]
         self._readers: dict[Ref, list[int]] = {}
         for index, node in enumerate(plan.nodes):
             for ref in dict.fromkeys(node.args):
                 self._readers.setdefault(ref, []).append(index)
         self._unfinished = len(plan.nodes)
-        self._ready: list[tuple[int, int, int, _Instance, Received | None]] = []
-        self._tickets = 0
+        self._light: deque[tuple[_Instance, Received]] = deque()
+        self._heavy: deque[tuple[_Instance, Received]] = deque()
+        self._fresh: dict[Name, _Instance] = {}
+        self._by_tile: list[Name] = []
+        self._by_name: list[Name] = []
         self._waiting: dict[Name, _Instance] = {}
-        self._mail: dict[tuple[int, int, int], dict[int, list[Words]]] = {}
+        self._mail: dict[Name, dict[int, dict[int, list[Words]]]] = {}
         self._busy = 0
         self._outbox: dict[int, list[Message]] = {}
         self._changed = trio.Event()
@@ -182,60 +126,65 @@ class Scheduler:
     async def run(self) -> Outcome:
         """Run the plan to its end."""
         began = time.perf_counter()
-        self._began = began
         for index, node in enumerate(self.plan.nodes):
             if not node.args:
                 self._expand(index)
         async with trio.open_nursery() as nursery:
             while self._unfinished:
                 self._changed = trio.Event()
-                started = self._start_ready(nursery)
-                if started and self._ready_now():
+                if self._step_ready(nursery):
                     await trio.lowlevel.checkpoint()
                     continue
                 await self._flush()
-                if self._unfinished and not self._ready_now():
-                    await self._changed.wait()
+                await self._changed.wait()
         await self._flush()
         # Reveal nodes end in any order; the receiver puts the parties' answers together by plan order.
         self._outcome.revealed = [self._revealed[index] for index in sorted(self._revealed)]
         self._outcome.statistics.seconds = time.perf_counter() - began
         return self._outcome
 
-    def _ready_now(self) -> bool:
-        return any(self._may_start(entry[3]) for entry in self._ready[:1])
-
-    def _may_start(self, instance: _Instance) -> bool:
-        if instance.heavy and self._busy >= self._threads:
-            return False
-        if instance.step or instance.name in self._waiting or len(self._waiting) < IN_FLIGHT * self._threads:
-            return True
-        return instance.name < min(self._waiting)
-
-    def _start_ready(self, nursery: trio.Nursery) -> bool:
-        started = False
-        held = []
-        while self._ready:
-            entry = heapq.heappop(self._ready)
-            instance, got = entry[3], entry[4]
-            if not self._may_start(instance):
-                held.append(entry)
-                if instance.heavy and self._busy >= self._threads:
-                    break
-                continue
-            started = True
+    def _step_ready(self, nursery: trio.Nursery) -> bool:
+        """Step what can step now; heavy steps go to threads. Whether there was anything."""
+        stop = time.perf_counter() + SLICE_S
+        stepped = False
+        while time.perf_counter() < stop and (chosen := self._next()) is not None:
+            stepped = True
+            instance, got = chosen
             if instance.heavy:
                 self._busy += 1
                 nursery.start_soon(self._step_in_thread, instance, got)
             else:
                 self._after(instance, *self._advance(instance, got))
-        for entry in held:
-            heapq.heappush(self._ready, entry)
-        return started
+        return stepped
+
+    def _next(self) -> tuple[_Instance, Received | None] | None:
+        """The next step: instances that go on come before new ones, new ones by tile."""
+        if self._light:
+            return self._light.popleft()
+        idle = self._busy < self._threads
+        if idle and self._heavy:
+            return self._heavy.popleft()
+        instance = self._next_fresh()
+        if instance is None or (instance.heavy and not idle):
+            return None
+        del self._fresh[instance.name]
+        return instance, None
+
+    def _next_fresh(self) -> _Instance | None:
+        if not self._fresh:
+            return None
+        if len(self._waiting) < IN_FLIGHT * self._threads:
+            while (name := self._by_tile[0][::-1]) not in self._fresh:
+                heapq.heappop(self._by_tile)
+            return self._fresh[name]
+        while (name := self._by_name[0]) not in self._fresh:
+            heapq.heappop(self._by_name)
+        return self._fresh[name] if name < min(self._waiting) else None
 
     async def _step_in_thread(self, instance: _Instance, got: Received | None) -> None:
         try:
-            stepped = await trio.to_thread.run_sync(self._advance, instance, got)
+            # A step that nobody waits for any more may run out by itself: it sends nothing and keeps nothing.
+            stepped = await trio.to_thread.run_sync(self._advance, instance, got, abandon_on_cancel=True)
         finally:
             self._busy -= 1
         self._after(instance, *stepped)
@@ -245,41 +194,42 @@ class Scheduler:
         """One step of an instance, in whatever thread: its next round, or None and its result."""
         began = time.perf_counter()
         try:
-            if instance.operation is None:
-                made = self._begin(instance)
-                if not inspect.isgenerator(made):
-                    return None, made
-                instance.operation = made
-                return next(made), None
-            if got is None:
-                return next(instance.operation), None
-            return instance.operation.send(got), None
+            if got is not None and instance.operation is not None:
+                return instance.operation.send(got), None
+            made = self._begin(instance)
+            if not inspect.isgenerator(made):
+                return None, made
+            instance.operation = made
+            first: Round = next(made)
         except StopIteration as stop:
             return None, stop.value
         except TercetError as error:
-            if instance.node.label or "node " not in str(error):
-                error.args = (f"{instance.node.title(instance.name[0])}: {error}",)
+            error.args = (f"{instance.node.title(instance.name[0])}: {error}",)
             raise
+        except Exception as error:
+            title = instance.node.title(instance.name[0])
+            logger.exception("%s failed in an unforeseen way", title)
+            raise ProtocolError(
+                f"{title} failed in an unforeseen way at party {self.protocol.party} ({type(error).__name__}: {error}); the "
+                "log of that node has the traceback"
+            ) from error
+        else:
+            return first, None
         finally:
-            if self._trace is not None:
-                title = f"{instance.node.kind} {instance.node.label}"
-                self._trace.append(
-                    TraceEvent(title, instance.name[1], began - self._began, time.perf_counter() - began)
-                )
+            self._recorder.note("step", _event_name(instance), instance.name[1], instance.step, began)
 
     def _begin(self, instance: _Instance) -> Any:
         index, tile = instance.name
         node, kind = instance.node, KINDS[instance.node.kind]
         args = [self._argument(index, position, tile) for position in range(len(node.args))]
-        shapes = [arg.shape for arg in args]
-        shares = [arg for arg in args if isinstance(arg, Share)]
-        rows = self._tile_rows(index, tile)
+        rows = self._layout.tile_rows(index, tile)
         protocol = self.protocol.bind(
-            f"{index}.{tile}", dealer=index + tile, openings=kind.openings(node, shapes)
+            f"{index}.{tile}", dealer=index + tile, openings=kind.openings(node, [arg.shape for arg in args])
         )
         made = kind.run(node, protocol, args, Context(self._symbols, rows))
         if inspect.isgenerator(made) and kind.exact_cost:
-            instance.allowed = kind.cost(node, protocol, shares, rows).sent[self.protocol.party]
+            cost = kind.cost(node, protocol, [arg for arg in args if isinstance(arg, Share)], rows)
+            instance.allowed = cost.rounds, cost.sent[protocol.party]
         return made
 
     def _after(self, instance: _Instance, awaits: Round | None, result: Any) -> None:
@@ -290,227 +240,205 @@ class Scheduler:
             return
         self._waiting[instance.name] = instance
         instance.depth += 1
-        node, tile = instance.name
+        instance.sent += sum(array.size for arrays in awaits.send.values() for array in arrays) * WORD_BYTES
+        if instance.allowed is not None:
+            rounds, most = instance.allowed
+            if instance.sent > most or instance.step >= rounds:
+                raise ProtocolError(
+                    f"{instance.node.title(instance.name[0])} tried to send {instance.sent} bytes in round "
+                    f"{instance.step + 1}, but its protocol declares {most} in {rounds}; nothing of this step was sent"
+                )
         for peer, arrays in awaits.send.items():
-            size = sum(array.size for array in arrays) * WORD_BYTES
-            instance.sent += size
-            self._outcome.statistics.bytes_sent += size
-            self._outbox.setdefault(peer, []).append((node, tile, instance.step, arrays))
-        if instance.allowed is not None and instance.sent > instance.allowed:
-            raise ProtocolError(
-                f"{instance.node.title(node)} tried to send {instance.sent} bytes, but its protocol declares "
-                f"{instance.allowed}; nothing of this step was sent"
-            )
+            if arrays:
+                self._outbox.setdefault(peer, []).append((*instance.name, instance.step, arrays))
         instance.awaited = awaits.recv
+        instance.parked = time.perf_counter()
         self._resume_if_complete(instance)
 
     def _resume_if_complete(self, instance: _Instance) -> None:
-        where = (*instance.name, instance.step)
-        mail = self._mail.get(where, {})
-        if instance.awaited is None or any(peer not in mail for peer in instance.awaited):
+        if instance.awaited is None:
             return
-        self._mail.pop(where, None)
+        mail = self._mail.get(instance.name, {}).get(instance.step, {})
+        if any(shapes and peer not in mail for peer, shapes in instance.awaited.items()):
+            return
         got: dict[int, list[Words]] = {}
-        for peer, shapes in instance.awaited.items():
-            sizes = [array.size for array in mail[peer]]
-            wanted = [math.prod(shape) for shape in shapes]
+        for peer in mail.keys() | instance.awaited.keys():
+            shapes, arrays = instance.awaited.get(peer, []), mail.get(peer, [])
+            sizes, wanted = [array.size for array in arrays], [math.prod(shape) for shape in shapes]
             if sizes != wanted:
                 raise ProtocolError(
                     f"party {peer} sent {sizes} words in step {instance.step} of "
                     f"{instance.node.title(instance.name[0])}, tile {instance.name[1]}, where {wanted} are due"
                 )
-            got[peer] = [array.reshape(shape) for array, shape in zip(mail[peer], shapes, strict=True)]
+            got[peer] = [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]
+        if mail:
+            del self._mail[instance.name][instance.step]
+        self._recorder.note("wait", _event_name(instance), instance.name[1], instance.step, instance.parked)
         instance.step += 1
         instance.awaited = None
-        self._push(instance, got)
-
-    def _push(self, instance: _Instance, got: Received | None) -> None:
-        self._tickets += 1
-        index, tile = instance.name
-        heapq.heappush(self._ready, (tile if got is None else -1, index, self._tickets, instance, got))
+        (self._heavy if instance.heavy else self._light).append((instance, got))
         self._changed.set()
 
-    # -- frames -------------------------------------------------------------------------------------------------------
+    # -- messages -----------------------------------------------------------------------------------------------------
 
     async def _flush(self) -> None:
-        if self._outbox:
-            outbox, self._outbox = self._outbox, {}
-            await self._send(outbox)
+        if not self._outbox:
+            return
+        outbox, self._outbox = self._outbox, {}
+        if self._recorder.on:
+            now = time.perf_counter()
+            for peer, messages in outbox.items():
+                size = sum(array.nbytes for message in messages for array in message[3])
+                self._recorder.note("frame", f"to party {peer}", len(messages), 0, now, peer=peer, size=size)
+        for messages in outbox.values():
+            words = sum(array.size for message in messages for array in message[3])
+            self._outcome.statistics.bytes_sent += words * WORD_BYTES
+        await self._send(outbox)
 
     def deliver(self, peer: int, node: int, tile: int, step: int, arrays: list[Words]) -> None:
         """Take one message of a peer. Raises ProtocolError for one that no run of this plan sends."""
         if not 0 <= node < len(self.plan.nodes):
             raise ProtocolError(f"party {peer} sent a message for node {node}, which the plan does not have")
-        box = self._mail.setdefault((node, tile, step), {})
-        if peer in box:
-            raise ProtocolError(f"party {peer} sent step {step} of {self.plan.nodes[node].title(node)} twice")
-        box[peer] = arrays
         instance = self._waiting.get((node, tile))
+        now = instance.step if instance is not None else 0
+        box = self._mail.setdefault((node, tile), {}).setdefault(step, {})
+        if tile in self._states[node].finished or step < now or peer in box:
+            raise ProtocolError(
+                f"party {peer} sent step {step} of {self.plan.nodes[node].title(node)}, tile {tile}, too late or twice"
+            )
+        box[peer] = arrays
         if instance is not None and instance.step == step:
             self._resume_if_complete(instance)
 
-    # -- tiles --------------------------------------------------------------------------------------------------------
-
-    def _cut(self, rows: int) -> int:
-        return max(1, -(-rows // self.plan.tile_rows))
-
-    def _work_rows(self, index: int) -> int:
-        """Rows along which a node's work is cut; KeyError while a symbol is unknown."""
-        node = self.plan.nodes[index]
-        kind = node.types[0] if KINDS[node.kind].tiling is Tiling.ROWS else self.plan.type_of(node.args[0])
-        return bind_shape((kind.rows,), self._symbols)[0]
-
-    def _tile_rows(self, index: int, tile: int) -> int:
-        if KINDS[self.plan.nodes[index].kind].tiling is Tiling.WHOLE:
-            return 0
-        rows = self._work_rows(index)
-        return min(self.plan.tile_rows, rows - tile * self.plan.tile_rows)
+    # -- instances ----------------------------------------------------------------------------------------------------
 
     def _argument(self, index: int, position: int, tile: int) -> Data:
-        node = self.plan.nodes[index]
-        value = self._values[node.args[position]]
-        if self._is_rowwise(index, position):
-            part = value.tiles[tile]
-            if part is None:
-                raise ProtocolError(f"{node.title(index)}: tile {tile} of an input is gone")
-            return part
-        return value.whole()
+        value = self._values[self.plan.nodes[index].args[position]]
+        if not self._layout.rowwise(index, position):
+            return value.whole()
+        part = value.tiles[tile]
+        if part is None:
+            raise ProtocolError(f"{self.plan.nodes[index].title(index)}: tile {tile} of an input is gone")
+        return part
 
-    def _is_rowwise(self, index: int, position: int) -> bool:
-        node = self.plan.nodes[index]
-        kind = KINDS[node.kind]
-        if kind.tiling is Tiling.WHOLE:
-            return False
-        return kind.rowwise(node, [self.plan.type_of(ref) for ref in node.args], position)
+    def _expand(self, index: int, tile: int | None = None) -> None:
+        """Cut a node into instances once its rows are known, and start those whose inputs are there.
 
-    def _expand(self, index: int) -> None:
-        """Cut a node into instances once its rows are known, and start those whose inputs are there."""
-        node, state = self.plan.nodes[index], self._nodes[index]
+        `tile` is the only one that can have become ready, None for any.
+        """
+        node, state = self.plan.nodes[index], self._states[index]
         if node.kind == "input":
             self._finish_input(index, node)
             return
         if state.tiles is None:
-            if KINDS[node.kind].tiling is Tiling.WHOLE:
-                state.tiles = 1
-            else:
-                try:
-                    state.tiles = self._cut(self._work_rows(index))
-                except KeyError:
-                    return
-            if KINDS[node.kind].tiling is Tiling.REDUCE:
+            try:
+                state.tiles = self._layout.tiles(index)
+            except KeyError:
+                return  # a symbol that is not bound yet; the inputs that come with it are not there either
+            tile = None
+            if self._layout.tiling[index] is Tiling.REDUCE:
                 state.summands = [None] * state.tiles
-        for tile in range(state.tiles):
-            if tile not in state.started and self._inputs_there(index, tile):
-                state.started.add(tile)
-                self._start(index, tile)
+        for number in range(state.tiles) if tile is None else (tile,):
+            if number not in state.started and self._inputs_there(index, number):
+                state.started.add(number)
+                self._start(index, number)
 
     def _inputs_there(self, index: int, tile: int) -> bool:
         for position, ref in enumerate(self.plan.nodes[index].args):
             value = self._values.get(ref)
             if value is None:
                 return False
-            if self._is_rowwise(index, position):
-                if value.tiles[tile] is None:
-                    return False
-            elif value.missing:
+            if value.tiles[tile] is None if self._layout.rowwise(index, position) else value.missing:
                 return False
         return True
 
     def _start(self, index: int, tile: int) -> None:
         node = self.plan.nodes[index]
-        words = depth = 0
+        depth = 0
         for position, ref in enumerate(node.args):
-            value = self._values[ref]
-            chosen = [tile] if self._is_rowwise(index, position) else range(len(value.tiles))
-            for number in chosen:
-                part = value.tiles[number]
-                words += (part.data.size if isinstance(part, Share) else part.size) if part is not None else 0
-                depth = max(depth, value.depth[number])
-        self._push(_Instance((index, tile), node, words >= HEAVY_WORDS, depth), None)
+            depths = self._values[ref].depth
+            depth = max(depth, depths[tile] if self._layout.rowwise(index, position) else max(depths))
+        heavy = needed_words(self._layout, index, tile) >= HEAVY_WORDS
+        self._fresh[index, tile] = _Instance((index, tile), node, heavy, depth)
+        heapq.heappush(self._by_tile, (tile, index))
+        heapq.heappush(self._by_name, (index, tile))
+        self._changed.set()
 
     # -- results ------------------------------------------------------------------------------------------------------
 
     def _finish_input(self, index: int, node: Node) -> None:
         stored = self._inputs[node.get("handle")]
-        value = _Value(len(stored.tiles), len(self._readers.get((index, 0), [])) + 1)
-        self._values[index, 0] = value
         for tile, share in enumerate(stored.tiles):
-            value.put(tile, share, 0)
+            self._put((index, 0), tile, len(stored.tiles), share, 0)
         self._node_done(index)
-        self._tell_readers((index, 0))
 
     def _finish(self, instance: _Instance, result: Any) -> None:
         index, tile = instance.name
-        node, state = instance.node, self._nodes[index]
-        tiling = KINDS[node.kind].tiling
+        if left := self._mail.pop(instance.name, None):
+            peers = sorted({peer for box in left.values() for peer in box})
+            raise ProtocolError(f"party {peers} sent more of {instance.node.title(index)}, tile {tile}, than it takes")
+        state = self._states[index]
         self._outcome.statistics.rounds = max(self._outcome.statistics.rounds, instance.depth)
-        state.finished += 1
+        state.finished.add(tile)
         state.depth = max(state.depth, instance.depth)
-        if tiling is Tiling.REDUCE:
+        complete = len(state.finished) == state.tiles
+        results = result if isinstance(result, list) else [result]
+        if self._layout.tiling[index] is Tiling.REDUCE:
             state.summands[tile] = result
-            if state.finished == state.tiles:
-                total = _add_up([part for part in state.summands if part is not None])
+            if complete:
+                self._put((index, 0), 0, 1, add_up(state.summands), state.depth)
                 state.summands = []
-                self._put((index, 0), 0, 1, total, state.depth)
-        elif tiling is Tiling.ROWS:
-            for output, part in enumerate(result if isinstance(result, list) else [result]):
+        elif self._layout.tiling[index] is Tiling.ROWS:
+            for output, part in enumerate(results):
                 self._put((index, output), tile, state.tiles or 1, part, instance.depth)
         else:
-            for output, whole in enumerate(result if isinstance(result, list) else [result]):
-                parts = self._split(self.plan.type_of((index, output)), whole)
+            for output, whole in enumerate(results):
+                parts = split(self.plan.type_of((index, output)), whole, self.plan.tile_rows)
                 for number, part in enumerate(parts):
                     self._put((index, output), number, len(parts), part, instance.depth)
-        if state.finished == state.tiles:
-            self._sink(index, node)
+        if complete:
+            self._sink(index)
             self._node_done(index)
 
-    def _split(self, kind: Type, whole: Data) -> list[Data]:
-        data = whole.data if isinstance(whole, Share) else whole
-        step = self.plan.tile_rows // 64 if kind.form is Form.BITS else self.plan.tile_rows
-        if data.ndim <= (1 if isinstance(whole, Share) else 0) or data.shape[-1] <= step:
-            return [whole]
-        cuts = [np.ascontiguousarray(data[..., start : start + step]) for start in range(0, data.shape[-1], step)]
-        return [whole.like(cut) for cut in cuts] if isinstance(whole, Share) else list(cuts)
-
     def _put(self, ref: Ref, tile: int, tiles: int, data: Data, depth: int) -> None:
+        readers = self._readers.get(ref, [])
         value = self._values.get(ref)
         if value is None:
-            value = self._values[ref] = _Value(tiles, len(self._readers.get(ref, [])) + 1)
+            value = self._values[ref] = TiledValue(tiles, len(readers) + 1)
         value.put(tile, data, depth)
-        self._tell_readers(ref)
+        for reader in readers:
+            places = [position for position, arg in enumerate(self.plan.nodes[reader].args) if arg == ref]
+            if all(self._layout.rowwise(reader, position) for position in places):
+                self._expand(reader, tile)
+            elif not value.missing:
+                self._expand(reader)
 
-    def _tell_readers(self, ref: Ref) -> None:
-        for reader in self._readers.get(ref, []):
-            self._expand(reader)
-
-    def _sink(self, index: int, node: Node) -> None:
+    def _sink(self, index: int) -> None:
+        node = self.plan.nodes[index]
         if node.kind == "store":
-            value = self._values[node.args[0]]
             kind = node.types[0]
             bound = attrs.evolve(kind, shape=bind_shape(kind.shape, self._symbols))
-            tiles = [part for part in value.tiles if isinstance(part, Share)]
-            self._outcome.stored[node.get("handle")] = Stored(bound, tiles)
+            tiles = [part for part in self._values[node.args[0]].tiles if isinstance(part, Share)]
+            self._outcome.stored[node.get("handle")] = Stored(bound, tiles, self.plan.tile_rows)
         elif node.kind == "reveal":
             whole = self._values[node.args[0]].whole()
             if not isinstance(whole, Share):
                 raise ProtocolError(f"{node.title(index)}: only secret values are revealed")
             kind = attrs.evolve(node.types[0], shape=whole.shape)
-            exported = self.protocol.export(whole)
-            self._revealed[index] = (node.get("name"), node.get("to"), kind, exported)
+            self._revealed[index] = (node.get("name"), node.get("to"), kind, self.protocol.export(whole))
 
     def _node_done(self, index: int) -> None:
         self._unfinished -= 1
-        node = self.plan.nodes[index]
-        for ref in dict.fromkeys(node.args):
+        for ref in dict.fromkeys(self.plan.nodes[index].args):
             self._values[ref].reader_done()
-        for output in range(len(node.types)):
+        for output in range(len(self.plan.nodes[index].types)):
             self._values[index, output].reader_done()
         if not self._unfinished:
             self._changed.set()
 
 
-def _add_up(parts: Sequence[Share]) -> Share:
-    if len(parts) == 1:
-        return parts[0]
-    stacked = np.stack([part.data for part in parts])
-    return parts[0].like(parts[0].domain.reduce_add(stacked, axis=0, dtype=np.uint64))
+def _event_name(instance: _Instance) -> str:
+    return f"{instance.node.kind} {instance.node.label}".rstrip()
+
+
+__all__ = ["Message", "Outcome", "Scheduler", "Statistics", "Stored"]

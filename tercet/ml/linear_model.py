@@ -10,7 +10,7 @@ one. The number of steps is public and fixed, unless `tol` asks for one revealed
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import attrs
@@ -27,12 +27,15 @@ from tercet.ml.table import ANALYST, UNIT_BITS, WIDE_SPREAD, SecretColumn, Steps
 WEIGHT_SCALE = 24
 GRADIENT_SCALE = 26
 HESSIAN_SCALE = 24
-RIDGE = 2.0**-12
+RIDGE = 2.0**-16
 """Added to the Hessian's diagonal, whose entries are about 1/4: bounds the inverse, and slows down only directions in which
 the data say almost nothing."""
+INVERSE_BITS = 16
+"""Entries of the inverse are at most 2^16, one over the ridge."""
 WIDEST_WEIGHT = 64.0
 """Bound on a coefficient times the spread of its column; beyond it, outcomes are certain to e^-64."""
-FIRST_INVERSE_STEPS = 19
+FIRST_INVERSE_STEPS = 23
+SMALL_ROWS = 1 << 15
 WARM_INVERSE_STEPS = 4
 
 Solver = Literal["newton", "gd"]
@@ -45,22 +48,30 @@ class _Precision:
     feature: int
     dealt: int
     coefficient: int
+    slope: int
     inverse: int
 
     @classmethod
     def for_newton(cls, rows: int, parameters: int) -> _Precision:
-        """Bits such that sums over rows of slope times feature times feature fit 61 bits (Cauchy and Schwarz)."""
-        total = min(56, 63 - halvings(rows))
+        """Bits such that sums over rows of slope times feature times feature fit 61 bits (Cauchy and Schwarz).
+
+        Small tables get probabilities of 30 bits and truncate the slopes, which costs two rounds a step. In large ones the
+        rounding of a probability, a thousandth of its own spread, is random and drowns in that spread, so slopes are used
+        as they come.
+        """
+        inverse = min(20, 61 - HESSIAN_SCALE - INVERSE_BITS - halvings(parameters))
+        if rows <= SMALL_ROWS:
+            return cls(16, 15, 15, 14, inverse)
+        total = 63 - halvings(rows)
         feature = max(10, min(16, (total - 24) // 2))
         outcome = min(30, total - 2 * feature)
-        inverse = min(20, 61 - HESSIAN_SCALE - 12 - halvings(parameters))
-        return cls(feature, outcome - outcome // 2, outcome // 2, inverse)
+        return cls(feature, outcome - outcome // 2, outcome // 2, outcome, inverse)
 
     @classmethod
     def for_descent(cls, rows: int, spread: float) -> _Precision:
         """Bits such that sums over rows of residual times feature fit 61 bits."""
         outcome = min(28, 60 - UNIT_BITS - halvings(rows) - halvings(math.ceil(spread)))
-        return cls(UNIT_BITS, outcome - outcome // 2, outcome // 2, 0)
+        return cls(UNIT_BITS, outcome - outcome // 2, outcome // 2, outcome, 0)
 
     @property
     def outcome(self) -> int:
@@ -74,12 +85,12 @@ class LogisticRegression:
 
     `penalty` is "l2" or None, `C` the inverse of its strength; the intercept is not penalised. `solver` is "newton" or "gd"
     (full-batch gradient descent with `learning_rate` and `momentum` on the mean loss, over the columns as they are, so
-    standardise them first). `max_iter` steps are made (8 for Newton, 100 for gradient descent); with `tol`, one revealed bit
+    standardise them first). `max_iter` steps are made (by default 12 of Newton's or 100 of descent); with `tol`, one revealed bit
     after each step says whether the largest change of a scaled coefficient fell below it, and the fit stops there.
 
-    `z_bound` is the largest |decision value| for which the sigmoid is exact to `sigmoid_error`; by default 56 for small tables
-    and 24 for large ones. With `check`, a fit reveals two bits: whether all decision values stayed within the bound, and
-    whether both outcomes occur.
+    `z_bound` is the largest |decision value| for which the sigmoid is exact to `sigmoid_error`. By default a fit tries 56 (24
+    for large tables) and starts again with wider bounds, up to 120, if a decision value was beyond. With `check`, each try
+    reveals two bits: whether all decision values stayed within the bound, and whether only one outcome occurs.
     """
 
     penalty: Literal["l2"] | None = "l2"
@@ -133,7 +144,9 @@ class LogisticRegression:
 
     @property
     def _steps(self) -> int:
-        return self.max_iter if self.max_iter is not None else (8 if self.solver == "newton" else 100)
+        if self.max_iter is not None:
+            return self.max_iter
+        return 12 if self.solver == "newton" else 100
 
     @property
     def _inverse_penalty(self) -> float:
@@ -163,31 +176,58 @@ class LogisticRegression:
             )
         return names
 
-    def _series(self, rows: int) -> tuple[Series, Series, float]:
-        bound = self.z_bound if self.z_bound is not None else (56.0 if rows <= 20_000 else 24.0)
+    def _bounds(self, rows: int) -> list[float]:
+        """Ranges of the sigmoid to try, in order; the check bit says when to go on."""
+        if self.z_bound is not None:
+            return [self.z_bound]
+        bounds = [56.0, 120.0] if rows <= SMALL_ROWS else [24.0, 56.0, 120.0]
+        return bounds if self.check else bounds[:1]
+
+    def _series(self, rows: int, bound: float) -> tuple[Series, Series]:
         wanted = self.sigmoid_error
         if wanted is None:  # so far below the standard errors that it does not show in them
-            wanted = next(error for error in (2e-5, 5e-6, 1e-6) if error <= 0.005 / math.sqrt(rows) or error == 1e-6)
+            errors = (2e-5, 5e-6, 1e-6) if bound <= 56 else (2e-4,)
+            wanted = next((error for error in errors if error <= 0.005 / math.sqrt(rows)), errors[-1])
         probability = sigmoid(bound, wanted)
-        return probability, slope(probability), bound
+        return probability, slope(probability)
 
     def _fit(self, table: Table, target: str, features: Sequence[str] | None) -> Steps[Self]:
         names = self._columns(table, target, features)
+        for bound in self._bounds(table.rows):
+            revealed = yield from self._fit_within(table, target, names, bound)
+            if not self.check:
+                return self
+            if revealed[_ONE_CLASS] > 0.5:
+                raise SchemaError(
+                    f"table {table.name!r}, target {target!r}: all {table.rows} rows have the same outcome, so there is "
+                    "nothing to tell apart; join or split differently"
+                )
+            if revealed[_OUT_OF_RANGE] < 0.5:
+                return self
+        self._table = None
+        raise SchemaError(
+            f"fit of {target!r} on {table.name!r}: a decision value left [-{bound:g}, {bound:g}], where the sigmoid is exact; "
+            "fit with a larger z_bound (120 at most), a smaller C, or fewer or standardised columns"
+        )
+
+    def _fit_within(
+        self, table: Table, target: str, names: list[str], bound: float
+    ) -> Steps[Mapping[str, npt.NDArray[np.float64]]]:
+        """One fit with one range of the sigmoid; returns what was revealed."""
         builder = table.lake.builder(f"fit {target} on {table.name}")
-        fitting = _Fit(self, table, builder, names, target)
+        fitting = _Fit(self, table, builder, names, target, bound)
         state = fitting.begin()
         made = 0
         converged: bool | None = None
         while True:
-            count = 1 if self.tol is not None else self._steps
-            for _ in range(count):
+            for _ in range(1 if self.tol is not None else self._steps):
                 made += 1
                 state = fitting.step(state, made)
             if self.tol is None or made == self._steps:
                 break
             handles = fitting.suspend(state)
             result = yield fitting.builder.plan()
-            converged = bool(result.revealed[_CONVERGED] > 0.5)
+            converged = bool(result.revealed[_CONVERGED][0] > 0.5)
             fitting.builder = table.lake.builder(f"fit {target} on {table.name}, step {made + 1}")
             state = fitting.resume(handles, result.stored)
             if converged:
@@ -199,26 +239,10 @@ class LogisticRegression:
         if self.check:
             fitting.checks(state)
         result = yield fitting.builder.plan()
-        if self.check:
-            self._judge(result.revealed, table, target, fitting.bound)
         self._table, self.feature_names_, self.target_ = table, tuple(names), target
         self._weights, self._intercept = ((handle, result.stored[handle]) for handle in stored)
         self.n_iter_, self.converged_ = made, converged
-        return self
-
-    @staticmethod
-    def _judge(revealed: object, table: Table, target: str, bound: float) -> None:
-        bits = dict(revealed)  # type: ignore[call-overload]
-        if bits[_ONE_CLASS] > 0.5:
-            raise SchemaError(
-                f"table {table.name!r}, target {target!r}: all {table.rows} rows have the same outcome, so there is nothing to "
-                "tell apart; join or split differently"
-            )
-        if bits[_OUT_OF_RANGE] > 0.5:
-            raise SchemaError(
-                f"fit of {target!r} on {table.name!r}: a decision value left [-{bound:g}, {bound:g}], where the sigmoid is exact; "
-                f"fit again with z_bound={min(120, 2 * bound):g}, a smaller C, or standardised columns"
-            )
+        return result.revealed
 
     # -- using --------------------------------------------------------------------------------------------------------
 
@@ -336,7 +360,9 @@ class _State:
 class _Fit:
     """One fit being planned: the features in scaled coordinates, and how a step is made of the last."""
 
-    def __init__(self, model: LogisticRegression, table: Table, builder: Builder, names: list[str], target: str) -> None:
+    def __init__(
+        self, model: LogisticRegression, table: Table, builder: Builder, names: list[str], target: str, bound: float
+    ) -> None:
         self.model, self.table, self.builder = model, table, builder
         self.names, self.target = names, target
         self.rows = table.rows
@@ -345,7 +371,8 @@ class _Fit:
             self.precision = _Precision.for_newton(self.rows, len(names) + 1)
         else:
             self.precision = _Precision.for_descent(self.rows, self._feature_bound)
-        self.probability, self.slope, self.bound = model._series(self.rows)  # noqa: SLF001
+        self.bound = bound
+        self.probability, self.slope = model._series(self.rows, bound)  # noqa: SLF001
         self._load_target()
 
     def _load_target(self) -> None:
@@ -434,7 +461,7 @@ class _Fit:
         p = self.precision
         series = (self.probability, self.slope) if curvature else (self.probability,)
         found = self._decision(weights).fourier(*series, dealt_bits=p.dealt, coefficient_bits=p.coefficient)
-        return found[0] - self.y.at_scale(p.outcome), found[1] if curvature else None
+        return found[0] - self.y.at_scale(p.outcome), found[1].rescale(p.slope) if curvature else None
 
     def _gradient(self, weights: Value, residuals: Value) -> Value:
         """Gradient of the loss over the halved row count, with the penalty, `(d + 1,)`."""
@@ -477,7 +504,7 @@ class _Fit:
             steps = FIRST_INVERSE_STEPS
         else:
             start, steps = state.inverse, WARM_INVERSE_STEPS
-        inverse = newton_schulz(hessian, start, steps=steps, bound=2.0**12, scale=scale)
+        inverse = newton_schulz(hessian, start, steps=steps, bound=2.0**INVERSE_BITS, scale=scale)
         move = inverse.matmul(gradient.column(), magnitude=WIDEST_WEIGHT).rescale(WEIGHT_SCALE).reshape(size)
         weights = (state.weights - move).bounded(WIDEST_WEIGHT, "beyond it outcomes are certain")
         return _State(weights, move, inverse)
@@ -519,10 +546,9 @@ class _Fit:
         large.reshape(1).is_zero().to_ring().reveal(_CONVERGED, to=ANALYST)
         return handles
 
-    def resume(self, handles: dict[str, str], types: object) -> _State:
+    def resume(self, handles: dict[str, str], types: Mapping[str, Type]) -> _State:
         """The state at the beginning of the next plan."""
-        stored = dict(types)  # type: ignore[call-overload]
-        found = {name: self.builder.input(handle, stored[handle]) for name, handle in handles.items()}
+        found = {name: self.builder.input(handle, types[handle]) for name, handle in handles.items()}
         self._load_target()
         self.x, self.means, self.roots = found["x"], found.get("means"), found.get("roots")
         self.penalties = found.get("penalties") if self.model.solver == "newton" else self._public_penalties()

@@ -97,8 +97,9 @@ def _sums(z: Value, y: Value, rows: int) -> dict[str, Value]:
         square = (q * q - q.at_scale(40) + 0.25).sum().reshape(1) + 2 * wrong.dot(q.at_scale(40)).reshape(1)
         brier = square.bounded(rows, "each summand is at most one").shifted(shrink).rescale(RATIO_SCALE)
     with builder.scope("ranks"):
-        bits = int(np.ceil(np.log2(z.type.limit + 1))) + 1
-        _, ordered = builder.apply_all("sort", z, y, bits=bits)
+        # Beyond the tail's bound, all are certain: cut off, keys and row numbers fit one word.
+        key = (cut * (negative * -2 + 1)).bounded(TAIL_BOUND, "cut off")
+        _, ordered = builder.apply_all("sort", key, y, bits=DECISION_SCALE + halvings(int(TAIL_BOUND)) + 2)
         ranks = (ordered * builder.apply("count_up", ordered)).sum().reshape(1)
     return {
         "agreed": agreed,
@@ -177,7 +178,7 @@ class _Ratios:
     def roc_auc(self) -> Value:
         """Area under the ROC curve: the rank sum of the positives less its least value, over positives times negatives.
 
-        Tied decision values are put in random order.
+        Tied decision values stay in the order of their rows, which a join makes random.
         """
         ranks, positives = self.sums["ranks"], self.sums["positives"]
         ranks = ranks.bounded(float(self.rows) ** 2, "a sum of ranks")

@@ -1,0 +1,101 @@
+"""The values of a plan run as they come into being, tile by tile, and what a scheduler leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+import numpy as np
+
+from tercet.actors.kinds import Data
+from tercet.actors.plan import Form, Type
+from tercet.protocols.base import Share
+from tercet.protocols.domains import WORD_BITS, Words
+
+
+@attrs.define(eq=False)
+class Stored:
+    """A secret value that a node keeps: its type with numbers for all dimensions, and its tiles of so many rows."""
+
+    type: Type
+    tiles: list[Share]
+    tile_rows: int
+
+
+@attrs.define
+class Statistics:
+    """What a run cost one party: rounds on the critical path, payload bytes sent, seconds."""
+
+    rounds: int = 0
+    bytes_sent: int = 0
+    seconds: float = 0.0
+
+
+@attrs.define(eq=False)
+class Outcome:
+    """What a run leaves: exports for each reveal node in plan order, values to store, the symbols' numbers, its cost."""
+
+    revealed: list[tuple[str, str, Type, list[Words]]]
+    stored: dict[str, Stored]
+    symbols: dict[str, int]
+    statistics: Statistics
+
+
+class TiledValue:
+    """A result of a node as it comes into being: one entry a tile, dropped when its last reader is done.
+
+    `depth` is the number of rounds on the longest way to each tile.
+    """
+
+    def __init__(self, tiles: int, readers: int) -> None:
+        self.tiles: list[Data | None] = [None] * tiles
+        self.depth = [0] * tiles
+        self.missing = tiles
+        self._readers = readers
+        self._whole: Data | None = None
+
+    def put(self, tile: int, data: Data, depth: int) -> None:
+        """Fill in a tile."""
+        self.tiles[tile] = data
+        self.depth[tile] = depth
+        self.missing -= 1
+
+    def whole(self) -> Data:
+        """All tiles as one; only once none is missing."""
+        if self._whole is None:
+            parts = [part for part in self.tiles if part is not None]
+            self._whole = parts[0] if len(parts) == 1 else _join(parts)
+        return self._whole
+
+    def reader_done(self) -> None:
+        """Count a reader down; the last one lets the memory go."""
+        self._readers -= 1
+        if self._readers == 0:
+            self.tiles = [None] * len(self.tiles)
+            self._whole = None
+
+
+def _join(parts: Sequence[Data]) -> Data:
+    first = parts[0]
+    if isinstance(first, Share):
+        return first.like(np.concatenate([part.data for part in parts if isinstance(part, Share)], axis=-1))
+    return np.concatenate([part for part in parts if not isinstance(part, Share)], axis=-1)
+
+
+def split(kind: Type, whole: Data, tile_rows: int) -> list[Data]:
+    """A whole value as tiles along its rows, each contiguous; packed booleans have 64 rows in a word."""
+    data = whole.data if isinstance(whole, Share) else whole
+    step = tile_rows // WORD_BITS if kind.form is Form.BITS else tile_rows
+    if not kind.shape or data.shape[-1] <= step:
+        return [whole]
+    cuts = [np.ascontiguousarray(data[..., i : i + step]) for i in range(0, data.shape[-1], step)]
+    return [whole.like(cut) for cut in cuts] if isinstance(whole, Share) else list(cuts)
+
+
+def add_up(parts: Iterable[Share | None]) -> Share:
+    """The sum of the tiles' summands."""
+    there = [part for part in parts if part is not None]
+    if len(there) == 1:
+        return there[0]
+    stacked = np.stack([part.data for part in there])
+    return there[0].like(there[0].domain.reduce_add(stacked, axis=0, dtype=np.uint64))
