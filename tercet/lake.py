@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -22,6 +23,7 @@ import trio
 from tercet.actors import Builder, Disclosure, Form, Plan, Type
 from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
+from tercet.actors.tracing import write_chrome_trace
 from tercet.errors import SchemaError, TercetError
 from tercet.ml.ingest import Declared, EncodedTable, encode
 from tercet.ml.schema import INTEGER_BITS
@@ -29,6 +31,8 @@ from tercet.ml.table import UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table
 
 T = TypeVar("T")
 
+ROUNDED_SPREAD = 1 + 2.0**-8
+"""Rounding may enlarge a spread that is just within its bound by less than this factor."""
 
 
 @attrs.frozen
@@ -168,7 +172,7 @@ def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
         encoded = encode(source, **{**options, "types": {**types, **dict.fromkeys(binary, "boolean")}})
     for column, values in zip(encoded.schema.features, encoded.values, strict=True):
         widest = WIDE_SPREAD if column.kind == "integer" else 1.0
-        if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS:
+        if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:
             raise SchemaError(
                 f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread does not fit the "
                 f"fixed-point range; give a smaller scale with scales={{{column.name!r}: ...}}, or declare it real with "
@@ -210,6 +214,20 @@ class AsyncLake(_Base):
     async def run(self, plan: Plan) -> RunResult:
         """Run one plan of your own."""
         return await self._run(plan, "plan")
+
+    @contextlib.asynccontextmanager
+    async def trace(self, path: str | Path = "trace.json") -> AsyncIterator[None]:
+        """As `Lake.trace`."""
+        client = self.cluster.client
+        await client.trace(True)
+        try:
+            yield
+        except TercetError:
+            with contextlib.suppress(TercetError):
+                write_chrome_trace(path, await client.trace(False))
+            raise
+        else:
+            write_chrome_trace(path, await client.trace(False))
 
 
 class Lake(_Base):
@@ -258,6 +276,24 @@ class Lake(_Base):
         """Run one plan of your own."""
         result: RunResult = self._wait(self._run, plan, "plan")
         return result
+
+    @contextlib.contextmanager
+    def trace(self, path: str | Path = "trace.json") -> Iterator[None]:
+        """Write what every party does meanwhile to a file for chrome://tracing or ui.perfetto.dev.
+
+        It has every step, every wait for the network and every frame sent, by party; no values. Should a node be lost, its
+        events are lost with it, and nothing is written.
+        """
+        client = self.cluster.client
+        self._wait(client.trace, True)
+        try:
+            yield
+        except TercetError:
+            with contextlib.suppress(TercetError):
+                write_chrome_trace(path, self._wait(client.trace, False))
+            raise
+        else:
+            write_chrome_trace(path, self._wait(client.trace, False))
 
 
 @contextlib.asynccontextmanager

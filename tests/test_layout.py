@@ -85,7 +85,7 @@ def test_imports_point_down(path):
     for line, name in imports(path):
         target = imported_part(name)
         assert target in (None, part) or target in MAY_IMPORT[part], (
-            f"{path}:{line}: {part} must not import {name}; it may import {', '.join(sorted(MAY_IMPORT[part]))}"
+            f"{path}:{line}: {part} must not import {name}; it may import {sorted(MAY_IMPORT[part])}"
         )
 
 

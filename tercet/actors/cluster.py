@@ -28,6 +28,7 @@ from tercet.transports import Identity, Link, MemoryTransport, TcpTransport, Tls
 
 START_S = 60.0
 STOP_S = 2.0
+NODE_COMMAND = [sys.executable, "-c", "from tercet.actors.node import main; main()"]
 TRANSPORTS = ("memory", "tcp", "tls")
 
 
@@ -183,7 +184,7 @@ async def _start_processes(
     try:
         for _ in range(parties):
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-c", "from tercet.actors.node import main; main()"],
+                NODE_COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # An interrupt from the terminal is for this process; nodes end when their input closes.

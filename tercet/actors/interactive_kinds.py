@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 
 from tercet.actors.kinds import Context, Data, Kind, Tiling, as_public, kind, require, require_ring
+from tercet.actors.matching import intersect
 from tercet.actors.plan import Builder, Disclosure, Form, Node, Type, dims_product
 from tercet.errors import PlanError, ProtocolError
 from tercet.protocols import ranking
@@ -59,6 +60,8 @@ class Reduce(_Interactive):
 class Truncate(_Interactive):
     """Cut fractional bits."""
 
+    attributes = {"bits": int}
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
         bits = int(attributes["bits"])
@@ -88,6 +91,8 @@ def _peak(series: Series) -> float:
 @kind("fourier")
 class FourierSeries(_Interactive):
     """Public functions given as Fourier series of one period."""
+
+    attributes = {"series": tuple, "dealt_bits": int, "coefficient_bits": int}
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
@@ -121,6 +126,7 @@ class FourierSeries(_Interactive):
 class IsNegative(_Interactive):
     """Comparison with zero."""
 
+    attributes = {"bits": int}
     takes_products = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -222,6 +228,7 @@ class Sort(Kind):
     random permutation (Hamada et al. 2012). Equal keys stay in their order.
     """
 
+    attributes = {"bits": int}
     exact_cost = False
     tiling = Tiling.WHOLE
 
@@ -254,6 +261,7 @@ class Sort(Kind):
 class Open(_Interactive):
     """A value to all nodes."""
 
+    attributes = {"why": str}
     takes_products = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -282,6 +290,7 @@ class Match(Kind):
     The result is `(lists, m)`; m gets the name given in `rows`, ordered by the first list.
     """
 
+    attributes = {"rows": str}
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -302,28 +311,6 @@ class Match(Kind):
         return Disclosure("the number of rows that match", "the nodes", "1")
 
 
-def intersect(lists: Sequence[Words]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Positions `(lists, m)` of the columns `(2, n)` that all lists share.
-
-    Raises ProtocolError for a list with equal columns.
-    """
-    pairs = [np.ascontiguousarray(words.T).view([("low", np.uint64), ("high", np.uint64)]).reshape(-1) for words in lists]
-    for number, one in enumerate(pairs):
-        if np.unique(one).size < one.size:
-            raise ProtocolError(
-                f"list {number} has equal pseudonyms, so its keys are not unique; upload that table again"
-            )
-    everywhere = np.arange(pairs[0].size, dtype=np.int64)
-    found = [everywhere]
-    for other in pairs[1:]:
-        _, here, there = np.intersect1d(pairs[0][everywhere], other, assume_unique=True, return_indices=True)
-        order = np.argsort(here)
-        here, there = here[order], there[order]
-        found = [positions[here] for positions in found] + [there.astype(np.int64)]
-        everywhere = found[0]
-    return np.stack(found)
-
-
 class _Sink(Kind):
     """The end of a value; the scheduler takes it from here."""
 
@@ -342,6 +329,8 @@ class _Sink(Kind):
 class Reveal(_Sink):
     """A value to a receiver outside."""
 
+    attributes = {"name": str, "to": str}
+
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         return Disclosure(str(node.get("name")), str(node.get("to")), dims_product(args[0].shape))
 
@@ -350,4 +339,9 @@ class Reveal(_Sink):
 class Store(_Sink):
     """A value kept at the nodes, secret. Stays in tiles, so this is row-wise."""
 
+    attributes = {"handle": str}
     tiling = Tiling.ROWS
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require(args[0].form is not Form.PUBLIC, f"only secret values are stored, not {args[0]}")
+        return [args[0]]

@@ -54,6 +54,10 @@ class Kind:
     """One kind of node. Subclasses override what differs from a local, row-wise, free operation."""
 
     tiling: ClassVar[Tiling] = Tiling.ROWS
+    attributes: ClassVar[Mapping[str, type | tuple[type, ...]]] = {}
+    """The attributes that a node of this kind has, with their types."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """Those that it may lack."""
     takes_products: ClassVar[bool] = False
     """Whether arguments may be products that have not had their round."""
     exact_cost: ClassVar[bool] = True
@@ -64,6 +68,15 @@ class Kind:
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         """Types of the results. Raises PlanError, without naming the node: the builder adds that."""
         raise NotImplementedError
+
+    def check_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Raise PlanError for attributes that are missing, unknown or of another type."""
+        if odd := (attributes.keys() ^ self.attributes.keys()) - self.optional:
+            raise PlanError(f"attribute {min(odd)!r} is missing or unknown")
+        for name, value in attributes.items():
+            wanted = self.attributes[name]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+                raise PlanError(f"attribute {name!r} is {value!r:.80}, of type {type(value).__name__}")
 
     def needs_round(self, args: Sequence[Type], position: int) -> bool:
         """Whether an argument is a product that this node can only read after its round."""
@@ -91,6 +104,9 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {}
+
+NUMBER = (int, float)
+PROMISE: Mapping[str, type | tuple[type, ...]] = {"magnitude": NUMBER}
 
 
 def kind(name: str) -> Callable[[type[Kind]], type[Kind]]:

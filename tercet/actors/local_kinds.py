@@ -10,6 +10,8 @@ import attrs
 import numpy as np
 
 from tercet.actors.kinds import (
+    NUMBER,
+    PROMISE,
     Context,
     Data,
     Kind,
@@ -34,6 +36,7 @@ from tercet.protocols.domains import BITS, Words
 class Input(Kind):
     """A stored value, by handle; the scheduler puts it in place."""
 
+    attributes = {"handle": str, "form": str, "shape": tuple, "scale": int, "limit": NUMBER}
     keep = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -46,6 +49,7 @@ class Input(Kind):
 class Constant(Kind):
     """Public words written in the plan."""
 
+    attributes = {"words": bytes, "shape": tuple, "scale": int}
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -77,6 +81,7 @@ class CountUp(Kind):
 class Random(Kind):
     """Random secret words."""
 
+    attributes = {"shape": tuple, "fresh": int}
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -166,6 +171,8 @@ class _Unary(Kind):
 class ShiftUp(_Unary):
     """Multiply by a power of two and move the point: more fractional bits."""
 
+    attributes = {"bits": int}
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         bits = int(attributes["bits"])
         require_ring(args[0], "shift_up")
@@ -181,6 +188,8 @@ class ShiftUp(_Unary):
 class MovePoint(_Unary):
     """Read the same integers at another scale: times 2^-bits."""
 
+    attributes = {"bits": int}
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "move_point")
         return [attrs.evolve(args[0], scale=args[0].scale + int(attributes["bits"]))]
@@ -192,6 +201,8 @@ class MovePoint(_Unary):
 @kind("bounded")
 class Bounded(_Unary):
     """A tighter bound, proved outside the type system."""
+
+    attributes = {"magnitude": NUMBER, "why": str}
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "bounded")
@@ -206,6 +217,8 @@ class Bounded(_Unary):
 class SumRows(_Unary):
     """Sum over rows."""
 
+    attributes = PROMISE
+    optional = frozenset(PROMISE)
     tiling = Tiling.REDUCE
 
     def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
@@ -237,6 +250,8 @@ class SumColumns(_Unary):
 @kind("reshape")
 class Reshape(_Unary):
     """Another shape; what is longer than a tile keeps its last axis."""
+
+    attributes = {"shape": tuple}
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
@@ -276,13 +291,15 @@ class Transpose(_Unary):
 class Select(_Unary):
     """Entries of the first axis, by number."""
 
+    attributes = {"indices": tuple}
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
         indices = tuple(attributes["indices"])
         require(x.form in (Form.RING, Form.WORDS), f"select takes numbers or words, not {x}")
         require(len(x.shape) > 1, "select takes a value of two axes")
         first = x.shape[0]
-        require(isinstance(first, int) and all(0 <= i < first for i in indices), f"no such column: {indices}")
+        require(isinstance(first, int) and all(type(i) is int and 0 <= i < first for i in indices), f"no such column: {indices}")
         return [attrs.evolve(x, shape=(len(indices), *x.shape[1:]))]
 
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
@@ -316,6 +333,7 @@ class Concatenate(Kind):
 class Slice(_Unary):
     """Some rows, from one number to another."""
 
+    attributes = {"start": int, "stop": int}
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -333,6 +351,7 @@ class Slice(_Unary):
 class Take(Kind):
     """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
 
+    attributes = {"table": int}
     tiling = Tiling.WHOLE
     takes_products = True
 
@@ -356,6 +375,9 @@ class Take(Kind):
 @kind("mul")
 class Multiply(Kind):
     """Element-wise product; AND for booleans. Free if one factor is public, else a product awaiting its round."""
+
+    attributes = PROMISE
+    optional = frozenset(PROMISE)
 
     def needs_round(self, args: Sequence[Type], position: int) -> bool:
         return args[position].product and all(x.form is not Form.PUBLIC for x in args)
@@ -390,6 +412,9 @@ class Multiply(Kind):
 class MatMul(Kind):
     """Matrix product `(m, k) @ (k, n)` along columns; rows stay."""
 
+    attributes = PROMISE
+    optional = frozenset(PROMISE)
+
     def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
         return position == 1
 
@@ -414,6 +439,8 @@ class MatMul(Kind):
 class Dot(Kind):
     """Product over rows `(d, n), (e, n) -> (d, e)`."""
 
+    attributes = PROMISE
+    optional = frozenset(PROMISE)
     tiling = Tiling.REDUCE
 
     def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:

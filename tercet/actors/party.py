@@ -39,6 +39,10 @@ MOST_EARLY_STARTS = 64
 REMEMBERED = 1024
 """Ended sessions whose stragglers are told from garbage."""
 LONGEST_NAME = 64
+BIG_PLAN = 1 << 17
+"""Plans of so many bytes are read in a thread, so that heartbeats go on."""
+PATIENCE_AT_START = 4
+"""Time-outs that a party waits for peers to start a plan: they live, but may take long to read it."""
 
 
 def party_name(index: int) -> str:
@@ -112,6 +116,7 @@ class Party:
         self.trace: list[TraceEvent] | None = None
         self._peers: dict[int, Peer] = {}
         self._sessions: dict[bytes, Session] = {}
+        self._preparing: set[bytes] = set()
         self._over: OrderedDict[bytes, TercetError | None] = OrderedDict()
         """Sessions that have ended here, or at a peer before they came here, with the error that ended them."""
 
@@ -184,7 +189,7 @@ class Party:
         The parties first compare the plan's digest and exchange fresh nonces, from which the session's keys are made.
         Raises what went wrong, at whichever party; nothing is stored then.
         """
-        session, inputs = self._prepare(name, packed)
+        session, inputs = await self._prepare(name, packed)
         self._sessions[name] = session
         finished = False
         try:
@@ -202,20 +207,31 @@ class Party:
             self._end(name, session.error)
         raise session.error or ProtocolError("a session ended without result")
 
-    def _prepare(self, name: bytes, packed: bytes) -> tuple[Session, dict[str, Stored]]:
+    async def _prepare(self, name: bytes, packed: bytes) -> tuple[Session, dict[str, Stored]]:
         if not 0 < len(name) <= LONGEST_NAME:
             raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
-        if name in self._sessions or name in self._over:
-            told = self._over.get(name)
-            raise PlanError("a session of this name was started before") if told is None else _copy(told)
+        self._check_unused(name)
+        self._preparing.add(name)
         try:
             self._check_peers()
-            plan = drop_dead(Plan.from_bytes(packed))
+            plan = _read_plan(packed) if len(packed) < BIG_PLAN else await trio.to_thread.run_sync(_read_plan, packed)
+            self._preparing.discard(name)
+            self._check_unused(name)  # a peer may have stopped it meanwhile
             session = Session(name, plan, self.protocol, party=self.index, parties=self.parties)
             return session, self._inputs(plan)
-        except TercetError as error:
-            self._end(name, error)
+        except BaseException as error:
+            known = error if isinstance(error, TercetError) else TercetError("the run was cancelled before it began")
+            self._end(name, known)
             raise
+        finally:
+            self._preparing.discard(name)
+
+    def _check_unused(self, name: bytes) -> None:
+        told = self._over.get(name)
+        if told is not None:
+            raise from_wire(told.to_wire())
+        if name in self._sessions or name in self._over or name in self._preparing:
+            raise PlanError("a session of this name was started before; names are used once")
 
     def _in_a_sentence(self, cause: BaseException) -> TercetError:
         if isinstance(cause, TercetError):
@@ -251,10 +267,10 @@ class Party:
             peer.line.post(["start", session.name, session.own.digest, session.own.nonce])
             if session.name in peer.early:
                 session.start(peer.index, peer.early.pop(session.name))
-        if missing := await session.wait_for_starts(self.timeout_s):
+        patience = PATIENCE_AT_START * self.timeout_s
+        if missing := await session.wait_for_starts(patience):
             raise PeerLost(
-                f"party {', '.join(map(str, missing))} did not start the plan within {self.timeout_s:g} s; see the log of "
-                "that node",
+                f"party {', '.join(map(str, missing))} did not start the plan within {patience:g} s; see the log of that node",
                 peer=party_name(missing[0]),
             )
         nonces = session.nonces()
@@ -327,9 +343,8 @@ def read_type(fields: Any) -> Type:
     return kind
 
 
-def _copy(error: TercetError) -> TercetError:
-    """The same error, without the traceback that it gathered."""
-    return from_wire(error.to_wire())
+def _read_plan(packed: bytes) -> Plan:
+    return drop_dead(Plan.from_bytes(packed))
 
 
 __all__ = ["Party", "Peer", "cut", "link_key", "party_name", "read_type"]

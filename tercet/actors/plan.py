@@ -14,7 +14,7 @@ import enum
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import msgpack
@@ -24,6 +24,9 @@ import numpy.typing as npt
 from tercet.errors import PlanError
 from tercet.protocols.domains import BITS, Z64, Domain, Words, encode
 from tercet.protocols.fourier import Series
+
+if TYPE_CHECKING:
+    from tercet.actors.estimate import Explanation
 
 Dim = int | str
 Dims = tuple[Dim, ...]
@@ -171,6 +174,27 @@ class Plan:
         """32 bytes that stand for the plan: what parties compare before they start."""
         return hashlib.blake2b(self.to_bytes(), digest_size=32).digest()
 
+    def explain(self, protocol: str = "replicated", parties: int | None = None, **options: Any) -> Explanation:
+        """What a run will cost, and what it discloses; options as for `tercet.actors.estimate.explain`."""
+        from tercet.actors.estimate import explain
+
+        return explain(self, protocol, parties, **options)
+
+    def mermaid(self) -> str:
+        """The plan as a Mermaid flowchart."""
+        from tercet.actors.draw import to_mermaid
+
+        return to_mermaid(self)
+
+    def svg(self) -> str:
+        """The plan as an SVG drawing; what discloses something is marked."""
+        from tercet.actors.draw import to_svg
+
+        return to_svg(self)
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
 
 def _freeze(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
@@ -219,6 +243,7 @@ class Builder:
         inputs = [self.nodes[index].types[output] for index, output in args]
         title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
         try:
+            KINDS[kind].check_attributes(attributes)
             types = KINDS[kind].infer(inputs, dict(attributes), self)
             for made in types:
                 self._check(made)

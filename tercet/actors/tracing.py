@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import attrs
 
-MOST_EVENTS = 1 << 20
-"""Events that a party keeps; later ones are dropped."""
+MOST_EVENTS = 100_000
+"""Events that a party keeps, since they fit one message; later ones are dropped."""
 
 _CLOCK = time.time() - time.perf_counter()
 

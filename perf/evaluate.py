@@ -1,0 +1,86 @@
+"""`evaluate`: all metrics of a model on a table, the AUC included, computed in MPC and revealed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from perf import tables
+from perf.lakes import Conditions, open_lake, repeat
+from perf.report import Measured
+
+SLICE_ROWS = 2000
+"""Rows that the model is fitted on, which is not measured."""
+FIT_STEPS = 4
+
+Metrics = dict[str, float]
+
+
+def clear_metrics(y: npt.NDArray[Any], odds: npt.NDArray[np.float64]) -> tuple[Metrics, float]:
+    """The same metrics from scikit-learn, and its seconds."""
+    from sklearn import metrics
+
+    began = time.perf_counter()
+    probabilities = 1 / (1 + np.exp(-odds))
+    labels = odds > 0
+    found = {
+        "accuracy": metrics.accuracy_score(y, labels),
+        "precision": metrics.precision_score(y, labels),
+        "recall": metrics.recall_score(y, labels),
+        "f1": metrics.f1_score(y, labels),
+        "roc_auc": metrics.roc_auc_score(y, odds),
+        "log_loss": metrics.log_loss(y, probabilities),
+        "brier": metrics.brier_score_loss(y, probabilities),
+    }
+    metrics.confusion_matrix(y, labels)
+    return {name: float(value) for name, value in found.items()}, time.perf_counter() - began
+
+
+async def run(rows: int, features: int, conditions: Conditions) -> Measured:
+    """Fit a model on a small slice, then evaluate it on `rows` rows."""
+    from tercet.ml import LogisticRegression
+
+    columns = tables.learnable(rows, features)
+    slice_rows = max(min(rows, SLICE_ROWS), 4 * features)
+    async with open_lake(conditions) as lake:
+        uploaded = await tables.upload(lake, columns, "test")
+        small = await tables.upload(lake, tables.learnable(slice_rows, features, seed=2), "train")
+        fitted: Any = LogisticRegression(max_iter=FIT_STEPS).fit(small.table, target=tables.TARGET)
+        model = await fitted
+
+        async def evaluate() -> Any:
+            evaluation = await model.evaluate(uploaded.table)
+            return await evaluation.reveal()
+
+        spent = await repeat(lake, evaluate, conditions)
+        revealed = await model.reveal()
+    odds = tables.design(columns) @ revealed.coef_ + revealed.intercept_
+    clear, clear_seconds = clear_metrics(columns[tables.TARGET], odds)
+    found = spent.result.as_dict()
+    errors = {name: abs(found[name] - value) for name, value in clear.items()}
+    return Measured(
+        name="evaluate",
+        seconds=spent.seconds,
+        rounds=spent.rounds,
+        bytes_per_party=spent.bytes_per_party,
+        peak_rss_mb=spent.peak_rss_mb,
+        error=max(errors.values()),
+        error_of="metric, against scikit-learn",
+        more={
+            "rows": rows,
+            "features": features,
+            **conditions.describe(),
+            "worst_metric": max(errors, key=lambda name: errors[name]),
+            "plan_seconds": spent.plan_seconds,
+            "bytes_by_party": spent.bytes_by_party,
+            "upload_seconds": uploaded.seconds,
+            "table_shares_mb": uploaded.shares_mb,
+            "rss_before_mb": spent.rss_before_mb,
+            "peak_over_shares": spent.peak_rss_mb / uploaded.shares_mb,
+            "clear_seconds": clear_seconds,
+            "over_clear": spent.seconds / clear_seconds,
+        },
+    )

@@ -1,0 +1,166 @@
+"""Predict what a plan costs, and list what it discloses, before it runs: the sheet that owners and analysts read first.
+
+Rounds and bytes follow exactly from the declared costs: the parties cut the plan into the same (node, tile) instances with the
+same dealers, and rounds add up along the longest way through them, all tiles side by side. Only sorts depend on chance and are
+given by their mean. Seconds come from a simple model of a machine; see `Machine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from tercet.actors.kinds import KINDS, Tiling
+from tercet.actors.layout import Costs, Layout, needed_words
+from tercet.actors.passes import drop_dead
+from tercet.actors.plan import Disclosure, Plan, Ref
+from tercet.errors import PlanError
+from tercet.protocols import registry
+
+
+@attrs.frozen(kw_only=True)
+class Machine:
+    """What a machine and its network take for things, in seconds.
+
+    The defaults were fitted to three node processes with TLS on loopback, two slow cores in all (see `perf`); a machine for
+    each node is faster. A round costs `round_s` and the one-way latency; payloads go at `byte_s` a byte, or at the bandwidth of
+    a link; local work takes `word_s` for each word that a node reads or sends.
+    """
+
+    round_s: float = 2.5e-3
+    byte_s: float = 4e-9
+    word_s: float = 15e-9
+
+
+@attrs.frozen
+class Part:
+    """What all nodes of one kind contribute: how many they are, in how many instances, and bytes sent by all parties."""
+
+    kind: str
+    nodes: int
+    instances: int
+    bytes_sent: int
+
+
+@attrs.frozen
+class Explanation:
+    """The predicted cost of a plan and everything that it discloses; prints as a table.
+
+    `bytes_sent` is payload by party. `exact` says whether rounds and bytes are certain; sorts make them an expectation.
+    """
+
+    plan: str
+    protocol: str
+    parties: int
+    rounds: int
+    bytes_sent: tuple[int, ...]
+    seconds: float
+    exact: bool
+    symbols: Mapping[str, int]
+    by_kind: tuple[Part, ...]
+    disclosures: tuple[Disclosure, ...]
+
+    def __str__(self) -> str:
+        about = "" if self.exact else "about "
+        lines = [
+            f"plan {self.plan!r} on protocol {self.protocol!r}, {self.parties} parties",
+            f"  rounds      {about}{self.rounds}",
+            f"  bytes sent  {about}{', '.join(f'{sent:,}' for sent in self.bytes_sent)} by party",
+            f"  seconds     about {self.seconds:.2g}",
+        ]
+        for symbol, number in self.symbols.items():
+            lines.append(f"  {symbol:<11} taken as {number:,}")
+        width = max([4, *(len(share.kind) for share in self.by_kind)])
+        lines.append(f"  {'kind':<{width}}  {'nodes':>6}  {'tiles':>8}  {'bytes by all':>16}")
+        for share in self.by_kind:
+            lines.append(
+                f"  {share.kind:<{width}}  {share.nodes:>6}  {share.instances:>8}  {share.bytes_sent:>16,}"
+            )
+        lines.append("  discloses" + ("" if self.disclosures else " nothing"))
+        lines += [f"  - {told}" for told in self.disclosures]
+        return "\n".join(lines)
+
+
+def explain(
+    plan: Plan,
+    protocol: str = "replicated",
+    parties: int | None = None,
+    *,
+    latency_ms: float = 0.0,
+    bandwidth_mbit: float | None = None,
+    symbols: Mapping[str, int] | None = None,
+    machine: Machine | None = None,
+) -> Explanation:
+    """What a run of `plan` will cost, and what it discloses.
+
+    `latency_ms` is one way. `symbols` gives the row counts that the plan will reveal; the largest possible are taken
+    otherwise. Raises PlanError for a symbol that is too large, and what the protocol raises for operations it lacks.
+    """
+    machine = Machine() if machine is None else machine
+    cls = registry.get(protocol)
+    count = cls.sizes[0] if parties is None else parties
+    plan = drop_dead(plan)
+    known = dict(plan.maxima)
+    for symbol, rows in (symbols or {}).items():
+        if not 0 <= rows <= known.get(symbol, -1):
+            raise PlanError(f"{symbol!r} has at most {known.get(symbol, 0)} rows in this plan, not {rows}")
+        known[symbol] = rows
+    costs = Costs(Layout(plan, known), cls, count)
+    sent = [0] * count
+    words = 0
+    kinds: dict[str, Part] = {}
+    for index, node in enumerate(plan.nodes):
+        tiles = costs.layout.tiles(index)
+        total = 0
+        for tile in range(tiles):
+            cost = costs.of(index, tile)
+            sent = [a + b for a, b in zip(sent, cost.sent, strict=True)]
+            total += cost.total
+            words += needed_words(costs.layout, index, tile)
+        old = kinds.get(node.kind, Part(node.kind, 0, 0, 0))
+        kinds[node.kind] = Part(node.kind, old.nodes + 1, old.instances + tiles, old.bytes_sent + total)
+    rounds = max(depths(costs).values(), default=0)
+    wire = 0.0 if bandwidth_mbit is None else max(sent) * 8 / (bandwidth_mbit * 1e6)
+    local = words * machine.word_s + sum(sent) * machine.byte_s
+    return Explanation(
+        plan=plan.name,
+        protocol=protocol,
+        parties=count,
+        rounds=rounds,
+        bytes_sent=tuple(sent),
+        seconds=rounds * (machine.round_s + latency_ms / 1e3) + wire + local,
+        exact=all(KINDS[node.kind].exact_cost for node in plan.nodes),
+        symbols=known,
+        by_kind=tuple(sorted(kinds.values(), key=lambda share: -share.bytes_sent)),
+        disclosures=tuple(plan.disclosures()),
+    )
+
+
+def depths(costs: Costs) -> dict[int, int]:
+    """Rounds on the longest way to the end of each node, all tiles side by side."""
+    layout = costs.layout
+    of_tiles: dict[Ref, list[int]] = {}
+    found: dict[int, int] = {}
+    for index, node in enumerate(layout.plan.nodes):
+        after = [_before(layout, of_tiles, index, tile) for tile in range(layout.tiles(index))]
+        after = [depth + costs.of(index, tile).rounds for tile, depth in enumerate(after)]
+        found[index] = max(after)
+        for output, kind in enumerate(node.types):
+            if layout.tiling[index] is Tiling.ROWS:
+                of_tiles[index, output] = after
+                continue
+            rows = layout.symbols.get(kind.rows, 1) if isinstance(kind.rows, str) else kind.rows
+            of_tiles[index, output] = [found[index]] * layout.cut(rows)
+    return found
+
+
+def _before(layout: Layout, of_tiles: Mapping[Ref, list[int]], index: int, tile: int) -> int:
+    depth = 0
+    for position, ref in enumerate(layout.plan.nodes[index].args):
+        known = of_tiles[ref]
+        depth = max(depth, known[tile] if layout.rowwise(index, position) else max(known))
+    return depth
+
+
+__all__ = ["Explanation", "Machine", "Part", "depths", "explain"]

@@ -1,0 +1,279 @@
+"""Plans: types, bounds, hash-consing, and a form that nobody can bend."""
+
+from __future__ import annotations
+
+import functools
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet.actors import Builder, Disclosure, Form, Plan, Type, concatenate
+from tercet.errors import PlanError
+
+
+def ring(*shape, scale=8, limit=2.0**20):
+    return Type(Form.RING, shape, scale, limit)
+
+
+@pytest.fixture
+def b():
+    return Builder("test", tile_rows=64)
+
+
+@pytest.fixture
+def x(b):
+    return b.input("x", ring(3, 100))
+
+
+@pytest.fixture
+def v(b):
+    return b.input("v", ring(100))
+
+
+# -- types ------------------------------------------------------------------------------------------------------------
+
+
+def test_shapes_and_scales(b, x, v):
+    assert (x + v).shape == (3, 100)
+    assert (x * v).scale == 16
+    assert (x @ b.input("w", ring(100, 5))).shape == (3, 5)
+    assert x.dot(x).shape == (3, 3)
+    assert v.dot(x).shape == (3,)
+    assert v.dot(v).shape == ()
+    assert x.sum().shape == (3,)
+    assert x.sum_columns().shape == (100,)
+    assert x.select([2, 0]).shape == (2, 100)
+    assert concatenate([x, x.select([1])]).shape == (4, 100)
+    assert x.slice(5, 9).shape == (3, 4)
+    assert x.sum().column().shape == (3, 1)
+    assert x.at_scale(12).scale == 12
+    assert x.shifted(3).scale == 11
+    assert (x * v).rescale(8).scale == 8
+    assert (v < 0).type.form is Form.BITS
+    assert (v < 0).to_ring().type == ring(100, scale=0, limit=1.0)
+
+
+def test_limits(b, v):
+    assert (v + v).type.limit == 2.0**21
+    assert (v * v).type.limit == 2.0**40
+    assert v.sum().type.limit == 100 * 2.0**20
+    assert v.at_scale(10).type.limit == 2.0**22
+    assert v.bounded(1, "known").type.limit == 2.0**8
+    assert v.bounded(2.0**40, "no news").type.limit == 2.0**20
+    assert (v * 3).type.limit == 3 * 2.0**20
+    assert (v * v).rescale(8).type.limit == 2.0**32 + 1
+
+
+def test_products_get_their_round_where_it_is_needed(b, v):
+    v = v.bounded(2.0, "for this test")
+    product = v * v
+    assert product.type.product
+    assert (product + v * v).type.product
+    assert product.sum().type.product
+    assert (product * 3).type.product
+    assert not product.rescale(8).type.product
+    assert not any(node.kind == "reduce" for node in b.nodes)
+    (product * v).sum()
+    product.sum().open("a sum")
+    assert [node.kind for node in b.nodes].count("reduce") == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda b, x, v: v * v * v * v, r"node 6 \(mul\): values up to 2\^80.0 ring units do not fit 63 bits"),
+        (lambda b, x, v: (v * v).at_scale(40), r"node 3 \(shift_up\): values up to 2\^64.0"),
+        (lambda b, x, v: b.input("big", ring(1 << 45, limit=1)), "is too large"),
+        (lambda b, x, v: b.input("big", ring(5, limit=2.0**63)), r"node 2 \(input\): values up to 2\^63.0"),
+        (lambda b, x, v: b.input("nan", ring(5, limit=float("nan"))), "values up to nan"),
+        (lambda b, x, v: b.input("less", ring(5, limit=-1.0)), "values up to -1.0"),
+        (lambda b, x, v: b.input("less", ring(-5)), r"a value of shape \(-5,\) cannot exist"),
+        (lambda b, x, v: b.input("who", ring("n")), "how many rows 'n' are"),
+        (lambda b, x, v: b.input("scale", ring(5, scale=5000)), "is too large"),
+        (lambda b, x, v: (v.at_scale(30) * v.at_scale(29)).rescale(20), "do not fit 63 bits"),
+        (lambda b, x, v: x + b.input("w", ring(99)), r"shapes \(3 x 100\) and \(99\) do not fit together"),
+        (lambda b, x, v: b.apply("add", v, v.at_scale(9)), "scales 8 and 9 differ"),
+        (lambda b, x, v: v.open(""), "has to say what it discloses"),
+        (lambda b, x, v: b.apply("nonsense", v), "unknown kind of node 'nonsense'"),
+        (lambda b, x, v: x < 0, "one axis"),
+        (lambda b, x, v: x.select([3]), "no such column"),
+        (lambda b, x, v: x.slice(90, 101), "rows 90 to 101"),
+        (lambda b, x, v: x.reshape(300), "keeps its last axis"),
+        (lambda b, x, v: x.reshape(7, 100), "cannot become"),
+        (lambda b, x, v: v.at_scale(4), "would cut bits"),
+        (lambda b, x, v: b.apply("open", v), "attribute 'why' is missing or unknown"),
+        (lambda b, x, v: b.apply("open", v, why="x", more=1), "attribute 'more' is missing or unknown"),
+        (lambda b, x, v: b.apply("truncate", v, bits=np.int64(8)), "attribute 'bits' is .*of type int64"),
+        (lambda b, x, v: b.apply("truncate", v, bits=True), "attribute 'bits' is True, of type bool"),
+        (lambda b, x, v: v + Builder("other").input("v", ring(100)), "two different plans"),
+        (lambda b, x, v: (v < 0).reveal("bits", to="me"), "use to_ring"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(b, x, v, make, why):
+    with pytest.raises(PlanError, match=why):
+        make(b, x, v)
+
+
+def test_a_label_names_the_place(b, v):
+    with b.scope("outer"), b.scope("inner"), pytest.raises(PlanError, match=r"\(mul in outer/inner\)"):
+        v * v * v * v
+
+
+def test_a_refused_node_leaves_no_trace(b, v):
+    count = len(b.nodes)
+    with pytest.raises(PlanError):
+        v.at_scale(70)
+    assert len(b.nodes) == count
+
+
+# -- hash-consing -----------------------------------------------------------------------------------------------------
+
+
+def test_equal_operations_are_one_node(b, x, v):
+    count = len((x + v).builder.nodes)
+    with b.scope("elsewhere"):
+        assert (x + v).ref == (x + v).ref
+    assert len(b.nodes) == count
+    assert b.input("x", ring(3, 100)).ref == x.ref
+    assert b.random_words(2).ref != b.random_words(2).ref
+    assert b.constant([1, 2]).ref == b.constant([1, 2]).ref
+    assert b.constant([1, 2]).ref != b.constant([1, 2], scale=1).ref
+
+
+def match(b, rows="both"):
+    words = Type(Form.WORDS, (2, 50))
+    lists = [b.input(name, words).open("names") for name in ("a", "b")]
+    return b.apply("match", *lists, rows=rows)
+
+
+def test_symbols(b, v):
+    matched = match(b)
+    assert match(b).ref == matched.ref
+    assert b.maxima == {"both": 50}
+    taken = b.apply("take", b.input("t", ring(3, 50)), matched, table=1)
+    assert taken.shape == (3, "both")
+    assert taken.sum().type.limit == 50 * 2.0**20
+    with pytest.raises(PlanError, match="two nodes would say how many rows 'both' are"):
+        b.apply("match", b.input("a", Type(Form.WORDS, (2, 50))).open("alone"), rows="both")
+
+
+def test_disclosures_list_everything(b, x, v):
+    assert b.plan().disclosures() == []
+    v.open("the values")
+    match(b)
+    x.reveal("x", to="analyst")
+    b.apply("sort", v, bits=30)
+    v.store("kept")
+    assert b.plan().disclosures() == [
+        Disclosure("the values", "the nodes", "100"),
+        Disclosure("names", "the nodes", "2 x 50"),
+        Disclosure("names", "the nodes", "2 x 50"),
+        Disclosure("the number of rows that match", "the nodes", "1"),
+        Disclosure("x", "analyst", "3 x 100"),
+        Disclosure("comparisons of shuffled rows, a random order", "the nodes", "100"),
+    ]
+
+
+# -- the form ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(example):
+    return example(100).plan
+
+
+def test_round_trip(plan):
+    again = Plan.from_bytes(plan.to_bytes())
+    assert again.nodes == plan.nodes
+    assert [node.label for node in again.nodes] == [node.label for node in plan.nodes]
+    assert (again.name, again.maxima, again.tile_rows) == (plan.name, plan.maxima, plan.tile_rows)
+    assert again.digest() == plan.digest()
+
+
+def test_the_digest_is_stable_and_tells_plans_apart(example):
+    assert example(100).plan.digest() == example(100).plan.digest()
+    assert len({example(rows).plan.digest() for rows in (98, 99, 100)}) == 3
+    b = Builder("pinned", tile_rows=64)
+    (b.input("x", ring(10)) * 3).reveal("r", to="me")
+    assert b.plan().digest().hex()[:12] == "11ce061f54fb"
+
+
+def test_other_formats_are_refused():
+    with pytest.raises(PlanError, match="has format 2, this node reads 1"):
+        Plan.from_bytes(msgpack.packb([2, "", [], 64]))
+    with pytest.raises(PlanError, match="multiple of 64"):
+        Plan.from_bytes(msgpack.packb([1, "", [], 65]))
+    with pytest.raises(PlanError, match="malformed"):
+        Plan.from_bytes(b"")
+    with pytest.raises(PlanError, match="does not exist before it"):
+        Plan.from_bytes(msgpack.packb([1, "", [["open", [[0, 0]], {"why": "x"}, ""]], 64]))
+
+
+@functools.cache
+def packed_example():
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.spec_from_file_location("plans", Path(__file__).with_name("conftest.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.everything(70).plan.to_bytes()
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_mutated_bytes_only_ever_raise_plan_errors(data):
+    packed = bytearray(packed_example())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(packed) - 1))
+        match data.draw(st.sampled_from(["set", "cut", "insert", "repeat"])):
+            case "set":
+                packed[place] = data.draw(st.integers(0, 255))
+            case "cut":
+                del packed[place : place + data.draw(st.integers(1, 9))]
+            case "insert":
+                packed[place:place] = data.draw(st.binary(min_size=1, max_size=9))
+            case "repeat":
+                packed[place:place] = packed[place : place + 20]
+        if not packed:
+            break
+    read(bytes(packed))
+
+
+plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=9)
+values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_mutated_nodes_only_ever_raise_plan_errors(data):
+    version, name, nodes, tile_rows = msgpack.unpackb(packed_example(), raw=False)
+    node = data.draw(st.sampled_from(nodes))
+    match data.draw(st.sampled_from(["attribute", "kind", "args", "swap"])):
+        case "attribute" if node[2]:
+            node[2][data.draw(st.sampled_from(sorted(node[2])))] = data.draw(values)
+        case "kind":
+            node[0] = data.draw(st.sampled_from(nodes))[0]
+        case "args":
+            node[1] = data.draw(values)
+        case _:
+            node[2] = data.draw(st.sampled_from(nodes))[2]
+    read(msgpack.packb([version, name, nodes, tile_rows]))
+
+
+def read(packed):
+    try:
+        plan = Plan.from_bytes(packed)
+    except PlanError:
+        return
+    assert Plan.from_bytes(plan.to_bytes()).digest() == plan.digest()
+    plan.disclosures()
+
+
+def test_constants_are_exact(b):
+    numbers = np.array([0.5, -1.25, 3])
+    (kind,) = b.nodes[b.constant(numbers, scale=2).ref[0]].types
+    assert kind == Type(Form.PUBLIC, (3,), 2, 12.0)

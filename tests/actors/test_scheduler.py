@@ -1,0 +1,206 @@
+"""A plan means the same on every protocol, whatever the tiles, threads and order of mail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trio
+
+from tercet.actors import Builder, Form, Type
+from tercet.actors.kinds import KINDS
+from tercet.actors.layout import Costs, Layout, Ledger
+from tercet.actors.scheduler import Scheduler
+from tercet.errors import PrivacyError, ProtocolError
+from tercet.protocols.base import Round
+from tercet.protocols.plain import Plain
+from tercet.protocols.replicated import Replicated
+from tercet.testing.lockstep import parties
+
+PROTOCOLS = [Plain, Replicated]
+
+
+def test_the_example_has_every_kind_of_node(example):
+    assert {node.kind for node in example(70).plan.nodes} == set(KINDS)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 200])
+async def test_rows(protocol, rows, example, scheduled, verified):
+    one = example(rows)
+    revealed, outcomes = await scheduled(one.plan, protocol, one.inputs)
+    verified(one, revealed)
+    assert all(outcome.symbols == one.symbols for outcome in outcomes)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("tile_rows", [64, 128, 1 << 16])
+async def test_tiles_and_threads(protocol, threads, tile_rows, example, scheduled, verified, monkeypatch):
+    monkeypatch.setattr("tercet.actors.scheduler.HEAVY_WORDS", 100)
+    one = example(333, tile_rows)
+    revealed, _ = await scheduled(one.plan, protocol, one.inputs, threads=threads)
+    verified(one, revealed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_order_of_mail(seed, example, scheduled, verified):
+    one = example(200, 64)
+    revealed, outcomes = await scheduled(one.plan, Replicated, one.inputs, mail_seed=seed)
+    verified(one, revealed)
+    plain, _ = await scheduled(one.plan, Replicated, one.inputs)
+    verified(one, plain)
+    assert len({outcome.statistics.rounds for outcome in outcomes}) == 1
+
+
+async def test_results_do_not_depend_on_tiles_beyond_the_last_place(example, scheduled):
+    found = {}
+    for tile_rows in (64, 128, 1 << 16):
+        one = example(300, tile_rows)
+        found[tile_rows], _ = await scheduled(one.plan, Replicated, one.inputs)
+    for tile_rows in (64, 128):
+        for name in [*one.exact, "truncate"]:
+            place = 2.0**-4 if name == "truncate" else 0
+            difference = np.abs(found[tile_rows][name] - found[1 << 16][name])
+            assert difference.max(initial=0) <= place, name
+
+
+async def test_stored_values_keep_their_tiles(example, scheduled):
+    one = example(400, 64)
+    _, outcomes = await scheduled(one.plan, Replicated, one.inputs)
+    rows = one.symbols["both"]
+    for outcome in outcomes:
+        stored = outcome.stored["joined"]
+        assert stored.type.shape == (1, rows)
+        assert [tile.shape[-1] for tile in stored.tiles] == [64] * (rows // 64) + [rows % 64] * (rows % 64 > 0)
+
+
+# -- what a plan does not declare -------------------------------------------------------------------------------------
+
+
+def truncation(rows=10, tile_rows=64):
+    b = Builder("truncation", tile_rows=tile_rows)
+    kind = Type(Form.RING, (rows,), 16, 2.0**40)
+    with b.scope("scores"):
+        b.input("x", kind).rescale(8).reveal("r", to="analyst")
+    return b.plan(), {"x": (kind, np.arange(rows, dtype=np.uint64))}
+
+
+async def failure(scheduled, plan, protocol, inputs):
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - taken apart below
+        await scheduled(plan, protocol, inputs)
+    error = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class OpensInTruncate(Replicated):
+    def truncate(self, x, bits):
+        yield from self.open(x)
+        return (yield from super().truncate(x, bits))
+
+
+class SendsTooMuch(Replicated):
+    def truncate(self, x, bits):
+        yield Round(send={self.next: [x.data.reshape(-1)]}, recv={self.prev: [(2 * x.size,)]})
+        return (yield from super().truncate(x, bits))
+
+
+class TakesTooLong(Replicated):
+    def truncate(self, x, bits):
+        result = yield from super().truncate(x, bits)
+        yield Round()
+        return result
+
+
+class Stumbles(Replicated):
+    def truncate(self, x, bits):
+        yield Round()
+        raise ZeroDivisionError("by design")
+
+
+async def test_an_undeclared_opening_is_stopped(scheduled):
+    error = await failure(scheduled, *add(OpensInTruncate))
+    assert isinstance(error, PrivacyError)
+    assert "node 1 (truncate in scores)" in str(error)
+
+
+@pytest.mark.parametrize("protocol", [SendsTooMuch, TakesTooLong])
+async def test_more_than_was_declared_is_stopped(protocol, scheduled):
+    error = await failure(scheduled, *add(protocol))
+    assert isinstance(error, ProtocolError)
+    assert "node 1 (truncate in scores)" in str(error)
+    assert "declares" in str(error)
+
+
+async def test_an_unforeseen_error_names_the_node(scheduled, caplog):
+    error = await failure(scheduled, *add(Stumbles))
+    assert isinstance(error, ProtocolError)
+    assert "node 1 (truncate in scores)" in str(error)
+    assert "ZeroDivisionError: by design" in str(error)
+    assert "by design" in caplog.text
+
+
+def add(protocol):
+    plan, inputs = truncation()
+    return plan, protocol, inputs
+
+
+# -- mail that no run of the plan sends -------------------------------------------------------------------------------
+
+
+async def ignore(outbox):
+    await trio.lowlevel.checkpoint()
+
+
+def lone_scheduler():
+    plan, _ = truncation(rows=100)
+    return plan, Scheduler(plan, parties(Replicated)[0], {}, send=ignore)
+
+
+def words(*sizes):
+    return [np.zeros(size, dtype=np.uint64) for size in sizes]
+
+
+def test_mail_is_taken_once():
+    _, scheduler = lone_scheduler()
+    scheduler.deliver(1, 1, 0, 0, words(64))
+    with pytest.raises(ProtocolError, match=r"party 1 sent step 0 of node 1 \(truncate in scores\).*twice"):
+        scheduler.deliver(1, 1, 0, 0, words(64))
+    with pytest.raises(ProtocolError, match="party 2 sent a message for node 9"):
+        scheduler.deliver(2, 9, 0, 0, words(1))
+
+
+def ledger(rows=100):
+    plan, _ = truncation(rows=rows)
+    return Ledger(Costs(Layout(plan, {}), Replicated, 3))
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ([7, 0, 0, [1]], "node 7"),
+        ([1, 2, 0, [1]], "tile 2"),
+        ([1, 0, 2, [1]], "in 2 rounds"),
+        ([1, 0, 0, [1000]], "declares 128 words"),
+        ([0, 0, 0, [1]], r"node 0 \(input in scores\)"),
+        ([1, 0, -1, [1]], "proper numbers"),
+        ([1, 0, 0, [True]], "proper numbers"),
+        ([1, 0, 0, ["1"]], "proper numbers"),
+    ],
+)
+def test_a_ledger_refuses(entry, why):
+    size = 8 * sum(number for number in entry[3] if isinstance(number, int))
+    with pytest.raises(ProtocolError, match=why):
+        ledger().charge(2, [entry], size)
+
+
+def test_a_ledger_adds_up_what_a_peer_sent():
+    book = ledger()
+    book.charge(2, [[1, 0, 0, [64]]], 512)
+    book.charge(2, [[1, 0, 1, [64]]], 512)
+    with pytest.raises(ProtocolError, match="party 2 sent 129 words up to step 1"):
+        book.charge(2, [[1, 0, 1, [1]]], 8)
+    with pytest.raises(ProtocolError, match="sent 16 bytes of payload, its messages have 8"):
+        book.charge(1, [[1, 0, 0, [1]]], 16)
+    book.charge(1, [[1, 0, 0, [64]], [1, 1, 0, [36]]], 800)
