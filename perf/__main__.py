@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -119,6 +120,71 @@ def evaluate(
         latency_ms=latency_ms, bandwidth_mbit=bandwidth_mbit, threads=threads, tls=tls, repeat=repeat, trace=trace
     )
     show(trio.run(run, rows, features, conditions), as_json=as_json)
+
+
+@app.command()
+def kernels(
+    *,
+    elements: Annotated[int, typer.Option(min=64, help="Elements that each kernel works on.")] = 1 << 16,
+    repeat: Repeat = 21,
+    as_json: Json = False,
+) -> None:
+    """Each compiled kernel against numpy and against the speed of memory."""
+    from perf.kernels import run
+
+    show(run(elements, repeat), as_json=as_json)
+
+
+@app.command()
+def cores(
+    *,
+    rows: Rows = 200_000,
+    threads: Annotated[int, typer.Option(min=2, help="Threads and cores to compare with one.")] = 2,
+    only: Annotated[list[str] | None, typer.Option(help="join or train; both by default.")] = None,
+    repeat: Repeat = 5,
+    as_json: Json = False,
+) -> None:
+    """What more cores give one party, by replaying its messages to it alone."""
+    from perf.cores import run
+
+    show(run(rows, repeat, threads, only or ()), as_json=as_json)
+
+
+@app.command()
+def transports(
+    *,
+    megabytes: Annotated[int, typer.Option(min=1, help="Bulk data sent, in 10^6 bytes.")] = 1000,
+    small_frames: Annotated[int, typer.Option(min=1, help="Small frames sent one way.")] = 20_000,
+    round_trips: Annotated[int, typer.Option(min=1, help="Small frames sent there and back.")] = 2_000,
+    repeat: Repeat = 3,
+    as_json: Json = False,
+) -> None:
+    """What a link between two processes carries, over TCP and TLS."""
+    from perf.transports import Load, run
+
+    show(trio.run(run, Load(megabytes * 10**6, small_frames, round_trips), repeat), as_json=as_json)
+
+
+@app.command()
+def peers(
+    *,
+    python: Annotated[str, typer.Option(help="An interpreter that has SPU and MPyC.")] = sys.executable,
+    comparisons: Annotated[int, typer.Option(min=64, help="Comparisons.")] = 1_000_000,
+    side: Annotated[int, typer.Option(min=2, help="Rows of the square matrices.")] = 1000,
+    rows: Annotated[list[int] | None, typer.Option(help="Rows to train on; 1,000, 10,000 and 100,000.")] = None,
+    check: Annotated[bool, typer.Option(help="Check the sigmoid's range in Tercet's fits, which peers do not.")] = True,
+    threads: Threads = 1,
+    repeat: Repeat = 3,
+    as_json: Json = False,
+) -> None:
+    """The same work on Tercet, SPU and MPyC."""
+    from perf.peers import Sizes, run
+
+    train_rows = tuple(rows or (1_000, 10_000, 100_000))
+    full = Sizes(comparisons=comparisons, side=side, train_rows=train_rows)
+    small = Sizes(comparisons=min(comparisons, 2000), side=min(side, 100), train_rows=(min(train_rows),), steps=2)
+    conditions = Conditions(threads=threads, repeat=repeat)
+    show(run(full, small, conditions, python=python, check=check), as_json=as_json)
 
 
 if __name__ == "__main__":

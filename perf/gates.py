@@ -183,6 +183,11 @@ def minimal_bytes(gate: Gate, stored: Type, result: RunResult, held: int) -> flo
 async def run(elements: int, conditions: Conditions, only: Sequence[str] = ()) -> list[Measured]:
     """Measure every gate whose name contains one of `only`, or all."""
     gates = [gate for gate in all_gates(elements) if not only or any(part in gate.name for part in only)]
+    return await measure(gates, conditions)
+
+
+async def measure(gates: Sequence[Gate], conditions: Conditions) -> list[Measured]:
+    """Measure some gates, one after the other, on one lake."""
     rate = copy_rate()
     async with open_lake(conditions) as lake:
         return [await _measure(lake, gate, conditions, rate) for gate in gates]

@@ -17,10 +17,12 @@ from perf.machine import WORD, copy_rate, timed
 from perf.report import Measured
 from tercet.protocols import circuits, gates, harmonics, kernels
 from tercet.protocols.domains import Words
-from tercet.protocols.fourier import sigmoid, slope, union
+from tercet.protocols.fourier import Harmonics, sigmoid, slope, union
 from tercet.protocols.prg import Stream
 
 GBYTE = 1e9
+PERIOD_BITS, DEALT_BITS = 24, 14
+"""Of the Fourier kernels: the period in ring units, fractional bits of dealt values and of coefficients."""
 
 
 @attrs.frozen(eq=False)
@@ -231,39 +233,29 @@ class Bench:
 
     def harmonics(self) -> Iterator[Kernel]:
         """The sigmoid alone, and with its slope."""
-        n, period = self.n, 24
+        n = self.n
         plain = sigmoid(12.0, 9e-4)
         for name, series in (("sigmoid", (plain,)), ("sigmoid and slope", (plain, slope(plain)))):
-            both = union(*series)
-            count = both.harmonics.size if isinstance(both.harmonics, np.ndarray) else len(both.harmonics)
-            masks, dealt = self.words(n), self.words(both.dealt, n)
-            weights, constants = both.weights(), both.constants(28)
+            functions = union(*series)
+            count = len(functions.harmonics)
+            masks, dealt = self.words(n), self.words(functions.dealt, n)
             out = np.empty((len(series), n), dtype=np.uint64)
-
-            def deal(masks: Words = masks, dealt: Words = dealt, both: object = both) -> object:
-                return harmonics.deal_harmonics(masks, period, both.harmonics, 14, dealt)  # type: ignore[attr-defined]
-
-            def combine(
-                masks: Words = masks,
-                dealt: Words = dealt,
-                both: object = both,
-                weights: object = weights,
-                constants: Words = constants,
-                out: Words = out,
-            ) -> object:
-                return harmonics.combine_harmonics(
-                    masks, dealt, period, both.harmonics, *weights, 14, constants, out  # type: ignore[attr-defined, misc]
-                )
-
-            def with_numpy(masks: Words = masks, both: object = both) -> object:
-                angles = masks * (2 * np.pi / 2**period)
-                turned = np.multiply.outer(np.asarray(both.harmonics), angles)  # type: ignore[attr-defined]
-                return np.rint(2**14 * np.cos(turned)), np.rint(2**14 * np.sin(turned))
-
-            moved = WORD * n * (1 + 4 * count)
-            yield Kernel(f"deal_harmonics, {name}, {count} harmonics", deal, with_numpy, n, moved, exact=False)
-            moved = WORD * n * (1 + 2 * count + len(series))
-            yield Kernel(f"combine_harmonics, {name}, {count} harmonics", combine, None, n, moved)
+            title = f"{name}, {count} harmonics"
+            yield Kernel(
+                f"deal_harmonics, {title}",
+                _deal_harmonics(functions, masks, dealt),
+                _deal_harmonics_with_numpy(functions, masks),
+                n,
+                WORD * n * (1 + 4 * count),
+                exact=False,
+            )
+            yield Kernel(
+                f"combine_harmonics, {title}",
+                _combine_harmonics(functions, masks, dealt, out),
+                None,
+                n,
+                WORD * n * (1 + 2 * count + len(series)),
+            )
 
     def streams(self) -> Iterator[Kernel]:
         """Pseudorandom words."""
@@ -287,6 +279,30 @@ def _deal(gate: gates.Gate, opened: Words, half: Words) -> Callable[[], object]:
 
 def _combine(gate: gates.Gate, opened: Words, half: Words, out: Words) -> Callable[[], object]:
     return lambda: gate.combine(opened, half, out, first=True)
+
+
+def _deal_harmonics(functions: Harmonics, masks: Words, dealt: Words) -> Callable[[], object]:
+    return lambda: harmonics.deal_harmonics(masks, PERIOD_BITS, functions.harmonics, DEALT_BITS, dealt)
+
+
+def _deal_harmonics_with_numpy(functions: Harmonics, masks: Words) -> Callable[[], object]:
+    def deal() -> object:
+        angles = masks * (2 * np.pi / 2**PERIOD_BITS)
+        turned = np.multiply.outer(np.array(functions.harmonics), angles)
+        return np.rint(2**DEALT_BITS * np.cos(turned)), np.rint(2**DEALT_BITS * np.sin(turned))
+
+    return deal
+
+
+def _combine_harmonics(functions: Harmonics, opened: Words, dealt: Words, out: Words) -> Callable[[], object]:
+    weights, constants = functions.weights(), functions.constants(2 * DEALT_BITS)
+
+    def combine() -> object:
+        return harmonics.combine_harmonics(
+            opened, dealt, PERIOD_BITS, functions.harmonics, *weights, DEALT_BITS, constants, out
+        )
+
+    return combine
 
 
 def run(elements: int, repeat: int) -> list[Measured]:

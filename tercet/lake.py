@@ -1,8 +1,8 @@
 """The lake: how scripts and notebooks reach the nodes.
 
-`local()` starts all nodes on this machine and gives a synchronous `Lake`; trio runs beneath it, in a thread of its own, so it
-works in a script and in a notebook. `open_local()` is the same inside a trio program: the same names, to be awaited. Either
-lake drives the same generators of plans; they differ only in who waits.
+`local()` starts all nodes on this machine and gives a synchronous `Lake`; trio runs beneath it, in a thread
+of its own, so it works in a script and in a notebook. `open_local()` is the same inside a trio program: the
+same names, to be awaited. Either lake drives the same generators of plans; they differ only in who waits.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import trio
 from tercet.actors import Builder, Disclosure, Form, Plan, Type
 from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
+from tercet.actors.plan import TILE_ROWS
 from tercet.actors.tracing import write_chrome_trace
 from tercet.errors import SchemaError, TercetError
 from tercet.ml.ingest import Declared, EncodedTable, encode
@@ -83,7 +84,10 @@ class _Base:
         return f"{hint}#{secrets.token_hex(8)}"
 
     async def _drive(self, steps: Steps[T], phase: str) -> T:
-        """Run the plans that a computation yields. Plans are made in a worker thread: large ones take a while."""
+        """Run the plans that a computation yields.
+
+        Plans are made in a worker thread: large ones take a while.
+        """
         made = await trio.to_thread.run_sync(_advance, steps, None)
         while isinstance(made, Plan):
             if self.on_phase is not None:
@@ -94,7 +98,8 @@ class _Base:
             except TercetError as error:
                 result = error
             made = await trio.to_thread.run_sync(_advance, steps, result)
-        return made.value
+        value: T = made.value
+        return value
 
     async def _run(self, plan: Plan, phase: str) -> RunResult:
         result = await self.cluster.client.run(plan)
@@ -114,9 +119,7 @@ class _Base:
         for part in table.parts:
             await client.put(part.handle, part.type, encoded.values.view(np.uint64))
         moved = client.bytes_moved - moved
-        self.phases.append(
-            Phase("upload", f"upload {table.name}", 0, (), moved, time.perf_counter() - began)
-        )
+        self.phases.append(Phase("upload", f"upload {table.name}", 0, (), moved, time.perf_counter() - began))
         return table
 
     def _describe(self, encoded: EncodedTable, lake: Any) -> Table:
@@ -166,7 +169,10 @@ def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
     binary = [
         column.name
         for column, values in zip(encoded.schema.features, encoded.values, strict=True)
-        if column.kind == "integer" and column.name not in types and values.size and _is_binary(values, column.scale)
+        if column.kind == "integer"
+        and column.name not in types
+        and values.size
+        and _is_binary(values, column.scale)
     ]
     if binary:
         encoded = encode(source, **{**options, "types": {**types, **dict.fromkeys(binary, "boolean")}})
@@ -174,9 +180,10 @@ def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
         widest = WIDE_SPREAD if column.kind == "integer" else 1.0
         if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:
             raise SchemaError(
-                f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread does not fit the "
-                f"fixed-point range; give a smaller scale with scales={{{column.name!r}: ...}}, or declare it real with "
-                f"types={{{column.name!r}: 'real'}}"
+                f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its "
+                "spread does not fit the "
+                f"fixed-point range; give a smaller scale with scales={{{column.name!r}: ...}}, or "
+                f"declare it real with types={{{column.name!r}: 'real'}}"
             )
     return encoded
 
@@ -186,7 +193,10 @@ def _is_binary(values: np.ndarray[Any, np.dtype[np.int64]], scale: int) -> bool:
 
 
 class AsyncLake(_Base):
-    """A lake for trio programs; what computes is awaited, also on tables and models (`await table.join(...)`)."""
+    """A lake for trio programs: what computes is awaited.
+
+    Also on tables and models, as in `await table.join(...)`.
+    """
 
     async def upload(
         self,
@@ -256,10 +266,11 @@ class Lake(_Base):
     ) -> Table:
         """Put an owner's table into the lake, secret-shared.
 
-        `source` is a data frame (pandas, polars, pyarrow), a dict of columns, or a path to CSV or Parquet. `key` names the
-        column or columns that link rows; they must be unique. `scales` gives the fractional bits of real columns (chosen by
-        their spread otherwise; scales are public and tell the order of magnitude of that spread), `types` overrides what a
-        column is taken for. Discloses the row count, the names, kinds and scales of columns. Raises SchemaError.
+        `source` is a data frame (pandas, polars, pyarrow), a dict of columns, or a path to CSV or Parquet.
+        `key` names the column or columns that link rows; they must be unique. `scales` gives the fractional
+        bits of real columns (chosen by their spread otherwise; scales are public and tell the order of
+        magnitude of that spread), `types` overrides what a column is taken for. Discloses the row count, the
+        names, kinds and scales of columns. Raises SchemaError.
         """
         encoded = encode_for_upload(
             source, name=name, key=key, owner=owner, columns=columns, scales=scales, types=types
@@ -281,8 +292,8 @@ class Lake(_Base):
     def trace(self, path: str | Path = "trace.json") -> Iterator[None]:
         """Write what every party does meanwhile to a file for chrome://tracing or ui.perfetto.dev.
 
-        It has every step, every wait for the network and every frame sent, by party; no values. Should a node be lost, its
-        events are lost with it, and nothing is written.
+        It has every step, every wait for the network and every frame sent, by party; no values. Should a node
+        be lost, its events are lost with it, and nothing is written.
         """
         client = self.cluster.client
         self._wait(client.trace, True)
@@ -318,10 +329,11 @@ def local(
 ) -> Iterator[Lake]:
     """Start all parties' nodes on this machine, and stop them at the end.
 
-    `processes=True` gives each node an operating-system process and TLS 1.3 with pinned certificates on loopback; otherwise
-    they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls". `latency_ms` (one way) and
-    `bandwidth_mbit` slow every link down, for experiments. A node that is silent for `timeout_s` is given up, with a
-    `PeerLost` that names it. `threads` is the number of cores that each party may use.
+    `processes=True` gives each node an operating-system process and TLS 1.3 with pinned certificates on
+    loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
+    `latency_ms` (one way) and `bandwidth_mbit` slow every link down, for experiments. A node that is silent
+    for `timeout_s` is given up, with a `PeerLost` that names it. `threads` is the number of cores that each
+    party may use.
     """
     options = ClusterOptions(
         protocol=protocol,
@@ -332,10 +344,12 @@ def local(
         bandwidth_mbit=bandwidth_mbit,
         timeout_s=timeout_s,
         threads=threads,
-        **({} if tile_rows is None else {"tile_rows": tile_rows}),
+        tile_rows=TILE_ROWS if tile_rows is None else tile_rows,
     )
     options.resolve()
-    opened: queue.SimpleQueue[tuple[Cluster, trio.lowlevel.TrioToken, trio.Event] | BaseException] = queue.SimpleQueue()
+    opened: queue.SimpleQueue[tuple[Cluster, trio.lowlevel.TrioToken, trio.Event] | BaseException] = (
+        queue.SimpleQueue()
+    )
 
     async def main() -> None:
         async with open_cluster(options) as cluster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import tercet
 from tercet.demo import PHASES, Report, Settings, Watcher, check, run
 from tercet.demo.data import KEY, ONLY_AT_HOSPITAL, ONLY_AT_INSURER, TARGET, owners
 from tercet.demo.plot import draw
-from tercet.demo.run import CHECK, CHECKER, START
+from tercet.demo.script import CHECK, CHECKER, START
 from tercet.demo.show import LiveWatcher, LogWatcher, show
 from tercet.ml import LogisticRegression, StandardScaler
 
@@ -146,7 +147,7 @@ def test_progress_is_told_in_order(report, recorder):
 
 
 def test_it_is_shown(report):
-    console = Console(width=80, record=True, quiet=False, force_terminal=False, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(width=80, record=True, force_terminal=False, file=io.StringIO())
     show(report, console)
     text = console.export_text()
     for wanted in (
@@ -159,7 +160,6 @@ def test_it_is_shown(report):
         "total",
     ):
         assert wanted in text
-    console.file.close()
 
 
 @pytest.mark.parametrize("terminal", [True, False])

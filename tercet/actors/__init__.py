@@ -1,7 +1,8 @@
 """Plans, and the actors that run them: everything that owns a nursery."""
 
 from tercet.actors import interactive_kinds, local_kinds
-from tercet.actors.plan import Builder, Disclosure, Form, Plan, Type, Value, concatenate
+from tercet.actors.builder import Builder, Value, concatenate
+from tercet.actors.plan import Disclosure, Form, Plan, Type
 from tercet.protocols.fourier import Series, sigmoid, slope, softplus_tail
 
 __all__ = [

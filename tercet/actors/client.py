@@ -1,8 +1,9 @@
 """The client: deals values to all nodes, has them run plans, and puts their answers together.
 
-It is the only place where a secret is whole: an owner's values before they are dealt, and what a plan reveals. A client holds
-one line to every node; requests carry numbers, so that several can be under way. Whatever ends a request early (an error, a
-node that is lost, the caller's own cancellation) takes it back at all nodes, so nothing goes on running for nobody.
+It is the only place where a secret is whole: an owner's values before they are dealt, and what a plan
+reveals. A client holds one line to every node; requests carry numbers, so that several can be under way.
+Whatever ends a request early (an error, a node that is lost, the caller's own cancellation) takes it back at
+all nodes, so nothing goes on running for nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import trio
 from tercet.actors.line import Line
 from tercet.actors.node import CLIENT, greet, type_fields
 from tercet.actors.party import party_name, read_type
-from tercet.actors.passes import drop_dead
+from tercet.actors.passes import optimise
 from tercet.actors.plan import TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
 from tercet.protocols.base import Protocol
@@ -31,13 +32,17 @@ from tercet.transports import Link
 SESSION_BYTES = 16
 GRACE_S = 0.5
 """How long other nodes may add their view after the first error."""
+BIG_PLAN = 100
+"""Plans of more nodes are optimised in a thread, so that answers of the nodes are read meanwhile."""
 DIGEST_WORDS = 64
 """Words that a node's part of a revealed value may have besides the shares that it holds."""
 
 
 @attrs.frozen(eq=False)
 class RunResult:
-    """What a plan run gave: revealed numbers by name, types of stored values, symbols, cost, and what was disclosed.
+    """What a plan run gave.
+
+    Revealed numbers by name, types of stored values, symbols, cost, and what was disclosed.
 
     `bytes_sent` is the payload sent by each party; `client_bytes` what passed between client and nodes.
     """
@@ -90,7 +95,10 @@ class _Connection:
             answer.done.set()
 
     async def ask(self, request: _Request) -> _Answer:
-        """Ask the node, and wait for its answer; an error is in the answer. Cancelled, it takes the request back."""
+        """Ask the node, and wait for its answer; an error is in the answer.
+
+        Cancelled, it takes the request back.
+        """
         self._requests += 1
         number, answer = self._requests, _Answer(request.most)
         self._under_way[number] = answer
@@ -109,10 +117,14 @@ class _Connection:
     def admit(self, message: list[Any], size: int) -> bool:
         """Take the payload of an answer that somebody waits for."""
         if message[0] != "done":
-            raise ProtocolError(f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none")
+            raise ProtocolError(
+                f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none"
+            )
         answer = self._under_way.get(message[1])
         if answer is not None and size > answer.most:
-            raise ProtocolError(f"{self.line.other} answers with {size} bytes where at most {answer.most} are due")
+            raise ProtocolError(
+                f"{self.line.other} answers with {size} bytes where at most {answer.most} are due"
+            )
         return answer is not None
 
     def take(self, message: list[Any], payload: Words | None) -> None:
@@ -161,10 +173,12 @@ class Client:
                 link, role=CLIENT, protocol=protocol.name, parties=len(links), timeout_s=timeout_s
             )
             if role != party_name(index):
-                raise ProtocolError(f"{role} answered where {party_name(index)} was expected; correct the addresses")
+                raise ProtocolError(
+                    f"{role} answered where {party_name(index)} was expected; correct the addresses"
+                )
             link.peer = role
         client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows)
-        for node in client._nodes:  # noqa: SLF001
+        for node in client._nodes:
             nursery.start_soon(node.run)
         return client
 
@@ -173,7 +187,7 @@ class Client:
         """Bytes that passed between this client and the nodes, both ways."""
         return sum(node.line.link.bytes_sent + node.line.link.bytes_received for node in self._nodes)
 
-    # -- what a client asks -------------------------------------------------------------------------------------------
+    # -- what a client asks ----------------------------------------------------------------------------------
 
     async def put(self, handle: str, kind: Type, words: Words) -> None:
         """Deal a value to the nodes, who keep it under `handle`; where they can, sharings travel as seeds."""
@@ -195,7 +209,8 @@ class Client:
             raise PlanError(
                 f"the plan has tiles of {plan.tile_rows} rows, the nodes' values have {self.tile_rows}"
             )
-        plan = drop_dead(plan)
+        big = len(plan.nodes) > BIG_PLAN
+        plan = await trio.to_thread.run_sync(optimise, plan) if big else optimise(plan)
         moved, began = self.bytes_moved, time.perf_counter()
         args = [secrets.token_bytes(SESSION_BYTES), plan.to_bytes()]
         request = _Request("run", args, most=self._most_revealed(plan))
@@ -215,7 +230,7 @@ class Client:
         answers = await self._ask_all([_Request("trace", [on])] * self.parties)
         return [answer.body.get("events", []) for answer in answers]
 
-    # -- answers ------------------------------------------------------------------------------------------------------
+    # -- answers ---------------------------------------------------------------------------------------------
 
     async def _ask_all(self, requests: Sequence[_Request]) -> list[_Answer]:
         """One request to each node; raises the error that explains best what went wrong."""
@@ -244,7 +259,10 @@ class Client:
                 raise node.line.error()
 
     def _forget(self, handles: list[str]) -> None:
-        """Have the nodes drop what a failed request may have left at some of them; nobody waits for the answer."""
+        """Have the nodes drop what a failed request may have left at some of them.
+
+        Nobody waits for the answer.
+        """
         for node in self._nodes:
             if handles:
                 node.line.post(["drop", 0, handles])
@@ -271,7 +289,9 @@ class Client:
                 disclosed=tuple(plan.disclosures()),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ProtocolError(f"the nodes' answers to plan {plan.name!r} make no sense: {error!r}") from error
+            raise ProtocolError(
+                f"the nodes' answers to plan {plan.name!r} make no sense: {error!r}"
+            ) from error
 
     def _combine(self, answers: Sequence[_Answer]) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         found: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
@@ -294,8 +314,8 @@ class Client:
 def _verdict(errors: Mapping[int, TercetError]) -> TercetError:
     """The one error for the caller, of those that the nodes answered with.
 
-    A cause other than a lost peer comes first. Otherwise the accused is who most nodes have lost; if it answered itself, it
-    lives, and the fault is between it and its accuser.
+    A cause other than a lost peer comes first. Otherwise the accused is who most nodes have lost; if it
+    answered itself, it lives, and the fault is between it and its accuser.
     """
     for error in errors.values():
         if not isinstance(error, PeerLost):
@@ -306,8 +326,8 @@ def _verdict(errors: Mapping[int, TercetError]) -> TercetError:
     accuser, first = next((index, error) for index, error in accusations.items() if error.peer == accused)
     if any(party_name(index) == accused for index in accusations):
         return PeerLost(
-            f"{party_name(accuser)} and {accused} lost each other, though both answer the client; look at the network "
-            f"between them ({first})",
+            f"{party_name(accuser)} and {accused} lost each other, though both answer the client; "
+            f"look at the network between them ({first})",
             peer=accused,
         )
     return first

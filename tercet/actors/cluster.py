@@ -1,8 +1,9 @@
 """Clusters: all nodes of a lake on one machine, in this process or as one operating-system process each.
 
-Both speak through the same nodes, links and client; only who starts them differs. Node processes are told everything on their
-standard input and say their address on standard output; when this process goes, their input closes and they go too. With TLS,
-every node and the client get a fresh key and a certificate that the others pin, which never touch the disk here.
+Both speak through the same nodes, links and client; only who starts them differs. Node processes are told
+everything on their standard input and say their address on standard output; when this process goes, their
+input closes and they go too. With TLS, every node and the client get a fresh key and a certificate that the
+others pin, which never touch the disk here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from tercet.actors.plan import TILE_ROWS
 from tercet.errors import PeerLost, PlanError, TransportError, from_wire
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
-from tercet.transports import Identity, Link, MemoryTransport, TcpTransport, TlsTransport, Transport, make_identity
+from tercet.transports import (
+    Identity,
+    Link,
+    MemoryTransport,
+    TcpTransport,
+    TlsTransport,
+    Transport,
+    make_identity,
+)
 
 START_S = 60.0
 STOP_S = 2.0
@@ -59,13 +68,15 @@ class ClusterOptions:
         parties = self.parties if self.parties is not None else cls.sizes[0]
         if parties not in cls.sizes:
             raise PlanError(
-                f"protocol {self.protocol!r} runs with {', '.join(map(str, cls.sizes))} parties, not {parties}; leave "
-                "parties= out or choose another protocol"
+                f"protocol {self.protocol!r} runs with {', '.join(map(str, cls.sizes))} parties, not "
+                f"{parties}; leave parties= out or choose another protocol"
             )
         transport = self.transport or ("tls" if self.processes else "memory")
         if transport not in TRANSPORTS or (self.processes and transport == "memory"):
             usable = TRANSPORTS[1:] if self.processes else TRANSPORTS
-            raise TransportError(f"transport {transport!r} is not usable here; choose one of {', '.join(usable)}")
+            raise TransportError(
+                f"transport {transport!r} is not usable here; choose one of {', '.join(usable)}"
+            )
         for name, value, least in (
             ("latency_ms", self.latency_ms, 0.0),
             ("timeout_s", self.timeout_s, 0.1),
@@ -88,7 +99,7 @@ class ClusterOptions:
 
 @attrs.define(eq=False)
 class Cluster:
-    """A running cluster: its client, and the process identifiers of its nodes if they have processes of their own."""
+    """A running cluster: its client, and the process identifiers of nodes that are processes."""
 
     client: Client
     protocol: str
@@ -99,7 +110,10 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def open_cluster(options: ClusterOptions) -> AsyncIterator[Cluster]:
-    """Start all nodes, link them up, connect a client; stop everything at the end, whatever state it is in."""
+    """Start all nodes, link them up, connect a client.
+
+    Stop everything at the end, whatever state it is in.
+    """
     cls, parties, transport = options.resolve()
     names = [party_name(index) for index in range(parties)]
     identities = {name: make_identity(name) for name in [*names, CLIENT]} if transport == "tls" else {}
@@ -155,14 +169,20 @@ async def _close(link: Link) -> None:
 
 @contextlib.asynccontextmanager
 async def _start_tasks(
-    options: ClusterOptions, parties: int, transport: str, identities: dict[str, Identity], nursery: trio.Nursery
+    options: ClusterOptions,
+    parties: int,
+    transport: str,
+    identities: dict[str, Identity],
+    nursery: trio.Nursery,
 ) -> AsyncIterator[_Nodes]:
     """All nodes as tasks of this event loop."""
     cls = registry.get(options.protocol)
     shared = MemoryTransport() if transport == "memory" else None
     nodes, addresses = [], []
     for index in range(parties):
-        party = Party(index, parties=parties, protocol=cls, timeout_s=options.timeout_s, threads=options.threads)
+        party = Party(
+            index, parties=parties, protocol=cls, timeout_s=options.timeout_s, threads=options.threads
+        )
         own = shared or _transport(transport, party_name(index), identities)
         node = Node(party, own, shaping=options.shaping, trusted_names=transport == "tls")
         address = party_name(index) if shared else "127.0.0.1:0"
@@ -176,7 +196,11 @@ async def _start_tasks(
 
 @contextlib.asynccontextmanager
 async def _start_processes(
-    options: ClusterOptions, parties: int, transport: str, identities: dict[str, Identity], nursery: trio.Nursery
+    options: ClusterOptions,
+    parties: int,
+    transport: str,
+    identities: dict[str, Identity],
+    nursery: trio.Nursery,
 ) -> AsyncIterator[_Nodes]:
     """Each node as a process of its own, on loopback."""
     _ = nursery
@@ -243,7 +267,9 @@ async def _tell(process: trio.Process, message: Any, index: int) -> None:
     try:
         await process.stdin.send_all(json.dumps(message).encode() + b"\n")
     except trio.BrokenResourceError as error:
-        raise PeerLost(f"party {index} ended while it started; its messages are above", peer=party_name(index)) from error
+        raise PeerLost(
+            f"party {index} ended while it started; its messages are above", peer=party_name(index)
+        ) from error
 
 
 async def _hear(process: trio.Process, index: int) -> Any:
@@ -253,9 +279,17 @@ async def _hear(process: trio.Process, index: int) -> Any:
     while not line.endswith(b"\n"):
         some = await process.stdout.receive_some(1 << 12)
         if not some:
-            raise PeerLost(f"party {index} ended while it started; its messages are above", peer=party_name(index))
+            raise PeerLost(
+                f"party {index} ended while it started; its messages are above", peer=party_name(index)
+            )
         line += some
-    message = json.loads(line)
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise TransportError(
+            f"{party_name(index)} said {line!r:.80} while it started; something other than a node "
+            "prints there"
+        ) from error
     if "error" in message:
         raise from_wire(message["error"])
     return message

@@ -1,13 +1,15 @@
 """Drawings of plans: Mermaid text for documents, SVG for notebooks; what discloses something is marked.
 
-The SVG is a layered drawing in the manner of Sugiyama, Tagawa and Toda (1981): nodes stand in rows by the network rounds that
-must pass before they end, long edges are cut by bends that take a place in each row they cross, and a few sweeps of barycentres
-put what is joined near to each other. No other program is needed to make or to show it.
+The SVG is a layered drawing in the manner of Sugiyama, Tagawa and Toda (1981): nodes stand in rows by the
+network rounds that must pass before they end, long edges are cut by bends that take a place in each row they
+cross, and a few sweeps of barycentres put what is joined near to each other. No other program is needed to
+make or to show it.
 """
 
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
@@ -88,8 +90,8 @@ def to_svg(plan: Plan, protocol: str = "replicated") -> str:
     width = max((place.x + place.width / 2 for row in grid for place in row), default=0.0) + 20 - left
     height = len(grid) * (BOX_HEIGHT + ROW_GAP) + ROW_GAP
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:.0f} 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" font-family="Helvetica, Arial, sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:.0f} 0 {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" height="{height:.0f}" font-family="Helvetica, Arial, sans-serif">',
         f"<title>{html.escape(plan.name)}</title>",
         f'<rect x="{left:.0f}" width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
     ]
@@ -119,7 +121,9 @@ def _sources(plan: Plan) -> dict[int, list[int]]:
     return drawn
 
 
-def _rows(sources: Mapping[int, Sequence[int]], rounds: Mapping[int, int]) -> tuple[dict[int, int], dict[int, int]]:
+def _rows(
+    sources: Mapping[int, Sequence[int]], rounds: Mapping[int, int]
+) -> tuple[dict[int, int], dict[int, int]]:
     """The row of every node, and the first row of every number of rounds."""
     steps: dict[int, tuple[int, int]] = {}
     for index, read in sources.items():
@@ -148,7 +152,7 @@ def _grid(
                 path.append(_Place(row, 4.0))
                 grid[row].append(path[-1])
             path.append(place)
-            for upper, lower in zip(path, path[1:], strict=False):
+            for upper, lower in itertools.pairwise(path):
                 if lower.row == upper.row + 1:
                     upper.below.append(lower)
                     lower.above.append(upper)
@@ -216,7 +220,9 @@ def _bands(tops: dict[int, int], rows: int, left: float, width: float) -> list[s
         end = ordered[number + 1][1] if number + 1 < len(ordered) else rows
         y, height = _top(row) - ROW_GAP / 2, (end - row) * (BOX_HEIGHT + ROW_GAP)
         shade = "#f4f6f8" if number % 2 == 0 else "#ffffff"
-        parts.append(f'<rect x="{left:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" fill="{shade}"/>')
+        parts.append(
+            f'<rect x="{left:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" fill="{shade}"/>'
+        )
         name = f"{depth} round{'s' * (depth != 1)}"
         parts.append(f'<text x="{left + 6:.0f}" y="{y + 14:.0f}" font-size="9" fill="#6b7680">{name}</text>')
     return parts
@@ -228,7 +234,7 @@ def _edge(path: Sequence[_Place]) -> str:
         points += [(place.x, _top(place.row)), (place.x, _top(place.row) + BOX_HEIGHT)]
     points.append((path[-1].x, _top(path[-1].row)))
     words = [f"M{points[0][0]:.1f},{points[0][1]:.1f}"]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         bend = (y1 - y0) / 2
         words.append(f"C{x0:.1f},{y0 + bend:.1f} {x1:.1f},{y1 - bend:.1f} {x1:.1f},{y1:.1f}")
     colour = "#8a949e" if path[-1].row - path[0].row <= LONG_EDGE else "#dde2e6"
@@ -242,11 +248,18 @@ def _box(plan: Plan, place: _Place) -> str:
     x, y = place.x - place.width / 2, _top(place.row)
     fill, stroke = ("#fde3c4", "#c46210") if told else ("#ffffff", "#48525c")
     hint = plan.nodes[place.index].title(place.index) + (f"; discloses {told}" if told else "")
-    return (
-        f'<g class="{"discloses" if told else "node"}"><title>{html.escape(hint)}</title>'
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{place.width:.1f}" height="{BOX_HEIGHT:.0f}" rx="5" fill="{fill}" '
-        f'stroke="{stroke}"/>'
-        f'<text x="{place.x:.1f}" y="{y + 14:.1f}" font-size="11" text-anchor="middle" fill="#1c242c">{html.escape(first)}'
-        f'</text><text x="{place.x:.1f}" y="{y + 27:.1f}" font-size="9.5" text-anchor="middle" fill="#5a646e">'
-        f"{html.escape(second)}</text></g>"
+    return "".join(
+        [
+            f'<g class="{"discloses" if told else "node"}"><title>{html.escape(hint)}</title>',
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{place.width:.1f}" height="{BOX_HEIGHT:.0f}" rx="5" ',
+            f'fill="{fill}" stroke="{stroke}"/>',
+            _line(place.x, y + 14, "11", "#1c242c", first),
+            _line(place.x, y + 27, "9.5", "#5a646e", second),
+            "</g>",
+        ]
     )
+
+
+def _line(x: float, y: float, size: str, colour: str, text: str) -> str:
+    where = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="middle" fill="{colour}"'
+    return f"<text {where}>{html.escape(text)}</text>"

@@ -1,8 +1,11 @@
-"""Predict what a plan costs, and list what it discloses, before it runs: the sheet that owners and analysts read first.
+"""Predict what a plan costs, and list what it discloses, before it runs.
 
-Rounds and bytes follow exactly from the declared costs: the parties cut the plan into the same (node, tile) instances with the
-same dealers, and rounds add up along the longest way through them, all tiles side by side. Only sorts depend on chance and are
-given by their mean. Seconds come from a simple model of a machine; see `Machine`.
+The sheet that owners and analysts read first.
+
+Rounds and bytes follow exactly from the declared costs: the parties cut the plan into the same (node, tile)
+instances with the same dealers, and rounds add up along the longest way through them, all tiles side by side.
+Only sorts depend on chance and are given by their mean. Seconds come from a simple model of a machine; see
+`Machine`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Mapping
 import attrs
 
 from tercet.actors.kinds import KINDS, Tiling
-from tercet.actors.layout import Costs, Layout, needed_words
+from tercet.actors.layout import Costs, Layout
 from tercet.actors.passes import drop_dead
 from tercet.actors.plan import Disclosure, Plan, Ref
 from tercet.errors import PlanError
@@ -23,9 +26,10 @@ from tercet.protocols import registry
 class Machine:
     """What a machine and its network take for things, in seconds.
 
-    The defaults were fitted to three node processes with TLS on loopback, two slow cores in all (see `perf`); a machine for
-    each node is faster. A round costs `round_s` and the one-way latency; payloads go at `byte_s` a byte, or at the bandwidth of
-    a link; local work takes `word_s` for each word that a node reads or sends.
+    The defaults were fitted to three node processes with TLS on loopback, two slow cores in all (see `perf`);
+    a machine for each node is faster. A round costs `round_s` and the one-way latency; payloads go at
+    `byte_s` a byte, or at the bandwidth of a link; local work takes `word_s` for each word that a node reads
+    or sends.
     """
 
     round_s: float = 2.5e-3
@@ -35,7 +39,10 @@ class Machine:
 
 @attrs.frozen
 class Part:
-    """What all nodes of one kind contribute: how many they are, in how many instances, and bytes sent by all parties."""
+    """What all nodes of one kind contribute.
+
+    How many they are, in how many instances, and bytes sent by all parties.
+    """
 
     kind: str
     nodes: int
@@ -47,7 +54,8 @@ class Part:
 class Explanation:
     """The predicted cost of a plan and everything that it discloses; prints as a table.
 
-    `bytes_sent` is payload by party. `exact` says whether rounds and bytes are certain; sorts make them an expectation.
+    `bytes_sent` is payload by party. `exact` says whether rounds and bytes are certain; sorts make them an
+    expectation.
     """
 
     plan: str
@@ -69,8 +77,7 @@ class Explanation:
             f"  bytes sent  {about}{', '.join(f'{sent:,}' for sent in self.bytes_sent)} by party",
             f"  seconds     about {self.seconds:.2g}",
         ]
-        for symbol, number in self.symbols.items():
-            lines.append(f"  {symbol:<11} taken as {number:,}")
+        lines += [f"  {symbol:<11} taken as {number:,}" for symbol, number in self.symbols.items()]
         width = max([4, *(len(share.kind) for share in self.by_kind)])
         lines.append(f"  {'kind':<{width}}  {'nodes':>6}  {'tiles':>8}  {'bytes by all':>16}")
         for share in self.by_kind:
@@ -94,8 +101,9 @@ def explain(
 ) -> Explanation:
     """What a run of `plan` will cost, and what it discloses.
 
-    `latency_ms` is one way. `symbols` gives the row counts that the plan will reveal; the largest possible are taken
-    otherwise. Raises PlanError for a symbol that is too large, and what the protocol raises for operations it lacks.
+    `latency_ms` is one way. `symbols` gives the row counts that the plan will reveal; the largest possible
+    are taken otherwise. Raises PlanError for a symbol that is too large, and what the protocol raises for
+    operations it lacks.
     """
     machine = Machine() if machine is None else machine
     cls = registry.get(protocol)
@@ -117,7 +125,7 @@ def explain(
             cost = costs.of(index, tile)
             sent = [a + b for a, b in zip(sent, cost.sent, strict=True)]
             total += cost.total
-            words += needed_words(costs.layout, index, tile)
+            words += costs.layout.needed_words(index, tile)
         old = kinds.get(node.kind, Part(node.kind, 0, 0, 0))
         kinds[node.kind] = Part(node.kind, old.nodes + 1, old.instances + tiles, old.bytes_sent + total)
     rounds = max(depths(costs).values(), default=0)

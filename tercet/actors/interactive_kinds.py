@@ -1,4 +1,4 @@
-"""Plan nodes that talk: rounds of products, masked openings, comparisons, shuffles, and everything that discloses."""
+"""Plan nodes that talk: rounds of products, masked openings, comparisons, shuffles, disclosures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import attrs
 import numpy as np
 
-from tercet.actors.kinds import Context, Data, Kind, Tiling, as_public, kind, require, require_ring
+from tercet.actors.builder import Builder
+from tercet.actors.kinds import Context, Data, Kind, Tiling, as_public, fields, kind, require, require_ring
 from tercet.actors.matching import intersect
-from tercet.actors.plan import Builder, Disclosure, Form, Node, Type, dims_product
-from tercet.errors import PlanError, ProtocolError
+from tercet.actors.plan import Disclosure, Form, Node, Type, dims_product
+from tercet.errors import PlanError
 from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Protocol, Share
 from tercet.protocols.circuits import ascon_prf_short
@@ -22,12 +23,13 @@ from tercet.protocols.fourier import Series
 
 TRUNCATION_LIMIT = 2.0**62
 
-# -- interactive ------------------------------------------------------------------------------------------------------
+# -- interactive ---------------------------------------------------------------------------------------------
 
 
 class _Interactive(Kind):
     """One protocol operation on one argument."""
 
+    local = False
     takes_products = True
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[Any]:
@@ -60,7 +62,8 @@ class Reduce(_Interactive):
 class Truncate(_Interactive):
     """Cut fractional bits."""
 
-    attributes = {"bits": int}
+    weight = 4
+    attributes = fields(bits=int)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
@@ -69,8 +72,8 @@ class Truncate(_Interactive):
         require(0 < bits < 62, f"truncation by {bits} bits")
         require(
             x.limit < TRUNCATION_LIMIT,
-            f"values up to 2^{math.log2(max(x.limit, 1)):.1f} ring units cannot be truncated safely (limit 2^62); rescale an "
-            "operand first",
+            f"values up to 2^{math.log2(max(x.limit, 1)):.1f} ring units cannot be truncated safely "
+            "(limit 2^62); rescale an operand first",
         )
         return [attrs.evolve(x, scale=x.scale - bits, limit=math.ldexp(x.limit, -bits) + 1, product=False)]
 
@@ -92,7 +95,8 @@ def _peak(series: Series) -> float:
 class FourierSeries(_Interactive):
     """Public functions given as Fourier series of one period."""
 
-    attributes = {"series": tuple, "dealt_bits": int, "coefficient_bits": int}
+    weight = 32
+    attributes = fields(series=tuple, dealt_bits=int, coefficient_bits=int)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
@@ -100,7 +104,9 @@ class FourierSeries(_Interactive):
         scale = int(attributes["dealt_bits"]) + int(attributes["coefficient_bits"])
         types = []
         for one in self._series(attributes):
-            require(0 < x.scale + one.period_log2 < 64, f"the period of {one.name} does not fit scale {x.scale}")
+            require(
+                0 < x.scale + one.period_log2 < 64, f"the period of {one.name} does not fit scale {x.scale}"
+            )
             types.append(Type(Form.RING, x.shape, scale, math.ldexp(_peak(one), scale)))
         return types
 
@@ -126,7 +132,8 @@ class FourierSeries(_Interactive):
 class IsNegative(_Interactive):
     """Comparison with zero."""
 
-    attributes = {"bits": int}
+    weight = 16
+    attributes = fields(bits=int)
     takes_products = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -134,7 +141,9 @@ class IsNegative(_Interactive):
         bits = int(attributes["bits"])
         require_ring(x, "is_negative")
         require(len(x.shape) == 1, "comparisons take values of one axis")
-        require(2 <= bits <= 64 and x.limit < 2.0 ** (bits - 1), f"a comparison on {bits} bits cannot hold {x}")
+        require(
+            2 <= bits <= 64 and x.limit < 2.0 ** (bits - 1), f"a comparison on {bits} bits cannot hold {x}"
+        )
         return [Type(Form.BITS, x.shape)]
 
     def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
@@ -148,6 +157,7 @@ class IsNegative(_Interactive):
 class IsZero(_Interactive):
     """Equality with zero."""
 
+    weight = 16
     takes_products = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -166,6 +176,7 @@ class IsZero(_Interactive):
 class ToRing(_Interactive):
     """Booleans as zeros and ones."""
 
+    weight = 4
     takes_products = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -183,13 +194,18 @@ class ToRing(_Interactive):
 class PseudoRandomFunction(Kind):
     """Keyed pseudonyms of 128-bit keys: Ascon-PRFshort under a shared key."""
 
+    local = False
+    weight = 64
+
     def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
         return position == 1
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         key, message = args
         require(key.form is Form.WORDS and key.shape == (2,), "the key is two secret words")
-        require(message.form is Form.WORDS and message.shape[:-1] == (2,), "messages are two secret words each")
+        require(
+            message.form is Form.WORDS and message.shape[:-1] == (2,), "messages are two secret words each"
+        )
         return [message]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[Share]:
@@ -205,6 +221,8 @@ class PseudoRandomFunction(Kind):
 class Shuffle(Kind):
     """Permute the rows of all arguments alike, by a permutation that nobody knows."""
 
+    local = False
+    weight = 8
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -224,11 +242,13 @@ class Shuffle(Kind):
 class Sort(Kind):
     """All arguments with their rows in the ascending order of the first, |key| < 2^(bits-1) in ring units.
 
-    Makes keys distinct and shuffles first, so that the comparisons that it opens tell the nodes nothing but a uniformly
-    random permutation (Hamada et al. 2012). Equal keys stay in their order.
+    Makes keys distinct and shuffles first, so that the comparisons that it opens tell the nodes nothing but a
+    uniformly random permutation (Hamada et al. 2012). Equal keys stay in their order.
     """
 
-    attributes = {"bits": int}
+    local = False
+    weight = 256
+    attributes = fields(bits=int)
     exact_cost = False
     tiling = Tiling.WHOLE
 
@@ -238,11 +258,16 @@ class Sort(Kind):
         bits = int(attributes["bits"])
         require(args[0].limit < 2.0 ** (bits - 1), f"keys of {args[0]} need more than {bits} bits")
         positions = max(builder.most(args[0].rows) - 1, 0).bit_length()
-        require(bits + positions <= 63, f"keys of {bits} bits and the numbers of {args[0].rows} rows do not fit 63 bits together")
+        require(
+            bits + positions <= 63,
+            f"keys of {bits} bits and the numbers of {args[0].rows} rows do not fit 63 bits together",
+        )
         return Shuffle().infer(args, attributes, builder)
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[list[Share]]:
-        return ranking.sort_rows(protocol, [arg for arg in args if isinstance(arg, Share)], int(node.get("bits")))
+        return ranking.sort_rows(
+            protocol, [arg for arg in args if isinstance(arg, Share)], int(node.get("bits"))
+        )
 
     def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
         return ranking.sort_rows_cost(protocol, args, int(node.get("bits")))
@@ -251,17 +276,19 @@ class Sort(Kind):
         return ranking.openings(shapes[0][-1])
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure("comparisons of shuffled rows, a random order", "the nodes", dims_product(args[0].shape))
+        return Disclosure(
+            "comparisons of shuffled rows, a random order", "the nodes", dims_product(args[0].shape)
+        )
 
 
-# -- disclosing -------------------------------------------------------------------------------------------------------
+# -- disclosing ----------------------------------------------------------------------------------------------
 
 
 @kind("open")
 class Open(_Interactive):
     """A value to all nodes."""
 
-    attributes = {"why": str}
+    attributes = fields(why=str)
     takes_products = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -290,7 +317,9 @@ class Match(Kind):
     The result is `(lists, m)`; m gets the name given in `rows`, ordered by the first list.
     """
 
-    attributes = {"rows": str}
+    local = False
+    weight = 16
+    attributes = fields(rows=str)
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -314,11 +343,15 @@ class Match(Kind):
 class _Sink(Kind):
     """The end of a value; the scheduler takes it from here."""
 
+    local = False
     keep = True
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        require(args[0].form in (Form.RING, Form.WORDS), f"only numbers and words leave a plan, not {args[0]}; use to_ring")
+        require(
+            args[0].form in (Form.RING, Form.WORDS),
+            f"only numbers and words leave a plan, not {args[0]}; use to_ring",
+        )
         return [args[0]]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Data:
@@ -329,7 +362,7 @@ class _Sink(Kind):
 class Reveal(_Sink):
     """A value to a receiver outside."""
 
-    attributes = {"name": str, "to": str}
+    attributes = fields(name=str, to=str)
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         return Disclosure(str(node.get("name")), str(node.get("to")), dims_product(args[0].shape))
@@ -339,7 +372,7 @@ class Reveal(_Sink):
 class Store(_Sink):
     """A value kept at the nodes, secret. Stays in tiles, so this is row-wise."""
 
-    attributes = {"handle": str}
+    attributes = fields(handle=str)
     tiling = Tiling.ROWS
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:

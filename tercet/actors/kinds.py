@@ -1,8 +1,10 @@
-"""What a kind of plan node is: how it is typed, cut into tiles, run on a protocol, what it costs and what it discloses.
+"""What a kind of plan node is.
 
-A kind is a stateless object in `KINDS`. To add an operation to plans, write a class in `local_kinds` (no rounds) or
-`interactive_kinds`; builder, checker, scheduler, cost estimate and disclosure list all read it. Local kinds return their
-result, interactive kinds the protocol's generator.
+How it is typed, cut into tiles, run on a protocol, what it costs and what it discloses.
+
+A kind is a stateless object in `KINDS`. To add an operation to plans, write a class in `local_kinds` (no
+rounds) or `interactive_kinds`; builder, checker, scheduler, cost estimate and disclosure list all read it.
+Local kinds return their result, interactive kinds the protocol's generator.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
-import numpy as np
 
-from tercet.actors.plan import Builder, Dim, Dims, Disclosure, Form, Node, Type, bind_shape, dims_product
+from tercet.actors.builder import Builder
+from tercet.actors.plan import Dim, Dims, Disclosure, Form, Node, Type, bind_shape, dims_product
 from tercet.errors import PlanError
 from tercet.protocols.base import Cost, Protocol, Share
 from tercet.protocols.domains import Words
@@ -40,7 +42,10 @@ class Tiling(enum.Enum):
 
 @attrs.frozen(eq=False)
 class Context:
-    """What an instance knows besides its arguments: bound symbols, where new ones are bound, and its number of rows."""
+    """What an instance knows besides its arguments.
+
+    Bound symbols, where new ones are bound, and its number of rows.
+    """
 
     symbols: dict[str, int]
     rows: int
@@ -62,6 +67,10 @@ class Kind:
     """Whether arguments may be products that have not had their round."""
     exact_cost: ClassVar[bool] = True
     """Whether `cost` is exact, so that an operation that sends more is stopped."""
+    local: ClassVar[bool] = True
+    """Whether it needs no network and ends nothing, so that it can be computed where it is read."""
+    weight: ClassVar[int] = 1
+    """About how much work it is for each word that it reads, an addition being one."""
     keep: ClassVar[bool] = False
     """Whether the node stays in a plan though nothing reads it."""
 
@@ -106,10 +115,19 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 
 NUMBER = (int, float)
-PROMISE: Mapping[str, type | tuple[type, ...]] = {"magnitude": NUMBER}
+
+
+def fields(**types: type | tuple[type, ...]) -> Mapping[str, type | tuple[type, ...]]:
+    """The attributes of a kind, by name, with their types."""
+    return types
+
+
+PROMISE = fields(magnitude=NUMBER)
 
 
 def kind(name: str) -> Callable[[type[Kind]], type[Kind]]:
+    """Register a class under the name of a kind."""
+
     def register(cls: type[Kind]) -> type[Kind]:
         KINDS[name] = cls()
         return cls
@@ -118,25 +136,31 @@ def kind(name: str) -> Callable[[type[Kind]], type[Kind]]:
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise PlanError unless a condition holds."""
     if not condition:
         raise PlanError(message)
 
 
 def broadcast(a: Dims, b: Dims) -> Dims:
+    """The shape of an element-wise operation on two values, as numpy has it."""
     rank = max(len(a), len(b))
     left, right = ((1,) * (rank - len(dims)) + dims for dims in (a, b))
     shape: list[Dim] = []
     for x, y in zip(left, right, strict=True):
-        require(x == y or 1 in (x, y), f"shapes ({dims_product(a)}) and ({dims_product(b)}) do not fit together")
+        require(
+            x == y or 1 in (x, y), f"shapes ({dims_product(a)}) and ({dims_product(b)}) do not fit together"
+        )
         shape.append(y if x == 1 else x)
     return tuple(shape)
 
 
 def require_ring(kind: Type, what: str) -> None:
+    """Raise PlanError unless a type is of secret numbers."""
     require(kind.form is Form.RING, f"{what} takes secret numbers, not {kind}")
 
 
 def reach(builder: Builder, dim: Dim) -> int:
+    """How many terms a sum over a dimension can have, at least one."""
     return max(1, builder.most(dim))
 
 
@@ -150,8 +174,7 @@ def promised(limit: float, scale: int, attributes: Mapping[str, Any]) -> float:
 
 
 def as_public(data: Data) -> Words:
+    """What every node knows. Raises PlanError for a share."""
     if isinstance(data, Share):
         raise PlanError("a public value was expected")
     return data
-
-

@@ -1,7 +1,8 @@
 """How the nodes of a plan are cut into tiles, and what each (node, tile) instance is declared to cost.
 
-Everything here follows from the plan, the protocol and the numbers behind its symbols, so every party computes the same: the
-scheduler cuts by it, `explain` adds it up, and a party refuses mail of a peer that exceeds it.
+Everything here follows from the plan, the protocol and the numbers behind its symbols, so every party
+computes the same: the scheduler cuts by it, `explain` adds it up, and a party refuses mail of a peer that
+exceeds it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ SLACK_ROUNDS = 64
 
 
 class Layout:
-    """The tiles of a plan's nodes. `symbols` may grow while a plan runs; what depends on a missing one raises KeyError."""
+    """The tiles of a plan's nodes.
+
+    `symbols` may grow while a plan runs; what depends on a missing one raises KeyError.
+    """
 
     def __init__(self, plan: Plan, symbols: Mapping[str, int]) -> None:
         self.plan = plan
@@ -63,7 +67,10 @@ class Layout:
         return min(self.plan.tile_rows, self.rows(index) - tile * self.plan.tile_rows)
 
     def word_shapes(self, index: int, tile: int) -> list[Shape]:
-        """Shapes of the words that one instance reads, by argument; packed booleans take one word for 64 rows."""
+        """Shapes of the words that one instance reads, by argument.
+
+        Packed booleans take one word for 64 rows.
+        """
         shapes = []
         for position, ref in enumerate(self.plan.nodes[index].args):
             kind = self.plan.type_of(ref)
@@ -74,6 +81,10 @@ class Layout:
                 shape = (*shape[:-1], packed_words(shape[-1]))
             shapes.append(shape)
         return shapes
+
+    def needed_words(self, index: int, tile: int) -> int:
+        """Words that one instance reads."""
+        return sum(math.prod(shape) for shape in self.word_shapes(index, tile))
 
 
 class Costs:
@@ -127,12 +138,16 @@ class Ledger:
             words += sum(sizes)
             self._charge(peer, node, tile, step, sum(sizes))
         if words * WORD_BYTES != size:
-            raise ProtocolError(f"party {peer} sent {size} bytes of payload, its messages have {words * WORD_BYTES}")
+            raise ProtocolError(
+                f"party {peer} sent {size} bytes of payload, its messages have {words * WORD_BYTES}"
+            )
 
     def _charge(self, peer: int, node: int, tile: int, step: int, words: int) -> None:
         layout = self._costs.layout
         if node >= len(layout.plan.nodes) or tile >= layout.tiles(node):
-            raise ProtocolError(f"party {peer} sent a message for node {node}, tile {tile}, which the plan does not have")
+            raise ProtocolError(
+                f"party {peer} sent a message for node {node}, tile {tile}, which the plan does not have"
+            )
         cost = self._costs.of(node, tile)
         rounds, most = cost.rounds, cost.sent[peer] // WORD_BYTES
         if not KINDS[layout.plan.nodes[node].kind].exact_cost:
@@ -140,12 +155,8 @@ class Ledger:
         used = self._used.get((peer, node, tile), 0) + words
         if step >= rounds or used > most:
             raise ProtocolError(
-                f"party {peer} sent {used} words up to step {step} of {layout.plan.nodes[node].title(node)}, tile {tile}, "
+                f"party {peer} sent {used} words up to step {step} of "
+                f"{layout.plan.nodes[node].title(node)}, tile {tile}, "
                 f"whose protocol declares {most} words in {rounds} rounds"
             )
         self._used[peer, node, tile] = used
-
-
-def needed_words(layout: Layout, index: int, tile: int) -> int:
-    """Words that one instance reads."""
-    return sum(math.prod(shape) for shape in layout.word_shapes(index, tile))

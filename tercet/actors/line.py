@@ -1,18 +1,21 @@
 """A line: a link between two actors that stays alive, or ends with one error that names the other end.
 
-Party to party, node to client, client to node: all three talk over lines. A line queues what is sent, writes a heartbeat when
-there is nothing to say, and gives the link up when the other end has been silent for the time-out, whatever it was doing.
-Payloads travel in chunks, so that silence is told from a long transfer, and short messages overtake long ones. Every frame is
-counted: one that got lost ends the line. A payload is allocated only after the receiver has agreed to its length.
+Party to party, node to client, client to node: all three talk over lines. A line queues what is sent, writes
+a heartbeat when there is nothing to say, and gives the link up when the other end has been silent for the
+time-out, whatever it was doing. Payloads travel in chunks, so that silence is told from a long transfer, and
+short messages overtake long ones. Every frame is counted: one that got lost ends the line. A payload is
+allocated only after the receiver has agreed to its length.
 
-The header of a frame is msgpack `[number, payload bytes in all, message]`; a message is a list that begins with a word.
+The header of a frame is msgpack `[number, payload bytes in all, message]`; a message is a list that begins
+with a word.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol as Interface
+from typing import Any
+from typing import Protocol as Interface
 
 import attrs
 import numpy as np
@@ -32,19 +35,24 @@ QUEUED_MESSAGES = 4
 """Messages with a payload that wait for their turn before `send` blocks."""
 BEATS_PER_TIMEOUT = 4
 SLOWEST_BYTES_PER_SECOND = 1 << 18
-"""A frame of n bytes has n seconds over this number more than the time-out; lines below 2 Mbit/s count as dead."""
+"""A frame of n bytes has n seconds over this number more than the time-out; lines below 2 Mbit/s count as
+dead.
+"""
 BEAT = ["beat"]
 MORE = ["more"]
 
 
 class Receiver(Interface):
-    """Who takes what arrives. What it raises, other than memory running out, is the other end's fault and ends the line."""
+    """Who takes what arrives.
+
+    What it raises, other than memory running out, is the other end's fault and ends the line.
+    """
 
     def admit(self, message: list[Any], size: int) -> bool:
         """Whether a payload of `size` bytes is wanted; if not, it is drained and thrown away."""
 
     def take(self, message: list[Any], payload: Words | None) -> None:
-        """Handle a message; `payload` is None where it had one that was not admitted or did not fit the memory."""
+        """Handle a message; `payload` is None where it was not admitted, or did not fit the memory."""
 
 
 @attrs.define(eq=False)
@@ -60,8 +68,8 @@ class _Incoming:
 class Line:
     """One end of a line over a connected link; `run` it in a nursery, and it owns the link.
 
-    `owner` is what this end is called in errors. A line to a client is `patient`: a client may stand still (a debugger, a
-    laptop that sleeps) and is only given up when its link breaks. A client sends no `beats`.
+    `owner` is what this end is called in errors. A line to a client is `patient`: a client may stand still (a
+    debugger, a laptop that sleeps) and is only given up when its link breaks. A client sends no `beats`.
     """
 
     def __init__(
@@ -76,7 +84,8 @@ class Line:
         self._queue, self._queued = trio.open_memory_channel[tuple[list[Any], Sequence[Words]]](
             QUEUED_MESSAGES
         )
-        # Without bound, since `post` must not wait: senders post a few messages a session, and a dead line is dropped.
+        # Without bound, since `post` must not wait: senders post a few messages a session, and a dead line is
+        # dropped.
         self._urgent, self._posted = trio.open_memory_channel[list[Any]](float("inf"))
         self._writing = trio.Lock()
         self._sent = 0
@@ -93,10 +102,12 @@ class Line:
             return PeerLost(f"{self._owner} has closed its line to {self.other}", peer=self.other)
         return PeerLost(str(self.lost), peer=self.lost.peer)
 
-    # -- sending ------------------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------------
 
     async def send(self, message: list[Any], buffers: Sequence[Words] = ()) -> None:
-        """Queue a message with its payload; waits while others are ahead. Raises PeerLost once the line has ended.
+        """Queue a message with its payload; waits while others are ahead.
+
+        Raises PeerLost once the line has ended.
 
         The arrays must not change until they have left, which nobody is told: pass them on for good.
         """
@@ -111,7 +122,9 @@ class Line:
             try:
                 self._urgent.send_nowait(message)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                logger.debug("%s: %r was posted to %s, whose line has ended", self._owner, message[0], self.other)
+                logger.debug(
+                    "%s: %r was posted to %s, whose line has ended", self._owner, message[0], self.other
+                )
 
     async def _write_posts(self) -> None:
         while True:
@@ -126,7 +139,7 @@ class Line:
             for chunk in _chunks(buffers):
                 await self._put(message, left, chunk)
                 left -= sum(map(len, chunk))
-                message = MORE  # noqa: PLW2901 - what follows continues it
+                message = MORE
 
     async def _put(self, message: list[Any], left: int, chunk: Sequence[memoryview]) -> None:
         async with self._writing:
@@ -137,7 +150,7 @@ class Line:
                 return
         raise self._silent("took nothing")
 
-    # -- receiving ----------------------------------------------------------------------------------------------------
+    # -- receiving -------------------------------------------------------------------------------------------
 
     async def run(self, receiver: Receiver) -> None:
         """Write, and hand what arrives to `receiver`, until the line ends; `lost` then says why.
@@ -199,7 +212,9 @@ class Line:
         number, left, message = fields
         self._received += 1
         if number != self._received:
-            raise ProtocolError(f"frame {self._received} of {self.other} got lost; frame {number!r} came instead")
+            raise ProtocolError(
+                f"frame {self._received} of {self.other} got lost; frame {number!r} came instead"
+            )
         if not isinstance(left, int) or left < 0 or left % WORD_BYTES:
             raise ProtocolError(f"{self.other} announced a payload of {left!r} bytes")
         return message, left, size
@@ -207,7 +222,8 @@ class Line:
     async def _next_frame(self) -> tuple[bytes, int]:
         if self._patient:
             return await self.link.receive_header()
-        # Half the time, twice: should this process have stood still, what came meanwhile is found the second time.
+        # Half the time, twice: should this process have stood still, what came meanwhile is found the second
+        # time.
         for _ in range(2):
             with trio.move_on_after(self._timeout_s / 2):
                 return await self.link.receive_header()
@@ -240,8 +256,8 @@ class Line:
 
     def _silent(self, what: str) -> PeerLost:
         return PeerLost(
-            f"{self.other} {what} for {self._timeout_s:g} s, as {self._owner} saw it; it stalled or was cut off: look at "
-            "that node and its network",
+            f"{self.other} {what} for {self._timeout_s:g} s, as {self._owner} saw it; it stalled or "
+            "was cut off: look at that node and its network",
             peer=self.other,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from tercet.actors.builder import Builder
 from tercet.actors.kinds import (
     NUMBER,
     PROMISE,
@@ -18,25 +19,27 @@ from tercet.actors.kinds import (
     Tiling,
     as_public,
     broadcast,
+    fields,
     kind,
     promised,
     reach,
     require,
     require_ring,
 )
-from tercet.actors.plan import Builder, Form, Node, Type, dims_product
+from tercet.actors.plan import Form, Node, Type, dims_product
 from tercet.errors import PlanError
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import BITS, Words
 
-# -- sources ----------------------------------------------------------------------------------------------------------
+# -- sources -------------------------------------------------------------------------------------------------
 
 
 @kind("input")
 class Input(Kind):
     """A stored value, by handle; the scheduler puts it in place."""
 
-    attributes = {"handle": str, "form": str, "shape": tuple, "scale": int, "limit": NUMBER}
+    local = False
+    attributes = fields(handle=str, form=str, shape=tuple, scale=int, limit=NUMBER)
     keep = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -49,7 +52,7 @@ class Input(Kind):
 class Constant(Kind):
     """Public words written in the plan."""
 
-    attributes = {"words": bytes, "shape": tuple, "scale": int}
+    attributes = fields(words=bytes, shape=tuple, scale=int)
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -81,7 +84,7 @@ class CountUp(Kind):
 class Random(Kind):
     """Random secret words."""
 
-    attributes = {"shape": tuple, "fresh": int}
+    attributes = fields(shape=tuple, fresh=int)
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -91,7 +94,7 @@ class Random(Kind):
         return protocol.random(context.shape(node.types[0].shape), domain=BITS)
 
 
-# -- linear -----------------------------------------------------------------------------------------------------------
+# -- linear --------------------------------------------------------------------------------------------------
 
 
 class _Sum(Kind):
@@ -99,11 +102,18 @@ class _Sum(Kind):
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         x, y = args
-        require(x.form is not Form.PUBLIC or y.form is not Form.PUBLIC, "two public values; add them before the plan")
+        require(
+            x.form is not Form.PUBLIC or y.form is not Form.PUBLIC,
+            "two public values; add them before the plan",
+        )
         form = y.form if x.form is Form.PUBLIC else x.form
         require(y.form in (form, Form.PUBLIC), f"cannot combine {x} and {y}")
-        require(form is Form.RING or Form.PUBLIC not in (x.form, y.form), "public terms combine with numbers only")
-        require(x.scale == y.scale, f"scales {x.scale} and {y.scale} differ; bring them together with at_scale")
+        require(
+            form is Form.RING or Form.PUBLIC not in (x.form, y.form), "public terms combine with numbers only"
+        )
+        require(
+            x.scale == y.scale, f"scales {x.scale} and {y.scale} differ; bring them together with at_scale"
+        )
         limit = x.limit + y.limit
         return [Type(form, broadcast(x.shape, y.shape), x.scale, limit, x.product or y.product)]
 
@@ -171,7 +181,7 @@ class _Unary(Kind):
 class ShiftUp(_Unary):
     """Multiply by a power of two and move the point: more fractional bits."""
 
-    attributes = {"bits": int}
+    attributes = fields(bits=int)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         bits = int(attributes["bits"])
@@ -188,7 +198,7 @@ class ShiftUp(_Unary):
 class MovePoint(_Unary):
     """Read the same integers at another scale: times 2^-bits."""
 
-    attributes = {"bits": int}
+    attributes = fields(bits=int)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "move_point")
@@ -202,7 +212,7 @@ class MovePoint(_Unary):
 class Bounded(_Unary):
     """A tighter bound, proved outside the type system."""
 
-    attributes = {"magnitude": NUMBER, "why": str}
+    attributes = fields(magnitude=NUMBER, why=str)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "bounded")
@@ -251,7 +261,7 @@ class SumColumns(_Unary):
 class Reshape(_Unary):
     """Another shape; what is longer than a tile keeps its last axis."""
 
-    attributes = {"shape": tuple}
+    attributes = fields(shape=tuple)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
@@ -259,7 +269,9 @@ class Reshape(_Unary):
         require(x.form in (Form.RING, Form.WORDS), "packed booleans cannot be reshaped")
         old, new = (sorted(str(dim) for dim in dims if isinstance(dim, str)) for dims in (x.shape, shape))
         counts = [math.prod(dim for dim in dims if isinstance(dim, int)) for dims in (x.shape, shape)]
-        require(old == new and counts[0] == counts[1], f"{dims_product(x.shape)} elements cannot become {shape}")
+        require(
+            old == new and counts[0] == counts[1], f"{dims_product(x.shape)} elements cannot become {shape}"
+        )
         if (shape or (1,))[-1] != x.rows:
             sizes = [builder.most(dim) for dim in x.shape]
             require(math.prod(sizes) <= builder.tile_rows, "a value longer than a tile keeps its last axis")
@@ -291,7 +303,7 @@ class Transpose(_Unary):
 class Select(_Unary):
     """Entries of the first axis, by number."""
 
-    attributes = {"indices": tuple}
+    attributes = fields(indices=tuple)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         (x,) = args
@@ -299,7 +311,10 @@ class Select(_Unary):
         require(x.form in (Form.RING, Form.WORDS), f"select takes numbers or words, not {x}")
         require(len(x.shape) > 1, "select takes a value of two axes")
         first = x.shape[0]
-        require(isinstance(first, int) and all(type(i) is int and 0 <= i < first for i in indices), f"no such column: {indices}")
+        require(
+            isinstance(first, int) and all(type(i) is int and 0 <= i < first for i in indices),
+            f"no such column: {indices}",
+        )
         return [attrs.evolve(x, shape=(len(indices), *x.shape[1:]))]
 
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
@@ -333,7 +348,7 @@ class Concatenate(Kind):
 class Slice(_Unary):
     """Some rows, from one number to another."""
 
-    attributes = {"start": int, "stop": int}
+    attributes = fields(start=int, stop=int)
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -351,7 +366,7 @@ class Slice(_Unary):
 class Take(Kind):
     """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
 
-    attributes = {"table": int}
+    attributes = fields(table=int)
     tiling = Tiling.WHOLE
     takes_products = True
 
@@ -369,12 +384,15 @@ class Take(Kind):
         return x.like(np.take(x.data, order, axis=-1))
 
 
-# -- products ---------------------------------------------------------------------------------------------------------
+# -- products ------------------------------------------------------------------------------------------------
 
 
 @kind("mul")
 class Multiply(Kind):
-    """Element-wise product; AND for booleans. Free if one factor is public, else a product awaiting its round."""
+    """Element-wise product; AND for booleans.
+
+    Free if one factor is public, else a product awaiting its round.
+    """
 
     attributes = PROMISE
     optional = frozenset(PROMISE)
@@ -389,9 +407,14 @@ class Multiply(Kind):
             require(x.form is y.form, f"cannot AND {x} and {y}")
             require(not (x.product or y.product), "a factor is a product that has not had its round")
             return [Type(Form.BITS, shape, product=True)]
-        require(Form.RING in (x.form, y.form) and {x.form, y.form} <= {Form.RING, Form.PUBLIC}, f"cannot multiply {x}, {y}")
+        require(
+            Form.RING in (x.form, y.form) and {x.form, y.form} <= {Form.RING, Form.PUBLIC},
+            f"cannot multiply {x}, {y}",
+        )
         secret = x.form is y.form
-        require(not secret or not (x.product or y.product), "a factor is a product that has not had its round")
+        require(
+            not secret or not (x.product or y.product), "a factor is a product that has not had its round"
+        )
         limit = promised(x.limit * y.limit, x.scale + y.scale, attributes)
         return [Type(Form.RING, shape, x.scale + y.scale, limit, secret or x.product or y.product)]
 
@@ -420,7 +443,9 @@ class MatMul(Kind):
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         x, y = args
-        require(len(x.shape) == 2 and len(y.shape) == 2 and x.shape[1] == y.shape[0], f"matmul of {x} and {y}")
+        require(
+            len(x.shape) == 2 and len(y.shape) == 2 and x.shape[1] == y.shape[0], f"matmul of {x} and {y}"
+        )
         require(x.form in (Form.RING, Form.PUBLIC) and y.form is Form.RING, f"matmul of {x} and {y}")
         limit = promised(x.limit * y.limit * reach(builder, x.shape[1]), x.scale + y.scale, attributes)
         secret = x.form is Form.RING
@@ -457,5 +482,3 @@ class Dot(Kind):
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
         x, y = (arg for arg in args if isinstance(arg, Share))
         return protocol.dot_local(x, y)
-
-

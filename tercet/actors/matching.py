@@ -1,7 +1,7 @@
 """Matching public pseudonyms in the clear: which rows occur in every one of several lists.
 
-Pseudonyms are uniformly random 128-bit words, so their low bits serve as the hash of an open-addressing table: one pass to fill
-it, one probe or two for each row that is looked up.
+Pseudonyms are uniformly random 128-bit words, so their low bits serve as the hash of an open-addressing
+table: one pass to fill it, one probe or two for each row that is looked up.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _look_up(listed: Words, wanted: Words, slots: Positions, found: Positions) -
 
 
 def positions_in(listed: Words, wanted: Words) -> Positions:
-    """For every column of `wanted` `(2, m)` its position among the distinct columns of `listed` `(2, n)`, or -1."""
+    """The position of every column of `wanted` (2, m) among the distinct ones of `listed` (2, n), or -1."""
     listed, wanted = np.ascontiguousarray(listed), np.ascontiguousarray(wanted)
     slots = np.full(1 << max(1, 2 * listed.shape[1] - 1).bit_length(), -1, dtype=np.int64)
     _fill(listed, slots)

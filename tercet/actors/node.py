@@ -1,9 +1,10 @@
 """A node: a party with a listener, so that peers and clients can reach it.
 
-Many nodes may live in one event loop; `main` runs one as a process, started by `cluster`. Links begin with a hello from both
-ends: version, role, protocol, and 32 random bytes each from which the key of a link between parties is made. A client asks by
-messages `["put" | "run" | "drop" | "trace", request, ...]` and is answered `["done", request, ...]` or `["failed", request,
-error]`; `["cancel", request]` takes a question back. A client that leaves takes all of them back.
+Many nodes may live in one event loop; `main` runs one as a process, started by `cluster`. Links begin with a
+hello from both ends: version, role, protocol, and 32 random bytes each from which the key of a link between
+parties is made. A client asks by messages `["put" | "run" | "drop" | "trace", request, ...]` and is answered
+`["done", request, ...]` or `["failed", request, error]`; `["cancel", request]` takes a question back. A
+client that leaves takes all of them back.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 CLIENT = "client"
 HELLO_BYTES = 32
+CONNECT_S = 10.0
 Answer = tuple[dict[str, Any], list[Words]]
 
 
@@ -57,7 +59,8 @@ async def greet(
 ) -> tuple[str, bytes, bytes]:
     """Exchange hellos: returns the other end's role and both contributions to the link's key.
 
-    Raises TransportError if the other end speaks another version, protocol or number of parties, PeerLost if it is silent.
+    Raises TransportError if the other end speaks another version, protocol or number of parties, PeerLost if
+    it is silent.
     """
     mine = secrets.token_bytes(HELLO_BYTES)
     with trio.move_on_after(timeout_s) as scope:
@@ -69,11 +72,13 @@ async def greet(
         case ["hello", version, str(theirs), other, count, bytes(contribution)] if not size:
             pass
         case _:
-            raise TransportError(f"{link.peer} did not say hello; something other than a Tercet node is there")
+            raise TransportError(
+                f"{link.peer} did not say hello; something other than a Tercet node is there"
+            )
     if (version, other, count) != (VERSION, protocol, parties) or len(contribution) != HELLO_BYTES:
         raise TransportError(
-            f"{link.peer} runs version {version} of protocol {other!r} among {count}, this end version {VERSION} of "
-            f"{protocol!r} among {parties}; start all nodes alike"
+            f"{link.peer} runs version {version} of protocol {other!r} among {count}, this end "
+            f"version {VERSION} of {protocol!r} among {parties}; start all nodes alike"
         )
     return theirs, mine, contribution
 
@@ -98,26 +103,35 @@ class Node:
     async def serve(
         self, addresses: Sequence[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Link up with all peers, then serve until cancelled; `task_status` is told when the party can run plans.
+        """Link up with all peers, then serve until cancelled.
+
+        `task_status` is told when the party can run plans.
 
         Raises PeerLost or TransportError if a peer cannot be linked up with.
         """
         if not self._expected:
             self._all_here.set()
         async with trio.open_nursery() as nursery:
+            await nursery.start(self.party.run)
             nursery.start_soon(self._accept_all, nursery)
             for index in range(self.party.index):
                 await self._connect(index, addresses[index])
             await self._all_here.wait()
-            await nursery.start(self.party.run)
             task_status.started()
 
     async def _connect(self, index: int, address: str) -> None:
-        link = self.shaping.apply(await self.transport.connect(address, peer=party_name(index)))
+        name = party_name(index)
+        with trio.move_on_after(CONNECT_S) as scope:
+            raw = await self.transport.connect(address, peer=name)
+        if scope.cancelled_caught:
+            raise PeerLost(
+                f"{name} did not answer at {address} within {CONNECT_S:g} s; is it running?", peer=name
+            )
+        link = self.shaping.apply(raw)
         try:
             role, mine, theirs = await self._greet(link)
-            if role != party_name(index):
-                raise TransportError(f"{role} answered at {address}, where {party_name(index)} was expected")
+            if role != name:
+                raise TransportError(f"{role} answered at {address}, where {name} was expected")
         except BaseException:
             await link.aclose()
             raise
@@ -274,7 +288,7 @@ def type_fields(kind: Type) -> list[Any]:
     return [kind.form.value, list(kind.shape), kind.scale, kind.limit]
 
 
-# -- a node as a process ----------------------------------------------------------------------------------------------
+# -- a node as a process -------------------------------------------------------------------------------------
 
 
 def _make_transport(config: dict[str, Any]) -> Transport:

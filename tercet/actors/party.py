@@ -1,11 +1,13 @@
 """The party: one node's actor. It owns its links, its stored shares and the sessions that run plans on them.
 
-A party is a nursery: a line to each peer (see `line`), one scheduler per session. When a peer dies, stalls or misbehaves, its
-line ends, the sessions under way are cancelled, the other peers are told why, and every client gets one error that names the
-peer. The party itself stays up: what is stored stays, and plans fail at once with the same sentence.
+A party is a nursery: a line to each peer (see `line`), one scheduler per session. When a peer dies, stalls or
+misbehaves, its line ends, the sessions under way are cancelled, the other peers are told why, and every
+client gets one error that names the peer. The party itself stays up: what is stored stays, and plans fail at
+once with the same sentence.
 
 Messages between parties: `["start", session, digest, nonce]`, `["data", session, entries]` with one entry
-`[node, tile, step, sizes]` for each step of an instance and its words as payload, and `["stop", session, error]`.
+`[node, tile, step, sizes]` for each step of an instance and its words as payload, and `["stop", session,
+error]`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ import numpy as np
 import trio
 
 from tercet.actors.line import Line, first_cause
-from tercet.actors.passes import drop_dead
 from tercet.actors.plan import Form, Plan, Type, word_shape
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
 from tercet.actors.session import Session, Start
@@ -57,7 +58,7 @@ def link_key(mine: bytes, theirs: bytes) -> bytes:
 
 @attrs.define(eq=False)
 class Peer:
-    """Another party: the line to it, the key of that link, and sessions that it started before this party did."""
+    """Another party: its line, the key of that link, and sessions that it started before this party did."""
 
     party: Party
     index: int
@@ -68,7 +69,9 @@ class Peer:
     def admit(self, message: list[Any], size: int) -> bool:
         """Take the payload of data for a session under way; see `line.Receiver`."""
         if message[0] != "data":
-            raise ProtocolError(f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none")
+            raise ProtocolError(
+                f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none"
+            )
         _, name, entries = message
         session = self.party.session(name)
         return session is not None and session.admit(self.index, entries, size)
@@ -94,8 +97,8 @@ class Peer:
 class Party:
     """One party of a cluster.
 
-    `timeout_s` is how long a peer may be silent; a lost one is reported within about that time. `threads` is the number of
-    worker threads that steps of plans may use at one time.
+    `timeout_s` is how long a peer may be silent; a lost one is reported within about that time. `threads` is
+    the number of worker threads that steps of plans may use at one time.
     """
 
     def __init__(
@@ -118,26 +121,28 @@ class Party:
         self._sessions: dict[bytes, Session] = {}
         self._preparing: set[bytes] = set()
         self._over: OrderedDict[bytes, TercetError | None] = OrderedDict()
-        """Sessions that have ended here, or at a peer before they came here, with the error that ended them."""
+        """Sessions that have ended here, or at a peer before they came here, with the error that ended
+        them.
+        """
 
     @property
     def name(self) -> str:
         """How this party is called."""
         return party_name(self.index)
 
-    # -- peers --------------------------------------------------------------------------------------------------------
+    # -- peers -----------------------------------------------------------------------------------------------
 
     def add_peer(self, index: int, link: Link, key: bytes) -> None:
-        """Take a connected link to another party; `run` then owns it."""
+        """Take a connected link to another party; it lives in `run`, heartbeats and all, from now on."""
         link.peer = party_name(index)
         line = Line(link, owner=self.name, timeout_s=self.timeout_s)
-        self._peers[index] = Peer(self, index, line, key)
+        peer = self._peers[index] = Peer(self, index, line, key)
+        self._nursery.start_soon(self._tend, peer)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve the links added so far until cancelled."""
+        """Own the lines to peers until cancelled; start it before any is added."""
         async with trio.open_nursery() as nursery:
-            for peer in self._peers.values():
-                nursery.start_soon(self._tend, peer)
+            self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
 
@@ -181,13 +186,13 @@ class Party:
         if len(self._over) > REMEMBERED:
             self._over.popitem(last=False)
 
-    # -- sessions -----------------------------------------------------------------------------------------------------
+    # -- sessions --------------------------------------------------------------------------------------------
 
     async def run_plan(self, name: bytes, packed: bytes) -> Outcome:
         """Run a plan together with the other parties, under a session name that the client chose.
 
-        The parties first compare the plan's digest and exchange fresh nonces, from which the session's keys are made.
-        Raises what went wrong, at whichever party; nothing is stored then.
+        The parties first compare the plan's digest and exchange fresh nonces, from which the session's keys
+        are made. Raises what went wrong, at whichever party; nothing is stored then.
         """
         session, inputs = await self._prepare(name, packed)
         self._sessions[name] = session
@@ -214,13 +219,21 @@ class Party:
         self._preparing.add(name)
         try:
             self._check_peers()
-            plan = _read_plan(packed) if len(packed) < BIG_PLAN else await trio.to_thread.run_sync(_read_plan, packed)
+            plan = (
+                Plan.from_bytes(packed)
+                if len(packed) < BIG_PLAN
+                else await trio.to_thread.run_sync(Plan.from_bytes, packed)
+            )
             self._preparing.discard(name)
             self._check_unused(name)  # a peer may have stopped it meanwhile
             session = Session(name, plan, self.protocol, party=self.index, parties=self.parties)
             return session, self._inputs(plan)
         except BaseException as error:
-            known = error if isinstance(error, TercetError) else TercetError("the run was cancelled before it began")
+            known = (
+                error
+                if isinstance(error, TercetError)
+                else TercetError("the run was cancelled before it began")
+            )
             self._end(name, known)
             raise
         finally:
@@ -238,7 +251,8 @@ class Party:
             return cause
         logger.error("%s: a plan failed in an unforeseen way", self.name, exc_info=cause)
         return ProtocolError(
-            f"{self.name} failed in an unforeseen way ({type(cause).__name__}: {cause}); its log has the traceback"
+            f"{self.name} failed in an unforeseen way ({type(cause).__name__}: {cause}); its log has "
+            "the traceback"
         )
 
     def _inputs(self, plan: Plan) -> dict[str, Stored]:
@@ -249,15 +263,17 @@ class Party:
             handle = node.get("handle")
             stored = self.store.get(handle)
             if stored is None:
-                raise PlanError(f"{node.title(index)}: nothing is stored under {handle!r}; upload the table again")
+                raise PlanError(
+                    f"{node.title(index)}: nothing is stored under {handle!r}; upload the table again"
+                )
             wanted = node.types[0]
             ours = stored.type
             if (ours.form, ours.shape, ours.scale) != (wanted.form, wanted.shape, wanted.scale):
                 raise PlanError(f"{node.title(index)}: {handle!r} is {ours}, the plan reads it as {wanted}")
             if stored.tile_rows != plan.tile_rows:
                 raise PlanError(
-                    f"{node.title(index)}: {handle!r} is stored in tiles of {stored.tile_rows} rows, the plan's have "
-                    f"{plan.tile_rows}"
+                    f"{node.title(index)}: {handle!r} is stored in tiles of {stored.tile_rows} rows, "
+                    f"the plan's have {plan.tile_rows}"
                 )
             found[handle] = stored
         return found
@@ -270,7 +286,8 @@ class Party:
         patience = PATIENCE_AT_START * self.timeout_s
         if missing := await session.wait_for_starts(patience):
             raise PeerLost(
-                f"party {', '.join(map(str, missing))} did not start the plan within {patience:g} s; see the log of that node",
+                f"party {', '.join(map(str, missing))} did not start the plan within {patience:g} s; "
+                "see the log of that node",
                 peer=party_name(missing[0]),
             )
         nonces = session.nonces()
@@ -290,6 +307,12 @@ class Party:
         return await scheduler.run()
 
     def _check_peers(self) -> None:
+        for index in range(self.parties):
+            if index != self.index and index not in self._peers:
+                raise PeerLost(
+                    f"{party_name(index)} is not linked up with {self.name} yet; start it, and try again",
+                    peer=party_name(index),
+                )
         for peer in self._peers.values():
             if peer.line.lost is not None:
                 raise peer.line.error()
@@ -302,7 +325,7 @@ class Party:
             buffers = [np.ascontiguousarray(array) for message in messages for array in message[3]]
             await self._peers[index].line.send(["data", session, entries], buffers)
 
-    # -- stored values ------------------------------------------------------------------------------------------------
+    # -- stored values ---------------------------------------------------------------------------------------
 
     def put(self, handle: str, kind: Type, parts: Sequence[Words], *, tile_rows: int) -> None:
         """Store what an owner dealt to this party."""
@@ -341,10 +364,6 @@ def read_type(fields: Any) -> Type:
     if kind.form is Form.PUBLIC or any(dim < 0 for dim in dims) or math.prod(dims) > 1 << 40:
         raise PlanError(f"a value of type {kind} cannot be stored")
     return kind
-
-
-def _read_plan(packed: bytes) -> Plan:
-    return drop_dead(Plan.from_bytes(packed))
 
 
 __all__ = ["Party", "Peer", "cut", "link_key", "party_name", "read_type"]

@@ -1,16 +1,18 @@
 """Passes: functions from plan to plan that keep its meaning and what it discloses.
 
-Common subexpressions need no pass (nodes are hash-consed), and a product shares its round with the masked opening that reads
-it because `truncate` and `fourier` take products as they are. What remains is to drop what nobody reads, and to truncate after
-sums instead of before them: one truncation of a total replaces one for each row, and rounds less.
+Common subexpressions need no pass (nodes are hash-consed), and a product shares its round with the masked
+opening that reads it because `truncate` and `fourier` take products as they are. What remains is to drop what
+nobody reads, and to truncate after sums instead of before them: one truncation of a total replaces one for
+each row, and rounds less.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
+from tercet.actors.builder import Builder
 from tercet.actors.kinds import KINDS
-from tercet.actors.plan import Builder, Plan, Ref
+from tercet.actors.plan import Plan, Ref
 from tercet.errors import PlanError
 
 

@@ -1,10 +1,11 @@
 """The scheduler: runs one plan at one party, tile by tile, and batches what its operations send into frames.
 
-Every (node, tile) is an instance with the same name at every party. The scheduler steps each instance whose inputs are there,
-collects what it sends, and flushes one message per peer when nothing more can step; what peers send is put away by (node, tile,
-step), so parties need not batch alike, and one tile computes while another is on the wire. Heavy steps run in worker threads,
-light ones inline. Instances that wait for the network are capped, which bounds memory; the first unfinished instance in plan
-order may always start, so parties that start things in different order cannot starve each other.
+Every (node, tile) is an instance with the same name at every party. The scheduler steps each instance whose
+inputs are there, collects what it sends, and flushes one message per peer when nothing more can step; what
+peers send is put away by (node, tile, step), so parties need not batch alike, and one tile computes while
+another is on the wire. Heavy steps run in worker threads, light ones inline. Instances that wait for the
+network are capped, which bounds memory; the first unfinished instance in plan order may always start, so
+parties that start things in different order cannot starve each other.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import trio
 
+from tercet.actors.flow import Flow
 from tercet.actors.kinds import KINDS, Context, Data, Tiling
-from tercet.actors.layout import Layout, needed_words
+from tercet.actors.layout import Layout
 from tercet.actors.plan import Node, Plan, Ref, Type, bind_shape
 from tercet.actors.tracing import Recorder, TraceEvent
-from tercet.actors.values import Outcome, Statistics, Stored, TiledValue, add_up, split
+from tercet.actors.values import Outcome, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError, TercetError
 from tercet.protocols.base import Op, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 
 logger = logging.getLogger(__name__)
 
-HEAVY_WORDS = 1 << 14
-"""Input words from which a step is worth a worker thread."""
+HEAVY_WORDS = 1 << 17
+"""Work, in words added, from which a step is worth a worker thread: a few times what changing threads
+costs.
+"""
 IN_FLIGHT = 6
 """Instances that may wait for the network at one time, for each thread."""
 SLICE_S = 0.01
@@ -65,7 +69,7 @@ class _Instance:
 
 
 class _NodeState:
-    """How far a node is: its number of tiles once that is known, and which instances have started and ended."""
+    """How far a node is: its tiles, once they are known, and which instances have started and ended."""
 
     def __init__(self) -> None:
         self.tiles: int | None = None
@@ -78,8 +82,9 @@ class _NodeState:
 class Scheduler:
     """One run of a plan at one party.
 
-    `send` takes messages by peer and returns when they are queued; `deliver` is called by whoever reads the links. `symbols`
-    is filled in as the plan reveals row counts. Raises what operations raise, with the node named.
+    `send` takes messages by peer and returns when they are queued; `deliver` is called by whoever reads the
+    links. `symbols` is filled in as the plan reveals row counts. Raises what operations raise, with the node
+    named.
     """
 
     def __init__(
@@ -101,13 +106,9 @@ class Scheduler:
         self._recorder = Recorder(trace)
         self._symbols: dict[str, int] = {} if symbols is None else symbols
         self._layout = Layout(plan, self._symbols)
-        self._values: dict[Ref, TiledValue] = {}
+        self._flow = Flow(plan, self._layout, protocol, self._symbols)
         self._states = [_NodeState() for _ in plan.nodes]
-        self._readers: dict[Ref, list[int]] = {}
-        for index, node in enumerate(plan.nodes):
-            for ref in dict.fromkeys(node.args):
-                self._readers.setdefault(ref, []).append(index)
-        self._unfinished = len(plan.nodes)
+        self._unfinished = self._flow.inline.count(False)
         self._light: deque[tuple[_Instance, Received]] = deque()
         self._heavy: deque[tuple[_Instance, Received]] = deque()
         self._fresh: dict[Name, _Instance] = {}
@@ -121,13 +122,13 @@ class Scheduler:
         self._revealed: dict[int, tuple[str, str, Type, list[Words]]] = {}
         self._outcome = Outcome([], {}, self._symbols, Statistics())
 
-    # -- the loop -----------------------------------------------------------------------------------------------------
+    # -- the loop --------------------------------------------------------------------------------------------
 
     async def run(self) -> Outcome:
         """Run the plan to its end."""
         began = time.perf_counter()
         for index, node in enumerate(self.plan.nodes):
-            if not node.args:
+            if not node.args and not self._flow.inline[index]:
                 self._expand(index)
         async with trio.open_nursery() as nursery:
             while self._unfinished:
@@ -199,8 +200,9 @@ class Scheduler:
             made = self._begin(instance)
             if not inspect.isgenerator(made):
                 return None, made
-            instance.operation = made
-            first: Round = next(made)
+            operation = cast("Op[Any]", made)
+            instance.operation = operation
+            first = next(operation)
         except StopIteration as stop:
             return None, stop.value
         except TercetError as error:
@@ -210,8 +212,8 @@ class Scheduler:
             title = instance.node.title(instance.name[0])
             logger.exception("%s failed in an unforeseen way", title)
             raise ProtocolError(
-                f"{title} failed in an unforeseen way at party {self.protocol.party} ({type(error).__name__}: {error}); the "
-                "log of that node has the traceback"
+                f"{title} failed in an unforeseen way at party {self.protocol.party} "
+                f"({type(error).__name__}: {error}); the log of that node has the traceback"
             ) from error
         else:
             return first, None
@@ -221,7 +223,7 @@ class Scheduler:
     def _begin(self, instance: _Instance) -> Any:
         index, tile = instance.name
         node, kind = instance.node, KINDS[instance.node.kind]
-        args = [self._argument(index, position, tile) for position in range(len(node.args))]
+        args = [self._flow.argument(index, position, tile) for position in range(len(node.args))]
         rows = self._layout.tile_rows(index, tile)
         protocol = self.protocol.bind(
             f"{index}.{tile}", dealer=index + tile, openings=kind.openings(node, [arg.shape for arg in args])
@@ -246,7 +248,8 @@ class Scheduler:
             if instance.sent > most or instance.step >= rounds:
                 raise ProtocolError(
                     f"{instance.node.title(instance.name[0])} tried to send {instance.sent} bytes in round "
-                    f"{instance.step + 1}, but its protocol declares {most} in {rounds}; nothing of this step was sent"
+                    f"{instance.step + 1}, but its protocol declares {most} in {rounds}; nothing of "
+                    "this step was sent"
                 )
         for peer, arrays in awaits.send.items():
             if arrays:
@@ -268,7 +271,8 @@ class Scheduler:
             if sizes != wanted:
                 raise ProtocolError(
                     f"party {peer} sent {sizes} words in step {instance.step} of "
-                    f"{instance.node.title(instance.name[0])}, tile {instance.name[1]}, where {wanted} are due"
+                    f"{instance.node.title(instance.name[0])}, tile {instance.name[1]}, where "
+                    f"{wanted} are due"
                 )
             got[peer] = [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]
         if mail:
@@ -279,7 +283,7 @@ class Scheduler:
         (self._heavy if instance.heavy else self._light).append((instance, got))
         self._changed.set()
 
-    # -- messages -----------------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------------
 
     async def _flush(self) -> None:
         if not self._outbox:
@@ -304,22 +308,14 @@ class Scheduler:
         box = self._mail.setdefault((node, tile), {}).setdefault(step, {})
         if tile in self._states[node].finished or step < now or peer in box:
             raise ProtocolError(
-                f"party {peer} sent step {step} of {self.plan.nodes[node].title(node)}, tile {tile}, too late or twice"
+                f"party {peer} sent step {step} of {self.plan.nodes[node].title(node)}, tile {tile}, "
+                "too late or twice"
             )
         box[peer] = arrays
         if instance is not None and instance.step == step:
             self._resume_if_complete(instance)
 
-    # -- instances ----------------------------------------------------------------------------------------------------
-
-    def _argument(self, index: int, position: int, tile: int) -> Data:
-        value = self._values[self.plan.nodes[index].args[position]]
-        if not self._layout.rowwise(index, position):
-            return value.whole()
-        part = value.tiles[tile]
-        if part is None:
-            raise ProtocolError(f"{self.plan.nodes[index].title(index)}: tile {tile} of an input is gone")
-        return part
+    # -- instances -------------------------------------------------------------------------------------------
 
     def _expand(self, index: int, tile: int | None = None) -> None:
         """Cut a node into instances once its rows are known, and start those whose inputs are there.
@@ -339,49 +335,38 @@ class Scheduler:
             if self._layout.tiling[index] is Tiling.REDUCE:
                 state.summands = [None] * state.tiles
         for number in range(state.tiles) if tile is None else (tile,):
-            if number not in state.started and self._inputs_there(index, number):
+            if number not in state.started and (depth := self._flow.depth(index, number)) is not None:
                 state.started.add(number)
-                self._start(index, number)
+                self._start(index, number, depth)
 
-    def _inputs_there(self, index: int, tile: int) -> bool:
-        for position, ref in enumerate(self.plan.nodes[index].args):
-            value = self._values.get(ref)
-            if value is None:
-                return False
-            if value.tiles[tile] is None if self._layout.rowwise(index, position) else value.missing:
-                return False
-        return True
-
-    def _start(self, index: int, tile: int) -> None:
-        node = self.plan.nodes[index]
-        depth = 0
-        for position, ref in enumerate(node.args):
-            depths = self._values[ref].depth
-            depth = max(depth, depths[tile] if self._layout.rowwise(index, position) else max(depths))
-        heavy = needed_words(self._layout, index, tile) >= HEAVY_WORDS
-        self._fresh[index, tile] = _Instance((index, tile), node, heavy, depth)
+    def _start(self, index: int, tile: int, depth: int) -> None:
+        heavy = self._flow.work(index, tile) >= HEAVY_WORDS
+        self._fresh[index, tile] = _Instance((index, tile), self.plan.nodes[index], heavy, depth)
         heapq.heappush(self._by_tile, (tile, index))
         heapq.heappush(self._by_name, (index, tile))
         self._changed.set()
 
-    # -- results ------------------------------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------------------
 
     def _finish_input(self, index: int, node: Node) -> None:
         stored = self._inputs[node.get("handle")]
         for tile, share in enumerate(stored.tiles):
             self._put((index, 0), tile, len(stored.tiles), share, 0)
-        self._node_done(index)
+        self._node_done()
 
     def _finish(self, instance: _Instance, result: Any) -> None:
         index, tile = instance.name
         if left := self._mail.pop(instance.name, None):
             peers = sorted({peer for box in left.values() for peer in box})
-            raise ProtocolError(f"party {peers} sent more of {instance.node.title(index)}, tile {tile}, than it takes")
+            raise ProtocolError(
+                f"party {peers} sent more of {instance.node.title(index)}, tile {tile}, than it takes"
+            )
         state = self._states[index]
         self._outcome.statistics.rounds = max(self._outcome.statistics.rounds, instance.depth)
         state.finished.add(tile)
         state.depth = max(state.depth, instance.depth)
         complete = len(state.finished) == state.tiles
+        self._flow.release(index, tile)
         results = result if isinstance(result, list) else [result]
         if self._layout.tiling[index] is Tiling.REDUCE:
             state.summands[tile] = result
@@ -398,41 +383,28 @@ class Scheduler:
                     self._put((index, output), number, len(parts), part, instance.depth)
         if complete:
             self._sink(index)
-            self._node_done(index)
+            self._node_done()
 
     def _put(self, ref: Ref, tile: int, tiles: int, data: Data, depth: int) -> None:
-        readers = self._readers.get(ref, [])
-        value = self._values.get(ref)
-        if value is None:
-            value = self._values[ref] = TiledValue(tiles, len(readers) + 1)
-        value.put(tile, data, depth)
-        for reader in readers:
-            places = [position for position, arg in enumerate(self.plan.nodes[reader].args) if arg == ref]
-            if all(self._layout.rowwise(reader, position) for position in places):
-                self._expand(reader, tile)
-            elif not value.missing:
-                self._expand(reader)
+        for reader, only in self._flow.put(ref, tile, tiles, data, depth):
+            self._expand(reader, only)
 
     def _sink(self, index: int) -> None:
         node = self.plan.nodes[index]
         if node.kind == "store":
             kind = node.types[0]
             bound = attrs.evolve(kind, shape=bind_shape(kind.shape, self._symbols))
-            tiles = [part for part in self._values[node.args[0]].tiles if isinstance(part, Share)]
+            tiles = [part for part in self._flow.result((index, 0)).tiles if isinstance(part, Share)]
             self._outcome.stored[node.get("handle")] = Stored(bound, tiles, self.plan.tile_rows)
         elif node.kind == "reveal":
-            whole = self._values[node.args[0]].whole()
+            whole = self._flow.result((index, 0)).whole()
             if not isinstance(whole, Share):
                 raise ProtocolError(f"{node.title(index)}: only secret values are revealed")
             kind = attrs.evolve(node.types[0], shape=whole.shape)
             self._revealed[index] = (node.get("name"), node.get("to"), kind, self.protocol.export(whole))
 
-    def _node_done(self, index: int) -> None:
+    def _node_done(self) -> None:
         self._unfinished -= 1
-        for ref in dict.fromkeys(self.plan.nodes[index].args):
-            self._values[ref].reader_done()
-        for output in range(len(self.plan.nodes[index].types)):
-            self._values[index, output].reader_done()
         if not self._unfinished:
             self._changed.set()
 

@@ -1,7 +1,8 @@
 """A session: one run of a plan at one party, from the first word of a peer to the answer to the client.
 
-A session is pure bookkeeping plus a cancel scope: the party feeds it what peers say, and runs it. It starts once every peer
-has said which plan it was given; what they send before that waits here, within what the plan declares.
+A session is pure bookkeeping plus a cancel scope: the party feeds it what peers say, and runs it. It starts
+once every peer has said which plan it was given; what they send before that waits here, within what the plan
+declares.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Session:
         if parties == 1:
             self._all_started.set()
 
-    # -- before the run -----------------------------------------------------------------------------------------------
+    # -- before the run --------------------------------------------------------------------------------------
 
     def start(self, peer: int, said: Start) -> None:
         """Note what a peer said."""
@@ -75,7 +76,8 @@ class Session:
         if said.digest != self.own.digest:
             self.fail(
                 PlanError(
-                    f"party {self._party} and party {peer} were given different plans under one session; nothing was run"
+                    f"party {self._party} and party {peer} were given different plans under one "
+                    "session; nothing was run"
                 )
             )
         elif len(self._starts) == self._parties - 1:
@@ -92,7 +94,7 @@ class Session:
         starts = {**self._starts, self._party: self.own}
         return [starts[party].nonce for party in range(self._parties)]
 
-    # -- the run ------------------------------------------------------------------------------------------------------
+    # -- the run ---------------------------------------------------------------------------------------------
 
     def begin(self, scheduler: Scheduler) -> None:
         """Hand what has arrived so far to the scheduler, and all that comes from now on."""
@@ -117,7 +119,11 @@ class Session:
         if self.error is not None:
             return
         if payload is None:
-            self.fail(ProtocolError(f"party {self._party} has no memory for what party {peer} sent; use smaller tables"))
+            self.fail(
+                ProtocolError(
+                    f"party {self._party} has no memory for what party {peer} sent; use smaller tables"
+                )
+            )
         elif self._scheduler is None:
             self._early.append((peer, entries, payload))
         else:

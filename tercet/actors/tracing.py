@@ -1,7 +1,8 @@
 """What the parties did and when, for Chrome's trace viewer (chrome://tracing, ui.perfetto.dev).
 
-While a trace is on, schedulers note every step of an instance, every wait for the network and every frame they send. Times are
-on the wall clock, so that the parties of one machine, or of machines that keep time, line up.
+While a trace is on, schedulers note every step of an instance, every wait for the network and every frame
+they send. Times are on the wall clock, so that the parties of one machine, or of machines that keep time,
+line up.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _CLOCK = time.time() - time.perf_counter()
 class TraceEvent:
     """A step or a wait of an instance, or a frame sent: seconds since 1970 and their length.
 
-    `thread` tells worker threads apart (0 is the event loop). A frame has a peer and the bytes of its payload.
+    `thread` tells worker threads apart (0 is the event loop). A frame has a peer and the bytes of its
+    payload.
     """
 
     what: Literal["step", "wait", "frame"]
@@ -89,7 +91,15 @@ def _of_party(party: int, events: Sequence[TraceEvent], zero: float) -> Iterator
         args: dict[str, Any] = {"tile": event.tile, "step": event.step}
         if event.what == "step":
             lane = lanes.setdefault(event.thread, len(lanes))
-            yield {"ph": "X", "name": event.name, "cat": "step", "tid": lane, "dur": event.seconds * 1e6, "args": args, **at}
+            yield {
+                "ph": "X",
+                "name": event.name,
+                "cat": "step",
+                "tid": lane,
+                "dur": event.seconds * 1e6,
+                "args": args,
+                **at,
+            }
         elif event.what == "wait":
             # Waits overlap, so they are asynchronous events with an identity of their own.
             ends = (event.start + event.seconds - zero) * 1e6

@@ -15,7 +15,10 @@ from tercet.protocols.domains import WORD_BITS, Words
 
 @attrs.define(eq=False)
 class Stored:
-    """A secret value that a node keeps: its type with numbers for all dimensions, and its tiles of so many rows."""
+    """A secret value that a node keeps.
+
+    Its type with numbers for all dimensions, and its tiles of so many rows.
+    """
 
     type: Type
     tiles: list[Share]
@@ -33,7 +36,10 @@ class Statistics:
 
 @attrs.define(eq=False)
 class Outcome:
-    """What a run leaves: exports for each reveal node in plan order, values to store, the symbols' numbers, its cost."""
+    """What a run leaves.
+
+    Exports for each reveal node in plan order, values to store, the symbols' numbers, its cost.
+    """
 
     revealed: list[tuple[str, str, Type, list[Words]]]
     stored: dict[str, Stored]
@@ -42,41 +48,50 @@ class Outcome:
 
 
 class TiledValue:
-    """A result of a node as it comes into being: one entry a tile, dropped when its last reader is done.
+    """A result of a node as it comes into being.
 
-    `depth` is the number of rounds on the longest way to each tile.
+    One entry a tile, dropped when its last reader is done with it.
+
+    `there` says which tiles have come, also those that were dropped since; `depth` is the number of rounds on
+    the longest way to each.
     """
 
     def __init__(self, tiles: int, readers: int) -> None:
         self.tiles: list[Data | None] = [None] * tiles
+        self.there = [False] * tiles
         self.depth = [0] * tiles
         self.missing = tiles
-        self._readers = readers
+        self._left = [readers] * tiles
         self._whole: Data | None = None
 
     def put(self, tile: int, data: Data, depth: int) -> None:
         """Fill in a tile."""
-        self.tiles[tile] = data
+        if self._left[tile]:
+            self.tiles[tile] = data
+        self.there[tile] = True
         self.depth[tile] = depth
         self.missing -= 1
 
     def whole(self) -> Data:
         """All tiles as one; only once none is missing."""
-        if self._whole is None:
-            parts = [part for part in self.tiles if part is not None]
-            self._whole = parts[0] if len(parts) == 1 else _join(parts)
-        return self._whole
+        whole = self._whole
+        if whole is None:
+            whole = self._whole = join([part for part in self.tiles if part is not None])
+        return whole
 
-    def reader_done(self) -> None:
-        """Count a reader down; the last one lets the memory go."""
-        self._readers -= 1
-        if self._readers == 0:
-            self.tiles = [None] * len(self.tiles)
+    def reader_done(self, tile: int) -> None:
+        """Count a reader of a tile down; the last one lets the memory go."""
+        self._left[tile] -= 1
+        if self._left[tile] == 0:
+            self.tiles[tile] = None
             self._whole = None
 
 
-def _join(parts: Sequence[Data]) -> Data:
+def join(parts: Sequence[Data]) -> Data:
+    """Tiles side by side along the rows."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     if isinstance(first, Share):
         return first.like(np.concatenate([part.data for part in parts if isinstance(part, Share)], axis=-1))
     return np.concatenate([part for part in parts if not isinstance(part, Share)], axis=-1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tercet.demo.check import METRICS
-from tercet.demo.run import Report
+from tercet.demo.script import Report
 from tercet.errors import TercetError
 
 OURS, THEIRS = "#1b6ca8", "#d9822b"

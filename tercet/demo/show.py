@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tercet.actors import Disclosure
 from tercet.demo.check import METRICS
-from tercet.demo.run import CHECK, PHASES, START, Cost, Report, Watcher
+from tercet.demo.script import CHECK, PHASES, START, Cost, Report, Watcher
 
 TITLES = {
     START: "Start the nodes",

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from tercet.actors import Builder, Form, Plan, Type, concatenate, sigmoid, slope
-from tercet.actors.layout import Costs, Layout, Ledger
 from tercet.actors.client import Client
+from tercet.actors.layout import Costs, Layout, Ledger
 from tercet.actors.node import Node
 from tercet.actors.party import Party, cut, party_name
 from tercet.actors.passes import drop_dead
@@ -60,7 +60,8 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
 
     show("add", x0 + x1, real[0] + real[1])
     show("sub", x0 - x1 - 1.5, real[0] - real[1] - 1.5)
-    show("constant row", x + b.constant(np.array([[1], [2], [3]]), scale=SCALE), real + [[1], [2], [3]])
+    steps = np.array([[1], [2], [3]])
+    show("constant row", x + b.constant(steps, scale=SCALE), real + steps)
     show("mul public", x * 3, real * 3)
     show("mul", x0 * x1, real[0] * real[1])
     show("cube", x0 * x1 * x0, real[0] ** 2 * real[1])
@@ -122,7 +123,9 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
 
     exact["keys agree"] = np.zeros((2, right.size))
     checks["our keys"] = same_rows
-    checks["payload squared"] = lambda found: np.allclose(np.sort(found), np.sort(real[2:, kept] ** 2), atol=0.07)
+    checks["payload squared"] = lambda found: np.allclose(
+        np.sort(found), np.sort(real[2:, kept] ** 2), atol=0.07
+    )
     exact["payload sum"] = real[2:, kept].sum(axis=1)
     ordered = b.apply_all("sort", x0, x1, bits=13)
     ordered[0].reveal("sorted", to="analyst")

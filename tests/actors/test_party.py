@@ -57,7 +57,9 @@ async def test_a_plan_from_upload_to_result(protocol, open_cluster_of_nodes, exa
         assert result.disclosed == tuple(one.plan.disclosures())
         again = Builder("again", tile_rows=64)
         again.input("joined", result.stored["joined"]).sum().reveal("sum", to="analyst")
-        assert (await client.run(again.plan())).revealed["sum"] == pytest.approx(result.revealed["payload sum"])
+        assert (await client.run(again.plan())).revealed["sum"] == pytest.approx(
+            result.revealed["payload sum"]
+        )
         await client.drop(["joined"])
         with pytest.raises(PlanError, match=r"node 0 \(input\): nothing is stored under 'joined'"):
             await client.run(again.plan())
@@ -93,7 +95,7 @@ async def test_two_clients_at_one_time(open_cluster_of_nodes):
             np.testing.assert_allclose(one, np.arange(10.0) ** 2, atol=2.0**-8)
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ async def test_a_plan_that_only_some_nodes_get(open_cluster_of_nodes, autojump_c
         await client.run(squares())
 
 
-# -- clients that leave -----------------------------------------------------------------------------------------------
+# -- clients that leave --------------------------------------------------------------------------------------
 
 
 def sessions(nodes):
@@ -248,7 +250,7 @@ async def test_a_run_that_is_cancelled_stops_at_the_nodes(open_cluster_of_nodes)
         await client.drop(["x"])
 
 
-# -- peers that fail --------------------------------------------------------------------------------------------------
+# -- peers that fail -----------------------------------------------------------------------------------------
 
 
 FAULTS = [Fault.STALL, Fault.CLOSE, Fault.TRUNCATE, Fault.DROP]
@@ -328,7 +330,9 @@ async def test_a_payload_that_nobody_asked_for_is_not_allocated(open_cluster_of_
         client = await nodes.client()
         await client.put("x", KIND, WORDS)
         line = nodes.parties[2]._peers[0].line
-        await line.link.send(pack_message([line._sent + 1, 1 << 60, ["start", b"a", b"b"]]), [bytes(CHUNK_BYTES)])
+        await line.link.send(
+            pack_message([line._sent + 1, 1 << 60, ["start", b"a", b"b"]]), [bytes(CHUNK_BYTES)]
+        )
         await trio.testing.wait_all_tasks_blocked()
         assert "which has none" in str(nodes.parties[0]._peers[2].line.lost)
 
@@ -370,7 +374,7 @@ async def test_mail_beyond_the_declared_fails_the_session_not_the_node(open_clus
         await client.run(b.plan())
 
 
-# -- strangers --------------------------------------------------------------------------------------------------------
+# -- strangers -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -411,7 +415,15 @@ async def test_a_stranger_that_says_nothing_is_dropped(open_cluster_of_nodes, au
 
 @pytest.mark.parametrize(
     "message",
-    [["nonsense", 1], ["run", 1], ["run", 1, 5, 5], ["run", 1, b"name", b"plan"], ["put", 1], ["drop", 1, 3], ["trace", 1, 3]],
+    [
+        ["nonsense", 1],
+        ["run", 1],
+        ["run", 1, 5, 5],
+        ["run", 1, b"name", b"plan"],
+        ["put", 1],
+        ["drop", 1, 3],
+        ["trace", 1, 3],
+    ],
 )
 async def test_a_request_that_makes_no_sense_is_answered(message, open_cluster_of_nodes):
     async with open_cluster_of_nodes() as nodes:
@@ -442,7 +454,7 @@ async def test_a_client_that_talks_garbage_is_dropped(message, open_cluster_of_n
         await client.run(squares())
 
 
-# -- whose fault it was -----------------------------------------------------------------------------------------------
+# -- whose fault it was --------------------------------------------------------------------------------------
 
 
 def lost(name):

@@ -33,7 +33,7 @@ def v(b):
     return b.input("v", ring(100))
 
 
-# -- types ------------------------------------------------------------------------------------------------------------
+# -- types ---------------------------------------------------------------------------------------------------
 
 
 def test_shapes_and_scales(b, x, v):
@@ -84,7 +84,10 @@ def test_products_get_their_round_where_it_is_needed(b, v):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda b, x, v: v * v * v * v, r"node 6 \(mul\): values up to 2\^80.0 ring units do not fit 63 bits"),
+        (
+            lambda b, x, v: v * v * v * v,
+            r"node 6 \(mul\): values up to 2\^80.0 ring units do not fit 63 bits",
+        ),
         (lambda b, x, v: (v * v).at_scale(40), r"node 3 \(shift_up\): values up to 2\^64.0"),
         (lambda b, x, v: b.input("big", ring(1 << 45, limit=1)), "is too large"),
         (lambda b, x, v: b.input("big", ring(5, limit=2.0**63)), r"node 2 \(input\): values up to 2\^63.0"),
@@ -129,7 +132,7 @@ def test_a_refused_node_leaves_no_trace(b, v):
     assert len(b.nodes) == count
 
 
-# -- hash-consing -----------------------------------------------------------------------------------------------------
+# -- hash-consing --------------------------------------------------------------------------------------------
 
 
 def test_equal_operations_are_one_node(b, x, v):
@@ -177,7 +180,7 @@ def test_disclosures_list_everything(b, x, v):
     ]
 
 
-# -- the form ---------------------------------------------------------------------------------------------------------
+# -- the form ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -243,8 +246,17 @@ def test_mutated_bytes_only_ever_raise_plan_errors(data):
     read(bytes(packed))
 
 
-plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=9)
-values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2))
+plain = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=9)
+)
+values = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+)
 
 
 @settings(max_examples=400, deadline=None)

@@ -71,10 +71,12 @@ async def test_stored_values_keep_their_tiles(example, scheduled):
     for outcome in outcomes:
         stored = outcome.stored["joined"]
         assert stored.type.shape == (1, rows)
-        assert [tile.shape[-1] for tile in stored.tiles] == [64] * (rows // 64) + [rows % 64] * (rows % 64 > 0)
+        assert [tile.shape[-1] for tile in stored.tiles] == [64] * (rows // 64) + [rows % 64] * (
+            rows % 64 > 0
+        )
 
 
-# -- what a plan does not declare -------------------------------------------------------------------------------------
+# -- what a plan does not declare ----------------------------------------------------------------------------
 
 
 def truncation(rows=10, tile_rows=64):
@@ -86,7 +88,7 @@ def truncation(rows=10, tile_rows=64):
 
 
 async def failure(scheduled, plan, protocol, inputs):
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - taken apart below
+    with pytest.raises(BaseException) as caught:
         await scheduled(plan, protocol, inputs)
     error = caught.value
     while isinstance(error, BaseExceptionGroup):
@@ -146,7 +148,7 @@ def add(protocol):
     return plan, protocol, inputs
 
 
-# -- mail that no run of the plan sends -------------------------------------------------------------------------------
+# -- mail that no run of the plan sends ----------------------------------------------------------------------
 
 
 async def ignore(outbox):

@@ -1,0 +1,140 @@
+"""How values flow through a plan run: who waits for what, what is computed where it is read, when memory is let go.
+
+A local row-wise node (a sum, a product before its round, a change of shape) that only one node reads is never
+scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of small operations
+between two rounds is one piece of work, and long intermediate values exist a tile at a time. Every tile of a value is
+dropped when its last reader is done with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tercet.actors.kinds import KINDS, Context, Data, Tiling
+from tercet.actors.layout import Layout
+from tercet.actors.plan import Plan, Ref
+from tercet.actors.values import TiledValue, join
+from tercet.errors import ProtocolError
+from tercet.protocols.base import Protocol
+
+
+class Flow:
+    """The values of one run. `argument` may be called in any thread, everything else in the event loop."""
+
+    def __init__(self, plan: Plan, layout: Layout, protocol: Protocol, symbols: dict[str, int]) -> None:
+        self.plan = plan
+        self.layout = layout
+        self._symbols = symbols
+        self._protocol = protocol.bind("local")
+        self._readers: dict[Ref, list[int]] = {}
+        for index, node in enumerate(plan.nodes):
+            for ref in dict.fromkeys(node.args):
+                self._readers.setdefault(ref, []).append(index)
+        self.inline = [self._is_inline(index) for index in range(len(plan.nodes))]
+        self._wakes: dict[Ref, dict[int, bool]] = {}
+        for index in reversed(range(len(plan.nodes))):
+            for output in range(len(plan.nodes[index].types)):
+                self._wakes[index, output] = self._find_wakes((index, output))
+        self._values: dict[Ref, TiledValue] = {}
+        self._consumed: dict[int, int] = {}
+
+    # -- structure ---------------------------------------------------------------------------------------------
+
+    def _is_inline(self, index: int) -> bool:
+        kind = KINDS[self.plan.nodes[index].kind]
+        if not kind.local or kind.tiling is not Tiling.ROWS:
+            return False
+        readers = self._readers.get((index, 0), [])
+        return len(readers) == 1 and self._reads_rows(readers[0], (index, 0))
+
+    def _reads_rows(self, reader: int, ref: Ref) -> bool:
+        """Whether a node reads a value tile by tile only."""
+        args = self.plan.nodes[reader].args
+        return all(self.layout.rowwise(reader, position) for position, arg in enumerate(args) if arg == ref)
+
+    def _find_wakes(self, ref: Ref) -> dict[int, bool]:
+        """Scheduled nodes that wait for a value, directly or through inline ones; whether tile by tile."""
+        found: dict[int, bool] = {}
+        for reader in self._readers.get(ref, []):
+            rows = self._reads_rows(reader, ref)
+            beyond = self._wakes[reader, 0] if self.inline[reader] else {reader: True}
+            for scheduled, by_rows in beyond.items():
+                found[scheduled] = found.get(scheduled, True) and rows and by_rows
+        return found
+
+    def depth(self, index: int, tile: int) -> int | None:
+        """Rounds on the longest way to what an instance reads, or None while something is missing."""
+        deepest = 0
+        for position, ref in enumerate(self.plan.nodes[index].args):
+            rows = self.layout.rowwise(index, position)
+            if self.inline[ref[0]]:
+                depth = self.depth(ref[0], tile)
+            else:
+                value = self._values.get(ref)
+                if value is None or (not value.there[tile] if rows else value.missing):
+                    return None
+                depth = value.depth[tile] if rows else max(value.depth)
+            if depth is None:
+                return None
+            deepest = max(deepest, depth)
+        return deepest
+
+    def work(self, index: int, tile: int) -> int:
+        """About how many words of work an instance is, with the inline nodes that it computes."""
+        node = self.plan.nodes[index]
+        words = KINDS[node.kind].weight * self.layout.needed_words(index, tile)
+        return words + sum(self.work(ref[0], tile) for ref in node.args if self.inline[ref[0]])
+
+    # -- values ------------------------------------------------------------------------------------------------
+
+    def put(
+        self, ref: Ref, tile: int, tiles: int, data: Data, depth: int
+    ) -> Iterator[tuple[int, int | None]]:
+        """Put a tile in place; yields who may be able to start now: (node, tile, or None for any)."""
+        value = self._values.get(ref)
+        if value is None:
+            kept_by_run = 1 if KINDS[self.plan.nodes[ref[0]].kind].keep else 0
+            value = self._values[ref] = TiledValue(tiles, len(self._readers.get(ref, [])) + kept_by_run)
+        value.put(tile, data, depth)
+        for reader, by_rows in self._wakes[ref].items():
+            if by_rows:
+                yield reader, tile
+            elif not value.missing:
+                yield reader, None
+
+    def result(self, ref: Ref) -> TiledValue:
+        """A value that the run keeps."""
+        return self._values[ref]
+
+    def argument(self, index: int, position: int, tile: int) -> Data:
+        """What an instance reads at a position: a tile, or the whole value."""
+        ref = self.plan.nodes[index].args[position]
+        if self.inline[ref[0]]:
+            return self._compute(ref[0], tile)
+        value = self._values[ref]
+        if not self.layout.rowwise(index, position):
+            return value.whole()
+        part = value.tiles[tile]
+        if part is None:
+            title = self.plan.nodes[ref[0]].title(ref[0])
+            raise ProtocolError(f"{title}: tile {tile} was dropped before it was read")
+        return part
+
+    def _compute(self, index: int, tile: int) -> Data:
+        node = self.plan.nodes[index]
+        args = [self.argument(index, position, tile) for position in range(len(node.args))]
+        context = Context(self._symbols, self.layout.tile_rows(index, tile))
+        made: Data = KINDS[node.kind].run(node, self._protocol, args, context)
+        return made
+
+    def release(self, index: int, tile: int) -> None:
+        """An instance is done with what it read; called once for each."""
+        done = self._consumed[index] = self._consumed.get(index, 0) + 1
+        for ref in dict.fromkeys(self.plan.nodes[index].args):
+            if self.inline[ref[0]]:
+                self.release(ref[0], tile)
+            elif self._reads_rows(index, ref):
+                self._values[ref].reader_done(tile)
+            elif done == self.layout.tiles(index):
+                for number in range(len(self._values[ref].tiles)):
+                    self._values[ref].reader_done(number)

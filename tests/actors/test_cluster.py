@@ -1,0 +1,145 @@
+"""Clusters start, or say why not; they leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import trio
+
+from tercet.actors import Builder, Form, Type
+from tercet.actors import cluster as cluster_module
+from tercet.actors.cluster import ClusterOptions, open_cluster
+from tercet.errors import PeerLost, PlanError, ProtocolError, TransportError
+from tercet.protocols import registry
+from tercet.protocols.replicated import Replicated
+
+KIND = Type(Form.RING, (100,), 8, 2.0**30)
+
+
+async def use(cluster):
+    words = np.arange(100, dtype=np.uint64)
+    await cluster.client.put("x", KIND, words)
+    b = Builder("doubled", tile_rows=64)
+    (b.input("x", KIND) * 2).reveal("twice", to="me")
+    found = await cluster.client.run(b.plan())
+    np.testing.assert_array_equal(found.revealed["twice"], 2 * np.arange(100) / 256)
+
+
+@pytest.mark.parametrize("transport", ["memory", "tcp", "tls"])
+@pytest.mark.parametrize("protocol", ["plain", "replicated"])
+async def test_nodes_as_tasks(protocol, transport):
+    async with open_cluster(ClusterOptions(protocol=protocol, transport=transport, tile_rows=64)) as cluster:
+        assert cluster.pids == []
+        await use(cluster)
+
+
+async def test_slow_links():
+    options = ClusterOptions(latency_ms=2, bandwidth_mbit=100, tile_rows=64, timeout_s=3)
+    async with open_cluster(options) as cluster:
+        await use(cluster)
+
+
+@pytest.mark.parametrize(("transport", "protocol"), [("tcp", "plain"), ("tls", "replicated")])
+async def test_nodes_as_processes(transport, protocol):
+    options = ClusterOptions(protocol=protocol, processes=True, transport=transport, tile_rows=64)
+    async with open_cluster(options) as cluster:
+        pids = cluster.pids
+        assert len(set(pids)) == cluster.parties
+        await use(cluster)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "why"),
+    [
+        ({"protocol": "replicatd"}, ProtocolError, "did you mean 'replicated'"),
+        ({"parties": 2}, PlanError, "runs with 3 parties, not 2"),
+        (
+            {"transport": "pigeon"},
+            TransportError,
+            "'pigeon' is not usable here; choose one of memory, tcp, tls",
+        ),
+        ({"transport": "memory", "processes": True}, TransportError, "choose one of tcp, tls"),
+        ({"timeout_s": 0}, PlanError, "timeout_s=0 is too small"),
+        ({"threads": 0}, PlanError, "threads=0 is too small"),
+        ({"latency_ms": -1}, PlanError, "latency_ms=-1 is too small"),
+        ({"latency_ms": float("nan")}, PlanError, "latency_ms=nan is too small"),
+        ({"bandwidth_mbit": 0}, PlanError, "bandwidth_mbit=0 is too small"),
+        ({"tile_rows": 100}, PlanError, "multiple of 64"),
+    ],
+)
+async def test_options_that_cannot_be(options, error, why):
+    with pytest.raises(error, match=why):
+        async with open_cluster(ClusterOptions(**options)):
+            pass
+
+
+async def test_a_protocol_that_the_nodes_do_not_have(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "ours", "tercet.protocols.replicated:Replicated")
+    with trio.fail_after(30), pytest.raises(ProtocolError, match="there is no protocol 'ours'"):
+        async with open_cluster(ClusterOptions(protocol="ours", processes=True)):
+            pass
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "raise SystemExit(3)",
+        "print('no json', flush=True); input()",
+        "import sys; sys.stdin.readline(); sys.exit(1)",
+        'import sys; sys.stdin.readline(); print(\'{"address": "127.0.0.1:1"}\', flush=True); input(); sys.exit()',
+    ],
+)
+async def test_a_node_that_fails_at_start(program, monkeypatch):
+    monkeypatch.setattr(cluster_module, "NODE_COMMAND", [sys.executable, "-c", program])
+    with trio.fail_after(30), pytest.raises((PeerLost, TransportError), match=r"party \d"):
+        async with open_cluster(ClusterOptions(processes=True)):
+            pass
+
+
+async def test_one_node_that_dies_while_the_others_wait(monkeypatch):
+    # Party 2 greets nobody: the others must not wait for it until the start takes too long.
+    program = (
+        "import json, sys\n"
+        "from tercet.actors import node\n"
+        "first = sys.stdin.buffer.readline()\n"
+        "if json.loads(first)['index'] == 2:\n"
+        "    print(json.dumps({'address': '127.0.0.1:1'}), flush=True)\n"
+        "    sys.exit()\n"
+        "lines = iter([first])\n"
+        "sys.exit(node.trio.run(node._main, lambda: next(lines, None) or sys.stdin.buffer.readline()))\n"
+    )
+    monkeypatch.setattr(cluster_module, "NODE_COMMAND", [sys.executable, "-c", program])
+    with trio.fail_after(30), pytest.raises(PeerLost) as caught:
+        async with open_cluster(ClusterOptions(processes=True, transport="tcp")):
+            pass
+    assert caught.value.peer == "party 2"
+
+
+async def test_errors_of_the_body_pass_as_they_are():
+    with pytest.raises(ZeroDivisionError):
+        async with open_cluster(ClusterOptions(protocol="plain")):
+            _ = 1 / 0
+
+
+class Strange(Replicated):
+    def __init__(self, **options):
+        raise ZeroDivisionError("in the constructor")
+
+
+async def test_a_protocol_that_fails_in_its_constructor(monkeypatch, caplog):
+    monkeypatch.setitem(registry.BUILT_IN, "strange", "tercet.protocols.replicated:Replicated")
+    monkeypatch.setattr(registry, "get", lambda _: Strange)
+    async with open_cluster(ClusterOptions(protocol="strange", tile_rows=64)) as cluster:
+        with pytest.raises(ProtocolError, match="in the constructor"):
+            await cluster.client.put("x", KIND, np.zeros(100, dtype=np.uint64))
+        b = Builder("random", tile_rows=64)
+        b.random_words(2).reveal("words", to="me")
+        with pytest.raises(ProtocolError, match="in the constructor"):
+            await cluster.client.run(b.plan())
+    assert "ZeroDivisionError" in caplog.text

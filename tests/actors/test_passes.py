@@ -1,0 +1,86 @@
+"""Passes keep what a plan means and discloses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tercet.actors import Builder, Form, Type
+from tercet.actors.passes import drop_dead, optimise, truncate_late
+from tercet.protocols.plain import Plain
+from tercet.protocols.replicated import Replicated
+
+
+def ring(*shape, scale=8, limit=2.0**20):
+    return Type(Form.RING, shape, scale, limit)
+
+
+def kinds(plan):
+    return [node.kind for node in plan.nodes]
+
+
+def test_dead_nodes_go_and_the_rest_stays(example):
+    b = Builder("dead", tile_rows=64)
+    x, y = b.input("x", ring(10)), b.input("y", ring(10))
+    (y * y).rescale(8)
+    x.open("nobody reads it")
+    (x * 2).reveal("r", to="me")
+    plan = drop_dead(b.plan())
+    assert kinds(plan) == ["input", "constant", "mul", "reveal"]
+    assert [str(told) for told in plan.disclosures()] == ["r (10) to me"]
+    assert drop_dead(plan).digest() == plan.digest()
+    assert drop_dead(Builder("empty").plan()).nodes == ()
+
+
+def test_symbols_survive(example):
+    plan = example(100).plan
+    assert drop_dead(plan).maxima == plan.maxima
+
+
+def late(limit, rows=100, *, columns=False):
+    b = Builder("late", tile_rows=64)
+    x = b.input("x", ring(2, rows, limit=limit))
+    cut = x.rescale(4)
+    (cut.sum_columns() if columns else cut.sum()).reveal("sum", to="me")
+    return b.plan()
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_truncation_moves_behind_a_sum_that_fits(columns):
+    plan = optimise(late(2.0**40, columns=columns))
+    assert kinds(plan) == ["input", "sum_columns" if columns else "sum", "truncate", "reveal"]
+    assert plan.nodes[-1].types[0].shape == ((100,) if columns else (2,))
+
+
+def test_truncation_stays_where_the_sum_would_not_fit():
+    plan = late(2.0**60)
+    assert kinds(optimise(plan)) == kinds(plan) == ["input", "truncate", "sum", "reveal"]
+
+
+def test_truncation_stays_where_something_else_reads_it():
+    b = Builder("two readers", tile_rows=64)
+    cut = b.input("x", ring(2, 100)).rescale(4)
+    cut.sum().reveal("sum", to="me")
+    cut.reveal("all", to="me")
+    assert kinds(truncate_late(b.plan())) == kinds(b.plan())
+
+
+@pytest.mark.parametrize("protocol", [Plain, Replicated])
+async def test_late_truncation_means_the_same(protocol, scheduled):
+    plan = late(2.0**20, rows=200)
+    words = np.random.default_rng(1).integers(-(2**19), 2**19, (2, 200))
+    inputs = {"x": (ring(2, 200), words.view(np.uint64))}
+    early, before = await scheduled(plan, protocol, inputs)
+    found, after = await scheduled(optimise(plan), protocol, inputs)
+    true = words.sum(axis=1) / 2.0**8
+    np.testing.assert_allclose(found["sum"], true, rtol=0, atol=2.0**-4)
+    np.testing.assert_allclose(early["sum"], true, rtol=0, atol=200 * 2.0**-4)
+    if protocol is Replicated:
+        assert after[0].statistics.bytes_sent < before[0].statistics.bytes_sent / 50
+
+
+async def test_passes_keep_the_meaning_of_everything(example, scheduled, verified):
+    one = example(130)
+    revealed, _ = await scheduled(optimise(one.plan), Plain, one.inputs)
+    verified(one, revealed)
+    assert set(optimise(one.plan).disclosures()) == set(one.plan.disclosures())
