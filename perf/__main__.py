@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,9 @@ Repeat = Annotated[int, typer.Option(min=1, help="Runs of which the median count
 Rows = Annotated[int, typer.Option(min=1, help="Rows of each table.")]
 Features = Annotated[int, typer.Option(min=1, help="Columns besides keys and outcome.")]
 Latency = Annotated[float, typer.Option(min=0, help="One-way latency added to every link, in milliseconds.")]
-Bandwidth = Annotated[float | None, typer.Option(min=0.1, help="Bandwidth of every link, in Mbit/s; free by default.")]
+Bandwidth = Annotated[
+    float | None, typer.Option(min=0.1, help="Bandwidth of every link, in Mbit/s; free by default.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Cores that each party may use.")]
 Tls = Annotated[bool, typer.Option("--tls", help="TLS 1.3 between all nodes in place of plain TCP.")]
 Trace = Annotated[Path | None, typer.Option(help="Write a Chrome trace of one more run to this file.")]
@@ -29,7 +32,9 @@ Trace = Annotated[Path | None, typer.Option(help="Write a Chrome trace of one mo
 def gates(
     *,
     elements: Annotated[int, typer.Option(min=64, help="Elements of each operation.")] = 1_000_000,
-    only: Annotated[list[str] | None, typer.Option(help="Gates whose name contains this; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Gates whose name contains this; may be repeated.")
+    ] = None,
     latency_ms: Latency = 0.0,
     bandwidth_mbit: Bandwidth = None,
     threads: Threads = 1,
@@ -42,7 +47,12 @@ def gates(
     from perf.gates import run
 
     conditions = Conditions(
-        latency_ms=latency_ms, bandwidth_mbit=bandwidth_mbit, threads=threads, tls=tls, repeat=repeat, trace=trace
+        latency_ms=latency_ms,
+        bandwidth_mbit=bandwidth_mbit,
+        threads=threads,
+        tls=tls,
+        repeat=repeat,
+        trace=trace,
     )
     show(trio.run(run, elements, conditions, only or ()), as_json=as_json)
 
@@ -64,7 +74,12 @@ def join(
     from perf.join import run
 
     conditions = Conditions(
-        latency_ms=latency_ms, bandwidth_mbit=bandwidth_mbit, threads=threads, tls=tls, repeat=repeat, trace=trace
+        latency_ms=latency_ms,
+        bandwidth_mbit=bandwidth_mbit,
+        threads=threads,
+        tls=tls,
+        repeat=repeat,
+        trace=trace,
     )
     show(trio.run(run, rows, features, conditions), as_json=as_json)
 
@@ -76,9 +91,14 @@ def train(
     features: Features = 10,
     solver: Annotated[str, typer.Option(help="gd or newton.")] = "gd",
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="Steps; by default 10 of gradient descent, Tercet's own default of Newton's.")
+        int | None,
+        typer.Option(
+            min=1, help="Steps; by default 10 of gradient descent, Tercet's own default of Newton's."
+        ),
     ] = None,
-    check: Annotated[bool, typer.Option(help="Check the sigmoid's range and the outcomes at the end, as fits do.")] = True,
+    check: Annotated[
+        bool, typer.Option(help="Check the sigmoid's range and the outcomes at the end, as fits do.")
+    ] = True,
     latency_ms: Latency = 0.0,
     bandwidth_mbit: Bandwidth = None,
     threads: Threads = 1,
@@ -93,7 +113,12 @@ def train(
     if solver not in ("gd", "newton"):
         raise typer.BadParameter("a solver is gd or newton", param_hint="--solver")
     conditions = Conditions(
-        latency_ms=latency_ms, bandwidth_mbit=bandwidth_mbit, threads=threads, tls=tls, repeat=repeat, trace=trace
+        latency_ms=latency_ms,
+        bandwidth_mbit=bandwidth_mbit,
+        threads=threads,
+        tls=tls,
+        repeat=repeat,
+        trace=trace,
     )
     steps = iterations if iterations is not None or solver == "newton" else 10
     fit = Fit(solver="gd" if solver == "gd" else "newton", iterations=steps, check=check)
@@ -117,7 +142,12 @@ def evaluate(
     from perf.evaluate import run
 
     conditions = Conditions(
-        latency_ms=latency_ms, bandwidth_mbit=bandwidth_mbit, threads=threads, tls=tls, repeat=repeat, trace=trace
+        latency_ms=latency_ms,
+        bandwidth_mbit=bandwidth_mbit,
+        threads=threads,
+        tls=tls,
+        repeat=repeat,
+        trace=trace,
     )
     show(trio.run(run, rows, features, conditions), as_json=as_json)
 
@@ -171,8 +201,12 @@ def peers(
     python: Annotated[str, typer.Option(help="An interpreter that has SPU and MPyC.")] = sys.executable,
     comparisons: Annotated[int, typer.Option(min=64, help="Comparisons.")] = 1_000_000,
     side: Annotated[int, typer.Option(min=2, help="Rows of the square matrices.")] = 1000,
-    rows: Annotated[list[int] | None, typer.Option(help="Rows to train on; 1,000, 10,000 and 100,000.")] = None,
-    check: Annotated[bool, typer.Option(help="Check the sigmoid's range in Tercet's fits, which peers do not.")] = True,
+    rows: Annotated[
+        list[int] | None, typer.Option(help="Rows to train on; 1,000, 10,000 and 100,000.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Check the sigmoid's range in Tercet's fits, which peers do not.")
+    ] = True,
     threads: Threads = 1,
     repeat: Repeat = 3,
     as_json: Json = False,
@@ -182,9 +216,40 @@ def peers(
 
     train_rows = tuple(rows or (1_000, 10_000, 100_000))
     full = Sizes(comparisons=comparisons, side=side, train_rows=train_rows)
-    small = Sizes(comparisons=min(comparisons, 2000), side=min(side, 100), train_rows=(min(train_rows),), steps=2)
+    small = Sizes(
+        comparisons=min(comparisons, 2000), side=min(side, 100), train_rows=(min(train_rows),), steps=2
+    )
     conditions = Conditions(threads=threads, repeat=repeat)
     show(run(full, small, conditions, python=python, check=check), as_json=as_json)
+
+
+@app.command()
+def figures(
+    *,
+    max_rows: Annotated[int, typer.Option(min=1000, help="Leave larger tables out.")] = 1_000_000,
+    only: Annotated[list[str] | None, typer.Option(help="link, train or evaluate; all by default.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where figures go; docs/benchmarks by default.")] = None,
+    redraw: Annotated[bool, typer.Option("--redraw", help="Only draw again, from figures.json.")] = False,
+    latency_ms: Latency = 3.0,
+    bandwidth_mbit: Bandwidth = None,
+    threads: Threads = 1,
+    tls: Tls = False,
+    repeat: Repeat = 3,
+    as_json: Json = False,
+) -> None:
+    """The three figures: linking, training and evaluating over rows, as SVG, PNG and JSON."""
+    from perf import figures as drawing
+
+    target = folder or drawing.FOLDER
+    if redraw:
+        drawing.redraw(target)
+        return
+    conditions = Conditions(
+        latency_ms=latency_ms, bandwidth_mbit=bandwidth_mbit, threads=threads, tls=tls, repeat=repeat
+    )
+    rows = [count for count in drawing.ROWS if count <= max_rows]
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    show(drawing.run(rows, conditions, target, only or (), say), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """`cores`: what a second core gives one party, free of the other parties' load.
 
-Three parties on a machine of two cores keep both busy whatever a party does with its threads. So the work runs once, in earnest,
-and everything that party 0 is given is recorded: plans, session keys, stored inputs, and what peers send. Then that party runs
-alone, with the same keys, on one core and on two; its messages lie in memory and are there as soon as it can take them, and what
-it sends goes nowhere. Since every random stream follows from the keys, the replay must end in the very shares that the real run
-left, which is checked.
+Three parties on a machine of two cores keep both busy whatever a party does with its threads. So the work
+runs once, in earnest, and everything that party 0 is given is recorded: plans, session keys, stored inputs,
+and what peers send. Then that party runs alone, with the same keys, on one core and on two; its messages lie
+in memory and are there as soon as it can take them, and what it sends goes nowhere. Since every random stream
+follows from the keys, the replay must end in the very shares that the real run left, which is checked.
 
-Threads alone would not do: with one worker thread a party has its event loop beside it. So a replay with `threads=k` is also
-confined to k cores.
+Threads alone would not do: with one worker thread a party has its event loop beside it. So a replay with
+`threads=k` is also confined to k cores.
 """
 
 from __future__ import annotations
@@ -60,11 +60,15 @@ def recording() -> Iterator[list[Recording]]:
     class Recorder(Scheduler):
         """A scheduler that notes what it is given."""
 
-        def __init__(self, plan: Plan, protocol: Protocol, inputs: Mapping[str, Stored], **options: Any) -> None:
+        def __init__(
+            self, plan: Plan, protocol: Protocol, inputs: Mapping[str, Stored], **options: Any
+        ) -> None:
             super().__init__(plan, protocol, inputs, **options)
             self._tape: Recording | None = None
             if protocol.party == RECORDED_PARTY:
-                self._tape = Recording(plan, type(protocol), protocol.parties, dict(protocol.keys), dict(inputs))
+                self._tape = Recording(
+                    plan, type(protocol), protocol.parties, dict(protocol.keys), dict(inputs)
+                )
                 recordings.append(self._tape)
 
         def deliver(self, peer: int, node: int, tile: int, step: int, arrays: list[Words]) -> None:
@@ -108,12 +112,12 @@ async def replay(recorded: Recording, threads: int) -> tuple[float, Outcome]:
 
 def differing_words(recorded: Outcome | None, replayed: Outcome) -> int:
     """Words of stored shares in which a replay differs from the run that was recorded."""
-    if recorded is None or len(recorded.stored) != len(replayed.stored):
+    if recorded is None or recorded.stored.keys() != replayed.stored.keys():
         raise RuntimeError("the recorded run did not end, or stored something else than its replay")
     differing = 0
-    for one, other in zip(recorded.stored.values(), replayed.stored.values(), strict=True):
-        for ours, theirs in zip(one.tiles, other.tiles, strict=True):
-            differing += int(np.count_nonzero(ours.data != theirs.data))
+    for handle, ours in recorded.stored.items():
+        for one, other in zip(ours.tiles, replayed.stored[handle].tiles, strict=True):
+            differing += int(np.count_nonzero(one.data != other.data))
     return differing
 
 
@@ -124,7 +128,7 @@ def confine(cores: Sequence[int]) -> None:
             os.sched_setaffinity(int(task.name), cores)
 
 
-# -- the work ---------------------------------------------------------------------------------------------------------
+# -- the work --------------------------------------------------------------------------------------------
 
 
 async def _record_join(rows: int) -> list[Recording]:
@@ -197,4 +201,9 @@ def _replays(
             trio.run(all_sessions, count)
     received = sum(array.nbytes for recorded in recordings for frame in recorded.frames for array in frame[4])
     one, more = median(seconds[1]), median(seconds[threads])
-    return {"seconds_one_core": one, "seconds_all_cores": more, "speedup": one / more, "bytes_received": received}, differing
+    return {
+        "seconds_one_core": one,
+        "seconds_all_cores": more,
+        "speedup": one / more,
+        "bytes_received": received,
+    }, differing

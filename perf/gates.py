@@ -1,7 +1,7 @@
 """`gates`: single operations on a million elements, as plans over stored inputs whose results are stored.
 
-Dealing the inputs is not measured, nor is anything that a plan carries besides its operation. Results stay secret; a sample of
-them is revealed by a plan of its own and compared with the same operation in the clear.
+Dealing the inputs is not measured, nor is anything that a plan carries besides its operation. Results stay
+secret; a sample of them is revealed by a plan of its own and compared with the same operation in the clear.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from perf.machine import WORD, copy_rate
 from perf.report import Measured
 from tercet.actors import Builder, Form, Type, Value, sigmoid
 from tercet.actors.client import RunResult
-from tercet.actors.plan import word_shape
+from tercet.actors.plan import bind_shape, word_shape
 from tercet.protocols.domains import Words, encode
 from tercet.protocols.kernels import pack_bits
 
@@ -28,9 +28,8 @@ SAMPLE = 4096
 SCALE = 16
 SIGMOID_BOUND = 12.0
 SIGMOID_ERROR = 1e-3
-SERIES_ERROR = 9e-4
-"""What of the sigmoid's error the series may take; fixed-point rounding has the rest."""
-DEALT_BITS, COEFFICIENT_BITS = 14, 14
+DEALT_BITS, COEFFICIENT_BITS = 20, 20
+"""So many that rounding adds 10^-5 at most to the error of the series."""
 
 Clear = npt.NDArray[np.float64]
 
@@ -39,8 +38,8 @@ Clear = npt.NDArray[np.float64]
 class Gate:
     """One operation: values to deal, how a plan computes it, and what a sample of the result should be.
 
-    `expected` is given the clear inputs and the positions of sampled rows; without it the result is checked as a whole, by
-    `sums` of the result and of the inputs (a shuffle moves rows to where nobody knows).
+    `expected` is given the clear inputs and the positions of sampled rows; without it the result is checked
+    as a whole, by `sums` of the result and of the inputs (a shuffle moves rows to where nobody knows).
     """
 
     name: str
@@ -52,7 +51,9 @@ class Gate:
     unit: float = 1.0
 
 
-def integers(random: np.random.Generator, shape: tuple[int, ...], bits: int, *, scale: int = 0) -> tuple[Type, Words]:
+def integers(
+    random: np.random.Generator, shape: tuple[int, ...], bits: int, *, scale: int = 0
+) -> tuple[Type, Words]:
     """Uniform stored integers of so many bits and a sign."""
     words = random.integers(-(1 << bits), 1 << bits, shape)
     return Type(Form.RING, shape, scale, 2.0**bits), words.view(np.uint64)
@@ -125,7 +126,7 @@ def _equalities(random: np.random.Generator, n: int) -> Gate:
 def _sigmoids(random: np.random.Generator, n: int) -> Gate:
     reals = random.uniform(-SIGMOID_BOUND, SIGMOID_BOUND, n)
     x = encode(reals, SCALE)
-    series = sigmoid(SIGMOID_BOUND, SERIES_ERROR)
+    series = sigmoid(SIGMOID_BOUND, SIGMOID_ERROR)
 
     def compute(a: Value) -> Value:
         return a.fourier(series, dealt_bits=DEALT_BITS, coefficient_bits=COEFFICIENT_BITS)[0]
@@ -166,14 +167,14 @@ def _matmul(random: np.random.Generator, name: str, m: int, k: int, n: int) -> G
     return Gate(name, [(left, a), (right, b)], lambda x, y: x @ y, lambda i: clear(a @ b[:, i]))
 
 
-# -- running them -----------------------------------------------------------------------------------------------------
+# -- running them ----------------------------------------------------------------------------------------
 
 
 def minimal_bytes(gate: Gate, stored: Type, result: RunResult, held: int) -> float:
-    """The least that one party has to touch: its shares of inputs and results, and what it sends and receives.
+    """The least that one party has to touch: its shares of inputs and results, and its messages.
 
-    A party holds `held` words of every shared one. Messages are those of a mean party. Randomness is not counted: it is drawn in
-    the cache.
+    A party holds `held` words of every shared one. Messages are what a mean party sends and receives.
+    Randomness is not counted: it is drawn in the cache.
     """
     kinds = [kind for kind, _ in gate.inputs] + [stored]
     words = sum(math.prod(word_shape(kind, {})) for kind in kinds)
@@ -214,7 +215,8 @@ async def _measure(lake: tercet.AsyncLake, gate: Gate, conditions: Conditions, r
     least = minimal_bytes(gate, stored, result, client.protocol.held)
     error = await _error(lake, gate, handle, stored, inputs)
     await drop(lake, [*handles, handle])
-    elements = max(math.prod(kind.shape) for kind, _ in [*gate.inputs, (stored, None)])
+    kinds = [kind for kind, _ in gate.inputs] + [stored]
+    elements = max(math.prod(bind_shape(kind.shape, {})) for kind in kinds)
     return Measured(
         name=gate.name,
         seconds=seconds,

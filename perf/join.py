@@ -74,7 +74,9 @@ async def _error(lake: tercet.AsyncLake, joined: Any, left: tables.Columns, righ
     names = joined.column_names
     features = joined.features(builder, names).shifted(-tables.SCALE)  # as stored integers
     rows = len(joined)
-    features.dot(features, magnitude=2.0 ** (2 * tables.SCALE + 5) * max(rows, 1)).reveal("moments", to="analyst")
+    features.dot(features, magnitude=2.0 ** (2 * tables.SCALE + 5) * max(rows, 1)).reveal(
+        "moments", to="analyst"
+    )
     found = (await lake.run(builder.plan())).revealed["moments"]
     order, other = np.argsort(left[tables.KEY]), np.argsort(right[tables.KEY])
     aligned = {**{k: v[order] for k, v in left.items()}, **{k: v[other] for k, v in right.items()}}

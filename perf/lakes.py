@@ -1,7 +1,7 @@
 """The lakes that benchmarks run on, and what a stretch of work on one cost.
 
-All benchmarks are trio programs over `tercet.open_local`, so that they can also ask the client below the lake: to deal raw
-values, to trace, to drop what earlier runs stored.
+All benchmarks are trio programs over `tercet.open_local`, so that they can also ask the client below the
+lake: to deal raw values, to trace, to drop what earlier runs stored.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def open_lake(conditions: Conditions) -> AsyncIterator[tercet.AsyncLake]:
 
 @attrs.frozen(kw_only=True)
 class Spent:
-    """What one piece of work cost. `seconds` is what its caller waited, `plan_seconds` the part in which plans ran."""
+    """What one piece of work cost: `seconds` is what its caller waited, `plan_seconds` what plans took."""
 
     seconds: float
     plan_seconds: float
@@ -106,10 +106,11 @@ async def repeat(
     *,
     forget: Callable[[Any], Sequence[str]] = lambda _: (),
 ) -> Spent:
-    """Do the same work some times, and once before under a trace if one was asked for: median seconds, the last result.
+    """Do the same work some times: median seconds, the last result.
 
-    `forget` names what a result has stored at the nodes, which is dropped before the next run. Peaks of memory are those of the
-    first run, which begins with what was uploaded alone.
+    If a trace was asked for, a run before the others is traced and not counted. `forget` names what a result
+    has stored at the nodes, which is dropped before the next run. Peaks of memory are those of the first run,
+    which begins with what was uploaded alone.
     """
     if conditions.trace is not None:
         client = lake.cluster.client

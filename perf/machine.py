@@ -1,4 +1,4 @@
-"""What this machine can do and what a process uses of it: the speed of a copy, resident memory at its peak."""
+"""What this machine can do and what a process uses of it: the speed of a copy, memory at its peak."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MB = 1e6
 
 
 def copy_rate() -> float:
-    """Bytes that one core moves in a second when it copies memory: those that it reads and those that it writes."""
+    """Bytes that one core moves in a second when it copies memory, those read and those written."""
     source = np.ones(COPY_BYTES // WORD, dtype=np.uint64)
     target = np.zeros_like(source)
     seconds = timed(lambda: np.copyto(target, source), repeat=9)

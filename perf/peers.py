@@ -1,13 +1,14 @@
 """`peers`: the same work on Tercet, SPU and MPyC, one after the other in one run, ratios first.
 
-Peers are programs in `perf/peer_systems`, run by an interpreter that has them: this one, or another given with `--python`, since
-SPU pins old versions of its dependencies. One that is not installed is left out, and the report says so. Every system runs three
-parties as processes on loopback without encryption, and starts the clock when values are shared, programs compiled and links
-open.
+Peers are programs in `perf/peer_systems`, run by an interpreter that has them: this one, or another given
+with `--python`, since SPU pins old versions of its dependencies. One that is not installed is left out, and
+the report says so. Every system runs three parties as processes on loopback without encryption, and starts
+the clock when values are shared, programs compiled and links open.
 
-The training differs in what a peer is spared: Tercet gets the table as it was uploaded and centres its columns in MPC; the peers
-get centred columns and the column of ones. SPU's sigmoid is its exact one, whose error is measured in the same run; MPyC's is a
-clipped line. MPyC is so slow that it gets less of each work, and its seconds are scaled up in proportion, which the report states.
+The training differs in what a peer is spared: Tercet gets the table as it was uploaded and centres its
+columns in MPC; the peers get centred columns and the column of ones. SPU's sigmoid is its exact one, whose
+error is measured in the same run; MPyC's is a clipped line. MPyC is so slow that it gets less of each work,
+and its seconds are scaled up in proportion, which the report states.
 """
 
 from __future__ import annotations
@@ -94,12 +95,14 @@ def errors(data: Data, answer: Mapping[str, npt.NDArray[Any]], steps: int) -> di
     return found
 
 
-# -- the systems ------------------------------------------------------------------------------------------------------
+# -- the systems -----------------------------------------------------------------------------------------
 
 
 def is_installed(python: str, module: str) -> bool:
     """Whether an interpreter can import a module."""
-    return subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def on_peer(name: str, python: str, sizes: Sizes, repeat: int, extra: Sequence[str] = ()) -> dict[str, Any]:
@@ -125,7 +128,10 @@ def _matrix_product(side: int) -> Gate:
     (kind, a), (_, b) = (integers(random, (side, side), MATRIX_BITS, scale=MATRIX_SCALE) for _ in range(2))
     left, right = clear(a, MATRIX_SCALE), clear(b, MATRIX_SCALE)
     return Gate(
-        "matmul", [(kind, a), (kind, b)], lambda x, y: (x @ y).rescale(MATRIX_SCALE), lambda i: left @ right[:, i]
+        "matmul",
+        [(kind, a), (kind, b)],
+        lambda x, y: (x @ y).rescale(MATRIX_SCALE),
+        lambda i: left @ right[:, i],
     )
 
 
@@ -143,7 +149,7 @@ async def on_tercet(sizes: Sizes, conditions: Conditions, *, check: bool) -> dic
     }
 
 
-# -- side by side -----------------------------------------------------------------------------------------------------
+# -- side by side ----------------------------------------------------------------------------------------
 
 
 def run(

@@ -16,12 +16,13 @@ DIGITS = 4
 
 @attrs.frozen(kw_only=True)
 class Measured:
-    """One measurement. `more` holds what only some benchmarks have; what does not apply is None and is not printed.
+    """One measurement; what does not apply is None and is not printed.
 
-    `seconds` is a median over runs. `bytes_per_party` is what the busiest party sent. `limit_ratio` is `seconds` over the time
-    in which one core streams the least bytes that the operation has to touch. `peak_rss_mb` is the largest resident memory of
-    any party during the measured phase. `error` is in the unit that `error_of` names. `speedup` is over whatever the benchmark
-    compares with.
+    `seconds` is a median over runs. `bytes_per_party` is what the busiest party sent. `limit_ratio` is
+    `seconds` over the time in which one core streams the least bytes that the operation has to touch.
+    `peak_rss_mb` is the largest resident memory of any party during the measured phase. `error` is in the
+    unit that `error_of` names. `speedup` is over whatever the benchmark compares with.
+    `more` holds what only some benchmarks have.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The tables that benchmarks work on, and how they come into a lake.
 
-Features are normal, scaled to unit spread, outcomes follow a logistic model of them, keys are integers. Everything follows from a seed, so
-runs with the same options do the same work.
+Features are normal, scaled to unit spread, outcomes follow a logistic model of them, keys are integers.
+Everything follows from a seed, so runs with the same options do the same work.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 import tercet
 from perf.machine import MB, WORD
+from tercet.actors.plan import bind_shape
 
 KEY, TARGET = "id", "outcome"
 SCALE = 16
-"""Fractional bits of features, the same in every table, so that a model of one can be evaluated on another."""
+"""Fractional bits of features, the same in every table, so that a model of one can be evaluated on
+another."""
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -32,7 +34,8 @@ def feature_names(features: int) -> list[str]:
 def normal(random: np.random.Generator, features: int, rows: int) -> npt.NDArray[np.float64]:
     """Normal features `(features, rows)` of spread just below one, so that all can be stored at one scale."""
     X = random.standard_normal((features, rows))
-    return X / (X.std(axis=1, keepdims=True) * (1 + 1e-4))
+    spread: npt.NDArray[np.float64] = X.std(axis=1, keepdims=True)
+    return X / (spread * (1 + 1e-4))
 
 
 def learnable(rows: int, features: int, *, seed: int = 1) -> Columns:
@@ -75,7 +78,9 @@ async def upload(lake: tercet.AsyncLake, columns: Columns, name: str) -> Uploade
     began = time.perf_counter()
     table = await lake.upload(columns, name=name, key=KEY, owner=name, scales=dict.fromkeys(features, SCALE))
     seconds = time.perf_counter() - began
-    words = sum(math.prod(part.type.shape) for part in (*table.parts, table.keys) if part is not None)
+    words = sum(
+        math.prod(bind_shape(part.type.shape, {})) for part in (*table.parts, table.keys) if part is not None
+    )
     held = lake.cluster.client.protocol.held
     return Uploaded(table, seconds, held * words * WORD / MB)
 

@@ -1,7 +1,7 @@
 """`train`: fit a logistic regression on a table, and compare it with the same fit in the clear.
 
-Gradient descent is compared with the same steps in the clear, which are written out below; Newton's method, run to convergence,
-with the maximum-likelihood estimate of statsmodels, in units of its standard errors.
+Gradient descent is compared with the same steps in the clear, which are written out below; Newton's method,
+run to convergence, with the maximum-likelihood estimate of statsmodels, in units of its standard errors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from perf import tables
 from perf.lakes import Conditions, Spent, open_lake, repeat, spend
-from perf.report import Measured
+from perf.report import Measured, median
 from tercet.ml import LogisticRegression
 
 Solver = Literal["gd", "newton"]
@@ -24,7 +24,7 @@ Reals = npt.NDArray[np.float64]
 
 @attrs.frozen
 class Clear:
-    """A fit in the clear: intercept and coefficients, standard errors where the method gives some, seconds."""
+    """A fit in the clear: intercept and coefficients, their standard errors if there are any, seconds."""
 
     parameters: Reals
     standard_errors: Reals | None
@@ -53,10 +53,13 @@ def estimate(X: Reals, y: Reals) -> Clear:
     return Clear(np.asarray(fitted.params), np.asarray(fitted.bse), time.perf_counter() - began)
 
 
-def clear_fit(columns: tables.Columns, solver: Solver, iterations: int | None) -> Clear:
-    """The fit that `solver` should arrive at."""
+def clear_fit(columns: tables.Columns, solver: Solver, iterations: int | None, repeats: int = 1) -> Clear:
+    """The fit that `solver` should arrive at, and its median seconds."""
     X, y = tables.design(columns), columns[tables.TARGET].astype(np.float64)
-    return descend(X, y, steps=iterations or 100) if solver == "gd" else estimate(X, y)
+    fits = [
+        descend(X, y, steps=iterations or 100) if solver == "gd" else estimate(X, y) for _ in range(repeats)
+    ]
+    return attrs.evolve(fits[-1], seconds=median([fit.seconds for fit in fits]))
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +72,9 @@ class Fit:
 
     def model(self) -> LogisticRegression:
         """A fresh model, without penalty."""
-        return LogisticRegression(penalty=None, solver=self.solver, max_iter=self.iterations, check=self.check)
+        return LogisticRegression(
+            penalty=None, solver=self.solver, max_iter=self.iterations, check=self.check
+        )
 
 
 async def run(rows: int, features: int, fit: Fit, conditions: Conditions) -> Measured:
@@ -87,7 +92,7 @@ async def run(rows: int, features: int, fit: Fit, conditions: Conditions) -> Mea
         found = np.concatenate([[revealed.intercept_], revealed.coef_])
         steps = spent.result.n_iter_
         rounds_per_step = await _rounds_per_step(lake, uploaded.table, fit, spent, steps)
-    clear = clear_fit(columns, fit.solver, fit.iterations)
+    clear = clear_fit(columns, fit.solver, fit.iterations, conditions.repeat)
     return _report(rows, features, fit, conditions, spent, uploaded, found, clear, steps, rounds_per_step)
 
 
@@ -125,7 +130,9 @@ def _report(
         bytes_per_party=spent.bytes_per_party,
         peak_rss_mb=spent.peak_rss_mb,
         error=float(np.max(errors / clear.standard_errors)) if inferred else float(np.max(errors)),
-        error_of="coefficient, in standard errors of statsmodels" if inferred else "coefficient, against the same steps",
+        error_of="coefficient, in standard errors of statsmodels"
+        if inferred
+        else "coefficient, against the same steps",
         more={
             "rows": rows,
             "features": features,

@@ -1,7 +1,8 @@
 """`transports`: what a link between two processes carries, over TCP and over TLS.
 
-Three figures each: bytes in a second in frames of the size that parties send, small frames in a second one way, and the time of a
-small frame there and back, which bounds a round from below. The other end is this module, run as a program.
+Three figures each: bytes in a second in frames of the size that parties send, small frames in a second one
+way, and the time of a small frame there and back, which bounds a round from below. The other end is this
+module, run as a program.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _transport(kind: str, own: Identity | None, pins: dict[str, Any]) -> Transpo
     return TlsTransport(own, pins) if kind == "tls" and own is not None else TcpTransport()
 
 
-# -- the far end ------------------------------------------------------------------------------------------------------
+# -- the far end -----------------------------------------------------------------------------------------
 
 
 async def _far_end(config: dict[str, Any]) -> None:
@@ -76,7 +77,9 @@ async def _far_process(kind: str, nursery: trio.Nursery) -> AsyncIterator[Link]:
             "identity": attrs.asdict(theirs) if theirs is not None else None,
             "pins": {NEAR: pins[NEAR]} if pins else {},
         }
-        process = await trio.lowlevel.open_process([sys.executable, "-m", "perf.transports"], stdin=subprocess.PIPE)
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "perf.transports"], stdin=subprocess.PIPE
+        )
         try:
             assert process.stdin is not None
             await process.stdin.send_all(json.dumps(config).encode() + b"\n")
@@ -91,7 +94,7 @@ async def _far_process(kind: str, nursery: trio.Nursery) -> AsyncIterator[Link]:
                 process.kill()
 
 
-# -- the near end -----------------------------------------------------------------------------------------------------
+# -- the near end ----------------------------------------------------------------------------------------
 
 
 async def _one_way(link: Link, what: str, count: int, size: int) -> float:
@@ -124,7 +127,9 @@ async def _measure(kind: str, load: Load, repeat: int) -> dict[str, float]:
         async with _far_process(kind, nursery) as link:
             await _one_way(link, "bulk", max(1, round(WARM * frames)), CHUNK_BYTES)
             bulk = median([await _one_way(link, "bulk", frames, CHUNK_BYTES) for _ in range(repeat)])
-            small = median([await _one_way(link, "small", load.small_frames, SMALL_BYTES) for _ in range(repeat)])
+            small = median(
+                [await _one_way(link, "small", load.small_frames, SMALL_BYTES) for _ in range(repeat)]
+            )
             back = median(await _there_and_back(link, load.round_trips))
         nursery.cancel_scope.cancel()
     return {

@@ -1,4 +1,8 @@
-"""Tercet: a private data lake. Link tables, train and evaluate models between parties that show each other nothing."""
+"""Tercet, a private data lake.
+
+Link tables, train and evaluate models between parties that show each other nothing. Start with
+`tercet.local`.
+"""
 
 from tercet.errors import (
     ConsentError,

@@ -1,8 +1,8 @@
 """The errors of Tercet: one tree, so that a caller can catch all of them or just one kind.
 
-Every message is a sentence that says what happened, to which party, table, column or plan node, and what to do. Errors
-cross the wire by name and text (see `to_wire`), never as pickles, so each class is built from its message plus the few
-public attributes it declares.
+Every message is a sentence that says what happened, to which party, table, column or plan node, and what to
+do. Errors cross the wire by name and text (see `to_wire`), never as pickles, so each class is built from its
+message plus the few public attributes that it declares.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class ConsentError(TercetError):
     """Someone asked for what its owner has not agreed to."""
 
 
+class ConvergenceWarning(UserWarning):
+    """A fit ended before its coefficients settled; the message says what helps."""
+
+
 def _classes() -> dict[str, type[TercetError]]:
     found: dict[str, type[TercetError]] = {}
     stack: list[type[TercetError]] = [TercetError]
@@ -72,7 +76,7 @@ def _classes() -> dict[str, type[TercetError]]:
 
 
 def from_wire(fields: dict[str, object]) -> TercetError:
-    """Rebuild the error that `TercetError.to_wire` described; an unknown class becomes a plain `TercetError`."""
+    """Rebuild the error that `to_wire` described; an unknown class becomes a plain `TercetError`."""
     cls = _classes().get(str(fields.get("error")), TercetError)
     kwargs = {name: fields.get(name) for name in cls.extra}
     return cls(str(fields.get("message", "")), **kwargs)

@@ -1,7 +1,8 @@
-"""MPyC: Shamir sharing over a prime field, three processes on loopback, `python on_mpyc.py REQUEST ANSWER -M3`.
+"""MPyC: Shamir sharing over a prime field, three processes on loopback.
 
-MPyC has no sigmoid, so it gets the cheapest one in use, a clipped line (1/2 + x/8, cut off at 0 and 1, which errs by 0.12): its
-times are below those of one comparable with Tercet's. Work is scaled down by `perf.peers`, which says by how much.
+Run as `python on_mpyc.py REQUEST ANSWER -M3`. MPyC has no sigmoid, so it gets the cheapest one in use, a
+clipped line (1/2 + x/8, cut off at 0 and 1, which errs by 0.12): its times are below those of one comparable
+with Tercet's. Work is scaled down by `perf.peers`, which says by how much.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import mpyc
 import numpy as np
+import numpy.typing as npt
 from mpyc.runtime import mpc
+
+Values = npt.NDArray[Any]
 
 LINE = 4.0
 """Where the line reaches 0 and 1, on either side."""
 
 
-async def shared(kind, values):
+async def shared(kind: Any, values: Values) -> Any:
     """Party 0's values, dealt to all; every party has them from the request, which stands for an owner."""
     dealt = mpc.input(kind.array(values), senders=0)
     await mpc.barrier()
@@ -27,13 +33,13 @@ async def shared(kind, values):
     return dealt
 
 
-def sigmoid(z):
+def sigmoid(z: Any) -> Any:
     """The clipped line, by two comparisons."""
     below, above = z < -LINE, z > LINE
     return (1 - below - above) * (z * 0.125 + 0.5) + above
 
 
-async def timed(work, repeat):
+async def timed(work: Callable[[], Any], repeat: int) -> tuple[float, Values]:
     """Median seconds and the revealed result."""
     found = []
     for _ in range(repeat):
@@ -46,7 +52,7 @@ async def timed(work, repeat):
     return statistics.median(found), np.asarray(await mpc.output(made), dtype=float)
 
 
-async def main(request_path, answer_path):
+async def main(request_path: str, answer_path: str) -> None:
     request = dict(np.load(request_path))
     real, integer = mpc.SecFxp(), mpc.SecInt(64)
     steps, repeat = int(request["steps"]), int(request["repeat"])
@@ -62,7 +68,7 @@ async def main(request_path, answer_path):
     for rows in request["train_rows"]:
         X, y = await shared(real, request[f"X_{rows}"]), await shared(real, request[f"y_{rows}"])
 
-        def fit(X=X, y=y, rows=int(rows)):
+        def fit(X: Any = X, y: Any = y, rows: int = int(rows)) -> Any:
             weights = real.array(np.zeros(X.shape[1]))
             for _ in range(steps):
                 residuals = sigmoid(X @ weights) - y

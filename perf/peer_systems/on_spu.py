@@ -1,7 +1,8 @@
-"""SPU with ABY3 over 64-bit words: three processes on loopback, `python on_spu.py REQUEST ANSWER`.
+"""SPU with ABY3 over 64-bit words: three processes on loopback.
 
-The sigmoid is SPU's exact one, 1 / (1 + exp(-x)) with the exponential at its default; its error is measured here. SPU's other
-modes are cruder (a clipped line errs by 0.12). Values are dealt, programs compiled and links opened before the clock starts.
+Run as `python on_spu.py REQUEST ANSWER`. The sigmoid is SPU's exact one, 1 / (1 + exp(-x)) with the
+exponential at its default; its error is measured here. SPU's other modes are cruder (a clipped line errs by
+0.12). Values are dealt, programs compiled and links opened before the clock starts.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import socket
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 PARTIES = 3
 
+Values = npt.NDArray[Any]
 
-def config():
+
+def config() -> Any:
     """ABY3 over 64-bit words, with SPU's default fixed point of 18 bits."""
     from spu import libspu
 
@@ -27,7 +33,7 @@ def config():
     return found
 
 
-def party(rank, addresses, jobs, pipe):
+def party(rank: int, addresses: list[str], jobs: list[Any], pipe: Any) -> None:
     """One party: runs every job some times, sends back its seconds and its shares of the result."""
     import spu
     from spu import libspu
@@ -38,7 +44,7 @@ def party(rank, addresses, jobs, pipe):
     link = libspu.link.create_brpc(description, rank)
     for executable, shares, repeats in jobs:
         runtime = spu.Runtime(link, config())
-        for name, share in zip(executable.input_names, shares):
+        for name, share in zip(executable.input_names, shares, strict=True):
             runtime.set_var(name, share)
         seconds = []
         for _ in range(repeats):
@@ -50,7 +56,7 @@ def party(rank, addresses, jobs, pipe):
     link.stop_link()
 
 
-def compiled(function, inputs):
+def compiled(function: Callable[..., Any], inputs: list[Values]) -> Any:
     """A function as a program for SPU, all of whose inputs are secret."""
     from spu import libspu
     from spu.utils import frontend
@@ -68,7 +74,7 @@ def compiled(function, inputs):
     return executable
 
 
-def works(request):
+def works(request: dict[str, Any]) -> Iterator[tuple[str, Callable[..., Any], list[Values], int]]:
     """The work that was asked for: name, function, inputs, repeats."""
     import jax
     import jax.numpy as jnp
@@ -78,10 +84,15 @@ def works(request):
     if "less_x" in request:
         yield "lt", jnp.less, [request["less_x"], request["less_y"]], repeat
     if "matrix_a" in request:
-        yield "matmul", jnp.matmul, [request["matrix_a"].astype(np.float32), request["matrix_b"].astype(np.float32)], repeat
+        yield (
+            "matmul",
+            jnp.matmul,
+            [request["matrix_a"].astype(np.float32), request["matrix_b"].astype(np.float32)],
+            repeat,
+        )
     steps = int(request["steps"])
 
-    def fit(X, y):
+    def fit(X: Any, y: Any) -> Any:
         weights = jnp.zeros(X.shape[1], dtype=X.dtype)
         for _ in range(steps):
             residuals = jax.nn.sigmoid(X @ weights) - y
@@ -93,7 +104,7 @@ def works(request):
         yield f"train {rows}", fit, [X, y], repeat
 
 
-def free_addresses():
+def free_addresses() -> list[str]:
     """Addresses on loopback where nobody listens."""
     sockets = [socket.socket() for _ in range(PARTIES)]
     for one in sockets:
@@ -104,7 +115,7 @@ def free_addresses():
     return found
 
 
-def main(request_path, answer_path):
+def main(request_path: str, answer_path: str) -> None:
     import jax
     import spu
     from spu import libspu
@@ -112,7 +123,8 @@ def main(request_path, answer_path):
     jax.config.update("jax_enable_x64", True)
     request = dict(np.load(request_path))
     io = spu.Io(PARTIES, config())
-    names, jobs = [], [[] for _ in range(PARTIES)]
+    names: list[str] = []
+    jobs: list[list[Any]] = [[] for _ in range(PARTIES)]
     for name, function, inputs, repeats in works(request):
         executable = compiled(function, inputs)
         dealt = [io.make_shares(values, libspu.Visibility.VIS_SECRET) for values in inputs]
@@ -132,14 +144,18 @@ def main(request_path, answer_path):
     for name in names:
         told = [pipe[0].recv() for pipe in pipes]
         results[name] = io.reconstruct([shares[0] for _, shares in told])
-        seconds[name] = statistics.median(max(parts) for parts in zip(*(times for times, _ in told)))
+        seconds[name] = statistics.median(
+            max(parts) for parts in zip(*(times for times, _ in told), strict=True)
+        )
     for process in processes:
         process.join(10)
     grid = np.linspace(-12, 12, 10_001)
     error = float(np.abs(results.pop("sigmoid") - 1 / (1 + np.exp(-grid))).max())
     del seconds["sigmoid"]
     np.savez(answer_path, **results)
-    print(json.dumps({"seconds": seconds, "sigmoid_error": error, "version": getattr(spu, "__version__", "")}))
+    print(
+        json.dumps({"seconds": seconds, "sigmoid_error": error, "version": getattr(spu, "__version__", "")})
+    )
 
 
 if __name__ == "__main__":

@@ -311,6 +311,10 @@ class Value:
         """Rows `start` to `stop` of the last axis."""
         return self.builder.apply("slice", self, start=start, stop=stop)
 
+    def delay(self, rows: int) -> Value:
+        """Rows of the last axis moved down by so many places; zeros come first."""
+        return self.builder.apply("delay", self, rows=rows)
+
     def take(self, positions: Value) -> Value:
         """Rows of the last axis, by public positions `(m,)`."""
         return self.builder.apply("take", self, positions)

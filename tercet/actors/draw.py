@@ -31,7 +31,7 @@ SWEEPS = 8
 LONG_EDGE = 12
 """Edges over more rows get no bends: they are drawn faintly, behind everything."""
 MOST_DRAWN = 250
-"""Plans of more nodes are drawn without those that work locally and have one reader or source."""
+"""Plans of more nodes are drawn without constants and what works locally."""
 
 
 def to_mermaid(plan: Plan) -> str:
@@ -103,7 +103,7 @@ def to_svg(plan: Plan, protocol: str = "replicated") -> str:
 
 
 def _sources(plan: Plan) -> dict[int, list[int]]:
-    """The nodes to draw, and what each reads; in large plans, local nodes between others are left out."""
+    """The nodes to draw, and what each reads; large plans go without constants and local nodes."""
     direct = {
         index: list(dict.fromkeys(source for source, _ in node.args)) for index, node in enumerate(plan.nodes)
     }
@@ -113,7 +113,7 @@ def _sources(plan: Plan) -> dict[int, list[int]]:
     drawn: dict[int, list[int]] = {}
     for index, node in enumerate(plan.nodes):
         through = list(dict.fromkeys(origin for source in direct[index] for origin in reached[source]))
-        local = type(KINDS[node.kind]).cost is Kind.cost and bool(node.args)
+        local = type(KINDS[node.kind]).cost is Kind.cost and (node.args or node.kind == "constant")
         if local and len(node.types) == 1 and not KINDS[node.kind].keep and node.kind != "match":
             reached[index] = through
         else:

@@ -1,9 +1,9 @@
-"""How values flow through a plan run: who waits for what, what is computed where it is read, when memory is let go.
+"""How values flow through a plan run: who waits for what, what is computed where, when memory is let go.
 
 A local row-wise node (a sum, a product before its round, a change of shape) that only one node reads is never
-scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of small operations
-between two rounds is one piece of work, and long intermediate values exist a tile at a time. Every tile of a value is
-dropped when its last reader is done with it.
+scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of small
+operations between two rounds is one piece of work, and long intermediate values exist a tile at a time. Every
+tile of a value is dropped when its last reader is done with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tercet.actors.kinds import KINDS, Context, Data, Tiling
 from tercet.actors.layout import Layout
 from tercet.actors.plan import Plan, Ref
-from tercet.actors.values import TiledValue, join
+from tercet.actors.values import TiledValue
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Protocol
 
@@ -38,7 +38,7 @@ class Flow:
         self._values: dict[Ref, TiledValue] = {}
         self._consumed: dict[int, int] = {}
 
-    # -- structure ---------------------------------------------------------------------------------------------
+    # -- structure -------------------------------------------------------------------------------------------
 
     def _is_inline(self, index: int) -> bool:
         kind = KINDS[self.plan.nodes[index].kind]
@@ -85,7 +85,7 @@ class Flow:
         words = KINDS[node.kind].weight * self.layout.needed_words(index, tile)
         return words + sum(self.work(ref[0], tile) for ref in node.args if self.inline[ref[0]])
 
-    # -- values ------------------------------------------------------------------------------------------------
+    # -- values ----------------------------------------------------------------------------------------------
 
     def put(
         self, ref: Ref, tile: int, tiles: int, data: Data, depth: int

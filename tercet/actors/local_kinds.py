@@ -1,4 +1,4 @@
-"""Plan nodes that need no network: inputs, constants, sums, reshaping, and products before their round."""
+"""Plan nodes that need no network: inputs, constants, sums, and whatever moves or reshapes rows."""
 
 from __future__ import annotations
 
@@ -362,6 +362,26 @@ class Slice(_Unary):
         return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
 
 
+@kind("delay")
+class Delay(_Unary):
+    """Rows moved down: row i is what row `i - rows` was, and zero where there was none."""
+
+    attributes = fields(rows=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        require(x.form in (Form.RING, Form.WORDS), f"delay takes numbers or words, not {x}")
+        require(len(x.shape) > 0 and int(attributes["rows"]) >= 0, f"a delay by {attributes['rows']} rows")
+        return [x]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        places = min(int(node.get("rows")), x.shape[-1])
+        moved = np.zeros_like(x.data)
+        moved[..., places:] = x.data[..., : x.shape[-1] - places]
+        return x.like(moved)
+
+
 @kind("take")
 class Take(Kind):
     """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
@@ -382,103 +402,3 @@ class Take(Kind):
             raise PlanError("take from a public value")
         order = as_public(positions)[int(node.get("table"))].view(np.int64)
         return x.like(np.take(x.data, order, axis=-1))
-
-
-# -- products ------------------------------------------------------------------------------------------------
-
-
-@kind("mul")
-class Multiply(Kind):
-    """Element-wise product; AND for booleans.
-
-    Free if one factor is public, else a product awaiting its round.
-    """
-
-    attributes = PROMISE
-    optional = frozenset(PROMISE)
-
-    def needs_round(self, args: Sequence[Type], position: int) -> bool:
-        return args[position].product and all(x.form is not Form.PUBLIC for x in args)
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        x, y = args
-        shape = broadcast(x.shape, y.shape)
-        if x.form is Form.BITS or y.form is Form.BITS:
-            require(x.form is y.form, f"cannot AND {x} and {y}")
-            require(not (x.product or y.product), "a factor is a product that has not had its round")
-            return [Type(Form.BITS, shape, product=True)]
-        require(
-            Form.RING in (x.form, y.form) and {x.form, y.form} <= {Form.RING, Form.PUBLIC},
-            f"cannot multiply {x}, {y}",
-        )
-        secret = x.form is y.form
-        require(
-            not secret or not (x.product or y.product), "a factor is a product that has not had its round"
-        )
-        limit = promised(x.limit * y.limit, x.scale + y.scale, attributes)
-        return [Type(Form.RING, shape, x.scale + y.scale, limit, secret or x.product or y.product)]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
-        x, y = args
-        if isinstance(x, Share) and isinstance(y, Share):
-            return protocol.mul_local(x, y)
-        secret, public = (x, y) if isinstance(x, Share) else (y, x)
-        if not isinstance(secret, Share):
-            raise PlanError("a product of two public values")
-        factor = as_public(public)
-        lead = (1,) * (max(len(secret.shape), factor.ndim) - len(secret.shape))
-        lifted = secret.like(secret.data.reshape(secret.data.shape[0], *lead, *secret.shape))
-        return protocol.mul_public(lifted, factor, scale=node.types[0].scale - secret.scale)
-
-
-@kind("matmul")
-class MatMul(Kind):
-    """Matrix product `(m, k) @ (k, n)` along columns; rows stay."""
-
-    attributes = PROMISE
-    optional = frozenset(PROMISE)
-
-    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
-        return position == 1
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        x, y = args
-        require(
-            len(x.shape) == 2 and len(y.shape) == 2 and x.shape[1] == y.shape[0], f"matmul of {x} and {y}"
-        )
-        require(x.form in (Form.RING, Form.PUBLIC) and y.form is Form.RING, f"matmul of {x} and {y}")
-        limit = promised(x.limit * y.limit * reach(builder, x.shape[1]), x.scale + y.scale, attributes)
-        secret = x.form is Form.RING
-        return [Type(Form.RING, (x.shape[0], y.shape[1]), x.scale + y.scale, limit, secret)]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
-        x, y = args
-        if not isinstance(y, Share):
-            raise PlanError("matmul with a public right side")
-        if isinstance(x, Share):
-            return protocol.matmul_local(x, y)
-        return y.like(np.matmul(x, y.data), scale=node.types[0].scale)
-
-
-@kind("dot")
-class Dot(Kind):
-    """Product over rows `(d, n), (e, n) -> (d, e)`."""
-
-    attributes = PROMISE
-    optional = frozenset(PROMISE)
-    tiling = Tiling.REDUCE
-
-    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
-        return True
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        x, y = args
-        require_ring(x, "dot")
-        require_ring(y, "dot")
-        require(len(x.shape) == 2 and len(y.shape) == 2 and x.rows == y.rows, f"dot of {x} and {y}")
-        limit = promised(x.limit * y.limit * reach(builder, x.rows), x.scale + y.scale, attributes)
-        return [Type(Form.RING, (x.shape[0], y.shape[0]), x.scale + y.scale, limit, product=True)]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
-        x, y = (arg for arg in args if isinstance(arg, Share))
-        return protocol.dot_local(x, y)

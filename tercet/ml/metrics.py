@@ -88,6 +88,7 @@ def _sums(z: Value, y: Value, rows: int) -> dict[str, Value]:
             coefficient_bits=COEFFICIENT_BITS,
         )
         wrong = (negative * y * 2 - negative - y + 1).rescale(0)  # 1 where the sign of z disagrees with the outcome
+        wrong = wrong.bounded(1, "one bit equals another")
         shrink = halvings(rows)
         # log-loss: softplus(z) - y z is log(1 + e^-|z|), and |z| more where the sign is wrong
         missed = wrong.dot(cut, magnitude=TAIL_BOUND * rows).reshape(1)

@@ -38,7 +38,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import attrs
 import numpy as np
@@ -263,17 +263,17 @@ def _fit_family(
 
 STANDARD_BOUNDS: Final = (8.0, 12.0, 24.0, 56.0, 120.0)
 STANDARD_ERRORS: Final = (1e-3, 2e-4, 2e-5, 5e-6, 1e-6)
-"""What `write_library` fits ahead of time and writes to series.json, where 64 harmonics suffice."""
+"""What `write_library` fits ahead of time into series.json, where 64 harmonics suffice."""
 _LIBRARY = Path(__file__).with_name("series.json")
 
 
 @functools.cache
 def _library() -> dict[tuple[str, float, float], Series]:
-    """Series fitted ahead of time, by name, bound and wanted error: fits take a second, and every run needs the same few."""
+    """Series fitted ahead of time, by name, bound and wanted error: every run needs the same few."""
     entries = json.loads(_LIBRARY.read_text()) if _LIBRARY.exists() else []
     found = {}
     for name, bound, wanted, fields in entries:
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         found[name, bound, wanted] = Series(**plain)
     return found
 
@@ -308,8 +308,8 @@ def _fit_library() -> list[list[object]]:
 def sigmoid(bound: float, error: float) -> Series:
     """The shortest series for 1 / (1 + exp(-x)) on |x| <= bound, within `error`.
 
-    Standard bounds and errors are looked up; others take a second or so the first time. Raises ValueError if 64
-    harmonics are not enough.
+    Standard bounds and errors are looked up; others take a second or so the first time. Raises ValueError if
+    64 harmonics are not enough.
     """
     return _known("sigmoid", bound, error) or _search("sigmoid", bound=bound, error=error, symmetry="odd")
 
@@ -320,7 +320,9 @@ def softplus_tail(bound: float, error: float) -> Series:
 
     With a = |x|, softplus(x) = relu(x) + softplus_tail(a). As for `sigmoid`.
     """
-    return _known("softplus_tail", bound, error) or _search("softplus_tail", bound=bound, error=error, symmetry="none")
+    return _known("softplus_tail", bound, error) or _search(
+        "softplus_tail", bound=bound, error=error, symmetry="none"
+    )
 
 
 @functools.cache

@@ -83,15 +83,17 @@ class Masking(Protocol):
         shapes: Sequence[Shape],
         domains: Sequence[Domain],
         summands: Sequence[Words],
+        *,
+        out: Sequence[Words] | None = None,
     ) -> Op[list[Words]]:
         """Full sharings `(2, *shape)` of what A and B hold summands of: 1 round, a word an element from both.
 
         Component d+1 is F(K_{d+1}), component d is F(K_d), and component d+2 is what A and B find to be left;
         the dealer passes no summands, hears nothing and can draw its components. A's and B's summands are
-        overwritten.
+        overwritten. The results are written to `out`, whose components are contiguous, or to new arrays.
         """
         role = self.role(dealer)
-        full = [np.empty((2, *shape), dtype=np.uint64) for shape in shapes]
+        full = list(out) if out is not None else [np.empty((2, *shape), dtype=np.uint64) for shape in shapes]
         if role == DEALER:
             for index in range(2):
                 stream = self.draw(dealer + index, tag, "reshare")

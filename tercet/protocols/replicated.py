@@ -335,21 +335,22 @@ class Replicated(Masking):
             raise ProtocolError(
                 f"columns of {[c.shape[-1] for c in columns]} rows cannot be shuffled together"
             )
-        domains = [column.domain for column in columns]
-        shapes = [(column.size // rows if rows else 0, rows) for column in columns]
-        moving = list(columns)
+        # Row by row of the first axis: what a hop needs at a time stays in the cache, in memory used again.
+        results = [column.like(np.empty_like(column.data, order="C")) for column in columns]
+        moving = [row for column in columns for row in _rows_of(column)]
+        settled = [row for column in results for row in _rows_of(column)]
+        domains = [row.domain for row in moving]
         for d in range(3):
             tag = self.tag()
             summands = []
             if self.role(d) != DEALER:
                 order = kernels.permutation(self.draw(d + 2, tag, "permutation").words((rows,)))
-                flat = (self.summand(column, d) for column in moving)
-                summands = [
-                    kernels.take_columns(x.reshape(s), order) for x, s in zip(flat, shapes, strict=True)
-                ]
-            full = yield from self.reshare(d, tag, shapes, domains, summands)
+                flat = (self.summand(row, d)[None] for row in moving)
+                summands = [kernels.take_columns(row, order)[0] for row in flat]
+            out = [row.data for row in settled] if d == 2 else None
+            full = yield from self.reshare(d, tag, [(rows,)] * len(moving), domains, summands, out=out)
             moving = [Share(domain, part) for domain, part in zip(domains, full, strict=True)]
-        return [c.like(part.data.reshape(c.data.shape)) for c, part in zip(columns, moving, strict=True)]
+        return results
 
     def each(self, rounds: int, words: int) -> Cost:
         """The cost of `words` sent by every party."""
@@ -366,6 +367,13 @@ def _factors(x: Share, y: Share) -> list[Words]:
     if x.domain is not y.domain:
         raise ProtocolError(f"a sharing in {x.domain} cannot be multiplied by one in {y.domain}; convert one")
     return align(x, y)
+
+
+def _rows_of(column: Share) -> list[Share]:
+    """Views of a column's data, one `(n,)` share for every place of its other axes."""
+    places = math.prod(column.shape[:-1])
+    flat = column.data.reshape(column.data.shape[0], places, column.shape[-1])
+    return [Share(column.domain, flat[:, place]) for place in range(places)]
 
 
 def _components(data: Words) -> list[Words]:

@@ -92,7 +92,7 @@ async def test_a_protocol_that_the_nodes_do_not_have(monkeypatch):
         "raise SystemExit(3)",
         "print('no json', flush=True); input()",
         "import sys; sys.stdin.readline(); sys.exit(1)",
-        'import sys; sys.stdin.readline(); print(\'{"address": "127.0.0.1:1"}\', flush=True); input(); sys.exit()',
+        """input(); print('{"address": "127.0.0.1:1"}', flush=True); input(); raise SystemExit""",
     ],
 )
 async def test_a_node_that_fails_at_start(program, monkeypatch):

@@ -8,6 +8,7 @@ few moments each, `-m scale` ten.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ import trio
 from tercet.actors import Builder, Form, Type
 from tercet.errors import PeerLost
 from tercet.lake import open_local
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
 PROMISED_S = 10.0
@@ -171,14 +174,13 @@ def one_number():
     return builder.plan()
 
 
-def check(what, job, seed, record_property):
+def check(what, job, seed):
     async def main():
         with trio.fail_after(HARD_LIMIT_S):
             return await struck(what, job, seed)
 
     peer, seconds, again = trio.run(main)
-    for name, value in (("peer", peer), ("seconds", round(seconds, 3)), ("again", round(again, 3))):
-        record_property(name, value)
+    logger.info("%s %s %d: %s after %.2f s, then %.3f s", what, job.__name__, seed, peer, seconds, again)
 
 
 FAULTS = ["kill", "stop", "cut", "silence"]
@@ -195,16 +197,16 @@ FAULTS = ["kill", "stop", "cut", "silence"]
         ("silence", joining, 6),
     ],
 )
-def test_a_few_moments(what, job, seed, record_property):
-    check(what, job, seed, record_property)
+def test_a_few_moments(what, job, seed):
+    check(what, job, seed)
 
 
 @pytest.mark.scale
 @pytest.mark.parametrize("seed", range(100, 110))
 @pytest.mark.parametrize("job", [joining, truncating])
 @pytest.mark.parametrize("what", FAULTS)
-def test_ten_moments(what, job, seed, record_property):
-    check(what, job, seed, record_property)
+def test_ten_moments(what, job, seed):
+    check(what, job, seed)
 
 
 def test_a_short_pause_is_forgiven():

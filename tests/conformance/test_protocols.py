@@ -97,7 +97,7 @@ class BelievesEverything(Replicated):
     ("defect", "complaint"),
     [
         (ForgetsTheZeroShare, "mul, .*is not uniform"),
-        (ForgetsTheZeroShareOfMul, "mul with dealer.*words are the same"),
+        (ForgetsTheZeroShareOfMul, "mul with dealer"),
         (OpensOnTheSide, "truncate.*opened by `opening`"),
         (OpensOpenly, "is_zero.*tried to open"),
         (ReusesNames, "drawn twice"),

@@ -1,0 +1,210 @@
+"""The benchmarks, in tiny sizes: they print the keys that they promise, and what they measure is right."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trio
+
+import tercet
+from perf import cores, evaluate, figures, join, kernels, machine, peers, tables, train, transports
+from perf.lakes import Conditions
+from perf.report import Measured, show
+
+ONCE = Conditions(repeat=1)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Lakes within this process, which start at once; the tests of commands have real ones."""
+    opened = tercet.open_local
+
+    @contextlib.asynccontextmanager
+    async def open_here(**options):
+        async with opened(**{**options, "processes": False, "transport": "memory"}) as lake:
+            lake.cluster.pids.append(os.getpid())
+            yield lake
+
+    monkeypatch.setattr(tercet, "open_local", open_here)
+
+
+def command(*arguments):
+    """What `python -m perf` prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "perf", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_gates_are_right_and_cost_what_they_say(tmp_path):
+    trace = tmp_path / "trace.json"
+    found = {
+        one["name"]: one
+        for one in command("gates", "--elements", "2000", "--repeat", "1", "--trace", str(trace))
+    }
+    assert list(found) == [
+        "mul",
+        "fixed-point mul",
+        "lt",
+        "eq",
+        "sigmoid",
+        "bit-to-arithmetic",
+        "shuffle 2000x8",
+        "matmul 45x45x45",
+        "matmul 2000x10 by 10x1",
+    ]
+    for one in found.values():
+        assert one["seconds"] > 0
+        assert one["limit_ratio"] > 0
+        assert one["rounds"] >= 1
+        assert one["bytes_per_party"] > 0
+        assert one["peak_rss_mb"] > 10
+        assert one["error_of"]
+    for name, limit in {"fixed-point mul": 1.0, "sigmoid": 1e-3}.items():
+        assert found.pop(name)["error"] <= limit
+    assert all(one["error"] == 0 for one in found.values())
+    assert json.loads(trace.read_text())["traceEvents"]
+
+
+def test_train_by_descent_makes_the_same_steps():
+    found = command("train", "--rows", "500", "--repeat", "1")
+    assert found["name"] == "train"
+    assert found["error"] < 1e-3
+    assert found["iterations"] == 10
+    assert found["rounds_per_step"] > 0
+    assert found["peak_over_shares"] > 1
+    assert {
+        "seconds",
+        "upload_seconds",
+        "clear_seconds",
+        "bytes_per_party",
+        "table_shares_mb",
+    } <= found.keys()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_train_by_newton_arrives_at_the_estimate():
+    found = trio.run(train.run, 400, 3, train.Fit(solver="newton", iterations=6), ONCE).as_dict()
+    assert found["error"] < 0.01
+    assert "standard errors" in found["error_of"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_join_meets_the_right_rows():
+    found = trio.run(join.run, 300, 3, ONCE).as_dict()
+    assert found["error"] == 0
+    assert found["bytes_per_input_row"] == pytest.approx(found["bytes_per_party"] / 600, rel=1e-3)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_evaluate_agrees_with_scikit_learn():
+    found = trio.run(evaluate.run, 300, 3, ONCE).as_dict()
+    assert found["error"] < 1e-3
+
+
+def test_replays_end_in_the_recorded_shares():
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    allowed = os.sched_getaffinity(0)
+    found = cores.run(300, 1, 2).as_dict()
+    assert os.sched_getaffinity(0) == allowed
+    assert found["error"] == 0
+    assert found["speedup"] > 0
+    assert found["join"]["bytes_received"] > 0
+    assert found["train"]["bytes_received"] > 0
+
+
+def test_kernels_agree_with_numpy():
+    found = kernels.run(640, 1)
+    assert len({one.name for one in found}) == len(found) > 20
+    assert all(not one.error for one in found)
+    assert sum(one.speedup is not None for one in found) > 10
+
+
+def test_transports_carry_both():
+    found = trio.run(transports.run, transports.Load(2_000_000, 50, 20), 1).as_dict()
+    for kind in ("tcp", "tls"):
+        assert found[kind]["mb_per_second"] > 0
+        assert found[kind]["small_frames_per_second"] > 0
+        assert found[kind]["round_trip_us"] > 0
+
+
+@pytest.mark.usefixtures("in_process")
+def test_peers_that_are_missing_are_said_to_be(monkeypatch):
+    monkeypatch.setattr(peers, "is_installed", lambda *_: False)
+    sizes = peers.Sizes(comparisons=640, side=12, train_rows=(200,), steps=3)
+    found = peers.run(sizes, sizes, ONCE).as_dict()
+    assert "not installed" in found["spu"]
+    assert found["tercet"]["errors"]["lt"] == 0
+    assert found["tercet"]["errors"]["matmul"] <= 2**-15
+    assert found["tercet"]["errors"]["train 200"] < 1e-3
+
+
+def test_peers_get_the_same_steps_and_are_scaled():
+    full = peers.Sizes(comparisons=1000, side=100, train_rows=(50,))
+    small = peers.Sizes(comparisons=100, side=10, train_rows=(50,), steps=2)
+    assert [small.scaled(full, work) for work in ("lt", "matmul", "train 50")] == [10, 1000, 5]
+    data = peers.request(small, 1)
+    X, y = data["X_50"], data["y_50"]
+    weights = np.zeros(X.shape[1])
+    for _ in range(2):
+        weights -= X.T @ (1 / (1 + np.exp(-(X @ weights))) - y) / len(y)
+    answer = {
+        "train 50": weights,
+        "lt": data["less_x"] < data["less_y"],
+        "matmul": data["matrix_a"] @ data["matrix_b"],
+    }
+    assert all(error < 1e-12 for error in peers.errors(data, answer, 2).values())
+
+
+def test_figures_are_drawn_and_keep_their_numbers(tmp_path, monkeypatch):
+    async def measure(rows, conditions):
+        return Measured(name="join", seconds=2e-6 * rows, more={"rows": rows, "clear_seconds": 1e-7 * rows})
+
+    monkeypatch.setattr(figures, "FIGURES", [figures.Figure("link", measure, "Linking", "pandas")])
+    figures.run([1000, 100_000, 1_000_000], ONCE, tmp_path, say=lambda _: None)
+    found = json.loads((tmp_path / "figures.json").read_text())["link"]
+    assert found["slope"] == pytest.approx(1)
+    assert found["growth_100k_to_1m"] == pytest.approx(10)
+    assert (tmp_path / "link.png").stat().st_size > 10_000
+    first = (tmp_path / "link.svg").read_text()
+    figures.redraw(tmp_path)
+    assert (tmp_path / "link.svg").read_text() == first
+
+
+def test_clear_descent_finds_what_newton_does():
+    columns = tables.learnable(2000, 3)
+    slow = train.clear_fit(columns, "gd", 400)
+    exact = train.clear_fit(columns, "newton", None)
+    assert np.abs(slow.parameters - exact.parameters).max() < 1e-6
+
+
+def test_limits_come_from_a_copy_and_memory_from_the_kernel():
+    assert 1e8 < machine.copy_rate() < 1e12
+    assert machine.peaks_mb([os.getpid()])[0] >= machine.resident_mb([os.getpid()])[0] > 1
+
+
+def test_reports_are_json_or_a_table(capsys):
+    one = Measured(
+        name="mul", seconds=0.123456, more={"rows": np.int64(3), "parts": {"a": np.float64(1.23456)}}
+    )
+    show([one], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [
+        {"name": "mul", "seconds": 0.1235, "rows": 3, "parts": {"a": 1.235}}
+    ]
+    show(one, as_json=True)
+    assert json.loads(capsys.readouterr().out)["name"] == "mul"
+    show(one, as_json=False)
+    show([one], as_json=False)
+    assert "0.1235" in capsys.readouterr().out
