@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import attrs
@@ -46,6 +46,7 @@ class Builder:
         self.maxima: dict[str, int] = {}
         self.label = ""
         self._known: dict[tuple[Any, ...], int] = {}
+        self._inferred: dict[Hashable, tuple[Type, ...]] = {}
         self._fresh = 0
 
     @contextlib.contextmanager
@@ -79,15 +80,29 @@ class Builder:
         title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
         try:
             KINDS[kind].check_attributes(attributes)
-            types = KINDS[kind].infer(inputs, dict(attributes), self)
-            for made in types:
-                self._check(made)
+            types = self._infer(kind, tuple(inputs), attributes, key[2])
         except PlanError as error:
             operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
             raise PlanError(f"{title}: {error}{operands}") from error
         self._known[key] = len(self.nodes)
-        self.nodes.append(Node(*key, tuple(types), self.label))
+        self.nodes.append(Node(*key, types, self.label))
         return len(self.nodes) - 1
+
+    def _infer(
+        self, kind: str, inputs: tuple[Type, ...], attributes: Mapping[str, Any], sorted_attributes: Hashable
+    ) -> tuple[Type, ...]:
+        """Types of a node's results; those of a node just like it are remembered: plans repeat steps."""
+        from tercet.actors.kinds import KINDS
+
+        alike = (kind, inputs, sorted_attributes)
+        types = self._inferred.get(alike)
+        if types is None:
+            types = tuple(KINDS[kind].infer(inputs, dict(attributes), self))
+            for made in types:
+                self._check(made)
+            if not KINDS[kind].binds_symbol:
+                self._inferred[alike] = types
+        return types
 
     def _check(self, made: Type) -> None:
         """Raise PlanError for a type that no value can have."""

@@ -1,7 +1,7 @@
 """How values flow through a plan run: who waits for what, what is computed where, when memory is let go.
 
-A local row-wise node (a sum, a product before its round, a change of shape) that only one node reads is never
-scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of small
+A local row-wise node (a sum, a product before its round) that is read only once, or is no more work than a
+copy, is never scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of small
 operations between two rounds is one piece of work, and long intermediate values exist a tile at a time. Every
 tile of a value is dropped when its last reader is done with it.
 """
@@ -30,7 +30,12 @@ class Flow:
         for index, node in enumerate(plan.nodes):
             for ref in dict.fromkeys(node.args):
                 self._readers.setdefault(ref, []).append(index)
-        self.inline = [self._is_inline(index) for index in range(len(plan.nodes))]
+        self.inline = [False] * len(plan.nodes)
+        self._reads: dict[Ref, int] = {}
+        for index in reversed(range(len(plan.nodes))):
+            for output in range(len(plan.nodes[index].types)):
+                self._reads[index, output] = self._count_reads((index, output))
+            self.inline[index] = self._is_inline(index)
         self._wakes: dict[Ref, dict[int, bool]] = {}
         for index in reversed(range(len(plan.nodes))):
             for output in range(len(plan.nodes[index].types)):
@@ -40,12 +45,17 @@ class Flow:
 
     # -- structure -------------------------------------------------------------------------------------------
 
+    def _count_reads(self, ref: Ref) -> int:
+        """How often a value is read by scheduled nodes, directly or through inline ones."""
+        readers = self._readers.get(ref, [])
+        return sum(self._reads[reader, 0] if self.inline[reader] else 1 for reader in readers)
+
     def _is_inline(self, index: int) -> bool:
-        kind = KINDS[self.plan.nodes[index].kind]
-        if not kind.local or kind.tiling is not Tiling.ROWS:
+        kind, readers = KINDS[self.plan.nodes[index].kind], self._readers.get((index, 0), [])
+        if not kind.local or kind.tiling is not Tiling.ROWS or not readers:
             return False
-        readers = self._readers.get((index, 0), [])
-        return len(readers) == 1 and self._reads_rows(readers[0], (index, 0))
+        once = kind.cheap or self._reads[index, 0] == 1
+        return once and all(self._reads_rows(reader, (index, 0)) for reader in readers)
 
     def _reads_rows(self, reader: int, ref: Ref) -> bool:
         """Whether a node reads a value tile by tile only."""
@@ -94,7 +104,7 @@ class Flow:
         value = self._values.get(ref)
         if value is None:
             kept_by_run = 1 if KINDS[self.plan.nodes[ref[0]].kind].keep else 0
-            value = self._values[ref] = TiledValue(tiles, len(self._readers.get(ref, [])) + kept_by_run)
+            value = self._values[ref] = TiledValue(tiles, self._reads[ref] + kept_by_run)
         value.put(tile, data, depth)
         for reader, by_rows in self._wakes[ref].items():
             if by_rows:
@@ -128,13 +138,13 @@ class Flow:
         return made
 
     def release(self, index: int, tile: int) -> None:
-        """An instance is done with what it read; called once for each."""
+        """An instance is done with what it read; called once for each, and as often for an inline one as it is read."""
         done = self._consumed[index] = self._consumed.get(index, 0) + 1
         for ref in dict.fromkeys(self.plan.nodes[index].args):
             if self.inline[ref[0]]:
                 self.release(ref[0], tile)
             elif self._reads_rows(index, ref):
                 self._values[ref].reader_done(tile)
-            elif done == self.layout.tiles(index):
+            elif done % self.layout.tiles(index) == 0:
                 for number in range(len(self._values[ref].tiles)):
                     self._values[ref].reader_done(number)

@@ -320,6 +320,7 @@ class Match(Kind):
     local = False
     weight = 16
     attributes = fields(rows=str)
+    binds_symbol = True
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:

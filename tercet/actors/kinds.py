@@ -69,8 +69,12 @@ class Kind:
     """Whether `cost` is exact, so that an operation that sends more is stopped."""
     local: ClassVar[bool] = True
     """Whether it needs no network and ends nothing, so that it can be computed where it is read."""
+    cheap: ClassVar[bool] = False
+    """Whether a local node is no more work than a copy, so that it may be computed anew for each reader."""
     weight: ClassVar[int] = 1
     """About how much work it is for each word that it reads, an addition being one."""
+    binds_symbol: ClassVar[bool] = False
+    """Whether it names a number of rows that becomes known when it runs."""
     keep: ClassVar[bool] = False
     """Whether the node stays in a plan though nothing reads it."""
 

@@ -198,6 +198,8 @@ class ShiftUp(_Unary):
 class MovePoint(_Unary):
     """Read the same integers at another scale: times 2^-bits."""
 
+    cheap = True
+
     attributes = fields(bits=int)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -211,6 +213,8 @@ class MovePoint(_Unary):
 @kind("bounded")
 class Bounded(_Unary):
     """A tighter bound, proved outside the type system."""
+
+    cheap = True
 
     attributes = fields(magnitude=NUMBER, why=str)
 
@@ -261,6 +265,8 @@ class SumColumns(_Unary):
 class Reshape(_Unary):
     """Another shape; what is longer than a tile keeps its last axis."""
 
+    cheap = True
+
     attributes = fields(shape=tuple)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -302,6 +308,8 @@ class Transpose(_Unary):
 @kind("select")
 class Select(_Unary):
     """Entries of the first axis, by number."""
+
+    cheap = True
 
     attributes = fields(indices=tuple)
 

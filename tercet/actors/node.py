@@ -9,6 +9,7 @@ client that leaves takes all of them back.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -332,6 +333,7 @@ async def _main(read_line: Callable[[], bytes]) -> None:
 def main() -> None:
     """Run a node as this process; `cluster` holds the other ends of its standard input and output."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(name)s %(message)s")
+    gc.freeze()  # what the imports made stays; looking through it again and again takes longer than a round
     try:
         trio.run(_main, sys.stdin.buffer.readline)
     except* TercetError as group:

@@ -1,9 +1,10 @@
 """Inner join of tables on their keys, in MPC: the function of SQL's INNER JOIN on unique keys.
 
-Owners hash keys to 128 bits at upload. A join draws a fresh PRF key that nobody knows, computes the pseudonym of every key
-under it, shuffles every table together with its pseudonyms, opens the pseudonyms to the nodes and matches them in the clear.
-Since pseudonyms are fresh and rows are in random order, the nodes learn how many rows match and nothing on which. Linear in
-rows; 12 rounds for the PRF, 3 for the shuffle, 1 to open, whatever the number of tables.
+Owners hash keys to 128 bits at upload. A join draws a fresh PRF key that nobody knows, computes the pseudonym
+of every key under it, shuffles every table together with its pseudonyms, opens the pseudonyms to the nodes
+and matches them in the clear. Since pseudonyms are fresh and rows are in random order, the nodes learn how
+many rows match and nothing on which. Linear in rows; 12 rounds for the PRF, 3 for the shuffle, 1 to open,
+whatever the number of tables.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from tercet.ml.table import Column, Part, Steps, Table
 def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]:
     """Join tables on their keys; rows come out in random order.
 
-    Discloses to the nodes the number of rows that match. Raises SchemaError for keys that differ in name or type, and for
-    columns of one name in two tables.
+    Discloses to the nodes the number of rows that match. Raises SchemaError for keys that differ in name or
+    type, and for columns of one name in two tables.
     """
     keys = (on,) if isinstance(on, str) else tuple(on)
     _check(tables, keys)
@@ -76,27 +77,34 @@ def _check(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
     owners: dict[str, str] = {}
     for table in tables:
         if table.lake is not first.lake:
-            raise SchemaError(f"tables {first.name!r} and {table.name!r} are in different lakes; upload both to one")
+            raise SchemaError(
+                f"tables {first.name!r} and {table.name!r} are in different lakes; upload both to one"
+            )
         if set(table.key_names) != set(keys):
             raise SchemaError(
-                f"table {table.name!r} was uploaded with key {', '.join(table.key_names)}, so it cannot be joined on "
+                f"table {table.name!r} was uploaded with key {', '.join(table.key_names)}, so it cannot be "
+                "joined on "
                 f"{', '.join(keys)}; upload it with key={list(keys)!r}"
             )
         if table.key_names != first.key_names:
             raise SchemaError(
                 f"tables {first.name!r} and {table.name!r} name their key columns in different order "
-                f"({', '.join(first.key_names)}; {', '.join(table.key_names)}); upload both with the same order"
+                f"({', '.join(first.key_names)}; {', '.join(table.key_names)}); upload both with the same "
+                "order"
             )
         for key, ours, theirs in zip(first.key_names, first.key_types, table.key_types, strict=True):
             if ours != theirs:
                 raise SchemaError(
-                    f"key {key!r} is {ours} in table {first.name!r} and {theirs} in table {table.name!r}, so no row "
-                    f"could match; upload one of them with types={{{key!r}: 'string'}} or convert it to integers"
+                    f"key {key!r} is {ours} in table {first.name!r} and {theirs} in table {table.name!r}, so "
+                    "no row "
+                    f"could match; upload one of them with types={{{key!r}: 'string'}} or convert it to "
+                    "integers"
                 )
         for column in table.columns:
             if column.name in owners:
                 raise SchemaError(
-                    f"column {column.name!r} is in table {owners[column.name]!r} and in table {table.name!r}; rename it in "
+                    f"column {column.name!r} is in table {owners[column.name]!r} and in table "
+                    f"{table.name!r}; rename it in "
                     "one of them, or leave it out with columns="
                 )
             owners[column.name] = table.name

@@ -1,20 +1,31 @@
 """Numerical building blocks on secret numbers: means, reciprocals, roots, inverses.
 
-All of them are fixed sequences of products and truncations: what they do never depends on secret values. Iterations start from
-a value brought into a known range by comparing it with powers of two, all in parallel, so they converge in a fixed number of
-steps for every input in range.
+All of them are fixed sequences of products and truncations: what they do never depends on secret values. They
+are arranged for few rounds. Reciprocals and roots come from a table and a cubic: comparisons with powers of
+2^(1/4), all at once, bring a value into a range so narrow that a cubic is exact enough. The inverse of a
+matrix is built from powers of its residual, so that a step takes one product's rounds and not two.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from tercet.actors import Value, concatenate
+from tercet.errors import PlanError
+
+Reals = npt.NDArray[np.float64]
 
 WORK_BITS = 26
-"""Fractional bits inside reciprocals and roots, whose iterates stay below 8."""
+"""Fractional bits inside reciprocals and roots, whose terms stay below 8."""
+BUCKETS = 4
+"""Ranges in an octave: the ends of each differ by a factor of 2^(1/4)."""
+FACTOR_BITS = 20
+TRUNCATION_BITS = 62
+"""A number that is truncated has fewer bits."""
 
 
 def halvings(count: int) -> int:
@@ -22,83 +33,165 @@ def halvings(count: int) -> int:
     return max(0, math.ceil(math.log2(count))) if count > 0 else 0
 
 
+def length(x: Value) -> int:
+    """The size of a value's first axis. Raises PlanError if a join has yet to tell it."""
+    size = x.shape[0]
+    if not isinstance(size, int):
+        raise PlanError(
+            f"the first axis of a value of shape {x.shape} has no known size; take a vector of parameters"
+        )
+    return size
+
+
 def mean(total: Value, count: int, *, scale: int) -> Value:
-    """`total / count` for a public count, at `scale`: two truncations, each within a unit in the last place."""
-    shift = halvings(count)
-    halved = total.shifted(shift).rescale(scale)
-    factor = 2.0**shift / count
-    if factor == 1:
-        return halved
-    return (halved * total.builder.constant(factor, scale=20)).rescale(scale)
+    """`total / count` for a public count, at `scale`, within two units in the last place.
 
-
-def _magnitude_weights(x: Value, base: int, low: int, high: int, weights: list[np.ndarray], scales: list[int]) -> list[Value]:
-    """For each list of weights, the one that belongs to the power of `base` just above `x`, of shape `(d,)`.
-
-    Weight number i belongs to `base**(low+i-1) <= x < base**(low+i)`; the ends hold beyond. 1 comparison of all powers at
-    once, and a conversion of its bits.
+    One truncation (2 rounds) if the total leaves room for the factor, else two.
     """
-    (count,) = x.shape
-    assert isinstance(count, int)  # noqa: S101 - small vectors have a known length
-    powers = np.array([float(base) ** k for k in range(low, high)])
-    below = x.reshape(1, count) - x.builder.constant(powers[:, None], scale=x.scale)
-    flags = below.reshape(len(powers) * count).is_negative().to_ring().reshape(len(powers), count)
-    found = []
-    for weight, scale in zip(weights, scales, strict=True):
-        steps = x.builder.constant((weight[:-1] - weight[1:])[:, None], scale=scale)
-        chosen = (flags * steps).sum_columns() + float(weight[-1])
-        found.append(chosen.bounded(float(np.abs(weight).max()), "one of the weights"))
+    shift = halvings(count)
+    halved = total.shifted(shift)
+    if count == 1 << shift:
+        return halved.rescale(scale)
+    factor = total.builder.constant(2.0**shift / count, scale=FACTOR_BITS)
+    if math.log2(halved.type.limit) + FACTOR_BITS + 1 >= TRUNCATION_BITS:
+        halved = halved.rescale(scale)
+    return (halved * factor).rescale(scale)
+
+
+# -- reciprocals and roots -----------------------------------------------------------------------------------
+
+
+def _cubic(function: Callable[[Reals], Reals]) -> list[float]:
+    """Coefficients of the cubic that is nearest to a function, relative to it, between 2^(-1/4) and 1."""
+    nodes = np.cos(np.pi * (np.arange(64) + 0.5) / 64)
+    least = 2.0 ** (-1 / BUCKETS)
+    u = (1 + least) / 2 + (1 - least) / 2 * nodes
+    powers = np.vander(u, 4, increasing=True) / function(u)[:, None]
+    found: list[float] = np.linalg.lstsq(powers, np.ones(64), rcond=None)[0].tolist()
     return found
 
 
+RECIPROCAL = _cubic(lambda u: 1 / u)
+"""Errs by 7.3e-6 of the value."""
+INVERSE_ROOT = _cubic(lambda u: 1 / np.sqrt(u))
+"""Errs by 2.0e-6 of the value."""
+
+
+def _evaluate(cubic: Sequence[float], u: Value) -> Value:
+    """`(c0 + c1 u) + u^2 (c2 + c3 u)` for `0 <= u <= 1`, at WORK_BITS. 4 rounds."""
+    wide = WORK_BITS + FACTOR_BITS
+    low, high = (u.builder.constant(c, scale=wide) for c in cubic[::2])
+    slope, bend = (u.builder.constant(c, scale=FACTOR_BITS) for c in cubic[1::2])
+    square = (u * u).rescale(WORK_BITS)
+    inner = (u * bend + high).rescale(WORK_BITS)
+    total = square.times(inner, magnitude=8.0) + (u * slope + low).at_scale(2 * WORK_BITS)
+    return total.bounded(8.0, "a cubic near 1/u or its root").rescale(WORK_BITS)
+
+
+def _from_table(x: Value, ends: Reals, columns: Sequence[tuple[Reals, int]]) -> list[Value]:
+    """For each column of a public table, the entry of the range in which x lies, of shape `(d,)`.
+
+    Entry 0 is for `x < ends[0]`, entry i for `ends[i-1] <= x < ends[i]`, the last one for what is beyond. A
+    column comes with its scale. One comparison of all elements with all ends at once, and a conversion of its
+    bits.
+    """
+    count = length(x)
+    below = x.reshape(1, count) - x.builder.constant(ends[:, None], scale=x.scale)
+    flags = below.reshape(len(ends) * count).is_negative().to_ring().reshape(len(ends), count)
+    found = []
+    for entries, scale in columns:
+        steps = x.builder.constant((entries[:-1] - entries[1:])[:, None], scale=scale)
+        chosen = (flags * steps).sum_columns() + x.builder.constant(float(entries[-1]), scale=scale)
+        found.append(chosen.bounded(float(np.abs(entries).max()), "one of the entries"))
+    return found
+
+
+def _table_ends(low: int, high: int) -> tuple[Reals, Reals]:
+    """Ends of the ranges from 2^low to 2^high, and what brings each range to between 2^(-1/4) and 1."""
+    ends = np.exp2(np.arange(low * BUCKETS, high * BUCKETS + 1) / BUCKETS)
+    return ends, np.concatenate([[0.0], 1 / ends[1:], [1 / ends[-1]]])
+
+
 def reciprocal(x: Value, *, low: int, high: int, scale: int) -> Value:
-    """`1 / x` of a vector with `2^(low-1) <= x < 2^high`, at `scale`; x = 0 gives some finite number.
+    """`1 / x` of a vector with `2^low <= x < 2^high`, within 1e-5 of it, at `scale`; 0 for a smaller x."""
+    ends, factors = _table_ends(low, high)
+    (factor,) = _from_table(x, ends, [(factors, max(high, 0) + 8)])
+    unit = x.times(factor, magnitude=1.1).rescale(WORK_BITS)
+    return _evaluate(RECIPROCAL, unit).times(factor, magnitude=2.0 ** (1 - low)).rescale(scale)
 
-    Newton's iteration `y <- y (2 - x y)`, from a line that errs by 9 %; three steps reach 2^-26.
+
+def inverse_sqrt(x: Value, *, low: int, high: int, scale: int, factor: float = 1.0) -> Value:
+    """`factor / sqrt(x)` of a vector with `4^low <= x < 4^high`, within 3e-6 of it; 0 for a smaller x."""
+    ends, factors = _table_ends(2 * low, 2 * high)
+    scales = min(2 * max(high, 0) + FACTOR_BITS, 60 - x.scale), min(max(high, 0) + FACTOR_BITS, 34 + low)
+    tables = [(factors, scales[0]), (np.sqrt(factors) * factor, scales[1])]
+    shrink, root = _from_table(x, ends, tables)
+    unit = x.times(shrink, magnitude=1.1).rescale(WORK_BITS)
+    return _evaluate(INVERSE_ROOT, unit).times(root, magnitude=factor * 2.0 ** (1 - low)).rescale(scale)
+
+
+# -- the inverse of a matrix ---------------------------------------------------------------------------------
+
+STEP_BITS = 4
+"""Fractional bits of the factors of steps."""
+RESIDUAL_BITS = 24
+"""Fractional bits of residuals, and of the solution."""
+WIDEST_RESIDUAL = 2.0**9
+"""A bound on entries of `I - H V`: its eigenvalues are below one, but it is not symmetric."""
+WARM_FACTORS = (21 / 16, 1.0, 1.0, 1.0)
+"""From half the inverse of a nearby matrix: right at once where that has not changed, safe where it grew less
+than fourfold."""
+
+
+def schulz_factors(least: float) -> list[float]:
+    """Factors for `refine_inverse`, if the eigenvalues of `H V` lie between `least` and one.
+
+    Recentring the spectrum after each step makes its small end grow by four, where the plain iteration
+    doubles it (Pan and Schreiber 1991). The large end stays clear of 2, beyond which the iteration diverges.
     """
-    factors = np.array([2.0**-k for k in range(low, high + 1)])
-    (factor,) = _magnitude_weights(x, 2, low, high, [factors], [max(high, 0)])
-    unit = x.times(factor, magnitude=1.0).rescale(WORK_BITS)
-    y = (unit * -2 + 2.9142).bounded(3.0, "the line")
-    for _ in range(3):
-        residual = (unit * y).rescale(WORK_BITS) * -1 + 2
-        y = (y * residual.bounded(2.5, "x y stays near one")).rescale(WORK_BITS).bounded(4.0, "Newton's iterates")
-    return y.times(factor, magnitude=2.0 ** (2 - low)).rescale(scale)
+    factors, low, high = [], least, 1.0
+    while low < 0.8:
+        low = min(low * (2 - low), high * (2 - high))
+        wanted = math.floor(2 / (1 + low) * 2**STEP_BITS) / 2**STEP_BITS
+        factors.append(min(wanted, 2 - 2.0**-STEP_BITS))
+        low, high = factors[-1] * low, factors[-1]
+    return [*factors, 1.0]
 
 
-def inverse_sqrt(x: Value, *, low: int, high: int, scale: int) -> Value:
-    """`1 / sqrt(x)` of a vector with `4^(low-1) <= x < 4^high`, at `scale`; smaller x gives a smaller number.
+def scaled_identity(matrix: Value, factor: float, *, scale: int) -> Value:
+    """A public multiple of the identity, as a sharing like `matrix`."""
+    entries = matrix.builder.constant(factor * np.eye(length(matrix)), scale=scale)
+    return (matrix * 0).shifted(scale - matrix.scale) + entries
 
-    Newton's iteration `y <- y (3 - x y^2) / 2`, from a line that errs by 9 %; four steps reach 2^-26.
+
+def refine_inverse(
+    matrix: Value, start: Value, vector: Value, *, factors: Sequence[float], bound: float, scale: int
+) -> tuple[Value, Value]:
+    """The inverse of a symmetric positive definite matrix H `(d, d)`, and its product with a vector `(d,)`.
+
+    Newton's and Schulz's iteration `V <- f V (2 I - H V)` in product form: with R = I - H V, the next V is
+    f V (I + R) and its residual (1 - f) I + f R^2, so that both are made at once: 2 rounds for the first
+    residual and 2 for each of `factors`. Converges where the eigenvalues of `H start` lie between 0 and 2.
+    `bound` promises a bound on the entries of every V. The product has RESIDUAL_BITS and follows the same
+    polynomial, so it is ready when V is.
     """
-    powers = range(low, high + 1)
-    factors, roots = np.array([4.0**-k for k in powers]), np.array([2.0**-k for k in powers])
-    factor, root = _magnitude_weights(x, 4, low, high, [factors, roots], [2 * max(high, 0), max(high, 0)])
-    unit = x.times(factor, magnitude=1.0).rescale(WORK_BITS)
-    y = (unit * x.builder.constant(-1.215, scale=10)).rescale(WORK_BITS) + 2.13
-    for _ in range(4):
-        y = y.bounded(8.0, "growth by half a step from below")
-        squared = (y * y).rescale(WORK_BITS)
-        residual = unit.times(squared, magnitude=64.0).rescale(WORK_BITS) * -1 + 3
-        y = y.times(residual, magnitude=16.0).shifted(1).rescale(WORK_BITS)
-    return y.times(root, magnitude=2.0 ** (4 - low)).rescale(scale)
-
-
-def newton_schulz(matrix: Value, start: Value, *, steps: int, bound: float, scale: int) -> Value:
-    """The inverse of a symmetric positive definite matrix `(d, d)` by `V <- V (2 I - H V)`; 4 rounds a step.
-
-    Converges where the eigenvalues of `H start` lie between 0 and 2, doubling the right digits in each step. `bound` promises a
-    bound on the entries of every V.
-    """
-    size = matrix.shape[0]
-    assert isinstance(size, int)  # noqa: S101 - matrices of parameters have a known size
-    identity = matrix.builder.constant(2 * np.eye(size), scale=matrix.scale)
+    size, builder = length(matrix), matrix.builder
+    identity = builder.constant(np.eye(size), scale=RESIDUAL_BITS)
     inverse = start
-    for _ in range(steps):
-        product = matrix.matmul(inverse, magnitude=4.0).rescale(matrix.scale)
-        inverse = inverse.matmul(identity - product, magnitude=2 * bound).rescale(scale)
+    solution = (
+        start.matmul(vector.column(), magnitude=WIDEST_RESIDUAL).rescale(RESIDUAL_BITS).reshape(1, size)
+    )
+    residual = identity - matrix.matmul(inverse, magnitude=WIDEST_RESIDUAL).rescale(RESIDUAL_BITS)
+    for number, step in enumerate(factors):
+        factor = builder.constant(step, scale=STEP_BITS)
+        grown = residual + identity
+        inverse = (inverse.matmul(grown, magnitude=bound) * factor).rescale(scale)
         inverse = inverse.bounded(bound, "the matrix has no smaller eigenvalue")
-    return inverse
+        solution = (solution.matmul(grown, magnitude=WIDEST_RESIDUAL) * factor).rescale(RESIDUAL_BITS)
+        if number + 1 < len(factors):
+            squared = (residual.matmul(residual, magnitude=WIDEST_RESIDUAL) * factor).rescale(RESIDUAL_BITS)
+            residual = squared + builder.constant((1 - step) * np.eye(size), scale=RESIDUAL_BITS)
+    return inverse, solution.reshape(size)
 
 
 def append_row(x: Value, number: float) -> Value:

@@ -1,11 +1,13 @@
 """Quality metrics of a secret model on a secret test set, computed in MPC and revealed one by one.
 
-`evaluate` leaves sums at the nodes: counts of the confusion matrix, the loss, the squared error, the rank sum behind the AUC. What
-is asked for is computed from them in MPC, divisions included, when it is revealed; everything else stays secret.
+`evaluate` leaves sums at the nodes: counts of the confusion matrix, the loss, the squared error, the rank sum
+behind the AUC. What is asked for is computed from them in MPC, divisions included, when it is revealed;
+everything else stays secret.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Type, Value, sigmoid, softplus_tail
-from tercet.errors import PlanError, SchemaError
+from tercet.actors import Builder, Type, Value, concatenate, sigmoid, softplus_tail
+from tercet.errors import PlanError
 from tercet.ml.linalg import halvings, reciprocal
 from tercet.ml.table import ANALYST, Steps, Table, Workspace
 
@@ -22,48 +24,47 @@ if TYPE_CHECKING:
     from tercet.ml.linear_model import LogisticRegression
 
 DECISION_SCALE = 24
-DECISION_LIMIT = 2.0**25
-"""Bound on decision values that the types of a model prove."""
 TAIL_BOUND = 56.0
 """Where decision values are cut off for probabilities: e^-56 is far below the fixed point's last place."""
 TAIL_ERROR = 2e-5
-DEALT_BITS, COEFFICIENT_BITS = 14, 14
-TAIL_SCALE = DEALT_BITS + COEFFICIENT_BITS
+DEALT_BITS, COEFFICIENT_BITS = 20, 18
+TIE = 2.0**-22
+"""Decision values nearer than this are tied: truncation tells equal ones apart by one unit in the last
+place."""
 RATIO_SCALE = 28
 
 
 def _magnitudes(z: Value) -> tuple[Value, Value]:
     """Signs `[z < 0]` in the ring, and |z| cut off at the tail's bound."""
+    widest = math.ldexp(z.type.limit, -z.scale)
     negative = z.is_negative().to_ring()
     flipped = (negative * z).rescale(z.scale)
-    size = (z - flipped * 2).bounded(DECISION_LIMIT, "|z| is no larger than z")
+    size = (z - flipped * 2).bounded(widest, "|z| is no larger than z")
     over = (size * -1 + TAIL_BOUND).is_negative().to_ring()
     cut = (size - (over * (size - TAIL_BOUND)).rescale(z.scale)).bounded(TAIL_BOUND, "cut off")
     return negative, cut
 
 
 def probabilities(z: Value) -> Value:
-    """Sigmoid of decision values of any size, within 2e-5 and the fixed point, at scale 28."""
+    """Sigmoid of decision values of any size, within 2e-5 and the fixed point, at scale 38."""
     negative, cut = _magnitudes(z)
-    (upper,) = cut.fourier(sigmoid(TAIL_BOUND, TAIL_ERROR), dealt_bits=DEALT_BITS, coefficient_bits=COEFFICIENT_BITS)
+    (upper,) = cut.fourier(
+        sigmoid(TAIL_BOUND, TAIL_ERROR), dealt_bits=DEALT_BITS, coefficient_bits=COEFFICIENT_BITS
+    )
     # sigmoid(-a) = 1 - sigmoid(a)
     return upper + (negative * (upper * -2 + 1)).rescale(upper.scale)
 
 
 def evaluate(model: LogisticRegression, table: Table) -> Steps[Evaluation]:
-    """Sums that all metrics follow from, left at the nodes. Discloses a random order of shuffled rows to the nodes.
+    """Sums that all metrics follow from, left at the nodes.
 
-    Raises SchemaError for a table without the target or without rows.
+    Discloses a random order of shuffled rows to the nodes. Raises SchemaError for a table without the target
+    or without rows.
     """
     table.require_rows("an evaluation")
-    column = table.column(model.target_)
-    if column.schema.kind != "boolean":
-        raise SchemaError(
-            f"table {table.name!r}, target {model.target_!r} is {column.schema.kind}, not 0/1; upload it as zeros and ones"
-        )
+    table.require_boolean(model.target_, "target")
     builder = table.lake.builder(f"evaluate {model.target_} on {table.name}")
     z = model.decision_values(builder, table).rescale(DECISION_SCALE)
-    z = z.bounded(DECISION_LIMIT, "weights and features are bounded")
     (raw,) = table.raw(builder, [model.target_])
     sums = _sums(z, raw.squeeze(), table.rows)
     handles = {name: table.lake.handle(f"metrics.{name}") for name in sums}
@@ -87,12 +88,14 @@ def _sums(z: Value, y: Value, rows: int) -> dict[str, Value]:
             dealt_bits=DEALT_BITS,
             coefficient_bits=COEFFICIENT_BITS,
         )
-        wrong = (negative * y * 2 - negative - y + 1).rescale(0)  # 1 where the sign of z disagrees with the outcome
-        wrong = wrong.bounded(1, "one bit equals another")
+        # 1 where the sign of z disagrees with the outcome
+        wrong = (negative * y * 2 - negative - y + 1).bounded(1.0, "one bit equals another").rescale(0)
         shrink = halvings(rows)
         # log-loss: softplus(z) - y z is log(1 + e^-|z|), and |z| more where the sign is wrong
         missed = wrong.dot(cut, magnitude=TAIL_BOUND * rows).reshape(1)
-        loss = missed.shifted(shrink).rescale(RATIO_SCALE) + tail.sum().reshape(1).shifted(shrink).rescale(RATIO_SCALE)
+        loss = missed.shifted(shrink).rescale(RATIO_SCALE) + tail.sum().reshape(1).shifted(shrink).rescale(
+            RATIO_SCALE
+        )
         # Brier: (p - y)^2 = (1/2 - q)^2 + 2 e q with q = sigmoid(|z|) - 1/2 and e the wrong sign
         q = (upper - 0.5).rescale(20)
         square = (q * q - q.at_scale(40) + 0.25).sum().reshape(1) + 2 * wrong.dot(q.at_scale(40)).reshape(1)
@@ -100,8 +103,11 @@ def _sums(z: Value, y: Value, rows: int) -> dict[str, Value]:
     with builder.scope("ranks"):
         # Beyond the tail's bound, all are certain: cut off, keys and row numbers fit one word.
         key = (cut * (negative * -2 + 1)).bounded(TAIL_BOUND, "cut off")
-        _, ordered = builder.apply_all("sort", key, y, bits=DECISION_SCALE + halvings(int(TAIL_BOUND)) + 2)
-        ranks = (ordered * builder.apply("count_up", ordered)).sum().reshape(1)
+        bits = DECISION_SCALE + halvings(int(TAIL_BOUND)) + 2
+        ordered, outcomes = builder.apply_all("sort", key, y, bits=bits)
+        ranks = (outcomes * builder.apply("count_up", outcomes)).sum().reshape(1).at_scale(1)
+    with builder.scope("ties"):
+        ranks = ranks + _tie_correction(ordered, outcomes, rows)
     return {
         "agreed": agreed,
         "predicted": labels.sum(),
@@ -112,19 +118,46 @@ def _sums(z: Value, y: Value, rows: int) -> dict[str, Value]:
     }
 
 
-# -- from sums to metrics ---------------------------------------------------------------------------------------------
+def _tie_correction(ordered: Value, outcomes: Value, rows: int) -> Value:
+    """What makes each pair of tied rows of both outcomes count one half in the rank sum, `(1,)` at scale 1.
+
+    In a run of equal values, let P and N be the positives and negatives before a row. The rank sum of
+    positives has N for each positive row too many or too few by half: the correction is half the sum of P
+    over negative rows less half the sum of N over positive ones. P and N come by doubling: with counts over a
+    window of k rows and the bit that all of those are tied, the window of 2 k rows takes one product. log2(n)
+    rounds.
+    """
+    gap = ordered - ordered.delay(1)
+    tied = (gap - TIE).is_negative().to_ring().reshape(1, rows)
+    y = outcomes.reshape(1, rows)
+    window = tied * concatenate([y, y * -1 + 1]).delay(1)
+    window, width = window.bounded(1.0, "one row"), 1
+    while width < rows:
+        grown = tied * concatenate([tied, window]).delay(width)
+        tied, added = grown.select([0]).bounded(1.0, "a bit"), grown.select([1, 2])
+        window, width = (window + added).bounded(2.0 * width, "as many rows"), 2 * width
+    positives, negatives = (window.select([place]).squeeze() for place in (0, 1))
+    excess = (outcomes * (positives + negatives)).sum(magnitude=float(rows) ** 2)
+    return (positives.sum(magnitude=float(rows) ** 2) - excess).shifted(1).reshape(1)
+
+
+# -- from sums to metrics ------------------------------------------------------------------------------------
 
 
 class _Ratios:
-    """Metrics as values of a plan, from the stored sums. Counts become fractions of the halved row count first."""
+    """Metrics as values of a plan, from the stored sums.
+
+    Counts become fractions of the halved row count first.
+    """
 
     def __init__(self, builder: Builder, sums: dict[str, Value], rows: int) -> None:
         self.builder, self.rows = builder, rows
         self.halved = halvings(rows)
         self.factor = 2.0**self.halved / rows
-        for name, value in sums.items():
-            sums[name] = value.bounded(2.0 * rows if value.scale == 0 and name != "ranks" else value.type.limit, "a count")
-        self.sums = sums
+        counts = ("agreed", "predicted", "positives")
+        self.sums = {
+            name: value.bounded(rows, "a count") if name in counts else value for name, value in sums.items()
+        }
 
     def _fraction(self, count: Value) -> Value:
         """A count over `2^halved`, exactly, at the ratios' scale."""
@@ -133,7 +166,7 @@ class _Ratios:
     def _ratio(self, numerator: Value, denominator: Value) -> Value:
         """`numerator / denominator` of counts; 0 where both are 0, as scikit-learn."""
         below = self._fraction(denominator)
-        inverse = reciprocal(below, low=-self.halved + 1, high=2, scale=min(RATIO_SCALE, 58 - RATIO_SCALE))
+        inverse = reciprocal(below, low=-self.halved, high=2, scale=RATIO_SCALE)
         return self._fraction(numerator).times(inverse, magnitude=2.0).rescale(RATIO_SCALE)
 
     def _over_rows(self, value: Value) -> Value:
@@ -146,9 +179,12 @@ class _Ratios:
     def confusion_matrix(self) -> Value:
         """True negatives, false positives, false negatives, true positives, as scikit-learn flattens them."""
         agreed, predicted, positives = (self.sums[name] for name in ("agreed", "predicted", "positives"))
-        from tercet.actors import concatenate
-
-        entries = [-predicted - positives + agreed + self.rows, predicted - agreed, positives - agreed, agreed]
+        entries = [
+            -predicted - positives + agreed + self.rows,
+            predicted - agreed,
+            positives - agreed,
+            agreed,
+        ]
         return concatenate([entry.reshape(1, 1) for entry in entries]).reshape(4)
 
     def accuracy(self) -> Value:
@@ -177,20 +213,19 @@ class _Ratios:
         return self._over_rows(self.sums["brier"])
 
     def roc_auc(self) -> Value:
-        """Area under the ROC curve: the rank sum of the positives less its least value, over positives times negatives.
+        """Area under the ROC curve.
 
-        Tied decision values stay in the order of their rows, which a join makes random.
+        The rank sum of the positives less its least value, over positives times negatives. Tied decision
+        values count one half, as in scikit-learn. 0 if only one outcome occurs.
         """
         ranks, positives = self.sums["ranks"], self.sums["positives"]
-        ranks = ranks.bounded(float(self.rows) ** 2, "a sum of ranks")
-        least = (positives * (positives - 1)).shifted(1)
-        above = (ranks.at_scale(1) - least).bounded(float(self.rows) ** 2, "a number of pairs")
+        pairs = float(self.rows) ** 2
+        least = (positives * (positives - 1)).shifted(1).bounded(pairs, "a number of pairs")
+        above = (ranks.bounded(pairs, "a sum of ranks") - least).bounded(pairs, "a number of pairs")
         scaled = above.shifted(2 * self.halved)
-        fraction = scaled.rescale(RATIO_SCALE) if scaled.scale >= RATIO_SCALE else scaled.at_scale(RATIO_SCALE)
-        result = fraction
+        result = scaled.rescale(RATIO_SCALE)
         for count in (positives, self._negatives):
-            below = self._fraction(count)
-            inverse = reciprocal(below, low=-self.halved + 1, high=2, scale=min(RATIO_SCALE, 58 - RATIO_SCALE))
+            inverse = reciprocal(self._fraction(count), low=-self.halved, high=2, scale=RATIO_SCALE)
             result = result.times(inverse, magnitude=2.0).rescale(RATIO_SCALE)
         return result
 
@@ -220,7 +255,8 @@ class Evaluation:
     def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
         """Some metrics in the clear (all by default), to one receiver; the others stay secret.
 
-        Known are accuracy, precision, recall, f1, roc_auc, log_loss, brier and confusion_matrix. Raises PlanError for others.
+        Known are accuracy, precision, recall, f1, roc_auc, log_loss, brier and confusion_matrix. Raises
+        PlanError for others.
         """
         names = list(METRICS) if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
         for name in names:
@@ -242,8 +278,10 @@ class Evaluation:
             numbers = result.revealed[name]
             if name == "confusion_matrix":
                 values[name] = np.rint(numbers).astype(np.int64).reshape(2, 2)
-            else:
+            elif name == "log_loss":
                 values[name] = float(numbers[0])
+            else:
+                values[name] = float(np.clip(numbers[0], 0.0, 1.0))
         return RevealedMetrics(self.what, self.rows, values)
 
 
@@ -272,7 +310,10 @@ class RevealedMetrics:
         for name, value in self.values.items():
             if name == "confusion_matrix":
                 (tn, fp), (fn, tp) = value.tolist()
-                lines.append(f"{name:<17} {tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true positives")
+                lines.append(
+                    f"{name:<17} {tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true "
+                    "positives"
+                )
             else:
                 lines.append(f"{name:<17} {value:.4f}")
         return "\n".join(lines)

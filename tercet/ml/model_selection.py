@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from tercet.errors import SchemaError
@@ -9,15 +11,15 @@ from tercet.ml.table import Part, Steps, Table
 
 
 def split(table: Table, test_size: float) -> Steps[tuple[Table, Table]]:
-    """Train and test rows, as slices: the rows of a joined table are in random order already.
+    """Train and test rows, drawn at random by a shuffle that nobody can follow; every call draws anew.
 
-    `test_size` is the share of test rows, rounded up as in scikit-learn. A table that was never joined is in its owner's
-    order and is shuffled first. Discloses nothing but the two row counts.
+    `test_size` is the share of test rows, rounded up as in scikit-learn. Discloses nothing but the two row
+    counts, which everyone can work out.
     """
     if not 0 < test_size < 1:
         raise SchemaError(f"test_size={test_size} is not between 0 and 1; give the share of rows to test on")
     table.require_rows("a split", least=2)
-    test_rows = min(table.rows - 1, -int(-test_size * table.rows // 1))
+    test_rows = min(table.rows - 1, math.ceil(test_size * table.rows))
     cut = table.rows - test_rows
     builder = table.lake.builder(f"split {table.name}")
     sources = [*table.parts, *([table.keys] if table.keys is not None else [])]
@@ -34,5 +36,7 @@ def split(table: Table, test_size: float) -> Steps[tuple[Table, Table]]:
         parts = [Part(handle, result.stored[handle]) for handle in handles]
         keys = parts.pop() if table.keys is not None else None
         rows = int(result.stored[handles[0]].rows)
-        made.append(attrs.evolve(table, name=f"{table.name}.{label}", rows=rows, parts=tuple(parts), keys=keys))
+        made.append(
+            attrs.evolve(table, name=f"{table.name}.{label}", rows=rows, parts=tuple(parts), keys=keys)
+        )
     return made[0], made[1]

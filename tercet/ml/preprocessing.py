@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -10,49 +11,76 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value
-from tercet.errors import SchemaError
-from tercet.ml.linalg import inverse_sqrt, mean
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.linalg import halvings, inverse_sqrt, mean
 from tercet.ml.schema import ColumnSchema
-from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, Workspace
+from tercet.ml.table import ANALYST, UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table
 
-SPREAD_SCALE = 24
-"""Fractional bits of variances, in units."""
+SPREAD_SCALE = 28
+"""Fractional bits of mean squares, in units."""
 ROOT_SCALE = 20
-LOW_POWER, HIGH_POWER = -7, 5
-"""Variances in units are told apart from 4^-8 to 4^5; a column that varies less counts as constant."""
-WIDEST_SQUARE = 2.0**8
-"""A bound on the mean square of a column in units: uploads are checked for a spread of at most 2^20 stored units."""
+MEANS, ROOTS = "means of columns", "inverse standard deviations of columns"
+WIDEST_SCALED = 2.0**14
+"""A bound on standardised values, also of rows that the scaler did not learn from."""
+LOW_POWER = -8
+"""Variances in units are told apart from 4^-8 on; a column that varies less counts as constant."""
+
+
+def widest_variance(table: Table, names: Sequence[str]) -> float:
+    """A bound on the mean square of columns about their mean, in units squared.
+
+    Their sum over some rows of a source is at most the sum over all of them, and owners checked at upload
+    that columns have a spread of at most one unit, or WIDE_SPREAD if they are integers.
+    """
+    spread = WIDE_SPREAD if any(table.column(name).is_wide for name in names) else 1.0
+    return 1.02 * spread**2 * max(1.0, table.rows_of_sources / table.rows)
+
+
+def high_power(variance: float) -> int:
+    """The least power of four above a variance."""
+    return max(1, math.ceil(math.log2(variance) / 2))
 
 
 def centre(features: Value, rows: int) -> tuple[Value, Value]:
-    """Features less their means `(d, n)`, and the means `(d,)`, at the scale of the features. 4 rounds."""
+    """Features less their means `(d, n)`, and the means `(d,)`, at the features' scale. 2 or 4 rounds."""
     means = mean(features.sum(), rows, scale=features.scale)
     return features - means.column(), means
 
 
-def variances(centred: Value, rows: int, rows_of_sources: int) -> Value:
-    """Mean squares of centred columns, `(d,)` at scale 24 (population variance, as scikit-learn's). 4 rounds.
+def squares(centred: Value, rows: int, widest: float) -> Value:
+    """Sums over rows of the squares of columns, over 2^halvings(rows), `(d,)` at scale 28. 2 rounds.
 
-    The sum of squares about the mean over some rows of a source is at most the sum over all of them, which the owner's
-    upload bounds.
+    `widest` promises a bound on their means.
     """
-    total = centred.dot_squares(WIDEST_SQUARE * max(rows, rows_of_sources))
-    return mean(total, rows, scale=SPREAD_SCALE).bounded(WIDEST_SQUARE * 2, "uploads bound the spread")
+    total = centred.dot_squares(widest * rows)
+    return total.shifted(halvings(rows)).rescale(SPREAD_SCALE)
+
+
+@attrs.frozen(eq=False)
+class _Learned:
+    """What a scaler has learned: from which table, and where means and inverse deviations are."""
+
+    table: Table
+    means: tuple[str, Type]
+    roots: tuple[str, Type]
+
+    def inputs(self, builder: Builder) -> tuple[Value, Value]:
+        """Means and inverse deviations in a plan."""
+        return builder.input(*self.means), builder.input(*self.roots)
 
 
 @attrs.define(eq=False)
 class StandardScaler:
     """Columns to mean zero and variance one, in MPC; means and deviations stay secret until `reveal`.
 
-    Conventions are scikit-learn's: the variance divides by the number of rows. Booleans are left alone unless they are named
-    in `columns`.
+    Conventions are scikit-learn's: the variance divides by the number of rows, and a column that does not
+    vary is only centred. Booleans are left alone unless they are named in `columns`. On an `AsyncLake`, every
+    method gives an awaitable of what is annotated here.
     """
 
     columns: Sequence[str] | None = None
-    table_: Table | None = attrs.field(default=None, init=False, repr=False)
     names_: tuple[str, ...] = attrs.field(default=(), init=False)
-    _handles: tuple[str, ...] = attrs.field(default=(), init=False, repr=False)
-    _types: tuple[Type, ...] = attrs.field(default=(), init=False, repr=False)
+    _learned: _Learned | None = attrs.field(default=None, init=False, repr=False)
 
     def fit(self, table: Table) -> Self:
         """Learn means and deviations of the table's columns. Discloses nothing."""
@@ -79,36 +107,41 @@ class StandardScaler:
         numeric = [column.name for column in table.columns if column.schema.kind != "boolean"]
         names = tuple(self.columns if self.columns is not None else numeric)
         if not names:
-            raise SchemaError(f"table {table.name!r} has no numeric column to standardise; name some in columns=")
+            raise SchemaError(
+                f"table {table.name!r} has no numeric column to standardise; name some in columns="
+            )
         builder = table.lake.builder(f"standardise {table.name}")
         centred, means = centre(table.features(builder, names), table.rows)
-        spread = variances(centred, table.rows, table.rows_of_sources)
-        roots = inverse_sqrt(spread, low=LOW_POWER, high=HIGH_POWER, scale=ROOT_SCALE)
+        widest = widest_variance(table, names)
+        spread = squares(centred, table.rows, widest)
+        part = table.rows / 2.0 ** halvings(table.rows)
+        roots = inverse_sqrt(
+            spread, low=LOW_POWER, high=high_power(widest), scale=ROOT_SCALE, factor=math.sqrt(part)
+        )
         handles = [table.lake.handle("scaler") for _ in range(2)]
-        for value, handle in zip((means, roots), handles, strict=True):
-            value.store(handle)
+        means.store(handles[0])
+        roots.store(handles[1])
         result = yield builder.plan()
-        self.table_, self.names_ = table, names
-        self._handles = tuple(handles)
-        self._types = tuple(result.stored[handle] for handle in handles)
+        self.names_ = names
+        self._learned = _Learned(table, *((handle, result.stored[handle]) for handle in handles))
         return self
 
-    def _learned(self, builder: Builder) -> tuple[Value, Value]:
-        if not self._handles:
-            raise SchemaError("this scaler has not learned anything yet; call fit(table) first")
-        means, roots = (builder.input(h, t) for h, t in zip(self._handles, self._types, strict=True))
-        return means, roots
+    def _known(self) -> _Learned:
+        if self._learned is None:
+            raise PlanError("this scaler has not learned anything yet; call fit(table) first")
+        return self._learned
 
     def _transform(self, table: Table) -> Steps[Table]:
-        lake: Workspace = table.lake
+        known = self._known()
+        table.require_like(known.table, self.names_, "the scaler learned from")
+        lake = table.lake
         builder = lake.builder(f"transform {table.name}")
-        means, roots = self._learned(builder)
+        means, roots = known.inputs(builder)
         features = table.features(builder, self.names_)
-        self._check_units(table)
-        scaled = (features - means.column()).times(roots.column(), magnitude=2.0**22)
+        scaled = (features - means.column()).times(roots.column(), magnitude=WIDEST_SCALED)
         handle = lake.handle(f"{table.name}.scaled")
         stored = scaled.rescale(UNIT_BITS).shifted(-UNIT_BITS)
-        stored.bounded(2.0**30, "standardised values are small").store(handle)
+        stored.store(handle)
         result = yield builder.plan()
         place = len(table.parts)
         columns = []
@@ -121,34 +154,22 @@ class StandardScaler:
         parts = (*table.parts, Part(handle, result.stored[handle]))
         return attrs.evolve(table, name=f"{table.name}.scaled", columns=tuple(columns), parts=parts)
 
-    def _check_units(self, table: Table) -> None:
-        assert self.table_ is not None  # noqa: S101 - _learned raised otherwise
-        for name in self.names_:
-            if table.column(name).unit_exponent != self.table_.column(name).unit_exponent:
-                raise SchemaError(
-                    f"column {name!r} has another scale in table {table.name!r} than in {self.table_.name!r}, which the scaler "
-                    "learned from; upload it with the same scales="
-                )
-
     def reveal(self, *, to: str = ANALYST) -> RevealedScaler:
         """Means and deviations in the columns' own units, to one receiver."""
-        if self.table_ is None:
-            raise SchemaError("this scaler has not learned anything yet; call fit(table) first")
-        revealed: RevealedScaler = self.table_.lake.perform(self._reveal(self.table_, to), "reveal")
+        known = self._known()
+        revealed: RevealedScaler = known.table.lake.perform(self._reveal(known, to), "reveal")
         return revealed
 
-    def _reveal(self, table: Table, to: str) -> Steps[RevealedScaler]:
-        builder = table.lake.builder("reveal scaler")
-        means, roots = self._learned(builder)
-        means.reveal("means of columns", to=to)
-        roots.reveal("inverse standard deviations of columns", to=to)
+    def _reveal(self, known: _Learned, to: str) -> Steps[RevealedScaler]:
+        builder = known.table.lake.builder("reveal scaler")
+        for value, name in zip(known.inputs(builder), (MEANS, ROOTS), strict=True):
+            value.reveal(name, to=to)
         result = yield builder.plan()
-        units = np.array([2.0 ** table.column(name).unit_exponent for name in self.names_])
-        return RevealedScaler(
-            self.names_,
-            result.revealed["means of columns"] * units,
-            units / result.revealed["inverse standard deviations of columns"],
-        )
+        exponents = [known.table.column(name).unit_exponent for name in self.names_]
+        roots = result.revealed[ROOTS]
+        deviations = np.divide(1.0, roots, out=np.zeros(len(roots)), where=roots > 0)
+        scale = np.where(roots > 0, np.ldexp(deviations, exponents), 1.0)
+        return RevealedScaler(self.names_, np.ldexp(result.revealed[MEANS], exponents), scale)
 
 
 @attrs.frozen(eq=False)

@@ -1,21 +1,23 @@
 """Tables of a lake: public schemas over columns that only the nodes hold, as shares.
 
-A `Table` is a handle: names, kinds and scales of columns, a row count, and where the shares lie at the nodes. Columns come in
-parts, one `(columns, rows)` matrix for each upload, so that a joined table is the gathered parts of its sources side by side.
-Everything that computes is a generator of plans (`Steps`): it yields plans and is sent what they gave. The lake drives it, with
-or without `await`, so one code serves scripts, notebooks and trio programs.
+A `Table` is a handle: names, kinds and scales of columns, a row count, and where the shares lie at the nodes.
+Columns come in parts, one `(columns, rows)` matrix for each upload, so that a joined table is the gathered
+parts of its sources side by side. Everything that computes is a generator of plans (`Steps`): it yields plans
+and is sent what they gave. The lake drives it, with or without `await`, so one code serves scripts, notebooks
+and trio programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, Protocol as Interface, TypeVar
+from typing import Any, TypeVar
+from typing import Protocol as Interface
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Form, Plan, Type, Value, concatenate
+from tercet.actors import Builder, Plan, Type, Value, concatenate
 from tercet.actors.client import RunResult
 from tercet.errors import SchemaError
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
@@ -26,7 +28,8 @@ Steps = Generator[Plan, RunResult, T]
 
 ANALYST = "analyst"
 UNIT_BITS = SPREAD_BITS
-"""Fractional bits of a feature in units: its stored integer over 2^16, of spread at most one (see `Column.is_wide`)."""
+"""Fractional bits of a feature in units: its stored integer over 2^16, of spread at most one (see
+`Column.is_wide`)."""
 WIDE_SPREAD = 16.0
 """Largest spread, in units, of an integer column that is stored exactly."""
 
@@ -81,7 +84,9 @@ class Column:
 class Table:
     """A virtual table: a public schema, a public row count, secret contents.
 
-    `rows_of_sources` is the largest row count among the tables it came from: spreads are promised over those rows.
+    On an `AsyncLake`, what computes (`join`, `split`, `reveal`) gives an awaitable of what is annotated here.
+    `rows_of_sources` is the largest row count among the tables it came from: spreads are promised over those
+    rows.
     """
 
     lake: Workspace = attrs.field(repr=False)
@@ -109,12 +114,13 @@ class Table:
                 return column
         if name in self.key_names:
             raise SchemaError(
-                f"table {self.name!r}: column {name!r} is a key, which links rows and is not computed on; upload it as a "
+                f"table {self.name!r}: column {name!r} is a key, which links rows and is not computed on; "
+                "upload it as a "
                 "second column if it means something"
             )
         raise SchemaError(f"table {self.name!r} has no column {name!r}. {suggest(name, self.column_names)}")
 
-    # -- the sharings of columns in a plan ----------------------------------------------------------------------------
+    # -- the sharings of columns in a plan -------------------------------------------------------------------
 
     def raw(self, builder: Builder, names: Sequence[str]) -> list[Value]:
         """The stored integers of each column, `(1, rows)` at scale 0."""
@@ -137,7 +143,9 @@ class Table:
             while stop < len(chosen) and chosen[stop].part == chosen[start].part:
                 stop += 1
             part = self.parts[chosen[start].part]
-            matrix = builder.input(part.handle, part.type).bounded(2.0**INTEGER_BITS, "checked by the owner at upload")
+            matrix = builder.input(part.handle, part.type).bounded(
+                2.0**INTEGER_BITS, "checked by the owner at upload"
+            )
             block = matrix.select([column.place for column in chosen[start:stop]])
             lift = [2.0**UNIT_BITS if c.schema.kind == "boolean" else 1.0 for c in chosen[start:stop]]
             if any(factor != 1 for factor in lift):
@@ -152,10 +160,40 @@ class Table:
         if self.rows < least:
             raise SchemaError(
                 f"table {self.name!r} has {self.rows} rows, {purpose} needs at least {least}; "
-                + ("no key occurs in all the tables that were joined: compare how they write it" if not self.rows else "add rows")
+                + (
+                    "no key occurs in all the tables that were joined: compare how they write it"
+                    if not self.rows
+                    else "add rows"
+                )
             )
 
-    # -- what users call ----------------------------------------------------------------------------------------------
+    def require_boolean(self, name: str, purpose: str) -> None:
+        """Raise SchemaError if a column is not 0/1."""
+        kind = self.column(name).schema.kind
+        if kind != "boolean":
+            raise SchemaError(
+                f"table {self.name!r}, {purpose} {name!r} is {kind}, not 0/1: its owner has to upload it as "
+                "zeros and "
+                f"ones or booleans (types={{{name!r}: 'boolean'}})"
+            )
+
+    def require_like(self, other: Table, names: Sequence[str], relation: str) -> None:
+        """Raise SchemaError unless columns exist, stored at the scales that they have in another table."""
+        if self.lake is not other.lake:
+            raise SchemaError(
+                f"table {self.name!r} is in another lake than {other.name!r}, which {relation}; upload both "
+                "to one"
+            )
+        for name in names:
+            if self.column(name).unit_exponent != other.column(name).unit_exponent:
+                scale = other.column(name).schema.scale
+                raise SchemaError(
+                    f"column {name!r} has scale {self.column(name).schema.scale} in table {self.name!r} and "
+                    f"scale {scale} "
+                    f"in {other.name!r}, which {relation}; upload it with scales={{{name!r}: {scale}}}"
+                )
+
+    # -- what users call -------------------------------------------------------------------------------------
 
     def join(self, *others: Table, on: str | Sequence[str]) -> Table:
         """Inner join on the key, with one or more other tables. See `tercet.ml.join.inner_join`."""
@@ -171,7 +209,9 @@ class Table:
         parts: tuple[Table, Table] = self.lake.perform(split(self, test_size), "split")
         return parts
 
-    def reveal(self, columns: Sequence[str] | None = None, *, to: str = ANALYST) -> dict[str, npt.NDArray[Any]]:
+    def reveal(
+        self, columns: Sequence[str] | None = None, *, to: str = ANALYST
+    ) -> dict[str, npt.NDArray[Any]]:
         """Every row of some columns in the clear, to one receiver. Discloses them, row by row."""
         revealed: dict[str, npt.NDArray[Any]] = self.lake.perform(
             self._reveal(list(columns) if columns is not None else self.column_names, to), "reveal"
@@ -199,7 +239,10 @@ class Table:
 
 @attrs.frozen(eq=False)
 class SecretColumn:
-    """A secret result with one number for each row, such as a prediction; `reveal` sends it to one receiver."""
+    """A secret result with one number for each row, such as a prediction.
+
+    `reveal` sends it to one receiver; on an `AsyncLake` it gives an awaitable of what is annotated here.
+    """
 
     lake: Workspace = attrs.field(repr=False)
     what: str
@@ -221,8 +264,3 @@ class SecretColumn:
         builder.input(self.handle, self.type).reveal(self.what, to=to)
         result = yield builder.plan()
         return result.revealed[self.what]
-
-
-def ring(shape: tuple[int, ...], *, scale: int = 0, limit: float) -> Type:
-    """The type of stored numbers."""
-    return Type(Form.RING, shape, scale, limit)

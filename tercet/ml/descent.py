@@ -1,0 +1,90 @@
+"""Full-batch gradient descent, on the mean loss, over centred columns.
+
+Let x be the columns in units (see `Table.features`) less their means, with a column of ones, and w the
+weights, at first zero. A step is
+
+    m <- momentum m + rate g,   w <- w - m,   g = (1/n) X^T (sigmoid(X w) - y) + (1 / (C n)) D w,
+
+where D is diagonal, zero for the intercept, and turns the penalty on coefficients of the columns as they are
+into units; for columns that a `StandardScaler` made, units are the columns themselves and D is the identity.
+Five rounds a step, whatever the number of rows. Newton's method needs far fewer steps; this is for columns
+too many to invert their Hessian, and to compare with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tercet.actors import Builder, Value
+from tercet.errors import PlanError
+from tercet.ml.fitting import OUTCOME_BITS, WEIGHT_SCALE, WIDEST_WEIGHT, Problem, Solver, State
+from tercet.ml.linalg import append_row, halvings
+from tercet.ml.preprocessing import centre
+from tercet.ml.table import UNIT_BITS, WIDE_SPREAD
+
+MOMENTUM_SCALE = 20
+PENALTY_SCALE = 28
+LARGEST_PENALTY = 2.0**6
+
+
+class Descent(Solver):
+    """A fit by gradient descent, with a learning rate and momentum."""
+
+    def __init__(self, problem: Problem, builder: Builder, *, learning_rate: float, momentum: float) -> None:
+        super().__init__(problem, builder)
+        self.learning_rate, self.momentum = learning_rate, momentum
+        room = 60 - UNIT_BITS - problem.halved - halvings(math.ceil(self.spread))
+        self.outcome_bits = min(OUTCOME_BITS, room)
+
+    @property
+    def spread(self) -> float:
+        """A bound on the root mean square of each row of features.
+
+        Centred columns have the spread that uploads bound, over the rows of their source.
+        """
+        table = self.problem.table
+        wide = any(table.column(name).is_wide for name in self.problem.names)
+        return (WIDE_SPREAD if wide else 1.0) * math.sqrt(max(1.0, table.rows_of_sources / table.rows))
+
+    def begin(self) -> State:
+        """Centre the columns."""
+        with self.builder.scope("centre"):
+            features = self.problem.table.features(self.builder, self.problem.names)
+            centred, means = centre(features, self.problem.rows)
+            return self.start(append_row(centred, 1.0), means)
+
+    def _penalties(self) -> Value | None:
+        if not self.problem.strength:
+            return None
+        weights = self.problem.penalties(2.0**60) / 2.0**self.problem.halved
+        if weights.max() > LARGEST_PENALTY:
+            tight = self.problem.names[int(weights.argmax())]
+            raise PlanError(
+                f"the penalty on column {tight!r}, whose values are tiny, is too strong for gradient "
+                "descent; "
+                "standardise the columns with StandardScaler, or use solver='newton'"
+            )
+        return self.builder.constant(np.append(weights, 0.0), scale=PENALTY_SCALE)
+
+    def step(self, state: State, number: int) -> State:
+        """Move against the gradient."""
+        with self.builder.scope(f"step {number}"):
+            if number == 1:
+                residuals = self.first_residuals()
+            else:
+                (probabilities,) = self.functions(state, self.problem.probability)
+                residuals = self.residuals(probabilities)
+            gradient = self.gradient(state, residuals, self._penalties())
+            move = (gradient * self._rate(gradient)).rescale(WEIGHT_SCALE)
+            if self.momentum:
+                kept = state.change * self.builder.constant(self.momentum, scale=MOMENTUM_SCALE)
+                move = move + kept.rescale(WEIGHT_SCALE)
+            return self.moved(state, move.bounded(WIDEST_WEIGHT, "checked at the end"))
+
+    def _rate(self, gradient: Value) -> Value:
+        """The factor of the gradient, which is over 2^halved: steps are those of the mean loss."""
+        rate = self.learning_rate * 2.0**self.problem.halved / self.problem.rows
+        bits = 60 - math.ceil(math.log2(gradient.type.limit))
+        return self.builder.constant(rate, scale=bits - math.ceil(math.log2(rate)))

@@ -1,0 +1,247 @@
+"""What the solvers of a fit have in common: the problem, the state between steps, the checks at the end.
+
+A solver plans a fit as steps from `State` to `State`. A state is plain secret values, so a fit can pause
+between two steps, store it, and go on in another plan: that is how a fit with `tol` looks at one bit after
+each step. What is summed over rows is truncated after the sum, and every promise about magnitudes that the
+types cannot see is proved where it is made, or checked by `reveal_checks` when the fit is over.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import operator
+from collections.abc import Mapping
+from typing import Self
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tercet.actors import Builder, Series, Type, Value
+from tercet.ml.linalg import halvings, length
+from tercet.ml.table import ANALYST, Table
+
+WEIGHT_SCALE = 24
+GRADIENT_SCALE = 26
+WIDEST_WEIGHT = 2.0**8
+"""Bound on a weight in the solver's coordinates, checked at the end: a coefficient times the spread of its
+column, in Newton's."""
+WIDEST_COEFFICIENT = 2.0**6
+"""Bound on a coefficient of a column in units, checked at the end: the spread of a unit is about one."""
+WIDEST_INTERCEPT = 2.0**20
+"""Bound on coefficients times means, checked at the end."""
+WIDEST_ROOT = 2.0**9
+COEFFICIENT_SCALE = 20
+OUTCOME_BITS = 30
+"""Fractional bits of probabilities, where sums leave room for them."""
+COEFFICIENT_BITS = 17
+"""Of them, those of a series' coefficients: their rounding is the same in every row, that of the dealt values
+is random."""
+STEADY = 1e-4
+"""A fit has converged if the square of its last step, in standard errors, is below this: a hundredth of
+one."""
+
+OUT_OF_RANGE = "whether a decision value or a coefficient left its range"
+ONE_CLASS = "whether only one outcome occurs"
+MOVING = "whether the last step still moved the fit"
+CONVERGED = "whether the fit has converged"
+
+
+@attrs.frozen(eq=False)
+class Problem:
+    """What is fitted: all of it public.
+
+    `strength` is the penalty's factor, 1/C or zero; `probability` the series that stands for the sigmoid.
+    """
+
+    table: Table
+    target: str
+    names: tuple[str, ...]
+    strength: float
+    probability: Series
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.table.rows
+
+    @property
+    def halved(self) -> int:
+        """Sums over rows are read as means over 2 to this power, at least the number of rows."""
+        return halvings(self.rows)
+
+    @property
+    def unit_exponents(self) -> npt.NDArray[np.int64]:
+        """For each feature, the power of two that a unit stands for."""
+        return np.array([self.table.column(name).unit_exponent for name in self.names], dtype=np.int64)
+
+    def penalties(self, most: float) -> npt.NDArray[np.float64]:
+        """The penalty's factor for coefficients of columns in units, at most `most`."""
+        exponents = np.minimum(-2.0 * self.unit_exponents, 2.0**9)
+        factors: npt.NDArray[np.float64] = np.minimum(self.strength * np.exp2(exponents), most)
+        return factors
+
+
+@attrs.frozen(eq=False)
+class State:
+    """What goes from step to step.
+
+    `x` are the features in the solver's coordinates `(d + 1, n)`, with a last row of ones; weights `(d + 1,)`
+    have the intercept last. `roots` are what scaled the centred columns, `penalties` the Hessian's share of
+    the penalty, `inverse` that of the Hessian, `decrement` the square of the last step in standard errors,
+    over 2^halved.
+    """
+
+    x: Value
+    means: Value
+    weights: Value
+    change: Value
+    roots: Value | None = None
+    penalties: Value | None = None
+    inverse: Value | None = None
+    decrement: Value | None = None
+
+    def store(self, handle: str) -> dict[str, str]:
+        """Keep everything at the nodes; the handles by name, which begin with `handle`."""
+        values = {
+            name: value for name, value in attrs.asdict(self, recurse=False).items() if value is not None
+        }
+        return {
+            name: value.store(f"{handle}.{name}") and f"{handle}.{name}" for name, value in values.items()
+        }
+
+    @classmethod
+    def load(cls, builder: Builder, handles: Mapping[str, str], types: Mapping[str, Type]) -> Self:
+        """What `store` kept, in another plan."""
+        return cls(**{name: builder.input(handle, types[handle]) for name, handle in handles.items()})
+
+
+@attrs.frozen(eq=False)
+class Parameters:
+    """What was found: coefficients of columns in units `(d,)` and the intercept `(1,)`.
+
+    `offset` is the product of coefficients and means.
+    """
+
+    weights: Value
+    offset: Value
+    intercept: Value
+
+
+class Solver(abc.ABC):
+    """Plans the steps of a fit, in one plan or several."""
+
+    outcome_bits: int
+    """Fractional bits of probabilities."""
+
+    def __init__(self, problem: Problem, builder: Builder) -> None:
+        self.problem, self.builder = problem, builder
+        (raw,) = problem.table.raw(builder, [problem.target])
+        self.y = raw.squeeze()
+
+    @property
+    @abc.abstractmethod
+    def spread(self) -> float:
+        """A bound on the root mean square of each row of features."""
+
+    @abc.abstractmethod
+    def begin(self) -> State:
+        """Bring the features into the solver's coordinates; weights are zero."""
+
+    @abc.abstractmethod
+    def step(self, state: State, number: int) -> State:
+        """One step; they count from 1."""
+
+    def start(self, x: Value, means: Value, **more: Value | None) -> State:
+        """The state with zero weights."""
+        size = length(x)
+        zero = x.select([0] * size).slice(0, 1).reshape(size) * 0
+        zero = zero.at_scale(WEIGHT_SCALE).bounded(WIDEST_WEIGHT, "zero")
+        return State(x, means, zero, zero, **more)
+
+    # -- parts of a step -------------------------------------------------------------------------------------
+
+    def decision(self, state: State) -> Value:
+        """`w X`, to be read modulo the sigmoid's period, or compared with its range."""
+        scale = state.weights.scale + state.x.scale
+        return state.weights.matmul(state.x, magnitude=2.0 ** (61 - scale))
+
+    def first_residuals(self) -> Value:
+        """Probabilities less outcomes where weights are zero."""
+        return self.y.at_scale(1) * -1 + 0.5
+
+    def functions(self, state: State, *series: Series) -> list[Value]:
+        """Probabilities, or other functions of the decision values, from one opening."""
+        dealt = self.outcome_bits - COEFFICIENT_BITS
+        return self.decision(state).fourier(*series, dealt_bits=dealt, coefficient_bits=COEFFICIENT_BITS)
+
+    def residuals(self, probabilities: Value) -> Value:
+        """Probabilities less outcomes."""
+        return probabilities - self.y.at_scale(probabilities.scale)
+
+    def gradient(self, state: State, residuals: Value, penalties: Value | None) -> Value:
+        """Gradient of the penalised loss over 2^halved, `(d + 1,)`.
+
+        By Cauchy and Schwarz, a mean of residuals times features is below `spread`.
+        """
+        total = state.x.dot(residuals, magnitude=1.05 * self.problem.rows * self.spread)
+        gradient = total.shifted(self.problem.halved).rescale(GRADIENT_SCALE)
+        if penalties is not None:
+            drawn = state.weights.times(penalties, magnitude=WIDEST_WEIGHT).rescale(GRADIENT_SCALE)
+            gradient = gradient + drawn
+        return gradient.bounded(2.0 * self.spread + WIDEST_WEIGHT, "residuals are below one")
+
+    def moved(
+        self, state: State, move: Value, *, inverse: Value | None = None, decrement: Value | None = None
+    ) -> State:
+        """The state after a move against the gradient."""
+        weights = (state.weights - move).bounded(WIDEST_WEIGHT, "checked at the end")
+        return attrs.evolve(state, weights=weights, change=move, inverse=inverse, decrement=decrement)
+
+    # -- between plans, and at the end -----------------------------------------------------------------------
+
+    def reveal_convergence(self, state: State, tol: float) -> None:
+        """Reveal whether the last step changed every weight by less than `tol`."""
+        small = (state.change - tol).is_negative() & (-state.change - tol).is_negative()
+        large = (-small.to_ring() + 1).sum()
+        large.reshape(1).is_zero().to_ring().reveal(CONVERGED, to=ANALYST)
+
+    def parameters(self, state: State) -> Parameters:
+        """Parameters for columns in units."""
+        count = len(self.problem.names)
+        scale = min(COEFFICIENT_SCALE, 25 - halvings(count))
+        column = state.weights.column()
+        scaled = column.select(list(range(count))).reshape(count)
+        if state.roots is None:
+            weights = scaled.rescale(scale)
+        else:
+            weights = scaled.times(state.roots, magnitude=WIDEST_WEIGHT * WIDEST_ROOT).rescale(scale)
+        bounded = weights.bounded(WIDEST_COEFFICIENT, "checked at the end")
+        offset = bounded.dot(state.means).reshape(1)
+        intercept = column.select([count]).reshape(1).at_scale(offset.scale) - offset
+        return Parameters(bounded, offset, intercept.bounded(WIDEST_INTERCEPT, "checked at the end"))
+
+    def reveal_checks(self, state: State, found: Parameters) -> None:
+        """Reveal whether the fit can be trusted: a bit each for its range, its outcomes and its last step."""
+        with self.builder.scope("checks"):
+            ranges = [
+                (self.decision(state), self.problem.probability.bound),
+                (state.weights, WIDEST_WEIGHT),
+                (found.weights, WIDEST_COEFFICIENT),
+                (found.offset, WIDEST_INTERCEPT / 2),
+            ]
+            missing = functools.reduce(operator.add, (_outside(value, bound) for value, bound in ranges))
+            (-missing.is_zero().to_ring() + 1).reveal(OUT_OF_RANGE, to=ANALYST)
+            positives = self.y.sum().reshape(1)
+            (positives * (positives - self.problem.rows)).is_zero().to_ring().reveal(ONE_CLASS, to=ANALYST)
+            if state.decrement is not None:
+                steady = STEADY * 2.0**-self.problem.halved
+                still = [(side - steady).is_negative() for side in (state.decrement, -state.decrement)]
+                (-(still[0] & still[1]).to_ring() + 1).reveal(MOVING, to=ANALYST)
+
+
+def _outside(value: Value, bound: float) -> Value:
+    """How many of the elements exceed a bound, counted below zero, `(1,)`."""
+    inside = [(side - bound).is_negative(64).to_ring().sum() for side in (value, -value)]
+    return (inside[0] + inside[1] - 2 * length(value)).reshape(1)
