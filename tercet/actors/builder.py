@@ -322,6 +322,10 @@ class Value:
         """Rows of the first axis (columns of a table), by number."""
         return self.builder.apply("select", self, indices=tuple(indices))
 
+    def append_row(self, number: float) -> Value:
+        """A `(d, n)` value with one more row of a public number."""
+        return self.builder.apply("append_row", self, units=round(math.ldexp(number, self.scale)))
+
     def slice(self, start: int, stop: int) -> Value:
         """Rows `start` to `stop` of the last axis."""
         return self.builder.apply("slice", self, start=start, stop=stop)

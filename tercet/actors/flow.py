@@ -1,9 +1,9 @@
 """How values flow through a plan run: who waits for what, what is computed where, when memory is let go.
 
 A local row-wise node (a sum, a product before its round) that is read only once, or is no more work than a
-copy, is never scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of small
-operations between two rounds is one piece of work, and long intermediate values exist a tile at a time. Every
-tile of a value is dropped when its last reader is done with it.
+copy, is never scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of
+small operations between two rounds is one piece of work, and long intermediate values exist a tile at a time.
+Every tile of a value is dropped when its last reader is done with it.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Flow:
         return made
 
     def release(self, index: int, tile: int) -> None:
-        """An instance is done with what it read; called once for each, and as often for an inline one as it is read."""
+        """An instance is done with what it read: called once for each, for an inline one once a reading."""
         done = self._consumed[index] = self._consumed.get(index, 0) + 1
         for ref in dict.fromkeys(self.plan.nodes[index].args):
             if self.inline[ref[0]]:

@@ -28,7 +28,7 @@ from tercet.actors.kinds import (
 )
 from tercet.actors.plan import Form, Node, Type, dims_product
 from tercet.errors import PlanError
-from tercet.protocols.base import Protocol, Share
+from tercet.protocols.base import Product, Protocol, Share
 from tercet.protocols.domains import BITS, Words
 
 # -- sources -------------------------------------------------------------------------------------------------
@@ -368,6 +368,27 @@ class Slice(_Unary):
 
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
         return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
+
+
+@kind("append_row")
+class AppendRow(_Unary):
+    """One more place at the end of the first axis, filled with a public number of ring units."""
+
+    attributes = fields(units=int)
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        require_ring(x, "append_row")
+        units, first = int(attributes["units"]), x.shape[0] if len(x.shape) > 1 else None
+        if not isinstance(first, int):
+            raise PlanError("append_row takes a value of two axes, the first of a known length")
+        require(abs(units) < 1 << 62, f"{units} ring units do not fit the ring")
+        return [attrs.evolve(x, shape=(first + 1, *x.shape[1:]), limit=max(x.limit, abs(units)))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        row = np.full((1, *x.shape[1:]), int(node.get("units")), dtype=np.int64).view(np.uint64)
+        last = protocol.constant(row, domain=x.domain, scale=x.scale, product=isinstance(x, Product))
+        return x.like(np.concatenate([x.data, last.data], axis=1))
 
 
 @kind("delay")

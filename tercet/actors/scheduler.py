@@ -38,7 +38,7 @@ HEAVY_WORDS = 1 << 17
 """Work, in words added, from which a step is worth a worker thread: a few times what changing threads
 costs.
 """
-IN_FLIGHT = 6
+IN_FLIGHT = 4
 """Instances that may wait for the network at one time, for each thread."""
 SLICE_S = 0.01
 """How long light steps may hold the event loop before heartbeats and readers get a turn."""

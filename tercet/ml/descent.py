@@ -20,7 +20,7 @@ import numpy as np
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError
 from tercet.ml.fitting import OUTCOME_BITS, WEIGHT_SCALE, WIDEST_WEIGHT, Problem, Solver, State
-from tercet.ml.linalg import append_row, halvings
+from tercet.ml.linalg import halvings
 from tercet.ml.preprocessing import centre
 from tercet.ml.table import UNIT_BITS, WIDE_SPREAD
 
@@ -53,7 +53,7 @@ class Descent(Solver):
         with self.builder.scope("centre"):
             features = self.problem.table.features(self.builder, self.problem.names)
             centred, means = centre(features, self.problem.rows)
-            return self.start(append_row(centred, 1.0), means)
+            return self.start(centred.append_row(1.0), means)
 
     def _penalties(self) -> Value | None:
         if not self.problem.strength:

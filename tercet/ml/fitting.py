@@ -156,7 +156,7 @@ class Solver(abc.ABC):
     def start(self, x: Value, means: Value, **more: Value | None) -> State:
         """The state with zero weights."""
         size = length(x)
-        zero = x.select([0] * size).slice(0, 1).reshape(size) * 0
+        zero = means.column().select([0] * size).reshape(size) * 0
         zero = zero.at_scale(WEIGHT_SCALE).bounded(WIDEST_WEIGHT, "zero")
         return State(x, means, zero, zero, **more)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import attrs
 
 from tercet.errors import SchemaError
-from tercet.ml.table import Column, Part, Steps, Table
+from tercet.ml.table import Column, Part, Steps, Table, as_names
 
 
 def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]:
@@ -23,7 +23,7 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
     Discloses to the nodes the number of rows that match. Raises SchemaError for keys that differ in name or
     type, and for columns of one name in two tables.
     """
-    keys = (on,) if isinstance(on, str) else tuple(on)
+    keys = as_names(on)
     _check(tables, keys)
     lake = tables[0].lake
     name = "+".join(table.name for table in tables)
@@ -31,8 +31,6 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
     prf_key = builder.random_words(2)
     shuffled, opened = [], []
     for table in tables:
-        if table.keys is None:
-            raise SchemaError(f"table {table.name!r} has no key left to join on; join before you drop it")
         with builder.scope(table.name):
             words = builder.input(table.keys.handle, table.keys.type)
             pseudonyms = builder.apply("prf", prf_key, words)
@@ -76,6 +74,8 @@ def _check(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
     first = tables[0]
     owners: dict[str, str] = {}
     for table in tables:
+        if not isinstance(table, Table):
+            raise SchemaError(f"a join takes tables of a lake, not a {type(table).__name__}; upload it first")
         if table.lake is not first.lake:
             raise SchemaError(
                 f"tables {first.name!r} and {table.name!r} are in different lakes; upload both to one"

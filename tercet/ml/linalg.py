@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Value, concatenate
+from tercet.actors import Value
 from tercet.errors import PlanError
 
 Reals = npt.NDArray[np.float64]
@@ -100,9 +100,10 @@ def _from_table(x: Value, ends: Reals, columns: Sequence[tuple[Reals, int]]) -> 
     flags = below.reshape(len(ends) * count).is_negative().to_ring().reshape(len(ends), count)
     found = []
     for entries, scale in columns:
-        steps = x.builder.constant((entries[:-1] - entries[1:])[:, None], scale=scale)
-        chosen = (flags * steps).sum_columns() + x.builder.constant(float(entries[-1]), scale=scale)
-        found.append(chosen.bounded(float(np.abs(entries).max()), "one of the entries"))
+        stored = np.rint(np.ldexp(entries, scale)) * 2.0**-scale
+        steps = x.builder.constant((stored[:-1] - stored[1:])[:, None], scale=scale)
+        chosen = (flags * steps).sum_columns() + x.builder.constant(float(stored[-1]), scale=scale)
+        found.append(chosen.bounded(float(np.abs(stored).max()), "one of the entries"))
     return found
 
 
@@ -192,8 +193,3 @@ def refine_inverse(
             squared = (residual.matmul(residual, magnitude=WIDEST_RESIDUAL) * factor).rescale(RESIDUAL_BITS)
             residual = squared + builder.constant((1 - step) * np.eye(size), scale=RESIDUAL_BITS)
     return inverse, solution.reshape(size)
-
-
-def append_row(x: Value, number: float) -> Value:
-    """A `(d, n)` value with one more row of a public number."""
-    return concatenate([x, x.select([0]) * 0 + number])

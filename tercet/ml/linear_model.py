@@ -23,7 +23,7 @@ from tercet.ml.descent import Descent
 from tercet.ml.fitting import Problem, Solver, State
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import SMALL_ROWS, Newton
-from tercet.ml.table import ANALYST, UNIT_BITS, SecretColumn, Steps, Table
+from tercet.ml.table import ANALYST, UNIT_BITS, SecretColumn, Steps, Table, as_names
 
 Reals = npt.NDArray[np.float64]
 
@@ -83,7 +83,7 @@ class LogisticRegression:
 
     # -- fitting ---------------------------------------------------------------------------------------------
 
-    def fit(self, table: Table, target: str, *, features: Sequence[str] | None = None) -> Self:
+    def fit(self, table: Table, target: str, *, features: str | Sequence[str] | None = None) -> Self:
         """Fit on a table; parameters stay secret. `features` defaults to all columns but the target.
 
         Discloses the check bits, and with `tol` one bit a step. Raises SchemaError for a target that is not
@@ -121,16 +121,11 @@ class LogisticRegression:
             return self.max_iter
         return NEWTON_STEPS if self.solver == "newton" else DESCENT_STEPS
 
-    def _features(self, table: Table, target: str, features: Sequence[str] | None) -> tuple[str, ...]:
+    def _features(self, table: Table, target: str, features: str | Sequence[str] | None) -> tuple[str, ...]:
         """Names of the features, once the table, the target and they fit together."""
         table.require_boolean(target, "target")
-        if isinstance(features, str):
-            raise SchemaError(f"features={features!r} is one name; give a list of names")
-        names = (
-            tuple(name for name in table.column_names if name != target)
-            if features is None
-            else tuple(features)
-        )
+        others = [name for name in table.column_names if name != target]
+        names = as_names(others if features is None else features)
         if target in names:
             raise SchemaError(
                 f"column {target!r} is the target and cannot be a feature too; leave it out of features="
@@ -179,7 +174,7 @@ class LogisticRegression:
             return Newton(problem, builder)
         return Descent(problem, builder, learning_rate=self.learning_rate, momentum=self.momentum)
 
-    def _fit(self, table: Table, target: str, features: Sequence[str] | None) -> Steps[Self]:
+    def _fit(self, table: Table, target: str, features: str | Sequence[str] | None) -> Steps[Self]:
         names = self._features(table, target, features)
         self._found = None
         for bound in self._bounds(table.rows):

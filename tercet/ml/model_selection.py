@@ -22,7 +22,7 @@ def split(table: Table, test_size: float) -> Steps[tuple[Table, Table]]:
     test_rows = min(table.rows - 1, math.ceil(test_size * table.rows))
     cut = table.rows - test_rows
     builder = table.lake.builder(f"split {table.name}")
-    sources = [*table.parts, *([table.keys] if table.keys is not None else [])]
+    sources = [*table.parts, table.keys]
     values = builder.apply_all("shuffle", *[builder.input(part.handle, part.type) for part in sources])
     pieces: list[list[str]] = [[], []]
     for side, (start, stop) in enumerate([(0, cut), (cut, table.rows)]):
@@ -34,7 +34,7 @@ def split(table: Table, test_size: float) -> Steps[tuple[Table, Table]]:
     made = []
     for label, handles in zip(("train", "test"), pieces, strict=True):
         parts = [Part(handle, result.stored[handle]) for handle in handles]
-        keys = parts.pop() if table.keys is not None else None
+        keys = parts.pop()
         rows = int(result.stored[handles[0]].rows)
         made.append(
             attrs.evolve(table, name=f"{table.name}.{label}", rows=rows, parts=tuple(parts), keys=keys)

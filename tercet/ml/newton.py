@@ -21,7 +21,6 @@ from tercet.actors import Builder, Series, Value, concatenate, slope
 from tercet.ml.fitting import OUTCOME_BITS, WIDEST_ROOT, Problem, Solver, State
 from tercet.ml.linalg import (
     WARM_FACTORS,
-    append_row,
     halvings,
     inverse_sqrt,
     length,
@@ -129,7 +128,7 @@ class Newton(Solver):
                 powers = self.builder.constant(np.exp2(-exponents), scale=int(min(exponents.max(), 30)))
                 roots = (lifted * powers).rescale(ROOT_SCALE)
             scaled = centred.times(roots.column(), magnitude=1.01 * math.sqrt(rows) + 1)
-            x = append_row(scaled.rescale(self.precision.feature), 1.0)
+            x = scaled.rescale(self.precision.feature).append_row(1.0)
             penalties = self._penalties(lifted, shares * part / 4) if self.problem.strength else None
             return self.start(
                 x, means, roots=roots.bounded(WIDEST_ROOT, "a root's range"), penalties=penalties

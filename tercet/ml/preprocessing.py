@@ -14,7 +14,7 @@ from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.linalg import halvings, inverse_sqrt, mean
 from tercet.ml.schema import ColumnSchema
-from tercet.ml.table import ANALYST, UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table
+from tercet.ml.table import ANALYST, UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table, as_names
 
 SPREAD_SCALE = 28
 """Fractional bits of mean squares, in units."""
@@ -73,12 +73,13 @@ class _Learned:
 class StandardScaler:
     """Columns to mean zero and variance one, in MPC; means and deviations stay secret until `reveal`.
 
-    Conventions are scikit-learn's: the variance divides by the number of rows, and a column that does not
-    vary is only centred. Booleans are left alone unless they are named in `columns`. On an `AsyncLake`, every
-    method gives an awaitable of what is annotated here.
+    Conventions are scikit-learn's: the variance divides by the number of rows. A column that does not vary
+    where it was learned, or by less than a millionth of its mean, becomes zero. Booleans are left alone
+    unless they are named in `columns`. On an `AsyncLake`, every method gives an awaitable of what is
+    annotated here.
     """
 
-    columns: Sequence[str] | None = None
+    columns: str | Sequence[str] | None = None
     names_: tuple[str, ...] = attrs.field(default=(), init=False)
     _learned: _Learned | None = attrs.field(default=None, init=False, repr=False)
 
@@ -105,7 +106,7 @@ class StandardScaler:
     def _fit(self, table: Table) -> Steps[Self]:
         table.require_rows("standardising", least=2)
         numeric = [column.name for column in table.columns if column.schema.kind != "boolean"]
-        names = tuple(self.columns if self.columns is not None else numeric)
+        names = as_names(numeric if self.columns is None else self.columns)
         if not names:
             raise SchemaError(
                 f"table {table.name!r} has no numeric column to standardise; name some in columns="

@@ -27,6 +27,7 @@ Steps = Generator[Plan, RunResult, T]
 """A computation as a generator: yields plans, is sent their results, returns its own."""
 
 ANALYST = "analyst"
+"""Who receives what is revealed, unless someone else is named: the client that runs the plans."""
 UNIT_BITS = SPREAD_BITS
 """Fractional bits of a feature in units: its stored integer over 2^16, of spread at most one (see
 `Column.is_wide`)."""
@@ -45,6 +46,11 @@ class Workspace(Interface):
 
     def handle(self, hint: str) -> str:
         """A new name for a value at the nodes."""
+
+
+def as_names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several, as a tuple."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 @attrs.frozen
@@ -94,7 +100,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: int
     parts: tuple[Part, ...] = attrs.field(repr=False)
-    keys: Part | None = attrs.field(repr=False)
+    keys: Part = attrs.field(repr=False)
     key_names: tuple[str, ...]
     key_types: tuple[str, ...]
     rows_of_sources: int
@@ -210,15 +216,15 @@ class Table:
         return parts
 
     def reveal(
-        self, columns: Sequence[str] | None = None, *, to: str = ANALYST
+        self, columns: str | Sequence[str] | None = None, *, to: str = ANALYST
     ) -> dict[str, npt.NDArray[Any]]:
         """Every row of some columns in the clear, to one receiver. Discloses them, row by row."""
         revealed: dict[str, npt.NDArray[Any]] = self.lake.perform(
-            self._reveal(list(columns) if columns is not None else self.column_names, to), "reveal"
+            self._reveal(self.column_names if columns is None else as_names(columns), to), "reveal"
         )
         return revealed
 
-    def _reveal(self, names: list[str], to: str) -> Steps[dict[str, npt.NDArray[Any]]]:
+    def _reveal(self, names: Sequence[str], to: str) -> Steps[dict[str, npt.NDArray[Any]]]:
         builder = self.lake.builder(f"reveal {self.name}")
         for name, value in zip(names, self.raw(builder, names), strict=True):
             value.squeeze().reveal(f"column {name!r} of {self.name!r}, row by row", to=to)

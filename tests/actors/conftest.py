@@ -83,6 +83,7 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     late = np.concatenate([np.zeros((len(real), rows // 3)), real[:, : rows - rows // 3]], axis=1)
     show("delay", x.delay(rows // 3), late)
     show("delay", x0.delay(3), np.concatenate([np.zeros(3), real[0]])[:rows])
+    show("append row", x.append_row(1.5), np.concatenate([real, np.full((1, rows), 1.5)]))
     show("reshape", x.sum().column() + x0, real.sum(axis=1)[:, None] + real[0])
     show("count up", b.apply("count_up", x0) + x0.shifted(-SCALE), np.arange(rows) + numbers[0])
     sig = sigmoid(8.0, 1e-4)
