@@ -48,7 +48,7 @@ def changed(name, row, value):
 @pytest.mark.parametrize(
     ("change", "options", "parts"),
     [
-        ({}, {"key": "di"}, ('"claims"', "'di'", 'Did you mean "id"')),
+        ({}, {"key": "idd"}, ('"claims"', "'idd'", 'Did you mean "id"')),
         ({}, {"key": ["id", "day"]}, ('"claims"', "'day'", "columns are: id, age")),
         (changed("id", 9, 4), {}, ('"claims"', '"id"', "row 9", "row 4", "merge or drop")),
         ({"id": [*range(39), None]}, {}, ('"claims"', '"id"', "row 39", "missing", "fill or drop")),
@@ -73,7 +73,6 @@ def changed(name, row, value):
 def test_uploads(plain, change, options, parts):
     with refused(*parts):
         upload(plain, change, **options)
-    assert "nothing" not in str(parts)
 
 
 # -- joins and splits ----------------------------------------------------------------------------------------
