@@ -98,12 +98,12 @@ def join(parts: Sequence[Data]) -> Data:
 
 
 def split(kind: Type, whole: Data, tile_rows: int) -> list[Data]:
-    """A whole value as tiles along its rows, each contiguous; packed booleans have 64 rows in a word."""
+    """A whole value as tiles along its rows, views of it; packed booleans have 64 rows in a word."""
     data = whole.data if isinstance(whole, Share) else whole
     step = tile_rows // WORD_BITS if kind.form is Form.BITS else tile_rows
     if not kind.shape or data.shape[-1] <= step:
         return [whole]
-    cuts = [np.ascontiguousarray(data[..., i : i + step]) for i in range(0, data.shape[-1], step)]
+    cuts = [data[..., i : i + step] for i in range(0, data.shape[-1], step)]
     return [whole.like(cut) for cut in cuts] if isinstance(whole, Share) else list(cuts)
 
 

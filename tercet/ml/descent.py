@@ -19,7 +19,7 @@ import numpy as np
 
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError
-from tercet.ml.fitting import OUTCOME_BITS, WEIGHT_SCALE, WIDEST_WEIGHT, Problem, Solver, State
+from tercet.ml.fitting import MOST_OUTCOME_BITS, WEIGHT_SCALE, WIDEST_WEIGHT, Problem, Solver, State
 from tercet.ml.linalg import halvings
 from tercet.ml.preprocessing import centre
 from tercet.ml.table import UNIT_BITS, WIDE_SPREAD
@@ -36,7 +36,7 @@ class Descent(Solver):
         super().__init__(problem, builder)
         self.learning_rate, self.momentum = learning_rate, momentum
         room = 60 - UNIT_BITS - problem.halved - halvings(math.ceil(self.spread))
-        self.outcome_bits = min(OUTCOME_BITS, room)
+        self.outcome_bits = min(MOST_OUTCOME_BITS, room)
 
     @property
     def spread(self) -> float:

@@ -33,11 +33,8 @@ WIDEST_INTERCEPT = 2.0**20
 """Bound on coefficients times means, checked at the end."""
 WIDEST_ROOT = 2.0**9
 COEFFICIENT_SCALE = 20
-OUTCOME_BITS = 30
+MOST_OUTCOME_BITS = 38
 """Fractional bits of probabilities, where sums leave room for them."""
-COEFFICIENT_BITS = 17
-"""Of them, those of a series' coefficients: their rounding is the same in every row, that of the dealt values
-is random."""
 STEADY = 1e-4
 """A fit has converged if the square of its last step, in standard errors, is below this: a hundredth of
 one."""
@@ -134,6 +131,9 @@ class Solver(abc.ABC):
 
     outcome_bits: int
     """Fractional bits of probabilities."""
+    coefficient_bits = 17
+    """Of them, those of the coefficients in their series: their rounding is the same in every row, that of
+    what the dealer sends is random."""
 
     def __init__(self, problem: Problem, builder: Builder) -> None:
         self.problem, self.builder = problem, builder
@@ -173,8 +173,9 @@ class Solver(abc.ABC):
 
     def functions(self, state: State, *series: Series) -> list[Value]:
         """Probabilities, or other functions of the decision values, from one opening."""
-        dealt = self.outcome_bits - COEFFICIENT_BITS
-        return self.decision(state).fourier(*series, dealt_bits=dealt, coefficient_bits=COEFFICIENT_BITS)
+        coefficient = self.coefficient_bits
+        dealt = self.outcome_bits - coefficient
+        return self.decision(state).fourier(*series, dealt_bits=dealt, coefficient_bits=coefficient)
 
     def residuals(self, probabilities: Value) -> Value:
         """Probabilities less outcomes."""

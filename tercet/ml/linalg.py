@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Value
+from tercet.actors import Value, concatenate
 from tercet.errors import PlanError
 
 Reals = npt.NDArray[np.float64]
@@ -95,14 +95,18 @@ def _from_table(x: Value, ends: Reals, columns: Sequence[tuple[Reals, int]]) -> 
     column comes with its scale. One comparison of all elements with all ends at once, and a conversion of its
     bits.
     """
-    count = length(x)
-    below = x.reshape(1, count) - x.builder.constant(ends[:, None], scale=x.scale)
-    flags = below.reshape(len(ends) * count).is_negative().to_ring().reshape(len(ends), count)
+    builder, count = x.builder, length(x)
+    flags = []
+    at_once = max(1, builder.tile_rows // count)
+    for some in np.split(ends, range(at_once, len(ends), at_once)):
+        below = x.reshape(1, count) - builder.constant(some[:, None], scale=x.scale)
+        bits = below.reshape(len(some) * count).is_negative().to_ring()
+        flags.append(bits.reshape(len(some), count))
     found = []
     for entries, scale in columns:
         stored = np.rint(np.ldexp(entries, scale)) * 2.0**-scale
-        steps = x.builder.constant((stored[:-1] - stored[1:])[:, None], scale=scale)
-        chosen = (flags * steps).sum_columns() + x.builder.constant(float(stored[-1]), scale=scale)
+        steps = builder.constant((stored[:-1] - stored[1:])[:, None], scale=scale)
+        chosen = (concatenate(flags) * steps).sum_columns() + builder.constant(float(stored[-1]), scale=scale)
         found.append(chosen.bounded(float(np.abs(stored).max()), "one of the entries"))
     return found
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Series, Value, concatenate, slope
-from tercet.ml.fitting import OUTCOME_BITS, WIDEST_ROOT, Problem, Solver, State
+from tercet.ml.fitting import MOST_OUTCOME_BITS, WIDEST_ROOT, Problem, Solver, State
 from tercet.ml.linalg import (
     WARM_FACTORS,
     halvings,
@@ -48,10 +48,11 @@ LARGEST_SHARE = 2.0**60
 
 @attrs.frozen
 class _Precision:
-    """Fractional bits of features, of probabilities and of slopes."""
+    """Fractional bits of features, of probabilities, of the coefficients in their series, and of slopes."""
 
     feature: int
     outcome: int
+    coefficient: int
     slope: int
     truncates: bool
 
@@ -66,20 +67,22 @@ class _Precision:
         """
         halved = halvings(rows)
         if rows <= SMALL_ROWS:
-            return cls(16, OUTCOME_BITS, min(24, 30 - halved), truncates=True)
+            return cls(16, min(MOST_OUTCOME_BITS, 45 - halved), 17, min(24, 30 - halved), truncates=True)
         feature = max(10, min(16, (39 - halved) // 2))
-        return cls(
-            feature, min(OUTCOME_BITS, 60 - feature - halved), 63 - halved - 2 * feature, truncates=False
-        )
+        return cls(feature, min(30, 60 - feature - halved), 20, 63 - halved - 2 * feature, truncates=False)
 
 
-def _shrunk(series: Series, bits: int) -> Series:
-    """A series over 2^bits."""
+def _shrunk(series: Series, bits: int, coefficient_bits: int) -> tuple[Series, float]:
+    """A series over 2^bits, and the error of the series with the coefficients that this rounds."""
+    unit = 2.0 ** (bits - coefficient_bits)
+    rounded = {name: tuple(np.rint(np.divide(getattr(series, name), unit)) * unit) for name in ("cos", "sin")}
+    error = Series(**{**attrs.asdict(series, filter=attrs.filters.exclude("error")), **rounded}).error
     factor = 2.0**-bits
-    cosines, sines = (tuple(factor * one for one in weights) for weights in (series.cos, series.sin))
-    return attrs.evolve(
-        series, cos=cosines, sin=sines, constant=factor * series.constant, error=factor * series.error
+    cosines, sines = (tuple((factor * np.array(weights)).tolist()) for weights in rounded.values())
+    small = attrs.evolve(
+        series, cos=cosines, sin=sines, constant=factor * series.constant, error=factor * error
     )
+    return small, error
 
 
 class Newton(Solver):
@@ -88,11 +91,12 @@ class Newton(Solver):
     def __init__(self, problem: Problem, builder: Builder) -> None:
         super().__init__(problem, builder)
         self.precision = _Precision.of(problem.rows)
-        self.outcome_bits = self.precision.outcome
-        self.slope = slope(problem.probability)
+        self.outcome_bits, self.coefficient_bits = self.precision.outcome, self.precision.coefficient
         excess = 0 if self.precision.truncates else self.precision.outcome - self.precision.slope
         self.shrunk_bits = max(0, excess)
-        self.shrunk = _shrunk(self.slope, self.shrunk_bits)
+        exact = slope(problem.probability)
+        self.slope, error = _shrunk(exact, self.shrunk_bits, self.coefficient_bits)
+        self.floor = SLOPE_FLOOR * error + 2.0**-self.precision.slope
         size = len(problem.names) + 1
         self.first_factors = schulz_factors(RIDGE * TRACE / size)
 
@@ -147,7 +151,7 @@ class Newton(Solver):
                 residuals = self.first_residuals()
                 curvature = state.x.dot(state.x, magnitude=1.05 * self.problem.rows).shifted(2)
             else:
-                probabilities, slopes = self.functions(state, self.problem.probability, self.shrunk)
+                probabilities, slopes = self.functions(state, self.problem.probability, self.slope)
                 residuals = self.residuals(probabilities)
                 curvature = self._curvature(state, slopes)
             gradient = self.gradient(state, residuals, state.penalties)
@@ -169,7 +173,7 @@ class Newton(Solver):
             slopes = slopes.rescale(self.precision.slope)
         else:
             slopes = slopes.shifted(-self.shrunk_bits)
-        raised = slopes + (SLOPE_FLOOR * self.slope.error + 2.0**-self.precision.slope)
+        raised = slopes + self.floor
         return state.x.dot(raised * state.x, magnitude=0.27 * self.problem.rows)
 
     def _hessian(self, curvature: Value, penalties: Value | None) -> Value:

@@ -38,7 +38,9 @@ def tables(draw, kind, count):
         mine += draw(st.lists(keys.filter(lambda key: key not in pool), unique=True, max_size=40 - len(mine)))
         rows = [key if isinstance(key, tuple) else (key,) for key in mine]
         columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
-        kinds = {name: object if all(isinstance(v, str) for v in vs) else "int64" for name, vs in columns.items()}
+        kinds = {
+            name: object if all(isinstance(v, str) for v in vs) else "int64" for name, vs in columns.items()
+        }
         if not rows:  # an empty column has no type of its own
             kinds = {name: object if kind == "strings" or name == "site" else "int64" for name in columns}
         frame = pd.DataFrame({name: pd.Series(vs, dtype=kinds[name]) for name, vs in columns.items()})
@@ -92,7 +94,8 @@ def frame(ids, name):
 
 @pytest.mark.parametrize("protocol", ["plain", "replicated"])
 @pytest.mark.parametrize(
-    ("left", "right"), [([], []), ([], [1]), ([1], []), ([1], [1]), ([1], [2]), ([5], range(70)), (range(65), [64])]
+    ("left", "right"),
+    [([], []), ([], [1]), ([1], []), ([1], [1]), ([1], [2]), ([5], range(70)), (range(65), [64])],
 )
 def test_tables_of_no_and_one_row(lakes, protocol, left, right):
     check_join(lakes[protocol], [frame(left, "value0"), frame(right, "value1")], ("id",))
@@ -112,7 +115,10 @@ def test_joins_of_joins_and_of_parts(lakes, protocol):
     assert both.column_names == ["value0", "value1", "value2", "value3"]
     assert both.name == "table0+table1+table2+table3"
     train, test = both.split(test_size=0.5)
-    again = [part.join(lake.upload(frame(range(90), "more"), name="more", key="id", owner="owner"), on="id") for part in (train, test)]
+    again = [
+        part.join(lake.upload(frame(range(90), "more"), name="more", key="id", owner="owner"), on="id")
+        for part in (train, test)
+    ]
     found = [part.reveal() for part in again]
     for part in found:
         np.testing.assert_array_equal(part["value0"], part["more"])
@@ -161,14 +167,17 @@ def test_rows_come_out_in_an_order_that_says_nothing(lakes):
 def test_what_a_join_discloses(count):
     with tercet.local() as lake:
         tables = [
-            lake.upload(frame(range(place, 50), f"value{place}"), name=f"table{place}", key="id", owner="owner")
+            lake.upload(
+                frame(range(place, 50), f"value{place}"), name=f"table{place}", key="id", owner="owner"
+            )
             for place in range(count)
         ]
         assert lake.disclosed == []
         tables[0].join(*tables[1:], on="id").split(test_size=0.5)
         told = [(item.what, item.to, item.size) for item in lake.disclosed]
         pseudonyms = [
-            ("pseudonyms of shuffled keys, random words", "the nodes", f"2 x {50 - place}") for place in range(count)
+            ("pseudonyms of shuffled keys, random words", "the nodes", f"2 x {50 - place}")
+            for place in range(count)
         ]
         assert told == [*pseudonyms, ("the number of rows that match", "the nodes", "1")]
         assert [phase.rounds for phase in lake.phases if phase.name == "join"] == [16]
