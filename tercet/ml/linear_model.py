@@ -27,7 +27,8 @@ from tercet.ml.table import ANALYST, UNIT_BITS, SecretColumn, Steps, Table, as_n
 
 Reals = npt.NDArray[np.float64]
 
-NEWTON_STEPS, DESCENT_STEPS = 12, 100
+NEWTON_STEPS, WIDE_NEWTON_STEPS, DESCENT_STEPS = 12, 24, 100
+"""Where decision values reach beyond 56, the series is less exact and Newton's method takes longer."""
 BOUNDS = (24.0, 56.0, 120.0)
 """Ranges of decision values to try, in order."""
 
@@ -48,8 +49,9 @@ class LogisticRegression:
     `penalty` is "l2" or None, `C` the inverse of its strength; the intercept is not penalised. `solver` is
     "newton" or "gd" (full-batch gradient descent with `learning_rate` and `momentum` on the mean loss, over
     the columns as they are, so standardise them first; `tercet.ml.descent` has the formula). `max_iter` steps
-    are made (by default 12 of Newton's or 100 of descent); with `tol`, one revealed bit after each step says
-    whether the largest change of a scaled coefficient fell below it, and the fit stops there.
+    are made (by default 12 of Newton's, 24 in the widest range, or 100 of descent); with `tol`, one revealed
+    bit after each step says whether the largest change of a scaled coefficient fell below it, and the fit
+    stops there.
 
     `z_bound` is the largest |decision value| for which the sigmoid is exact to `sigmoid_error`. By default a
     fit tries 56 (24 for large tables) and starts again with wider bounds, up to 120, if a decision value was
@@ -115,11 +117,12 @@ class LogisticRegression:
         if self.sigmoid_error is not None and not 1e-7 <= self.sigmoid_error <= 0.01:
             raise PlanError(f"sigmoid_error={self.sigmoid_error} must lie between 1e-7 and 0.01")
 
-    @property
-    def _steps(self) -> int:
+    def _steps(self, bound: float) -> int:
         if self.max_iter is not None:
             return self.max_iter
-        return NEWTON_STEPS if self.solver == "newton" else DESCENT_STEPS
+        if self.solver == "gd":
+            return DESCENT_STEPS
+        return NEWTON_STEPS if bound <= BOUNDS[1] else WIDE_NEWTON_STEPS
 
     def _features(self, table: Table, target: str, features: str | Sequence[str] | None) -> tuple[str, ...]:
         """Names of the features, once the table, the target and they fit together."""
@@ -222,10 +225,11 @@ class LogisticRegression:
         title = f"fit {target} on {problem.table.name}"
         solver = self._solver(problem, lake.builder(title))
         state, made, converged = solver.begin(), 0, None
-        while made < self._steps and not converged:
+        steps = self._steps(problem.probability.bound)
+        while made < steps and not converged:
             made += 1
             state = solver.step(state, made)
-            if self.tol is not None and made < self._steps:
+            if self.tol is not None and made < steps:
                 converged, state, solver = yield from self._look(solver, state, f"{title}, step {made + 1}")
         found = solver.parameters(state)
         handles = [lake.handle(f"{target}.{part}") for part in ("weights", "intercept")]

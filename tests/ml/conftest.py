@@ -28,7 +28,8 @@ def plain():
 
 @pytest.fixture
 def compute(lake):
-    """Run a function of secret values: `compute(function, scale, x, y, ...)` gives what it returns, decoded."""
+    """Run a function of secret values: `compute(function, scale, x, y, ...)` gives what it returns,
+    decoded."""
 
     def run(function, scale, *arrays):
         builder = lake.builder("compute")

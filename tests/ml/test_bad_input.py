@@ -1,6 +1,7 @@
 """Whatever is wrong with tables, columns and options is said in a sentence: what, where, and the mend.
 
-What `tercet.ml.ingest` says of single values is tested with it; here it is all through the lake, as users meet it.
+What `tercet.ml.ingest` says of single values is tested with it; here it is all through the lake, as users
+meet it.
 """
 
 import re

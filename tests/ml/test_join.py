@@ -144,7 +144,8 @@ def test_a_join_moves_whole_rows(lakes):
 
 
 def test_rows_come_out_in_an_order_that_says_nothing(lakes):
-    """Rank correlation with the input order of 400 rows, 12 times: each beyond 4.5 sigma with probability 7e-6.
+    """Rank correlation with the input order of 400 rows, 12 times: each beyond 4.5 sigma with probability
+    7e-6.
 
     The chance of a false alarm is 2e-4 for all 24.
     """

@@ -28,9 +28,16 @@ def _named(X, y):
     return Data(X, np.asarray(y).astype(int), tuple(f"x{place}" for place in range(X.shape[1])))
 
 
-def _classification(rows, share, **options):
+def _classification(rows, share):
     X, y = make_classification(
-        rows, 10, n_informative=5, weights=[1 - share], flip_y=0.0005, class_sep=0.7, **options
+        rows,
+        10,
+        n_informative=5,
+        n_redundant=0,
+        weights=[1 - share],
+        flip_y=0.0005,
+        class_sep=0.7,
+        random_state=3,
     )
     return _named(X, y)
 
@@ -56,9 +63,9 @@ def _load(name):
             columns = ["LOWINC", "PERASIAN", "PERBLACK", "PERHISP", "PERMINTE", "AVYRSEXP", "PTRATIO"]
             return _named(frame[columns], passed > passed.median())
         case "1 in 100":
-            return _classification(5000, 0.01, random_state=3)
+            return _classification(5000, 0.01)
         case "1 in 1000":
-            return _classification(20_000, 0.001, random_state=3)
+            return _classification(20_000, 0.001)
         case "large":
             generator = np.random.default_rng(0)
             X = generator.normal(size=(40_000, 5))
