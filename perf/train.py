@@ -7,6 +7,7 @@ run to convergence, with the maximum-likelihood estimate of statsmodels, in unit
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any, Literal
 
 import attrs
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from perf import tables
 from perf.lakes import Conditions, Spent, open_lake, repeat, spend
 from perf.report import Measured, median
+from tercet.errors import ConvergenceWarning
 from tercet.ml import LogisticRegression
 
 Solver = Literal["gd", "newton"]
@@ -106,7 +108,9 @@ async def _rounds_per_step(lake: Any, table: Any, fit: Fit, spent: Spent, steps:
         fitted: Any = attrs.evolve(fit, iterations=2).model().fit(table, target=tables.TARGET)
         return await fitted
 
-    short = await spend(lake, two_steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # two steps are not meant to be enough
+        short = await spend(lake, two_steps)
     return (spent.rounds - short.rounds) / (steps - 2)
 
 

@@ -72,7 +72,7 @@ class Descent(Solver):
         """Move against the gradient."""
         with self.builder.scope(f"step {number}"):
             if number == 1:
-                residuals = self.first_residuals()
+                residuals = self.y.at_scale(1) * -1 + 0.5
             else:
                 (probabilities,) = self.functions(state, self.problem.probability)
                 residuals = self.residuals(probabilities)

@@ -147,7 +147,7 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def begin(self) -> State:
-        """Bring the features into the solver's coordinates; weights are zero."""
+        """Bring the features into the solver's coordinates, and choose weights to start from."""
 
     @abc.abstractmethod
     def step(self, state: State, number: int) -> State:
@@ -166,10 +166,6 @@ class Solver(abc.ABC):
         """`w X`, to be read modulo the sigmoid's period, or compared with its range."""
         scale = state.weights.scale + state.x.scale
         return state.weights.matmul(state.x, magnitude=2.0 ** (61 - scale))
-
-    def first_residuals(self) -> Value:
-        """Probabilities less outcomes where weights are zero."""
-        return self.y.at_scale(1) * -1 + 0.5
 
     def functions(self, state: State, *series: Series) -> list[Value]:
         """Probabilities, or other functions of the decision values, from one opening."""

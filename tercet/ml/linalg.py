@@ -88,7 +88,7 @@ def _evaluate(cubic: Sequence[float], u: Value) -> Value:
     return total.bounded(8.0, "a cubic near 1/u or its root").rescale(WORK_BITS)
 
 
-def _from_table(x: Value, ends: Reals, columns: Sequence[tuple[Reals, int]]) -> list[Value]:
+def from_table(x: Value, ends: Reals, columns: Sequence[tuple[Reals, int]]) -> list[Value]:
     """For each column of a public table, the entry of the range in which x lies, of shape `(d,)`.
 
     Entry 0 is for `x < ends[0]`, entry i for `ends[i-1] <= x < ends[i]`, the last one for what is beyond. A
@@ -120,7 +120,7 @@ def _table_ends(low: int, high: int) -> tuple[Reals, Reals]:
 def reciprocal(x: Value, *, low: int, high: int, scale: int) -> Value:
     """`1 / x` of a vector with `2^low <= x < 2^high`, within 1e-5 of it, at `scale`; 0 for a smaller x."""
     ends, factors = _table_ends(low, high)
-    (factor,) = _from_table(x, ends, [(factors, max(high, 0) + 8)])
+    (factor,) = from_table(x, ends, [(factors, max(high, 0) + 8)])
     unit = x.times(factor, magnitude=1.1).rescale(WORK_BITS)
     return _evaluate(RECIPROCAL, unit).times(factor, magnitude=2.0 ** (1 - low)).rescale(scale)
 
@@ -130,7 +130,7 @@ def inverse_sqrt(x: Value, *, low: int, high: int, scale: int, factor: float = 1
     ends, factors = _table_ends(2 * low, 2 * high)
     scales = min(2 * max(high, 0) + FACTOR_BITS, 60 - x.scale), min(max(high, 0) + FACTOR_BITS, 34 + low)
     tables = [(factors, scales[0]), (np.sqrt(factors) * factor, scales[1])]
-    shrink, root = _from_table(x, ends, tables)
+    shrink, root = from_table(x, ends, tables)
     unit = x.times(shrink, magnitude=1.1).rescale(WORK_BITS)
     return _evaluate(INVERSE_ROOT, unit).times(root, magnitude=factor * 2.0 ** (1 - low)).rescale(scale)
 

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Series, Value, concatenate, slope
-from tercet.ml.fitting import MOST_OUTCOME_BITS, WIDEST_ROOT, Problem, Solver, State
+from tercet.ml.fitting import MOST_OUTCOME_BITS, WEIGHT_SCALE, WIDEST_ROOT, Problem, Solver, State
 from tercet.ml.linalg import (
     WARM_FACTORS,
+    from_table,
     halvings,
     inverse_sqrt,
     length,
@@ -44,6 +45,14 @@ TRACE = 3.9
 """The Hessian's eigenvalues are below its size over this: its diagonal is at most 1/4 and the ridge."""
 SMALL_ROWS = 1 << 15
 LARGEST_SHARE = 2.0**60
+LOG_ODDS = np.arange(-14, 14.5, 0.5)
+"""Where a fit can start; those of one in a million are -13.8."""
+BASE_SLOPE_BITS = 28
+
+
+def expit(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The sigmoid, in the clear."""
+    return 0.5 + 0.5 * np.tanh(x / 2)
 
 
 @attrs.frozen
@@ -106,37 +115,63 @@ class Newton(Solver):
         return 1.0
 
     def begin(self) -> State:
-        """Centre columns and divide each by the root of its variance and its penalty's share of the Hessian.
-
-        Public powers of two `e` keep the penalties of columns of tiny scale in range.
-        """
+        """Centre the columns and scale them; start at the log-odds of the outcomes' share."""
+        rows = self.problem.rows
         with self.builder.scope("scale"):
-            rows, halved = self.problem.rows, self.problem.halved
-            part = rows / 2.0**halved
             features = self.problem.table.features(self.builder, self.problem.names)
             centred, means = centre(features, rows)
-            shares = self.problem.penalties(LARGEST_SHARE) * 4.0 / rows
-            exponents = np.maximum(0, np.ceil(np.log2(np.maximum(shares, 2.0**-60)) / 2)).astype(np.int64)
-            widest = widest_variance(self.problem.table, self.problem.names)
-            spread = squares(centred, rows, widest)
-            if exponents.any():
-                factors = self.builder.constant(np.exp2(-2.0 * exponents), scale=20)
-                spread = spread.times(factors, magnitude=widest + 1).rescale(spread.scale)
-            shares = shares * np.exp2(-2.0 * exponents)
-            spread = spread + self.builder.constant(shares * part, scale=spread.scale)
-            spread = spread.bounded(widest + 1, "shares are below one")
-            high, factor = high_power(widest + 1), math.sqrt(part)
-            lifted = inverse_sqrt(spread, low=LOW_POWER, high=high, scale=ROOT_SCALE, factor=factor)
-            roots = lifted
-            if exponents.any():
-                powers = self.builder.constant(np.exp2(-exponents), scale=int(min(exponents.max(), 30)))
-                roots = (lifted * powers).rescale(ROOT_SCALE)
+            roots, penalties = self._scales(centred)
             scaled = centred.times(roots.column(), magnitude=1.01 * math.sqrt(rows) + 1)
             x = scaled.rescale(self.precision.feature).append_row(1.0)
-            penalties = self._penalties(lifted, shares * part / 4) if self.problem.strength else None
-            return self.start(
-                x, means, roots=roots.bounded(WIDEST_ROOT, "a root's range"), penalties=penalties
-            )
+            state = self.start(x, means, roots=roots, penalties=penalties)
+        with self.builder.scope("start"):
+            log_odds, *self.base = self._base_rate()
+            last = np.zeros(length(x))
+            last[-1] = 1.0
+            return attrs.evolve(state, weights=state.weights + log_odds * self.builder.constant(last))
+
+    def _base_rate(self) -> list[Value]:
+        """Three quarters of the log-odds of the outcomes' share, the sigmoid there and a slope, `(1,)` each.
+
+        From a table: the first step needs no series there, and where outcomes are rare, many steps are saved.
+        All of the log-odds would be too far: slopes are small there and grow, so that the next steps
+        overshoot. The slope is the mean, in proportion, of that and the largest one.
+        """
+        halved = self.problem.halved
+        share = self.y.sum().reshape(1).bounded(self.problem.rows, "a count").shifted(halved)
+        part = self.problem.rows / 2.0**halved
+        ends = expit((LOG_ODDS[1:] + LOG_ODDS[:-1]) / 2) * part
+        start = 0.75 * LOG_ODDS
+        columns = [start, expit(start), np.sqrt(expit(start) * expit(-start) / 4)]
+        scales = (WEIGHT_SCALE, self.outcome_bits, BASE_SLOPE_BITS)
+        return from_table(share.at_scale(max(halved, 26)), ends, list(zip(columns, scales, strict=True)))
+
+    def _scales(self, centred: Value) -> tuple[Value, Value | None]:
+        """Factors of columns: one over the root of variance and its penalty's share of the Hessian.
+
+        Also the penalty's part of the Hessian's diagonal in these coordinates, at most 1/4. Public powers of
+        two keep the penalties of columns of tiny scale in range.
+        """
+        rows, table, builder = self.problem.rows, self.problem.table, self.builder
+        part = rows / 2.0**self.problem.halved
+        shares = self.problem.penalties(LARGEST_SHARE) * 4.0 / rows
+        exponents = np.maximum(0, np.ceil(np.log2(np.maximum(shares, 2.0**-60)) / 2)).astype(np.int64)
+        shares = shares * np.exp2(-2.0 * exponents)
+        widest = widest_variance(table, self.problem.names)
+        spread = squares(centred, rows, widest)
+        if exponents.any():
+            factors = builder.constant(np.exp2(-2.0 * exponents), scale=20)
+            spread = spread.times(factors, magnitude=widest + 1).rescale(spread.scale)
+        spread = spread + builder.constant(shares * part, scale=spread.scale)
+        spread = spread.bounded(widest + 1, "shares are below one")
+        high, factor = high_power(widest + 1), math.sqrt(part)
+        lifted = inverse_sqrt(spread, low=LOW_POWER, high=high, scale=ROOT_SCALE, factor=factor)
+        roots = lifted
+        if exponents.any():
+            powers = builder.constant(np.exp2(-exponents), scale=int(min(exponents.max(), 30)))
+            roots = (lifted * powers).rescale(ROOT_SCALE)
+        penalties = self._penalties(lifted, shares * part / 4) if self.problem.strength else None
+        return roots.bounded(WIDEST_ROOT, "a root's range"), penalties
 
     def _penalties(self, roots: Value, shares: npt.NDArray[np.float64]) -> Value:
         """The penalty's part of the Hessian's diagonal, at most 1/4; none for the intercept."""
@@ -148,8 +183,10 @@ class Newton(Solver):
         """Solve for the step with the Hessian at the weights."""
         with self.builder.scope(f"step {number}"):
             if number == 1:
-                residuals = self.first_residuals()
-                curvature = state.x.dot(state.x, magnitude=1.05 * self.problem.rows).shifted(2)
+                probability, weight = self.base
+                residuals = self.residuals(probability)
+                total = state.x.dot(state.x, magnitude=1.05 * self.problem.rows).shifted(self.problem.halved)
+                curvature = total.rescale(HESSIAN_SCALE).times(weight, magnitude=0.27)
             else:
                 probabilities, slopes = self.functions(state, self.problem.probability, self.slope)
                 residuals = self.residuals(probabilities)
@@ -168,16 +205,16 @@ class Newton(Solver):
             return self.moved(state, move, inverse=inverse, decrement=decrement)
 
     def _curvature(self, state: State, slopes: Value) -> Value:
-        """`X^T S X`: a slope is at most 1/4 and its floor."""
+        """`X^T S X` over 2^halved: a slope is at most 1/4 and its floor."""
         if self.precision.truncates:
             slopes = slopes.rescale(self.precision.slope)
         else:
             slopes = slopes.shifted(-self.shrunk_bits)
         raised = slopes + self.floor
-        return state.x.dot(raised * state.x, magnitude=0.27 * self.problem.rows)
+        return state.x.dot(raised * state.x, magnitude=0.27 * self.problem.rows).shifted(self.problem.halved)
 
     def _hessian(self, curvature: Value, penalties: Value | None) -> Value:
-        hessian = curvature.shifted(self.problem.halved).rescale(HESSIAN_SCALE)
+        hessian = curvature.rescale(HESSIAN_SCALE)
         identity = np.eye(length(hessian))
         if penalties is not None:
             hessian = hessian + penalties.column() * self.builder.constant(identity)

@@ -327,9 +327,9 @@ def test_metrics_that_do_not_exist(plain):
         evaluation.reveal("auc")
     scores = evaluation.reveal(["accuracy"])
     with pytest.raises(AttributeError, match="'roc_auc' was not revealed"):
-        print(scores.roc_auc)
+        _ = scores.roc_auc
     with pytest.raises(AttributeError, match="auc"):
-        print(scores.auc)
+        _ = scores.auc
 
 
 def test_columns_that_do_not_exist(plain):
@@ -340,5 +340,5 @@ def test_columns_that_do_not_exist(plain):
 
 
 def test_protocols_that_do_not_exist():
-    with pytest.raises(TercetError, match="'replicatd'.*replicated"), tercet.local(protocol="replicatd"):
+    with pytest.raises(TercetError, match=r"'replicatd'.*replicated"), tercet.local(protocol="replicatd"):
         pass

@@ -104,7 +104,7 @@ def test_tables_of_no_and_one_row(lakes, protocol, left, right):
 @pytest.mark.parametrize("protocol", ["plain", "replicated"])
 def test_joins_of_joins_and_of_parts(lakes, protocol):
     lake = lakes[protocol]
-    sets = [range(0, 60), range(20, 80), range(30, 90, 2), range(0, 90, 3)]
+    sets = [range(60), range(20, 80), range(30, 90, 2), range(0, 90, 3)]
     frames = [frame(ids, f"value{place}") for place, ids in enumerate(sets)]
     one, two, three, four = (
         lake.upload(each, name=f"table{place}", key="id", owner="owner") for place, each in enumerate(frames)
