@@ -279,7 +279,13 @@ def _library() -> dict[tuple[str, float, float], Series]:
 
 
 def _known(name: str, bound: float, error: float) -> Series | None:
-    return _library().get((name, float(bound), float(error)))
+    """A standard series; ValueError for one that was tried ahead of time and has too many harmonics."""
+    found = _library().get((name, float(bound), float(error)))
+    if found is None and _library() and bound in STANDARD_BOUNDS and error in STANDARD_ERRORS:
+        raise ValueError(
+            f"{MOST_HARMONICS} harmonics are not enough for {name} on {bound:g} within {error:g}"
+        )
+    return found
 
 
 def write_library() -> None:

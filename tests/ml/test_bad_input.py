@@ -231,7 +231,7 @@ def test_fits_on_hardly_any_rows(plain, rows):
         ({"z_bound": 0.5}, ("z_bound=0.5", "between 1 and 120")),
         ({"z_bound": 121}, ("z_bound=121", "between 1 and 120")),
         ({"sigmoid_error": 0.0}, ("sigmoid_error=0.0", "between")),
-        ({"sigmoid_error": 1e-7, "z_bound": 119}, ("sigmoid_error=1e-07", "z_bound=119", "larger error")),
+        ({"sigmoid_error": 1e-6, "z_bound": 120}, ("sigmoid_error=1e-06", "z_bound=120", "larger error")),
     ],
 )
 def test_options(plain, options, parts):
