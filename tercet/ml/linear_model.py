@@ -168,7 +168,7 @@ class LogisticRegression:
             probability = sigmoid(bound, wanted)
         except ValueError as error:
             raise PlanError(
-                f"sigmoid_error={wanted:g} cannot be had for z_bound={bound:g}; allow a larger error ({error})"
+                f"sigmoid_error={wanted:g} cannot be had for z_bound={bound:g}; use a larger error ({error})"
             ) from error
         return Problem(table, target, names, 0.0 if self.penalty is None else 1.0 / self.C, probability)
 
