@@ -180,10 +180,9 @@ def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
         widest = WIDE_SPREAD if column.kind == "integer" else 1.0
         if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:
             raise SchemaError(
-                f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its "
-                "spread does not fit the "
-                f"fixed-point range; give a smaller scale with scales={{{column.name!r}: ...}}, or "
-                f"declare it real with types={{{column.name!r}: 'real'}}"
+                f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread "
+                f"does not fit the fixed-point range; give a smaller scale with scales={{{column.name!r}: "
+                f"...}}, or declare it real with types={{{column.name!r}: 'real'}}"
             )
     return encoded
 

@@ -155,8 +155,7 @@ class Ledger:
         used = self._used.get((peer, node, tile), 0) + words
         if step >= rounds or used > most:
             raise ProtocolError(
-                f"party {peer} sent {used} words up to step {step} of "
-                f"{layout.plan.nodes[node].title(node)}, tile {tile}, "
-                f"whose protocol declares {most} words in {rounds} rounds"
+                f"party {peer} sent {used} words up to step {step} of {layout.plan.nodes[node].title(node)}, "
+                f"tile {tile}, whose protocol declares {most} words in {rounds} rounds"
             )
         self._used[peer, node, tile] = used

@@ -1,14 +1,12 @@
 """Full-batch gradient descent, on the mean loss, over centred columns.
 
-Let x be the columns in units (see `Table.features`) less their means, with a column of ones, and w the
-weights, at first zero. A step is
+Let x be the columns less their means, with a column of ones, and w the weights, at first zero. A step is
 
     m <- momentum m + rate g,   w <- w - m,   g = (1/n) X^T (sigmoid(X w) - y) + (1 / (C n)) D w,
 
-where D is diagonal, zero for the intercept, and turns the penalty on coefficients of the columns as they are
-into units; for columns that a `StandardScaler` made, units are the columns themselves and D is the identity.
-Five rounds a step, whatever the number of rows. Newton's method needs far fewer steps; this is for columns
-too many to invert their Hessian, and to compare with.
+where D is the identity but for the intercept, which is not penalised. Five rounds a step, whatever the number
+of rows. Newton's method needs far fewer steps; this is for columns too many to invert their Hessian, and to
+compare with.
 """
 
 from __future__ import annotations
@@ -27,6 +25,8 @@ from tercet.ml.table import UNIT_BITS, WIDE_SPREAD
 MOMENTUM_SCALE = 20
 PENALTY_SCALE = 28
 LARGEST_PENALTY = 2.0**6
+WIDEST_EXPONENT = 10
+"""Columns of spreads from about 2^-10 to 2^10 can be mixed: factors of their gradients differ by 2^40."""
 
 
 class Descent(Solver):
@@ -50,6 +50,9 @@ class Descent(Solver):
 
     def begin(self) -> State:
         """Centre the columns."""
+        exponents = np.abs(self.problem.unit_exponents)
+        if exponents.max() > WIDEST_EXPONENT:
+            raise self._refuse(int(exponents.argmax()), "beside columns of ordinary size")
         with self.builder.scope("centre"):
             features = self.problem.table.features(self.builder, self.problem.names)
             centred, means = centre(features, self.problem.rows)
@@ -60,12 +63,7 @@ class Descent(Solver):
             return None
         weights = self.problem.penalties(2.0**60) / 2.0**self.problem.halved
         if weights.max() > LARGEST_PENALTY:
-            tight = self.problem.names[int(weights.argmax())]
-            raise PlanError(
-                f"the penalty on column {tight!r}, whose values are tiny, is too strong for gradient "
-                "descent; "
-                "standardise the columns with StandardScaler, or use solver='newton'"
-            )
+            raise self._refuse(int(weights.argmax()), "with this penalty")
         return self.builder.constant(np.append(weights, 0.0), scale=PENALTY_SCALE)
 
     def step(self, state: State, number: int) -> State:
@@ -77,14 +75,24 @@ class Descent(Solver):
                 (probabilities,) = self.functions(state, self.problem.probability)
                 residuals = self.residuals(probabilities)
             gradient = self.gradient(state, residuals, self._penalties())
-            move = (gradient * self._rate(gradient)).rescale(WEIGHT_SCALE)
+            move = (gradient * self._rates(gradient)).rescale(WEIGHT_SCALE)
             if self.momentum:
                 kept = state.change * self.builder.constant(self.momentum, scale=MOMENTUM_SCALE)
                 move = move + kept.rescale(WEIGHT_SCALE)
             return self.moved(state, move.bounded(WIDEST_WEIGHT, "checked at the end"))
 
-    def _rate(self, gradient: Value) -> Value:
-        """The factor of the gradient, which is over 2^halved: steps are those of the mean loss."""
-        rate = self.learning_rate * 2.0**self.problem.halved / self.problem.rows
-        bits = 60 - math.ceil(math.log2(gradient.type.limit))
-        return self.builder.constant(rate, scale=bits - math.ceil(math.log2(rate)))
+    def _rates(self, gradient: Value) -> Value:
+        """Factors of the gradient, which is over 2^halved and for columns in units."""
+        exponents = np.append(self.problem.unit_exponents, 0)
+        rates = self.learning_rate * 2.0**self.problem.halved / self.problem.rows * np.exp2(2.0 * exponents)
+        room = 60 - math.ceil(math.log2(gradient.type.limit))
+        return self.builder.constant(rates, scale=room - math.ceil(math.log2(rates.max())))
+
+    def _refuse(self, column: int, why: str) -> PlanError:
+        """Build the error that a column is too large or small."""
+        name = self.problem.names[column]
+        size = 2.0 ** self.problem.unit_exponents[column]
+        return PlanError(
+            f"column {name!r} has values of a size of about {size:.1g}, which gradient descent cannot take "
+            f"{why}; standardise the columns with StandardScaler, or use solver='newton'"
+        )

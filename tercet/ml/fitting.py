@@ -27,12 +27,12 @@ GRADIENT_SCALE = 26
 WIDEST_WEIGHT = 2.0**8
 """Bound on a weight in the solver's coordinates, checked at the end: a coefficient times the spread of its
 column, in Newton's."""
-WIDEST_COEFFICIENT = 2.0**6
+WIDEST_COEFFICIENT = 2.0**8
 """Bound on a coefficient of a column in units, checked at the end: the spread of a unit is about one."""
 WIDEST_INTERCEPT = 2.0**20
 """Bound on coefficients times means, checked at the end."""
 WIDEST_ROOT = 2.0**9
-COEFFICIENT_SCALE = 20
+COEFFICIENT_SCALE = 18
 MOST_OUTCOME_BITS = 38
 """Fractional bits of probabilities, where sums leave room for them."""
 STEADY = 1e-4
@@ -207,7 +207,7 @@ class Solver(abc.ABC):
     def parameters(self, state: State) -> Parameters:
         """Parameters for columns in units."""
         count = len(self.problem.names)
-        scale = min(COEFFICIENT_SCALE, 25 - halvings(count))
+        scale = min(COEFFICIENT_SCALE, 23 - halvings(count))
         column = state.weights.column()
         scaled = column.select(list(range(count))).reshape(count)
         if state.roots is None:

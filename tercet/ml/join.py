@@ -83,8 +83,7 @@ def _check(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
         if set(table.key_names) != set(keys):
             raise SchemaError(
                 f"table {table.name!r} was uploaded with key {', '.join(table.key_names)}, so it cannot be "
-                "joined on "
-                f"{', '.join(keys)}; upload it with key={list(keys)!r}"
+                f"joined on {', '.join(keys)}; upload it with key={list(keys)!r}"
             )
         if table.key_names != first.key_names:
             raise SchemaError(
@@ -96,15 +95,13 @@ def _check(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
             if ours != theirs:
                 raise SchemaError(
                     f"key {key!r} is {ours} in table {first.name!r} and {theirs} in table {table.name!r}, so "
-                    "no row "
-                    f"could match; upload one of them with types={{{key!r}: 'string'}} or convert it to "
-                    "integers"
+                    f"no row could match; upload one of them with types={{{key!r}: 'string'}} or convert it "
+                    "to integers"
                 )
         for column in table.columns:
             if column.name in owners:
                 raise SchemaError(
                     f"column {column.name!r} is in table {owners[column.name]!r} and in table "
-                    f"{table.name!r}; rename it in "
-                    "one of them, or leave it out with columns="
+                    f"{table.name!r}; rename it in one of them, or leave it out with columns="
                 )
             owners[column.name] = table.name

@@ -147,8 +147,7 @@ class LogisticRegression:
         if len(names) >= table.rows:
             raise SchemaError(
                 f"table {table.name!r} has {table.rows} rows for {len(names)} features, and a fit needs more "
-                "rows "
-                "than features; name fewer in features="
+                "rows than features; name fewer in features="
             )
         return names
 
@@ -190,20 +189,18 @@ class LogisticRegression:
                 self._found = None
                 raise SchemaError(
                     f"table {table.name!r}, target {target!r}: all {table.rows} rows have the same outcome, "
-                    "so "
-                    "there is nothing to tell apart; join or split differently"
+                    "so there is nothing to tell apart; join or split differently"
                 )
             if revealed[fitting.OUT_OF_RANGE] < 0.5:
                 self._note_convergence(problem, revealed)
                 return self
         self._found = None
+        wider = "a larger z_bound, " if bound < BOUNDS[-1] else ""
         raise SchemaError(
             f"fit of {target!r} on {table.name!r}: a decision value left [-{bound:g}, {bound:g}], where the "
-            "sigmoid "
-            "is exact, or a coefficient grew without limit: perhaps some columns tell the outcomes apart "
-            "without "
-            "error, or the learning rate is too large; fit with a smaller C or learning_rate, with "
-            f"{'a larger z_bound, ' if bound < BOUNDS[-1] else ''}standardised columns or fewer of them"
+            "sigmoid is exact, or a coefficient grew without limit: perhaps some columns tell the outcomes "
+            "apart without error or nearly repeat each other, or the learning rate is too large; fit with a "
+            f"smaller C or learning_rate, with {wider}standardised columns or fewer of them"
         )
 
     def _note_convergence(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
@@ -213,8 +210,8 @@ class LogisticRegression:
         if self.converged_ is False:
             warnings.warn(
                 f"the fit of {problem.target!r} on {problem.table.name!r} was still moving after "
-                f"{self.n_iter_} "
-                "steps; raise max_iter, lower C, or leave out columns that nearly repeat others",
+                f"{self.n_iter_} steps; raise max_iter, lower C, or leave out columns that nearly repeat "
+                "others",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -266,7 +263,8 @@ class LogisticRegression:
         fitted = self._fitted()
         table.require_like(fitted.table, self.feature_names_, "the model was fitted on")
         weights, intercept = builder.input(*fitted.weights), builder.input(*fitted.intercept)
-        return weights @ table.features(builder, self.feature_names_) + intercept
+        features = table.features(builder, self.feature_names_, like=fitted.table)
+        return weights @ features + intercept
 
     def decision_function(self, table: Table) -> SecretColumn:
         """Secret log-odds of each row; `reveal` them to whom you choose."""

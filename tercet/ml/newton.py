@@ -131,7 +131,7 @@ class Newton(Solver):
             return attrs.evolve(state, weights=state.weights + log_odds * self.builder.constant(last))
 
     def _base_rate(self) -> list[Value]:
-        """Three quarters of the log-odds of the outcomes' share, the sigmoid there and a slope, `(1,)` each.
+        """Half the log-odds of the outcomes' share, the sigmoid there and a slope, `(1,)` each.
 
         From a table: the first step needs no series there, and where outcomes are rare, many steps are saved.
         All of the log-odds would be too far: slopes are small there and grow, so that the next steps
@@ -141,7 +141,7 @@ class Newton(Solver):
         share = self.y.sum().reshape(1).bounded(self.problem.rows, "a count").shifted(halved)
         part = self.problem.rows / 2.0**halved
         ends = expit((LOG_ODDS[1:] + LOG_ODDS[:-1]) / 2) * part
-        start = 0.75 * LOG_ODDS
+        start = 0.5 * LOG_ODDS
         columns = [start, expit(start), np.sqrt(expit(start) * expit(-start) / 4)]
         scales = (WEIGHT_SCALE, self.outcome_bits, BASE_SLOPE_BITS)
         return from_table(share.at_scale(max(halved, 26)), ends, list(zip(columns, scales, strict=True)))

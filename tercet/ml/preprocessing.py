@@ -138,7 +138,7 @@ class StandardScaler:
         lake = table.lake
         builder = lake.builder(f"transform {table.name}")
         means, roots = known.inputs(builder)
-        features = table.features(builder, self.names_)
+        features = table.features(builder, self.names_, like=known.table)
         scaled = (features - means.column()).times(roots.column(), magnitude=WIDEST_SCALED)
         handle = lake.handle(f"{table.name}.scaled")
         stored = scaled.rescale(UNIT_BITS).shifted(-UNIT_BITS)

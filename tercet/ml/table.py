@@ -9,6 +9,7 @@ and trio programs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 from typing import Protocol as Interface
@@ -31,6 +32,8 @@ ANALYST = "analyst"
 UNIT_BITS = SPREAD_BITS
 """Fractional bits of a feature in units: its stored integer over 2^16, of spread at most one (see
 `Column.is_wide`)."""
+NEAR_SCALES = 8
+"""Tables with scales of a column that differ by no more bits are taken to measure the same."""
 WIDE_SPREAD = 16.0
 """Largest spread, in units, of an integer column that is stored exactly."""
 
@@ -121,8 +124,7 @@ class Table:
         if name in self.key_names:
             raise SchemaError(
                 f"table {self.name!r}: column {name!r} is a key, which links rows and is not computed on; "
-                "upload it as a "
-                "second column if it means something"
+                "upload it as a second column if it means something"
             )
         raise SchemaError(f"table {self.name!r} has no column {name!r}. {suggest(name, self.column_names)}")
 
@@ -139,27 +141,34 @@ class Table:
             values.append(matrix.select([column.place]).bounded(limit, "checked by the owner at upload"))
         return values
 
-    def features(self, builder: Builder, names: Sequence[str]) -> Value:
-        """Columns in units, `(columns, rows)` at scale 16: of spread about one, whatever they measure."""
+    def features(self, builder: Builder, names: Sequence[str], *, like: Table | None = None) -> Value:
+        """Columns in units, `(columns, rows)` at scale 16: of spread about one, whatever they measure.
+
+        With `like`, in the units that another table stores them in; that costs 2 rounds where those are
+        larger.
+        """
         chosen = [self.column(name) for name in names]
+        target = self if like is None else like
+        moves = [column.unit_exponent - target.column(column.name).unit_exponent for column in chosen]
+        extra = max(0, -min(moves))
         blocks: list[Value] = []
-        start = 0
-        while start < len(chosen):
-            stop = start
-            while stop < len(chosen) and chosen[stop].part == chosen[start].part:
-                stop += 1
-            part = self.parts[chosen[start].part]
-            matrix = builder.input(part.handle, part.type).bounded(
+        for part, run in itertools.groupby(zip(chosen, moves, strict=True), lambda pair: pair[0].part):
+            columns, bits = zip(*run, strict=True)
+            source = self.parts[part]
+            matrix = builder.input(source.handle, source.type).bounded(
                 2.0**INTEGER_BITS, "checked by the owner at upload"
             )
-            block = matrix.select([column.place for column in chosen[start:stop]])
-            lift = [2.0**UNIT_BITS if c.schema.kind == "boolean" else 1.0 for c in chosen[start:stop]]
-            if any(factor != 1 for factor in lift):
-                raised = block * builder.constant(np.array(lift)[:, None])
-                block = raised.bounded(2.0**INTEGER_BITS, "only booleans are raised, to 2^16")
+            block = matrix.select([column.place for column in columns])
+            lift = [
+                extra + move + (UNIT_BITS if column.schema.kind == "boolean" else 0)
+                for column, move in zip(columns, bits, strict=True)
+            ]
+            if any(lift):
+                raised = block * builder.constant(np.exp2(lift)[:, None])
+                why = "booleans are small, and so is what has larger units elsewhere"
+                block = raised.bounded(2.0 ** (INTEGER_BITS + extra), why)
             blocks.append(block)
-            start = stop
-        return concatenate(blocks).shifted(UNIT_BITS)
+        return concatenate(blocks).shifted(UNIT_BITS + extra).rescale(UNIT_BITS)
 
     def require_rows(self, purpose: str, least: int = 1) -> None:
         """Raise SchemaError if the table has too few rows for something."""
@@ -179,25 +188,30 @@ class Table:
         if kind != "boolean":
             raise SchemaError(
                 f"table {self.name!r}, {purpose} {name!r} is {kind}, not 0/1: its owner has to upload it as "
-                "zeros and "
-                f"ones or booleans (types={{{name!r}: 'boolean'}})"
+                f"zeros and ones or booleans (types={{{name!r}: 'boolean'}})"
             )
 
     def require_like(self, other: Table, names: Sequence[str], relation: str) -> None:
-        """Raise SchemaError unless columns exist, stored at the scales that they have in another table."""
+        """Raise SchemaError unless columns exist, at scales near those that they have in another table."""
         if self.lake is not other.lake:
             raise SchemaError(
                 f"table {self.name!r} is in another lake than {other.name!r}, which {relation}; upload both "
                 "to one"
             )
-        for name in names:
-            if self.column(name).unit_exponent != other.column(name).unit_exponent:
-                scale = other.column(name).schema.scale
-                raise SchemaError(
-                    f"column {name!r} has scale {self.column(name).schema.scale} in table {self.name!r} and "
-                    f"scale {scale} "
-                    f"in {other.name!r}, which {relation}; upload it with scales={{{name!r}: {scale}}}"
-                )
+        pairs = [(self.column(name), other.column(name)) for name in names]
+        far = [
+            (mine, theirs)
+            for mine, theirs in pairs
+            if abs(mine.unit_exponent - theirs.unit_exponent) > NEAR_SCALES
+        ]
+        if far:
+            mine, theirs = far[0]
+            raise SchemaError(
+                f"column {mine.name!r} has scale {mine.schema.scale} in table {self.name!r} and scale "
+                f"{theirs.schema.scale} in {other.name!r}, which {relation}: it measures something else, or "
+                "in another unit; convert it, or upload it with "
+                f"scales={ {theirs.name: theirs.schema.scale for _, theirs in far} }"
+            )
 
     # -- what users call -------------------------------------------------------------------------------------
 

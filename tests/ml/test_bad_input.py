@@ -266,10 +266,12 @@ def test_a_learning_rate_that_is_too_large(plain):
         LogisticRegression(solver="gd", learning_rate=64.0, C=1e-3).fit(table, target="ill")
 
 
-def test_a_penalty_that_descent_cannot_take(plain):
-    table = upload(plain, {"age": GOOD["age"] * 1e-6})
-    with refused("penalty on column 'age'", "StandardScaler", "solver='newton'", error=PlanError):
-        LogisticRegression(solver="gd").fit(table, target="ill")
+def test_columns_that_descent_cannot_take(plain):
+    for size, C, why in ((1e-3, 1e-6, "with this penalty"), (1e-8, 1e6, "beside columns of ordinary size")):
+        table = upload(plain, {"age": GOOD["age"] * size})
+        with refused("column 'age'", "StandardScaler", "solver='newton'", error=PlanError) as told:
+            LogisticRegression(solver="gd", C=C).fit(table, target="ill")
+        assert why in str(told.value)
 
 
 # -- using ---------------------------------------------------------------------------------------------------
@@ -307,6 +309,8 @@ def test_other_tables_than_the_one_learned_from(plain, use):
     scale = table.column("age").schema.scale
     with refused("'age' has scale 3", "'scaled'", f"scale {scale} in 'claims'", f"scales={{'age': {scale}}}"):
         apply(upload(plain, name="scaled", scales={"age": 3}))
+    near = upload(plain, name="near", scales={"age": scale - 2})
+    assert apply(near).reveal() is not None
     with tercet.local(protocol="plain") as other, refused("'far' is in another lake than 'claims'"):
         apply(upload(other, name="far"))
 

@@ -1,0 +1,111 @@
+"""Metrics at their edges: one row, one outcome, nothing predicted, all the same; chosen ones only."""
+
+import numpy as np
+import pytest
+
+from tercet.ml import LogisticRegression
+from tercet.ml.metrics import METRICS
+
+RNG = np.random.default_rng(31)
+X = RNG.normal(size=(200, 2))
+Y = (RNG.random(200) < 1 / (1 + np.exp(-X @ [2.0, -1.0]))).astype(int)
+
+
+@pytest.fixture
+def model(put):
+    return LogisticRegression().fit(put(X, Y), target="y")
+
+
+def far(sign, rows):
+    """Rows far on one side, where labels are certain."""
+    return np.tile([3.0 * sign, -3.0 * sign], (rows, 1)) + 0.1 * RNG.normal(size=(rows, 2))
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_one_row(model, put, outcome, sign):
+    scores = model.evaluate(put(far(sign, 1), [outcome], types={"y": "boolean"})).reveal()
+    right, label = (sign > 0) == outcome, int(sign > 0)
+    matrix = np.zeros((2, 2), int)
+    matrix[outcome, label] = 1
+    np.testing.assert_array_equal(scores.confusion_matrix, matrix)
+    both = float(label and outcome)
+    expected = {"accuracy": right, "precision": both, "recall": both, "f1": both, "roc_auc": 0}
+    for name, value in expected.items():
+        assert getattr(scores, name) == pytest.approx(float(value), abs=1e-4), name
+    assert scores.rows == 1
+    if right:
+        assert 0 < scores.log_loss < 0.1
+        assert 0 < scores.brier < 0.01
+    else:
+        assert scores.log_loss > 2
+        assert 0.8 < scores.brier <= 1
+
+
+@pytest.mark.parametrize("rows", [3, 64, 100])
+def test_nothing_is_predicted(model, put, rows):
+    """Precision is zero where no row is labelled 1, as scikit-learn's zero_division=0."""
+    outcomes = np.arange(rows) % 3 == 0
+    scores = model.evaluate(put(far(-1, rows), outcomes)).reveal()
+    positives = int(outcomes.sum())
+    np.testing.assert_array_equal(scores.confusion_matrix, [[rows - positives, 0], [positives, 0]])
+    assert (scores.precision, scores.recall, scores.f1) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert scores.accuracy == pytest.approx(1 - positives / rows, abs=1e-4)
+
+
+@pytest.mark.parametrize("outcome", [False, True])
+def test_one_outcome(model, put, outcome):
+    """An area under a curve needs two outcomes: without, it is told as zero."""
+    table = put(X[:70], np.full(70, outcome))
+    scores = model.evaluate(table).reveal()
+    assert scores.roc_auc == 0
+    labels = model.predict(table).reveal()
+    assert scores.accuracy == pytest.approx(np.mean(labels == outcome), abs=1e-4)
+    assert scores.precision == pytest.approx(float(outcome), abs=1e-4)
+    assert scores.recall == pytest.approx(labels.mean() if outcome else 0, abs=1e-4)
+
+
+def test_right_and_wrong_without_exception(model, put):
+    rows = np.concatenate([far(1, 50), far(-1, 50)])
+    outcomes = np.arange(100) < 50
+    right, wrong = (model.evaluate(put(rows, y)).reveal() for y in (outcomes, ~outcomes))
+    for name in ("accuracy", "precision", "recall", "f1", "roc_auc"):
+        assert getattr(right, name) == pytest.approx(1, abs=2e-5)
+        assert getattr(wrong, name) == pytest.approx(0, abs=2e-5)
+        assert getattr(right, name) <= 1
+        assert getattr(wrong, name) >= 0
+
+
+def test_decision_values_beyond_all_series(lake, put):
+    """Beyond 56, losses still grow by the decision value."""
+    model = LogisticRegression(C=100.0).fit(put(X, Y), target="y")
+    found = model.reveal()
+    rows = np.array([[100.0, 0.0], [-100.0, 0.0], [3.0, 3.0], [400.0, -400.0]])
+    outcomes = np.array([0, 1, 1, 1])
+    z = rows @ found.coef_ + found.intercept_
+    assert np.abs(z).max() > 200
+    table = put(rows, outcomes)
+    scores = model.evaluate(table).reveal()
+    losses = np.logaddexp(0, z) - outcomes * z
+    # A wrong decision value is cut off at 56.
+    assert scores.log_loss == pytest.approx(np.minimum(losses, 56).mean(), rel=1e-4)
+    np.testing.assert_allclose(model.predict_proba(table).reveal(), 1 / (1 + np.exp(-z)), atol=1e-4)
+    np.testing.assert_array_equal(model.predict(table).reveal(), z > 0)
+
+
+def test_chosen_metrics(model, put, lake):
+    evaluation = model.evaluate(put(X, Y))
+    lake.disclosed.clear()
+    scores = evaluation.reveal(["brier", "accuracy"])
+    assert [item.what for item in lake.disclosed] == ["brier", "accuracy"]
+    assert set(scores.as_dict()) == {"brier", "accuracy"}
+    assert evaluation.reveal("brier").brier == pytest.approx(scores.brier, abs=1e-6)
+    full = evaluation.reveal()
+    assert tuple(full.as_dict()) == METRICS
+    lines = str(full).splitlines()
+    assert lines[0].endswith("200 rows")
+    assert lines[-1].startswith("confusion_matrix")
+    (tn, fp), (fn, tp) = full.confusion_matrix
+    assert lines[-1].split()[1] == str(tn)
+    assert tn + fp + fn + tp == 200
+    assert f"accuracy          {full.accuracy:.4f}" in lines

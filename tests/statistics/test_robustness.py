@@ -1,0 +1,177 @@
+"""Fits that are hard: what comes out is right, or it is said that it is not.
+
+The hard cases are synthetic and random, and compared with Newton's method in the clear, with step halving.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import tercet
+from tercet.errors import ConvergenceWarning, SchemaError
+from tercet.ml import LogisticRegression
+
+
+@pytest.fixture(scope="module")
+def plain():
+    with tercet.local(protocol="plain") as lake:
+        yield lake
+
+
+def upload(lake, X, y):
+    columns = {f"x{place}": X[:, place] for place in range(X.shape[1])}
+    types = dict.fromkeys(columns, "real")
+    columns |= {"y": y, "id": np.arange(len(y))}
+    return lake.upload(columns, name="table", key="id", owner="owner", types=types)
+
+
+def objective(Z, y, penalties, w):
+    z = Z @ w
+    return float((np.logaddexp(0, z) - y * z).sum() + 0.5 * (penalties * w * w).sum())
+
+
+def best(X, y, C):
+    """Coefficients, intercept and standard errors of coefficients, by Newton's method with step halving."""
+    mean, spread = X.mean(0), X.std(0)
+    spread = np.where(spread > 0, spread, 1)
+    Z = np.column_stack([(X - mean) / spread, np.ones(len(X))])
+    penalties = np.append(1 / (C * spread**2), 0)
+    w = np.zeros(Z.shape[1])
+    for _ in range(200):
+        p = 1 / (1 + np.exp(-np.clip(Z @ w, -500, 500)))
+        gradient = Z.T @ (p - y) + penalties * w
+        hessian = (Z * (p * (1 - p))[:, None]).T @ Z + np.diag(penalties)
+        step = np.linalg.solve(hessian + 1e-12 * np.trace(hessian) * np.eye(len(w)), gradient)
+        size = 1.0
+        while (
+            size > 1e-8 and objective(Z, y, penalties, w - size * step) > objective(Z, y, penalties, w) + 1e-9
+        ):
+            size /= 2
+        w -= size * step
+        if np.abs(gradient).max() < 1e-9 * len(y):
+            break
+    errors = np.sqrt(np.diag(np.linalg.pinv(hessian)))[:-1]
+    coefficients = w[:-1] / spread
+    return coefficients, w[-1] - coefficients @ mean, errors / spread
+
+
+def difficult(generator):
+    """A random problem: collinear, heavy-tailed, sparse, rare or nearly separable, of any scale."""
+    rows = int(np.exp(generator.uniform(np.log(20), np.log(2000))))
+    count = int(min(rows - 2, np.exp(generator.uniform(0, np.log(40)))))
+    X = generator.normal(size=(rows, count))
+    match generator.integers(0, 6):
+        case 0:
+            X = X @ generator.normal(size=(count, count))
+        case 1:
+            X = generator.normal(size=(rows, 1)) + generator.choice([0.1, 0.01]) * X
+        case 2:
+            X = np.exp(generator.uniform(0.5, 2) * X)
+        case 3:
+            X = generator.standard_t(1.5, size=(rows, count))
+        case 4:
+            X = (generator.uniform(0, 2.5, size=count) < X).astype(float)
+    spread = X.std(0)
+    Z = (X - X.mean(0)) / np.where(spread > 0, spread, 1)
+    z = Z @ generator.normal(size=count) * generator.choice([0, 0.3, 1, 3, 10]) / np.sqrt(count)
+    z -= np.quantile(z, 1 - generator.choice([0.5, 0.3, 0.1, 0.02]))
+    y = (generator.random(rows) < 1 / (1 + np.exp(-z))).astype(int)
+    if y.min() == y.max():
+        y[: max(1, rows // 50)] = 1 - y[0]
+    X = (Z if generator.random() < 0.5 else X) * 10.0 ** generator.choice([0.0, 0.0, -3.0, 4.0], size=count)
+    return X, y, float(10.0 ** generator.choice([-2, -1, 0, 0, 0, 1, 2]))
+
+
+@pytest.mark.parametrize("first", range(0, 60, 10))
+def test_nothing_is_wrong_in_silence(plain, first):
+    """Fits that say nothing are within a twentieth of a standard error, and their probabilities too."""
+    said = 0
+    for seed in range(first, first + 10):
+        X, y, C = difficult(np.random.default_rng(seed))
+        coefficients, intercept, errors = best(X, y, C)
+        z = X @ coefficients + intercept
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                model = LogisticRegression(C=C).fit(upload(plain, X, y), target="y")
+            except SchemaError:
+                sizes = np.abs(z).max(), np.abs(coefficients * X.std(0)).max()
+                assert max(sizes) > 80, f"seed {seed} was refused, with decision values and such of {sizes}"
+                said += 1
+                continue
+        assert model.converged_ is not any(one.category is ConvergenceWarning for one in told)
+        if not model.converged_:
+            said += 1
+            continue
+        found = model.reveal()
+        distance = np.abs(found.coef_ - coefficients) / errors
+        p, q = (1 / (1 + np.exp(-each)) for each in (z, X @ found.coef_ + found.intercept_))
+        assert distance.max() < 0.05, f"seed {seed}: {distance.max()} standard errors"
+        assert np.abs(p - q).max() < 2e-3, f"seed {seed}: probabilities differ by {np.abs(p - q).max()}"
+    assert said <= 3
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_columns_that_repeat_others_share_their_coefficient(lake, put, data, copies):
+    source = data("star98")
+    X = np.column_stack([source.X, *[source.X[:, 0]] * (copies - 1)])
+    names = tuple(f"x{place}" for place in range(X.shape[1]))
+    found = LogisticRegression(penalty=None).fit(put(type(source)(X, source.y, names)), target="y").reveal()
+    alone = LogisticRegression(penalty=None).fit(put(source), target="y").reveal()
+    same = [0, *range(len(source.names), len(names))]
+    np.testing.assert_allclose(found.coef_[same].sum() / alone.coef_[0], 1, atol=1e-3)
+    np.testing.assert_allclose(found.coef_[same] * copies / alone.coef_[0], 1, atol=0.2)
+    np.testing.assert_allclose(found.coef_[1 : len(source.names)] / alone.coef_[1:], 1, atol=3e-3)
+
+
+def test_all_dummies_of_a_category(lake, put, data):
+    """They add up to the column of ones: coefficients are one choice of many, and probabilities are right."""
+    generator = np.random.default_rng(11)
+    level = generator.integers(0, 4, 2000)
+    share = np.array([0.1, 0.3, 0.5, 0.8])
+    y = (generator.random(2000) < share[level]).astype(int)
+    X = np.eye(4)[level]
+    source = type(data("fair"))(X, y, ("a", "b", "c", "d"))
+    table = put(source, types=dict.fromkeys("abcd", "boolean"))
+    model = LogisticRegression(penalty=None).fit(table, target="y")
+    expected = np.array([y[level == each].mean() for each in range(4)])[level]
+    np.testing.assert_allclose(model.predict_proba(table).reveal(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("C", [None, 1.0])
+def test_a_constant_column_changes_nothing(lake, put, data, C):
+    source = data("star98")
+    X = np.column_stack([source.X, np.full(len(source.y), 3.7)])
+    wide = type(source)(X, source.y, (*source.names, "constant"))
+    options = {"penalty": None} if C is None else {"C": C}
+    found = LogisticRegression(**options).fit(put(wide), target="y").reveal()
+    alone = LogisticRegression(**options).fit(put(source), target="y").reveal()
+    assert abs(found.coef_[-1]) < 1e-6
+    np.testing.assert_allclose(found.coef_[:-1] / alone.coef_, 1, atol=2e-3)
+
+
+def test_a_subset_of_the_uploaded_rows(lake, put, data):
+    """Spreads are promised over all rows of an upload; a few of its rows may have a larger one."""
+    generator = np.random.default_rng(12)
+    x = np.concatenate([generator.normal(size=2000), 40 * generator.normal(size=40)])
+    y = (generator.random(2040) < 1 / (1 + np.exp(-x / 30))).astype(int)
+    whole = put(type(data("fair"))(np.column_stack([x, x > 3]), y, ("x", "large")))
+    keys = {"id": np.arange(2000, 2040), "z": generator.normal(size=40)}
+    few = whole.join(lake.upload(keys, name="few", key="id", owner="other"), on="id")
+    assert len(few) == 40
+    model = LogisticRegression(C=1.0).fit(few, target="y", features=["x", "z"]).reveal()
+    rows = np.column_stack([x[2000:], keys["z"]])
+    coefficients, _, errors = best(rows, y[2000:], 1.0)
+    assert (np.abs(model.coef_ - coefficients) / errors).max() < 0.01
+
+
+def test_more_columns_than_fit_a_tile(data):
+    """Comparisons of all columns with all bounds are cut where they exceed a tile."""
+    generator = np.random.default_rng(13)
+    X = generator.normal(size=(300, 40))
+    y = (generator.random(300) < 1 / (1 + np.exp(-X[:, 0]))).astype(int)
+    with tercet.local(protocol="plain", tile_rows=64) as small:
+        found = LogisticRegression(C=0.1).fit(upload(small, X, y), target="y").reveal()
+    coefficients, _, errors = best(X, y, 0.1)
+    assert (np.abs(found.coef_ - coefficients) / errors).max() < 0.005
