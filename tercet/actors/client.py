@@ -19,8 +19,9 @@ import attrs
 import numpy as np
 import trio
 
+from tercet.actors.hello import Hello, greet
 from tercet.actors.line import Line
-from tercet.actors.node import CLIENT, greet, type_fields
+from tercet.actors.node import CLIENT, type_fields
 from tercet.actors.party import party_name, read_type
 from tercet.actors.passes import optimise
 from tercet.actors.plan import TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
@@ -166,17 +167,17 @@ class Client:
         nursery: trio.Nursery,
         timeout_s: float = 6.0,
         tile_rows: int = TILE_ROWS,
+        lake: bytes = b"",
     ) -> Client:
         """Say hello to every node and start to read their answers. Raises PeerLost or TransportError."""
         for index, link in enumerate(links):
-            role, _, _ = await greet(
-                link, role=CLIENT, protocol=protocol.name, parties=len(links), timeout_s=timeout_s
-            )
-            if role != party_name(index):
+            mine = Hello(CLIENT, protocol.name, len(links), lake)
+            theirs = await greet(link, mine, timeout_s=timeout_s)
+            if theirs.role != party_name(index):
                 raise ProtocolError(
-                    f"{role} answered where {party_name(index)} was expected; correct the addresses"
+                    f"{theirs.role} answered where {party_name(index)} was expected; correct the addresses"
                 )
-            link.peer = role
+            link.peer = theirs.role
         client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows)
         for node in client._nodes:
             nursery.start_soon(node.run)

@@ -1,10 +1,10 @@
 """A node: a party with a listener, so that peers and clients can reach it.
 
 Many nodes may live in one event loop; `main` runs one as a process, started by `cluster`. Links begin with a
-hello from both ends: version, role, protocol, and 32 random bytes each from which the key of a link between
-parties is made. A client asks by messages `["put" | "run" | "drop" | "trace", request, ...]` and is answered
-`["done", request, ...]` or `["failed", request, error]`; `["cancel", request]` takes a question back. A
-client that leaves takes all of them back.
+hello from both ends (see `hello`). A client asks by messages `["put" | "run" | "drop" | "trace", request,
+...]` and is answered `["done", request, ...]` or `["failed", request, error]`; `["cancel", request]` takes a
+question back. A client that leaves takes all of them back. What a client may do, and requests beyond these,
+are the gate's to decide (see `gate`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import json
 import logging
 import math
 import os
-import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,21 +23,22 @@ import attrs
 import numpy as np
 import trio
 
+from tercet.actors.gate import Gate
+from tercet.actors.hello import Hello, greet
 from tercet.actors.line import Line
-from tercet.actors.party import Party, link_key, party_name, read_type
+from tercet.actors.party import Party, is_party, link_key, party_name, read_type
 from tercet.actors.plan import Type
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Identity, Link, Listener, ShapedLink, TcpTransport, TlsTransport, Transport
-from tercet.transports.wire import pack_message, unpack_message
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
 CLIENT = "client"
-HELLO_BYTES = 32
 CONNECT_S = 10.0
+RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
+"""Pauses between attempts to link up with a peer: each twice the one before."""
 Answer = tuple[dict[str, Any], list[Words]]
 
 
@@ -55,46 +56,37 @@ class Shaping:
         return ShapedLink(link, self.latency_s, self.bandwidth_bps)
 
 
-async def greet(
-    link: Link, *, role: str, protocol: str, parties: int, timeout_s: float
-) -> tuple[str, bytes, bytes]:
-    """Exchange hellos: returns the other end's role and both contributions to the link's key.
-
-    Raises TransportError if the other end speaks another version, protocol or number of parties, PeerLost if
-    it is silent.
-    """
-    mine = secrets.token_bytes(HELLO_BYTES)
-    with trio.move_on_after(timeout_s) as scope:
-        await link.send(pack_message(["hello", VERSION, role, protocol, parties, mine]))
-        header, size = await link.receive_header()
-    if scope.cancelled_caught:
-        raise PeerLost(f"{link.peer} did not say hello within {timeout_s:g} s; see its log", peer=link.peer)
-    match unpack_message(header, peer=link.peer):
-        case ["hello", version, str(theirs), other, count, bytes(contribution)] if not size:
-            pass
-        case _:
-            raise TransportError(
-                f"{link.peer} did not say hello; something other than a Tercet node is there"
-            )
-    if (version, other, count) != (VERSION, protocol, parties) or len(contribution) != HELLO_BYTES:
-        raise TransportError(
-            f"{link.peer} runs version {version} of protocol {other!r} among {count}, this end "
-            f"version {VERSION} of {protocol!r} among {parties}; start all nodes alike"
-        )
-    return theirs, mine, contribution
-
-
 class Node:
-    """A party that listens: connects to the peers before it, accepts those after it, then serves clients."""
+    """A party that listens: connects to the peers before it, accepts those after it, then serves clients.
 
-    def __init__(self, party: Party, transport: Transport, *, shaping: Shaping, trusted_names: bool) -> None:
+    One that is `lasting` goes on when a peer is absent or lost, and links up with it again when it can.
+    `lake` is what the ends of every link compare in their hellos.
+    """
+
+    def __init__(
+        self,
+        party: Party,
+        transport: Transport,
+        *,
+        shaping: Shaping,
+        trusted_names: bool,
+        lasting: bool = False,
+        lake: bytes = b"",
+        gate: Gate | None = None,
+    ) -> None:
         self.party = party
         self.transport = transport
         self.shaping = shaping
+        self.lasting = lasting
+        self.gate = Gate() if gate is None else gate
+        self.clients: Counter[str] = Counter()
+        """Clients that are connected now, by name."""
+        self._lake = lake
         self._trusted_names = trusted_names
         self._listener: Listener | None = None
         self._expected = set(range(party.index + 1, party.parties))
         self._all_here = trio.Event()
+        party.load = self.gate.load
 
     async def listen(self, address: str, *, nursery: trio.Nursery) -> str:
         """Start to listen; returns the address with its port."""
@@ -104,11 +96,11 @@ class Node:
     async def serve(
         self, addresses: Sequence[str], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Link up with all peers, then serve until cancelled.
+        """Link up with all peers, and serve until cancelled.
 
-        `task_status` is told when the party can run plans.
+        `task_status` is told when the party can run plans; of a lasting node, when clients can connect.
 
-        Raises PeerLost or TransportError if a peer cannot be linked up with.
+        Raises PeerLost or TransportError if a peer cannot be linked up with, unless the node is lasting.
         """
         if not self._expected:
             self._all_here.set()
@@ -116,9 +108,30 @@ class Node:
             await nursery.start(self.party.run)
             nursery.start_soon(self._accept_all, nursery)
             for index in range(self.party.index):
-                await self._connect(index, addresses[index])
-            await self._all_here.wait()
+                if self.lasting:
+                    nursery.start_soon(self._stay_linked, index, addresses[index])
+                else:
+                    await self._connect(index, addresses[index])
+            if not self.lasting:
+                await self._all_here.wait()
             task_status.started()
+
+    async def _stay_linked(self, index: int, address: str) -> None:
+        """Link up with a peer again and again: whenever the link is lost, until it answers."""
+        pause, told = RETRY_S, ""
+        while True:
+            try:
+                await self._connect(index, address)
+            except TercetError as error:
+                if str(error) != told:
+                    logger.warning("%s: %s", self.party.name, error)
+                    told = str(error)
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_RETRY_S)
+            else:
+                logger.info("%s: linked up with %s", self.party.name, party_name(index))
+                pause, told = RETRY_S, ""
+                await self.party.until_lost(index)
 
     async def _connect(self, index: int, address: str) -> None:
         name = party_name(index)
@@ -130,23 +143,20 @@ class Node:
             )
         link = self.shaping.apply(raw)
         try:
-            role, mine, theirs = await self._greet(link)
-            if role != name:
-                raise TransportError(f"{role} answered at {address}, where {name} was expected")
+            theirs, key = await self._greet(link)
+            if theirs != name:
+                raise TransportError(f"{theirs} answered at {address}, where {name} was expected")
         except BaseException:
             await link.aclose()
             raise
-        self.party.add_peer(index, link, link_key(mine, theirs))
+        self.party.add_peer(index, link, key)
 
-    async def _greet(self, link: Link) -> tuple[str, bytes, bytes]:
+    async def _greet(self, link: Link) -> tuple[str, bytes]:
+        """Exchange hellos; returns the role of the other end, and the link's key."""
         party = self.party
-        return await greet(
-            link,
-            role=party.name,
-            protocol=party.protocol.name,
-            parties=party.parties,
-            timeout_s=party.timeout_s,
-        )
+        mine = Hello(party.name, party.protocol.name, party.parties, self._lake)
+        theirs = await greet(link, mine, timeout_s=party.timeout_s)
+        return theirs.role, link_key(mine.contribution, theirs.contribution)
 
     async def _accept_all(self, nursery: trio.Nursery) -> None:
         if self._listener is None:
@@ -158,20 +168,14 @@ class Node:
     async def _accept(self, raw: Link) -> None:
         link = self.shaping.apply(raw)
         try:
-            role, mine, theirs = await self._greet(link)
-            if self._trusted_names and role != raw.peer:
+            role, key = await self._greet(link)
+            pinned = raw.peer if self._trusted_names else role
+            if role == CLIENT and not is_party(pinned):
+                await self._serve_client(link, pinned)
+            elif role != pinned:
                 raise TransportError(f"{raw.peer} says that it is {role}; the link was refused")
-            index = next((i for i in self._expected if party_name(i) == role), None)
-            if role == CLIENT:
-                link.peer = CLIENT
-                await _Service(self.party, link).run()
-            elif index is None:
-                raise TransportError(f"{role} is not expected to connect here now; the link was refused")
             else:
-                self._expected.discard(index)
-                self.party.add_peer(index, link, link_key(mine, theirs))
-                if not self._expected:
-                    self._all_here.set()
+                self._add(role, link, key)
         except TercetError as error:
             logger.warning("%s: %s", self.party.name, error)
             await link.aclose()
@@ -179,14 +183,37 @@ class Node:
             await link.aclose()
             raise
 
+    async def _serve_client(self, link: Link, name: str) -> None:
+        link.peer = name
+        self.clients[name] += 1
+        try:
+            await _Service(self.party, link, name, self.gate).run()
+        finally:
+            self.clients[name] -= 1
+
+    def _add(self, role: str, link: Link, key: bytes) -> None:
+        """Take a link that a peer has made; a lasting node lets it replace an earlier one."""
+        index = next((i for i in self._expected if party_name(i) == role), None)
+        if index is None:
+            raise TransportError(f"{role} is not expected to connect here now; the link was refused")
+        if not self.lasting:
+            self._expected.discard(index)
+        self.party.add_peer(index, link, key)
+        logger.info("%s: %s has linked up", self.party.name, role)
+        if not self._expected:
+            self._all_here.set()
+
 
 class _Service:
     """Answers one client."""
 
-    def __init__(self, party: Party, link: Link) -> None:
+    def __init__(self, party: Party, link: Link, caller: str, gate: Gate) -> None:
         self.party = party
+        self.caller = caller
+        self.gate = gate
         self.line = Line(link, owner=party.name, timeout_s=party.timeout_s, patient=True)
         self._under_way: dict[int, trio.CancelScope] = {}
+        self._dealt_here: list[str] = []
 
     async def run(self) -> None:
         """Answer until the client leaves; what is under way for it then is cancelled."""
@@ -195,6 +222,7 @@ class _Service:
             await self.line.run(self)
             logger.info("%s: %s", self.party.name, self.line.lost)
             nursery.cancel_scope.cancel()
+        await self.gate.left(self.caller, self._dealt_here)
 
     def admit(self, message: list[Any], size: int) -> bool:
         """Take the payload of an upload that can be stored."""
@@ -237,17 +265,21 @@ class _Service:
     async def _do(self, verb: str, args: list[Any], payload: Words | None) -> Answer:
         match verb, args:
             case "put", [str(handle), _, int(tile_rows)]:
+                await self.gate.before_put(self.caller, handle, read_type(args[1]))
+                self._dealt_here.append(handle)
                 return self._put(handle, args, payload, tile_rows)
             case "run", [bytes(session), bytes(packed)]:
                 return await self._run(session, packed)
             case "drop", [list(handles)]:
-                self.party.drop([str(handle) for handle in handles])
+                names = [str(handle) for handle in handles]
+                await self.gate.before_drop(self.caller, names)
+                self.party.drop(names)
                 return {}, []
             case "trace", [bool(on)]:
                 events, self.party.trace = self.party.trace or [], [] if on else None
                 return {"events": [] if on else [list(attrs.astuple(event)) for event in events]}, []
             case _:
-                raise ProtocolError(f"a client asked for {verb!r} in a way that nodes do not know")
+                return await self.gate.answer(self.caller, verb, args), []
 
     def _dealt(self, message: list[Any], size: int) -> tuple[Type, list[tuple[int, ...]]]:
         """Type and shapes of an upload. Raises PlanError if it cannot be stored."""
@@ -271,7 +303,7 @@ class _Service:
         return {}, []
 
     async def _run(self, session: bytes, packed: bytes) -> Answer:
-        outcome = await self.party.run_plan(session, packed)
+        outcome = await self.party.run_plan(session, packed, caller=self.caller, gate=self.gate)
         revealed, buffers = [], []
         for name, to, kind, arrays in outcome.revealed:
             revealed.append([name, to, type_fields(kind), [list(array.shape) for array in arrays]])

@@ -16,13 +16,14 @@ import hashlib
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 import trio
 
+from tercet.actors.gate import Gate
 from tercet.actors.line import Line, first_cause
 from tercet.actors.plan import Form, Plan, Type, word_shape
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
@@ -51,6 +52,12 @@ def party_name(index: int) -> str:
     return f"party {index}"
 
 
+def is_party(name: str) -> bool:
+    """Whether a name is one that parties have, so that nobody else may."""
+    word, _, number = name.partition(" ")
+    return word == "party" and number.isdecimal()
+
+
 def link_key(mine: bytes, theirs: bytes) -> bytes:
     """The key of a link, from what both ends contributed in their hellos."""
     return hashlib.blake2b(b"".join(sorted((mine, theirs))), digest_size=32, person=b"tercet-link").digest()
@@ -65,6 +72,7 @@ class Peer:
     line: Line
     key: bytes
     early: OrderedDict[bytes, Start] = attrs.field(factory=OrderedDict)
+    gone: trio.Event = attrs.field(factory=trio.Event)
 
     def admit(self, message: list[Any], size: int) -> bool:
         """Take the payload of data for a session under way; see `line.Receiver`."""
@@ -116,6 +124,8 @@ class Party:
         self.timeout_s = timeout_s
         self.threads = threads
         self.store: dict[str, Stored] = {}
+        self.load: Callable[[str], Awaitable[Stored | None]] | None = None
+        """Where values are looked up that are not in `store`."""
         self.trace: list[TraceEvent] | None = None
         self._peers: dict[int, Peer] = {}
         self._sessions: dict[bytes, Session] = {}
@@ -135,9 +145,32 @@ class Party:
     def add_peer(self, index: int, link: Link, key: bytes) -> None:
         """Take a connected link to another party; it lives in `run`, heartbeats and all, from now on."""
         link.peer = party_name(index)
+        earlier = self._peers.get(index)
+        if earlier is not None and not earlier.gone.is_set():
+            self._replace(earlier)
         line = Line(link, owner=self.name, timeout_s=self.timeout_s)
         peer = self._peers[index] = Peer(self, index, line, key)
         self._nursery.start_soon(self._tend, peer)
+
+    def _replace(self, earlier: Peer) -> None:
+        """A peer has made a new link before this party noticed that the old one is dead."""
+        name = party_name(earlier.index)
+        error = PeerLost(f"{name} has linked up with {self.name} anew; run the plan again", peer=name)
+        self._lose(earlier, error)
+        self._nursery.start_soon(earlier.line.link.aclose)
+
+    async def until_lost(self, index: int) -> None:
+        """Wait until the line to a peer has ended."""
+        await self._peers[index].gone.wait()
+
+    def linked(self) -> list[int]:
+        """The peers that this party has a line to now."""
+        return [index for index, peer in self._peers.items() if not peer.gone.is_set()]
+
+    @property
+    def running(self) -> int:
+        """How many sessions are under way."""
+        return len(self._sessions)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the lines to peers until cancelled; start it before any is added."""
@@ -149,9 +182,14 @@ class Party:
     async def _tend(self, peer: Peer) -> None:
         await peer.line.run(peer)
         logger.warning("%s: %s", self.name, peer.line.lost)
+        if not peer.gone.is_set():
+            self._lose(peer, peer.line.error())
+
+    def _lose(self, peer: Peer, error: PeerLost) -> None:
+        peer.gone.set()
         peer.early.clear()
         for session in list(self._sessions.values()):
-            session.fail(peer.line.error())
+            session.fail(error)
 
     def session(self, name: Any) -> Session | None:
         """A session under way by name, None if it is over. Raises ProtocolError if it never was."""
@@ -188,18 +226,23 @@ class Party:
 
     # -- sessions --------------------------------------------------------------------------------------------
 
-    async def run_plan(self, name: bytes, packed: bytes) -> Outcome:
+    async def run_plan(
+        self, name: bytes, packed: bytes, *, caller: str = "", gate: Gate | None = None
+    ) -> Outcome:
         """Run a plan together with the other parties, under a session name that the client chose.
 
-        The parties first compare the plan's digest and exchange fresh nonces, from which the session's keys
-        are made. Raises what went wrong, at whichever party; nothing is stored then.
+        The gate says whether `caller` may, and what of the outcome it may have. The parties first compare the
+        plan's digest and exchange fresh nonces, from which the session's keys are made. Raises what went
+        wrong, at whichever party; nothing is stored then.
         """
-        session, inputs = await self._prepare(name, packed)
+        gate = Gate() if gate is None else gate
+        session, inputs = await self._prepare(name, packed, caller, gate)
         self._sessions[name] = session
         finished = False
         try:
             with session.scope:
                 outcome = await self._run_session(session, inputs)
+                outcome = await gate.after_run(caller, name, session.plan, outcome)
                 self.store.update(outcome.stored)
                 finished = True
                 return outcome
@@ -212,7 +255,9 @@ class Party:
             self._end(name, session.error)
         raise session.error or ProtocolError("a session ended without result")
 
-    async def _prepare(self, name: bytes, packed: bytes) -> tuple[Session, dict[str, Stored]]:
+    async def _prepare(
+        self, name: bytes, packed: bytes, caller: str, gate: Gate
+    ) -> tuple[Session, dict[str, Stored]]:
         if not 0 < len(name) <= LONGEST_NAME:
             raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
         self._check_unused(name)
@@ -224,10 +269,12 @@ class Party:
                 if len(packed) < BIG_PLAN
                 else await trio.to_thread.run_sync(Plan.from_bytes, packed)
             )
+            await gate.before_run(caller, name, plan)
+            inputs = await self._inputs(plan)
             self._preparing.discard(name)
             self._check_unused(name)  # a peer may have stopped it meanwhile
-            session = Session(name, plan, self.protocol, party=self.index, parties=self.parties)
-            return session, self._inputs(plan)
+            self._check_peers()
+            return Session(name, plan, self.protocol, party=self.index, parties=self.parties), inputs
         except BaseException as error:
             known = (
                 error
@@ -255,13 +302,15 @@ class Party:
             "the traceback"
         )
 
-    def _inputs(self, plan: Plan) -> dict[str, Stored]:
-        found = {}
+    async def _inputs(self, plan: Plan) -> dict[str, Stored]:
+        found: dict[str, Stored] = {}
         for index, node in enumerate(plan.nodes):
             if node.kind != "input":
                 continue
             handle = node.get("handle")
-            stored = self.store.get(handle)
+            stored = found.get(handle) or self.store.get(handle)
+            if stored is None and self.load is not None:
+                stored = await self.load(handle)
             if stored is None:
                 raise PlanError(
                     f"{node.title(index)}: nothing is stored under {handle!r}; upload the table again"
@@ -366,4 +415,4 @@ def read_type(fields: Any) -> Type:
     return kind
 
 
-__all__ = ["Party", "Peer", "cut", "link_key", "party_name", "read_type"]
+__all__ = ["Party", "Peer", "cut", "is_party", "link_key", "party_name", "read_type"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import trio
@@ -9,8 +11,9 @@ import trio.testing
 
 from tercet.actors import Builder, Form, Type
 from tercet.actors.client import _verdict
+from tercet.actors.hello import Hello, greet
 from tercet.actors.line import CHUNK_BYTES
-from tercet.actors.node import CLIENT, greet
+from tercet.actors.node import CLIENT
 from tercet.actors.party import MOST_EARLY_STARTS
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols.base import Round
@@ -382,12 +385,15 @@ async def test_mail_beyond_the_declared_fails_the_session_not_the_node(open_clus
     [
         [],
         ["hello"],
-        ["hello", 1, "client", "replicated", 3, 10**12],
-        ["hello", 2, "client", "replicated", 3, bytes(32)],
-        ["hello", 1, "client", "plain", 1, bytes(32)],
-        ["hello", 1, "client", "replicated", 3, b"short"],
-        ["hello", 1, "party 2", "replicated", 3, bytes(32)],
-        ["hello", 1, "party 9", "replicated", 3, bytes(32)],
+        ["hello", 1, "client", "replicated", 3, bytes(32)],
+        ["hello", 2, "client", "replicated", 3, b"", "noon", bytes(32)],
+        Hello("client", "plain", 1),
+        Hello("client", "replicated", 3, lake=b"another"),
+        Hello("client", "replicated", 3, contribution=b"short"),
+        Hello("client", "replicated", 3, clock=time.time() - 10_000),
+        Hello("client", "replicated", 3, clock=float("nan")),
+        Hello("party 2", "replicated", 3),
+        Hello("party 9", "replicated", 3),
         {"hello": 1},
         7,
     ],
@@ -395,7 +401,7 @@ async def test_mail_beyond_the_declared_fails_the_session_not_the_node(open_clus
 async def test_a_stranger_is_turned_away(hello, open_cluster_of_nodes):
     async with open_cluster_of_nodes() as nodes:
         link = (await nodes.links())[0]
-        await link.send(pack_message(hello))
+        await link.send(pack_message(hello.to_wire() if isinstance(hello, Hello) else hello))
         await link.receive_header()
         with pytest.raises(PeerLost):
             await link.receive_header()
@@ -444,7 +450,7 @@ def _raw(message):
 async def test_a_client_that_talks_garbage_is_dropped(message, open_cluster_of_nodes):
     async with open_cluster_of_nodes() as nodes:
         link = (await nodes.links())[0]
-        await greet(link, role=CLIENT, protocol="replicated", parties=3, timeout_s=1)
+        await greet(link, Hello(CLIENT, "replicated", 3), timeout_s=1)
         await link.send(pack_message([1, 0, message]))
         with pytest.raises(PeerLost):
             while True:

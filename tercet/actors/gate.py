@@ -1,0 +1,45 @@
+"""The gate: what a node asks before it does something for a client, and what it can do beyond running plans.
+
+This one, of lakes on one machine, lets everybody do everything and keeps nothing. `tercet.nodes` has the gate
+of nodes that last: it knows members, rules, approvals, stored tables and jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tercet.actors.plan import Plan, Type
+from tercet.actors.values import Outcome, Stored
+from tercet.errors import ProtocolError
+
+
+class Gate:
+    """Lets everything pass. `caller` is the name under which the client's certificate is pinned."""
+
+    async def load(self, handle: str) -> Stored | None:
+        """A value that is kept beyond the memory of the party, or None."""
+        _ = handle
+        return None
+
+    async def before_put(self, caller: str, handle: str, kind: Type) -> None:
+        """A client is about to deal a value. Raises ConsentError."""
+
+    async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
+        """A client has asked for a run; may wait for approval. Raises ConsentError."""
+
+    async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:
+        """What the caller may have of an outcome. Raises ConsentError; then nothing of it is kept."""
+        _ = caller, session, plan
+        return outcome
+
+    async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
+        """A client asks to forget values. Raises ConsentError."""
+
+    async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
+        """Answer a request other than to put, run, drop or trace."""
+        _ = caller, args
+        raise ProtocolError(f"a client asked for {verb!r} in a way that these nodes do not know")
+
+    async def left(self, caller: str, handles: Sequence[str]) -> None:
+        """A client has left; these are the values that it has put."""
