@@ -1,6 +1,6 @@
 """Plans, and the actors that run them: everything that owns a nursery."""
 
-from tercet.actors import interactive_kinds, local_kinds, product_kinds
+from tercet.actors import interactive_kinds, local_kinds, product_kinds, row_kinds
 from tercet.actors.builder import Builder, Value, concatenate
 from tercet.actors.plan import Disclosure, Form, Plan, Type
 from tercet.protocols.fourier import Series, sigmoid, slope, softplus_tail
@@ -17,6 +17,7 @@ __all__ = [
     "interactive_kinds",
     "local_kinds",
     "product_kinds",
+    "row_kinds",
     "sigmoid",
     "slope",
     "softplus_tail",

@@ -331,12 +331,25 @@ class Value:
         return self.builder.apply("slice", self, start=start, stop=stop)
 
     def delay(self, rows: int) -> Value:
-        """Rows of the last axis moved down by so many places; zeros come first."""
+        """Rows of the last axis moved down by so many places, or up if negative; zeros take their place."""
         return self.builder.apply("delay", self, rows=rows)
 
-    def take(self, positions: Value) -> Value:
-        """Rows of the last axis, by public positions `(m,)`."""
-        return self.builder.apply("take", self, positions)
+    def take(self, positions: Value, *, table: int = 0) -> Value:
+        """Rows of the last axis by public positions, those in row `table` of `(tables, m)`."""
+        return self.builder.apply("take", self, positions, table=table)
+
+    def cumulate(self, *, magnitude: float | None = None) -> Value:
+        """Running totals over rows; `magnitude` promises a bound on them that the types cannot see."""
+        promise = {} if magnitude is None else {"magnitude": float(magnitude)}
+        return self.builder.apply("cumulate", self, **promise)
+
+    def pair_rows(self) -> Value:
+        """Neighbouring rows side by side: `(c, n) -> (2 c, n / 2)`, even rows above odd ones."""
+        return self.builder.apply("pair_rows", self)
+
+    def interleave(self, rows: int) -> Value:
+        """The inverse of `pair_rows`, with so many rows."""
+        return self.builder.apply("interleave", self, rows=rows)
 
     # -- non-linear ------------------------------------------------------------------------------------------
 

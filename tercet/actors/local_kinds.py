@@ -17,7 +17,6 @@ from tercet.actors.kinds import (
     Data,
     Kind,
     Tiling,
-    as_public,
     broadcast,
     fields,
     kind,
@@ -64,20 +63,6 @@ class Constant(Kind):
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
         return np.frombuffer(node.get("words"), dtype=np.uint64).reshape(node.get("shape"))
-
-
-@kind("count_up")
-class CountUp(Kind):
-    """The public numbers 0, 1, 2, ... as long as the rows of the argument, which is not read."""
-
-    tiling = Tiling.WHOLE
-    takes_products = True
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        return [Type(Form.PUBLIC, (args[0].rows,), 0, float(builder.most(args[0].rows)))]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
-        return np.arange(args[0].shape[-1], dtype=np.uint64)
 
 
 @kind("random")
@@ -161,7 +146,7 @@ class Not(Kind):
         return protocol.add_public(x, np.full(x.shape, ~np.uint64(0)))
 
 
-class _Unary(Kind):
+class Unary(Kind):
     """Local work on one secret value."""
 
     takes_products = True
@@ -178,7 +163,7 @@ class _Unary(Kind):
 
 
 @kind("shift_up")
-class ShiftUp(_Unary):
+class ShiftUp(Unary):
     """Multiply by a power of two and move the point: more fractional bits."""
 
     attributes = fields(bits=int)
@@ -195,7 +180,7 @@ class ShiftUp(_Unary):
 
 
 @kind("move_point")
-class MovePoint(_Unary):
+class MovePoint(Unary):
     """Read the same integers at another scale: times 2^-bits."""
 
     cheap = True
@@ -211,7 +196,7 @@ class MovePoint(_Unary):
 
 
 @kind("bounded")
-class Bounded(_Unary):
+class Bounded(Unary):
     """A tighter bound, proved outside the type system."""
 
     cheap = True
@@ -228,7 +213,7 @@ class Bounded(_Unary):
 
 
 @kind("sum")
-class SumRows(_Unary):
+class SumRows(Unary):
     """Sum over rows."""
 
     attributes = PROMISE
@@ -248,7 +233,7 @@ class SumRows(_Unary):
 
 
 @kind("sum_columns")
-class SumColumns(_Unary):
+class SumColumns(Unary):
     """Sum over the first axis."""
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -262,7 +247,7 @@ class SumColumns(_Unary):
 
 
 @kind("reshape")
-class Reshape(_Unary):
+class Reshape(Unary):
     """Another shape; what is longer than a tile keeps its last axis."""
 
     cheap = True
@@ -291,7 +276,7 @@ class Reshape(_Unary):
 
 
 @kind("transpose")
-class Transpose(_Unary):
+class Transpose(Unary):
     """Swap the axes of a small matrix."""
 
     tiling = Tiling.WHOLE
@@ -306,7 +291,7 @@ class Transpose(_Unary):
 
 
 @kind("select")
-class Select(_Unary):
+class Select(Unary):
     """Entries of the first axis, by number."""
 
     cheap = True
@@ -352,26 +337,8 @@ class Concatenate(Kind):
         return shares[0].like(np.concatenate([x.data for x in shares], axis=1))
 
 
-@kind("slice")
-class Slice(_Unary):
-    """Some rows, from one number to another."""
-
-    attributes = fields(start=int, stop=int)
-    tiling = Tiling.WHOLE
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        (x,) = args
-        start, stop = int(attributes["start"]), int(attributes["stop"])
-        require(x.form in (Form.RING, Form.WORDS), f"slice takes numbers or words, not {x}")
-        require(0 <= start <= stop <= builder.most(x.rows), f"rows {start} to {stop} of {x.rows}")
-        return [attrs.evolve(x, shape=(*x.shape[:-1], stop - start))]
-
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
-
-
 @kind("append_row")
-class AppendRow(_Unary):
+class AppendRow(Unary):
     """One more place at the end of the first axis, filled with a public number of ring units."""
 
     attributes = fields(units=int)
@@ -389,45 +356,3 @@ class AppendRow(_Unary):
         row = np.full((1, *x.shape[1:]), int(node.get("units")), dtype=np.int64).view(np.uint64)
         last = protocol.constant(row, domain=x.domain, scale=x.scale, product=isinstance(x, Product))
         return x.like(np.concatenate([x.data, last.data], axis=1))
-
-
-@kind("delay")
-class Delay(_Unary):
-    """Rows moved down: row i is what row `i - rows` was, and zero where there was none."""
-
-    attributes = fields(rows=int)
-    tiling = Tiling.WHOLE
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        (x,) = args
-        require(x.form in (Form.RING, Form.WORDS), f"delay takes numbers or words, not {x}")
-        require(len(x.shape) > 0 and int(attributes["rows"]) >= 0, f"a delay by {attributes['rows']} rows")
-        return [x]
-
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        places = min(int(node.get("rows")), x.shape[-1])
-        moved = np.zeros_like(x.data)
-        moved[..., places:] = x.data[..., : x.shape[-1] - places]
-        return x.like(moved)
-
-
-@kind("take")
-class Take(Kind):
-    """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
-
-    attributes = fields(table=int)
-    tiling = Tiling.WHOLE
-    takes_products = True
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
-        x, positions = args
-        require(x.form in (Form.RING, Form.WORDS), f"take takes numbers or words, not {x}")
-        require(positions.form is Form.PUBLIC and len(positions.shape) == 2, "positions are a public match")
-        return [attrs.evolve(x, shape=(*x.shape[:-1], positions.rows))]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
-        x, positions = args
-        if not isinstance(x, Share):
-            raise PlanError("take from a public value")
-        order = as_public(positions)[int(node.get("table"))].view(np.int64)
-        return x.like(np.take(x.data, order, axis=-1))

@@ -1,0 +1,202 @@
+"""Plan nodes that move or count rows: slices, neighbours, running totals, rows by public position.
+
+None needs the network. All of them read whole values, since rows cross the borders of tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tercet.actors.builder import Builder
+from tercet.actors.kinds import (
+    PROMISE,
+    Context,
+    Data,
+    Kind,
+    Tiling,
+    as_public,
+    fields,
+    kind,
+    promised,
+    reach,
+    require,
+    require_ring,
+)
+from tercet.actors.local_kinds import Unary
+from tercet.actors.plan import Form, Node, Type
+from tercet.errors import PlanError
+from tercet.protocols.base import Protocol, Share
+from tercet.protocols.domains import Words, encode
+
+# -- public numbers of rows ----------------------------------------------------------------------------------
+
+
+@kind("count_up")
+class CountUp(Kind):
+    """The public numbers 0, 1, 2, ... as long as the rows of the argument, which is not read."""
+
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        return [Type(Form.PUBLIC, (args[0].rows,), 0, float(builder.most(args[0].rows)))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        return np.arange(args[0].shape[-1], dtype=np.uint64)
+
+
+@kind("reciprocals")
+class Reciprocals(Kind):
+    """The public numbers 1, 1/2, 1/3, ... as long as the rows of the argument, which is not read."""
+
+    attributes = fields(scale=int)
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        scale = int(attributes["scale"])
+        require(0 <= scale <= 62, f"reciprocals at scale {scale} do not fit a word")
+        return [Type(Form.PUBLIC, (args[0].rows,), scale, 2.0**scale)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        return encode(1 / np.arange(1, args[0].shape[-1] + 1), int(node.get("scale")))
+
+
+# -- rows of one value ---------------------------------------------------------------------------------------
+
+
+@kind("slice")
+class Slice(Unary):
+    """Some rows, from one number to another."""
+
+    attributes = fields(start=int, stop=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        start, stop = int(attributes["start"]), int(attributes["stop"])
+        require(x.form in (Form.RING, Form.WORDS), f"slice takes numbers or words, not {x}")
+        require(0 <= start <= stop <= builder.most(x.rows), f"rows {start} to {stop} of {x.rows}")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], stop - start))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
+
+
+@kind("delay")
+class Delay(Unary):
+    """Rows moved down: row i is what row `i - rows` was, and zero where there was none. Up if negative."""
+
+    attributes = fields(rows=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        require(x.form in (Form.RING, Form.WORDS), f"delay takes numbers or words, not {x}")
+        require(len(x.shape) > 0, "delay takes a value with rows")
+        return [x]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        places, rows = int(node.get("rows")), x.shape[-1]
+        kept = max(rows - abs(places), 0)
+        moved = np.zeros_like(x.data)
+        if places >= 0:
+            moved[..., rows - kept :] = x.data[..., :kept]
+        else:
+            moved[..., :kept] = x.data[..., rows - kept :]
+        return x.like(moved)
+
+
+@kind("cumulate")
+class Cumulate(Unary):
+    """Running totals over rows, each with its own row."""
+
+    attributes = PROMISE
+    optional = frozenset(PROMISE)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        require_ring(args[0], "cumulate")
+        limit = promised(args[0].limit * reach(builder, args[0].rows), args[0].scale, attributes)
+        return [attrs.evolve(args[0], limit=limit)]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x.like(np.cumsum(x.data, axis=-1, dtype=np.uint64))
+
+
+@kind("pair_rows")
+class PairRows(Unary):
+    """Neighbours side by side, `(c, n) -> (2 c, n / 2)`: rows 0, 2, 4, ... above rows 1, 3, 5, ...
+
+    Where the number of rows is odd, the last one is beside zeros.
+    """
+
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        require_ring(x, "pair_rows")
+        if len(x.shape) != 2 or not isinstance(x.rows, int) or not isinstance(x.shape[0], int):
+            raise PlanError("pair_rows takes a value of two axes of known length")
+        return [attrs.evolve(x, shape=(2 * x.shape[0], -(-x.rows // 2)))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        words, count, rows = x.data.shape
+        pairs = np.zeros((words, 2 * count, -(-rows // 2)), dtype=np.uint64)
+        pairs[:, :count] = x.data[..., ::2]
+        pairs[:, count:, : rows // 2] = x.data[..., 1::2]
+        return x.like(pairs)
+
+
+@kind("interleave")
+class Interleave(Unary):
+    """The inverse of `pair_rows`: `(2 c, m) -> (c, rows)`, where `rows` is `2 m` or one less."""
+
+    attributes = fields(rows=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,), rows = args, int(attributes["rows"])
+        require_ring(x, "interleave")
+        count = x.shape[0] if len(x.shape) == 2 else None
+        if not isinstance(count, int) or count % 2 or not isinstance(x.rows, int):
+            raise PlanError("interleave takes pairs: two axes of known length, the first one even")
+        require(rows in (2 * x.rows, 2 * x.rows - 1), f"{x.rows} pairs cannot become {rows} rows")
+        return [attrs.evolve(x, shape=(count // 2, rows))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        words, count, _ = x.data.shape
+        rows = int(node.get("rows"))
+        woven = np.empty((words, count // 2, rows), dtype=np.uint64)
+        woven[..., ::2] = x.data[:, : count // 2]
+        woven[..., 1::2] = x.data[:, count // 2 :, : rows // 2]
+        return x.like(woven)
+
+
+# -- rows by public position ---------------------------------------------------------------------------------
+
+
+@kind("take")
+class Take(Kind):
+    """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
+
+    attributes = fields(table=int)
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        x, positions = args
+        require(x.form in (Form.RING, Form.WORDS), f"take takes numbers or words, not {x}")
+        require(positions.form is Form.PUBLIC and len(positions.shape) == 2, "positions are a public match")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], positions.rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, positions = args
+        if not isinstance(x, Share):
+            raise PlanError("take from a public value")
+        order = as_public(positions)[int(node.get("table"))].view(np.int64)
+        return x.like(np.take(x.data, order, axis=-1))
