@@ -1,26 +1,29 @@
 """Tercet, a private data lake.
 
 Link tables, train and evaluate models between parties that show each other nothing. Start with
-`tercet.local`.
+`tercet.local`, or `tercet.connect`.
 """
 
 from tercet.errors import (
+    ConfigError,
     ConsentError,
     PeerLost,
     PlanError,
     PrivacyError,
     ProtocolError,
     SchemaError,
+    StorageError,
     TercetError,
     TransportError,
 )
-from tercet.lake import AsyncLake, Lake, local, open_local
+from tercet.lake import AsyncLake, Lake, connect, local, open_lake, open_local
 from tercet.ml.table import Table
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncLake",
+    "ConfigError",
     "ConsentError",
     "Lake",
     "PeerLost",
@@ -28,9 +31,12 @@ __all__ = [
     "PrivacyError",
     "ProtocolError",
     "SchemaError",
+    "StorageError",
     "Table",
     "TercetError",
     "TransportError",
+    "connect",
     "local",
+    "open_lake",
     "open_local",
 ]

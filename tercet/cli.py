@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 import tercet
+from tercet.commands import nodes
+from tercet.commands.console import sentences
 from tercet.errors import TercetError
 from tercet.protocols import registry
 
@@ -28,16 +29,7 @@ app = typer.Typer(
     help="Tercet: a private data lake. Link tables, train and evaluate models between parties that show each "
     "other nothing.",
 )
-
-
-@contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    """End with a sentence and exit code 1 for what Tercet or the system refuses."""
-    try:
-        yield
-    except (TercetError, OSError) as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+app.add_typer(nodes.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,7 +94,7 @@ def demo(
     from tercet.demo.plot import draw, require_writable
     from tercet.demo.show import LiveWatcher, LogWatcher, show
 
-    with _sentences():
+    with sentences():
         require(plot=plot is not None)
         if plot is not None:
             require_writable(plot)

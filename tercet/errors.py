@@ -57,6 +57,14 @@ class PrivacyError(TercetError):
     """Something would have been disclosed that the plan does not declare."""
 
 
+class ConfigError(TercetError):
+    """A configuration file, a key or a certificate is missing, malformed or does not fit the others."""
+
+
+class StorageError(TercetError):
+    """Something stored is missing, damaged or cannot be written; the message names table or file."""
+
+
 class ConsentError(TercetError):
     """Someone asked for what its owner has not agreed to."""
 

@@ -1,8 +1,9 @@
 """The lake: how scripts and notebooks reach the nodes.
 
-`local()` starts all nodes on this machine and gives a synchronous `Lake`; trio runs beneath it, in a thread
-of its own, so it works in a script and in a notebook. `open_local()` is the same inside a trio program: the
-same names, to be awaited. Either lake drives the same generators of plans; they differ only in who waits.
+`local()` starts all nodes on this machine and gives a synchronous `Lake`, `connect()` one of nodes that run
+elsewhere; trio runs beneath it, in a thread of its own, so it works in a script and in a notebook.
+`open_local()` and `open_lake()` are the same inside a trio program: the same names, to be awaited. Either
+lake drives the same generators of plans; they differ only in who waits.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tercet.errors import SchemaError, TercetError
 from tercet.ml.ingest import Declared, EncodedTable, encode
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.table import UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table
+from tercet.nodes.remote import open_remote
 
 T = TypeVar("T")
 
@@ -250,7 +252,7 @@ class Lake(_Base):
         try:
             return trio.from_thread.run(function, *args, trio_token=self._token)
         except (trio.RunFinishedError, trio.Cancelled) as error:
-            raise TercetError("this lake is closed; open a new one with tercet.local()") from error
+            raise TercetError("this lake is closed; open it again") from error
 
     def upload(
         self,
@@ -346,12 +348,40 @@ def local(
         tile_rows=TILE_ROWS if tile_rows is None else tile_rows,
     )
     options.resolve()
+    with _in_a_thread(lambda: open_cluster(options)) as lake:
+        yield lake
+
+
+@contextlib.asynccontextmanager
+async def open_lake(
+    cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0
+) -> AsyncIterator[AsyncLake]:
+    """An `AsyncLake` over nodes that run elsewhere; options as for `connect`."""
+    async with open_remote(cluster, identity, timeout_s=timeout_s) as opened:
+        yield AsyncLake(opened)
+
+
+@contextlib.contextmanager
+def connect(cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0) -> Iterator[Lake]:
+    """The lake of nodes that run elsewhere, as the member whose key is given.
+
+    `cluster` is the path of the lake's `cluster.toml`, `identity` that of a key that `tercet init` has made.
+    A node that is silent for `timeout_s` is given up, with a `PeerLost` that names it. Raises ConfigError for
+    files that do not fit together, TransportError for nodes that cannot be reached or refuse the key.
+    """
+    with _in_a_thread(lambda: open_remote(cluster, identity, timeout_s=timeout_s)) as lake:
+        yield lake
+
+
+@contextlib.contextmanager
+def _in_a_thread(open_it: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]) -> Iterator[Lake]:
+    """Open a cluster in an event loop of its own, and keep it while the caller works."""
     opened: queue.SimpleQueue[tuple[Cluster, trio.lowlevel.TrioToken, trio.Event] | BaseException] = (
         queue.SimpleQueue()
     )
 
     async def main() -> None:
-        async with open_cluster(options) as cluster:
+        async with open_it() as cluster:
             closing = trio.Event()
             opened.put((cluster, trio.lowlevel.current_trio_token(), closing))
             await closing.wait()

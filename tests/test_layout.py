@@ -18,11 +18,14 @@ MAY_IMPORT = {
     "transports": {"errors"},
     "actors": {"errors", "protocols", "transports"},
     "ml": {"errors", "actors"},
-    "lake": {"errors", "actors", "ml"},
+    "consent": {"errors", "transports", "actors"},
+    "nodes": {"errors", "protocols", "transports", "actors", "consent"},
+    "lake": {"errors", "actors", "ml", "nodes"},
     "testing": {"errors", "protocols", "transports", "actors"},
     "__init__": {"errors", "lake", "ml"},
     "demo": {"errors", "actors", "ml", "lake"},
-    "cli": {"errors", "protocols", "demo", "__init__"},
+    "commands": {"errors", "nodes", "lake"},
+    "cli": {"errors", "protocols", "demo", "commands", "__init__"},
     "__main__": {"cli"},
 }
 """What each part of Tercet may import besides itself: downwards only."""

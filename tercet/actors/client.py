@@ -151,7 +151,12 @@ class Client:
     """A client of all nodes of a cluster. Make it with `connect`, inside a nursery that outlives it."""
 
     def __init__(
-        self, protocol: type[Protocol], links: Sequence[Link], *, timeout_s: float, tile_rows: int
+        self,
+        protocol: type[Protocol],
+        links: Sequence[Link],
+        *,
+        timeout_s: float,
+        tile_rows: int = TILE_ROWS,
     ) -> None:
         self.protocol = protocol
         self.parties = len(links)
@@ -179,9 +184,13 @@ class Client:
                 )
             link.peer = theirs.role
         client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows)
-        for node in client._nodes:
-            nursery.start_soon(node.run)
+        client.start(nursery)
         return client
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Read what the nodes answer."""
+        for node in self._nodes:
+            nursery.start_soon(node.run)
 
     @property
     def bytes_moved(self) -> int:
@@ -225,6 +234,11 @@ class Client:
     async def drop(self, handles: Sequence[str]) -> None:
         """Have the nodes forget stored values."""
         await self._ask_all([_Request("drop", [list(handles)])] * self.parties)
+
+    async def ask(self, verb: str, args: Sequence[Any]) -> list[dict[str, Any]]:
+        """Ask every node the same; what each answers."""
+        answers = await self._ask_all([_Request(verb, args)] * self.parties)
+        return [answer.body for answer in answers]
 
     async def trace(self, on: bool) -> list[list[list[Any]]]:
         """Start to record what every node does, or stop and return the events by node."""

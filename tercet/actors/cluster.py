@@ -112,13 +112,17 @@ class ClusterOptions:
 
 @attrs.define(eq=False)
 class Cluster:
-    """A running cluster: its client, and the process identifiers of nodes that are processes."""
+    """A running cluster: its client, and the process identifiers of nodes that are processes.
+
+    `caller` is how the nodes know this client, where they tell clients apart.
+    """
 
     client: Client
     protocol: str
     parties: int
     transport: str
     pids: list[int] = attrs.field(factory=list)
+    caller: str = CLIENT
 
 
 @contextlib.asynccontextmanager
@@ -131,14 +135,14 @@ async def open_cluster(options: ClusterOptions) -> AsyncIterator[Cluster]:
     names = [party_name(index) for index in range(parties)]
     identities = {name: make_identity(name) for name in [*names, CLIENT]} if transport == "tls" else {}
     starter = _start_processes if options.processes else _start_tasks
-    async with _plain_errors(), trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
+    async with plain_errors(), trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
         try:
             nodes = await stack.enter_async_context(starter(options, parties, transport, identities, nursery))
             dialler = nodes.dialler or _transport(transport, CLIENT, identities)
             links = []
             for name, address in zip(names, nodes.addresses, strict=True):
                 link = options.shaping.apply(await dialler.connect(address, peer=name))
-                stack.push_async_callback(_close, link)
+                stack.push_async_callback(close_link, link)
                 links.append(link)
             client = await Client.connect(
                 cls, links, nursery=nursery, timeout_s=options.timeout_s, tile_rows=options.tile_rows
@@ -149,7 +153,7 @@ async def open_cluster(options: ClusterOptions) -> AsyncIterator[Cluster]:
 
 
 @contextlib.asynccontextmanager
-async def _plain_errors() -> AsyncIterator[None]:
+async def plain_errors() -> AsyncIterator[None]:
     """Let the one error that ended a nursery through as itself, not as a group of one."""
     try:
         yield
@@ -174,7 +178,8 @@ def _transport(name: str, owner: str, identities: dict[str, Identity]) -> Transp
     return TcpTransport()
 
 
-async def _close(link: Link) -> None:
+async def close_link(link: Link) -> None:
+    """Hang up, within `STOP_S`, also while everything else is being cancelled."""
     with trio.move_on_after(STOP_S) as scope:
         scope.shield = True
         await link.aclose()

@@ -81,6 +81,8 @@ class Node:
         self.gate = Gate() if gate is None else gate
         self.clients: Counter[str] = Counter()
         """Clients that are connected now, by name."""
+        self.draining = False
+        """Whether the node is about to stop, and takes no new plans."""
         self._lake = lake
         self._trusted_names = trusted_names
         self._listener: Listener | None = None
@@ -187,7 +189,7 @@ class Node:
         link.peer = name
         self.clients[name] += 1
         try:
-            await _Service(self.party, link, name, self.gate).run()
+            await _Service(self, link, name).run()
         finally:
             self.clients[name] -= 1
 
@@ -207,11 +209,12 @@ class Node:
 class _Service:
     """Answers one client."""
 
-    def __init__(self, party: Party, link: Link, caller: str, gate: Gate) -> None:
-        self.party = party
+    def __init__(self, node: Node, link: Link, caller: str) -> None:
+        self.node = node
+        self.party = node.party
         self.caller = caller
-        self.gate = gate
-        self.line = Line(link, owner=party.name, timeout_s=party.timeout_s, patient=True)
+        self.gate = node.gate
+        self.line = Line(link, owner=self.party.name, timeout_s=self.party.timeout_s, patient=True)
         self._under_way: dict[int, trio.CancelScope] = {}
         self._dealt_here: list[str] = []
 
@@ -303,6 +306,10 @@ class _Service:
         return {}, []
 
     async def _run(self, session: bytes, packed: bytes) -> Answer:
+        if self.node.draining:
+            raise PeerLost(
+                f"{self.party.name} is being stopped; try again once it is back", peer=self.party.name
+            )
         outcome = await self.party.run_plan(session, packed, caller=self.caller, gate=self.gate)
         revealed, buffers = [], []
         for name, to, kind, arrays in outcome.revealed:

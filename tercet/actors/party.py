@@ -12,6 +12,7 @@ error]`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import math
@@ -127,8 +128,11 @@ class Party:
         self.load: Callable[[str], Awaitable[Stored | None]] | None = None
         """Where values are looked up that are not in `store`."""
         self.trace: list[TraceEvent] | None = None
+        self.ended, self.failed = 0, 0
+        """Runs that have ended here, and those of them that failed."""
         self._peers: dict[int, Peer] = {}
         self._sessions: dict[bytes, Session] = {}
+        self._one_ended = trio.Event()
         self._preparing: set[bytes] = set()
         self._over: OrderedDict[bytes, TercetError | None] = OrderedDict()
         """Sessions that have ended here, or at a peer before they came here, with the error that ended
@@ -163,14 +167,21 @@ class Party:
         """Wait until the line to a peer has ended."""
         await self._peers[index].gone.wait()
 
-    def linked(self) -> list[int]:
-        """The peers that this party has a line to now."""
-        return [index for index, peer in self._peers.items() if not peer.gone.is_set()]
+    def missing(self) -> list[int]:
+        """The peers that this party has no line to now."""
+        linked = {index for index, peer in self._peers.items() if not peer.gone.is_set()}
+        return [index for index in range(self.parties) if index != self.index and index not in linked]
 
     @property
     def running(self) -> int:
         """How many sessions are under way."""
         return len(self._sessions)
+
+    async def until_idle(self) -> None:
+        """Wait until no session is under way."""
+        while self._sessions:
+            self._one_ended = trio.Event()
+            await self._one_ended.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the lines to peers until cancelled; start it before any is added."""
@@ -250,6 +261,8 @@ class Party:
             session.fail(self._in_a_sentence(first_cause(group)))
         finally:
             del self._sessions[name]
+            self._one_ended.set()
+            self.ended, self.failed = self.ended + 1, self.failed + (not finished)
             if not finished and session.error is None:
                 session.fail(TercetError("the client that asked for this run left or cancelled it"))
             self._end(name, session.error)
@@ -347,7 +360,7 @@ class Party:
             session.plan,
             self.protocol(party=self.index, parties=self.parties, keys=keys),
             inputs,
-            send=lambda outbox: self._send(session.name, outbox),
+            send=functools.partial(self._send, session.name),
             symbols=session.symbols,
             threads=self.threads,
             trace=self.trace,

@@ -20,7 +20,7 @@ from pathlib import Path
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
 from tercet.errors import TransportError
@@ -36,6 +36,55 @@ class Identity:
     name: str
     certificate_pem: str
     key_pem: str = attrs.field(repr=False)
+
+    @property
+    def key(self) -> Ed25519PrivateKey:
+        """The private key. Raises TransportError if it is of another kind."""
+        key = serialization.load_pem_private_key(self.key_pem.encode(), password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise TransportError(f"The key of {self.name} is no Ed25519 key; make the identity again.")
+        return key
+
+    def save(self, path: Path) -> None:
+        """Write key and certificate to a new file that only its owner can read.
+
+        Raises:
+          TransportError: the file is there already.
+        """
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise TransportError(
+                f"{path} is there already; remove it if nobody needs that key any more, or take another name."
+            ) from error
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.key_pem + self.certificate_pem)
+
+    @classmethod
+    def read(cls, path: Path) -> Identity:
+        """Read what `save` wrote; the name is that in the certificate.
+
+        Raises:
+          TransportError: the file is missing, readable by others, or no identity.
+        """
+        try:
+            text = path.read_text()
+            mode = path.stat().st_mode
+        except (OSError, UnicodeDecodeError) as error:
+            raise TransportError(
+                f"The key {path} cannot be read ({error}); `tercet init` makes one."
+            ) from error
+        if mode & 0o077:
+            raise TransportError(f"The key {path} can be read by others; run `chmod 600 {path}`.")
+        key, begin, certificate = text.partition("-----BEGIN CERTIFICATE-----")
+        try:
+            loaded = x509.load_pem_x509_certificate((begin + certificate).encode())
+            names = loaded.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            return cls(str(names[0].value), begin + certificate, key)
+        except (ValueError, IndexError) as error:
+            raise TransportError(
+                f"{path} has no key with its certificate, as `tercet init` makes them ({error})."
+            ) from error
 
 
 def make_identity(
@@ -73,6 +122,26 @@ def make_identity(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode(),
     )
+
+
+def public_key(certificate_pem: str) -> Ed25519PublicKey:
+    """The key that a certificate is about.
+
+    Raises:
+      TransportError: it is malformed, or of another kind than Tercet makes.
+    """
+    try:
+        key = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
+    except ValueError as error:
+        raise TransportError(f"A certificate is not in PEM form ({error}); copy it again.") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise TransportError("A certificate is not about an Ed25519 key; let `tercet init` make a new one.")
+    return key
+
+
+def expiry(certificate_pem: str) -> dt.datetime:
+    """When a certificate ends to be valid."""
+    return x509.load_pem_x509_certificate(certificate_pem.encode()).not_valid_after_utc
 
 
 @attrs.frozen

@@ -1,0 +1,1 @@
+"""The subcommands of `tercet` for those who run nodes, own data and analyse them."""

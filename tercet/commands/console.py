@@ -1,0 +1,38 @@
+"""What all commands share: errors as sentences, and where the lake's file and the member's key are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tercet.errors import TercetError
+
+ClusterPath = Annotated[
+    Path,
+    typer.Option("--cluster", envvar="TERCET_CLUSTER", help="The lake's file.", metavar="cluster.toml"),
+]
+IdentityPath = Annotated[
+    Path,
+    typer.Option("--identity", envvar="TERCET_IDENTITY", help="Your key.", metavar="NAME.key"),
+]
+DEFAULT_CLUSTER = Path("cluster.toml")
+
+
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """End with a sentence and exit code 1 for what Tercet or the system refuses."""
+    try:
+        yield
+    except (TercetError, OSError) as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,92 @@
+"""Commands of who runs a node, or joins a lake: `init`, `node`, `check`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
+from tercet.errors import ConfigError
+from tercet.nodes import check as checks
+from tercet.nodes import program, setup
+from tercet.nodes.config import ROLES
+
+app = typer.Typer()
+
+
+@app.command()
+def init(
+    parts: Annotated[
+        list[Path] | None, typer.Argument(help="With --cluster: public parts, nodes in their order.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the node or member.")] = "",
+    address: Annotated[str, typer.Option(help="Where the others find this node.", metavar="HOST:PORT")] = "",
+    role: Annotated[
+        list[str] | None, typer.Option(help=f"Make a member's key instead: {', '.join(ROLES)}.")
+    ] = None,
+    cluster: Annotated[
+        Path | None, typer.Option(help="Merge public parts into this file.", metavar="cluster.toml")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="With --cluster: the protocol to run.")] = "replicated",
+    directory: Annotated[Path | None, typer.Option(help="Where to write.")] = None,
+    listen: Annotated[str, typer.Option(help="host:port to listen at, if not all interfaces.")] = "",
+    metrics: Annotated[str, typer.Option(help="host:port for /health and /metrics.")] = "127.0.0.1:9464",
+    threads: Annotated[int, typer.Option(help="Cores that the node's plans may use.")] = 1,
+) -> None:
+    """Make keys and files: of a node, of a member, or of the whole lake.
+
+    Everybody runs it once and passes the public part (public.toml) on; `--cluster` merges these into the file
+    that all need. What is missing is asked for.
+    """
+    with sentences():
+        if cluster is not None:
+            found = setup.make_cluster(parts or [], cluster, protocol=protocol)
+            say(f"{cluster} has {len(found.nodes)} nodes and {len(found.members)} members; give it to all.")
+            return
+        if parts:
+            raise ConfigError("public parts are merged with --cluster cluster.toml; say where to write it")
+        name = name or _ask("Name of the node or member", "--name")
+        if not role and not address:
+            answer = _ask("Address of the node as host:port, or a role of a member", "--address or --role")
+            role, address = ([answer], "") if answer in ROLES else (None, answer)
+        if role:
+            public = setup.make_member(name, role, directory or Path())
+            say(f"The key of {name} is {public.with_name(name + '.key')}: keep it. Pass {public} on.")
+            return
+        place = directory or Path(name)
+        public = setup.make_node(name, address, place, listen=listen, metrics=metrics, threads=threads)
+        say(f"Node {name} is set up in {place}. Pass {public} on, put cluster.toml beside it, and run")
+        say(f"  tercet node {place / 'node.toml'}")
+
+
+def _ask(what: str, option: str) -> str:
+    if not sys.stdin.isatty():
+        raise ConfigError(f"give {option}")
+    return str(typer.prompt(what))
+
+
+@app.command()
+def node(
+    config: Annotated[Path, typer.Argument(help="The node's file.")] = Path("node.toml"),
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run a node until it is told to stop (SIGTERM); its log goes to standard error, as JSON lines."""
+    with sentences():
+        program.keep_memory()
+        program.main(config, level=log_level)
+
+
+@app.command()
+def check(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
+    """Connect to every node, and say what is wrong: network, clock, version, certificate, protocol, disk."""
+    with sentences():
+        file, own, found = checks.check_files(cluster, identity)
+        found = [*found, *trio.run(checks.check_nodes, file, own)]
+    for finding in found:
+        say(f"{'ok  ' if finding.good else 'BAD '} {finding.where}: {finding.what}")
+    if not all(finding.good for finding in found):
+        raise typer.Exit(1)

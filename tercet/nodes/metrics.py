@@ -1,0 +1,85 @@
+"""Health and metrics of a node over HTTP: `/health` for supervisors, `/metrics` for Prometheus.
+
+Only numbers that are public anyway are shown: how many links, clients, runs and values there are. The server
+lives in a thread of its own, and reads counters of the event loop without touching them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from tercet.actors.node import Node
+from tercet.protocols.domains import WORD_BYTES
+from tercet.transports.tcp import split_address
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Requests of supervisors are not worth a line each."""
+
+
+def registry_of(node: Node) -> CollectorRegistry:
+    """The metrics of a node."""
+    registry, party = CollectorRegistry(), node.party
+    numbers: dict[str, tuple[str, Callable[[], float]]] = {
+        "tercet_peers_linked": ("Peers with a live link.", lambda: party.parties - 1 - len(party.missing())),
+        "tercet_clients": ("Clients connected now.", lambda: node.clients.total()),
+        "tercet_runs_under_way": ("Plans that run now.", lambda: party.running),
+        "tercet_runs_total": ("Plans that have ended, well or not.", lambda: party.ended),
+        "tercet_runs_failed_total": ("Plans that have failed.", lambda: party.failed),
+        "tercet_values_in_memory": ("Values held in memory.", lambda: len(party.store)),
+        "tercet_bytes_in_memory": ("Their bytes.", lambda: stored_bytes(node)),
+    }
+    for name, (what, read) in numbers.items():
+        Gauge(name, what, registry=registry).set_function(read)
+    return registry
+
+
+def stored_bytes(node: Node) -> int:
+    """Bytes of the values that a node holds in memory."""
+    values = list(node.party.store.values())
+    return sum(tile.data.size * WORD_BYTES for stored in values for tile in stored.tiles)
+
+
+def health(node: Node) -> dict[str, Any]:
+    """Whether a node can run plans, and who is missing if not."""
+    missing = node.party.missing()
+    return {"ready": not missing, "party": node.party.index, "missing_parties": missing}
+
+
+@contextlib.contextmanager
+def serve_metrics(node: Node, address: str) -> Iterator[str]:
+    """Serve until left; gives the address with its port. Raises OSError if it is taken."""
+    metrics = make_wsgi_app(registry_of(node))
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            found: Iterable[bytes] = metrics(environ, start)
+            return found
+        if environ["PATH_INFO"] != "/health":
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"there are /health and /metrics\n"]
+        told = health(node)
+        start(
+            "200 OK" if told["ready"] else "503 Service Unavailable", [("Content-Type", "application/json")]
+        )
+        return [json.dumps(told).encode() + b"\n"]
+
+    host, port = split_address(address)
+    server = make_server(host or "127.0.0.1", port, answer, ThreadingWSGIServer, _Quiet)
+    thread = threading.Thread(target=server.serve_forever, name="tercet-metrics", daemon=True)
+    thread.start()
+    try:
+        yield f"{host or '127.0.0.1'}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

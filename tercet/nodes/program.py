@@ -1,0 +1,155 @@
+"""The node as a program: reads its files, serves until it is told to stop, and says what it does in its log.
+
+On SIGTERM or SIGINT it takes no new plans, waits for those under way, up to `grace_s`, and ends; a second
+signal ends it at once. Whatever makes a start impossible is one sentence and exit code 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from tercet.actors.cluster import KEEP_MEMORY
+from tercet.actors.node import Node, Shaping
+from tercet.actors.party import Party, is_party, party_name
+from tercet.errors import ConfigError
+from tercet.nodes.config import ClusterFile, NodeFile
+from tercet.nodes.gate import LakeGate
+from tercet.nodes.metrics import serve_metrics
+from tercet.transports import Identity, TlsTransport
+
+logger = logging.getLogger(__name__)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, where, what."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line."""
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to_stderr(*, level: str) -> None:
+    """Log JSON lines to standard error, where systemd and its kin collect them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def keep_memory() -> None:
+    """Start this process again if its C library was not told to keep freed memory (see `cluster`)."""
+    if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **KEEP_MEMORY})  # noqa: S606
+
+
+@attrs.frozen
+class Settings:
+    """A node's files, read and found to fit together."""
+
+    file: NodeFile
+    cluster: ClusterFile
+    identity: Identity
+    index: int
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Read `node.toml` and what it points to. Raises ConfigError or TransportError."""
+        file = NodeFile.read(path)
+        cluster = ClusterFile.read(file.cluster)
+        identity = Identity.read(file.key)
+        name = cluster.name_of(identity.certificate_pem)
+        if name is None or not is_party(name):
+            raise ConfigError(
+                f"{file.cluster} lists no node with the certificate in {file.key}; merge the public part of "
+                "this node into it"
+            )
+        return cls(file, cluster, identity, int(name.split()[1]))
+
+    def transport(self) -> TlsTransport:
+        """TLS, with everybody else's certificate pinned."""
+        pins = self.cluster.pins()
+        del pins[party_name(self.index)]
+        return TlsTransport(self.identity, pins)
+
+
+async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run a node until it is cancelled or told to stop by a signal. Raises what makes a start impossible."""
+    file, cluster = settings.file, settings.cluster
+    party = Party(
+        settings.index,
+        parties=len(cluster.nodes),
+        protocol=cluster.protocol_class,
+        timeout_s=file.timeout_s,
+        threads=file.threads,
+    )
+    node = Node(
+        party,
+        settings.transport(),
+        shaping=Shaping(),
+        trusted_names=True,
+        lasting=True,
+        lake=cluster.digest(),
+        gate=LakeGate(party, file),
+    )
+    with contextlib.ExitStack() as stack:
+        if file.metrics:
+            where = stack.enter_context(serve_metrics(node, file.metrics))
+            logger.info("health and metrics are at http://%s", where)
+        async with trio.open_nursery() as nursery:
+            address = await node.listen(file.listen, nursery=nursery)
+            await nursery.start(node.serve, [entry.address for entry in cluster.nodes])
+            name = cluster.nodes[settings.index].name
+            logger.info("node %s is %s and listens at %s", name, party.name, address)
+            task_status.started(node)
+            await _until_told(node, file.grace_s)
+            nursery.cancel_scope.cancel()
+
+
+async def _until_told(node: Node, grace_s: float) -> None:
+    """Wait for a signal, then for the runs under way; a second signal ends the wait."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            logger.info("%s: waiting for %d runs to end", signal.Signals(number).name, node.party.running)
+            break
+        node.draining = True
+        with trio.move_on_after(grace_s):
+            async with trio.open_nursery() as nursery:
+
+                async def again() -> None:
+                    async for _ in signals:
+                        nursery.cancel_scope.cancel()
+
+                nursery.start_soon(again)
+                await node.party.until_idle()
+                nursery.cancel_scope.cancel()
+        logger.info("ended with %d runs under way", node.party.running)
+
+
+def main(path: Path, *, level: str = "info") -> None:
+    """Be a node until told to stop. Raises what makes a start impossible."""
+    log_to_stderr(level=level)
+    settings = Settings.read(path)
+    gc.freeze()  # as in `actors.node.main`
+    with contextlib.suppress(KeyboardInterrupt):
+        trio.run(serve, settings)

@@ -1,0 +1,145 @@
+"""Nodes as programs: reached over TLS, stopped by signals, found again after a loss."""
+
+from __future__ import annotations
+
+import re
+import signal
+import urllib.request
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tercet
+from tercet.actors.cluster import KEEP_MEMORY
+from tercet.cli import app
+from tercet.errors import ConfigError, PeerLost, TransportError
+from tercet.nodes.program import Settings
+from tercet.nodes.setup import make_member
+
+LEFT = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
+RIGHT = {"id": np.arange(50, 150), "cost": np.linspace(-1, 1, 100)}
+
+
+def join_and_reveal(nodes, member="ann"):
+    with tercet.connect(nodes.cluster, identity=nodes.key(member)) as lake:
+        left = lake.upload(LEFT, name="left", key="id", owner="clinic")
+        right = lake.upload(RIGHT, name="right", key="id", owner="insurer")
+        joined = left.join(right, on="id")
+        np.testing.assert_allclose(np.sort(joined.reveal("age")["age"]), LEFT["age"][50:], atol=1e-3)
+
+
+def test_the_same_lake_as_a_local_one(nodes):
+    join_and_reveal(nodes)
+
+
+def test_check_finds_nothing(nodes, command):
+    told = command("check", "--identity", "ann.key", cwd=nodes.root)
+    assert told.count("ok ") == 4
+    assert "BAD" not in told
+
+
+def test_metrics(nodes):
+    join_and_reveal(nodes)
+    with urllib.request.urlopen(f"http://127.0.0.1:{nodes.metrics[1]}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    numbers = dict(re.findall(r"^(tercet_\w+) (\S+)$", text, re.MULTILINE))
+    assert numbers["tercet_peers_linked"] == "2.0"
+    assert float(numbers["tercet_runs_total"]) >= 2
+    assert numbers["tercet_runs_failed_total"] == "0.0"
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{nodes.metrics[1]}/secrets", timeout=5)
+
+
+@pytest.mark.parametrize(("index", "number"), [(0, signal.SIGKILL), (2, signal.SIGTERM)])
+def test_a_node_that_was_lost_is_found_again(nodes, index, number, command):
+    code = nodes.stop(index, number)
+    assert code == (0 if number == signal.SIGTERM else -number)
+    assert any("SIGTERM" in line["message"] for line in nodes.log(index)) == (number == signal.SIGTERM)
+    left = (index + 1) % 3
+    nodes.wait_for(lambda: nodes.health(left)["missing_parties"] == [index], "noticed")
+    told = command("check", "--identity", "ann.key", cwd=nodes.root, code=1)
+    assert re.search(rf"BAD +n{index} .*cannot be reached", told)
+    assert re.search(rf"BAD +n{left} .*no link to n{index}", told)
+    with pytest.raises(PeerLost, match=f"party {index} cannot be reached"):
+        join_and_reveal(nodes)
+    nodes.start(index)
+    nodes.wait_until_ready()
+    join_and_reveal(nodes)
+
+
+def test_a_key_that_nobody_knows(nodes, tmp_path):
+    make_member("mallory", ["analyst"], tmp_path)
+    with (
+        pytest.raises(ConfigError, match="lists no member with the certificate of mallory"),
+        tercet.connect(nodes.cluster, identity=tmp_path / "mallory.key"),
+    ):
+        pass
+    # One who writes herself into her own copy is known to no node.
+    text = nodes.cluster.read_text() + (tmp_path / "mallory.public.toml").read_text().partition("\n\n")[2]
+    forged = tmp_path / "cluster.toml"
+    forged.write_text(text)
+    with (
+        pytest.raises(TransportError, match=r"not pinned|refused"),
+        tercet.connect(forged, identity=tmp_path / "mallory.key"),
+    ):
+        pass
+    nodes.wait_for(lambda: "not pinned" in nodes.logs(), "in the log")
+
+
+def test_another_list_of_members(nodes, tmp_path):
+    other = tmp_path / "cluster.toml"
+    other.write_text(nodes.cluster.read_text().replace('roles = ["auditor"]', 'roles = ["owner"]'))
+    with (
+        pytest.raises(TransportError, match="another list of the lake's members"),
+        tercet.connect(other, identity=nodes.key("ann")),
+    ):
+        pass
+
+
+def test_a_node_cannot_pass_for_a_client(nodes):
+    with (
+        pytest.raises(ConfigError, match="lists no member"),
+        tercet.connect(nodes.cluster, identity=nodes.root / "n0" / "node.key"),
+    ):
+        pass
+
+
+def test_a_node_without_its_files(nodes_at_rest):
+    path = nodes_at_rest.root / "n0"
+    Settings.read(path / "node.toml")
+    (path / "node.key").chmod(0o644)
+    with pytest.raises(TransportError, match="can be read by others"):
+        Settings.read(path / "node.toml")
+    (path / "node.key").unlink()
+    with pytest.raises(TransportError, match=r"node.key cannot be read"):
+        Settings.read(path / "node.toml")
+    nodes_at_rest.key("ann").rename(path / "node.key")
+    with pytest.raises(ConfigError, match="lists no node with the certificate"):
+        Settings.read(path / "node.toml")
+    (path / "cluster.toml").unlink()
+    with pytest.raises(ConfigError, match=r"cluster.toml cannot be read"):
+        Settings.read(path / "node.toml")
+
+
+def test_setting_up_with_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args, code=0):
+        done = CliRunner().invoke(app, args)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    for index in range(3):
+        told = run("init", "--name", f"n{index}", "--address", f"127.0.0.1:700{index}")
+        assert f"tercet node n{index}/node.toml" in told
+    assert "ann.key: keep it" in run("init", "--name", "ann", "--role", "analyst", "--role", "owner")
+    assert "is there already" in run("init", "--name", "ann", "--role", "analyst", code=1)
+    parts = [f"n{index}/public.toml" for index in range(3)]
+    assert "has 2 nodes" in run("init", "--cluster", "cluster.toml", *parts[:2], code=1)
+    assert "3 nodes and 1 members" in run("init", "--cluster", "cluster.toml", *parts, "ann.public.toml")
+    assert "give --name" in run("init", code=1)
+    assert "merged with --cluster" in run("init", *parts, code=1)
+    for name, value in KEEP_MEMORY.items():
+        monkeypatch.setenv(name, value)
+    assert "cluster.toml cannot be read" in run("node", "n0/node.toml", code=1)
