@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from tercet.actors.kinds import Data
 from tercet.actors.plan import Form, Type
@@ -88,13 +90,29 @@ class TiledValue:
 
 
 def join(parts: Sequence[Data]) -> Data:
-    """Tiles side by side along the rows."""
+    """Tiles side by side along the rows: a view where they are neighbours in memory, as `split` left them."""
     first = parts[0]
     if len(parts) == 1:
         return first
-    if isinstance(first, Share):
-        return first.like(np.concatenate([part.data for part in parts if isinstance(part, Share)], axis=-1))
-    return np.concatenate([part for part in parts if not isinstance(part, Share)], axis=-1)
+    arrays = [part.data if isinstance(part, Share) else part for part in parts]
+    whole = _neighbours(arrays)
+    if whole is None:
+        whole = np.concatenate(arrays, axis=-1)
+    return first.like(whole) if isinstance(first, Share) else whole
+
+
+def _neighbours(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+    """The array of which all these are consecutive slices along the last axis, or None."""
+    first, end = arrays[0], arrays[0].ctypes.data
+    if first.base is None or first.strides[-1] != first.itemsize:
+        return None
+    for array in arrays:
+        alike = array.shape[:-1] == first.shape[:-1] and array.strides == first.strides
+        if array.base is not first.base or not alike or array.ctypes.data != end:
+            return None
+        end += array.shape[-1] * array.itemsize
+    shape = (*first.shape[:-1], sum(array.shape[-1] for array in arrays))
+    return np.lib.stride_tricks.as_strided(first, shape, first.strides, writeable=False)
 
 
 def split(kind: Type, whole: Data, tile_rows: int) -> list[Data]:

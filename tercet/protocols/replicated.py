@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, kernels
+from tercet.protocols import circuits, kernels, shuffling
 from tercet.protocols.base import (
     Cost,
     Op,
@@ -61,7 +61,7 @@ class Replicated(Masking):
         seeds = [np.frombuffer(secrets.token_bytes(KEY_BYTES), dtype=np.uint64) for _ in range(2)]
         third = values.copy()
         for seed in seeds:
-            domain.subtract(third, _expand(seed, values.shape), out=third)
+            domain.subtract(third, _seeded(seed).words(values.shape), out=third)
         return [[seeds[0], seeds[1]], [seeds[1], third], [third, seeds[0]]]
 
     @classmethod
@@ -77,7 +77,10 @@ class Replicated(Masking):
         data = np.empty((2, *shape), dtype=np.uint64)
         for index, part in enumerate(parts):
             explicit = (self.party + index) % 3 == 2
-            data[index] = part.reshape(shape) if explicit else _expand(part, shape)
+            if explicit:
+                data[index] = part.reshape(shape)
+            else:
+                _seeded(part).fill(data[index])
         return Share(domain, data, scale)
 
     def export(self, x: Share) -> list[Words]:
@@ -322,43 +325,19 @@ class Replicated(Masking):
 
     # -- moving rows -----------------------------------------------------------------------------------------
 
-    @declared(lambda self, columns: self.each(3, 2 * sum(column.size for column in columns)))
+    @declared(shuffling.shuffle_cost)
     def shuffle(self, columns: Sequence[Share]) -> Op[list[Share]]:
-        """Three hops, each by a pair of parties with their common key; 2 words an element from each party.
-
-        In hop d the two parties other than d permute their summands by a permutation that d does not know,
-        and reshare; after three hops no party knows the product of the permutations (Laur et al. 2011).
-        """
-        require_full("shuffle", *columns)
-        rows = columns[0].shape[-1]
-        if any(column.shape[-1] != rows for column in columns):
-            raise ProtocolError(
-                f"columns of {[c.shape[-1] for c in columns]} rows cannot be shuffled together"
-            )
-        # Row by row of the first axis: what a hop needs at a time stays in the cache, in memory used again.
-        results = [column.like(np.empty_like(column.data, order="C")) for column in columns]
-        moving = [row for column in columns for row in _rows_of(column)]
-        settled = [row for column in results for row in _rows_of(column)]
-        domains = [row.domain for row in moving]
-        for d in range(3):
-            tag = self.tag()
-            summands = []
-            if self.role(d) != DEALER:
-                order = kernels.permutation(self.draw(d + 2, tag, "permutation").words((rows,)))
-                flat = (self.summand(row, d)[None] for row in moving)
-                summands = [kernels.take_columns(row, order)[0] for row in flat]
-            out = [row.data for row in settled] if d == 2 else None
-            full = yield from self.reshare(d, tag, [(rows,)] * len(moving), domains, summands, out=out)
-            moving = [Share(domain, part) for domain, part in zip(domains, full, strict=True)]
-        return results
+        """Three hops, each by a pair of parties: 3 rounds, 4 words an element in all; see `shuffling`."""
+        return shuffling.shuffle(self, columns)
 
     def each(self, rounds: int, words: int) -> Cost:
         """The cost of `words` sent by every party."""
         return Cost(rounds, (words * WORD_BYTES,) * 3)
 
 
-def _expand(seed: Words, shape: Shape) -> Words:
-    return Stream(seed.tobytes(), b"input").words(shape)
+def _seeded(seed: Words) -> Stream:
+    """What a component is drawn from that an owner dealt as a seed."""
+    return Stream(seed.tobytes(), b"input")
 
 
 def _factors(x: Share, y: Share) -> list[Words]:
@@ -367,13 +346,6 @@ def _factors(x: Share, y: Share) -> list[Words]:
     if x.domain is not y.domain:
         raise ProtocolError(f"a sharing in {x.domain} cannot be multiplied by one in {y.domain}; convert one")
     return align(x, y)
-
-
-def _rows_of(column: Share) -> list[Share]:
-    """Views of a column's data, one `(n,)` share for every place of its other axes."""
-    places = math.prod(column.shape[:-1])
-    flat = column.data.reshape(column.data.shape[0], places, column.shape[-1])
-    return [Share(column.domain, flat[:, place]) for place in range(places)]
 
 
 def _components(data: Words) -> list[Words]:

@@ -1,0 +1,198 @@
+"""Shuffles among three parties: each pair in turn permutes what it shares and hands it to the next pair.
+
+The rows are permuted three times, by permutations that the parties 1 and 2, 2 and 0, 0 and 1 draw from their
+common keys, so that no party knows the product (Laur, Willemson, Zhang 2011). Between two hops a value needs
+to be shared by the next pair only. So in the dealer view (see `masking`) of hop d, B stays, D takes the place
+of A, and one message does: D's new summand is F(K_{d+1}), which A can draw too, and A sends B what is left of
+its own. Only the last hop ends in a replicated sharing. That is 4 words an element in all three hops, where
+resharing among all after each takes 6.
+
+On the way, the words of a row lie side by side: a row that moves is then one line of the cache and not one
+for each column. Randomness is drawn, and masks are taken off, in blocks that stay in the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+import numpy as np
+
+from tercet.errors import ProtocolError
+from tercet.protocols.base import Cost, Op, Round, Shape, Share, require_full
+from tercet.protocols.domains import WORD_BYTES, Domain, Words
+from tercet.protocols.kernels import Indices, permutation
+from tercet.protocols.masking import DEALER, FIRST, Masking
+from tercet.protocols.prg import BLOCK_WORDS, Stream
+
+
+@attrs.frozen(eq=False)
+class _Table:
+    """Columns of one domain that move together; a row of them has `width` words."""
+
+    domain: Domain
+    columns: Sequence[Share]
+
+    @property
+    def width(self) -> int:
+        return sum(_places(column) for column in self.columns)
+
+    @property
+    def shape(self) -> Shape:
+        return self.columns[0].shape[-1], self.width
+
+    def blocks(self) -> Iterator[slice]:
+        """Runs of rows of about BLOCK_WORDS words."""
+        rows, step = self.columns[0].shape[-1], max(1, BLOCK_WORDS // max(1, self.width))
+        for start in range(0, rows, step):
+            yield slice(start, min(start + step, rows))
+
+    def summands(self, protocol: Masking, dealer: int) -> Words:
+        """A's or B's summand of the columns, row by row."""
+        rows = np.empty(self.shape, dtype=np.uint64)
+        for block in self.blocks():
+            for data, words in _in_rows(self.columns):
+                part = Share(self.domain, data[:, :, block])
+                rows[block, words] = protocol.summand(part, dealer).reshape(part.shape).T
+        return rows
+
+    def masked(
+        self,
+        rows: Words,
+        order: Indices,
+        stream: Stream,
+        settle: Callable[[slice, Words], None] | None = None,
+    ) -> Words:
+        """Permuted rows less a mask, block by block; `settle` is shown the mask."""
+        moved, buffer = np.empty_like(rows), self.buffer()
+        for block in self.blocks():
+            part = np.take(rows, order[block], axis=0, out=moved[block], mode="clip")
+            mask = stream.fill(buffer[: len(part)])
+            self.domain.subtract(part, mask, out=part)
+            if settle is not None:
+                settle(block, mask)
+        return moved
+
+    def buffer(self) -> Words:
+        """Room for the rows of a block."""
+        return np.empty((max(1, BLOCK_WORDS // max(1, self.width)), self.width), dtype=np.uint64)
+
+    def empty(self) -> list[Share]:
+        """Columns like those that moved, to be filled."""
+        return [column.like(np.empty(column.data.shape, dtype=np.uint64)) for column in self.columns]
+
+
+def shuffle(protocol: Masking, columns: Sequence[Share]) -> Op[list[Share]]:
+    """Columns with their rows permuted alike, by a permutation that nobody knows. Cost: `shuffle_cost`."""
+    require_full("shuffle", *columns)
+    lengths = [column.shape[-1] for column in columns]
+    if any(length != lengths[0] for length in lengths):
+        raise ProtocolError(f"columns of {lengths} rows cannot be shuffled together")
+    domains = list(dict.fromkeys(column.domain for column in columns))
+    tables = [_Table(domain, [c for c in columns if c.domain is domain]) for domain in domains]
+    first, second, last = ((protocol.dealer + hop) % 3 for hop in range(3))
+    held = [table.summands(protocol, first) for table in tables if protocol.role(first) != DEALER]
+    for dealer in (first, second):
+        held = yield from _pass_on(protocol, dealer, tables, held)
+    settled = yield from _settle(protocol, last, tables, held)
+    results = [iter(shares) for shares in settled]
+    return [next(results[domains.index(column.domain)]) for column in columns]
+
+
+def shuffle_cost(protocol: Masking, columns: Sequence[Share]) -> Cost:
+    """3 rounds; 4 words an element in all: 2 from party d+1, where d is the dealer, and 1 from the others."""
+    words = [sum(column.size for column in columns)] * protocol.parties
+    words[(protocol.dealer + 1) % 3] *= 2
+    return Cost(3, tuple(count * WORD_BYTES for count in words))
+
+
+def _order(protocol: Masking, dealer: int, tag: str, rows: int) -> Indices:
+    """The permutation that A and B have in common."""
+    return permutation(protocol.draw(dealer + 2, tag, "permutation").words((rows,)))
+
+
+def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: list[Words]) -> Op[list[Words]]:
+    """Permute, and go over from a sharing between A and B to one between B and D: 1 round, a word from A.
+
+    Takes and gives this party's summands of each table, `(rows, width)`; nothing where it has none.
+    """
+    tag, role = protocol.tag(), protocol.role(dealer)
+    shapes = [table.shape for table in tables]
+    if role == DEALER:
+        stream = protocol.draw(dealer + 1, tag, "reshare")
+        drawn = [stream.words(shape) for shape in shapes]
+        yield Round()
+        return drawn
+    order = _order(protocol, dealer, tag, shapes[0][0])
+    if role == FIRST:
+        stream = protocol.draw(dealer + 1, tag, "reshare")
+        moved = [table.masked(rows, order, stream) for table, rows in zip(tables, held, strict=True)]
+        held.clear()
+        yield Round(send={(dealer + 2) % 3: moved})
+        return []
+    moved = [np.take(rows, order, axis=0, mode="clip") for rows in held]
+    held.clear()
+    got = yield Round(recv={(dealer + 1) % 3: shapes})
+    for table, mine, theirs in zip(tables, moved, got[(dealer + 1) % 3], strict=True):
+        table.domain.add(mine, theirs, out=mine)
+    return moved
+
+
+def _settle(
+    protocol: Masking, dealer: int, tables: Sequence[_Table], held: list[Words]
+) -> Op[list[list[Share]]]:
+    """Permute, and reshare among all three (see `Masking.reshare`): 1 round, a word from A and from B."""
+    tag, role = protocol.tag(), protocol.role(dealer)
+    results = [table.empty() for table in tables]
+    if role == DEALER:
+        for component in range(2):
+            stream = protocol.draw(dealer + component, tag, "reshare")
+            for table, columns in zip(tables, results, strict=True):
+                buffer = table.buffer()
+                for block in table.blocks():
+                    drawn = stream.fill(buffer[: block.stop - block.start])
+                    _write(columns, component, block, drawn)
+        yield Round()
+        return results
+    other, kept = ((dealer + 2) % 3, 0) if role == FIRST else ((dealer + 1) % 3, 1)
+    shapes = [table.shape for table in tables]
+    order = _order(protocol, dealer, tag, shapes[0][0])
+    stream = protocol.draw(dealer + 1 - kept, tag, "reshare")
+    moved = [
+        table.masked(rows, order, stream, functools.partial(_write, columns, kept))
+        for table, rows, columns in zip(tables, held, results, strict=True)
+    ]
+    held.clear()
+    got = yield Round(send={other: moved}, recv={other: shapes})
+    for table, mine, theirs, columns in zip(tables, moved, got[other], results, strict=True):
+        for block in table.blocks():
+            _write(columns, 1 - kept, block, table.domain.add(mine[block], theirs[block]))
+    return results
+
+
+def _write(columns: Sequence[Share], component: int, block: slice, rows: Words) -> None:
+    """Write some rows of a component of columns."""
+    for data, words in _in_rows(columns):
+        data[component, :, block] = rows[:, words].T
+
+
+def _places(column: Share) -> int:
+    return math.prod(column.shape[:-1])
+
+
+def _in_rows(columns: Sequence[Share]) -> Iterator[tuple[Words, slice]]:
+    """For each column its data `(components, places, rows)`, a view, and its words of a row."""
+    stop = 0
+    for column in columns:
+        start, stop = stop, stop + _places(column)
+        yield column.data.reshape(len(column.data), stop - start, column.shape[-1]), slice(start, stop)
+
+
+def _buffer(table: _Table) -> Words:
+    """Room for the rows of a block."""
+    return np.empty((max(1, BLOCK_WORDS // max(1, table.width)), table.width), dtype=np.uint64)
+
+
+__all__ = ["shuffle", "shuffle_cost"]
