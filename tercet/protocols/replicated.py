@@ -80,7 +80,7 @@ class Replicated(Masking):
             if explicit:
                 data[index] = part.reshape(shape)
             else:
-                _seeded(part).fill(data[index])
+                _seeded(part).fill(data[index : index + 1])
         return Share(domain, data, scale)
 
     def export(self, x: Share) -> list[Words]:
