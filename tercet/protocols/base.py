@@ -1,187 +1,59 @@
-"""The share interface: what a protocol gives to the rest of Tercet, and how its operations talk.
+"""The plug-in interface: what a protocol gives to the rest of Tercet.
 
-A protocol operation is a generator of rounds. It yields a `Round`, which says what it sends to each peer and
-which shapes it expects from each, and is resumed with what arrived; it never waits, opens a socket or reads a
-clock. So an operation reads like its paper, can be run by a lockstep driver in a test or by the scheduler
-over a network, and several operations can share their rounds (`gather`).
-
-Every party runs the same code and yields the same number of rounds, also where it has nothing to say in one
-of them; that is what makes round counts comparable and frames of different parties match.
+A protocol is one class. Its core, which every subclass writes, is how values are dealt and put together, how
+public and random values are shared, openings, products, and two masked functions: bits to numbers, and
+Fourier series. Everything else follows from that and is inherited, here where it is linear, from `defaults`
+where it talks; a protocol overrides what it can do faster. Shares, rounds and costs are in `shares`.
 """
 
 from __future__ import annotations
 
 import abc
 import copy
-import math
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar, cast
-from typing import Protocol as Interface
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
 
-import attrs
 import numpy as np
 
 from tercet.errors import PrivacyError, ProtocolError
+from tercet.protocols import defaults
 from tercet.protocols.domains import BITS, WORD_BYTES, Z64, Domain, Words
 from tercet.protocols.fourier import Series
 from tercet.protocols.prg import Stream, derive_key
-
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
-
-Shape = tuple[int, ...]
-Received = Mapping[int, Sequence[Words]]
-
-
-@attrs.frozen(eq=False)
-class Round:
-    """One network round of one party: arrays to send, and shapes to receive, by peer.
-
-    Arrays travel without copies: what was sent is never written to again, and what arrives is read-only.
-    """
-
-    send: Mapping[int, Sequence[Words]] = attrs.field(factory=dict)
-    recv: Mapping[int, Sequence[Shape]] = attrs.field(factory=dict)
-
-
-Op = Generator[Round, Received, T]
-"""An operation in progress: yields rounds, is sent what arrived, returns its result."""
-
-
-@attrs.frozen(eq=False)
-class Share:
-    """One party's part of a secret value.
-
-    `data` has shape `(words held, *shape)`; rows are the last axis. `scale` is the number of fractional bits.
-    """
-
-    domain: Domain
-    data: Words
-    scale: int = 0
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the secret value."""
-        return self.data.shape[1:]
-
-    @property
-    def size(self) -> int:
-        """Number of elements of the secret value."""
-        return math.prod(self.shape)
-
-    def like(self, data: Words, *, scale: int | None = None) -> Self:
-        """A value of the same kind with other data."""
-        return attrs.evolve(self, data=data, scale=self.scale if scale is None else scale)
-
-    def map(self, function: Callable[[Words], Words]) -> Self:
-        """Apply a function that moves elements (slices, reshapes) to every component."""
-        return self.like(np.stack([function(component) for component in self.data]))
-
-
-class Product(Share):
-    """The result of a local multiplication, before its round.
-
-    It can be added, summed over rows and scaled without talking, but has to pass `Protocol.reduce`,
-    `truncate` or `fourier` before it is multiplied again. In replicated sharing it is a 3-of-3 additive
-    sharing, in Shamir's a sharing of double degree.
-    """
-
-
-@attrs.frozen
-class Cost:
-    """What an operation costs: network rounds, and bytes of payload sent by each party.
-
-    `a + b` is a after b; `a | b` is both in the same rounds.
-    """
-
-    rounds: int
-    sent: tuple[int, ...]
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.rounds + other.rounds, self._sum(other))
-
-    def __or__(self, other: Cost) -> Cost:
-        return Cost(max(self.rounds, other.rounds), self._sum(other))
-
-    def _sum(self, other: Cost) -> tuple[int, ...]:
-        return tuple(a + b for a, b in zip(self.sent, other.sent, strict=True))
-
-    @property
-    def total(self) -> int:
-        """Bytes sent by all parties together."""
-        return sum(self.sent)
-
-
-class _Declared(Interface):
-    declared_cost: Callable[..., Cost]
-
-
-def declared(cost: Callable[..., Cost]) -> Callable[[F], F]:
-    """Attach to an operation the function that computes its cost from the same arguments."""
-
-    def attach(operation: F) -> F:
-        cast("_Declared", operation).declared_cost = cost
-        return operation
-
-    return attach
-
-
-def gather(*operations: Op[Any]) -> Op[list[Any]]:
-    """Run operations side by side: step k of all of them shares one round. Returns their results in order."""
-    results: list[Any] = [None] * len(operations)
-    waiting: dict[int, Round] = {}
-    for index, operation in enumerate(operations):
-        _advance(operation, None, index, waiting, results)
-    while waiting:
-        merged = Round(
-            _concatenate(r.send for r in waiting.values()), _concatenate(r.recv for r in waiting.values())
-        )
-        got = yield merged
-        current, waiting = waiting, {}
-        cursor = dict.fromkeys(got, 0)
-        for index, awaited in current.items():
-            mine: dict[int, Sequence[Words]] = {}
-            for peer, shapes in awaited.recv.items():
-                start = cursor[peer]
-                cursor[peer] = start + len(shapes)
-                mine[peer] = got[peer][start : cursor[peer]]
-            _advance(operations[index], mine, index, waiting, results)
-    return results
-
-
-def _advance(
-    operation: Op[Any], got: Received | None, index: int, waiting: dict[int, Round], results: list[Any]
-) -> None:
-    try:
-        waiting[index] = next(operation) if got is None else operation.send(got)
-    except StopIteration as stop:
-        results[index] = stop.value
-
-
-def _concatenate(parts: Any) -> dict[int, list[Any]]:
-    merged: dict[int, list[Any]] = {}
-    for part in parts:
-        for peer, items in part.items():
-            merged.setdefault(peer, []).extend(items)
-    return merged
-
-
-def align(*shares: Share) -> list[Words]:
-    """The data of shares of different rank, with axes inserted so that numpy broadcasts the values."""
-    rank = max(share.data.ndim for share in shares)
-    return [
-        share.data.reshape(share.data.shape[:1] + (1,) * (rank - share.data.ndim) + share.data.shape[1:])
-        for share in shares
-    ]
+from tercet.protocols.shares import (
+    Cost,
+    Op,
+    Product,
+    Received,
+    Round,
+    Shape,
+    Share,
+    T,
+    align,
+    declared,
+    gather,
+    require_alike,
+    require_full,
+    require_one_dimension,
+)
 
 
 class Protocol(abc.ABC):
     """A secret-sharing protocol, as one party of a session sees it.
 
-    A subclass says how values are dealt, opened, multiplied and masked; what is linear is written here once.
+    The core, to be written: `deal`, `combine`, `constant`, `random`, `opening`, `mul_local`, `reduce`,
+    `bits_to_ring` and `fourier`, those that talk with a declared cost. The rest may be inherited.
+
+    What has to hold of a subclass: `Share.data` is `(held, *shape)` words, and sharings are linear word by
+    word, so that sums, public factors, slices and reshapes are done on the data. Shares travel only in what
+    an operation yields. Nothing that a party receives tells it anything, within the threat model, beyond what
+    is opened. All randomness inside a session comes from `stream`, by names that `tag` makes, drawn in the
+    same order at every party: then results do not depend on the order in which operations run, and no mask is
+    used twice. The number, order and lengths of messages depend on shapes and public arguments only.
+
     Instances are cheap: the scheduler calls `bind` for every operation it starts, which names the operation's
     random streams, picks its dealer and sets how many words it may open. Nothing here does I/O, and an
-    instance is used by one thread at a time.
+    instance is used by one thread at a time. `tercet.testing.check_protocol` tests all this.
 
     Arguments of the constructor: the party's index, the number of parties, and for every other party the
     session key that the two share (32 bytes, fresh for the session).
@@ -205,6 +77,11 @@ class Protocol(abc.ABC):
         self._drawn = 0
         self._openings = 0
         self._bound: set[str] = set()
+
+    @property
+    def truncation_error(self) -> int:
+        """By how many units `truncate` may differ from the nearest number."""
+        return 1
 
     # -- operations and their streams ------------------------------------------------------------------------
 
@@ -265,25 +142,35 @@ class Protocol(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def deal(cls, values: Words, *, domain: Domain, parties: int) -> list[list[Words]]:
-        """Share `values` at their owner, with fresh randomness: for each party the arrays to send to it."""
+        """Share `values` at their owner, with fresh randomness: for each party the arrays to send to it.
+
+        Any subset of parties that may be corrupt holds words that are independent of `values`.
+        """
 
     @classmethod
-    @abc.abstractmethod
-    def dealt_shapes(cls, shape: Shape, *, party: int, parties: int) -> list[Shape]:
-        """The shapes of what `deal` makes for `party`, so that a receiver can check before it allocates."""
+    def dealt_shapes(cls, shape: Shape, *, domain: Domain, party: int, parties: int) -> list[Shape]:
+        """The shapes of what `deal` makes for `party`, so that a receiver can check before it allocates.
 
-    @abc.abstractmethod
+        Unless overridden, an array of the value's shape for each word held.
+        """
+        _ = domain, party, parties
+        return [shape] * cls.held
+
     def accept(self, parts: Sequence[Words], *, domain: Domain, shape: Shape, scale: int) -> Share:
-        """The share made of what an owner dealt to this party."""
+        """The share made of what an owner dealt to this party; unless overridden, just that."""
+        return Share(domain, np.stack([part.reshape(shape) for part in parts]), scale)
 
-    @abc.abstractmethod
     def export(self, x: Share) -> list[Words]:
-        """What this party sends to a receiver outside for `combine`: its part, and digests of others."""
+        """What this party sends to a receiver outside for `combine`; unless overridden, all that it holds."""
+        return [np.ascontiguousarray(part) for part in x.data]
 
     @classmethod
     @abc.abstractmethod
     def combine(cls, parts: Sequence[Sequence[Words]], *, domain: Domain, shape: Shape) -> Words:
-        """The value behind all parties' exports. Raises ProtocolError if the parts contradict each other."""
+        """The value behind all parties' exports.
+
+        Raises ProtocolError if the parts contradict each other, as they do if one party changed its share.
+        """
 
     @declared(lambda self, x: self.cost("opening", x))
     def open(self, x: Share) -> Op[Words]:
@@ -302,7 +189,15 @@ class Protocol(abc.ABC):
 
     @abc.abstractmethod
     def opening(self, x: Share) -> Op[Words]:
-        """The protocol behind `open`; call `open` instead, which keeps count."""
+        """The protocol behind `open` and `open_masked`; call these, which keep count.
+
+        Raises ProtocolError if what parties say contradicts each other, as it does if one changed its share.
+        """
+
+    @declared(lambda self, x, _: self.cost("opening", x))
+    def open_masked(self, x: Share, mask: Share) -> Op[Words]:
+        """`x + mask` to all parties. The mask comes from `random`, nobody knows it, and it is used once."""
+        return self.opening(self.add(x, mask))
 
     @abc.abstractmethod
     def constant(
@@ -313,6 +208,12 @@ class Protocol(abc.ABC):
     @abc.abstractmethod
     def random(self, shape: Shape, *, domain: Domain = Z64) -> Share:
         """A sharing of uniformly random words that nobody knows. No rounds."""
+
+    @declared(lambda self, *_, **__: self.free())
+    def fresh(self, shape: Shape, *, domain: Domain = Z64) -> Op[Share]:
+        """`random` for a plan; a protocol whose parties cannot draw such words alone takes a round for it."""
+        yield from ()
+        return self.random(shape, domain=domain)
 
     # -- linear, local ---------------------------------------------------------------------------------------
 
@@ -338,7 +239,7 @@ class Protocol(abc.ABC):
     def _alike(self, x: Share, y: Share) -> tuple[Share, Share]:
         if isinstance(x, Product) or isinstance(y, Product):
             x, y = self.to_product(x), self.to_product(y)
-        _require_alike(x, y)
+        require_alike(x, y)
         return x, y
 
     def add_public(self, x: Share, values: Words) -> Share:
@@ -356,33 +257,43 @@ class Protocol(abc.ABC):
         axis = axis if axis < 0 else axis + 1
         return x.like(x.domain.reduce_add(x.data, axis=axis, dtype=np.uint64))
 
+    def cumulate(self, x: Share) -> Share:
+        """Running totals along the rows, each with its own row."""
+        return x.like(np.cumsum(x.data, axis=-1, dtype=np.uint64))
+
+    def matmul_public(self, values: Words, x: Share, *, scale: int = 0) -> Share:
+        """Matrix product `(m, k) @ (k, n)` of public words, with `scale` fractional bits, and a sharing."""
+        return x.like(np.matmul(values, x.data), scale=x.scale + scale)
+
     # -- products --------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def mul_local(self, x: Share, y: Share) -> Product:
         """Element-wise product before its round. Shapes broadcast."""
 
-    @abc.abstractmethod
     def matmul_local(self, x: Share, y: Share) -> Product:
         """Matrix product `(m, k) @ (k, n)` before its round."""
+        return defaults.matmul_local(self, x, y)
 
-    @abc.abstractmethod
     def dot_local(self, x: Share, y: Share) -> Product:
         """Product over rows before its round: `(d, n), (e, n) -> (d, e)`."""
+        return defaults.dot_local(self, x, y)
 
     @abc.abstractmethod
     def reduce(self, x: Share) -> Op[Share]:
         """A full sharing of a product."""
 
+    @declared(defaults.mul_cost)
     def mul(self, x: Share, y: Share) -> Op[Share]:
         """Element-wise product (AND for bits) as a full sharing; scales add up."""
         return self.reduce(self.mul_local(x, y))
 
     # -- masked openings -------------------------------------------------------------------------------------
 
-    @abc.abstractmethod
+    @declared(defaults.truncate_cost)
     def truncate(self, x: Share, bits: int) -> Op[Share]:
-        """`x / 2**bits`, within one unit in the last place for every |x| < 2^62; `x` may be a product."""
+        """`x / 2**bits`, within `truncation_error` of the nearest, for every |x| < 2^62, product or not."""
+        return defaults.truncate(self, x, bits)
 
     @abc.abstractmethod
     def fourier(
@@ -399,44 +310,22 @@ class Protocol(abc.ABC):
 
     # -- comparisons -----------------------------------------------------------------------------------------
 
-    @abc.abstractmethod
+    @declared(defaults.is_negative_cost)
     def is_negative(self, x: Share, bits: int = 64) -> Op[Share]:
         """Packed bits `x < 0` of a one-dimensional `x` with |x| < 2^(bits-1)."""
+        return defaults.is_negative(self, x, bits)
 
-    @abc.abstractmethod
+    @declared(defaults.is_zero_cost)
     def is_zero(self, x: Share) -> Op[Share]:
         """Packed bits `x == 0` of a one-dimensional `x`."""
+        return defaults.is_zero(self, x)
 
     # -- moving rows -----------------------------------------------------------------------------------------
 
-    @abc.abstractmethod
+    @declared(defaults.shuffle_cost)
     def shuffle(self, columns: Sequence[Share]) -> Op[list[Share]]:
         """Permute the last axis of all columns with one permutation that nobody knows."""
-
-
-def require_full(operation: str, *shares: Share) -> None:
-    """Raise ProtocolError if a product is among the arguments."""
-    if any(isinstance(share, Product) for share in shares):
-        raise ProtocolError(f"{operation} takes full sharings, not products; reduce the product first")
-
-
-def require_one_dimension(x: Share, operation: str) -> None:
-    """Raise ProtocolError unless `x` is a full sharing with one axis: packed results run along rows only."""
-    require_full(operation, x)
-    if len(x.shape) != 1:
-        raise ProtocolError(
-            f"{operation} takes values of one dimension, got shape {x.shape}; flatten them first"
-        )
-
-
-def _require_alike(x: Share, y: Share) -> None:
-    if type(x) is not type(y):
-        raise ProtocolError("a product and a full sharing cannot be added; reduce the product first")
-    if x.domain is not y.domain or x.scale != y.scale:
-        raise ProtocolError(
-            f"a sharing in {x.domain} of scale {x.scale} and one in {y.domain} of scale {y.scale} cannot "
-            "be added; bring them to one domain and scale first"
-        )
+        return defaults.shuffle(self, columns)
 
 
 def session_key(master: bytes, session: bytes, nonces: Sequence[bytes]) -> bytes:
@@ -457,6 +346,7 @@ __all__ = [
     "Round",
     "Shape",
     "Share",
+    "T",
     "align",
     "declared",
     "gather",

@@ -9,13 +9,17 @@ keyed pseudonyms. The leaves of the trees depend on who knows which summand and 
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import types
 
-from tercet.protocols.base import Cost, Op, Protocol, Share, declared
 from tercet.protocols.domains import BITS, Words
 from tercet.protocols.kernels import IN2, OUT2, kernel
+from tercet.protocols.shares import Cost, Op, Share, declared
+
+if TYPE_CHECKING:
+    from tercet.protocols.base import Protocol
 
 # -- trees ---------------------------------------------------------------------------------------------------
 
@@ -267,7 +271,7 @@ def ascon_prf_short(protocol: Protocol, key: Share, message: Share, *, iv: int =
     count = message.shape[1]
     # `ones` says which components carry public terms: constants and complements touch those alone.
     ones = protocol.constant(np.array([_FLIP]), domain=BITS).data[:, 0]
-    state = message.like(np.empty((protocol.held, 7, count), dtype=np.uint64))
+    state = message.like(np.empty((message.data.shape[0], 7, count), dtype=np.uint64))
     state.data[:, 0] = (ones & np.uint64(iv))[:, None]
     state.data[:, 1:3] = key.data[:, :, None]
     state.data[:, 3:5] = message.data

@@ -1,0 +1,269 @@
+"""What any protocol can do that has products, shared random bits and openings: `Protocol`'s defaults.
+
+A protocol that gives the core of `Protocol` runs every plan with what is here. Nothing is assumed of who
+knows what: masks are random words that no party knows, with their bits shared too, so a value plus a mask can
+be opened to all (Damgård, Fitzi, Kiltz, Nielsen, Toft 2006). That costs 64 conversions of bits for each
+element, which is why fast protocols override these functions, most of all where a dealer may know the mask.
+
+Each function has its declared cost beside it, computed from the costs of the core.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.errors import ProtocolError
+from tercet.protocols import circuits, kernels
+from tercet.protocols.domains import BITS, WORD_BITS, Z64, Words, packed_words
+from tercet.protocols.shares import (
+    Cost,
+    Op,
+    Product,
+    Share,
+    gather,
+    require_full,
+    require_one_dimension,
+)
+
+if TYPE_CHECKING:
+    from tercet.protocols.base import Protocol
+
+KEY_BITS = 62
+"""Bits of the keys that a shuffle sorts by: two of n rows tie with a chance below n^2 / 2^63."""
+
+# -- products ------------------------------------------------------------------------------------------------
+
+
+def matmul_local(protocol: Protocol, x: Share, y: Share) -> Product:
+    """`(m, k) @ (k, n)` as a sum of k element-wise products. Local."""
+    require_full("a product", x, y)
+    zeros = np.zeros((x.shape[0], y.shape[1]), dtype=np.uint64)
+    total: Share = protocol.constant(zeros, domain=Z64, scale=x.scale + y.scale, product=True)
+    for column in range(x.shape[1]):
+        term = protocol.mul_local(
+            x.like(x.data[:, :, column : column + 1]), y.like(y.data[:, column : column + 1])
+        )
+        total = protocol.add(total, term)
+    return protocol.to_product(total)
+
+
+def dot_local(protocol: Protocol, x: Share, y: Share) -> Product:
+    """`(d, n), (e, n) -> (d, e)`, a row of the result at a time. Local."""
+    require_full("a product", x, y)
+    zeros = np.zeros((x.shape[0], y.shape[0]), dtype=np.uint64)
+    total = protocol.constant(zeros, domain=Z64, scale=x.scale + y.scale, product=True)
+    for row in range(x.shape[0]):
+        term = protocol.mul_local(x.like(x.data[:, row : row + 1]), y)
+        total.data[:, row] = protocol.sum(term).data
+    return protocol.to_product(total)
+
+
+def mul_cost(protocol: Protocol, x: Share, y: Share) -> Cost:
+    """Cost of `Protocol.mul` where it is a product and its round."""
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    return protocol.cost("reduce", protocol.spec(shape, domain=x.domain, product=True))
+
+
+# -- masks whose bits are shared -----------------------------------------------------------------------------
+
+
+def random_planes(protocol: Protocol, bits: int, count: int) -> Share:
+    """Random bits that nobody knows, as packed planes `(bits, words)`. No rounds."""
+    return protocol.random((bits, packed_words(count)), domain=BITS)
+
+
+def planes_to_ring(protocol: Protocol, planes: Share, count: int) -> Op[Share]:
+    """The bits of planes as zeros and ones in the ring, `(bits, count)`: one `bits_to_ring`."""
+    bits, words = planes.shape
+    flat = planes.map(lambda component: component.reshape(-1))
+    ring = yield from protocol.bits_to_ring(flat, bits * words * WORD_BITS)
+    return ring.map(lambda component: component.reshape(bits, words * WORD_BITS)[:, :count])
+
+
+def planes_to_ring_cost(protocol: Protocol, bits: int, count: int) -> Cost:
+    """Cost of `planes_to_ring`."""
+    words = bits * packed_words(count)
+    return protocol.cost("bits_to_ring", protocol.spec((words,), domain=BITS), words * WORD_BITS)
+
+
+def weigh(protocol: Protocol, bits: Share) -> Share:
+    """`sum_i 2^i b_i` of ring bits `(bits, count)`. Local."""
+    powers = np.uint64(1) << np.arange(bits.shape[0], dtype=np.uint64)
+    return protocol.sum(protocol.mul_public(bits, powers[:, None]), axis=0)
+
+
+def _masked(protocol: Protocol, x: Share, mask: Share) -> Op[Words]:
+    """A one-dimensional value plus a mask, in the open; the mask takes the value's scale."""
+    return protocol.open_masked(x, mask.like(mask.data, scale=x.scale))
+
+
+def _masked_cost(protocol: Protocol, count: int) -> Cost:
+    return protocol.cost("opening", protocol.spec((count,)))
+
+
+# -- truncation ----------------------------------------------------------------------------------------------
+
+
+def truncate(protocol: Protocol, x: Share, bits: int) -> Op[Share]:
+    """`x / 2**bits` for |x| < 2^62, within one unit in the last place (Dalskov, Escudero, Keller 2020).
+
+    With c = x + 2^62 + r open, `c >> f` less `r >> f` is right but where the sum wraps, which is where the
+    top bit of r is one and that of c is zero.
+    """
+    if not 1 <= bits <= WORD_BITS - 2:
+        raise ProtocolError(f"a truncation by {bits} bits: it must be by 1 to 62")
+    if isinstance(x, Product):
+        x = yield from protocol.reduce(x)
+    count, shape = x.size, x.shape
+    flat = x.map(lambda component: component.reshape(-1))
+    r = yield from planes_to_ring(protocol, random_planes(protocol, WORD_BITS, count), count)
+    opened = yield from _masked(protocol, flat, weigh(protocol, r))
+    c = opened + np.uint64(1 << 62)
+    high = weigh(protocol, r.like(r.data[:, bits:]))
+    wrapped = (np.uint64(1) - (c >> np.uint64(63))) << np.uint64(WORD_BITS - bits)
+    top = protocol.mul_public(r.like(r.data[:, -1]), wrapped)
+    public = (c >> np.uint64(bits)) - np.uint64(1 << (62 - bits))
+    y = protocol.add_public(protocol.subtract(top, high), public)
+    return y.like(y.data.reshape(-1, *shape), scale=x.scale - bits)
+
+
+def truncate_cost(protocol: Protocol, x: Share, *_: int) -> Cost:
+    """Cost of `truncate`."""
+    reduced = protocol.cost("reduce", x) if isinstance(x, Product) else protocol.free()
+    return reduced + planes_to_ring_cost(protocol, WORD_BITS, x.size) + _masked_cost(protocol, x.size)
+
+
+# -- comparisons ---------------------------------------------------------------------------------------------
+
+
+def is_negative(protocol: Protocol, x: Share, bits: int = WORD_BITS) -> Op[Share]:
+    """Bit `bits - 1` of x = c - r, where c is open and the bits of r are shared.
+
+    c's bit, less r's, less what the lower bits borrow: r_i and not c_i begins a borrow, equal bits hand one
+    on.
+    """
+    require_one_dimension(x, "is_negative")
+    if not 2 <= bits <= WORD_BITS:
+        raise ProtocolError(f"a comparison over {bits} bits: it must be over 2 to 64")
+    r = random_planes(protocol, WORD_BITS, x.size)
+    ring = yield from planes_to_ring(protocol, r, x.size)
+    opened = yield from _masked(protocol, x, weigh(protocol, ring))
+    not_c = ~kernels.to_planes(opened, bits)
+    low = r.like(r.data[:, : bits - 1])
+    begins, passes = protocol.mul_public(low, not_c[:-1]), protocol.add_public(low, not_c[:-1])
+    borrow = yield from circuits.carry_tree(protocol, begins, passes)
+    top = protocol.add_public(r.like(r.data[:, bits - 1]), ~not_c[-1])
+    return protocol.add(top, borrow)
+
+
+def is_negative_cost(protocol: Protocol, x: Share, bits: int = WORD_BITS) -> Cost:
+    """Cost of `is_negative`."""
+    return (
+        planes_to_ring_cost(protocol, WORD_BITS, x.size)
+        + _masked_cost(protocol, x.size)
+        + circuits.carry_tree_cost(protocol, bits - 1, packed_words(x.size))
+    )
+
+
+def is_zero(protocol: Protocol, x: Share) -> Op[Share]:
+    """Whether x = c - r is zero: where all bits of c and r agree."""
+    require_one_dimension(x, "is_zero")
+    r = random_planes(protocol, WORD_BITS, x.size)
+    ring = yield from planes_to_ring(protocol, r, x.size)
+    opened = yield from _masked(protocol, x, weigh(protocol, ring))
+    alike = protocol.add_public(r, ~kernels.to_planes(opened))
+    return (yield from circuits.and_tree(protocol, alike))
+
+
+def is_zero_cost(protocol: Protocol, x: Share) -> Cost:
+    """Cost of `is_zero`."""
+    return (
+        planes_to_ring_cost(protocol, WORD_BITS, x.size)
+        + _masked_cost(protocol, x.size)
+        + circuits.and_tree_cost(protocol, WORD_BITS, packed_words(x.size))
+    )
+
+
+# -- moving rows ---------------------------------------------------------------------------------------------
+
+
+def merge_exchange(rows: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Batcher's sorting network: for each stage the lower place of every comparator, and their distance.
+
+    As in Knuth, The Art of Computer Programming 5.2.2 M; yields arrays `(2, comparators)` of both places.
+    """
+    top = 1 << max((rows - 1).bit_length() - 1, 0)
+    p = top if rows > 1 else 0
+    while p > 0:
+        q, r, d = top, 0, p
+        while d > 0:
+            i = np.arange(max(rows - d, 0))
+            low = i[(i & p) == r]
+            if low.size:
+                yield np.stack([low, low + d])
+            d, q, r = (q - p, q >> 1, p) if q != p else (0, q, r)
+        p >>= 1
+
+
+def shuffle(protocol: Protocol, columns: Sequence[Share]) -> Op[list[Share]]:
+    """Sort all rows by random secret keys in a sorting network: a permutation that nobody knows.
+
+    About log2(rows)^2 / 2 stages, each a comparison, a conversion of its bits and a product.
+    """
+    require_full("a shuffle", *columns)
+    rows = columns[0].shape[-1]
+    if any(column.shape[-1] != rows for column in columns):
+        raise ProtocolError(f"columns of {[c.shape[-1] for c in columns]} rows cannot be shuffled together")
+    planes = random_planes(protocol, KEY_BITS, rows)
+    bits = yield from planes_to_ring(protocol, planes, rows)
+    keys = weigh(protocol, bits)
+    moving = [Share(Z64, keys.data[:, None]), *(_flat(column) for column in columns)]
+    moving = [share.like(share.data.copy()) for share in moving]
+    for low, high in merge_exchange(rows):
+        key = moving[0].like(moving[0].data[:, 0])
+        order = protocol.subtract(key.like(key.data[:, high]), key.like(key.data[:, low]))
+        swap = yield from protocol.is_negative(order, KEY_BITS + 1)
+        chosen = yield from protocol.bits_to_ring(swap, low.size)
+        masks = swap.map(lambda c, n=low.size: np.negative(kernels.unpack_bits(c, n).astype(np.uint64)))  # type: ignore[misc]
+        gaps = [protocol.subtract(s.like(s.data[..., high]), s.like(s.data[..., low])) for s in moving]
+        factors = [masks if gap.domain is BITS else chosen for gap in gaps]
+        steps = yield from gather(*(protocol.mul(gap, by) for gap, by in zip(gaps, factors, strict=True)))
+        for share, step in zip(moving, steps, strict=True):
+            share.data[..., low] = share.domain.add(share.data[..., low], step.data)
+            share.data[..., high] = share.domain.subtract(share.data[..., high], step.data)
+    settled = zip(columns, moving[1:], strict=True)
+    return [column.like(share.data.reshape(column.data.shape)) for column, share in settled]
+
+
+def _flat(column: Share) -> Share:
+    """A column as `(places, rows)`, at scale 0."""
+    places = math.prod(column.shape[:-1])
+    return Share(column.domain, column.data.reshape(column.data.shape[0], places, column.shape[-1]))
+
+
+def shuffle_cost(protocol: Protocol, columns: Sequence[Share]) -> Cost:
+    """Cost of `shuffle`."""
+    rows = columns[0].shape[-1]
+    cost = planes_to_ring_cost(protocol, KEY_BITS, rows)
+    places = [(Z64, 1), *((column.domain, math.prod(column.shape[:-1])) for column in columns)]
+    for low, _ in merge_exchange(rows):
+        n = low.size
+        one = protocol.spec((n,))
+        packed = protocol.spec((packed_words(n),), domain=BITS)
+        products = [
+            protocol.cost("mul", protocol.spec((k, n), domain=d), protocol.spec((n,), domain=d))
+            for d, k in places
+        ]
+        cost = (
+            cost
+            + protocol.cost("is_negative", one, KEY_BITS + 1)
+            + protocol.cost("bits_to_ring", packed, n)
+            + functools.reduce(Cost.__or__, products)
+        )
+    return cost
