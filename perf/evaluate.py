@@ -28,6 +28,9 @@ def clear_metrics(y: npt.NDArray[Any], odds: npt.NDArray[np.float64]) -> tuple[M
     labels = odds > 0
     found = {
         "accuracy": metrics.accuracy_score(y, labels),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, labels),
+        "mcc": metrics.matthews_corrcoef(y, labels),
+        "average_precision": metrics.average_precision_score(y, odds),
         "precision": metrics.precision_score(y, labels),
         "recall": metrics.recall_score(y, labels),
         "f1": metrics.f1_score(y, labels),

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from tercet.errors import PlanError
 from tercet.ml import LogisticRegression
 from tercet.ml.metrics import METRICS
 
@@ -76,6 +78,15 @@ def test_right_and_wrong_without_exception(model, put):
         assert getattr(wrong, name) >= 0
 
 
+def test_one_row_of_an_outcome(model, put):
+    """A variance needs two rows of each outcome: one of a single row adds nothing."""
+    x = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
+    scores = model.evaluate(put(x, [0, 1, 0, 0])).reveal(["roc_auc", "roc_auc_se", "average_precision"])
+    assert scores.roc_auc == pytest.approx(2 / 3, abs=1e-6)
+    assert scores.average_precision == pytest.approx(1 / 2, abs=1e-6)
+    assert scores.roc_auc_se == pytest.approx(np.sqrt(np.var([0, 1, 1], ddof=1) / 3), abs=1e-5)
+
+
 def test_decision_values_beyond_all_series(lake, put):
     """Beyond 56, losses still grow by the decision value."""
     model = LogisticRegression(C=100.0).fit(put(X, Y), target="y")
@@ -91,6 +102,83 @@ def test_decision_values_beyond_all_series(lake, put):
     assert scores.log_loss == pytest.approx(np.minimum(losses, 56).mean(), rel=1e-4)
     np.testing.assert_allclose(model.predict_proba(table).reveal(), 1 / (1 + np.exp(-z)), atol=1e-4)
     np.testing.assert_array_equal(model.predict(table).reveal(), z > 0)
+
+
+def test_only_what_is_asked_for_is_computed(model, put, lake):
+    table = put(X, Y)
+    lake.disclosed.clear()
+    few = model.evaluate(table, metrics=["accuracy", "mcc"])
+    assert lake.disclosed == []  # no sort
+    cost = lake.phases[-1]
+    assert set(few.reveal().as_dict()) == {"accuracy", "mcc"}
+    assert [(item.what, item.to) for item in lake.disclosed] == [("accuracy", "analyst"), ("mcc", "analyst")]
+    full = model.evaluate(table)
+    assert full.metrics == METRICS
+    if lake.protocol != "plain":
+        assert sum(cost.bytes_sent) < 0.1 * sum(lake.phases[-1].bytes_sent)
+    with pytest.raises(PlanError, match=r"left out 'roc_auc'; evaluate again, with metrics=\['roc_auc'\]"):
+        few.reveal("roc_auc")
+    with pytest.raises(PlanError, match="did not sort its rows, and the ROC curve needs their order"):
+        few.roc_curve()
+    with pytest.raises(PlanError, match="the calibration needs their order"):
+        few.calibration()
+    with pytest.raises(PlanError, match="there is no metric 'auc'; known are accuracy"):
+        model.evaluate(table, metrics="auc")
+
+
+def test_interval_of_the_area(model, put):
+    scores = model.evaluate(put(X, Y), metrics=["roc_auc", "roc_auc_se"]).reveal()
+    low, high = scores.roc_auc_interval()
+    assert (high + low) / 2 == pytest.approx(scores.roc_auc)
+    assert (high - low) / 2 == pytest.approx(1.959964 * scores.roc_auc_se)
+    wide = scores.roc_auc_interval(level=0.999999999999)
+    assert wide[0] < low
+    assert wide[1] <= 1
+    with pytest.raises(PlanError, match="level=95 is not between 0 and 1"):
+        scores.roc_auc_interval(95)
+
+
+def test_curves_disclose_what_they_say(model, put, lake):
+    evaluation = model.evaluate(put(X, Y), metrics="roc_auc")
+    lake.disclosed.clear()
+    curve = evaluation.roc_curve(points=11, to="hospital")
+    table = evaluation.calibration(bins=4)
+    assert [(item.what, item.to, item.size) for item in lake.disclosed] == [
+        ("true positive rates", "hospital", "9"),
+        ("false positive rates", "hospital", "9"),
+        ("outcomes by group of risk", "analyst", "4"),
+        ("sums of probabilities by group of risk", "analyst", "4"),
+    ]
+    assert curve.tpr.shape == (11,)
+    assert table.observed.sum() == Y.sum()
+    lines = str(table).splitlines()
+    assert len(lines) == 6
+    assert lines[2].split()[:2] == ["50", f"{table.observed[0]:.0f}"]
+    with pytest.raises(PlanError, match="points=2 is too few"):
+        evaluation.roc_curve(points=2)
+    with pytest.raises(PlanError, match="bins=201 is not between 1 and the 200 rows"):
+        evaluation.calibration(bins=201)
+    with pytest.raises(PlanError, match="2 groups leave 0 degrees of freedom"):
+        evaluation.calibration(bins=2).hosmer_lemeshow()
+
+
+def test_curves_of_a_few_rows(model, put):
+    """More points than rows: every place is one, once."""
+    evaluation = model.evaluate(put(far(1, 3), [1, 0, 1]), metrics="roc_auc")
+    curve = evaluation.roc_curve(points=50)
+    assert len(curve.tpr) == 4
+    assert set(np.round(curve.tpr, 6)) <= {0, 0.5, 1}
+
+
+def test_plots(model, put):
+    evaluation = model.evaluate(put(X, Y), metrics="roc_auc")
+    curve, table = evaluation.roc_curve(points=5), evaluation.calibration(bins=3)
+    axes = Figure().subplots()
+    assert curve.plot(axes) is axes
+    np.testing.assert_array_equal(axes.lines[1].get_xdata(), curve.fpr)
+    axes = table.plot(Figure().subplots())
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), table.observed / table.rows)
+    assert axes.get_xlabel() == "predicted risk"
 
 
 def test_chosen_metrics(model, put, lake):

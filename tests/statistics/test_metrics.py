@@ -2,12 +2,21 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression as Clear
 
 from tercet.ml import LogisticRegression
+from tercet.ml.metrics import METRICS
+from tercet.ml.metrics.curves import chi_square_tail
 
-NAMES = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier")
+NAMES = [name for name in METRICS if name != "confusion_matrix"]
+
+
+def delong(y, z):
+    """Standard error of the AUC from the shares of pairs that each row is right in (DeLong et al. 1988)."""
+    right = (z[y == 1][:, None] > z[y == 0]) + 0.5 * (z[y == 1][:, None] == z[y == 0])
+    return np.sqrt(sum(right.mean(axis).var(ddof=1) / right.shape[1 - axis] for axis in (0, 1)))
 
 
 def in_the_clear(y, z):
@@ -16,6 +25,11 @@ def in_the_clear(y, z):
     zero = {"zero_division": 0.0}
     return {
         "accuracy": metrics.accuracy_score(y, labels),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, labels),
+        "specificity": metrics.recall_score(y, labels, pos_label=0, **zero),
+        "mcc": metrics.matthews_corrcoef(y, labels),
+        "roc_auc_se": delong(y, z),
+        "average_precision": metrics.average_precision_score(y, z),
         "precision": metrics.precision_score(y, labels, **zero),
         "recall": metrics.recall_score(y, labels, **zero),
         "f1": metrics.f1_score(y, labels, **zero),
@@ -68,11 +82,63 @@ def test_tied_decision_values(put, data):
         source = type(data("fair"))(x[:, None], y, ("x",))
         table = put(source, types={"x": "integer"})
         model = LogisticRegression().fit(table, target="y")
-        scores = model.evaluate(table).reveal()
-        assert abs(scores.roc_auc - metrics.roc_auc_score(y, x)) < 5e-5
+        evaluation = model.evaluate(table, metrics=["roc_auc", "roc_auc_se", "average_precision"])
+        scores = evaluation.reveal()
+        assert abs(scores.roc_auc - metrics.roc_auc_score(y, x)) < 1e-6
+        assert abs(scores.average_precision - metrics.average_precision_score(y, x)) < 1e-6
+        assert abs(scores.roc_auc_se - delong(y, x)) < 1e-5
         # Broken in the order of rows, the worst way and the best, ties would show.
         spread = metrics.roc_auc_score(y, x + 0.5 * y) - metrics.roc_auc_score(y, x - 0.5 * y)
         assert spread > 0.1
+        check_roc(evaluation.roc_curve(points=9), y, x)
+
+
+def check_roc(curve, y, z):
+    """Every point is a corner of scikit-learn's curve, which is in order."""
+    fpr, tpr, _ = metrics.roc_curve(y, z, drop_intermediate=False)
+    corners = np.column_stack([fpr, tpr])
+    for point in np.column_stack([curve.fpr, curve.tpr]):
+        assert np.abs(corners - point).max(axis=1).min() < 1e-6
+    assert (np.diff(curve.fpr) > -1e-9).all()
+    assert (np.diff(curve.tpr) > -1e-9).all()
+
+
+def test_curves(put, data):
+    """Points at equal shares of the rows; groups of risk as numpy cuts them; the test as it is defined."""
+    source = data("fair")
+    rows = np.random.default_rng(8).permutation(len(source.y))[:1000]
+    table = put(source, rows)
+    model = LogisticRegression().fit(table, target="y")
+    z, y = model.decision_function(table).reveal(), source.y[rows]
+    evaluation = model.evaluate(table, metrics="roc_auc")
+    curve = evaluation.roc_curve(points=21)
+    check_roc(curve, y, np.round(z, 6))
+    assert (curve.fpr[0], curve.tpr[0], curve.fpr[-1], curve.tpr[-1]) == (0, 0, 1, 1)
+    labelled = curve.tpr * y.sum() + curve.fpr * (len(y) - y.sum())
+    assert np.abs(labelled - np.linspace(0, 1000, 21)).max() < 60  # ties are not cut
+    assert abs(np.trapezoid(curve.tpr, curve.fpr) - metrics.roc_auc_score(y, z)) < 0.01
+
+    order = np.argsort(z)
+    p = 1 / (1 + np.exp(-z[order]))
+    table = evaluation.calibration(bins=7)
+    np.testing.assert_array_equal(np.sort(table.rows), [142, 143, 143, 143, 143, 143, 143])
+    cuts = np.cumsum(table.rows)[:-1]
+    expected = [group.sum() for group in np.split(p, cuts)]
+    np.testing.assert_allclose(table.expected, expected, atol=5e-3)
+    assert np.abs(table.observed - [group.sum() for group in np.split(y[order], cuts)]).max() <= 2  # ties
+    assert table.observed.sum() == y.sum()
+    found = table.hosmer_lemeshow()
+    risk = table.expected / table.rows
+    statistic = ((table.observed - table.expected) ** 2 / (table.expected * (1 - risk))).sum()
+    assert found.statistic == pytest.approx(statistic)
+    assert (found.dof, table.hosmer_lemeshow(dof=7).dof) == (5, 7)
+    assert found.p_value == pytest.approx(stats.chi2.sf(statistic, 5), abs=1e-12)
+
+
+@pytest.mark.parametrize("dof", [1, 2, 3, 8, 17, 98])
+def test_chi_square_tail(dof):
+    for statistic in (0.0, 1e-3, 0.5, 3.0, 20.0, 150.0):
+        assert chi_square_tail(statistic, dof) == pytest.approx(stats.chi2.sf(statistic, dof), rel=1e-9)
 
 
 def test_all_rows_tied(put, data):

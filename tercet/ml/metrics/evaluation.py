@@ -1,0 +1,243 @@
+"""Evaluating a model: sums stay secret at the nodes, and metrics are revealed one by one.
+
+`evaluate` computes the sums that the wanted metrics need. What is then asked for is computed from them in
+MPC, divisions included, and revealed to one receiver; everything else stays secret.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tercet.actors import Builder, Type, Value
+from tercet.errors import PlanError
+from tercet.ml.metrics import curves, ranks, sums
+from tercet.ml.metrics.ratios import Ratios
+from tercet.ml.metrics.sums import Scored
+from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
+
+if TYPE_CHECKING:
+    from tercet.ml.linear_model import LogisticRegression
+
+PARTS: Mapping[str, Callable[[Scored], Mapping[str, Value]]] = {
+    "outcomes": sums.outcomes,
+    "labels": sums.labels,
+    "losses": sums.losses,
+    "ranks": ranks.ranks,
+}
+"""What an evaluation computes of the rows, by part, as far as the wanted metrics need it."""
+
+
+@attrs.frozen
+class _Metric:
+    """How a metric is computed, and which parts it needs."""
+
+    compute: Callable[[Ratios], Value]
+    parts: tuple[str, ...]
+
+
+_METRICS: Mapping[str, _Metric] = {
+    "accuracy": _Metric(Ratios.accuracy, ("outcomes", "labels")),
+    "balanced_accuracy": _Metric(Ratios.balanced_accuracy, ("outcomes", "labels")),
+    "precision": _Metric(Ratios.precision, ("labels",)),
+    "recall": _Metric(Ratios.recall, ("outcomes", "labels")),
+    "specificity": _Metric(Ratios.specificity, ("outcomes", "labels")),
+    "f1": _Metric(Ratios.f1, ("outcomes", "labels")),
+    "mcc": _Metric(Ratios.mcc, ("outcomes", "labels")),
+    "roc_auc": _Metric(Ratios.roc_auc, ("outcomes", "ranks")),
+    "roc_auc_se": _Metric(Ratios.roc_auc_variance, ("outcomes", "ranks")),
+    "average_precision": _Metric(Ratios.average_precision, ("outcomes", "ranks")),
+    "log_loss": _Metric(Ratios.log_loss, ("losses",)),
+    "brier": _Metric(Ratios.brier, ("losses",)),
+    "confusion_matrix": _Metric(Ratios.confusion_matrix, ("outcomes", "labels")),
+}
+METRICS = tuple(_METRICS)
+"""Names of all metrics, in the order in which they are shown."""
+
+
+def known_metrics(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of metrics as a tuple, all for None. Raises PlanError for unknown ones."""
+    wanted = METRICS if names is None else as_names(names)
+    for name in wanted:
+        if name not in METRICS:
+            raise PlanError(f"there is no metric {name!r}; known are {', '.join(METRICS)}")
+    return wanted
+
+
+def sums_of(z: Value, y: Value, rows: int, metrics: Sequence[str]) -> dict[str, Value]:
+    """What metrics need of decision values and outcomes `(rows,)`, inside a plan."""
+    scored = Scored.of(z, y, rows)
+    wanted = {part for name in metrics for part in _METRICS[name].parts}
+    found: dict[str, Value] = {}
+    for part, compute in PARTS.items():
+        if part in wanted:
+            with z.builder.scope(part):
+                found |= compute(scored)
+    return found
+
+
+def metric_of(builder: Builder, name: str, found: Mapping[str, Value], rows: int) -> Value:
+    """A metric from such sums, `(1,)`, or `(4,)` for a confusion matrix."""
+    with builder.scope(name):
+        return _METRICS[name].compute(Ratios(builder, found, rows))
+
+
+def decode(name: str, numbers: npt.NDArray[np.float64]) -> Any:
+    """A revealed metric as what users see: fixed point can leave its range by a unit in the last place."""
+    if name == "confusion_matrix":
+        return np.rint(numbers).astype(np.int64).reshape(2, 2)
+    number = float(numbers[0])
+    if name == "log_loss":
+        return number
+    if name == "roc_auc_se":
+        return math.sqrt(max(number, 0.0))
+    return float(np.clip(number, -1.0 if name == "mcc" else 0.0, 1.0))
+
+
+def evaluate(
+    model: LogisticRegression, table: Table, metrics: str | Sequence[str] | None = None
+) -> Steps[Evaluation]:
+    """Sums that the named metrics follow from (all by default), left at the nodes.
+
+    Discloses a random order of shuffled rows to the nodes, if a metric needs the order of decision values.
+    Raises SchemaError for a table without the target or without rows, PlanError for an unknown metric.
+    """
+    wanted = known_metrics(metrics)
+    table.require_rows("an evaluation")
+    table.require_boolean(model.target_, "target")
+    builder = table.lake.builder(f"evaluate {model.target_} on {table.name}")
+    z = model.decision_values(builder, table)
+    (raw,) = table.raw(builder, [model.target_])
+    found = sums_of(z, raw.squeeze(), table.rows, wanted)
+    handles = {name: table.lake.handle(f"metrics.{name}") for name in found}
+    for name, value in found.items():
+        value.store(handles[name])
+    result = yield builder.plan()
+    stored = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
+    return Evaluation(table.lake, f"{model.target_!r} on {table.name!r}", table.rows, wanted, stored)
+
+
+@attrs.frozen(eq=False)
+class Evaluation:
+    """Metrics of a model on a test set, secret until `reveal`; curves, until they are asked for.
+
+    On an `AsyncLake`, every method gives an awaitable of what is annotated here.
+    """
+
+    lake: Workspace = attrs.field(repr=False)
+    what: str
+    rows: int
+    metrics: tuple[str, ...]
+    _stored: dict[str, tuple[str, Type]] = attrs.field(repr=False)
+
+    def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
+        """Some metrics in the clear (all that were computed by default), to one receiver.
+
+        Discloses these and nothing else. Known are accuracy, balanced_accuracy, precision, recall,
+        specificity, f1, mcc (Matthews' correlation), roc_auc, roc_auc_se (its standard error, after DeLong),
+        average_precision, log_loss, brier and confusion_matrix. Raises PlanError for others, and for those
+        that the evaluation left out.
+        """
+        names = self.metrics if metrics is None else known_metrics(metrics)
+        for name in names:
+            if name not in self.metrics:
+                raise PlanError(
+                    f"the evaluation of {self.what} left out {name!r}; evaluate again, with "
+                    f"metrics=[{name!r}]"
+                )
+        revealed: RevealedMetrics = self.lake.perform(self._reveal(names, to), "evaluate")
+        return revealed
+
+    def _inputs(self, builder: Builder, *names: str) -> list[Value]:
+        return [builder.input(*self._stored[name]) for name in names]
+
+    def _reveal(self, names: Sequence[str], to: str) -> Steps[RevealedMetrics]:
+        builder = self.lake.builder(f"reveal metrics of {self.what}")
+        found = {name: builder.input(*stored) for name, stored in self._stored.items()}
+        for name in names:
+            metric_of(builder, name, found, self.rows).reveal(name, to=to)
+        result = yield builder.plan()
+        values = {name: decode(name, result.revealed[name]) for name in names}
+        return RevealedMetrics(self.what, self.rows, values)
+
+    def roc_curve(self, *, points: int = 50, to: str = ANALYST) -> curves.RocCurve:
+        """The ROC curve at so many points, its ends among them, to one receiver.
+
+        Between the ends, thresholds lie after equal shares of the rows in the order of their decision values,
+        or before the group of ties that these would cut through. Discloses the true and the false positive
+        rates there.
+        """
+        self._require_order("the ROC curve")
+        builder = self.lake.builder(f"ROC curve of {self.what}")
+        before, positives = self._inputs(builder, "before", "positives")
+        ratios = Ratios(builder, {"positives": positives}, self.rows)
+        steps = curves.roc_curve(ratios, before, what=self.what, points=points, to=to)
+        curve: curves.RocCurve = self.lake.perform(steps, "evaluate")
+        return curve
+
+    def calibration(self, *, bins: int = 10, to: str = ANALYST) -> curves.Calibration:
+        """Predicted and observed risk in so many groups of rows, to one receiver.
+
+        Groups are of equal size but for one row, by predicted risk. Discloses in each the sum of the
+        probabilities and the number of rows whose outcome is 1.
+        """
+        self._require_order("the calibration")
+        builder = self.lake.builder(f"calibration of {self.what}")
+        outcomes, probabilities = self._inputs(builder, "outcomes", "probabilities")
+        steps = curves.calibration(outcomes, probabilities, self.rows, what=self.what, bins=bins, to=to)
+        table: curves.Calibration = self.lake.perform(steps, "evaluate")
+        return table
+
+    def _require_order(self, what: str) -> None:
+        if "before" not in self._stored:
+            raise PlanError(
+                f"the evaluation of {self.what} did not sort its rows, and {what} needs their order; "
+                "evaluate again, with metrics=['roc_auc'] or more"
+            )
+
+
+@attrs.frozen(eq=False)
+class RevealedMetrics:
+    """Metrics in the clear, as attributes; what was not asked for is missing."""
+
+    what: str
+    rows: int
+    values: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        values = object.__getattribute__(self, "values")
+        if name in values:
+            return values[name]
+        if name in METRICS:
+            raise AttributeError(f"the metric {name!r} was not revealed; ask for it in reveal(metrics=[...])")
+        raise AttributeError(name)
+
+    def roc_auc_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Confidence interval of the ROC AUC, from its standard error and the normal distribution."""
+        if not 0 < level < 1:
+            raise PlanError(f"level={level} is not between 0 and 1; 0.95 is usual")
+        reach = NormalDist().inv_cdf((1 + level) / 2) * self.roc_auc_se
+        return max(self.roc_auc - reach, 0.0), min(self.roc_auc + reach, 1.0)
+
+    def as_dict(self) -> dict[str, float | npt.NDArray[np.int64]]:
+        """Metrics by name."""
+        return dict(self.values)
+
+    def __str__(self) -> str:
+        lines = [f"{self.what}, {self.rows} rows"]
+        for name, value in self.values.items():
+            if name == "confusion_matrix":
+                (tn, fp), (fn, tp) = value.tolist()
+                lines.append(
+                    f"{name:<17} {tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true "
+                    "positives"
+                )
+            else:
+                lines.append(f"{name:<17} {value:.4f}")
+        return "\n".join(lines)

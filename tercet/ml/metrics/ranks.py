@@ -1,0 +1,131 @@
+"""What metrics need of the order of decision values: areas, their variance, curves. Ties count right.
+
+Rows are sorted by falling decision value, as exact integers, so that equal ones are equal. A threshold can
+only lie between groups of tied rows, so every sum here runs over groups: over the last row of each, which
+knows how many rows and positives there are up to its own group, and up to the group before. The first is a
+running total. The second is the total at the last row of a group that came before, for which `last_marked`
+climbs a tree over neighbouring rows and back down (Blelloch 1990): six products a row and 2 log2(rows)
+rounds.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from tercet.actors import Value, concatenate
+from tercet.ml.linalg import halvings, length
+from tercet.ml.metrics.sums import TAIL_BITS, TAIL_BOUND, Scored, settled
+
+PRECISION_BITS = 60
+"""Of a sum of precisions, those below the sign and above the last place."""
+
+
+@attrs.frozen(eq=False)
+class Ordered:
+    """Rows in the order of falling decision values: outcomes and probabilities `(rows,)`.
+
+    `last` `(1, rows)` is 1 in the last row of each group of ties. `before` `(2, rows)` counts the positives
+    and the rows of all groups before a row's own; `ends` those up to a row, in last rows, and zero in others.
+    """
+
+    rows: int
+    outcomes: Value
+    probabilities: Value
+    last: Value
+    before: Value
+    ends: Value
+
+    @property
+    def positives(self) -> Value:
+        """Positives up to each row, and with it."""
+        return self.outcomes.cumulate(magnitude=self.rows)
+
+
+def order(scored: Scored) -> Ordered:
+    """Sort the rows. Discloses a random order of shuffled rows to the nodes."""
+    rows, builder = scored.rows, scored.z.builder
+    # Beyond the tail's bound, all are certain: cut off, keys and row numbers fit one word.
+    sign = (scored.positive * -2 + 1).bounded(1.0, "plus or minus one")
+    key = scored.size.times(sign, magnitude=TAIL_BOUND)
+    keys, outcomes, probabilities = builder.apply_all(
+        "sort", key, scored.y, scored.probability, bits=key.scale + TAIL_BITS + 1
+    )
+    # Equal rows have equal keys; a truncation rounds them by one unit at most.
+    apart = (1 if scored.exact else 2) * 2.0**-key.scale
+    tied = (keys - keys.delay(1) - apart).is_negative().to_ring()
+    last = tied.delay(-1).reshape(1, rows) * -1 + 1
+    last = last.bounded(1.0, "a bit")
+    places = builder.apply("count_up", outcomes)
+    reached = outcomes.cumulate(magnitude=rows).reshape(1, rows)
+    ends = concatenate([last * reached, last * places + last]).bounded(rows, "a count or zero")
+    before = last_marked(last, ends, rows)
+    return Ordered(rows, outcomes, probabilities, last, before, ends)
+
+
+def last_marked(marks: Value, marked: Value, rows: int) -> Value:
+    """For each row, what the last marked row before it holds, or zero; `(c, rows)` integers like `marked`.
+
+    `marks` `(1, rows)` is 1 in marked rows; in others, `marked` is zero. A tree over pairs of rows: on the
+    way up, a pair holds what the last marked row in it holds; on the way down, each half learns what comes
+    before it. Two rounds for each halving of the rows.
+    """
+    plain, limit, halves = marks * -1 + 1, marked.type.limit, length(marked)
+    levels: list[tuple[Value, Value, int]] = []
+    while rows > 1:
+        bits, held = plain.pair_rows(), marked.pair_rows()
+        first, second = (held.select(range(side * halves, (side + 1) * halves)) for side in (0, 1))
+        levels.append((bits.select([0]), first, rows))
+        plain = (bits.select([1]) * bits.select([0])).bounded(1.0, "a bit")
+        marked = (second + bits.select([1]) * first).bounded(limit, "what one marked row holds")
+        rows = -(-rows // 2)
+    carried = marked * 0
+    for bit, held, count in reversed(levels):
+        later = (held + bit * carried).bounded(limit, "what one marked row holds")
+        carried = concatenate([carried, later]).interleave(count)
+    return carried
+
+
+def ranks(scored: Scored) -> dict[str, Value]:
+    """Sums behind the areas under curves, and what curves need of the sorted rows, `outcomes` and others."""
+    ordered = order(scored)
+    kept = {name: getattr(ordered, name) for name in ("outcomes", "probabilities", "before")}
+    return {**areas(ordered), **kept}
+
+
+def areas(ordered: Ordered) -> dict[str, Value]:
+    """Sums over groups of ties behind the areas under curves; integers but for the last.
+
+    With P, N the positives and negatives of a group, and m, k twice the negatives and positives above it, its
+    own counting once: `pairs` is the sums of P m and N k, `squares` those of P m^2 and N k^2, `(2,)` each.
+    `precisions` `(1,)` is the sum of P times the precision at the group.
+    """
+    rows, before, builder = ordered.rows, ordered.before, ordered.before.builder
+    groups = settled((ordered.ends - ordered.last * before).bounded(rows, "rows of one group"))
+    positives, size = (groups.select([place]) for place in (0, 1))
+    sizes = concatenate([positives, (size - positives).bounded(rows, "rows of one group")])
+    reached = ordered.positives
+    places = builder.apply("count_up", ordered.outcomes)
+    above_positives, above_rows = (before.select([place]) for place in (0, 1))
+    negatives = above_rows - above_positives - reached + places + 1
+    levels = concatenate([negatives, above_positives + reached]).bounded(2 * rows, "two counts of rows")
+    weighted = settled(sizes.times(levels, magnitude=2.0 * rows**2))
+    harmonic = builder.apply("reciprocals", ordered.outcomes, scale=PRECISION_BITS - halvings(rows))
+    hits = (positives.squeeze() * reached).bounded(float(rows) ** 2, "two counts")
+    return {
+        "pairs": weighted.sum(magnitude=2.0 * rows**2),
+        "squares": _third_moments(weighted, levels, rows),
+        "precisions": hits.times(harmonic, magnitude=rows).sum(magnitude=rows).reshape(1),
+    }
+
+
+def squares_shift(rows: int) -> int:
+    """How many halvings bring the sums of squares to 61 bits; they are below 0.6 rows^3."""
+    return max(0, 3 * halvings(rows) - 61)
+
+
+def _third_moments(weighted: Value, levels: Value, rows: int) -> Value:
+    """Sums of P m^2 and N k^2, over 2^squares_shift: P N^2 is at most 4/27 of the cube of their sum."""
+    shift = squares_shift(rows)
+    coarse = levels.shifted(shift).rescale(0)
+    most = 0.6 * rows**3 / 2.0**shift + 2.0 * rows**2
+    return weighted.times(coarse, magnitude=most).sum(magnitude=most)

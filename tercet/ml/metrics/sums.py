@@ -1,0 +1,139 @@
+"""What metrics need of the rows of a table: decision values against outcomes, summed in MPC.
+
+Every metric follows from a few sums over rows. They come in parts, so that an evaluation pays only for what
+is asked of it: counts of labels, losses of probabilities, and what needs the rows in the order of their
+decision values (`tercet.ml.metrics.ranks`). Parts share what they have in common, since a plan makes equal
+nodes once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from tercet.actors import Value, sigmoid, softplus_tail
+from tercet.ml.linalg import halvings
+
+DECISION_SCALE = 24
+TAIL_BOUND = 56.0
+"""Where decision values are cut off for probabilities: e^-56 is far below the fixed point's last place."""
+TAIL_BITS = 6
+"""The bound is below 2 to this power."""
+TAIL_ERROR = 2e-5
+DEALT_BITS, COEFFICIENT_BITS = 20, 18
+SUM_SCALE = 28
+"""Fractional bits of sums of losses."""
+
+
+@attrs.frozen(eq=False)
+class Scored:
+    """Decision values z of rows, and their outcomes y, zeros and ones; both `(rows,)`.
+
+    What follows is secret: the sign of z, its size up to TAIL_BOUND, probabilities.
+    """
+
+    z: Value
+    y: Value
+    rows: int
+    exact: bool = True
+    """Whether decision values were not rounded."""
+
+    @classmethod
+    def of(cls, z: Value, y: Value, rows: int) -> Scored:
+        """Rows at a scale such that sums of decision values, and these beside row numbers, fit a word."""
+        scale = min(z.scale, key_scale(rows))
+        return cls(settled(z.rescale(scale)), y, rows, exact=scale == z.scale)
+
+    @property
+    def positive(self) -> Value:
+        """1 where z > 0, which is the label, as in scikit-learn."""
+        return (-self.z).is_negative().to_ring()
+
+    @property
+    def size(self) -> Value:
+        """|z|, cut off at the tail's bound."""
+        widest = math.ldexp(self.z.type.limit, -self.z.scale)
+        sign = (self.positive * 2 - 1).bounded(1.0, "plus or minus one")
+        size = settled(self.z.times(sign, magnitude=widest))
+        over = (size * -1 + TAIL_BOUND).is_negative().to_ring()
+        excess = over.times(size - TAIL_BOUND, magnitude=widest)
+        return settled((size - excess).bounded(TAIL_BOUND, "cut off"))
+
+    @property
+    def upper(self) -> Value:
+        """Sigmoid of |z|, within 2e-5 and the fixed point, at scale 38."""
+        return self._functions()[0]
+
+    @property
+    def softplus(self) -> Value:
+        """log(1 + e^-|z|), as exactly."""
+        return self._functions()[1]
+
+    def _functions(self) -> list[Value]:
+        return self.size.fourier(
+            sigmoid(TAIL_BOUND, TAIL_ERROR),
+            softplus_tail(TAIL_BOUND, TAIL_ERROR),
+            dealt_bits=DEALT_BITS,
+            coefficient_bits=COEFFICIENT_BITS,
+        )
+
+    @property
+    def probability(self) -> Value:
+        """Sigmoid of z: sigmoid(-a) = 1 - sigmoid(a)."""
+        return _mirrored(self.upper, self.positive)
+
+
+def settled(x: Value) -> Value:
+    """A value that several nodes read: where it is a product, it gets its round once, and not for each."""
+    return x.builder.apply("reduce", x) if x.type.product else x
+
+
+def _mirrored(upper: Value, positive: Value) -> Value:
+    lifted = positive.times(upper * 2 - 1, magnitude=1.01).rescale(upper.scale)
+    return lifted - upper + 1
+
+
+def key_scale(rows: int) -> int:
+    """Fractional bits that decision values may have: with sign and row number, they fit 63 bits."""
+    return 63 - 1 - TAIL_BITS - halvings(rows)
+
+
+def probabilities(z: Value) -> Value:
+    """Sigmoid of decision values of any size, within 2e-5 and the fixed point, at scale 38."""
+    scored = Scored(z, z, 0)
+    (upper,) = scored.size.fourier(
+        sigmoid(TAIL_BOUND, TAIL_ERROR), dealt_bits=DEALT_BITS, coefficient_bits=COEFFICIENT_BITS
+    )
+    return _mirrored(upper, scored.positive)
+
+
+def outcomes(scored: Scored) -> dict[str, Value]:
+    """Rows whose outcome is 1, `(1,)`."""
+    return {"positives": scored.y.sum().reshape(1).bounded(scored.rows, "a count")}
+
+
+def labels(scored: Scored) -> dict[str, Value]:
+    """Rows labelled 1, and those of them whose outcome is 1; `(1,)` each."""
+    agreed = scored.positive.dot(scored.y, magnitude=scored.rows)
+    predicted = scored.positive.sum()
+    return {"agreed": agreed.reshape(1), "predicted": predicted.reshape(1)}
+
+
+def losses(scored: Scored) -> dict[str, Value]:
+    """Sums over rows of log-loss and squared error, over 2^halvings(rows), `(1,)` each at SUM_SCALE.
+
+    A decision value that is wrong and beyond TAIL_BOUND counts as one there.
+    """
+    rows, shrink = scored.rows, halvings(scored.rows)
+    wrong = scored.positive + scored.y - scored.positive * scored.y * 2
+    wrong = wrong.bounded(1.0, "one bit differs from another").rescale(0)
+    # log-loss: softplus(z) - y z is log(1 + e^-|z|), and |z| more where the sign is wrong
+    missed = wrong.dot(scored.size, magnitude=TAIL_BOUND * rows).reshape(1)
+    total = scored.softplus.sum().reshape(1)
+    loss = missed.shifted(shrink).rescale(SUM_SCALE) + total.shifted(shrink).rescale(SUM_SCALE)
+    # Brier: (p - y)^2 = (1/2 - q)^2 + 2 e q with q = sigmoid(|z|) - 1/2 and e the wrong sign
+    q = (scored.upper - 0.5).rescale(20)
+    square = (q * q - q.at_scale(40) + 0.25).sum().reshape(1) + 2 * wrong.dot(q.at_scale(40)).reshape(1)
+    brier = square.bounded(rows, "each summand is at most one").shifted(shrink).rescale(SUM_SCALE)
+    return {"loss": loss, "brier": brier}
