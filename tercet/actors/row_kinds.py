@@ -27,7 +27,7 @@ from tercet.actors.kinds import (
     require_ring,
 )
 from tercet.actors.local_kinds import Unary
-from tercet.actors.plan import Form, Node, Type
+from tercet.actors.plan import Disclosure, Form, Node, Type
 from tercet.errors import PlanError
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import Words, encode
@@ -200,3 +200,28 @@ class Take(Kind):
             raise PlanError("take from a public value")
         order = as_public(positions)[int(node.get("table"))].view(np.int64)
         return x.like(np.take(x.data, order, axis=-1))
+
+
+@kind("ones")
+class Ones(Kind):
+    """Positions of ones among public zeros and ones `(n,)`: `(1, m)`; m gets the name given in `rows`."""
+
+    local = False
+    attributes = fields(rows=str)
+    binds_symbol = True
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,), rows = args, str(attributes["rows"])
+        require(x.form is Form.PUBLIC and len(x.shape) == 1, f"ones takes public flags, not {x}")
+        require(rows not in builder.maxima, f"two nodes would say how many rows {rows!r} are")
+        builder.maxima[rows] = builder.most(x.rows)
+        return [Type(Form.PUBLIC, (1, rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        positions = np.flatnonzero(as_public(args[0]))[None]
+        context.symbols[str(node.get("rows"))] = positions.shape[1]
+        return positions.view(np.uint64)
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        return Disclosure("the number of rows that a filter keeps", "the nodes", "1")

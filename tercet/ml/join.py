@@ -51,7 +51,8 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
     return attrs.evolve(
         tables[0],
         name=name,
-        columns=_joined_columns(tables),
+        columns=_side_by_side(tables, [table.columns for table in tables]),
+        selection=_side_by_side(tables, [table.selection for table in tables]),
         rows=result.symbols["join.rows"],
         parts=tuple(stored[1:]),
         keys=stored[0],
@@ -59,11 +60,12 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
     )
 
 
-def _joined_columns(tables: Sequence[Table]) -> tuple[Column, ...]:
+def _side_by_side(tables: Sequence[Table], groups: Sequence[Sequence[Column]]) -> tuple[Column, ...]:
+    """Columns of several tables, as columns of one that has the parts of all."""
     columns: list[Column] = []
     offset = 0
-    for table in tables:
-        columns += [attrs.evolve(column, part=column.part + offset) for column in table.columns]
+    for table, group in zip(tables, groups, strict=True):
+        columns += [attrs.evolve(column, part=column.part + offset) for column in group]
         offset += len(table.parts)
     return tuple(columns)
 

@@ -34,6 +34,8 @@ SPREAD_BITS = 16
 SCALES = (-1100, 1104)
 """The smallest and the largest scale; between them lies all that a 64-bit float can need."""
 
+_TABLE_FIELDS = ("name", "owner", "columns", "rows", "min_count")
+_COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing")
 _NAME = re.compile(r"[\w\-. ]+")
 
 
@@ -166,19 +168,28 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _as_range(given: object) -> Any:
+    """A range as msgpack gives it back, a list, as the tuple that it was."""
+    return tuple(given) if isinstance(given, list) else given
+
+
 @frozen
 class ColumnSchema:
     """One column: its name, its kind and how its values are stored.
 
     `scale` is the number of fractional bits: the stored integer is `round(value * 2**scale)`. It may be
     negative, for huge values; it is 0 for booleans and keys. `key_type` says what a key column held before it
-    was hashed, and is None for every other kind. Raises `SchemaError` if these do not fit together.
+    was hashed, and is None for every other kind. `range` are bounds that the owner declared and checked;
+    `missing` names the boolean column that is 1 where the value is missing, if some may be. Raises
+    `SchemaError` if these do not fit together.
     """
 
     name: str
     kind: Kind
     scale: int = 0
     key_type: KeyType | None = None
+    range: tuple[float, float] | None = field(default=None, converter=_as_range)
+    missing: str | None = None
 
     def __attrs_post_init__(self) -> None:
         check_name(self.name, "A column's name")
@@ -191,12 +202,37 @@ class ColumnSchema:
             )
         if self.kind in ("key", "boolean") and self.scale != 0:
             raise SchemaError(f"{where} has kind {self.kind} and scale {self.scale}; its scale must be 0.")
+        if self.range is not None:
+            check_range(self.range, self.kind, where)
+        if self.missing is not None:
+            check_name(self.missing, f"{where}: the column that tells where it is missing")
         allowed: tuple[object, ...] = get_args(KeyType) if self.kind == "key" else (None,)
         if self.key_type not in allowed:
             options = " or ".join(repr(option) for option in allowed)
             raise SchemaError(
                 f"{where} has kind {self.kind} and key type {self.key_type!r}; it must be {options}."
             )
+
+
+def check_range(given: object, kind: Kind, where: str) -> tuple[float, float]:
+    """Return a declared range as two numbers, else raise `SchemaError` about the column named `where`."""
+    numbers = tuple(given) if isinstance(given, list | tuple) else ()
+    if len(numbers) != 2 or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        raise SchemaError(f"{where} has range {given!r}; a range is two finite numbers, as in (0, 120).")
+    low, high = map(float, numbers)
+    if low > high:
+        raise SchemaError(f"{where} has range {given!r}; the first number must not exceed the second.")
+    if kind not in ("real", "integer"):
+        raise SchemaError(f"{where} has kind {kind} and range {given!r}; only numbers have a range.")
+    return low, high
+
+
+def range_scale(low: float, high: float, *, kind: Kind) -> int:
+    """The scale of a column that lies in a declared range: like `automatic_scale`, from the range alone.
+
+    What lies between two bounds has a standard deviation of at most half their distance (Popoviciu 1935).
+    """
+    return automatic_scale(np.array([low, high]), kind=kind)
 
 
 def _as_tuple(columns: Iterable[ColumnSchema]) -> tuple[ColumnSchema, ...]:
@@ -207,14 +243,16 @@ def _as_tuple(columns: Iterable[ColumnSchema]) -> tuple[ColumnSchema, ...]:
 class TableSchema:
     """A table: its name, its owner's name, its columns, keys first, and its number of rows.
 
-    Raises `SchemaError` for a name that cannot be one, two columns of one name, a key after a feature, or a
-    row count that is no natural number.
+    `min_count` is the owner's rule for disclosures: the least number of rows that a revealed figure may rest
+    on. Raises `SchemaError` for a name that cannot be one, two columns of one name, a key after a feature, or
+    a count that is no natural number.
     """
 
     name: str
     owner: str
     columns: tuple[ColumnSchema, ...] = field(converter=_as_tuple)
     rows: int
+    min_count: int = 1
 
     def __attrs_post_init__(self) -> None:
         check_name(self.name, "A table's name")
@@ -235,6 +273,11 @@ class TableSchema:
         if not _is_int(self.rows) or self.rows < 0:
             raise SchemaError(
                 f'Table "{self.name}" has {self.rows!r} rows; a row count is an integer of 0 or more.'
+            )
+        if not _is_int(self.min_count) or self.min_count < 1:
+            raise SchemaError(
+                f'Table "{self.name}" has min_count={self.min_count!r}; it is a whole number of at least 1, '
+                "the least number of rows that a revealed figure may rest on."
             )
 
     @property
@@ -257,23 +300,20 @@ class TableSchema:
 
     def to_dict(self) -> dict[str, object]:
         """The schema as plain values for msgpack; `from_dict` is the inverse."""
-        columns = [
-            {"name": column.name, "kind": column.kind, "scale": column.scale, "key_type": column.key_type}
-            for column in self.columns
-        ]
-        return {"name": self.name, "owner": self.owner, "columns": columns, "rows": self.rows}
+        columns = [{name: getattr(column, name) for name in _COLUMN_FIELDS} for column in self.columns]
+        return {name: getattr(self, name) for name in _TABLE_FIELDS} | {"columns": columns}
 
     @classmethod
     def from_dict(cls, fields: object) -> TableSchema:
         """Rebuild a schema from what `to_dict` gave, perhaps elsewhere; `SchemaError` for anything else."""
-        top = _fields(fields, ("name", "owner", "columns", "rows"), "A table's schema")
+        top = _fields(fields, _TABLE_FIELDS, "A table's schema")
         items = top["columns"]
         if not isinstance(items, list | tuple):
             raise SchemaError(
                 f"The schema of table {top['name']!r} has columns {items!r}; it must be a list."
             )
         what = f"A column's schema in table {top['name']!r}"
-        parts = [_fields(item, ("name", "kind", "scale", "key_type"), what) for item in items]
+        parts = [_fields(item, _COLUMN_FIELDS, what) for item in items]
         columns = tuple(ColumnSchema(**cast("dict[str, Any]", part)) for part in parts)
         return cls(**cast("dict[str, Any]", {**top, "columns": columns}))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from typing import Protocol as Interface
 
 import attrs
@@ -22,6 +22,9 @@ from tercet.actors import Builder, Plan, Type, Value, concatenate
 from tercet.actors.client import RunResult
 from tercet.errors import SchemaError
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
+
+if TYPE_CHECKING:
+    from tercet.ml.expressions import Expression
 
 T = TypeVar("T")
 Steps = Generator[Plan, RunResult, T]
@@ -66,12 +69,16 @@ class Part:
 
 @attrs.frozen
 class Column:
-    """A column: its public schema, and in which part and at which place of it the shares lie."""
+    """A column: its public schema, and in which part and at which place of it the shares lie.
+
+    `min_count` is its owner's rule: the least number of rows that a revealed figure may rest on.
+    """
 
     schema: ColumnSchema
     owner: str
     part: int
     place: int
+    min_count: int = 1
 
     @property
     def name(self) -> str:
@@ -95,7 +102,8 @@ class Table:
 
     On an `AsyncLake`, what computes (`join`, `split`, `reveal`) gives an awaitable of what is annotated here.
     `rows_of_sources` is the largest row count among the tables it came from: spreads are promised over those
-    rows.
+    rows. `selection` are secret columns of zeros and ones, from `filter`: rows with a zero in one of them do
+    not count, though nobody knows which those are.
     """
 
     lake: Workspace = attrs.field(repr=False)
@@ -107,6 +115,7 @@ class Table:
     key_names: tuple[str, ...]
     key_types: tuple[str, ...]
     rows_of_sources: int
+    selection: tuple[Column, ...] = ()
 
     def __len__(self) -> int:
         return self.rows
@@ -127,6 +136,18 @@ class Table:
                 "upload it as a second column if it means something"
             )
         raise SchemaError(f"table {self.name!r} has no column {name!r}. {suggest(name, self.column_names)}")
+
+    @overload
+    def __getitem__(self, name: str) -> Expression: ...
+    @overload
+    def __getitem__(self, name: list[str]) -> Table: ...
+    def __getitem__(self, name: str | list[str]) -> Expression | Table:
+        """A column, to compute with (`table["age"] * 2`), or a table of some columns (`table[["age"]]`)."""
+        if isinstance(name, list):
+            return attrs.evolve(self, columns=tuple(self.column(one) for one in name))
+        from tercet.ml.expressions import Expression
+
+        return Expression.of(self, name)
 
     # -- the sharings of columns in a plan -------------------------------------------------------------------
 
@@ -169,6 +190,16 @@ class Table:
                 block = raised.bounded(2.0 ** (INTEGER_BITS + extra), why)
             blocks.append(block)
         return concatenate(blocks).shifted(UNIT_BITS + extra).rescale(UNIT_BITS)
+
+    def selected(self, builder: Builder) -> Value | None:
+        """Ones for rows that count and zeros for others `(rows,)`; None if all do."""
+        found: Value | None = None
+        for column in self.selection:
+            part = self.parts[column.part]
+            flag = builder.input(part.handle, part.type).select([column.place]).squeeze()
+            flag = flag.bounded(1.0, "a condition")
+            found = flag if found is None else (found * flag).bounded(1.0, "a product of bits")
+        return found
 
     def require_rows(self, purpose: str, least: int = 1) -> None:
         """Raise SchemaError if the table has too few rows for something."""
@@ -229,16 +260,40 @@ class Table:
         parts: tuple[Table, Table] = self.lake.perform(split(self, test_size), "split")
         return parts
 
+    def assign(self, **columns: Expression) -> Table:
+        """This table with new columns, or with others in the place of some. See `preparation.assign`."""
+        from tercet.ml.preparation import assign
+
+        assigned: Table = self.lake.perform(assign(self, columns), "assign")
+        return assigned
+
+    def filter(self, condition: Expression, *, compact: bool = False) -> Table:
+        """Rows where a secret condition holds. See `tercet.ml.preparation.keep`."""
+        from tercet.ml.preparation import keep
+
+        kept: Table = self.lake.perform(keep(self, condition, compact=compact), "filter")
+        return kept
+
     def reveal(
         self, columns: str | Sequence[str] | None = None, *, to: str = ANALYST
     ) -> dict[str, npt.NDArray[Any]]:
-        """Every row of some columns in the clear, to one receiver. Discloses them, row by row."""
+        """Every row of some columns in the clear, to one receiver. Discloses them, row by row.
+
+        Of a filtered table, also rows that do not count. Raises SchemaError for columns whose owner set a
+        minimum count.
+        """
         revealed: dict[str, npt.NDArray[Any]] = self.lake.perform(
             self._reveal(self.column_names if columns is None else as_names(columns), to), "reveal"
         )
         return revealed
 
     def _reveal(self, names: Sequence[str], to: str) -> Steps[dict[str, npt.NDArray[Any]]]:
+        for column in map(self.column, names):
+            if column.min_count > 1:
+                raise SchemaError(
+                    f"table {self.name!r}, column {column.name!r}: {column.owner} allows figures that rest "
+                    f"on at least {column.min_count} rows, not single rows; use describe or a model"
+                )
         builder = self.lake.builder(f"reveal {self.name}")
         for name, value in zip(names, self.raw(builder, names), strict=True):
             value.squeeze().reveal(f"column {name!r} of {self.name!r}, row by row", to=to)

@@ -128,6 +128,12 @@ def test_a_schema_survives_msgpack(schema):
     assert TableSchema.from_dict(msgpack.unpackb(packed)) == schema
 
 
+def test_ranges_rules_and_missing_values_survive_msgpack():
+    marker = ColumnSchema("marker", "real", 3, range=(0.5, 7), missing="marker_missing")
+    schema = TableSchema("t", "o", (KEY, marker, ColumnSchema("marker_missing", "boolean")), 5, min_count=10)
+    assert TableSchema.from_dict(msgpack.unpackb(msgpack.packb(schema.to_dict()))) == schema
+
+
 KEY = ColumnSchema("policy", "key", key_type="integer")
 AGE = ColumnSchema("age", "real", 12)
 SICK = ColumnSchema("sick", "boolean")
@@ -203,6 +209,18 @@ def altered(**change):
     return {**TABLE.to_dict(), **change}
 
 
+def column(**change):
+    return {
+        "name": "x",
+        "kind": "real",
+        "scale": 0,
+        "key_type": None,
+        "range": None,
+        "missing": None,
+        **change,
+    }
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -213,10 +231,17 @@ def altered(**change):
         (altered(columns="policy"), "must be a list"),
         (altered(columns={"policy": 1}), "must be a list"),
         (altered(columns=[{"name": "x"}]), r"A column's schema in table 'claims' must have exactly"),
-        (altered(columns=[{"name": 1, "kind": "real", "scale": 0, "key_type": None}]), "not text"),
-        (altered(columns=[{"name": "x", "kind": [], "scale": 0, "key_type": None}]), "has kind"),
-        (altered(columns=[{"name": "x", "kind": "real", "scale": "0", "key_type": None}]), "has scale '0'"),
-        (altered(columns=[{"name": "x", "kind": "key", "scale": 0, "key_type": {}}]), "key type {}"),
+        (altered(columns=[column(name=1)]), "not text"),
+        (altered(columns=[column(kind=[])]), "has kind"),
+        (altered(columns=[column(scale="0")]), "has scale '0'"),
+        (altered(columns=[column(range=[0])]), "two finite numbers"),
+        (altered(columns=[column(range=[0, "1"])]), "two finite numbers"),
+        (altered(columns=[column(range=[2, 1])]), "must not exceed"),
+        (altered(columns=[column(kind="boolean", range=[0, 1])]), "only numbers have a range"),
+        (altered(columns=[column(missing="")]), "is empty"),
+        (altered(min_count=0), "at least 1"),
+        (altered(min_count=True), "at least 1"),
+        (altered(columns=[column(kind="key", key_type={})]), "key type {}"),
         (altered(rows="5"), "'5' rows"),
         (altered(name=b"claims"), "not text"),
     ],

@@ -1,0 +1,127 @@
+"""Public bounds: what everyone may know of a secret column before anyone computes on it.
+
+The scale of a result has to be public, and must not come from values, so it follows from bounds by interval
+arithmetic. Every column has bounds of its type, 2^30 stored units; an owner who declares a range at upload,
+and an analyst who clips, make them tighter. Where bounds of types alone would leave a result hardly any
+digits, as in a product, it takes the scale of what its factors usually measure, and is marked to be checked
+when it is computed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, Kind
+from tercet.ml.table import WIDE_SPREAD, Column
+
+SLACK_BITS = 5
+"""A result whose bounds are unknown may spread over 2^5 times what its factors' usual spreads suggest."""
+FINEST_GAIN = 28
+"""Tighter bounds make the last place of a column finer by no more than so many bits."""
+EXTREME_SCALE = 480
+"""Scales beyond 480 bits on either side are not computed with: their bounds would leave floating point."""
+MOST_SIZE = 14
+"""No value of a column exceeds 2^14 units."""
+PADDING = 2
+"""By how many units in the last place a result may exceed its bounds, from truncation and public factors."""
+
+
+@attrs.frozen
+class Public:
+    """What everyone knows of a column or an expression.
+
+    `low` and `high` bound every value, `spread` bounds the standard deviation over the rows of the sources,
+    `unit` and `size` are log2 of a usual spread and of a usual absolute value, `scale` the fractional bits of
+    the stored integer. If `checked`, these bounds are not proved, but hold if the check bit of the plan that
+    computes it is zero.
+    """
+
+    kind: Kind
+    low: float
+    high: float
+    spread: float
+    unit: float
+    size: float
+    scale: int
+    checked: bool = False
+
+    @property
+    def reach(self) -> float:
+        """The largest absolute value."""
+        return max(abs(self.low), abs(self.high))
+
+    @classmethod
+    def of(cls, column: Column) -> Public:
+        """Of a stored column: bounds of its type, or the range that its owner declared."""
+        schema, scale = column.schema, column.schema.scale
+        if schema.kind == "boolean":
+            return BOOLEAN
+        if abs(scale) > EXTREME_SCALE:
+            raise SchemaError(
+                f"column {column.name!r} is stored at scale {scale}, too extreme to compute with; its owner "
+                "has to upload it in another unit"
+            )
+        most = 2.0 ** (INTEGER_BITS - scale)
+        low, high = schema.range or (-most, most)
+        spread = min(
+            2.0 ** (SPREAD_BITS - scale) * (WIDE_SPREAD if column.is_wide else 1.0), (high - low) / 2
+        )
+        unit = SPREAD_BITS - scale
+        size = math.log2(max(abs(low), abs(high))) if schema.range else unit
+        return cls(schema.kind, low, high, spread, unit, min(size, unit + MOST_SIZE), scale)
+
+
+BOOLEAN = Public("boolean", 0.0, 1.0, 0.5, 0.0, 0.0, 0)
+
+
+def bounds(
+    kind: Kind,
+    low: float,
+    high: float,
+    spread: float,
+    *,
+    unit: float,
+    size: float,
+    source: Public | None = None,
+) -> Public:
+    """Facts on a real or integer result: its scale is the largest at which values and spread surely fit.
+
+    A variable between two bounds deviates by at most half their distance (Popoviciu 1935). If that leaves too
+    few bits for the usual spread and size, bounds are set such that these have them, and have to be checked.
+    Integers are exact, others get room for rounding. With `source`, the scale is not much finer than that
+    one's.
+    """
+    spread, reach = min(spread, (high - low) / 2), max(abs(low), abs(high))
+    if low * high > 0:
+        size = max(size, math.log2(min(abs(low), abs(high))))
+    wanted = min(SPREAD_BITS - unit, INTEGER_BITS - size) - SLACK_BITS if spread else -math.inf
+    if kind == "integer":
+        scale = min(_scale(reach, spread, 0), SPREAD_BITS)
+        small = reach <= 2.0**INTEGER_BITS and spread <= WIDE_SPREAD * 2.0**SPREAD_BITS
+        if small and (scale >= wanted or wanted <= 0):
+            return Public(kind, low, high, spread, unit, size, max(scale, 0))
+        if wanted <= 0:
+            kind = "real"
+    scale = _scale(reach, spread, PADDING)
+    if source is not None:
+        scale = min(scale, source.scale + FINEST_GAIN)
+    if scale >= wanted:
+        padding = 0.0 if kind == "integer" else PADDING * 2.0**-scale
+        return Public(kind, low - padding, high + padding, spread, unit, size, scale)
+    scale = math.floor(wanted)
+    reach, spread = 2.0 ** (INTEGER_BITS - scale), 2.0 ** (SPREAD_BITS - scale)
+    return Public(kind, max(low, -reach), min(high, reach), spread, unit, size, scale, checked=True)
+
+
+def _scale(reach: float, spread: float, padding: int) -> int:
+    """The largest scale at which values and spread fit, with room for some units in the last place."""
+    if not reach:
+        return SPREAD_BITS
+    if reach > 2.0**EXTREME_SCALE:
+        raise PlanError(f"a result could be as large as {reach:g}; measure the columns in other units")
+    by_reach = math.log2(2**INTEGER_BITS - padding) - math.log2(reach)
+    by_spread = SPREAD_BITS - math.log2(spread) if spread else by_reach
+    return math.floor(min(by_reach, by_spread, EXTREME_SCALE))

@@ -1,0 +1,98 @@
+"""Drafts: expressions on their way into a plan.
+
+A draft writes every expression once, keeps its value for all that read it, and collects what has to be
+checked where public bounds are no proof. The checks of a plan become one bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from typing import TYPE_CHECKING
+
+from tercet.actors import Builder, Value
+from tercet.errors import PlanError
+from tercet.ml.linalg import mean
+
+if TYPE_CHECKING:
+    from tercet.ml.expressions import Expression
+
+GUARD_BITS = 16
+"""Fractional bits of unfinished sums, beyond those of the result."""
+ROOM_BITS = 57
+"""Operands of sums stay below 2^57 ring units."""
+MOST_CUT = 61
+SQUARES_BITS = 61
+"""Sums of squares stay below 2^61."""
+
+
+class Draft:
+    """A plan being written from expressions: values by expression, and what has to be checked."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.outside: list[Value] = []
+        self._values: dict[int, tuple[Expression, Value]] = {}
+
+    def value(self, expression: Expression) -> Value:
+        """The values `(rows,)`, below 2^60 ring units at some scale."""
+        key = id(expression)
+        if key not in self._values:
+            self._values[key] = expression, expression.write(self)
+        return self._values[key][1]
+
+    def settled(self, expression: Expression) -> Value:
+        """The values `(rows,)` at the scale of their public facts, within their bounds: 2^30 ring units."""
+        public = expression.public
+        value = rescaled(self.value(expression), public.scale)
+        return value.bounded(public.reach, f"bounds of {expression.text}")
+
+    def common(self, scale: int, *expressions: Expression) -> list[Value]:
+        """Values at one scale, at least `scale`, as exactly as there is room for."""
+        values = [self.value(expression) for expression in expressions]
+        finest = min(max(scale, *(value.scale for value in values)), scale + GUARD_BITS, *map(_room, values))
+        if finest < scale:
+            raise PlanError(
+                f"{' and '.join(map(str, expressions))} are of sizes too different to be combined with "
+                f"{scale} fractional bits; clip the larger one to a narrower range"
+            )
+        return [rescaled(value, finest) for value in values]
+
+    # -- checks ----------------------------------------------------------------------------------------------
+
+    def inside(self, value: Value, most: float) -> Value:
+        """The values, bounded by `most`; that they are is checked. 8 rounds, next to others."""
+        sides = [(side * -1 + most).is_negative().to_ring().sum() for side in (value, value * -1)]
+        self.outside.append((sides[0] + sides[1]).reshape(1))
+        return value.bounded(most, "checked")
+
+    def narrow(self, value: Value, spread: float) -> None:
+        """Check that the standard deviation of a value is at most `spread`. About 18 rounds.
+
+        First that no row is so far from the mean that a sum of squares could overflow, then that sum.
+        """
+        rows, scale = int(value.type.rows), value.scale
+        about = value - mean(value.sum().reshape(1), rows, scale=scale)
+        near = self.inside(about, math.ldexp(math.sqrt(2.0**SQUARES_BITS / rows), -scale))
+        squares = near.dot_squares(2.0 ** (SQUARES_BITS - 2 * scale)).reshape(1)
+        self.outside.append((squares * -1 + 1.02 * rows * spread**2).is_negative().to_ring())
+
+    def failed(self) -> Value | None:
+        """One if a check failed, else zero, `(1,)`; None if there was nothing to check."""
+        if not self.outside:
+            return None
+        total = functools.reduce(operator.add, self.outside)
+        return total.is_zero().to_ring() * -1 + 1
+
+
+def rescaled(value: Value, scale: int) -> Value:
+    """The same numbers at another scale, however far away; a truncation cuts 61 bits at most."""
+    while value.scale - scale > MOST_CUT:
+        value = value.rescale(value.scale - MOST_CUT)
+    return value.rescale(scale)
+
+
+def _room(value: Value) -> int:
+    """The largest scale at which a value stays below 2^57 ring units."""
+    return value.scale + ROOM_BITS - math.ceil(math.log2(max(value.type.limit, 1.0)))

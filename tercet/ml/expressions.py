@@ -1,0 +1,480 @@
+"""Column arithmetic: what a statistician writes on columns that nobody may see.
+
+`table["age"] * table["bmi"]` is an `Expression`: lazy, of one table, with public bounds (`tercet.ml.bounds`)
+and secret values. It is a small tree of closures: each knows its public facts at once, so that impossible
+ones are refused where they are written, and how to write itself into a plan. Nothing is computed before
+`Table.assign` or `Table.filter` makes that plan. Values inside it are unfinished, at whatever scale is exact
+and free, and settle at their public scale where a product or the table needs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tercet.actors import Value
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.bounds import BOOLEAN, Public, bounds
+from tercet.ml.draft import Draft, rescaled
+from tercet.ml.linalg import reciprocal
+from tercet.ml.schema import Kind
+
+if TYPE_CHECKING:
+    from tercet.ml.table import Table
+
+Number = float | int | bool
+
+FACTOR_BITS = 24
+"""Significant bits of public factors."""
+USUAL_PART = 4
+"""What lies between two bounds usually has a spread of 2^-4 times their distance."""
+MOST_POWER = 8
+QUOTIENT_OCTAVES = 14
+"""Divisors lie between two powers of two that are no further apart."""
+QUOTIENT_BITS = 28
+
+
+def _joint(kinds: Iterable[Kind]) -> Kind:
+    """The kind of a sum or product: an integer unless something real takes part."""
+    return "integer" if set(kinds) <= {"integer", "boolean"} else "real"
+
+
+@attrs.frozen(eq=False)
+class Expression:
+    """A lazy secret column: arithmetic on the columns of one table, with pandas' operators.
+
+    `+ - *` and comparisons take expressions and public numbers; `/` takes a public number, or an expression
+    whose bounds exclude zero; `**` a whole number; `& | ^ ~` booleans. Nothing is computed or disclosed
+    before `Table.assign` or `Table.filter`.
+
+    `text` says how it was written, `public` what everyone knows of it, `sources` the columns that it reads.
+    """
+
+    table: Table
+    text: str
+    public: Public
+    sources: frozenset[str]
+    write: Callable[[Draft], Value] = attrs.field(repr=False)
+
+    __array_ufunc__ = None  # so that numpy's numbers leave operators to us
+
+    @classmethod
+    def of(cls, table: Table, name: str) -> Expression:
+        """A column of a table."""
+        column = table.column(name)
+
+        def write(draft: Draft) -> Value:
+            (raw,) = table.raw(draft.builder, [name])
+            return raw.squeeze().shifted(column.schema.scale)
+
+        return cls(table, name, Public.of(column), frozenset([name]), write)
+
+    def __bool__(self) -> bool:
+        raise PlanError(
+            f"whether {self.text} is secret, row by row; combine conditions with & | ~, and use them in "
+            "table.filter or .where"
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _make(
+        self, text: str, public: Public, write: Callable[[Draft], Value], *others: Expression
+    ) -> Expression:
+        for other in others:
+            if other.table.keys.handle != self.table.keys.handle:
+                raise SchemaError(
+                    f"{self.text} is of table {self.table.name!r} and {other.text} of {other.table.name!r}, "
+                    "whose rows are not the same ones; join the tables first and use columns of the joined "
+                    "one"
+                )
+        sources = self.sources.union(*(other.sources for other in others))
+        return Expression(self.table, text, public, sources, write)
+
+    # -- sums ------------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Expression | Number) -> Expression:
+        return self._sum(other, 1)
+
+    def __radd__(self, other: Number) -> Expression:
+        return self._sum(other, 1)
+
+    def __sub__(self, other: Expression | Number) -> Expression:
+        return self._sum(other, -1)
+
+    def __rsub__(self, other: Number) -> Expression:
+        return (-self)._sum(other, 1)
+
+    def __neg__(self) -> Expression:
+        return self._scaled(-1.0, f"-{_term(self)}")
+
+    def _sum(self, other: Expression | Number, sign: int) -> Expression:
+        text = f"{self.text} {'+' if sign > 0 else '-'} {_term(other) if sign < 0 else _text(other)}"
+        mine = self.public
+        if not isinstance(other, Expression):
+            shift = sign * _number(other, text)
+            kind = _joint([mine.kind, "integer" if shift.is_integer() else "real"])
+            size = max(mine.size, _log2(shift))
+            ends = mine.low + shift, mine.high + shift
+            public = bounds(kind, *ends, mine.spread, unit=mine.unit, size=size)
+
+            def moved(draft: Draft) -> Value:
+                value = draft.common(public.scale, self)[0]
+                return value + draft.builder.constant(shift, scale=value.scale)
+
+            return self._make(text, public, moved)
+        theirs = other.public
+        ends = sign * theirs.low, sign * theirs.high
+        public = bounds(
+            _joint([mine.kind, theirs.kind]),
+            mine.low + min(ends),
+            mine.high + max(ends),
+            mine.spread + theirs.spread,
+            unit=max(mine.unit, theirs.unit),
+            size=max(mine.size, theirs.size),
+        )
+
+        def write(draft: Draft) -> Value:
+            x, y = draft.common(public.scale, self, other)
+            return x + y if sign > 0 else x - y
+
+        return self._make(text, public, write, other)
+
+    # -- products --------------------------------------------------------------------------------------------
+
+    def __mul__(self, other: Expression | Number) -> Expression:
+        text = f"{_term(self)} * {_term(other)}"
+        if not isinstance(other, Expression):
+            return self._scaled(_number(other, text), text)
+        return self._product(other, text)
+
+    def __rmul__(self, other: Number) -> Expression:
+        text = f"{other:g} * {_term(self)}"
+        return self._scaled(_number(other, text), text)
+
+    def _product(self, other: Expression, text: str, low: float = -math.inf) -> Expression:
+        a, b = self.public, other.public
+        if a.kind == b.kind == "boolean":
+            return self._make(text, BOOLEAN, lambda draft: draft.settled(self) * draft.settled(other), other)
+        corners = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+        # |xy - mean x mean y| <= |mean x| |y - mean y| + |y| |x - mean x|
+        spread = a.reach * b.spread + b.reach * a.spread
+        public = bounds(
+            _joint([a.kind, b.kind]),
+            max(low, min(corners)),
+            max(corners),
+            spread,
+            unit=max(a.unit + b.size, a.size + b.unit),
+            size=a.size + b.size,
+        )
+
+        def write(draft: Draft) -> Value:
+            product = draft.settled(self) * draft.settled(other)
+            value = rescaled(product, public.scale)
+            return draft.inside(value, public.reach) if public.checked else value
+
+        return self._make(text, public, write, other)
+
+    def _scaled(self, factor: float, text: str) -> Expression:
+        """The column times a public number, to 24 significant bits; whole numbers exactly."""
+        mantissa, exponent = math.frexp(factor)
+        units, bits = round(math.ldexp(mantissa, FACTOR_BITS)), FACTOR_BITS - exponent
+        while units and units % 2 == 0:
+            units, bits = units // 2, bits - 1
+        exact, mine = math.ldexp(units, -bits), self.public
+        ends, grown = [mine.low * exact, mine.high * exact], _log2(exact)
+        kind = _joint([mine.kind, "integer" if exact.is_integer() else "real"])
+        public = bounds(
+            kind,
+            min(ends),
+            max(ends),
+            mine.spread * abs(exact),
+            unit=mine.unit + grown,
+            size=mine.size + grown,
+        )
+
+        def write(draft: Draft) -> Value:
+            if abs(units) == 1:
+                return (draft.value(self) if units > 0 else draft.value(self) * -1).shifted(bits)
+            return (draft.settled(self) * units).shifted(bits)
+
+        return self._make(text, public, write)
+
+    def __pow__(self, power: int) -> Expression:
+        if isinstance(power, bool) or not isinstance(power, int) or not 1 <= power <= MOST_POWER:
+            raise PlanError(f"{self.text} ** {power!r}: a power is a whole number from 1 to {MOST_POWER}")
+        text = f"{_term(self)} ** {power}"
+        if power == 1:
+            return self
+        half = self if power < 4 else self ** (power // 2)
+        square = half._product(half, text, low=0.0)
+        return square._product(self, text) if power % 2 else square
+
+    # -- quotients -------------------------------------------------------------------------------------------
+
+    def __truediv__(self, other: Expression | Number) -> Expression:
+        text = f"{_term(self)} / {_term(other)}"
+        if isinstance(other, Expression):
+            return self._product(other._reciprocal(), text)
+        divisor = _number(other, text)
+        if divisor == 0:
+            raise PlanError(f"{text} divides by zero")
+        return self._scaled(1 / divisor, text)
+
+    def __rtruediv__(self, other: Number) -> Expression:
+        text = f"{other:g} / {_term(self)}"
+        return self._reciprocal()._scaled(_number(other, text), text)
+
+    def _reciprocal(self) -> Expression:
+        """One over the column, within 1e-5 of it; its bounds must exclude zero. About 25 rounds."""
+        mine = self.public
+        if mine.low <= 0 <= mine.high:
+            raise SchemaError(
+                f"{self.text} lies between {mine.low:g} and {mine.high:g} by what is public, so it may be "
+                "zero and cannot divide; clip it to a range without zero, as in .clip(1, 100), or have its "
+                "owner declare one with ranges= at upload"
+            )
+        if mine.low < 0:
+            negated: Expression = -self
+            return -Expression._reciprocal(negated)
+        low, high = math.floor(math.log2(mine.low)), math.floor(math.log2(mine.high)) + 1
+        if high - low > QUOTIENT_OCTAVES:
+            raise SchemaError(
+                f"{self.text} lies between {mine.low:g} and {mine.high:g} by what is public, too far apart "
+                f"for a divisor (at most a factor of 2**{QUOTIENT_OCTAVES}); clip it first"
+            )
+        error = 1.0 + 2e-5
+        ends = (1 / (mine.high * error), error / mine.low)
+        unit = math.log2(ends[1] - ends[0]) - USUAL_PART
+        public = bounds("real", *ends, math.inf, unit=unit, size=math.log2(ends[1]))
+
+        def write(draft: Draft) -> Value:
+            unit = draft.settled(self).shifted(high)  # from 2^(low - high) to 1
+            inverse = reciprocal(unit, low=low - high, high=0, scale=QUOTIENT_BITS - (high - low))
+            return inverse.shifted(high).bounded(public.reach, f"bounds of 1 / {self.text}")
+
+        return self._make(f"1 / {_term(self)}", public, write)
+
+    # -- conditions ------------------------------------------------------------------------------------------
+
+    def __lt__(self, other: Expression | Number) -> Expression:
+        return self._compare(other, "<")
+
+    def __gt__(self, other: Expression | Number) -> Expression:
+        return self._compare(other, ">")
+
+    def __le__(self, other: Expression | Number) -> Expression:
+        return attrs.evolve(~self._compare(other, ">"), text=f"{_term(self)} <= {_term(other)}")
+
+    def __ge__(self, other: Expression | Number) -> Expression:
+        return attrs.evolve(~self._compare(other, "<"), text=f"{_term(self)} >= {_term(other)}")
+
+    def __eq__(self, other: Expression | Number) -> Expression:  # type: ignore[override]
+        return self._equals(other, "==")
+
+    def __ne__(self, other: Expression | Number) -> Expression:  # type: ignore[override]
+        return attrs.evolve(~self._equals(other, "=="), text=f"{_term(self)} != {_term(other)}")
+
+    def _compare(self, other: Expression | Number, sign: str) -> Expression:
+        """`self < other` or `self > other`, exactly as stored. 8 rounds."""
+        text = f"{_term(self)} {sign} {_term(other)}"
+        if isinstance(other, Expression):
+
+            def secret(draft: Draft) -> Value:
+                x, y = draft.common(max(self.public.scale, other.public.scale), self, other)
+                return (x - y if sign == "<" else y - x).is_negative().to_ring()
+
+            return self._make(text, BOOLEAN, secret, other)
+        number = _number(other, text)
+
+        def public(draft: Draft) -> Value:
+            value = draft.value(self)
+            # For whole x: x < c if x < ceil c, and x > c if x > floor c.
+            end = _ring_units(number, value, math.ceil if sign == "<" else math.floor)
+            return (value - end if sign == "<" else value * -1 + end).is_negative().to_ring()
+
+        return self._make(text, BOOLEAN, public)
+
+    def _equals(self, other: Expression | Number, sign: str) -> Expression:
+        """`self == other`, as stored. 8 rounds."""
+        text = f"{_term(self)} {sign} {_term(other)}"
+        if isinstance(other, Expression):
+
+            def write(draft: Draft) -> Value:
+                x, y = draft.common(max(self.public.scale, other.public.scale), self, other)
+                return (x - y).is_zero().to_ring()
+
+            return self._make(text, BOOLEAN, write, other)
+        return attrs.evolve(self.isin([other]), text=text)
+
+    def isin(self, numbers: Sequence[Number]) -> Expression:
+        """Whether a value is one of some public numbers, as stored. 8 rounds."""
+        text = f"{_term(self)}.isin([{', '.join(map(_text, numbers))}])"
+        known = [_number(number, text) for number in numbers]
+        if not known:
+            raise PlanError(f"{text}: name at least one number")
+
+        def write(draft: Draft) -> Value:
+            value = draft.value(self)
+            places = {_units(number, value, round): _ring_units(number, value, round) for number in known}
+            bits = [(value - place).is_zero().to_ring() for place in places.values()]
+            return functools.reduce(operator.add, bits).bounded(1.0, "the numbers differ")
+
+        return self._make(text, BOOLEAN, write)
+
+    def one_hot(self, categories: Sequence[Number]) -> dict[str, Expression]:
+        """A condition for each of some public categories, by name: `grade_1`, `grade_2`, ...
+
+        For `table.assign(**table["grade"].one_hot([1, 2, 3]))`; leave one category out to compare with it.
+        """
+        name = self.text if self.text.isidentifier() else "category"
+        return {f"{name}_{category:g}": self == category for category in categories}
+
+    def __and__(self, other: Expression) -> Expression:
+        return self._logic(other, "&")
+
+    def __or__(self, other: Expression) -> Expression:
+        return self._logic(other, "|")
+
+    def __xor__(self, other: Expression) -> Expression:
+        return self._logic(other, "^")
+
+    def _logic(self, other: Expression, sign: str) -> Expression:
+        """AND, OR or XOR of two conditions. 1 round."""
+        text = f"{_term(self)} {sign} {_term(other)}"
+        if not isinstance(other, Expression):
+            raise PlanError(f"{text}: {other!r} is no condition on columns; put comparisons in parentheses")
+        for side in (self, other):
+            if side.public.kind != "boolean":
+                raise SchemaError(
+                    f"{text}: {side.text} is {side.public.kind}, not a condition; compare it with something"
+                )
+
+        def write(draft: Draft) -> Value:
+            x, y = draft.settled(self), draft.settled(other)
+            both = x * y
+            combined = {"&": both, "|": x + y - both, "^": x + y - both * 2}
+            return combined[sign].bounded(1.0, "a condition")
+
+        return self._make(text, BOOLEAN, write, other)
+
+    def __invert__(self) -> Expression:
+        if self.public.kind != "boolean":
+            raise SchemaError(f"~ takes a condition, and {self.text} is {self.public.kind}")
+
+        def write(draft: Draft) -> Value:
+            return (draft.settled(self) * -1 + 1).bounded(1.0, "a condition")
+
+        return self._make(f"~{_term(self)}", BOOLEAN, write)
+
+    def _constant(self, number: float) -> Expression:
+        """A public number in every row."""
+        kind: Kind = "integer" if number.is_integer() else "real"
+        public = bounds(kind, number, number, 0.0, unit=-math.inf, size=_log2(number))
+
+        def write(draft: Draft) -> Value:
+            zero = draft.settled(self) * 0
+            return zero.shifted(public.scale - zero.scale) + draft.builder.constant(
+                number, scale=public.scale
+            )
+
+        return self._make(_text(number), public, write)
+
+    # -- choices ---------------------------------------------------------------------------------------------
+
+    def clip(self, lower: Number | None = None, upper: Number | None = None) -> Expression:
+        """Values below `lower` become `lower`, those above `upper` become `upper`. 9 rounds.
+
+        Makes public bounds tight, so that what follows keeps its digits and needs no check.
+        """
+        text = f"{_term(self)}.clip({_text(lower)}, {_text(upper)})"
+        mine = self.public
+        low = mine.low if lower is None else _number(lower, text)
+        high = mine.high if upper is None else _number(upper, text)
+        if not low <= high:
+            raise PlanError(f"{text}: nothing lies between {low:g} and {high:g}")
+        ends = (min(max(mine.low, low), high), max(min(mine.high, high), low))
+        kind = _joint([mine.kind, *("integer" if end.is_integer() else "real" for end in ends)])
+        width, reach = _log2(ends[1] - ends[0]), _log2(max(map(abs, ends)))
+        public = bounds(kind, *ends, mine.spread, unit=min(mine.unit, width), size=reach, source=mine)
+
+        def write(draft: Draft) -> Value:
+            value = result = draft.settled(self).rescale(max(mine.scale, public.scale))
+            for end, side, bound in ((low, 1, lower), (high, -1, upper)):
+                if bound is not None:
+                    beyond = value * -side + draft.builder.constant(side * end, scale=value.scale)
+                    result = result + (beyond * -1).is_negative().to_ring() * beyond * side
+            return result.bounded(public.reach, f"bounds of {text}")
+
+        return self._make(text, public, write)
+
+    def where(self, condition: Expression, other: Expression | Number) -> Expression:
+        """Values where a condition holds, `other` elsewhere. 1 round after those of its parts."""
+        text = f"{_term(self)}.where({condition}, {_text(other)})"
+        if not isinstance(condition, Expression) or condition.public.kind != "boolean":
+            raise SchemaError(f"{text}: where takes a condition on columns, such as table['age'] > 50")
+        mine = self.public
+        if not isinstance(other, Expression):
+            other = self._constant(_number(other, text))
+        theirs = other.public
+        if mine.kind == theirs.kind == "boolean":
+            return (condition & self) | (~condition & other)
+        ends = (min(mine.low, theirs.low), max(mine.high, theirs.high))
+        size = max(mine.size, theirs.size)
+        unit = max(mine.unit, theirs.unit, size)
+        public = bounds(_joint([mine.kind, theirs.kind]), *ends, math.inf, unit=unit, size=size)
+
+        def write(draft: Draft) -> Value:
+            x, y = draft.common(public.scale, self, other)
+            chosen = rescaled(draft.settled(condition) * (x - y) + y, public.scale)
+            return draft.inside(chosen, public.reach) if public.checked else chosen
+
+        return self._make(text, public, write, condition, other)
+
+
+# -- parts of the above --------------------------------------------------------------------------------------
+
+
+def _text(other: Any) -> str:
+    return f"{other:g}" if isinstance(other, int | float) else str(other)
+
+
+def _log2(number: float) -> float:
+    return math.log2(abs(number)) if number else -math.inf
+
+
+def _term(other: Any) -> str:
+    """How an operand reads inside a larger expression."""
+    text = bare = _text(other)
+    while (shorter := re.sub(r"\([^()]*\)", "", bare)) != bare:
+        bare = shorter
+    return f"({text})" if isinstance(other, Expression) and " " in bare else text
+
+
+def _number(other: Any, text: str) -> float:
+    """A public number. Raises PlanError for anything else, infinities included."""
+    try:
+        number = float(other)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"{text}: {other!r} is neither a number nor a column of the table") from error
+    if not math.isfinite(number):
+        raise PlanError(f"{text}: {number} is not finite")
+    return number
+
+
+def _units(number: float, value: Value, rule: Callable[[float], int]) -> int:
+    """A public number in ring units of a value, rounded by a rule; no further out than the value's bound."""
+    most = math.ceil(value.type.limit) + 1
+    return min(max(rule(math.ldexp(number, value.scale)), -most), most)
+
+
+def _ring_units(number: float, value: Value, rule: Callable[[float], int]) -> Value:
+    """`_units` as a public value of the plan at the value's scale."""
+    units = _units(number, value, rule)
+    return value.builder.constant(math.ldexp(units, -value.scale), scale=value.scale)

@@ -1,0 +1,186 @@
+"""Preparing tables in MPC: new columns from old ones, and filters on secret conditions.
+
+A prepared table is one more virtual table: it shares the parts of the one that it was made of and adds a
+part. Nothing is disclosed but what is said below: a check bit where public bounds do not prove that new
+columns fit, and the row count of a filter that compacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from tercet.actors import Value, concatenate
+from tercet.errors import SchemaError
+from tercet.ml.draft import Draft
+from tercet.ml.expressions import Expression
+from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_name
+from tercet.ml.table import ANALYST, Column, Part, Steps, Table
+
+TOO_FEW = "whether a filter keeps fewer rows than its owners allow to tell"
+
+
+def out_of_range(names: Sequence[str]) -> str:
+    """How the check bit of new columns is declared."""
+    return f"whether a value of {', '.join(map(repr, names))} left its range"
+
+
+def _require_rows_of(table: Table, expression: Expression, what: str) -> None:
+    if not isinstance(expression, Expression):
+        raise SchemaError(
+            f"{what} of table {table.name!r} is {expression!r}, not an expression of its columns such as "
+            f"table[{next(iter(table.column_names), 'name')!r}] * 2"
+        )
+    if expression.table.keys.handle != table.keys.handle:
+        raise SchemaError(
+            f"{what}, {expression.text}, is of table {expression.table.name!r}, whose rows are not those of "
+            f"{table.name!r}; use columns of {table.name!r} itself"
+        )
+
+
+def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
+    """A table with new columns, or with others in the place of old ones, in the same order of rows.
+
+    Discloses nothing, unless products or choices have factors without declared ranges: then one bit, whether
+    a value of the new columns left its range. Raises SchemaError if one did, for expressions of other
+    tables, and for names that cannot be ones.
+    """
+    if not expressions:
+        raise SchemaError(f"table {table.name!r}: name at least one new column, as in assign(double=...)")
+    for name, expression in expressions.items():
+        check_name(name, f"A new column of table {table.name!r}")
+        if name in table.key_names:
+            raise SchemaError(f"table {table.name!r}: {name!r} is its key; give the new column another name")
+        _require_rows_of(table, expression, f"the new column {name!r}")
+    table.require_rows("new columns")
+    builder = table.lake.builder(f"{', '.join(expressions)} of {table.name}")
+    draft = Draft(builder)
+    values = [_column(draft, name, expression) for name, expression in expressions.items()]
+    handle = table.lake.handle(table.name)
+    concatenate(values).store(handle)
+    checked, failed = out_of_range(list(expressions)), draft.failed()
+    if failed is not None:
+        failed.reveal(checked, to=ANALYST)
+    result = yield builder.plan()
+    if failed is not None and result.revealed[checked][0] > 0.5:
+        texts = ", ".join(f"{name} = {one.text}" for name, one in expressions.items() if one.public.checked)
+        raise SchemaError(
+            f"table {table.name!r}, {texts or ', '.join(expressions)}: a value is far larger than the scales "
+            "of its columns suggest, so it does not fit fixed point; clip them to public ranges, as in "
+            "table['age'].clip(0, 120), or have their owners declare such with ranges= at upload"
+        )
+    part = Part(handle, result.stored[handle])
+    return _with_columns(table, part, expressions)
+
+
+def _column(draft: Draft, name: str, expression: Expression) -> Value:
+    """The stored integers of a new column, `(1, rows)` at scale 0."""
+    public = expression.public
+    with draft.builder.scope(name):
+        value = draft.settled(expression)
+        if public.checked:
+            draft.narrow(value, public.spread)
+        stored = value.shifted(-value.scale).reshape(1, expression.table.rows)
+        return stored.bounded(2.0**INTEGER_BITS, "the scale follows from the bounds")
+
+
+def _with_columns(table: Table, part: Part, expressions: Mapping[str, Expression]) -> Table:
+    """The table with a part of new columns."""
+    made = {}
+    for place, (name, expression) in enumerate(expressions.items()):
+        public, sources = expression.public, [expression.table.column(one) for one in expression.sources]
+        bounded = public.kind != "boolean" and not public.checked
+        schema = ColumnSchema(
+            name, public.kind, public.scale, range=(public.low, public.high) if bounded else None
+        )
+        owner = "+".join(sorted({source.owner for source in sources}))
+        strictest = max(source.min_count for source in sources)
+        made[name] = Column(schema, owner, len(table.parts), place, strictest)
+    columns = [made.pop(column.name, column) for column in table.columns]
+    return attrs.evolve(table, columns=(*columns, *made.values()), parts=(*table.parts, part))
+
+
+def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
+    """Rows where a condition holds.
+
+    By default all rows stay, and those where the condition fails weigh nothing in what is computed from the
+    table: it discloses nothing, and how many rows count stays secret. With `compact`, rows are shuffled, one
+    flag a row is opened to the nodes, and the others are dropped: that discloses how many rows are kept, and
+    nothing on which; where owners set a minimum count, first one bit, whether there are fewer, and then
+    nothing more. Raises SchemaError in that case, and for what is not a condition.
+    """
+    _require_rows_of(table, condition, "the filter")
+    if condition.public.kind != "boolean":
+        raise SchemaError(
+            f"the filter of table {table.name!r}, {condition.text}, is {condition.public.kind}, not a "
+            "condition; compare it with something"
+        )
+    table.require_rows("a filter")
+    lake = table.lake
+    builder = lake.builder(f"filter {table.name}")
+    draft = Draft(builder)
+    flag, handle = draft.settled(condition).reshape(1, table.rows), lake.handle(f"{table.name}.filter")
+    flag.store(handle)
+    failed = draft.failed()
+    if failed is not None:
+        failed.reveal(out_of_range([condition.text]), to=ANALYST)
+    result = yield builder.plan()
+    if failed is not None and result.revealed[out_of_range([condition.text])][0] > 0.5:
+        raise SchemaError(
+            f"the filter of table {table.name!r}, {condition.text}: a product in it does not fit fixed "
+            "point; clip its factors to public ranges, as in table['age'].clip(0, 120)"
+        )
+    sources = [condition.table.column(one) for one in condition.sources]
+    flags = Column(
+        ColumnSchema("filter", "boolean"),
+        "+".join(sorted({source.owner for source in sources})),
+        len(table.parts),
+        0,
+        max(source.min_count for source in sources),
+    )
+    kept = attrs.evolve(
+        table,
+        name=f"{table.name}.filtered",
+        parts=(*table.parts, Part(handle, result.stored[handle])),
+        selection=(*table.selection, flags),
+    )
+    return (yield from _compact(kept)) if compact else kept
+
+
+def least_count(table: Table) -> int:
+    """The strictest minimum count among a table's columns and filters."""
+    return max((column.min_count for column in (*table.columns, *table.selection)), default=1)
+
+
+def _compact(table: Table) -> Steps[Table]:
+    """Drop the rows that do not count."""
+    lake, least = table.lake, least_count(table)
+    if least > 1:
+        builder = lake.builder(f"count {table.name}")
+        flags = table.selected(builder)
+        if flags is not None:
+            (flags.sum().reshape(1) - least).is_negative().to_ring().reveal(TOO_FEW, to=ANALYST)
+        result = yield builder.plan()
+        if result.revealed[TOO_FEW][0] > 0.5:
+            raise SchemaError(
+                f"table {table.name!r}: the filter keeps fewer than {least} rows, and their owners do not "
+                "allow so small a count to be told; filter without compact=True, or by a wider condition"
+            )
+    builder = lake.builder(f"compact {table.name}")
+    flags = table.selected(builder)
+    if flags is None:
+        return table
+    sources = [*table.parts, table.keys]
+    values = [builder.input(part.handle, part.type) for part in sources]
+    moved = builder.apply_all("shuffle", flags, *values)
+    opened = moved[0].open("which of the shuffled rows a filter keeps")
+    kept = builder.apply("ones", opened, rows="filter.rows")
+    handles = [lake.handle(table.name) for _ in sources]
+    for handle, value in zip(handles, moved[1:], strict=True):
+        builder.apply("take", value, kept, table=0).store(handle)
+    result = yield builder.plan()
+    parts = [Part(handle, result.stored[handle]) for handle in handles]
+    keys = parts.pop()
+    rows = result.symbols["filter.rows"]
+    return attrs.evolve(table, rows=rows, parts=tuple(parts), keys=keys, selection=())

@@ -1,0 +1,140 @@
+"""Prepared tables hold the right rows and columns, work wherever tables do, and disclose what they say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tercet.errors import SchemaError
+from tercet.ml import LogisticRegression, StandardScaler
+
+ROWS = 400
+COUNT = "the number of rows that a filter keeps"
+FLAGS = "which of the shuffled rows a filter keeps"
+
+
+@pytest.fixture(scope="module")
+def frame():
+    generator = np.random.default_rng(2)
+    age, bmi = generator.normal(50, 12, ROWS), generator.normal(25, 5, ROWS)
+    odds = 0.05 * (age - 50) + 0.1 * (bmi - 25)
+    return pd.DataFrame(
+        {
+            "id": generator.permutation(10 * ROWS)[:ROWS],
+            "age": age,
+            "bmi": bmi,
+            "visits": generator.poisson(4, ROWS),
+            "ill": generator.random(ROWS) < 1 / (1 + np.exp(-odds)),
+        }
+    )
+
+
+@pytest.fixture
+def table(lake, frame):
+    return lake.upload(frame, name="clinic", key="id", owner="clinic")
+
+
+def whats(lake):
+    return [item.what for item in lake.disclosed]
+
+
+def same_rows(table, frame, names):
+    found = pd.DataFrame(table.reveal(list(names))).sort_values(list(names), ignore_index=True)
+    wanted = frame[list(names)].sort_values(list(names), ignore_index=True)
+    np.testing.assert_allclose(found.astype(float), wanted.astype(float), atol=1e-3)
+
+
+def test_columns_are_chosen_replaced_and_added(table, frame, lake):
+    lake.disclosed.clear()
+    some = table[["bmi", "age"]]
+    made = some.assign(bmi=table["bmi"] + 1, double=some["age"] * 2).assign(flag=table["visits"] > 3)
+    assert lake.disclosed == []
+    assert made.column_names == ["bmi", "age", "double", "flag"]
+    found = made.reveal()
+    np.testing.assert_allclose(found["bmi"], frame.bmi + 1, atol=1e-3)
+    np.testing.assert_allclose(found["double"], frame.age * 2, atol=1e-3)
+    np.testing.assert_array_equal(found["flag"], frame.visits > 3)
+    assert [column.owner for column in made.columns] == ["clinic"] * 4
+
+
+def test_a_filter_that_compacts(table, frame, lake):
+    lake.disclosed.clear()
+    kept = table.filter((table["age"] > 50) & (table["visits"] <= 4), compact=True)
+    assert whats(lake) == [FLAGS, COUNT]
+    wanted = frame[(frame.age > 50) & (frame.visits <= 4)]
+    assert len(kept) == len(wanted)
+    assert kept.selection == ()
+    same_rows(kept, wanted, ["age", "bmi", "visits", "ill"])
+
+
+@pytest.mark.parametrize("bound", [-100, 1000])
+def test_a_filter_may_keep_all_or_nothing(table, bound):
+    kept = table.filter(table["age"] > bound, compact=True)
+    assert len(kept) == (ROWS if bound < 0 else 0)
+    assert len(kept.reveal("visits")["visits"]) == len(kept)
+
+
+def test_a_filter_as_weights_discloses_nothing(table, frame, lake):
+    lake.disclosed.clear()
+    young = table.filter(table["age"] < 50)
+    both = young.filter(young["visits"] > 2)
+    assert lake.disclosed == []
+    assert len(both) == ROWS
+    assert len(both.selection) == 2
+    builder = lake.builder("selected")
+    both.selected(builder).reveal("rows", to="test")
+    rows = lake.run(builder.plan()).revealed["rows"]
+    np.testing.assert_array_equal(rows, (frame.age < 50) & (frame.visits > 2))
+    assert len(both.filter(both["bmi"] > 25, compact=True)) == int(
+        ((frame.age < 50) & (frame.visits > 2) & (frame.bmi > 25)).sum()
+    )
+
+
+def test_filters_go_through_joins_and_splits(table, frame, lake):
+    other = frame[["id"]].assign(height=np.arange(ROWS) * 1.0).sample(frac=0.8, random_state=1)
+    heights = lake.upload(other, name="heights", key="id", owner="school")
+    joined = table.filter(table["age"] > 45).join(heights.filter(heights["height"] > 100), on="id")
+    train, test = joined.assign(ratio=joined["age"] / 2).split(test_size=0.5)
+    wanted = frame.merge(other, on="id")
+    wanted = wanted[(wanted.age > 45) & (wanted.height > 100)].assign(ratio=wanted.age / 2)
+    found = [part.filter(part["age"] > 0, compact=True) for part in (train, test)]
+    assert sum(map(len, found)) == len(wanted)
+    revealed = [pd.DataFrame(part.reveal(["age", "height", "ratio"])) for part in found]
+    together = pd.concat(revealed).sort_values("height", ignore_index=True)
+    wanted = wanted[["age", "height", "ratio"]].sort_values("height", ignore_index=True)
+    np.testing.assert_allclose(together, wanted, atol=0.02)
+
+
+def test_prepared_columns_are_modelled(table, frame, lake):
+    """A fit on prepared columns is the fit on the same columns made in the clear."""
+    made = table.assign(
+        obese=table["bmi"] > 30,
+        product=table["age"].clip(0, 100) * table["bmi"].clip(10, 60),
+        square=table["age"] ** 2,
+    )
+    names = ["age", "bmi", "obese", "product", "square"]
+    clear = frame.assign(obese=frame.bmi > 30, product=frame.age * frame.bmi, square=frame.age**2)
+    uploaded = lake.upload(clear, name="clear", key="id", owner="clinic")
+    found, wanted = (
+        LogisticRegression(C=1.0)
+        .fit(StandardScaler().fit_transform(one), target="ill", features=names)
+        .reveal()
+        for one in (made, uploaded)
+    )
+    np.testing.assert_allclose(found.coef_, wanted.coef_, atol=3e-3)
+    kept = made.filter(made["age"] > 40, compact=True)
+    train, test = kept.split(test_size=0.5)
+    model = LogisticRegression().fit(train, target="ill", features=names)
+    assert 0.5 < model.evaluate(test).reveal("roc_auc").roc_auc <= 1
+
+
+def test_wrong_filters_are_refused(table, lake):
+    refused = {
+        "is real, not a condition": table["age"],
+        "not an expression": True,
+    }
+    for message, condition in refused.items():
+        with pytest.raises(SchemaError, match=message):
+            table.filter(condition)
+    kept = table.filter(table["age"] > 50, compact=True)
+    with pytest.raises(SchemaError, match="whose rows are not those"):
+        kept.filter(table["age"] > 60)
