@@ -4,7 +4,8 @@ Let x be the columns less their means, with a column of ones, and w the weights,
 
     m <- momentum m + rate g,   w <- w - m,   g = (1/n) X^T (sigmoid(X w) - y) + (1 / (C n)) D w,
 
-where D is the identity but for the intercept, which is not penalised. Five rounds a step, whatever the number
+where D is the identity but for the intercept, which is not penalised; rows that a mask drops count in n, and
+are zero in X. Five rounds a step, whatever the number
 of rows. Newton's method needs far fewer steps; this is for columns too many to invert their Hessian, and to
 compare with.
 """
@@ -19,7 +20,6 @@ from tercet.actors import Builder, Value
 from tercet.errors import PlanError
 from tercet.ml.fitting import MOST_OUTCOME_BITS, WEIGHT_SCALE, WIDEST_WEIGHT, Problem, Solver, State
 from tercet.ml.linalg import halvings
-from tercet.ml.preprocessing import centre
 from tercet.ml.table import UNIT_BITS, WIDE_SPREAD
 
 MOMENTUM_SCALE = 20
@@ -34,6 +34,11 @@ class Descent(Solver):
 
     def __init__(self, problem: Problem, builder: Builder, *, learning_rate: float, momentum: float) -> None:
         super().__init__(problem, builder)
+        if self.rows is not None and not self.rows.are_bits:
+            raise PlanError(
+                f"solver='gd' takes no weights but zeros and ones, and {problem.sample_weight!r} has others; "
+                "use solver='newton'"
+            )
         self.learning_rate, self.momentum = learning_rate, momentum
         room = 60 - UNIT_BITS - problem.halved - halvings(math.ceil(self.spread))
         self.outcome_bits = min(MOST_OUTCOME_BITS, room)
@@ -54,9 +59,9 @@ class Descent(Solver):
         if exponents.max() > WIDEST_EXPONENT:
             raise self._refuse(int(exponents.argmax()), "beside columns of ordinary size")
         with self.builder.scope("centre"):
-            features = self.problem.table.features(self.builder, self.problem.names)
-            centred, means = centre(features, self.problem.rows)
-            return self.start(centred.append_row(1.0), means)
+            total = None if self.rows is None else self.rows.total(self.problem.rows)
+            columns, means = self.columns(total)
+            return self.start(columns.append_row(1.0) if self.rows is None else columns, means)
 
     def _penalties(self) -> Value | None:
         if not self.problem.strength:
@@ -69,7 +74,7 @@ class Descent(Solver):
     def step(self, state: State, number: int) -> State:
         """Move against the gradient."""
         with self.builder.scope(f"step {number}"):
-            if number == 1:
+            if number == 1 and self.problem.offset is None:
                 residuals = self.y.at_scale(1) * -1 + 0.5
             else:
                 (probabilities,) = self.functions(state, self.problem.probability)

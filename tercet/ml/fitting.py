@@ -19,8 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Series, Type, Value
-from tercet.ml.linalg import halvings, length
-from tercet.ml.table import ANALYST, Table
+from tercet.ml.linalg import halvings, length, reciprocal
+from tercet.ml.preprocessing import centre
+from tercet.ml.schema import INTEGER_BITS
+from tercet.ml.table import ANALYST, UNIT_BITS, Table
+from tercet.ml.weights import weigh
 
 WEIGHT_SCALE = 24
 GRADIENT_SCALE = 26
@@ -32,7 +35,12 @@ WIDEST_COEFFICIENT = 2.0**8
 WIDEST_INTERCEPT = 2.0**20
 """Bound on coefficients times means, checked at the end."""
 WIDEST_ROOT = 2.0**9
+WIDEST_OFFSET = 2.0**10
+"""Bound on an offset, checked at the end."""
+WIDEST_VALUE = 2.0 ** (INTEGER_BITS - UNIT_BITS)
+"""No value of a column is larger, in units."""
 COEFFICIENT_SCALE = 18
+MEAN_SCALE = 22
 MOST_OUTCOME_BITS = 38
 """Fractional bits of probabilities, where sums leave room for them."""
 STEADY = 1e-4
@@ -41,6 +49,8 @@ one."""
 
 OUT_OF_RANGE = "whether a decision value or a coefficient left its range"
 ONE_CLASS = "whether only one outcome occurs"
+FLAWED = "whether a weight is negative or too large"
+CHECKED = "checked at the end"
 MOVING = "whether the last step still moved the fit"
 CONVERGED = "whether the fit has converged"
 
@@ -50,6 +60,8 @@ class Problem:
     """What is fitted: all of it public.
 
     `strength` is the penalty's factor, 1/C or zero; `probability` the series that stands for the sigmoid.
+    `mask` (a boolean column, or zeros and ones `(n,)` in the plan of the fit), `sample_weight` (a column) and
+    `balanced` weigh rows, see `tercet.ml.weights`; `offset` is a column added to the decision values.
     """
 
     table: Table
@@ -57,6 +69,21 @@ class Problem:
     names: tuple[str, ...]
     strength: float
     probability: Series
+    mask: str | Value | None = None
+    sample_weight: str | None = None
+    balanced: bool = False
+    offset: str | None = None
+    intercept: bool = True
+
+    @property
+    def size(self) -> int:
+        """Number of weights of the model: one for each feature and the intercept."""
+        return len(self.names) + self.intercept
+
+    @property
+    def weighs(self) -> bool:
+        """Whether some rows may count more than others."""
+        return self.mask is not None or self.sample_weight is not None or self.balanced
 
     @property
     def rows(self) -> int:
@@ -84,20 +111,27 @@ class Problem:
 class State:
     """What goes from step to step.
 
-    `x` are the features in the solver's coordinates `(d + 1, n)`, with a last row of ones; weights `(d + 1,)`
-    have the intercept last. `roots` are what scaled the centred columns, `penalties` the Hessian's share of
-    the penalty, `inverse` that of the Hessian, `decrement` the square of the last step in standard errors,
-    over 2^halved.
+    `x` are the features in the solver's coordinates `(d + 1, n)`, with a last row of ones, zero for rows that
+    do not count; `weighted` the same times the rows' weights, None where that is `x`. Weights `(d + 1,)` have
+    the intercept last. `roots` `(d + 1,)` are what scaled the columns, `penalties` the Hessian's share of the
+    penalty, `inverse` that of the Hessian, `decrement` the square of the last step in standard errors, over
+    2^halved. Without an intercept, d + 1 is d.
     """
 
     x: Value
     means: Value
     weights: Value
     change: Value
+    weighted: Value | None = None
     roots: Value | None = None
     penalties: Value | None = None
     inverse: Value | None = None
     decrement: Value | None = None
+
+    @property
+    def summed(self) -> Value:
+        """What sums over rows multiply by: features times weights of rows."""
+        return self.x if self.weighted is None else self.weighted
 
     def store(self, handle: str) -> dict[str, str]:
         """Keep everything at the nodes; the handles by name, which begin with `handle`."""
@@ -139,6 +173,15 @@ class Solver(abc.ABC):
         self.problem, self.builder = problem, builder
         (raw,) = problem.table.raw(builder, [problem.target])
         self.y = raw.squeeze()
+        with builder.scope("weights"):
+            self.rows = weigh(
+                builder,
+                problem.table,
+                self.y,
+                mask=problem.mask,
+                column=problem.sample_weight,
+                balanced=problem.balanced,
+            )
 
     @property
     @abc.abstractmethod
@@ -153,6 +196,22 @@ class Solver(abc.ABC):
     def step(self, state: State, number: int) -> State:
         """One step; they count from 1."""
 
+    def columns(self, total: Value | None) -> tuple[Value, Value]:
+        """Columns of the rows that count, less their means, with one for the intercept; and their means.
+
+        Without weights, the intercept's column is left out here: it needs no scaling.
+        """
+        features = self.problem.table.features(self.builder, self.problem.names)
+        if self.rows is None or total is None:
+            columns, means = centre(features, self.problem.rows)
+            return (columns if self.problem.intercept else features), means
+        halved = self.problem.halved
+        sums = features.dot(self.rows.rows, magnitude=WIDEST_VALUE * self.problem.rows).shifted(halved)
+        inverse = reciprocal(total, low=-halved, high=1, scale=MEAN_SCALE)
+        means = sums.rescale(MEAN_SCALE).times(inverse, magnitude=WIDEST_VALUE).rescale(features.scale)
+        columns = (features - means.column()).append_row(1.0) if self.problem.intercept else features
+        return columns * self.rows.mask, means
+
     def start(self, x: Value, means: Value, **more: Value | None) -> State:
         """The state with zero weights."""
         size = length(x)
@@ -163,9 +222,18 @@ class Solver(abc.ABC):
     # -- parts of a step -------------------------------------------------------------------------------------
 
     def decision(self, state: State) -> Value:
-        """`w X`, to be read modulo the sigmoid's period, or compared with its range."""
+        """`w X` and the offset, to be read modulo the sigmoid's period, or compared with its range."""
         scale = state.weights.scale + state.x.scale
-        return state.weights.matmul(state.x, magnitude=2.0 ** (61 - scale))
+        values = state.weights.matmul(state.x, magnitude=2.0 ** (60 - scale))
+        offset = self.offset()
+        return values if offset is None else values + offset.bounded(WIDEST_OFFSET, CHECKED).rescale(scale)
+
+    def offset(self) -> Value | None:
+        """The offset of rows that count `(n,)`, at the scale of its column."""
+        if self.problem.offset is None:
+            return None
+        offset = offsets(self.builder, self.problem.table, self.problem.offset)
+        return offset if self.rows is None else offset * self.rows.mask
 
     def functions(self, state: State, *series: Series) -> list[Value]:
         """Probabilities, or other functions of the decision values, from one opening."""
@@ -182,7 +250,7 @@ class Solver(abc.ABC):
 
         By Cauchy and Schwarz, a mean of residuals times features is below `spread`.
         """
-        total = state.x.dot(residuals, magnitude=1.05 * self.problem.rows * self.spread)
+        total = state.summed.dot(residuals, magnitude=1.05 * self.problem.rows * self.spread)
         gradient = total.shifted(self.problem.halved).rescale(GRADIENT_SCALE)
         if penalties is not None:
             drawn = state.weights.times(penalties, magnitude=WIDEST_WEIGHT).rescale(GRADIENT_SCALE)
@@ -193,7 +261,7 @@ class Solver(abc.ABC):
         self, state: State, move: Value, *, inverse: Value | None = None, decrement: Value | None = None
     ) -> State:
         """The state after a move against the gradient."""
-        weights = (state.weights - move).bounded(WIDEST_WEIGHT, "checked at the end")
+        weights = (state.weights - move).bounded(WIDEST_WEIGHT, CHECKED)
         return attrs.evolve(state, weights=weights, change=move, inverse=inverse, decrement=decrement)
 
     # -- between plans, and at the end -----------------------------------------------------------------------
@@ -209,15 +277,17 @@ class Solver(abc.ABC):
         count = len(self.problem.names)
         scale = min(COEFFICIENT_SCALE, 23 - halvings(count))
         column = state.weights.column()
-        scaled = column.select(list(range(count))).reshape(count)
-        if state.roots is None:
-            weights = scaled.rescale(scale)
-        else:
-            weights = scaled.times(state.roots, magnitude=WIDEST_WEIGHT * WIDEST_ROOT).rescale(scale)
-        bounded = weights.bounded(WIDEST_COEFFICIENT, "checked at the end")
+        if state.roots is not None:
+            column = column.times(state.roots.column(), magnitude=WIDEST_WEIGHT * WIDEST_ROOT)
+        weights = column.select(list(range(count))).rescale(scale).reshape(count)
+        bounded = weights.bounded(WIDEST_COEFFICIENT, CHECKED)
         offset = bounded.dot(state.means).reshape(1)
-        intercept = column.select([count]).reshape(1).at_scale(offset.scale) - offset
-        return Parameters(bounded, offset, intercept.bounded(WIDEST_INTERCEPT, "checked at the end"))
+        if not self.problem.intercept:
+            return Parameters(bounded, offset, offset * 0)
+        last = column.select([count]).rescale(WEIGHT_SCALE).reshape(1).bounded(WIDEST_INTERCEPT / 2, CHECKED)
+        return Parameters(
+            bounded, offset, (last.at_scale(offset.scale) - offset).bounded(WIDEST_INTERCEPT, CHECKED)
+        )
 
     def reveal_checks(self, state: State, found: Parameters) -> None:
         """Reveal whether the fit can be trusted: a bit each for its range, its outcomes and its last step."""
@@ -228,14 +298,33 @@ class Solver(abc.ABC):
                 (found.weights, WIDEST_COEFFICIENT),
                 (found.offset, WIDEST_INTERCEPT / 2),
             ]
+            if (offset := self.offset()) is not None:
+                ranges.append((offset, WIDEST_OFFSET))
             missing = functools.reduce(operator.add, (_outside(value, bound) for value, bound in ranges))
             (-missing.is_zero().to_ring() + 1).reveal(OUT_OF_RANGE, to=ANALYST)
-            positives = self.y.sum().reshape(1)
-            (positives * (positives - self.problem.rows)).is_zero().to_ring().reveal(ONE_CLASS, to=ANALYST)
+            self._one_class().reveal(ONE_CLASS, to=ANALYST)
+            if self.rows is not None and self.rows.flaws is not None:
+                (-self.rows.flaws.is_zero().to_ring() + 1).reveal(FLAWED, to=ANALYST)
             if state.decrement is not None:
                 steady = STEADY * 2.0**-self.problem.halved
                 still = [(side - steady).is_negative() for side in (state.decrement, -state.decrement)]
                 (-(still[0] & still[1]).to_ring() + 1).reveal(MOVING, to=ANALYST)
+
+    def _one_class(self) -> Value:
+        """Whether the rows that count have only one outcome, `(1,)`."""
+        if self.rows is None:
+            positives, negatives = self.y.sum().reshape(1), (1 - self.y).sum().reshape(1)
+        else:
+            kept = self.rows.mask
+            positives = kept.dot(self.y).reshape(1)
+            negatives = kept.sum().reshape(1) - positives
+        return (positives * negatives).is_zero().to_ring()
+
+
+def offsets(builder: Builder, table: Table, name: str) -> Value:
+    """A column `(n,)` as numbers to add to decision values, in its own units and at its own scale."""
+    column = table.column(name)
+    return table.features(builder, [name]).squeeze().shifted(-column.unit_exponent)
 
 
 def _outside(value: Value, bound: float) -> Value:

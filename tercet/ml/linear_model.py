@@ -20,10 +20,12 @@ from tercet.actors import Builder, Type, Value, sigmoid
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
 from tercet.ml.descent import Descent
-from tercet.ml.fitting import Problem, Solver, State
+from tercet.ml.fitting import WIDEST_OFFSET, Problem, Solver, State, offsets
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import SMALL_ROWS, Newton
-from tercet.ml.table import ANALYST, UNIT_BITS, SecretColumn, Steps, Table, as_names
+from tercet.ml.roles import Roles
+from tercet.ml.table import ANALYST, UNIT_BITS, SecretColumn, Steps, Table
+from tercet.ml.weights import LARGEST
 
 Reals = npt.NDArray[np.float64]
 
@@ -40,6 +42,7 @@ class _Fitted:
     table: Table
     weights: tuple[str, Type]
     intercept: tuple[str, Type]
+    offset: str | None
 
 
 @attrs.define(eq=False)
@@ -52,6 +55,9 @@ class LogisticRegression:
     are made (by default 12 of Newton's, 24 in the widest range, or 100 of descent); with `tol`, one revealed
     bit after each step says whether the largest change of a scaled coefficient fell below it, and the fit
     stops there.
+
+    `class_weight="balanced"` makes both outcomes weigh the same. `fit_intercept=False` fits the columns as
+    they are, without a constant.
 
     `z_bound` is the largest |decision value| for which the sigmoid is exact to `sigmoid_error`. By default a
     fit tries 56 (24 for large tables) and starts again with wider bounds, up to 120, if a decision value was
@@ -76,6 +82,8 @@ class LogisticRegression:
     z_bound: float | None = None
     sigmoid_error: float | None = None
     check: bool = True
+    class_weight: Literal["balanced"] | None = None
+    fit_intercept: bool = True
 
     n_iter_: int = attrs.field(default=0, init=False)
     converged_: bool | None = attrs.field(default=None, init=False)
@@ -85,14 +93,29 @@ class LogisticRegression:
 
     # -- fitting ---------------------------------------------------------------------------------------------
 
-    def fit(self, table: Table, target: str, *, features: str | Sequence[str] | None = None) -> Self:
-        """Fit on a table; parameters stay secret. `features` defaults to all columns but the target.
+    def fit(
+        self,
+        table: Table,
+        target: str,
+        *,
+        features: str | Sequence[str] | None = None,
+        sample_weight: str | None = None,
+        offset: str | None = None,
+    ) -> Self:
+        """Fit on a table; parameters stay secret.
 
-        Discloses the check bits, and with `tol` one bit a step. Raises SchemaError for a target that is not
-        0/1, an empty table, more features than rows, or when a check bit says that the fit cannot be right.
+        `features` defaults to all columns that are not named otherwise. `sample_weight` names a column of
+        weights, none negative and none larger than 1,024 times their mean; a boolean one drops rows, and
+        nobody learns how many. `offset` names a column that is added to the log-odds as it is, also when the
+        model predicts.
+
+        Discloses the check bits, and with `tol` one bit a step; with real weights or balanced classes, one
+        more says whether a weight was out of range. Raises SchemaError for a target that is not 0/1, an empty
+        table, more features than rows, or when a check bit says that the fit cannot be right.
         """
         self._check_options()
-        fitted: Self = table.lake.perform(self._fit(table, target, features), "train")
+        steps = self._fit(table, target, features, sample_weight=sample_weight, offset=offset)
+        fitted: Self = table.lake.perform(steps, "train")
         return fitted
 
     def _check_options(self) -> None:
@@ -112,6 +135,12 @@ class LogisticRegression:
             raise PlanError(f"learning_rate={self.learning_rate} must be positive and at most 64")
         if not 0 <= self.momentum < 1:
             raise PlanError(f"momentum={self.momentum} must be at least 0 and below 1")
+        if self.class_weight not in (None, "balanced"):
+            raise PlanError(f"class_weight={self.class_weight!r} is not supported; use 'balanced' or None")
+        if self.solver == "gd" and (self.class_weight or not self.fit_intercept):
+            raise PlanError(
+                "solver='gd' has no class_weight and always an intercept; use solver='newton' for others"
+            )
         if self.z_bound is not None and not 1 <= self.z_bound <= BOUNDS[-1]:
             raise PlanError(f"z_bound={self.z_bound} must lie between 1 and {BOUNDS[-1]:g}")
         if self.sigmoid_error is not None and not 1e-7 <= self.sigmoid_error <= 0.01:
@@ -124,33 +153,6 @@ class LogisticRegression:
             return DESCENT_STEPS
         return NEWTON_STEPS if bound <= BOUNDS[1] else WIDE_NEWTON_STEPS
 
-    def _features(self, table: Table, target: str, features: str | Sequence[str] | None) -> tuple[str, ...]:
-        """Names of the features, once the table, the target and they fit together."""
-        table.require_boolean(target, "target")
-        others = [name for name in table.column_names if name != target]
-        names = as_names(others if features is None else features)
-        if target in names:
-            raise SchemaError(
-                f"column {target!r} is the target and cannot be a feature too; leave it out of features="
-            )
-        for name in names:
-            table.column(name)
-        twice = [name for place, name in enumerate(names) if name in names[:place]]
-        if twice:
-            raise SchemaError(f"features= names column {twice[0]!r} twice; name it once")
-        if not names:
-            raise SchemaError(
-                f"table {table.name!r} has no column but the target {target!r}, so there is nothing to fit; "
-                "join it with a table that has features"
-            )
-        table.require_rows("a fit", least=2)
-        if len(names) >= table.rows:
-            raise SchemaError(
-                f"table {table.name!r} has {table.rows} rows for {len(names)} features, and a fit needs more "
-                "rows than features; name fewer in features="
-            )
-        return names
-
     def _bounds(self, rows: int) -> tuple[float, ...]:
         """Ranges of the sigmoid to try, in order; the check bit says when to go on."""
         if self.z_bound is not None:
@@ -158,7 +160,7 @@ class LogisticRegression:
         bounds = BOUNDS[1:] if rows <= SMALL_ROWS else BOUNDS
         return bounds if self.check else bounds[:1]
 
-    def _problem(self, table: Table, target: str, names: tuple[str, ...], bound: float) -> Problem:
+    def _problem(self, table: Table, roles: Roles, bound: float) -> Problem:
         wanted = self.sigmoid_error
         if wanted is None:  # so far below the standard errors that it does not show in them
             errors = (2e-5, 5e-6, 1e-6) if bound <= BOUNDS[1] else (2e-4,)
@@ -169,28 +171,41 @@ class LogisticRegression:
             raise PlanError(
                 f"sigmoid_error={wanted:g} cannot be had for z_bound={bound:g}; use a larger error ({error})"
             ) from error
-        return Problem(table, target, names, 0.0 if self.penalty is None else 1.0 / self.C, probability)
+        return Problem(
+            table,
+            roles.target,
+            roles.features,
+            strength=0.0 if self.penalty is None else 1.0 / self.C,
+            probability=probability,
+            sample_weight=roles.sample_weight,
+            balanced=self.class_weight == "balanced",
+            offset=roles.offset,
+            intercept=self.fit_intercept,
+        )
 
     def _solver(self, problem: Problem, builder: Builder) -> Solver:
         if self.solver == "newton":
             return Newton(problem, builder)
         return Descent(problem, builder, learning_rate=self.learning_rate, momentum=self.momentum)
 
-    def _fit(self, table: Table, target: str, features: str | Sequence[str] | None) -> Steps[Self]:
-        names = self._features(table, target, features)
+    def _fit(
+        self,
+        table: Table,
+        target: str,
+        features: str | Sequence[str] | None = None,
+        *,
+        sample_weight: str | None = None,
+        offset: str | None = None,
+    ) -> Steps[Self]:
+        roles = Roles.of(table, target, features, sample_weight, offset)
         self._found = None
         for bound in self._bounds(table.rows):
-            problem = self._problem(table, target, names, bound)
+            problem = self._problem(table, roles, bound)
             revealed = yield from self._fit_within(problem)
             if not self.check:
                 self._note_convergence(problem, revealed)
                 return self
-            if revealed[fitting.ONE_CLASS] > 0.5:
-                self._found = None
-                raise SchemaError(
-                    f"table {table.name!r}, target {target!r}: all {table.rows} rows have the same outcome, "
-                    "so there is nothing to tell apart; join or split differently"
-                )
+            self._require_sound(problem, revealed)
             if revealed[fitting.OUT_OF_RANGE] < 0.5:
                 self._note_convergence(problem, revealed)
                 return self
@@ -202,6 +217,24 @@ class LogisticRegression:
             "apart without error or nearly repeat each other, or the learning rate is too large; fit with a "
             f"smaller C or learning_rate, with {wider}standardised columns or fewer of them"
         )
+
+    def _require_sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
+        """Raise SchemaError for what no wider range of the sigmoid can mend."""
+        where = f"table {problem.table.name!r}, "
+        if revealed[fitting.ONE_CLASS] > 0.5:
+            self._found = None
+            which = "all rows that count" if problem.weighs else f"all {problem.rows} rows"
+            raise SchemaError(
+                f"{where}target {problem.target!r}: {which} have the same outcome, so there is nothing to "
+                "tell apart; join or split differently"
+            )
+        if fitting.FLAWED in revealed and revealed[fitting.FLAWED] > 0.5:
+            self._found = None
+            what = f"sample_weight {problem.sample_weight!r}" if problem.sample_weight else "class_weight"
+            raise SchemaError(
+                f"{where}{what}: some weight is negative, or more than {LARGEST:g} times the mean of all; "
+                "leave such rows out, or use weights nearer to each other"
+            )
 
     def _note_convergence(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
         """Set `converged_`, from the tolerance's bit or the check's, and warn."""
@@ -236,7 +269,7 @@ class LogisticRegression:
             solver.reveal_checks(state, found)
         result = yield solver.builder.plan()
         weights, intercept = ((handle, result.stored[handle]) for handle in handles)
-        self._found = _Fitted(problem.table, weights, intercept)
+        self._found = _Fitted(problem.table, weights, intercept, problem.offset)
         self.feature_names_, self.target_ = problem.names, target
         self.n_iter_, self.converged_ = made, converged
         return result.revealed
@@ -259,12 +292,20 @@ class LogisticRegression:
         return self._found
 
     def decision_values(self, builder: Builder, table: Table) -> Value:
-        """`X w + b` for the rows of a table, as a product at full scale, inside a plan."""
+        """`X w + b` for the rows of a table, as a product at full scale, inside a plan.
+
+        A model that was fitted with an offset adds that column of the table.
+        """
         fitted = self._fitted()
         table.require_like(fitted.table, self.feature_names_, "the model was fitted on")
         weights, intercept = builder.input(*fitted.weights), builder.input(*fitted.intercept)
         features = table.features(builder, self.feature_names_, like=fitted.table)
-        return weights @ features + intercept
+        values = weights @ features + intercept
+        if fitted.offset is not None:
+            values = values + offsets(builder, table, fitted.offset).bounded(
+                WIDEST_OFFSET, "as in the fit"
+            ).rescale(values.scale)
+        return values
 
     def decision_function(self, table: Table) -> SecretColumn:
         """Secret log-odds of each row; `reveal` them to whom you choose."""

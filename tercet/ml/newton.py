@@ -17,19 +17,31 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Series, Value, concatenate, slope
-from tercet.ml.fitting import MOST_OUTCOME_BITS, WEIGHT_SCALE, WIDEST_ROOT, Problem, Solver, State
+from tercet.actors import Builder, Series, Value, slope
+from tercet.ml.fitting import (
+    MEAN_SCALE,
+    MOST_OUTCOME_BITS,
+    WEIGHT_SCALE,
+    WIDEST_ROOT,
+    WIDEST_VALUE,
+    Problem,
+    Solver,
+    State,
+)
 from tercet.ml.linalg import (
     WARM_FACTORS,
     from_table,
     halvings,
     inverse_sqrt,
     length,
+    reciprocal,
     refine_inverse,
     scaled_identity,
     schulz_factors,
 )
-from tercet.ml.preprocessing import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
+from tercet.ml.preprocessing import LOW_POWER, ROOT_SCALE, SPREAD_SCALE, high_power, widest_variance
+from tercet.ml.table import UNIT_BITS
+from tercet.ml.weights import SMALLEST_MEAN, Weights
 
 HESSIAN_SCALE = 24
 INVERSE_SCALE = 16
@@ -106,8 +118,7 @@ class Newton(Solver):
         exact = slope(problem.probability)
         self.slope, error = _shrunk(exact, self.shrunk_bits, self.coefficient_bits)
         self.floor = SLOPE_FLOOR * error + 2.0**-self.precision.slope
-        size = len(problem.names) + 1
-        self.first_factors = schulz_factors(RIDGE * TRACE / size)
+        self.first_factors = schulz_factors(RIDGE * TRACE / problem.size)
 
     @property
     def spread(self) -> float:
@@ -116,21 +127,60 @@ class Newton(Solver):
 
     def begin(self) -> State:
         """Centre the columns and scale them; start at the log-odds of the outcomes' share."""
-        rows = self.problem.rows
+        rows, bits = self.problem.rows, self.precision.feature
         with self.builder.scope("scale"):
-            features = self.problem.table.features(self.builder, self.problem.names)
-            centred, means = centre(features, rows)
-            roots, penalties = self._scales(centred)
-            scaled = centred.times(roots.column(), magnitude=1.01 * math.sqrt(rows) + 1)
-            x = scaled.rescale(self.precision.feature).append_row(1.0)
-            state = self.start(x, means, roots=roots, penalties=penalties)
+            total = None if self.rows is None else self.rows.total(rows)
+            columns, means = self.columns(total)
+            roots, penalties = self._scales(columns)
+            widest = 1.01 * math.sqrt(rows)
+            if self.rows is None:
+                x = columns.times(roots.column(), magnitude=widest + 1).rescale(bits)
+                weighted = None
+                if self.problem.intercept:
+                    x, roots = x.append_row(1.0), roots.column().append_row(1.0).reshape(self.problem.size)
+            else:
+                most = widest / math.sqrt(self.rows.least) + 1
+                x = columns.times(roots.column(), magnitude=most).rescale(bits)
+                most = widest * math.sqrt(self.rows.largest) + 1
+                weighted = self.rows.weigh(x, magnitude=most, scale=bits)
+            state = self.start(x, means, weighted=weighted, roots=roots, penalties=penalties)
+        return self._at_base_rate(state, total)
+
+    def _mean_squares(self, columns: Value) -> tuple[Value, float]:
+        """Sums over rows of weights times squares of columns, over 2^halved, and a bound on them."""
+        rows, halved = self.problem.rows, self.problem.halved
+        if self.problem.intercept:
+            widest = widest_variance(self.problem.table, self.problem.names)
+            widest *= 1.0 if self.rows is None else self.rows.largest
+        else:  # coarse, since means may be large: roots need not be exact
+            widest = WIDEST_VALUE**2
+            columns = columns.rescale(min(UNIT_BITS, (60 - halved - math.ceil(math.log2(widest))) // 2))
+        weighted = columns
+        if self.rows is not None:
+            scale = min(columns.scale, 60 - halved - math.ceil(math.log2(widest)) - columns.scale)
+            most = math.ldexp(columns.type.limit, -columns.scale) * self.rows.largest
+            weighted = self.rows.weigh(columns, magnitude=most, scale=scale) or columns
+        total = columns.times(weighted, magnitude=widest * rows).sum(magnitude=widest * rows)
+        return total.shifted(halved).rescale(SPREAD_SCALE), widest
+
+    def _at_base_rate(self, state: State, total: Value | None) -> State:
+        """The state with the intercept at half the log-odds of the outcomes' share, if that can be had."""
+        if not self.problem.intercept or self.problem.offset is not None:
+            zero = [self.builder.constant([number], scale=BASE_SLOPE_BITS) for number in (0.5, 0.25)]
+            self.base = zero if self.problem.offset is None else []
+            return state
         with self.builder.scope("start"):
-            log_odds, *self.base = self._base_rate()
-            last = np.zeros(length(x))
+            log_odds, *self.base = self._base_rate(total)
+            last = np.zeros(self.problem.size)
             last[-1] = 1.0
+            if total is not None and state.roots is not None:  # in coordinates of the intercept's column
+                root = state.roots.column().select([self.problem.size - 1]).reshape(1)
+                part = self.builder.constant(2.0**self.problem.halved / self.problem.rows, scale=20)
+                scale = (total.rescale(20) * part).rescale(WEIGHT_SCALE).times(root, magnitude=1.1)
+                log_odds = scale.rescale(WEIGHT_SCALE).times(log_odds, magnitude=16.0).rescale(WEIGHT_SCALE)
             return attrs.evolve(state, weights=state.weights + log_odds * self.builder.constant(last))
 
-    def _base_rate(self) -> list[Value]:
+    def _base_rate(self, total: Value | None) -> list[Value]:
         """Half the log-odds of the outcomes' share, the sigmoid there and a slope, `(1,)` each.
 
         From a table: the first step needs no series there, and where outcomes are rare, many steps are saved.
@@ -138,54 +188,69 @@ class Newton(Solver):
         overshoot. The slope is the mean, in proportion, of that and the largest one.
         """
         halved = self.problem.halved
-        share = self.y.sum().reshape(1).bounded(self.problem.rows, "a count").shifted(halved)
-        part = self.problem.rows / 2.0**halved
+        if self.rows is None or total is None:
+            share = self.y.sum().reshape(1).bounded(self.problem.rows, "a count").shifted(halved)
+            part, share = self.problem.rows / 2.0**halved, share.at_scale(max(halved, 26))
+        else:
+            inverse = reciprocal(total, low=-halved, high=1, scale=MEAN_SCALE)
+            positives = Weights(self.rows.rows * self.y, self.rows.mask).total(self.problem.rows)
+            part, share = 1.0, positives.times(inverse, magnitude=1.01).rescale(28)
         ends = expit((LOG_ODDS[1:] + LOG_ODDS[:-1]) / 2) * part
         start = 0.5 * LOG_ODDS
         columns = [start, expit(start), np.sqrt(expit(start) * expit(-start) / 4)]
         scales = (WEIGHT_SCALE, self.outcome_bits, BASE_SLOPE_BITS)
-        return from_table(share.at_scale(max(halved, 26)), ends, list(zip(columns, scales, strict=True)))
+        return from_table(share, ends, list(zip(columns, scales, strict=True)))
 
-    def _scales(self, centred: Value) -> tuple[Value, Value | None]:
+    def _scales(self, columns: Value) -> tuple[Value, Value | None]:
         """Factors of columns: one over the root of variance and its penalty's share of the Hessian.
 
         Also the penalty's part of the Hessian's diagonal in these coordinates, at most 1/4. Public powers of
         two keep the penalties of columns of tiny scale in range.
         """
-        rows, table, builder = self.problem.rows, self.problem.table, self.builder
-        part = rows / 2.0**self.problem.halved
-        shares = self.problem.penalties(LARGEST_SHARE) * 4.0 / rows
-        exponents = np.maximum(0, np.ceil(np.log2(np.maximum(shares, 2.0**-60)) / 2)).astype(np.int64)
-        shares = shares * np.exp2(-2.0 * exponents)
-        widest = widest_variance(table, self.problem.names)
-        spread = squares(centred, rows, widest)
+        builder, part = self.builder, self.problem.rows / 2.0**self.problem.halved
+        spread, widest = self._mean_squares(columns)
+        shares, most = self._shares(length(spread))
+        exponents = np.maximum(0, np.ceil(np.log2(np.maximum(shares * most, 2.0**-60)) / 2)).astype(np.int64)
+        penalties = builder.constant(part * shares * np.exp2(-2.0 * exponents), scale=SPREAD_SCALE)
+        if self.rows is not None and self.rows.factor is not None:
+            penalties = penalties.times(self.rows.factor, magnitude=1.0).rescale(SPREAD_SCALE)
         if exponents.any():
             factors = builder.constant(np.exp2(-2.0 * exponents), scale=20)
             spread = spread.times(factors, magnitude=widest + 1).rescale(spread.scale)
-        spread = spread + builder.constant(shares * part, scale=spread.scale)
-        spread = spread.bounded(widest + 1, "shares are below one")
+        spread = (spread + penalties).bounded(widest + 1, "shares are below one")
         high, factor = high_power(widest + 1), math.sqrt(part)
         lifted = inverse_sqrt(spread, low=LOW_POWER, high=high, scale=ROOT_SCALE, factor=factor)
         roots = lifted
         if exponents.any():
             powers = builder.constant(np.exp2(-exponents), scale=int(min(exponents.max(), 30)))
             roots = (lifted * powers).rescale(ROOT_SCALE)
-        penalties = self._penalties(lifted, shares * part / 4) if self.problem.strength else None
-        return roots.bounded(WIDEST_ROOT, "a root's range"), penalties
+        roots = roots.bounded(WIDEST_ROOT, "a root's range")
+        return roots, self._penalties(lifted, penalties) if self.problem.strength else None
 
-    def _penalties(self, roots: Value, shares: npt.NDArray[np.float64]) -> Value:
+    def _shares(self, count: int) -> tuple[npt.NDArray[np.float64], float]:
+        """The penalty over a quarter of the row count, for `count` columns, and what may multiply it."""
+        shares = self.problem.penalties(LARGEST_SHARE) * 4.0 / self.problem.rows
+        shares = np.append(shares, np.zeros(count - len(shares)))
+        if self.rows is None or self.rows.factor is None:
+            return shares, 1.0
+        return shares * 2.0**-self.rows.exponent, 2.0 ** (1 - SMALLEST_MEAN)
+
+    def _penalties(self, roots: Value, shares: Value) -> Value:
         """The penalty's part of the Hessian's diagonal, at most 1/4; none for the intercept."""
-        factors = self.builder.constant(shares, scale=30)
-        weights = (roots * roots).rescale(24).times(factors, magnitude=0.5).rescale(HESSIAN_SCALE).column()
-        return concatenate([weights, weights.select([0]) * 0]).reshape(length(roots) + 1)
+        weights = (roots * roots).rescale(24).times(shares, magnitude=2.0).shifted(2)
+        weights = weights.rescale(HESSIAN_SCALE)
+        if length(weights) == self.problem.size:
+            return weights
+        return weights.column().append_row(0.0).reshape(self.problem.size)
 
     def step(self, state: State, number: int) -> State:
         """Solve for the step with the Hessian at the weights."""
         with self.builder.scope(f"step {number}"):
-            if number == 1:
+            if number == 1 and self.base:
                 probability, weight = self.base
                 residuals = self.residuals(probability)
-                total = state.x.dot(state.x, magnitude=1.05 * self.problem.rows).shifted(self.problem.halved)
+                total = state.summed.dot(state.x, magnitude=1.05 * self.problem.rows)
+                total = total.shifted(self.problem.halved)
                 curvature = total.rescale(HESSIAN_SCALE).times(weight, magnitude=0.27)
             else:
                 probabilities, slopes = self.functions(state, self.problem.probability, self.slope)
@@ -211,7 +276,9 @@ class Newton(Solver):
         else:
             slopes = slopes.shifted(-self.shrunk_bits)
         raised = slopes + self.floor
-        return state.x.dot(raised * state.x, magnitude=0.27 * self.problem.rows).shifted(self.problem.halved)
+        return state.summed.dot(raised * state.x, magnitude=0.27 * self.problem.rows).shifted(
+            self.problem.halved
+        )
 
     def _hessian(self, curvature: Value, penalties: Value | None) -> Value:
         hessian = curvature.rescale(HESSIAN_SCALE)

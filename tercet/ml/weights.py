@@ -1,0 +1,154 @@
+"""Weights of rows: what a fit multiplies each row's loss by, secret like the rows.
+
+Three things weigh rows: a mask, which keeps or drops them (a filter, or the folds of a cross-validation); a
+column of sample weights; and the balance of two classes. A row that a mask drops is as if it were not there,
+but nobody learns how many are. All of them end up as one vector v of numbers between zero and `LARGEST`,
+whose sum is at most the number of rows, so that whatever is proved about sums over rows without weights holds
+with them: by Cauchy and Schwarz, `sum v |a b| <= sqrt(sum v a^2 sum v b^2)`. Sample weights are divided by
+their mean for that, and penalties as well, so the objective is the one asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+
+import attrs
+
+from tercet.actors import Builder, Value, concatenate
+from tercet.ml.linalg import halvings, reciprocal
+from tercet.ml.schema import INTEGER_BITS
+from tercet.ml.table import UNIT_BITS, Table
+
+LARGEST = 2.0**10
+"""No row weighs more than so many times the mean: checked."""
+SMALLEST_MEAN, LARGEST_MEAN = -6, 14
+"""Powers of two between which the mean of a column of weights lies, in units; beyond, weights are zero."""
+TOTAL_SCALE = 38
+BALANCE_SCALE = 20
+
+
+@attrs.frozen(eq=False)
+class Weights:
+    """Weights v `(n,)` of a table's rows.
+
+    `mask` is 1 where v is positive and else 0. Sample weights in units of 2^`exponent` were multiplied by
+    `factor` `(1,)`, at most 2^-SMALLEST_MEAN; None for 1. `flaws` `(1,)` counts what is outside of
+    `0 <= v <= LARGEST`, None where nothing can be.
+    """
+
+    rows: Value
+    mask: Value
+    factor: Value | None = None
+    exponent: int = 0
+    flaws: Value | None = None
+
+    @property
+    def are_bits(self) -> bool:
+        """Whether every weight is 0 or 1."""
+        return self.rows is self.mask
+
+    @property
+    def largest(self) -> float:
+        """A bound on every weight."""
+        return 1.0 if self.are_bits else LARGEST
+
+    @property
+    def least(self) -> float:
+        """A bound from below on the weights that are not zero."""
+        return math.ldexp(1.0, -self.rows.scale)
+
+    def weigh(self, x: Value, *, magnitude: float, scale: int) -> Value | None:
+        """`x` `(d, n)`, zero where the mask is, times weights; None if that is x. `magnitude` bounds it."""
+        return None if self.are_bits else x.times(self.rows, magnitude=magnitude).rescale(scale)
+
+    def total(self, count: int) -> Value:
+        """The sum of all weights over 2^halvings(count), `(1,)`."""
+        total = self.rows.sum(magnitude=1.01 * count).reshape(1).shifted(halvings(count))
+        return total.at_scale(max(total.scale, TOTAL_SCALE)).rescale(TOTAL_SCALE)
+
+
+def weight_bits(count: int) -> int:
+    """Fractional bits of weights: sums over rows of weights times columns in units fit 61 bits."""
+    return max(8, min(UNIT_BITS, 31 - halvings(count)))
+
+
+def weigh(
+    builder: Builder, table: Table, y: Value, *, mask: str | Value | None, column: str | None, balanced: bool
+) -> Weights | None:
+    """The weights of a table's rows with outcomes y `(n,)`, or None if all are 1.
+
+    `mask` names a boolean column or is a value of zeros and ones `(n,)`; `column` names a column of sample
+    weights, which works as a mask too if it is boolean; `balanced` multiplies both classes by factors that
+    make them weigh the same, as scikit-learn's `class_weight="balanced"`.
+    """
+    masks = [] if mask is None else [_boolean(builder, table, mask) if isinstance(mask, str) else mask]
+    if column is not None and table.column(column).schema.kind == "boolean":
+        masks.append(_boolean(builder, table, column))
+        column = None
+    if not masks and column is None and not balanced:
+        return None
+    kept = masks[0] if masks else None
+    for other in masks[1:]:
+        kept = (masks[0] * other).rescale(0).bounded(1.0, "a product of bits")
+    if column is None and not balanced and kept is not None:
+        return Weights(kept, kept)
+    v, factor, exponent, flaws = kept, None, 0, []
+    if column is not None:
+        exponent = table.column(column).unit_exponent
+        v, factor = _normalised(builder, table, column, kept)
+        flaws.append(_out_of_range(v))
+        v = v.bounded(LARGEST, "checked at the end")
+    if balanced:
+        v, rare = _balanced(y, v, table.rows)
+        flaws += [rare, _out_of_range(v)]
+    if v is None:
+        raise AssertionError("there are weights")
+    v = v.bounded(LARGEST, "checked at the end")
+    return Weights(v, (-v).is_negative().to_ring(), factor, exponent, functools.reduce(operator.add, flaws))
+
+
+def _boolean(builder: Builder, table: Table, name: str) -> Value:
+    (bits,) = table.raw(builder, [name])
+    return bits.squeeze()
+
+
+def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -> tuple[Value, Value]:
+    """Sample weights over their mean in the whole table, where they are kept; and the factor in that."""
+    rows, halved = table.rows, halvings(table.rows)
+    w = table.features(builder, [name]).squeeze()
+    mean = w.sum().reshape(1).shifted(halved).rescale(UNIT_BITS + 8)
+    scale = min(24, 44 - halved)
+    inverse = reciprocal(mean, low=SMALLEST_MEAN, high=LARGEST_MEAN, scale=scale)
+    inverse = (inverse * builder.constant(rows / 2.0**halved, scale=20)).rescale(scale)
+    largest = 2.0 ** (INTEGER_BITS - UNIT_BITS - SMALLEST_MEAN + 1)
+    v = w.times(inverse, magnitude=largest).rescale(weight_bits(rows))
+    v = v if kept is None else v * kept
+    return v, inverse
+
+
+def _balanced(y: Value, v: Value | None, rows: int) -> tuple[Value, Value]:
+    """Weights times half of their sum over the sum of their class `(n,)`, and whether a class is too rare."""
+    halved = halvings(rows)
+    positive = y if v is None else v * y
+    negative = 1 - y if v is None else v - positive
+    sums = [Weights(part, part).total(rows) for part in (positive, negative)]
+    inverse = reciprocal(sums[0] + sums[1], low=-halved, high=1, scale=BALANCE_SCALE)
+    shares = concatenate([part.column() for part in sums]).reshape(2)
+    shares = shares.times(inverse, magnitude=1.01).rescale(TOTAL_SCALE)
+    factors = reciprocal(shares, low=-math.ceil(math.log2(LARGEST)) - 1, high=1, scale=BALANCE_SCALE).shifted(
+        1
+    )
+    balanced = [
+        part.times(factors.column().select([place]).reshape(1), magnitude=4 * LARGEST**2)
+        for place, part in enumerate((positive, negative))
+    ]
+    rare = (shares - 0.5 / LARGEST).is_negative().to_ring().sum().reshape(1)
+    return (balanced[0] + balanced[1]).rescale(weight_bits(rows)), rare
+
+
+def _out_of_range(v: Value) -> Value:
+    """How many weights are negative or larger than LARGEST, `(1,)`."""
+    negative, large = (side.is_negative().to_ring().sum() for side in (v, v * -1 + LARGEST))
+    return (negative + large).reshape(1)
