@@ -6,33 +6,24 @@ Chida, Takahashi 2012). Equal keys would spoil it: whichever way ties are broken
 tied rows would show. So `distinct` appends the row number to every key before the shuffle, and `rank` sorts
 afterwards.
 
-Quicksort compares every row with one pivot at a time, about 1.4 n log2 n comparisons. Here each bucket of
-rows takes many pivots, about the root of its size: they are sorted by comparing all pairs at once, the other
-rows find their place among them by binary search, and all buckets proceed together. That takes 1.1 n log2 n
-comparisons in about 2 log2 n steps, each one batch of comparisons and one opening. The pivots are the first
-rows of a bucket: since rows are shuffled and buckets keep their order, those are a random sample.
+The sort itself is `samplesort`: 1.1 n log2 n comparisons in about 2 log2 n steps, each one batch of
+comparisons and one opening. Its pivots are a random sample, since rows are shuffled.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Cost, Op, Protocol, Share, gather, require_one_dimension
 from tercet.protocols.domains import BITS, WORD_BITS, Words, packed_words
-from tercet.protocols.kernels import unpack_bits
+from tercet.protocols.kernels import Indices, unpack_bits
+from tercet.protocols.samplesort import ALL_PAIRS, Bools, sort
 
-Indices = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Less = Callable[[Indices, Indices], Op[Bools]]
-
-ALL_PAIRS = 12
-"""Buckets up to this size are sorted by comparing all pairs."""
 _DEALT = 1 << 10
 """Batches of fewer comparisons have one dealer, larger ones are dealt in equal parts by all parties."""
 
@@ -90,7 +81,8 @@ def rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
     def less(left: Indices, right: Indices) -> Op[Bools]:
         # left - right - [left has the lower position] is negative just if left comes first, also if equal.
         earlier = (left < right).astype(np.uint64)
-        difference = keys.like(keys.data[:, left] - keys.data[:, right])
+        first, second = (keys.like(keys.data[:, side]) for side in (left, right))
+        difference = protocol.subtract(first, second)
         return _open_signs(protocol, protocol.add_public(difference, np.negative(earlier)), bits + 1)
 
     return sort(keys.shape[0], less)
@@ -135,76 +127,6 @@ def _open_signs(protocol: Protocol, x: Share, bits: int) -> Op[Bools]:
     packed = signs[0].like(np.concatenate([part.data for part in signs], axis=1))
     words: Words = yield from protocol.open(packed)
     return unpack_bits(words, count).astype(np.bool_)
-
-
-# -- the sort ------------------------------------------------------------------------------------------------
-
-
-def sort(count: int, less: Less) -> Op[Indices]:
-    """The numbers 0 to count - 1 in the order that `less` tells of; `less` answers for whole arrays of pairs.
-
-    Numbers stand in `order`, in which buckets are consecutive: `starts` and `sizes` list those not sorted
-    yet.
-    """
-    order = np.arange(count, dtype=np.int64)
-    starts, sizes = np.zeros(1, dtype=np.int64), np.array([count], dtype=np.int64)
-    while True:
-        starts, sizes = starts[sizes > 1], sizes[sizes > 1]
-        if not starts.size:
-            return order
-        pivots = _pivots(sizes)
-        heads, owner = _ranges(starts, pivots), np.repeat(np.arange(starts.size), pivots)
-        left, right = _pairs(starts, pivots)
-        is_less = yield from less(order[left], order[right])
-        wins = np.bincount(np.where(is_less, right, left), minlength=count)
-        base = np.cumsum(pivots) - pivots
-        sorted_pivots = np.empty(heads.size, dtype=np.int64)
-        sorted_pivots[base[owner] + wins[heads]] = order[heads]
-
-        rest, bucket = (
-            _ranges(starts + pivots, sizes - pivots),
-            np.repeat(np.arange(starts.size), sizes - pivots),
-        )
-        low, high = np.zeros(rest.size, dtype=np.int64), pivots[bucket]
-        while (searching := np.flatnonzero(low < high)).size:
-            middle = (low[searching] + high[searching]) // 2
-            is_less = yield from less(order[rest[searching]], sorted_pivots[base[bucket[searching]] + middle])
-            high[searching] = np.where(is_less, middle, high[searching])
-            low[searching] = np.where(is_less, low[searching], middle + 1)
-
-        # Within its bucket a pivot of rank k goes to place 2k + 1, a row between pivots k - 1 and k to place
-        # 2k.
-        members, owners = np.concatenate([heads, rest]), np.concatenate([owner, bucket])
-        places = np.concatenate([2 * wins[heads] + 1, 2 * low])
-        sorting = np.lexsort((members, places, owners))
-        slots = _ranges(starts, sizes)
-        order[slots] = order[members[sorting]]
-        places, owners = places[sorting], owners[sorting]
-        new = np.flatnonzero(np.diff(places, prepend=-1) | np.diff(owners, prepend=-1))
-        starts, sizes = slots[new], np.diff(new, append=slots.size)
-
-
-def _pivots(sizes: Indices) -> Indices:
-    """How many pivots a bucket takes: all of a small one, else a power of two near its root, less one."""
-    roots = np.exp2(np.rint(np.log2(sizes) / 2)).astype(np.int64) - 1
-    return np.where(sizes <= ALL_PAIRS, sizes, roots)
-
-
-def _ranges(starts: Indices, lengths: Indices) -> Indices:
-    """All of `starts[i], ..., starts[i] + lengths[i] - 1`, one after the other."""
-    total = int(lengths.sum())
-    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(total, dtype=np.int64)
-
-
-def _pairs(starts: Indices, counts: Indices) -> tuple[Indices, Indices]:
-    """All pairs among the first `counts[i]` slots from `starts[i]`, for all i; counts take few values."""
-    left, right = [], []
-    for count in np.unique(counts):
-        a, b = np.triu_indices(int(count), 1)
-        begins = starts[counts == count][:, None]
-        left.append((begins + a).reshape(-1))
-        right.append((begins + b).reshape(-1))
-    return np.concatenate(left), np.concatenate(right)
 
 
 __all__ = ["distinct", "expected_cost", "openings", "rank", "sort_rows", "sort_rows_cost"]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tercet.errors import ProtocolError
 from tercet.protocols.domains import BITS
 from tercet.protocols.plain import Plain
-from tercet.protocols.ranking import distinct, expected_cost, openings, rank, sort, sort_rows, sort_rows_cost
+from tercet.protocols.ranking import distinct, expected_cost, openings, rank, sort_rows, sort_rows_cost
 from tercet.protocols.replicated import Replicated
+from tercet.protocols.samplesort import sort
 from tercet.testing.lockstep import lockstep, parties, reconstruct, share
 
 
