@@ -22,6 +22,8 @@ from tercet.protocols.domains import Words
 from tercet.protocols.fourier import Series
 
 TRUNCATION_LIMIT = 2.0**62
+TRUNCATION_ERROR = 3
+"""Units by which a truncated value may exceed the exact one, whatever the protocol."""
 
 # -- interactive ---------------------------------------------------------------------------------------------
 
@@ -75,7 +77,11 @@ class Truncate(_Interactive):
             f"values up to 2^{math.log2(max(x.limit, 1)):.1f} ring units cannot be truncated safely "
             "(limit 2^62); rescale an operand first",
         )
-        return [attrs.evolve(x, scale=x.scale - bits, limit=math.ldexp(x.limit, -bits) + 1, product=False)]
+        return [
+            attrs.evolve(
+                x, scale=x.scale - bits, limit=math.ldexp(x.limit, -bits) + TRUNCATION_ERROR, product=False
+            )
+        ]
 
     def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
         return protocol.truncate(x, int(node.get("bits")))

@@ -27,8 +27,10 @@ from tercet.actors.kinds import (
 )
 from tercet.actors.plan import Form, Node, Type, dims_product
 from tercet.errors import PlanError
-from tercet.protocols.base import Product, Protocol, Share
+from tercet.protocols.base import Cost, Op, Product, Protocol, Share
 from tercet.protocols.domains import BITS, Words
+
+_MINUS_ONE = np.array(-1, dtype=np.int64).view(np.uint64)
 
 # -- sources -------------------------------------------------------------------------------------------------
 
@@ -69,14 +71,18 @@ class Constant(Kind):
 class Random(Kind):
     """Random secret words."""
 
+    local = False
     attributes = fields(shape=tuple, fresh=int)
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         return [Type(Form.WORDS, tuple(attributes["shape"]))]
 
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
-        return protocol.random(context.shape(node.types[0].shape), domain=BITS)
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[Share]:
+        return protocol.fresh(context.shape(node.types[0].shape), domain=BITS)
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("fresh", node.types[0].shape, domain=BITS)
 
 
 # -- linear --------------------------------------------------------------------------------------------------
@@ -125,7 +131,7 @@ class Subtract(_Sum):
         if isinstance(x, Share):
             return protocol.subtract(x, y) if isinstance(y, Share) else protocol.add_public(x, np.negative(y))
         if isinstance(y, Share):
-            return protocol.add_public(y.like(np.negative(y.data)), x)
+            return protocol.add_public(protocol.mul_public(y, _MINUS_ONE), x)
         raise PlanError("a difference of two public values")
 
 
@@ -176,7 +182,7 @@ class ShiftUp(Unary):
 
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
         bits = int(node.get("bits"))
-        return x.like(x.data << np.uint64(bits), scale=x.scale + bits)
+        return protocol.mul_public(x, np.array(1 << bits, dtype=np.uint64), scale=bits)
 
 
 @kind("move_point")

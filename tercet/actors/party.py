@@ -398,7 +398,9 @@ class Party:
 
     def dealt_words(self, kind: Type) -> list[tuple[int, ...]]:
         """Shapes of the arrays that an owner sends to this party for a value of a type."""
-        return self.protocol.dealt_shapes(word_shape(kind, {}), party=self.index, parties=self.parties)
+        return self.protocol.dealt_shapes(
+            word_shape(kind, {}), domain=kind.form.domain, party=self.index, parties=self.parties
+        )
 
     def drop(self, handles: Sequence[str]) -> None:
         """Forget stored values."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tercet.actors.builder import Builder
 from tercet.actors.kinds import (
     PROMISE,
@@ -97,7 +95,7 @@ class MatMul(Kind):
             raise PlanError("matmul with a public right side")
         if isinstance(x, Share):
             return protocol.matmul_local(x, y)
-        return y.like(np.matmul(x, y.data), scale=node.types[0].scale)
+        return protocol.matmul_public(x, y, scale=node.types[0].scale - y.scale)
 
 
 @kind("dot")

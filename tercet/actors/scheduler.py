@@ -371,7 +371,7 @@ class Scheduler:
         if self._layout.tiling[index] is Tiling.REDUCE:
             state.summands[tile] = result
             if complete:
-                self._put((index, 0), 0, 1, add_up(state.summands), state.depth)
+                self._put((index, 0), 0, 1, add_up(self.protocol, state.summands), state.depth)
                 state.summands = []
         elif self._layout.tiling[index] is Tiling.ROWS:
             for output, part in enumerate(results):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from tercet.actors.kinds import Data
 from tercet.actors.plan import Form, Type
-from tercet.protocols.base import Share
+from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import WORD_BITS, Words
 
 
@@ -125,10 +126,6 @@ def split(kind: Type, whole: Data, tile_rows: int) -> list[Data]:
     return [whole.like(cut) for cut in cuts] if isinstance(whole, Share) else list(cuts)
 
 
-def add_up(parts: Iterable[Share | None]) -> Share:
+def add_up(protocol: Protocol, parts: Iterable[Share | None]) -> Share:
     """The sum of the tiles' summands."""
-    there = [part for part in parts if part is not None]
-    if len(there) == 1:
-        return there[0]
-    stacked = np.stack([part.data for part in there])
-    return there[0].like(there[0].domain.reduce_add(stacked, axis=0, dtype=np.uint64))
+    return functools.reduce(protocol.add, (part for part in parts if part is not None))

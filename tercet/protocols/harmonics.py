@@ -22,7 +22,7 @@ import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
 
-from tercet.protocols.kernels import IN, IN2, OUT2, Indices, Words, inline, kernel
+from tercet.protocols.kernels import IN, IN2, OUT2, Indices, Words, inline, kernel, words_out
 
 Reals = npt.NDArray[np.float64]
 
@@ -210,6 +210,34 @@ def _combine(
                     _weigh(scratch[0, :size], scratch[1, :size], a, b, dealt_c, dealt_s, out[f, start:stop])
 
 
+@kernel(IN, types.int64, _HARMONICS, _WEIGHTS, _WEIGHTS, words_out(3))
+def _coefficients(
+    c: Words,
+    period_bits: int,
+    harmonics: Indices,
+    cosine_weights: Reals,
+    sine_weights: Reals,
+    out: Words,
+) -> None:
+    scratch = np.empty((6, BLOCK))
+    for start in range(0, c.shape[0], BLOCK):
+        stop = min(start + BLOCK, c.shape[0])
+        size = stop - start
+        _unit_angles(c[start:stop], period_bits, scratch[2, :size], scratch[3, :size])
+        scratch[0, :] = 1.0
+        scratch[1, :] = 0.0
+        last, step = 0, 0
+        for i in range(harmonics.shape[0]):
+            step = _advance(scratch, size, harmonics[i] - last, step)
+            last = harmonics[i]
+            for f in range(out.shape[0]):
+                a, b = cosine_weights[f, i], sine_weights[f, i]
+                for j in range(size):
+                    cosine, sine = scratch[0, j], scratch[1, j]
+                    out[f, 2 * i, start + j] = _bits(_fma(a, cosine, b * sine) + _ROUND) - _ROUND_BITS
+                    out[f, 2 * i + 1, start + j] = _bits(_fma(a, sine, -(b * cosine)) + _ROUND) - _ROUND_BITS
+
+
 def _checked(harmonics: npt.ArrayLike, period_bits: int) -> Indices:
     checked = np.ascontiguousarray(harmonics, dtype=np.int64)
     if not 1 <= period_bits <= 64:
@@ -276,4 +304,34 @@ def combine_harmonics(
     elif out.shape != (constants.size, c.size):
         raise ValueError(f"out has shape {out.shape}, not {(constants.size, c.size)}")
     _combine(c, shares, period_bits, checked, A * scale, B * scale, constants, out)
+    return out
+
+
+def angle_coefficients(
+    c: Words,
+    period_bits: int,
+    harmonics: npt.ArrayLike,
+    cosine_weights: Reals,
+    sine_weights: Reals,
+    coefficient_bits: int,
+) -> Words:
+    """What the harmonics of r are multiplied by to make F functions at `c - r`: integers [F, 2K, n].
+
+    Rows 2i and 2i+1 are for cosine and sine of harmonic k_i: `A cos + B sin` and `A sin - B cos` at c, for
+    weights A, B [F, K], rounded to coefficient_bits, in two's complement. For protocols whose shares are no
+    words; `combine_harmonics` does this and the sum in one pass. Moves 16 K F bytes an element.
+    """
+    checked = _checked(harmonics, period_bits)
+    A, B = (
+        np.ascontiguousarray(np.asarray(weights, dtype=np.float64) * 2.0**coefficient_bits)
+        for weights in (cosine_weights, sine_weights)
+    )
+    if c.ndim != 1 or A.shape != B.shape or A.shape[1:] != checked.shape:
+        raise ValueError(f"weights {A.shape} and {B.shape} do not fit {checked.size} harmonics of {c.shape}")
+    if A.size and not float(np.max(np.hypot(A, B))) < 2.0**COEFFICIENT_LIMIT - 1:
+        raise ValueError(
+            f"coefficients with {coefficient_bits} fractional bits exceed {COEFFICIENT_LIMIT} bits"
+        )
+    out = np.empty((A.shape[0], 2 * checked.size, c.size), dtype=np.uint64)
+    _coefficients(np.ascontiguousarray(c), period_bits, checked, A, B, out)
     return out

@@ -60,9 +60,9 @@ class Plain(Protocol):
         return [[values.copy()]]
 
     @classmethod
-    def dealt_shapes(cls, shape: Shape, *, party: int, parties: int) -> list[Shape]:
+    def dealt_shapes(cls, shape: Shape, *, domain: Domain, party: int, parties: int) -> list[Shape]:
         """One array."""
-        _ = party, parties
+        _ = domain, party, parties
         return [shape]
 
     def accept(self, parts: Sequence[Words], *, domain: Domain, shape: Shape, scale: int) -> Share:

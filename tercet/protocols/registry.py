@@ -23,6 +23,7 @@ GROUP = "tercet.protocols"
 BUILT_IN = {
     "replicated": "tercet.protocols.replicated:Replicated",
     "plain": "tercet.protocols.plain:Plain",
+    "shamir": "tercet.protocols.shamir:Shamir",
 }
 
 

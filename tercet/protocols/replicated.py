@@ -65,9 +65,9 @@ class Replicated(Masking):
         return [[seeds[0], seeds[1]], [seeds[1], third], [third, seeds[0]]]
 
     @classmethod
-    def dealt_shapes(cls, shape: Shape, *, party: int, parties: int) -> list[Shape]:
+    def dealt_shapes(cls, shape: Shape, *, domain: Domain, party: int, parties: int) -> list[Shape]:
         """A seed is four words."""
-        _ = parties
+        _ = domain, parties
         seed = (KEY_BYTES // WORD_BYTES,)
         shapes: list[list[Shape]] = [[seed, seed], [seed, shape], [shape, seed]]
         return shapes[party]
@@ -104,7 +104,7 @@ class Replicated(Masking):
     def opening(self, x: Share) -> Op[Words]:
         """One round: component i goes to party i+1, a digest of component i+1 to party i-1."""
         got = yield Round(
-            send={self.next: [np.ascontiguousarray(x.data[0])], self.prev: [digest(x.data[1])]},
+            send={self.next: [np.ascontiguousarray(x.data[0]).reshape(x.shape)], self.prev: [digest(x.data[1])]},
             recv={self.prev: [x.shape], self.next: [(DIGEST_WORDS,)]},
         )
         missing = got[self.prev][0]

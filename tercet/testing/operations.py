@@ -51,11 +51,13 @@ class Operation:
     run: Callable[[Protocol, list[Share]], Op[list[Any]]]
     expected: Callable[[list[Words]], list[Words]]
     cost: Callable[[Protocol, list[Share]], Cost]
-    tolerance: Callable[[], int] = lambda: 0
+    tolerance: Callable[[Protocol], int] = lambda _: 0
     packed: bool = False
     """Whether the result is packed bits, of which only the first n count."""
     unordered: bool = False
     """Whether the rows of the results come in any order, alike for all results."""
+    rowwise: bool = True
+    """Whether tiles of the rows give tiles of the results."""
     discloses: bool = False
     """Whether the results are opened to all parties."""
 
@@ -129,9 +131,9 @@ def _fourier_expected(words: Words, scale: int) -> list[Words]:
     return [encode(one(decode(words, scale)), DEALT_BITS + COEFFICIENT_BITS) for one in _series()]
 
 
-def _fourier_tolerance() -> int:
+def _fourier_tolerance(protocol: Protocol) -> int:
     errors = union(*_series()).rounding(DEALT_BITS, COEFFICIENT_BITS)
-    return math.ceil(math.ldexp(max(errors), DEALT_BITS + COEFFICIENT_BITS)) + 1
+    return math.ceil(math.ldexp(max(errors), DEALT_BITS + COEFFICIENT_BITS)) + protocol.truncation_error
 
 
 def _ascon(words: Sequence[Words]) -> list[Words]:
@@ -217,17 +219,18 @@ OPERATIONS = (
     ),
     Operation(
         name="matmul, (3, 5) @ (5, n)",
-        inputs=lambda v, n: [Secret(v((3, 5), 64)), Secret(v((5, n), 64))],
+        inputs=lambda v, n: [Secret(v((3, 5), 62)), Secret(v((5, n), 62))],
         run=lambda p, s: _each(p.reduce(p.matmul_local(s[0], s[1]))),
         expected=lambda w: [np.matmul(w[0], w[1])],
         cost=lambda p, s: p.cost("reduce", p.spec((3, s[1].shape[1]), product=True)),
     ),
     Operation(
         name="dot over rows, (2, n) by (3, n)",
-        inputs=lambda v, n: [Secret(v((2, n), 64)), Secret(v((3, n), 64))],
+        inputs=lambda v, n: [Secret(v((2, n), 56)), Secret(v((3, n), 56))],
         run=lambda p, s: _each(p.reduce(p.dot_local(s[0], s[1]))),
         expected=lambda w: [np.matmul(w[0], w[1].T)],
         cost=lambda p, _: p.cost("reduce", p.spec((2, 3), product=True)),
+        rowwise=False,
     ),
     Operation(
         name="truncate",
@@ -235,7 +238,7 @@ OPERATIONS = (
         run=lambda p, s: _each(p.truncate(s[0], SCALE)),
         expected=lambda w: [((_signed(w[0]) + (1 << (SCALE - 1))) >> SCALE).view(np.uint64)],
         cost=lambda p, s: p.cost("truncate", s[0], SCALE),
-        tolerance=lambda: 1,
+        tolerance=lambda p: p.truncation_error,
     ),
     Operation(
         name="mul and truncate",
@@ -243,7 +246,7 @@ OPERATIONS = (
         run=lambda p, s: _each(p.truncate(p.mul_local(s[0], s[1]), SCALE)),
         expected=lambda w: [((_signed(w[0] * w[1]) + (1 << (SCALE - 1))) >> SCALE).view(np.uint64)],
         cost=lambda p, s: p.cost("truncate", p.spec(s[0].shape, product=True), SCALE),
-        tolerance=lambda: 1,
+        tolerance=lambda p: p.truncation_error,
     ),
     Operation(
         name="fourier, sigmoid and its slope",
@@ -302,6 +305,7 @@ OPERATIONS = (
         expected=lambda w: w,
         cost=lambda p, s: p.cost("shuffle", s),
         unordered=True,
+        rowwise=False,
     ),
     Operation(
         name="Ascon-PRFshort",

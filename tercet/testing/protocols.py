@@ -158,7 +158,7 @@ def check_values(
             except (ProtocolError, PrivacyError) as cause:
                 raise ProtocolError(f"{where}: {cause}") from cause
             expected = operation.expected([secret.words for secret in secrets])
-            _check_result(where, operation, results, expected, rows)
+            _check_result(where, operation, results, expected, rows, operation.tolerance(session[0]))
             declared = operation.cost(bound[0], shares[0])
             if (run.rounds, run.sent) != (declared.rounds, declared.sent):
                 raise ProtocolError(
@@ -168,7 +168,12 @@ def check_values(
 
 
 def _check_result(
-    where: str, operation: Operation, results: list[Words], expected: list[Words], rows: int
+    where: str,
+    operation: Operation,
+    results: list[Words],
+    expected: list[Words],
+    rows: int,
+    tolerance: int,
 ) -> None:
     if operation.packed:
         results = [kernels.unpack_bits(words, rows).astype(np.uint64) for words in results]
@@ -180,10 +185,10 @@ def _check_result(
     for got, want in zip(results, expected, strict=True):
         off = np.abs((got - want).view(np.int64)) if got.size else np.zeros(1, dtype=np.int64)
         worst = int(off.view(np.uint64).max())
-        if worst > operation.tolerance():
+        if worst > tolerance:
             place = int(off.view(np.uint64).argmax())
             raise ProtocolError(
-                f"{where}: element {place} is off by {worst} units, of which {operation.tolerance()} are "
+                f"{where}: element {place} is off by {worst} units, of which {tolerance} are "
                 f"allowed: {_number(got, place)} for {_number(want, place)}"
             )
 
@@ -319,7 +324,7 @@ def _check_dealing(cls: type[Protocol], count: int) -> None:
             values = edges(rng)(shape, 64)
             dealt = cls.deal(values, domain=domain, parties=count)
             for party, parts in enumerate(dealt):
-                shapes = cls.dealt_shapes(shape, party=party, parties=count)
+                shapes = cls.dealt_shapes(shape, domain=domain, party=party, parties=count)
                 if [part.shape for part in parts] != [tuple(part) for part in shapes]:
                     raise ProtocolError(
                         f"{cls.name}: `deal` of {shape} and `dealt_shapes` disagree for party {party}"
@@ -348,7 +353,7 @@ def _check_dealt_secret(cls: type[Protocol], session: Sequence[Protocol], domain
 
 def _check_tampering(cls: type[Protocol], session: Sequence[Protocol], values: Words, domain: Domain) -> None:
     for party in range(len(session)):
-        for component in range(cls.held):
+        for component in range(session[0].spec((1,), domain=domain).data.shape[0]):
             shares = share(session, values, domain=domain)
             changed = shares[party].data.copy()
             changed[component, 0] ^= np.uint64(1)
@@ -385,7 +390,8 @@ def _check_random(cls: type[Protocol], count: int) -> None:
     bound = [protocol.bind("random") for protocol in session]
     for domain in DOMAINS.values():
         one, two = (
-            reconstruct(session, [p.random((SAMPLE,), domain=domain) for p in bound]) for _ in range(2)
+            reconstruct(session, lockstep([p.fresh((SAMPLE,), domain=domain) for p in bound]).results)
+            for _ in range(2)
         )
         _check_unrelated(cls, f"{cls.name}: two random values in {domain} are related", one, two)
         if cls.words_uniform:

@@ -19,7 +19,7 @@ def offer(monkeypatch, **values):
 
 def test_built_in_names_need_no_metadata(monkeypatch):
     offer(monkeypatch)
-    assert registry.names() == ["replicated", "plain"]
+    assert registry.names() == ["replicated", "plain", "shamir"]
     assert registry.get("replicated") is Replicated
     assert registry.get("plain") is Plain
 
