@@ -65,7 +65,8 @@ class Public:
                 "has to upload it in another unit"
             )
         most = 2.0 ** (INTEGER_BITS - scale)
-        low, high = schema.range or (-most, most)
+        last = 2.0**-scale if schema.kind == "real" else 0.0
+        low, high = (schema.range[0] - last, schema.range[1] + last) if schema.range else (-most, most)
         spread = min(
             2.0 ** (SPREAD_BITS - scale) * (WIDE_SPREAD if column.is_wide else 1.0), (high - low) / 2
         )

@@ -10,23 +10,19 @@ after that is NumPy.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import importlib
-import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral, Real
-from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import narwhals as nw
 import numpy as np
 import numpy.typing as npt
-from attrs import field, frozen
+from attrs import frozen
 
 from tercet.errors import SchemaError
 from tercet.ml.keys import Text, encode_text, find_duplicate, hash_keys, series_text
+from tercet.ml.reading import Declared, Request, names_of, read
 from tercet.ml.schema import (
     SCALES,
     ColumnSchema,
@@ -36,20 +32,16 @@ from tercet.ml.schema import (
     TableSchema,
     automatic_scale,
     check_name,
+    check_range,
     fixed_point,
+    range_scale,
     refuse_large,
-    suggest,
 )
 
-Declared = Literal["real", "integer", "boolean", "string"]
-"""What `types` may say of a column: the first three of a feature, "integer" or "string" of a key."""
+Missing = Literal["refuse", "indicator"]
+"""What to do with missing values: refuse them, or tell where they are in a secret column beside."""
 
 Values = npt.NDArray[Any] | Text
-
-_Reader = Literal["polars", "pyarrow", "pandas"]
-_READERS: tuple[_Reader, ...] = ("polars", "pyarrow", "pandas")
-_FILES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-_TRUTH = ["true", "false", "True", "False", "TRUE", "FALSE"]
 
 
 @frozen(eq=False)
@@ -66,190 +58,37 @@ class EncodedTable:
     values: npt.NDArray[np.int64]
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+# Missing values: a column comes apart into where they are and what is there.
 
 
-@frozen
-class _Request:
-    """What the caller of `encode` asked for."""
-
-    table: str
-    keys: tuple[str, ...] = field(converter=_names)
-    columns: tuple[str, ...] | None
-    scales: dict[str, int]
-    types: dict[str, Declared]
-
-    def __attrs_post_init__(self) -> None:
-        for what, names in (("key", self.keys), ("columns", self.columns or ())):
-            twice = [name for i, name in enumerate(names) if name in names[:i]]
-            if twice:
-                raise SchemaError(f'Table "{self.table}": {what} names "{twice[0]}" twice; name it once.')
-        if not self.keys:
-            raise SchemaError(f'Table "{self.table}" has no key; name its key column with key=....')
-
-    def require(self, names: Iterable[str], known: Sequence[str], what: str) -> None:
-        """Raise `SchemaError` unless all `names`, given as `what`, are among the columns `known`."""
-        for name in names:
-            if name not in known:
-                raise SchemaError(
-                    f'Table "{self.table}" has no column {name!r}, which {what} names. {suggest(name, known)}'
-                )
-
-
-# Reading: any source to named columns.
-
-
-def _backend(table: str) -> _Reader:
-    for name in _READERS:
-        if importlib.util.find_spec(name) is not None:
-            return name
-    raise SchemaError(
-        f'Table "{table}": reading files needs polars, pyarrow or pandas, and none is installed; run '
-        "`pip install polars`."
+def _absent(column: Any) -> npt.NDArray[np.bool_]:
+    """Tell where the values of a column are missing, shape (n,): null, masked, None or not a number."""
+    if isinstance(column, nw.Series):
+        nulls = column.is_null().to_numpy().astype(bool)
+        if column.dtype.is_float():
+            nulls[~nulls] = np.isnan(_without(column, nulls).to_numpy().astype(np.float64))
+        found: npt.NDArray[np.bool_] = nulls
+        return found
+    if isinstance(column, np.ma.MaskedArray):
+        return np.ma.getmaskarray(column) | _absent(column.data)
+    if column.dtype.kind == "f":
+        return np.isnan(np.asarray(column, np.float64))
+    if column.dtype.kind != "O":
+        return np.zeros(len(column), np.bool_)
+    absent = ("NoneType", "NAType", "NaTType")
+    items = column.tolist()
+    return np.array(
+        [type(v).__name__ in absent or (isinstance(v, float) and v != v) for v in items], np.bool_
     )
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _header(path: Path, separator: str, table: str) -> list[str]:
-    """Read the column names ourselves: each library renames duplicates in its own way."""
-    with _open(path) as lines:
-        names = next(csv.reader(lines, delimiter=separator), [])
-    if not names:
-        raise SchemaError(f'Table "{table}": the file {path} is empty; its first line must name the columns.')
-    return names
-
-
-def _read_csv(path: Path, request: _Request) -> nw.DataFrame[Any]:
-    """Read a CSV file: keys as text first, so that "007" survives, the rest as its rows suggest."""
-    separator = "\t" if ".tsv" in path.name.lower() else ","
-    header = _header(path, separator, request.table)
-    _refuse_repeats(header, request.table)
-    request.require(request.keys, header, "key")
-    backend = _backend(request.table)
-    native: Any = importlib.import_module(backend)
-    options: dict[str, Any]
-    if backend == "polars":
-        overrides = dict.fromkeys(request.keys, native.String)
-        options = {"infer_schema_length": None, "schema_overrides": overrides}
-    elif backend == "pyarrow":
-        native_csv: Any = importlib.import_module("pyarrow.csv")
-        types = dict.fromkeys(request.keys, native.string())
-        convert = native_csv.ConvertOptions(null_values=[""], strings_can_be_null=True, column_types=types)
-        options = {"convert_options": convert, "read_options": native_csv.ReadOptions(block_size=1 << 28)}
-    else:
-        options = {"dtype": dict.fromkeys(request.keys, str), "keep_default_na": False, "na_values": [""]}
-        options |= {"index_col": False, "low_memory": False}
-    frame = nw.read_csv(str(path), backend=backend, separator=separator, **options)
-    for name in frame.columns:
-        if name in request.keys:
-            frame = frame.with_columns(_key_from_text(frame[name], request))
-        elif len(frame) and frame[name].dtype == nw.String and frame[name].is_in(_TRUTH).all():
-            frame = frame.with_columns(frame[name].str.to_lowercase() == "true")
-    return frame
-
-
-def _key_from_text(key: nw.Series[Any], request: _Request) -> nw.Series[Any]:
-    """Type a key column of a CSV file: integers if each is written as integers are, else text."""
-    if request.types.get(key.name) == "string" or len(key) == 0:
-        return key
-    lines = key.str.contains(
-        "\n", literal=True
-    ).any()  # where "$" means different things to different libraries
-    if not lines and key.str.contains("^(?:0|-?[1-9][0-9]*)$").all():
-        spot = Spot(request.table, key.name)
-        long = (key.str.len_chars() > 18).fill_null(value=False).to_numpy()  # below 10**18 all fit int64
-        for row in np.flatnonzero(long).tolist():
-            if not -(2**63) <= int(key[row]) < 2**63:
-                raise spot.too_wide(key[row], row)
-        return key.cast(nw.Int64)
-    if not lines and key.str.contains(r"^[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+[eE][+-]?[0-9]+)$").all():
-        return key.cast(nw.Float64)  # refused later, with the reason
-    return key
-
-
-def _read_file(path: Path, request: _Request) -> nw.DataFrame[Any]:
-    if not path.is_file():
-        raise SchemaError(f'Table "{request.table}": there is no file {path}; check the path.')
-    if not path.name.lower().endswith(_FILES):
-        raise SchemaError(f'Table "{request.table}": {path} is no file of a known type: {", ".join(_FILES)}.')
-    try:
-        if not path.name.lower().endswith(".parquet"):
-            return _read_csv(path, request)
-        frame = nw.read_parquet(str(path), backend=_backend(request.table))
-    except SchemaError:
-        raise
-    except Exception as problem:
-        why = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise SchemaError(
-            f'Table "{request.table}": the file {path} cannot be read ({why}); repair or convert it.'
-        ) from problem
-    return frame.drop([name for name in frame.columns if name.startswith("__index_level_")])
-
-
-def _refuse_repeats(names: Sequence[object], table: str) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise SchemaError(f'Table "{table}" has two columns named {name!r}; rename or drop one.')
-
-
-def _read_frame(source: Any, request: _Request) -> nw.DataFrame[Any]:
-    if nw.dependencies.is_pandas_dataframe(source):
-        _refuse_repeats(list(source.columns), request.table)
-        levels = [name for name in request.keys if name in source.index.names and name not in source.columns]
-        source = source.reset_index(level=levels) if levels else source
-    try:
-        frame = nw.from_native(source)
-    except TypeError as problem:
-        raise SchemaError(
-            f'Table "{request.table}": a {type(source).__name__} is no table; give a pandas, polars or '
-            "pyarrow table, a dictionary of columns, or the path of a CSV or Parquet file."
-        ) from problem
-    except nw.exceptions.DuplicateError as problem:
-        raise SchemaError(
-            f'Table "{request.table}" has two columns of one name; rename or drop one. ({problem})'
-        ) from problem
-    return frame.collect() if isinstance(frame, nw.LazyFrame) else frame
-
-
-def _read_mapping(source: Mapping[str, Any], request: _Request) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for name, given in source.items():
-        column = nw.from_native(given, series_only=True, pass_through=True)
-        if not isinstance(column, nw.Series | np.ndarray):
-            items = list(column)
-            column = np.empty(len(items), object)
-            column[:] = items
-        if isinstance(column, np.ndarray) and column.ndim != 1:
-            raise Spot(request.table, name).error(f"it has {column.ndim} dimensions; a column has one.")
-        columns[name] = column
-    sizes = {name: len(column) for name, column in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise SchemaError(
-            f'Table "{request.table}" has columns of different lengths: {sizes}; make them equal.'
-        )
-    return columns
-
-
-def _read(source: Any, request: _Request) -> Mapping[str, Any]:
-    """Read any source into its columns by name, each a narwhals series or a one-dimensional array."""
-    if isinstance(source, Mapping):
-        return _read_mapping(source, request)
-    if isinstance(source, str | Path):
-        frame = _read_file(Path(source).expanduser(), request)
-    else:
-        frame = _read_frame(source, request)
-    try:
-        return {name: frame[name] for name in frame.columns}
-    except nw.exceptions.DuplicateError as problem:
-        raise SchemaError(
-            f'Table "{request.table}" has two columns of one name; rename or drop one. ({problem})'
-        ) from problem
+def _without(column: Any, nulls: npt.NDArray[np.bool_]) -> Any:
+    """The values of a column that are not missing."""
+    if isinstance(column, np.ma.MaskedArray):
+        column = column.data
+    if not nulls.any():
+        return column
+    return column.filter((~nulls).tolist()) if isinstance(column, nw.Series) else column[~nulls]
 
 
 # Columns to arrays: booleans, integers, float64 or Text; any other dtype is refused afterwards.
@@ -259,11 +98,6 @@ def _object_values(array: npt.NDArray[Any], spot: Spot) -> Values:
     """Give an array of Python objects the type that they share."""
     items = array.tolist()
     types = set(map(type, items))
-    if len(types) > 1 or types & {type(None)} or any(t.__name__ in ("NAType", "NaTType") for t in types):
-        absent = ("NoneType", "NAType", "NaTType")
-        nulls = [type(v).__name__ in absent or (isinstance(v, float) and v != v) for v in items]
-        if any(nulls):
-            raise spot.missing(np.array(nulls))
     if all(issubclass(t, str) for t in types):
         return encode_text(items, spot)
     if types <= {bool, np.bool_}:
@@ -286,11 +120,6 @@ def _whole(values: npt.NDArray[Any]) -> bool:
 
 
 def _array_values(array: npt.NDArray[Any], spot: Spot) -> Values:
-    if isinstance(array, np.ma.MaskedArray):
-        nulls = np.ma.getmaskarray(array)
-        if nulls.any():
-            raise spot.missing(nulls)
-        array = array.data
     if array.dtype.kind in "UT":
         return encode_text(array.tolist(), spot)
     if array.dtype.kind == "O":
@@ -300,19 +129,13 @@ def _array_values(array: npt.NDArray[Any], spot: Spot) -> Values:
         array = converted
     if array.dtype.kind == "f":
         array = array.astype(np.float64)
-        nulls = np.isnan(array)
-        if nulls.any():
-            raise spot.missing(nulls)
     return array
 
 
 def _values(column: Any, spot: Spot) -> Values:
-    """Turn a column into an array or `Text` without missing values."""
+    """Turn a column without missing values into an array or `Text`."""
     if not isinstance(column, nw.Series):
         return _array_values(column, spot)
-    nulls = column.is_null().to_numpy()
-    if nulls.any():
-        raise spot.missing(nulls)
     if column.dtype == nw.String:
         return series_text(column, spot)
     if len(column) == 0 and column.dtype in (nw.Unknown, nw.Object):
@@ -403,10 +226,11 @@ def _feature(values: Values, declared: Declared | None, spot: Spot) -> tuple[npt
     return values.astype(np.int64), kind
 
 
-def _scale(request: _Request, name: str, kind: Kind, values: npt.NDArray[Any]) -> int:
+def _scale(request: Request, name: str, kind: Kind, values: npt.NDArray[Any]) -> int:
     scale = request.scales.get(name)
     if scale is None:
-        return automatic_scale(values, kind=kind)
+        ends = request.ranges.get(name)
+        return automatic_scale(values, kind=kind) if ends is None else range_scale(*ends, kind=kind)
     spot = Spot(request.table, name)
     if kind == "boolean" and scale != 0:
         raise spot.error(
@@ -415,6 +239,46 @@ def _scale(request: _Request, name: str, kind: Kind, values: npt.NDArray[Any]) -
     if isinstance(scale, bool) or not isinstance(scale, Integral) or not SCALES[0] <= scale <= SCALES[1]:
         raise spot.error(f"scales gives {scale!r}; a scale is an integer from {SCALES[0]} to {SCALES[1]}.")
     return int(scale)
+
+
+def _require_range(values: npt.NDArray[Any], ends: tuple[float, float], kind: Kind, spot: Spot) -> None:
+    """Raise `SchemaError`, with row and value, for one outside of the range that its owner declared."""
+    low, high = check_range(ends, kind, f'Table "{spot.table}", column "{spot.column}"')
+    outside = (values < low) | (values > high)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise spot.error(
+            f"the value {values[row]} is outside of {low:g} to {high:g}, which ranges= declares; correct it, "
+            "or widen the range.",
+            row,
+        )
+
+
+def _stored(column: Any, name: str, request: Request) -> tuple[npt.NDArray[np.int64], list[ColumnSchema]]:
+    """A feature as rows of integers: its values and, if some may be missing, where they are.
+
+    A missing value is stored as the mean of the others, which enlarges no spread and is never read as one.
+    """
+    nulls, spot = _absent(column), Spot(request.table, name)
+    if nulls.any() and request.missing == "refuse":
+        raise spot.missing(nulls)
+    spot = Spot(request.table, name, np.flatnonzero(~nulls))
+    values, kind = _feature(_values(_without(column, nulls), spot), request.types.get(name), spot)
+    ends = request.ranges.get(name)
+    if ends is not None:
+        _require_range(values, ends, kind, spot)
+    scale = _scale(request, name, kind, values)
+    there = fixed_point(values, scale, spot)
+    if not nulls.any():
+        return there[None], [ColumnSchema(name, kind, scale, range=ends)]
+    unit = 1 if kind == "real" else 1 << scale
+    stored = np.full((2, len(nulls)), round(float(there.mean()) / unit) * unit if there.size else 0, np.int64)
+    stored[0, ~nulls], stored[1] = there, nulls
+    beside = f"{name}_missing"
+    return stored, [
+        ColumnSchema(name, kind, scale, range=ends, missing=beside),
+        ColumnSchema(beside, "boolean"),
+    ]
 
 
 def _hash(keys: Mapping[str, Values], table: str) -> npt.NDArray[np.uint64]:
@@ -439,6 +303,9 @@ def encode(
     columns: Sequence[str] | None = None,
     scales: Mapping[str, int] | None = None,
     types: Mapping[str, Declared] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    missing: Missing = "refuse",
+    min_count: int = 1,
 ) -> EncodedTable:
     """Read a table, check it and encode it as integers.
 
@@ -451,41 +318,46 @@ def encode(
     `types`: the kind of a column where the dtype does not tell: "real", "integer" or "boolean" (0 and 1) for
     a feature; "string" or "integer" for a key. A key in a CSV file is read as integers if all are written
     canonically (no "007", no "+7"), else as text; a key of integers declared "string" becomes their decimal
-    text. `scales`: the fractional bits of a column, in place of `automatic_scale`.
+    text. `scales`: the fractional bits of a column, in place of `automatic_scale`. `ranges`: public bounds of
+    columns; such a column takes its scale from them and not from its values. `missing`: "indicator" gives
+    each column with missing values a boolean one beside it, `<name>_missing`, which everyone may know to
+    exist. `min_count`: the least number of rows that a revealed figure may rest on.
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
-    file that cannot be read, unknown or repeated columns, missing, infinite or textual values, values out of
-    range, and duplicate keys. The source is not changed.
+    file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or
+    textual values, values out of range, and duplicate keys. The source is not changed.
     """
     check_name(name, "The table's name")
     check_name(owner, f'The owner of table "{name}"')
-    chosen = None if columns is None else _names(columns)
-    request = _Request(name, key, chosen, dict(scales or {}), dict(types or {}))
-    table = _read(source, request)
+    chosen = None if columns is None else names_of(columns)
+    request = Request(name, key, chosen, dict(scales or {}), dict(types or {}), dict(ranges or {}), missing)
+    table = read(source, request)
     request.require(request.keys, list(table), "key")
     request.require(chosen or (), list(table), "columns")
     features = [column for column in (table if chosen is None else chosen) if column not in request.keys]
     request.require(request.types, [*request.keys, *features], "types")
     request.require(request.scales, features, "scales")
+    request.require(request.ranges, features, "ranges")
     for column in (*request.keys, *features):
         check_name(column, f'A column of table "{name}"')
 
     described: list[ColumnSchema] = []
     keys: dict[str, Values] = {}
     for column in request.keys:
-        spot = Spot(name, column)
-        keys[column], key_type = _key(_values(table[column], spot), request.types.get(column), spot)
+        spot, nulls = Spot(name, column), _absent(table[column])
+        if nulls.any():
+            raise spot.missing(nulls)
+        values = _values(_without(table[column], nulls), spot)
+        keys[column], key_type = _key(values, request.types.get(column), spot)
         described.append(ColumnSchema(column, "key", key_type=key_type))
     hashes = _hash(keys, name)
-    stored = np.empty((len(features), hashes.shape[1]), np.int64)
-    for j, column in enumerate(features):
-        spot = Spot(name, column)
-        values, kind = _feature(_values(table[column], spot), request.types.get(column), spot)
-        scale = _scale(request, column, kind, values)
-        stored[j] = fixed_point(values, scale, spot)
-        described.append(ColumnSchema(column, kind, scale))
-    schema = TableSchema(name=name, owner=owner, columns=tuple(described), rows=hashes.shape[1])
-    return EncodedTable(schema, hashes, stored)
+    blocks = [np.empty((0, hashes.shape[1]), np.int64)]
+    for column in features:
+        block, schemas = _stored(table[column], column, request)
+        blocks.append(block)
+        described += schemas
+    schema = TableSchema(name, owner, tuple(described), hashes.shape[1], min_count)
+    return EncodedTable(schema, hashes, np.concatenate(blocks))
 
 
 def decode(stored: npt.ArrayLike, scale: int) -> npt.NDArray[np.float64]:

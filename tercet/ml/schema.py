@@ -72,14 +72,20 @@ def _ceil_log2(value: float) -> int:
 
 @frozen
 class Spot:
-    """A column of a table, as the errors about its values name it; rows count from 0."""
+    """A column of a table, as the errors about its values name it; rows count from 0.
+
+    `rows` are the numbers of the rows that are looked at, if it is not all of them.
+    """
 
     table: str
     column: str
+    rows: npt.NDArray[np.int64] | None = field(default=None, eq=False)
 
     def error(self, message: str, row: int | None = None) -> SchemaError:
         """Build the error whose `message` is about this column, or about its value in one row."""
         place = f'Table "{self.table}", column "{self.column}"'
+        if row is not None and self.rows is not None:
+            row = int(self.rows[row])
         return SchemaError(
             f"{place}: {message}" if row is None else f"{place}, row {row} (counted from 0): {message}"
         )

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import SchemaError
-from tercet.ml import ingest
+from tercet.ml import reading
 from tercet.ml.ingest import EncodedTable, decode, encode
 from tercet.ml.keys import Text, hash_keys
 from tercet.ml.schema import ColumnSchema, automatic_scale
@@ -79,7 +79,7 @@ def test_every_frame_gives_the_same_table(frame, data):
 @pytest.mark.parametrize("data", [DATA, INTEGER_KEYS], ids=["text", "integers"])
 @pytest.mark.parametrize("file", ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.parquet", "A.CSV"])
 def test_every_file_gives_the_same_table(tmp_path, monkeypatch, file, data, reader):
-    monkeypatch.setattr(ingest, "_READERS", (reader,))
+    monkeypatch.setattr(reading, "_READERS", (reader,))
     write(pd.DataFrame(data), tmp_path / file)
     assert_same(claims(tmp_path / file), claims(data))
     assert_same(claims(str(tmp_path / file)), claims(data))
@@ -161,7 +161,7 @@ def test_tables_of_hardly_any_rows(frame, rows):
 
 @pytest.mark.parametrize("reader", ["polars", "pyarrow", "pandas"])
 def test_files_without_rows(tmp_path, monkeypatch, reader):
-    monkeypatch.setattr(ingest, "_READERS", (reader,))
+    monkeypatch.setattr(reading, "_READERS", (reader,))
     (tmp_path / "a.csv").write_text("id,x\n")
     table = claims(tmp_path / "a.csv", types={"x": "boolean"})
     assert table.schema.column("x").kind == "boolean"
@@ -236,7 +236,7 @@ def test_given_scales():
     ],
 )
 def test_keys_of_csv_files(tmp_path, monkeypatch, reader, cells, declared, keys):
-    monkeypatch.setattr(ingest, "_READERS", (reader,))
+    monkeypatch.setattr(reading, "_READERS", (reader,))
     path = tmp_path / "a.csv"
     path.write_text("x,id\n" + "".join(f"1.5,{cell}\n" for cell in cells), newline="")
     table = claims(path, types={"id": declared} if declared else None)
@@ -252,7 +252,7 @@ def test_integer_keys_declared_text():
 
 @pytest.mark.parametrize("reader", ["polars", "pyarrow", "pandas"])
 def test_csv_types_come_from_all_rows(tmp_path, monkeypatch, reader):
-    monkeypatch.setattr(ingest, "_READERS", (reader,))
+    monkeypatch.setattr(reading, "_READERS", (reader,))
     rows = [f"{i},{i},{['True', 'false'][i % 2]}" for i in range(5000)] + ["5000,0.5,TRUE"]
     (tmp_path / "a.csv").write_text("\ufeffid,x,b\n" + "\n".join(rows) + "\n", encoding="utf-8")
     table = claims(tmp_path / "a.csv")
@@ -391,7 +391,7 @@ def test_files_that_are_not_there(tmp_path):
 
 def test_no_library_to_read_with(tmp_path, monkeypatch):
     write(pd.DataFrame(DATA), tmp_path / "a.csv")
-    monkeypatch.setattr(ingest, "_READERS", ())
+    monkeypatch.setattr(reading, "_READERS", ())
     with refused("pip install polars"):
         claims(tmp_path / "a.csv")
 
@@ -415,7 +415,7 @@ def test_no_library_to_read_with(tmp_path, monkeypatch):
     ],
 )
 def test_csv_files_that_are_refused(tmp_path, monkeypatch, reader, text, message):
-    monkeypatch.setattr(ingest, "_READERS", (reader,))
+    monkeypatch.setattr(reading, "_READERS", (reader,))
     (tmp_path / "a.csv").write_text(text)
     with refused(message):
         claims(tmp_path / "a.csv")
@@ -424,7 +424,7 @@ def test_csv_files_that_are_refused(tmp_path, monkeypatch, reader, text, message
 @pytest.mark.parametrize("reader", ["polars", "pyarrow", "pandas"])
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])
 def test_files_that_are_damaged(tmp_path, monkeypatch, reader, name):
-    monkeypatch.setattr(ingest, "_READERS", (reader,))
+    monkeypatch.setattr(reading, "_READERS", (reader,))
     (tmp_path / name).write_bytes(b"\xff\xfe\x00 not a table")
     with refused("cannot be read"):
         claims(tmp_path / name)
