@@ -125,7 +125,7 @@ class Shamir(Polynomials):
 
     @declared(lambda self, x, *_: self._truncate_cost(x))
     def truncate(self, x: Share, bits: int) -> Op[Share]:
-        """1 round; the result is unbiased, and errs by less than `1 + t/2` units in the last place.
+        """1 round; errs by less than `1 + t/2` units in the last place, and by `t / 2^(bits+1)` on average.
 
         Each dealer deals its mask, rounded. The opened sum, rounded, less those is the value but for what was
         rounded off the masks, half a unit each at most, and off the sum.
@@ -217,10 +217,10 @@ class Shamir(Polynomials):
         require_one_dimension(x, "bits_to_ring")
         if x.size != packed_words(count):
             raise ProtocolError(f"{count} packed bits are {packed_words(count)} words, not {x.size}")
-        tag, bits, signs, mask = self.tag(), None, [], None
+        tag, signs, mask = self.tag(), list[Words](), None
         if self.party in self.dealers:
-            bits = self.own_stream(tag, "mask").words(x.shape)
-            mask, signs = GF8.encode(bits), [MERSENNE.encode(_signs(bits, count))]
+            mask = GF8.uniform(self.own_stream(tag, "mask"), x.shape)
+            signs = [MERSENNE.encode(_signs(GF8.decode(mask), count))]
         opened, dealt = yield from gather(
             self.announce(tag, self.dealers, x, mask),
             self.share_out(tag, self.dealers, [(MERSENNE, (count,))], signs),
