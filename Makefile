@@ -15,10 +15,10 @@ install: $(STAMP) ## make .venv with Tercet and all that its tests need
 
 # Where Python lacks ensurepip (as Debian's does without python3-venv), its own pip puts one into the environment.
 # The last line compiles the numerical kernels once, so that nothing else has to wait for it.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml examples/additive/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Tercet needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -e examples/additive
 	$(BIN)/python -c 'from tercet.protocols import registry; [registry.get(name) for name in registry.names()]'
 	@touch $@
 

@@ -47,7 +47,7 @@ def get(name: str) -> type[Protocol]:
             raise ProtocolError(_unknown(name))
         try:
             found = entry.load()
-        except (ImportError, AttributeError) as cause:
+        except Exception as cause:
             raise ProtocolError(
                 f"protocol {name!r} is offered as {entry.value}, which does not load: {cause}"
             ) from cause

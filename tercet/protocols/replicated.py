@@ -104,7 +104,10 @@ class Replicated(Masking):
     def opening(self, x: Share) -> Op[Words]:
         """One round: component i goes to party i+1, a digest of component i+1 to party i-1."""
         got = yield Round(
-            send={self.next: [np.ascontiguousarray(x.data[0]).reshape(x.shape)], self.prev: [digest(x.data[1])]},
+            send={
+                self.next: [np.ascontiguousarray(x.data[0]).reshape(x.shape)],
+                self.prev: [digest(x.data[1])],
+            },
             recv={self.prev: [x.shape], self.next: [(DIGEST_WORDS,)]},
         )
         missing = got[self.prev][0]
@@ -165,7 +168,7 @@ class Replicated(Masking):
     def reduce(self, x: Share) -> Op[Share]:
         """One round, one word an element to the previous party, under a zero share (Araki et al. 2016)."""
         result = np.empty((2, *x.shape), dtype=np.uint64)
-        own, z = (part.reshape(-1) for part in (x.data[0], result[0]))
+        own, z = (part.reshape(-1) for part in (x.data[:1], result[:1]))
         for block, plus, minus in self.zero_blocks(z.size):
             x.domain.add(own[block], plus, out=plus)
             x.domain.subtract(plus, minus, out=z[block])
@@ -178,7 +181,7 @@ class Replicated(Masking):
         if a.shape != b.shape:
             return self.reduce(self.mul_local(x, y))
         result = np.empty(a.shape, dtype=np.uint64)
-        x0, x1, y0, y1, z = (part.reshape(-1) for part in (*_components(a), *_components(b), result[0]))
+        x0, x1, y0, y1, z = (part.reshape(-1) for part in (*_components(a), *_components(b), result[:1]))
         local = kernels.mul3_zero if x.domain is Z64 else kernels.and3_zero
         for block, plus, minus in self.zero_blocks(z.size):
             local(x0[block], x1[block], y0[block], y1[block], plus, minus, z[block])

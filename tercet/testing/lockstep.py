@@ -78,7 +78,7 @@ def lockstep(operations: Sequence[Op[T]], *, record: bool = True) -> LockstepRes
         for sender, step in enumerate(rounds):
             for receiver, arrays in step.send.items():
                 _check_sent(sender, receiver, number, arrays, parties)
-                copies = [np.ascontiguousarray(array.copy() if record else array) for array in arrays]
+                copies = [_message(array, copy=record) for array in arrays]
                 sent[sender] += sum(array.nbytes for array in arrays)
                 for array, copy in zip(arrays, copies, strict=True):
                     view = copy.view()
@@ -100,13 +100,19 @@ def _step(operation: Op[T], received: Received | None) -> tuple[Round | None, An
         return None, stop.value
 
 
+def _message(array: Words, *, copy: bool) -> Words:
+    """What arrives of an array: contiguous words of its shape."""
+    return np.ascontiguousarray(array.copy() if copy else array).reshape(array.shape)
+
+
 def _check_sent(sender: int, receiver: int, number: int, arrays: Sequence[Words], parties: int) -> None:
     if receiver == sender or receiver not in range(parties):
         raise ProtocolError(
             f"party {sender} sends to party {receiver} in round {number}, of {parties} parties"
         )
     for array in arrays:
-        if not isinstance(array, np.ndarray) or array.dtype != np.uint64:
+        # numpy makes scalars of what has no axes; they travel like arrays.
+        if not isinstance(array, np.ndarray | np.generic) or array.dtype != np.uint64:
             raise ProtocolError(
                 f"party {sender} sends {getattr(array, 'dtype', type(array))} to party {receiver} in round "
                 f"{number}; messages are arrays of uint64"

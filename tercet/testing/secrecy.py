@@ -1,0 +1,140 @@
+"""Secrecy by experiment: what a party receives must not tell secrets, messages or keys apart.
+
+Statistics cannot prove secrecy; they catch a forgotten or repeated mask, which is the defect that programs
+have. Each test alarms falsely with a chance of `FALSE_ALARM`, and a run of the suite makes some hundreds.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tercet.errors import ProtocolError
+from tercet.protocols.base import Protocol
+from tercet.protocols.domains import Words
+from tercet.testing.lockstep import LockstepResult
+from tercet.testing.operations import Operation, extremes, zeros
+from tercet.testing.watch import affordable, new_session, notes, observe, run, share_all
+
+FALSE_ALARM = 1e-9
+SAMPLE = 4096
+"""Rows of an experiment, fewer where that would be too much traffic."""
+_SAMPLES = (SAMPLE, 1024, 256, 64)
+_FEWEST = 16
+_ENOUGH = 1024
+"""Words below which a transcript is too short for statistics of its bytes."""
+
+
+def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, dealer: int = 0) -> None:
+    """Check what each party receives in one operation; raises ProtocolError. See the module's paragraph."""
+    where = f"{cls.name}: {operation.name} with dealer {dealer}"
+    session = new_session(cls, parties)
+    rows = next((n for n in _SAMPLES if affordable(session[0], operation, n)), _FEWEST)
+    nothing, extreme = (operation.inputs(values, rows) for values in (zeros, extremes))
+    shares = share_all(session, nothing)
+    first, _ = run(session, operation, shares, name="first", dealer=dealer)
+    again, _ = run(session, operation, shares, name="second", dealer=dealer)
+    other, _ = run(session, operation, share_all(session, extreme), name="third", dealer=dealer)
+    _check_masked(where, session)
+    for party in range(parties):
+        _check_lengths(where, party, first, other)
+        who = f"{where}: what party {party} receives"
+        mine = first.received(party)
+        _check_independent(cls, who, mine, again.received(party), other.received(party))
+        if first.rounds:
+            held = [_held(ran, party) for ran in (first, again, other)]
+            _check_independent(cls, f"{where}: what party {party} holds of the result", *held)
+        # A session in which all keys are fresh but those that this party knows.
+        fresh = new_session(cls, parties)
+        for peer, key in session[party].keys.items():
+            fresh[peer].keys = {**fresh[peer].keys, party: key}
+        fresh[party].keys = session[party].keys
+        fresh = observe([cls(party=p.party, parties=p.parties, keys=p.keys) for p in fresh])
+        same, _ = run(fresh, operation, shares, name="first", dealer=dealer)
+        check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, same.received(party))
+
+
+def _held(ran: LockstepResult[Any], party: int) -> Words:
+    """All words that a party holds of the results."""
+    return np.concatenate([result.data.reshape(-1) for result in ran.results[party]])
+
+
+def _check_independent(cls: type[Protocol], who: str, mine: Words, again: Words, other: Words) -> None:
+    """Words from zeros, from the same zeros in another operation, and from large inputs."""
+    if mine.size >= _ENOUGH:
+        check_alike(f"{who} tells zeros from large inputs", mine, other)
+    if cls.words_uniform:
+        for words in (mine, other):
+            check_uniform(f"{who} is not uniform", words)
+    check_unrelated(cls, f"{who} in two operations on the same shares is related", mine, again)
+
+
+def _check_masked(where: str, session: Sequence[Protocol]) -> None:
+    """What was opened under masks, on the same secrets twice and on others, is uniform throughout."""
+    opened = [words for protocol in session[:1] for words in notes(protocol).masked]
+    if opened:
+        words = np.concatenate(opened)
+        check_uniform(f"{where}: what it opens under masks is not uniform", words)
+        if words.size >= _ENOUGH and _repeats(words):
+            raise ProtocolError(f"{where}: what it opens under masks has words twice; a mask repeats")
+
+
+def _check_lengths(where: str, party: int, one: LockstepResult[Any], two: LockstepResult[Any]) -> None:
+    shapes = [[(m.round, m.sender, m.words.shape) for m in run.transcript[party]] for run in (one, two)]
+    if shapes[0] != shapes[1]:
+        raise ProtocolError(f"{where}: the lengths of messages to party {party} depend on the secrets")
+
+
+def check_unrelated(cls: type[Protocol], what: str, one: Words, two: Words) -> None:
+    """Two transcripts of one secret: no word the same, and all differences uniform."""
+    equal = int(np.count_nonzero(one == two))
+    if equal:
+        raise ProtocolError(f"{what}: {equal} of {one.size} words are the same")
+    if cls.words_uniform and _repeats(np.concatenate([one, two])):
+        raise ProtocolError(f"{what}: some words come twice")
+    if cls.words_uniform:
+        for name, difference in (("XOR", one ^ two), ("difference", one - two)):
+            check_uniform(f"{what}: their {name} is not uniform", difference)
+
+
+def _repeats(words: Words) -> bool:
+    """Whether some word comes twice."""
+    ordered = np.sort(words)
+    return bool(np.any(ordered[1:] == ordered[:-1]))
+
+
+def _histogram(words: Words) -> Any:
+    """How often each byte value occurs at each of the eight places of a word."""
+    lanes = np.ascontiguousarray(words).view(np.uint8).reshape(-1, 8).astype(np.int64) + 256 * np.arange(8)
+    return np.bincount(lanes.reshape(-1), minlength=2048).astype(np.float64)
+
+
+def _limit(degrees: int) -> float:
+    """The value that chi-square exceeds with chance FALSE_ALARM (Wilson and Hilferty 1931)."""
+    z = statistics.NormalDist().inv_cdf(1 - FALSE_ALARM)
+    return degrees * float((1 - 2 / (9 * degrees) + z * math.sqrt(2 / (9 * degrees))) ** 3)
+
+
+def check_uniform(what: str, words: Words) -> None:
+    """Whether all values of each byte of words are about as frequent; raises ProtocolError."""
+    if words.size < _ENOUGH:
+        return
+    expected = words.size / 256
+    chi = float(np.sum((_histogram(words) - expected) ** 2) / expected)
+    if chi > _limit(8 * 255):
+        raise ProtocolError(f"{what}: chi-square of its bytes is {chi:.0f}, above {_limit(8 * 255):.0f}")
+
+
+def check_alike(what: str, one: Words, two: Words) -> None:
+    """Whether bytes of two lists of words are distributed alike; raises ProtocolError."""
+    a, b = _histogram(one), _histogram(two)
+    total = a + b
+    chi = float(np.sum((a - b) ** 2 / np.where(total > 0, total, 1)))
+    if chi > _limit(8 * 255):
+        raise ProtocolError(
+            f"{what}: chi-square between their bytes is {chi:.0f}, above {_limit(8 * 255):.0f}"
+        )
