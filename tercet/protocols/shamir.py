@@ -3,9 +3,9 @@
 Numbers are shared modulo 2^127 - 1, bits in the field of eight elements (see `shamir_sharing`). A product has
 twice the degree, and one round, in which every party deals its summand anew, brings it back (Gennaro, Rabin,
 Rabin 1998). What is not linear is done on an opened value under masks: t + 1 dealers add a mask each, so that
-nobody knows the sum, and deal what is needed of it. A mask is 124 bits long and hides a 64-bit number but for
-a chance of 2^-60. Since all parties learn the masked value, and every party's share of what was dealt is a
-full share, such an opening takes one round.
+nobody knows the sum, and deal what is needed of it. A mask is 125 bits long (124 among seven parties), so the
+openings of two 62-bit numbers can be told apart with a chance of 2^-62. All parties learn the masked value,
+and what was dealt comes as full sharings, so such an opening takes one round.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ from tercet.protocols.domains import BITS, WORD_BITS, WORD_BYTES, Z64, Words, pa
 from tercet.protocols.fourier import Harmonics, Series, union
 from tercet.protocols.gf8 import GF8
 from tercet.protocols.harmonics import angle_coefficients, deal_harmonics
-from tercet.protocols.mersenne import MERSENNE, PRIME, PRIME_BITS
+from tercet.protocols.mersenne import MERSENNE, PRIME
 from tercet.protocols.prg import KEY_BYTES, Stream
 from tercet.protocols.shamir_sharing import Polynomials, field_of, total
 
-OFFSET_BITS: Final = PRIME_BITS - 2
+OFFSET_BITS: Final = 120
 """2 to this power is added to a number that is opened, so that it is positive; masks leave room for it."""
 HALF: Final = pow(2, -1, PRIME)
-GUARD_BITS: Final = {2: 2, 3: 4, 4: 4}
-"""More fractional bits for dealt cosines and sines, by the number of dealers whose angles are added."""
+GUARD_BITS: Final = {2: 2, 3: 4, 4: 5}
+"""More fractional bits for dealt cosines and sines, by the number of dealers whose angles are added: products
+and truncations on the way then err by no more than a dealt value that is used as it comes."""
+LEAST_HIDING: Final = 50
+"""Bits by which a mask has to be longer than what it hides."""
 BLOCK: Final = 1 << 10
 _SEED: Final = (KEY_BYTES // WORD_BYTES,)
 
@@ -105,8 +108,8 @@ class Shamir(Polynomials):
 
     @property
     def _mask_bits(self) -> int:
-        """The sum of t + 1 masks of so many bits is at most 2^126."""
-        return PRIME_BITS - 1 - self.degree.bit_length()
+        """The sum of t + 1 masks of so many bits and of twice the offset is below p."""
+        return ((PRIME - (2 << OFFSET_BITS)) // len(self.dealers)).bit_length() - 1
 
     def _speakers(self, x: Share) -> tuple[int, ...]:
         return self.everyone if isinstance(x, Product) else self.dealers
@@ -164,6 +167,12 @@ class Shamir(Polynomials):
         if not 0 < period_bits < WORD_BITS:
             raise ProtocolError(f"a period of 2^{period_bits} units does not fit a word; lower the scale")
         fine = dealt_bits + GUARD_BITS[len(self.dealers)]
+        scale = 2 * fine + coefficient_bits
+        if scale + 2 > self._mask_bits - LEAST_HIDING:
+            raise ProtocolError(
+                f"dealt values with {dealt_bits} and coefficients with {coefficient_bits} fractional bits make "
+                f"products of {scale + 2} bits, which masks of {self._mask_bits} bits hide badly; use fewer"
+            )
         shape = (harmonics.dealt, x.size)
         mask, turns = self._mask(tag, x.shape), []
         if mask is not None:
@@ -188,7 +197,6 @@ class Shamir(Polynomials):
             )
             for i, row in enumerate(weights):
                 weighed[:, i, block] = MERSENNE.sum(MERSENNE.multiply(turned, MERSENNE.encode(row)), axis=-2)
-        scale = 2 * fine + coefficient_bits
         for i, one in enumerate(series):
             constant = MERSENNE.scalar(round(one.constant * 2**scale), (1,))
             weighed[:, i] = MERSENNE.add(weighed[:, i], constant)
