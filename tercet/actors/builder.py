@@ -330,6 +330,10 @@ class Value:
         """Rows `start` to `stop` of the last axis."""
         return self.builder.apply("slice", self, start=start, stop=stop)
 
+    def omit(self, start: int, stop: int) -> Value:
+        """Rows of the last axis but those from `start` to `stop`."""
+        return self.builder.apply("omit", self, start=start, stop=stop)
+
     def delay(self, rows: int) -> Value:
         """Rows of the last axis moved down by so many places, or up if negative; zeros take their place."""
         return self.builder.apply("delay", self, rows=rows)

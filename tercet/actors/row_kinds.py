@@ -87,6 +87,26 @@ class Slice(Unary):
         return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
 
 
+@kind("omit")
+class Omit(Unary):
+    """All rows but some, from one number to another."""
+
+    attributes = fields(start=int, stop=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        start, stop = int(attributes["start"]), int(attributes["stop"])
+        require(x.form in (Form.RING, Form.WORDS), f"omit takes numbers or words, not {x}")
+        if not isinstance(x.rows, int) or not 0 <= start <= stop <= x.rows:
+            raise PlanError(f"rows but {start} to {stop} of {x.rows}")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], x.rows - (stop - start)))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        before, after = x.data[..., : int(node.get("start"))], x.data[..., int(node.get("stop")) :]
+        return x.like(np.concatenate([before, after], axis=-1))
+
+
 @kind("delay")
 class Delay(Unary):
     """Rows moved down: row i is what row `i - rows` was, and zero where there was none. Up if negative."""
@@ -178,6 +198,34 @@ class Interleave(Unary):
 
 
 # -- rows by public position ---------------------------------------------------------------------------------
+
+
+@kind("deal")
+class Deal(Kind):
+    """Positions of rows `(1, n)`, dealt to hands of so many rows each, one hand after the other.
+
+    The argument `(n,)` is a public permutation, in which row i has its place. Each hand gets places at even
+    distances, so that it gets its share of any rows that are neighbours; within a hand, rows keep their
+    order.
+    """
+
+    attributes = fields(sizes=tuple)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (places,), sizes = args, tuple(attributes["sizes"])
+        require(places.form is Form.PUBLIC and len(places.shape) == 1, f"places are public, not {places}")
+        fits = all(type(size) is int and size >= 0 for size in sizes) and sum(sizes) == places.rows
+        require(fits, f"hands of {sizes} rows are not {places.rows} rows")
+        return [Type(Form.PUBLIC, (1, places.rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        sizes = np.array(node.get("sizes"))
+        hands = np.repeat(np.arange(len(sizes)), sizes)
+        due = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+        dealt = hands[np.argsort(due, kind="stable")]
+        order = np.argsort(dealt[as_public(args[0]).view(np.int64)], kind="stable")
+        return order[None].view(np.uint64)
 
 
 @kind("take")

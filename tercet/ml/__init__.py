@@ -2,15 +2,19 @@
 
 from tercet.ml.linear_model import LogisticRegression, RevealedModel
 from tercet.ml.metrics import Evaluation, RevealedMetrics
+from tercet.ml.model_selection import CrossValidation, GridSearch, cross_validate
 from tercet.ml.preprocessing import StandardScaler
 from tercet.ml.table import SecretColumn, Table
 
 __all__ = [
+    "CrossValidation",
     "Evaluation",
+    "GridSearch",
     "LogisticRegression",
     "RevealedMetrics",
     "RevealedModel",
     "SecretColumn",
     "StandardScaler",
     "Table",
+    "cross_validate",
 ]

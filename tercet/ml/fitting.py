@@ -3,7 +3,7 @@
 A solver plans a fit as steps from `State` to `State`. A state is plain secret values, so a fit can pause
 between two steps, store it, and go on in another plan: that is how a fit with `tol` looks at one bit after
 each step. What is summed over rows is truncated after the sum, and every promise about magnitudes that the
-types cannot see is proved where it is made, or checked by `reveal_checks` when the fit is over.
+types cannot see is proved where it is made, or checked by `checks` when the fit is over.
 """
 
 from __future__ import annotations
@@ -289,8 +289,8 @@ class Solver(abc.ABC):
             bounded, offset, (last.at_scale(offset.scale) - offset).bounded(WIDEST_INTERCEPT, CHECKED)
         )
 
-    def reveal_checks(self, state: State, found: Parameters) -> None:
-        """Reveal whether the fit can be trusted: a bit each for its range, its outcomes and its last step."""
+    def checks(self, state: State, found: Parameters) -> dict[str, Value]:
+        """Whether the fit can be trusted: a bit `(1,)` each for its range, its outcomes and its last step."""
         with self.builder.scope("checks"):
             ranges = [
                 (self.decision(state), self.problem.probability.bound),
@@ -301,14 +301,14 @@ class Solver(abc.ABC):
             if (offset := self.offset()) is not None:
                 ranges.append((offset, WIDEST_OFFSET))
             missing = functools.reduce(operator.add, (_outside(value, bound) for value, bound in ranges))
-            (-missing.is_zero().to_ring() + 1).reveal(OUT_OF_RANGE, to=ANALYST)
-            self._one_class().reveal(ONE_CLASS, to=ANALYST)
+            bits = {OUT_OF_RANGE: -missing.is_zero().to_ring() + 1, ONE_CLASS: self._one_class()}
             if self.rows is not None and self.rows.flaws is not None:
-                (-self.rows.flaws.is_zero().to_ring() + 1).reveal(FLAWED, to=ANALYST)
+                bits[FLAWED] = -self.rows.flaws.is_zero().to_ring() + 1
             if state.decrement is not None:
                 steady = STEADY * 2.0**-self.problem.halved
                 still = [(side - steady).is_negative() for side in (state.decrement, -state.decrement)]
-                (-(still[0] & still[1]).to_ring() + 1).reveal(MOVING, to=ANALYST)
+                bits[MOVING] = -(still[0] & still[1]).to_ring() + 1
+            return bits
 
     def _one_class(self) -> Value:
         """Whether the rows that count have only one outcome, `(1,)`."""

@@ -20,7 +20,7 @@ from tercet.actors import Builder, Type, Value, sigmoid
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
 from tercet.ml.descent import Descent
-from tercet.ml.fitting import WIDEST_OFFSET, Problem, Solver, State, offsets
+from tercet.ml.fitting import WIDEST_OFFSET, Parameters, Problem, Solver, State, offsets
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.roles import Roles
@@ -113,12 +113,13 @@ class LogisticRegression:
         more says whether a weight was out of range. Raises SchemaError for a target that is not 0/1, an empty
         table, more features than rows, or when a check bit says that the fit cannot be right.
         """
-        self._check_options()
-        steps = self._fit(table, target, features, sample_weight=sample_weight, offset=offset)
+        self.check_options()
+        steps = self.fit_steps(table, target, features, sample_weight=sample_weight, offset=offset)
         fitted: Self = table.lake.perform(steps, "train")
         return fitted
 
-    def _check_options(self) -> None:
+    def check_options(self) -> None:
+        """Raise PlanError for options that are not supported."""
         if self.penalty not in ("l2", None):
             raise PlanError(f"penalty={self.penalty!r} is not supported; use 'l2' or None")
         if not 0 < self.C < math.inf:
@@ -153,14 +154,15 @@ class LogisticRegression:
             return DESCENT_STEPS
         return NEWTON_STEPS if bound <= BOUNDS[1] else WIDE_NEWTON_STEPS
 
-    def _bounds(self, rows: int) -> tuple[float, ...]:
+    def bounds(self, rows: int) -> tuple[float, ...]:
         """Ranges of the sigmoid to try, in order; the check bit says when to go on."""
         if self.z_bound is not None:
             return (self.z_bound,)
         bounds = BOUNDS[1:] if rows <= SMALL_ROWS else BOUNDS
         return bounds if self.check else bounds[:1]
 
-    def _problem(self, table: Table, roles: Roles, bound: float) -> Problem:
+    def problem(self, table: Table, roles: Roles, bound: float) -> Problem:
+        """What a fit with these options solves, where decision values stay below a bound."""
         wanted = self.sigmoid_error
         if wanted is None:  # so far below the standard errors that it does not show in them
             errors = (2e-5, 5e-6, 1e-6) if bound <= BOUNDS[1] else (2e-4,)
@@ -188,7 +190,7 @@ class LogisticRegression:
             return Newton(problem, builder)
         return Descent(problem, builder, learning_rate=self.learning_rate, momentum=self.momentum)
 
-    def _fit(
+    def fit_steps(
         self,
         table: Table,
         target: str,
@@ -197,10 +199,11 @@ class LogisticRegression:
         sample_weight: str | None = None,
         offset: str | None = None,
     ) -> Steps[Self]:
+        """The plans of `fit`."""
         roles = Roles.of(table, target, features, sample_weight, offset)
         self._found = None
-        for bound in self._bounds(table.rows):
-            problem = self._problem(table, roles, bound)
+        for bound in self.bounds(table.rows):
+            problem = self.problem(table, roles, bound)
             revealed = yield from self._fit_within(problem)
             if not self.check:
                 self._note_convergence(problem, revealed)
@@ -249,6 +252,15 @@ class LogisticRegression:
                 stacklevel=2,
             )
 
+    def planned(self, builder: Builder, problem: Problem) -> tuple[Parameters, Mapping[str, Value]]:
+        """All steps of a fit, inside a plan: parameters, and bits `(1,)` that say what is wrong with it."""
+        solver = self._solver(problem, builder)
+        state = solver.begin()
+        for number in range(self._steps(problem.probability.bound)):
+            state = solver.step(state, number + 1)
+        found = solver.parameters(state)
+        return found, solver.checks(state, found) if self.check else {}
+
     def _fit_within(self, problem: Problem) -> Steps[Mapping[str, Reals]]:
         """One fit with one range of the sigmoid; returns what was revealed."""
         lake, target = problem.table.lake, problem.target
@@ -266,7 +278,8 @@ class LogisticRegression:
         found.weights.store(handles[0])
         found.intercept.store(handles[1])
         if self.check:
-            solver.reveal_checks(state, found)
+            for name, bit in solver.checks(state, found).items():
+                bit.reveal(name, to=ANALYST)
         result = yield solver.builder.plan()
         weights, intercept = ((handle, result.stored[handle]) for handle in handles)
         self._found = _Fitted(problem.table, weights, intercept, problem.offset)
@@ -299,13 +312,9 @@ class LogisticRegression:
         fitted = self._fitted()
         table.require_like(fitted.table, self.feature_names_, "the model was fitted on")
         weights, intercept = builder.input(*fitted.weights), builder.input(*fitted.intercept)
-        features = table.features(builder, self.feature_names_, like=fitted.table)
-        values = weights @ features + intercept
-        if fitted.offset is not None:
-            values = values + offsets(builder, table, fitted.offset).bounded(
-                WIDEST_OFFSET, "as in the fit"
-            ).rescale(values.scale)
-        return values
+        return linear_predictor(
+            table, self.feature_names_, weights, intercept, like=fitted.table, offset=fitted.offset
+        )
 
     def decision_function(self, table: Table) -> SecretColumn:
         """Secret log-odds of each row; `reveal` them to whom you choose."""
@@ -367,6 +376,27 @@ class LogisticRegression:
         return RevealedModel(
             self.target_, self.feature_names_, coefficients, float(result.revealed[names[1]][0])
         )
+
+
+def linear_predictor(
+    table: Table,
+    names: Sequence[str],
+    weights: Value,
+    intercept: Value,
+    *,
+    like: Table,
+    offset: str | None = None,
+) -> Value:
+    """`X w + b`, and an offset, for the rows of a table `(rows,)`, as a product at full scale.
+
+    Weights `(d,)` are those of columns in the units of the table `like`.
+    """
+    builder = weights.builder
+    values = weights @ table.features(builder, names, like=like) + intercept
+    if offset is None:
+        return values
+    added = offsets(builder, table, offset).bounded(WIDEST_OFFSET, "as in the fit")
+    return values + added.rescale(values.scale)
 
 
 @attrs.frozen(eq=False)

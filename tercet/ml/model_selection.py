@@ -1,42 +1,389 @@
-"""Splitting rows into train and test sets."""
+"""Splitting rows, and choosing a model by what it does on rows that it has not seen.
+
+Rows are dealt to hands: train and test rows, or the folds of a cross-validation. All fits of a
+cross-validation, over folds and over a grid of penalties, are one plan, so that they share their rounds: it
+takes about as many as one fit. What each of them scores stays secret but for the figures that are asked for.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import operator
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
-from tercet.errors import SchemaError
-from tercet.ml.table import Part, Steps, Table
+from tercet.actors import Builder, Type, Value, concatenate
+from tercet.errors import ConvergenceWarning, PlanError, SchemaError
+from tercet.ml import fitting
+from tercet.ml.linear_model import LogisticRegression, linear_predictor
+from tercet.ml.metrics import METRICS, metric_of, sums_of
+from tercet.ml.roles import Roles
+from tercet.ml.table import ANALYST, Part, Steps, Table, as_names
+
+Reals = npt.NDArray[np.float64]
+Fold = tuple[Table, Table]
+"""Train and test rows."""
+
+SCORES = tuple(name for name in METRICS if name not in ("roc_auc_se", "confusion_matrix"))
+"""Metrics that a cross-validation can score with: those of which a mean over folds means something."""
+LOSSES = ("log_loss", "brier")
+"""Scores of which the smallest is the best."""
+RANDOM_ORDER = "places of shuffled rows, a random order"
+
+# -- hands of rows -------------------------------------------------------------------------------------------
 
 
-def split(table: Table, test_size: float) -> Steps[tuple[Table, Table]]:
+def split(table: Table, test_size: float, stratify: str | None = None) -> Steps[Fold]:
     """Train and test rows, drawn at random by a shuffle that nobody can follow; every call draws anew.
 
-    `test_size` is the share of test rows, rounded up as in scikit-learn. Discloses nothing but the two row
-    counts, which everyone can work out.
+    `test_size` is the share of test rows, rounded up as in scikit-learn. `stratify` names a 0/1 column of
+    which both parts shall have the same share of ones, within a row or two. Discloses nothing but the two row
+    counts, which everyone can work out, and for `stratify` a random order of shuffled rows to the nodes; not
+    how many ones there are.
     """
     if not 0 < test_size < 1:
         raise SchemaError(f"test_size={test_size} is not between 0 and 1; give the share of rows to test on")
     table.require_rows("a split", least=2)
     test_rows = min(table.rows - 1, math.ceil(test_size * table.rows))
-    cut = table.rows - test_rows
+    sizes = (table.rows - test_rows, test_rows)
     builder = table.lake.builder(f"split {table.name}")
+    values = _in_hands(builder, table, sizes, stratify)
+    hands = []
+    for start, stop in itertools.pairwise(itertools.accumulate(sizes, initial=0)):
+        hand = [value.slice(start, stop) for value in values]
+        # Nodes know which of the dealt rows are first by class: their order has to be forgotten.
+        hands.append(hand if stratify is None else builder.apply_all("shuffle", *hand))
+    train, test = yield from _stored(builder, table, hands, ("train", "test"))
+    return train, test
+
+
+def folds(table: Table, count: int, stratify: str | None) -> Steps[list[Fold]]:
+    """Train and test rows of each of `count` folds, which take each row once. Discloses what `split` does."""
+    if not isinstance(count, int) or not 2 <= count <= table.rows:
+        raise SchemaError(
+            f"cv={count} is no number of folds between 2 and the {table.rows} rows that there are"
+        )
+    sizes = tuple(table.rows // count + (fold < table.rows % count) for fold in range(count))
+    builder = table.lake.builder(f"folds of {table.name}")
+    values = _in_hands(builder, table, sizes, stratify)
+    hands, labels = [], []
+    for fold, cut in enumerate(itertools.pairwise(itertools.accumulate(sizes, initial=0))):
+        hands += [[value.omit(*cut) for value in values], [value.slice(*cut) for value in values]]
+        labels += [f"without fold {fold + 1}", f"fold {fold + 1}"]
+    made = yield from _stored(builder, table, hands, labels)
+    return list(zip(made[::2], made[1::2], strict=True))
+
+
+def _in_hands(builder: Builder, table: Table, sizes: Sequence[int], stratify: str | None) -> list[Value]:
+    """All parts of a table and its keys, rows in random order; stratified, hands of these sizes one by one.
+
+    For that, each row gets its place in the order of classes, and at once a new one by a second shuffle. Then
+    places are opened, and tell nothing but that shuffle; places at even distances make a hand.
+    """
     sources = [*table.parts, table.keys]
     values = builder.apply_all("shuffle", *[builder.input(part.handle, part.type) for part in sources])
-    pieces: list[list[str]] = [[], []]
-    for side, (start, stop) in enumerate([(0, cut), (cut, table.rows)]):
-        for value in values:
-            handle = table.lake.handle(f"{table.name}.{('train', 'test')[side]}")
-            value.slice(start, stop).store(handle)
-            pieces[side].append(handle)
+    if stratify is None:
+        return values
+    table.require_boolean(stratify, "stratify=")
+    column = table.column(stratify)
+    ones = values[column.part].select([column.place]).squeeze().bounded(1.0, "a boolean")
+    *moved, places = builder.apply_all("shuffle", *values, _places_by_class(ones, table.rows))
+    dealt = builder.apply("deal", places.open(RANDOM_ORDER), sizes=tuple(sizes))
+    return [value.take(dealt) for value in moved]
+
+
+def _places_by_class(ones: Value, rows: int) -> Value:
+    """The place `(rows,)` of each row if zeros came before ones, and else all stayed in order."""
+    up_to = ones.cumulate(magnitude=rows)
+    zeros = ones.builder.apply("count_up", ones) - up_to  # before a row that is zero
+    later = up_to * 2 + (-ones.sum(magnitude=rows) + rows).reshape(1) - ones.builder.apply("count_up", ones)
+    place = zeros + ones.times(later - 1, magnitude=rows)
+    return place.bounded(rows, "a place")
+
+
+def _stored(
+    builder: Builder, table: Table, hands: Sequence[Sequence[Value]], labels: Sequence[str]
+) -> Steps[list[Table]]:
+    """Tables of hands of rows; each hand has the table's parts and its keys."""
+    handles = [
+        [table.lake.handle(f"{table.name}.{label}") for _ in hand]
+        for hand, label in zip(hands, labels, strict=True)
+    ]
+    for hand, names in zip(hands, handles, strict=True):
+        for value, handle in zip(hand, names, strict=True):
+            value.store(handle)
     result = yield builder.plan()
     made = []
-    for label, handles in zip(("train", "test"), pieces, strict=True):
-        parts = [Part(handle, result.stored[handle]) for handle in handles]
-        keys = parts.pop()
-        rows = int(result.stored[handles[0]].rows)
+    for label, names in zip(labels, handles, strict=True):
+        *parts, keys = (Part(handle, result.stored[handle]) for handle in names)
         made.append(
-            attrs.evolve(table, name=f"{table.name}.{label}", rows=rows, parts=tuple(parts), keys=keys)
+            attrs.evolve(
+                table, name=f"{table.name}.{label}", rows=int(keys.type.rows), parts=tuple(parts), keys=keys
+            )
         )
-    return made[0], made[1]
+    return made
+
+
+# -- validation ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class CrossValidation:
+    """Scores in the clear, by name: `(folds,)` each."""
+
+    what: str
+    scores: Mapping[str, Reals]
+
+    def __getitem__(self, name: str) -> Reals:
+        return self.scores[name]
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for name, scores in self.scores.items():
+            lines.append(f"{name:<17} {scores.mean():.4f}, from {scores.min():.4f} to {scores.max():.4f}")
+        return "\n".join(lines)
+
+
+def cross_validate(
+    model: LogisticRegression,
+    table: Table,
+    target: str,
+    *,
+    cv: int = 5,
+    scoring: str | Sequence[str] = "roc_auc",
+    features: str | Sequence[str] | None = None,
+    sample_weight: str | None = None,
+    offset: str | None = None,
+    stratify: bool = True,
+    to: str = ANALYST,
+) -> CrossValidation:
+    """Fit a model's options on all folds but one, score on that one, for each of `cv` folds.
+
+    `scoring` names metrics (all but roc_auc_se and confusion_matrix). By default folds have the same share of
+    outcomes, as in scikit-learn. All fits are one plan, of about the rounds of one; the model itself is left
+    as it is. Sample weights weigh in the fits alone.
+
+    Discloses each fold's scores to `to`; the check bits of a fit, of all fits together; to the nodes a random
+    order of shuffled rows, for areas under curves and stratified folds. On an `AsyncLake`, gives an
+    awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
+    """
+    search = _Validation(
+        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify
+    )
+    found: CrossValidation = table.lake.perform(_cross_validate(search, to), "cross-validate")
+    return found
+
+
+def _cross_validate(search: _Validation, to: str) -> Steps[CrossValidation]:
+    (scores,) = yield from search.run([search.model])
+    builder = search.table.lake.builder(f"reveal scores of {search.what}")
+    for name, stored in scores.items():
+        builder.input(*stored).reveal(f"{name} of each fold", to=to)
+    result = yield builder.plan()
+    return CrossValidation(
+        f"{search.what}, {search.cv} folds",
+        {name: result.revealed[f"{name} of each fold"] for name in search.scoring},
+    )
+
+
+@attrs.define(eq=False)
+class GridSearch:
+    """The penalty that a cross-validation finds best, and the model with it.
+
+    `fit` makes all fits, for each C and fold, in one plan. What is revealed of them are means over folds, for
+    each C, of one score: `mean_scores_` `(len(C),)`. `best_params_` has the best one (the smallest for
+    log_loss and brier), and `best_model_` is fitted with it on all rows.
+    """
+
+    model: LogisticRegression
+    C: Sequence[float]
+    scoring: str = "roc_auc"
+    cv: int = 5
+    stratify: bool = True
+
+    mean_scores_: Reals = attrs.field(factory=lambda: np.zeros(0), init=False)
+    best_params_: dict[str, float] = attrs.field(factory=dict, init=False)
+    best_model_: LogisticRegression | None = attrs.field(default=None, init=False)
+
+    def fit(
+        self,
+        table: Table,
+        target: str,
+        *,
+        features: str | Sequence[str] | None = None,
+        sample_weight: str | None = None,
+        offset: str | None = None,
+        to: str = ANALYST,
+    ) -> Self:
+        """Search, and fit the best model on all rows; its parameters stay secret.
+
+        Discloses the mean score for each C to `to`, otherwise what `cross_validate` and the last fit
+        disclose.
+        """
+        if not self.C or len(set(self.C)) < len(self.C):
+            raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
+        names = _scores(self.scoring)
+        search = _Validation(
+            self.model, table, target, self.cv, names, features, sample_weight, offset, self.stratify
+        )
+        fitted: Self = table.lake.perform(self._fit(search, to), "grid search")
+        return fitted
+
+    def _fit(self, search: _Validation, to: str) -> Steps[Self]:
+        (score,), lake = search.scoring, search.table.lake
+        found = yield from search.run([attrs.evolve(self.model, C=c) for c in self.C])
+        builder = lake.builder(f"reveal mean scores of {search.what}")
+        what = f"sum over folds of {score}, for each C"
+        sums = [builder.input(*scores[score]).sum().reshape(1, 1) for scores in found]
+        concatenate(sums).reshape(len(self.C)).reveal(what, to=to)
+        result = yield builder.plan()
+        self.mean_scores_ = result.revealed[what] / self.cv
+        place = int((np.argmin if score in LOSSES else np.argmax)(self.mean_scores_))
+        self.best_params_ = {"C": float(self.C[place])}
+        best = attrs.evolve(self.model, C=self.best_params_["C"])
+        self.best_model_ = yield from best.fit_steps(
+            search.table,
+            search.target,
+            search.features,
+            sample_weight=search.sample_weight,
+            offset=search.offset,
+        )
+        return self
+
+
+def _scores(scoring: str | Sequence[str]) -> tuple[str, ...]:
+    names = as_names(scoring)
+    for name in names:
+        if name not in SCORES:
+            raise PlanError(f"there is no score {name!r}; known are {', '.join(SCORES)}")
+    return names
+
+
+Stored = tuple[str, Type]
+
+
+@attrs.frozen(eq=False)
+class _Validation:
+    """Fits of models that differ in public options alone, on the same folds."""
+
+    model: LogisticRegression
+    table: Table
+    target: str
+    cv: int
+    scoring: tuple[str, ...]
+    features: str | Sequence[str] | None
+    sample_weight: str | None
+    offset: str | None
+    stratify: bool
+
+    @property
+    def what(self) -> str:
+        """A title."""
+        return f"{self.target!r} on {self.table.name!r}"
+
+    def _roles(self, table: Table) -> Roles:
+        return Roles.of(table, self.target, self.features, self.sample_weight, self.offset)
+
+    def run(self, models: Sequence[LogisticRegression]) -> Steps[list[dict[str, Stored]]]:
+        """For each model, where its scores `(cv,)` are, by name. Reveals check bits only.
+
+        Should a decision value leave the range of the sigmoid anywhere, all start again with a wider one.
+        """
+        for model in models:
+            model.check_options()
+            if model.tol is not None:
+                raise PlanError(
+                    "a cross-validation has a fixed number of steps, since its fits share their rounds; "
+                    "leave tol None"
+                )
+        self._roles(self.table)
+        parts = yield from folds(self.table, self.cv, self.target if self.stratify else None)
+        for bound in models[0].bounds(min(train.rows for train, _ in parts)):
+            builder = self.table.lake.builder(f"cross-validate {self.what}")
+            handles, bits = self._plan(builder, models, parts, bound)
+            for name, flags in bits.items():
+                any_bit(flags).reveal(name, to=ANALYST)
+            result = yield builder.plan()
+            revealed = {name: bool(result.revealed[name][0] > 0.5) for name in bits}
+            self._require_sound(revealed)
+            if not revealed.get(fitting.OUT_OF_RANGE):
+                return [
+                    {name: (handle, result.stored[handle]) for name, handle in one.items()} for one in handles
+                ]
+        raise SchemaError(
+            f"cross-validation of {self.what}: in some fold a decision value left [-{bound:g}, {bound:g}], "
+            "where the sigmoid is exact, or a coefficient grew without limit; use a smaller C, a larger "
+            "z_bound, or fewer columns"
+        )
+
+    def _plan(
+        self, builder: Builder, models: Sequence[LogisticRegression], parts: Sequence[Fold], bound: float
+    ) -> tuple[list[dict[str, str]], dict[str, list[Value]]]:
+        """All fits and their scores: handles of scores for each model, and all check bits by name."""
+        handles: list[dict[str, str]] = []
+        bits: dict[str, list[Value]] = {}
+        for model in models:
+            scores: dict[str, list[Value]] = {name: [] for name in self.scoring}
+            for number, (train, test) in enumerate(parts):
+                with builder.scope(f"C={model.C:g}, fold {number + 1}"):
+                    for name, bit in self._score(builder, model, train, test, bound, scores).items():
+                        bits.setdefault(name, []).append(bit)
+            handles.append({name: self.table.lake.handle(name) for name in self.scoring})
+            for name, values in scores.items():
+                concatenate([value.reshape(1, 1) for value in values]).reshape(len(parts)).store(
+                    handles[-1][name]
+                )
+        return handles, bits
+
+    def _score(
+        self,
+        builder: Builder,
+        model: LogisticRegression,
+        train: Table,
+        test: Table,
+        bound: float,
+        scores: Mapping[str, list[Value]],
+    ) -> Mapping[str, Value]:
+        """Fit on one table and append the scores on another; returns the fit's check bits."""
+        roles = self._roles(train)
+        found, bits = model.planned(builder, model.problem(train, roles, bound))
+        z = linear_predictor(
+            test, roles.features, found.weights, found.intercept, like=train, offset=roles.offset
+        )
+        (outcomes,) = test.raw(builder, [self.target])
+        sums = sums_of(z, outcomes.squeeze(), test.rows, self.scoring)
+        for name in self.scoring:
+            scores[name].append(metric_of(builder, name, sums, test.rows))
+        return bits
+
+    def _require_sound(self, revealed: Mapping[str, bool]) -> None:
+        """Raise SchemaError for what no wider range of the sigmoid can mend; warn of fits that still move."""
+        if revealed.get(fitting.ONE_CLASS):
+            raise SchemaError(
+                f"cross-validation of {self.what}: without one of the folds, all rows that count have the "
+                "same outcome, so there is nothing to tell apart; use fewer folds, or stratify=True"
+            )
+        if revealed.get(fitting.FLAWED):
+            raise SchemaError(
+                f"cross-validation of {self.what}: in some fold a weight is negative, or too large beside "
+                "the mean of all; leave such rows out, or use weights nearer to each other"
+            )
+        if revealed.get(fitting.MOVING) and not revealed.get(fitting.OUT_OF_RANGE):
+            warnings.warn(
+                f"cross-validation of {self.what}: some fit was still moving after its last step; raise "
+                "max_iter, lower C, or leave out columns that nearly repeat others",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+
+
+def any_bit(bits: Sequence[Value]) -> Value:
+    """Whether any of some bits `(1,)` is set, `(1,)`."""
+    return -functools.reduce(operator.add, bits).is_zero().to_ring() + 1

@@ -253,11 +253,11 @@ class Table:
         joined: Table = self.lake.perform(inner_join([self, *others], on), "join")
         return joined
 
-    def split(self, *, test_size: float = 0.25) -> tuple[Table, Table]:
+    def split(self, *, test_size: float = 0.25, stratify: str | None = None) -> tuple[Table, Table]:
         """Split into train and test rows. See `tercet.ml.model_selection.split`."""
         from tercet.ml.model_selection import split
 
-        parts: tuple[Table, Table] = self.lake.perform(split(self, test_size), "split")
+        parts: tuple[Table, Table] = self.lake.perform(split(self, test_size, stratify), "split")
         return parts
 
     def assign(self, **columns: Expression) -> Table:

@@ -93,6 +93,10 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     show("interleave", pairs.interleave(rows), real)
     places = np.arange(rows)[None, ::3][:, ::-1]
     show("take", x.take(b.constant(places)), real[:, places[0]])
+    show("omit", x.omit(rows // 3, rows // 2), np.delete(real, range(rows // 3, rows // 2), axis=1))
+    places = b.constant(np.arange(rows)[::-1])
+    dealt = b.apply("deal", places, sizes=(rows - rows // 2, rows // 2))
+    show("deal", x.take(dealt), real[:, [*range(rows)[::-2][::-1], *range(rows - 1)[::-2][::-1]]])
     show("append row", x.append_row(1.5), np.concatenate([real, np.full((1, rows), 1.5)]))
     show("reshape", x.sum().column() + x0, real.sum(axis=1)[:, None] + real[0])
     show("count up", b.apply("count_up", x0) + x0.shifted(-SCALE), np.arange(rows) + numbers[0])

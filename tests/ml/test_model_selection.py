@@ -1,9 +1,16 @@
-"""Splits take every row once, at random, and keep rows whole."""
+"""Splits take every row once, at random, and keep rows whole; validation agrees with the clear."""
 
 import math
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression as Clear
+from sklearn.metrics import log_loss
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+from tercet.errors import PlanError, SchemaError
+from tercet.ml import GridSearch, LogisticRegression, cross_validate
+from tercet.ml.model_selection import folds
 
 
 @pytest.mark.parametrize("rows", [2, 3, 7, 100, 1000])
@@ -41,3 +48,148 @@ def test_a_split_discloses_nothing(lake, put):
     assert (len(train), len(test)) == (7, 3)
     assert train.name.endswith(".train")
     assert test.name.endswith(".test")
+
+
+# -- strata --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "ones"), [(2, 1), (7, 0), (10, 10), (100, 7), (1001, 333)])
+@pytest.mark.parametrize("test_size", [0.01, 0.3, 0.5])
+def test_strata_keep_their_shares(lake, put, rows, ones, test_size):
+    numbers, y = np.arange(rows), np.arange(rows) < ones
+    table = put(np.column_stack([numbers, numbers * 2]), y, types={"y": "boolean"})
+    parts = [part.reveal() for part in table.split(test_size=test_size, stratify="y")]
+    together = {name: np.concatenate([part[name] for part in parts]) for name in ("x0", "x1", "y")}
+    np.testing.assert_array_equal(np.sort(together["x0"]), numbers)
+    np.testing.assert_array_equal(together["x1"], together["x0"] * 2)
+    np.testing.assert_array_equal(together["y"], together["x0"] < ones)
+    tested = len(parts[1]["y"])
+    assert tested == min(rows - 1, math.ceil(test_size * rows))
+    assert abs(parts[1]["y"].sum() - ones * tested / rows) < 1.5
+
+
+def test_stratified_splits_are_random(put):
+    """Each row is tested on as often as not, each class in no order: 40 splits, false alarms below 1e-5."""
+    table = put(np.arange(60)[:, None], np.arange(60) % 3 == 0)
+    counts, places = np.zeros(60), []
+    for _ in range(40):
+        found = table.split(test_size=0.5, stratify="y")[1].reveal()
+        counts[found["x0"]] += 1
+        places += np.flatnonzero(found["y"]).tolist()
+    assert np.abs(counts - 20).max() < 5.5 * np.sqrt(40 / 4)
+    assert abs(np.mean(places) - 14.5) < 5 * np.sqrt(30**2 / 12 / 400)  # not ones first, nor last
+
+
+def test_what_a_stratified_split_discloses(lake, put):
+    table = put(np.arange(10)[:, None], np.arange(10) < 3)
+    lake.disclosed.clear()
+    table.split(stratify="y")
+    found = [(item.what, item.to, item.size) for item in lake.disclosed]
+    assert found == [("places of shuffled rows, a random order", "the nodes", "10")]
+    with pytest.raises(SchemaError, match="stratify= 'x0' is integer, not 0/1"):
+        table.split(stratify="x0")
+
+
+@pytest.mark.parametrize(("rows", "count"), [(7, 2), (10, 3), (30, 30)])
+@pytest.mark.parametrize("stratify", [None, "y"])
+def test_every_row_is_in_one_fold(lake, put, rows, count, stratify):
+    numbers = np.arange(rows)
+    table = put(numbers[:, None], numbers % 3 == 0)
+    made = lake.perform(folds(table, count, stratify), "folds")
+    tested = [test.reveal() for _, test in made]
+    np.testing.assert_array_equal(np.sort(np.concatenate([one["x0"] for one in tested])), numbers)
+    for one, (train, test) in zip(tested, made, strict=True):
+        assert len(test) in (rows // count, rows // count + 1)
+        np.testing.assert_array_equal(
+            np.sort(train.reveal("x0")["x0"]), np.setdiff1d(numbers, one["x0"], assume_unique=True)
+        )
+        if stratify:
+            assert abs(one["y"].sum() - (numbers % 3 == 0).sum() / count) < 1.5
+
+
+# -- validation ----------------------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(3)
+FEW_X = RNG.normal(size=(6, 1))
+FEW_Y = np.array([0, 1, 0, 1, 1, 0])
+
+
+def left_out(C):
+    """Losses of rows, each by a model of all the others."""
+    p = cross_val_predict(Clear(C=C, tol=1e-10), FEW_X, FEW_Y, cv=LeaveOneOut(), method="predict_proba")
+    return np.array([log_loss([y], [one], labels=[0, 1]) for y, one in zip(FEW_Y, p, strict=True)])
+
+
+def test_leaving_one_out_agrees_with_scikit_learn(lake, put):
+    """Folds of one row leave no room for chance but in their order."""
+    table = put(FEW_X, FEW_Y)
+    lake.disclosed.clear()
+    found = cross_validate(
+        LogisticRegression(max_iter=5), table, "y", cv=6, scoring="log_loss", to="hospital"
+    )
+    np.testing.assert_allclose(np.sort(found["log_loss"]), np.sort(left_out(1.0)), atol=2e-3)
+    assert [(item.what, item.to, item.size) for item in lake.disclosed] == [
+        ("places of shuffled rows, a random order", "the nodes", "6"),
+        ("whether a decision value or a coefficient left its range", "analyst", "1"),
+        ("whether only one outcome occurs", "analyst", "1"),
+        ("whether the last step still moved the fit", "analyst", "1"),
+        ("log_loss of each fold", "hospital", "6"),
+    ]
+    lines = str(found).splitlines()
+    assert lines[0].endswith("6 folds")
+    assert lines[1].split()[1] == f"{found['log_loss'].mean():.4f},"
+
+
+def test_a_grid_finds_the_penalty_that_scores_best(lake, put):
+    table = put(FEW_X, FEW_Y)
+    lake.disclosed.clear()
+    search = GridSearch(
+        LogisticRegression(max_iter=5), C=[0.1, 1.0], scoring="log_loss", cv=6, stratify=False
+    )
+    search.fit(table, "y")
+    expected = [left_out(C).mean() for C in (0.1, 1.0)]
+    np.testing.assert_allclose(search.mean_scores_, expected, atol=1e-3)
+    assert search.best_params_ == {"C": [0.1, 1.0][int(np.argmin(expected))]}
+    shown = [(item.what, item.size) for item in lake.disclosed]
+    assert shown[3] == ("sum over folds of log_loss, for each C", "2")
+    assert len(shown) == 7  # the check bits of all folds, and those of the last fit
+    clear = Clear(**search.best_params_, tol=1e-10).fit(FEW_X, FEW_Y)
+    np.testing.assert_allclose(search.best_model_.reveal().coef_, clear.coef_[0], atol=1e-3)
+
+
+def test_folds_share_their_rounds(lake, put):
+    """Five fits and evaluations take about the rounds of one."""
+    X = RNG.normal(size=(60, 2))
+    table = put(X, X[:, 0] + RNG.normal(size=60) > 0)
+    model = LogisticRegression(max_iter=6)
+    mark = len(lake.phases)
+    model.fit(table, target="y").evaluate(table, metrics="roc_auc").reveal()
+    one = sum(phase.rounds for phase in lake.phases[mark:])
+    mark = len(lake.phases)
+    scores = cross_validate(model, table, "y", cv=5, scoring=["roc_auc", "accuracy"])["roc_auc"]
+    assert sum(phase.rounds for phase in lake.phases[mark:]) <= 1.1 * one
+    assert scores.shape == (5,)
+    assert 0.5 < scores.mean() <= 1
+
+
+def test_validation_says_what_is_wrong(plain, put):
+    table = put(FEW_X, FEW_Y, into=plain)
+    model = LogisticRegression(max_iter=4)
+    with pytest.raises(PlanError, match="there is no score 'confusion_matrix'; known are accuracy"):
+        cross_validate(model, table, "y", scoring=["accuracy", "confusion_matrix"])
+    with pytest.raises(SchemaError, match="cv=7 is no number of folds between 2 and the 6 rows"):
+        cross_validate(model, table, "y", cv=7)
+    with pytest.raises(PlanError, match="leave tol None"):
+        cross_validate(LogisticRegression(tol=0.1), table, "y", cv=2)
+    with pytest.raises(PlanError, match="has to name penalties, each of them once"):
+        GridSearch(model, C=[1.0, 1.0]).fit(table, "y")
+    with pytest.raises(SchemaError, match="column 'y' is the target and cannot be a feature too"):
+        cross_validate(model, table, "y", cv=2, features=["y"])
+    one = put(FEW_X, np.arange(6) == 3, into=plain, types={"y": "boolean"})
+    with pytest.raises(
+        SchemaError, match="without one of the folds, all rows that count have the same outcome"
+    ):
+        cross_validate(model, one, "y", cv=3)
+    apart = put(np.linspace(-1, 1, 8)[:, None] * 1e3, np.arange(8) > 3, into=plain)
+    with pytest.raises(SchemaError, match=r"in some fold a decision value left \[-2, 2\]"):
+        cross_validate(LogisticRegression(C=1e6, z_bound=2.0), apart, "y", cv=2)

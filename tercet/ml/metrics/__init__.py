@@ -5,7 +5,7 @@ From the bottom up: `sums` and `ranks` are what metrics need of the rows, `ratio
 """
 
 from tercet.ml.metrics.curves import Calibration, ChiSquareTest, RocCurve
-from tercet.ml.metrics.evaluation import METRICS, Evaluation, RevealedMetrics, evaluate
+from tercet.ml.metrics.evaluation import METRICS, Evaluation, RevealedMetrics, evaluate, metric_of, sums_of
 from tercet.ml.metrics.sums import DECISION_SCALE, probabilities
 
 __all__ = [
@@ -17,5 +17,7 @@ __all__ = [
     "RevealedMetrics",
     "RocCurve",
     "evaluate",
+    "metric_of",
     "probabilities",
+    "sums_of",
 ]
