@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tercet
-from tercet.commands import nodes
+from tercet.commands import consent, data, nodes
 from tercet.commands.console import sentences
 from tercet.errors import TercetError
 from tercet.protocols import registry
@@ -30,6 +30,8 @@ app = typer.Typer(
     "other nothing.",
 )
 app.add_typer(nodes.app)
+app.add_typer(data.app)
+app.add_typer(consent.app)
 
 
 def _print_version(wanted: bool) -> None:

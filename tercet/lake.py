@@ -10,190 +10,46 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import secrets
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import attrs
-import numpy as np
 import trio
 
-from tercet.actors import Builder, Disclosure, Form, Plan, Type
+from tercet.actors import Plan
 from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.actors.plan import TILE_ROWS
 from tercet.actors.tracing import write_chrome_trace
-from tercet.errors import SchemaError, TercetError
-from tercet.ml.ingest import Declared, EncodedTable, encode
-from tercet.ml.schema import INTEGER_BITS
-from tercet.ml.table import UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table
+from tercet.consent.audit import Head
+from tercet.driver import Allow, DisclosureLog, Driver, Phase, Sent
+from tercet.errors import TercetError
+from tercet.ml.ingest import Missing
+from tercet.ml.reading import Declared
+from tercet.ml.table import Steps, Table
+from tercet.ml.upload import encode_for_upload
+from tercet.nodes.desk import Desk, Kept, Received, WaitingPlan
+from tercet.nodes.gate import TABLE
 from tercet.nodes.remote import open_remote
 
 T = TypeVar("T")
 
-ROUNDED_SPREAD = 1 + 2.0**-8
-"""Rounding may enlarge a spread that is just within its bound by less than this factor."""
+__all__ = [
+    "Allow",
+    "AsyncLake",
+    "DisclosureLog",
+    "Lake",
+    "Phase",
+    "Sent",
+    "connect",
+    "local",
+    "open_lake",
+    "open_local",
+]
 
 
-@attrs.frozen
-class Phase:
-    """What one call cost: network rounds on the critical path, payload bytes sent by each party, seconds."""
-
-    name: str
-    plan: str
-    rounds: int
-    bytes_sent: tuple[int, ...]
-    client_bytes: int
-    seconds: float
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes between parties and with the client."""
-        return sum(self.bytes_sent) + self.client_bytes
-
-
-class DisclosureLog(list[Disclosure]):
-    """Everything that was opened so far, to whom, in order."""
-
-    def __str__(self) -> str:
-        return "\n".join(f"- {item}" for item in self) if self else "nothing"
-
-
-class _Base:
-    """What both lakes share: names, records, and how an upload is encoded."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.disclosed = DisclosureLog()
-        self.phases: list[Phase] = []
-        self.on_phase: Callable[[str, str], None] | None = None
-        """Called with the phase and the plan's name before each plan runs: for progress displays."""
-
-    @property
-    def protocol(self) -> str:
-        """Name of the protocol."""
-        return self.cluster.protocol
-
-    def builder(self, name: str) -> Builder:
-        """A builder for a plan that this lake can run."""
-        return Builder(name, tile_rows=self.cluster.client.tile_rows)
-
-    def handle(self, hint: str) -> str:
-        """A new name for a value at the nodes."""
-        return f"{hint}#{secrets.token_hex(8)}"
-
-    async def _drive(self, steps: Steps[T], phase: str) -> T:
-        """Run the plans that a computation yields.
-
-        Plans are made in a worker thread: large ones take a while.
-        """
-        made = await trio.to_thread.run_sync(_advance, steps, None)
-        while isinstance(made, Plan):
-            if self.on_phase is not None:
-                self.on_phase(phase, made.name)
-            result: RunResult | TercetError
-            try:
-                result = await self._run(made, phase)
-            except TercetError as error:
-                result = error
-            made = await trio.to_thread.run_sync(_advance, steps, result)
-        value: T = made.value
-        return value
-
-    async def _run(self, plan: Plan, phase: str) -> RunResult:
-        result = await self.cluster.client.run(plan)
-        self.disclosed.extend(result.disclosed)
-        self.phases.append(
-            Phase(phase, plan.name, result.rounds, result.bytes_sent, result.client_bytes, result.seconds)
-        )
-        return result
-
-    async def _upload(self, encoded: EncodedTable, table: Table) -> Table:
-        began, moved = time.perf_counter(), self.cluster.client.bytes_moved
-        if self.on_phase is not None:
-            self.on_phase("upload", f"upload {table.name}")
-        client = self.cluster.client
-        if table.keys is not None:
-            await client.put(table.keys.handle, table.keys.type, encoded.keys)
-        for part in table.parts:
-            await client.put(part.handle, part.type, encoded.values.view(np.uint64))
-        moved = client.bytes_moved - moved
-        self.phases.append(Phase("upload", f"upload {table.name}", 0, (), moved, time.perf_counter() - began))
-        return table
-
-    def _describe(self, encoded: EncodedTable, lake: Any) -> Table:
-        """The handle of a table about to be uploaded."""
-        schema = encoded.schema
-        limit = 2.0**INTEGER_BITS
-        count = len(schema.features)
-        part = Part(self.handle(schema.name), Type(Form.RING, (count, schema.rows), 0, limit))
-        keys = Part(self.handle(schema.name), Type(Form.WORDS, (2, schema.rows)))
-        return Table(
-            lake=lake,
-            name=schema.name,
-            columns=tuple(Column(c, schema.owner, 0, place) for place, c in enumerate(schema.features)),
-            rows=schema.rows,
-            parts=(part,) if count else (),
-            keys=keys,
-            key_names=tuple(schema.key_names),
-            key_types=tuple(str(c.key_type) for c in schema.columns if c.kind == "key"),
-            rows_of_sources=schema.rows,
-        )
-
-
-@attrs.frozen(eq=False)
-class _Ended:
-    """What a computation returned."""
-
-    value: Any
-
-
-def _advance(steps: Steps[Any], result: RunResult | TercetError | None) -> Plan | _Ended:
-    """The next plan of a computation, or what it returned."""
-    try:
-        if isinstance(result, TercetError):
-            return steps.throw(result)
-        return next(steps) if result is None else steps.send(result)
-    except StopIteration as stop:
-        return _Ended(stop.value)
-
-
-def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
-    """Encode an owner's table; integer columns of zeros and ones become booleans, spreads are checked.
-
-    Raises SchemaError as `tercet.ml.ingest.encode` does.
-    """
-    encoded = encode(source, **options)
-    types = dict(options.get("types") or {})
-    binary = [
-        column.name
-        for column, values in zip(encoded.schema.features, encoded.values, strict=True)
-        if column.kind == "integer"
-        and column.name not in types
-        and values.size
-        and _is_binary(values, column.scale)
-    ]
-    if binary:
-        encoded = encode(source, **{**options, "types": {**types, **dict.fromkeys(binary, "boolean")}})
-    for column, values in zip(encoded.schema.features, encoded.values, strict=True):
-        widest = WIDE_SPREAD if column.kind == "integer" else 1.0
-        if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:
-            raise SchemaError(
-                f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread "
-                f"does not fit the fixed-point range; give a smaller scale with scales={{{column.name!r}: "
-                f"...}}, or declare it real with types={{{column.name!r}: 'real'}}"
-            )
-    return encoded
-
-
-def _is_binary(values: np.ndarray[Any, np.dtype[np.int64]], scale: int) -> bool:
-    return bool(np.all((values == 0) | (values == 1 << scale)))
-
-
-class AsyncLake(_Base):
+class AsyncLake(Driver):
     """A lake for trio programs: what computes is awaited.
 
     Also on tables and models, as in `await table.join(...)`.
@@ -209,14 +65,36 @@ class AsyncLake(_Base):
         columns: Sequence[str] | None = None,
         scales: Mapping[str, int] | None = None,
         types: Mapping[str, Declared] | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        missing: Missing = "refuse",
+        min_count: int = 1,
+        allow: Allow | None = None,
     ) -> Table:
         """As `Lake.upload`."""
         encoded = await trio.to_thread.run_sync(
             lambda: encode_for_upload(
-                source, name=name, key=key, owner=owner, columns=columns, scales=scales, types=types
+                source,
+                name=name,
+                key=key,
+                owner=owner,
+                columns=columns,
+                scales=scales,
+                types=types,
+                ranges=ranges,
+                missing=missing,
+                min_count=min_count,
             )
         )
-        return await self._upload(encoded, self._describe(encoded, self))
+        return await self._upload(encoded, self, allow or Allow())
+
+    async def table(self, name: str) -> Table:
+        """As `Lake.table`."""
+        return await self._find_table(name, self)
+
+    @property
+    def desk(self) -> Desk:
+        """What members ask nodes beyond plans: tables, approvals, results, audit logs."""
+        return self._desk()
 
     def perform(self, steps: Steps[Any], phase: str) -> Any:
         """An awaitable that runs the plans of `steps` and gives their result."""
@@ -241,7 +119,7 @@ class AsyncLake(_Base):
             write_chrome_trace(path, await client.trace(False))
 
 
-class Lake(_Base):
+class Lake(Driver):
     """A lake for scripts and notebooks. Use it as a context manager, from `tercet.local`."""
 
     def __init__(self, cluster: Cluster, token: trio.lowlevel.TrioToken) -> None:
@@ -264,20 +142,87 @@ class Lake(_Base):
         columns: Sequence[str] | None = None,
         scales: Mapping[str, int] | None = None,
         types: Mapping[str, Declared] | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        missing: Missing = "refuse",
+        min_count: int = 1,
+        allow: Allow | None = None,
     ) -> Table:
         """Put an owner's table into the lake, secret-shared.
 
         `source` is a data frame (pandas, polars, pyarrow), a dict of columns, or a path to CSV or Parquet.
         `key` names the column or columns that link rows; they must be unique. `scales` gives the fractional
         bits of real columns (chosen by their spread otherwise; scales are public and tell the order of
-        magnitude of that spread), `types` overrides what a column is taken for. Discloses the row count, the
-        names, kinds and scales of columns. Raises SchemaError.
+        magnitude of that spread), `types` overrides what a column is taken for. `ranges` are public bounds of
+        columns, which take their scale from them and not from their values; arithmetic on them needs no
+        checks. `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing` tells
+        where values are missing, and everyone may know which columns have one. `min_count` is the owner's
+        rule for disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes that run
+        elsewhere keep the table under its name, and `allow` says who else may use it and how; the same upload
+        a second time finds the first. Discloses the row count, the names, kinds and scales of columns. Raises
+        SchemaError, and ConsentError for the name of another owner's table.
         """
         encoded = encode_for_upload(
-            source, name=name, key=key, owner=owner, columns=columns, scales=scales, types=types
+            source,
+            name=name,
+            key=key,
+            owner=owner,
+            columns=columns,
+            scales=scales,
+            types=types,
+            ranges=ranges,
+            missing=missing,
+            min_count=min_count,
         )
-        table: Table = self._wait(self._upload, encoded, self._describe(encoded, self))
+        table: Table = self._wait(self._upload, encoded, self, allow or Allow())
         return table
+
+    def table(self, name: str) -> Table:
+        """A table that the nodes keep. Raises SchemaError if there is none, StorageError if nodes differ."""
+        found: Table = self._wait(self._find_table, name, self)
+        return found
+
+    def entries(self) -> list[Kept]:
+        """All tables and models that the nodes keep, with owners and rules."""
+        entries: list[Kept] = self._wait(self._desk().entries)
+        return entries
+
+    def tables(self) -> list[Kept]:
+        """All tables that the nodes keep."""
+        return [one for one in self.entries() if one.kind == TABLE]
+
+    def drop(self, name: str) -> None:
+        """Have the nodes forget a table of yours, for good."""
+        self._wait(self._desk().forget, TABLE, name)
+
+    def plans(self) -> list[WaitingPlan]:
+        """Plans that wait for the approval of owners."""
+        waiting: list[WaitingPlan] = self._wait(self._desk().plans)
+        return waiting
+
+    def show(self, number: str) -> tuple[WaitingPlan, Plan]:
+        """A waiting plan by its number, as all nodes have it: to be read before it is approved."""
+        shown: tuple[WaitingPlan, Plan] = self._wait(self._desk().show, number)
+        return shown
+
+    def approve(self, number: str) -> WaitingPlan:
+        """Sign a waiting plan, for one run."""
+        waiting: WaitingPlan = self._wait(self._desk().approve, number)
+        return waiting
+
+    def refuse(self, number: str, why: str = "") -> WaitingPlan:
+        """End a waiting plan, with a reason for its analyst."""
+        waiting: WaitingPlan = self._wait(self._desk().refuse, number, why)
+        return waiting
+
+    def received(self) -> list[Received]:
+        """What plans of other members have revealed to you; the nodes keep it no longer."""
+        results: list[Received] = self._wait(self._desk().received)
+        return results
+
+    def audit(self) -> dict[str, tuple[Head, list[str]]]:
+        """The audit log of each node, verified: where it stands, and its lines."""
+        logs: dict[str, tuple[Head, list[str]]] = self._wait(self._desk().audit)
+        return logs
 
     def perform(self, steps: Steps[T], phase: str) -> T:
         """Run the plans of `steps` and return their result."""

@@ -91,7 +91,7 @@ def test_a_closed_lake_says_so():
     with tercet.local(protocol="plain") as lake:
         table = lake.upload(LEFT, name="left", key="id", owner="clinic")
     for call in (lambda: lake.run(plan_of(lake)), lambda: table.reveal(["age"])):
-        with pytest.raises(TercetError, match=r"this lake is closed; open a new one with tercet.local\(\)"):
+        with pytest.raises(TercetError, match=r"this lake is closed; open it again"):
             call()
 
 

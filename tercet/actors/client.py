@@ -235,7 +235,7 @@ class Client:
         """Have the nodes forget stored values."""
         await self._ask_all([_Request("drop", [list(handles)])] * self.parties)
 
-    async def ask(self, verb: str, args: Sequence[Any]) -> list[dict[str, Any]]:
+    async def ask(self, verb: str, args: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Ask every node the same; what each answers."""
         answers = await self._ask_all([_Request(verb, args)] * self.parties)
         return [answer.body for answer in answers]
@@ -273,14 +273,18 @@ class Client:
             if node.line.lost is not None:
                 raise node.line.error()
 
+    def post(self, verb: str, args: Sequence[Any]) -> None:
+        """Tell all nodes something, and wait for no answer."""
+        for node in self._nodes:
+            node.line.post([verb, 0, *args])
+
     def _forget(self, handles: list[str]) -> None:
         """Have the nodes drop what a failed request may have left at some of them.
 
         Nobody waits for the answer.
         """
-        for node in self._nodes:
-            if handles:
-                node.line.post(["drop", 0, handles])
+        if handles:
+            self.post("drop", [handles])
 
     def _most_revealed(self, plan: Plan) -> int:
         words = 0

@@ -33,6 +33,12 @@ class Gate:
         _ = caller, session, plan
         return outcome
 
+    def over(self, session: bytes) -> None:
+        """A run that was let through has ended, well or not."""
+
+    async def before_trace(self, caller: str) -> None:
+        """A client asks to record what the node does. Raises ConsentError."""
+
     async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
         """A client asks to forget values. Raises ConsentError."""
 

@@ -279,6 +279,7 @@ class _Service:
                 self.party.drop(names)
                 return {}, []
             case "trace", [bool(on)]:
+                await self.gate.before_trace(self.caller)
                 events, self.party.trace = self.party.trace or [], [] if on else None
                 return {"events": [] if on else [list(attrs.astuple(event)) for event in events]}, []
             case _:

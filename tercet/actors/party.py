@@ -262,6 +262,7 @@ class Party:
         finally:
             del self._sessions[name]
             self._one_ended.set()
+            gate.over(name)
             self.ended, self.failed = self.ended + 1, self.failed + (not finished)
             if not finished and session.error is None:
                 session.fail(TercetError("the client that asked for this run left or cancelled it"))
@@ -273,7 +274,9 @@ class Party:
     ) -> tuple[Session, dict[str, Stored]]:
         if not 0 < len(name) <= LONGEST_NAME:
             raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
-        self._check_unused(name)
+        if self._over.get(name) is None:
+            self._check_unused(name)
+        # Else a peer has given it up already; the gate is asked all the same, for this node's own word on it.
         self._preparing.add(name)
         try:
             self._check_peers()

@@ -1,31 +1,318 @@
-"""The gate of a node that lasts: what members may do, and what they can ask beyond running plans."""
+"""The gate of a node that lasts: it lets members do what owners allow, and writes down what it did.
+
+Every node decides by itself, from the same public files, its own catalog and signatures that it checks; one
+honest node suffices to stop a plan, since all have to run it, and two to hold back a result, since one part
+tells nothing. A value that a member stores is that member's alone until it is kept under a name; what it was
+computed from goes with it, and so do the rules of those owners.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import attrs
+
 from tercet.actors.gate import Gate
 from tercet.actors.party import Party
-from tercet.nodes.config import NodeFile
+from tercet.actors.plan import Plan, Type
+from tercet.actors.values import Outcome, Stored
+from tercet.consent.approvals import Approval
+from tercet.consent.audit import AuditLog
+from tercet.consent.review import Review, review
+from tercet.consent.rules import Rules
+from tercet.errors import ConsentError, PlanError, ProtocolError
+from tercet.nodes.config import ClusterFile, Member, NodeFile
+from tercet.nodes.vault import Vault
+from tercet.nodes.waiting import Board, Mailbox, Waiting
+from tercet.storage.catalog import Entry
+
+TABLE, MODEL = "table", "model"
+TO_CALLER = "analyst"
+"""The receiver that stands for whoever has a plan run."""
+LOOSE_S = 24 * 3600.0
+"""Values that were not kept are forgotten when they were not used for so long."""
+MOST_LINES = 256
+
+
+@attrs.define(eq=False)
+class Loose:
+    """Whose a value is that was not kept, which tables it was made from, whether it is by row, last use."""
+
+    caller: str
+    sources: frozenset[str]
+    by_row: bool
+    used: float = attrs.field(factory=time.time)
 
 
 class LakeGate(Gate):
-    """Answers members of a lake."""
+    """Decides for one node. `audit` has a line for every decision."""
 
-    def __init__(self, party: Party, file: NodeFile) -> None:
+    def __init__(
+        self, party: Party, file: NodeFile, cluster: ClusterFile, vault: Vault, audit: AuditLog
+    ) -> None:
         self.party = party
+        self.vault = vault
+        self.audit = audit
+        self.board = Board()
+        self.mailbox = Mailbox(party.index)
         self._file = file
+        self._cluster = cluster
+        self._lake = cluster.digest()
+        self._loose: dict[str, Loose] = {}
+        self._plans: dict[bytes, tuple[Review, frozenset[str]]] = {}
+
+    async def load(self, handle: str) -> Stored | None:
+        """A kept value; see `Gate.load`."""
+        return await self.vault.load(handle)
+
+    # -- values ----------------------------------------------------------------------------------------------
+
+    async def before_put(self, caller: str, handle: str, kind: Type) -> None:  # noqa: ARG002
+        """Owners and analysts may deal values under new handles."""
+        with self._audited(caller, "put"):
+            self._require(caller, ("owner", "analyst"), "upload")
+            await self._require_new(handle)
+        self._loose[handle] = Loose(caller, frozenset(), by_row=True)
+
+    async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
+        """Members may forget values of their own that are not kept."""
+        with self._audited(caller, "drop"):
+            for handle in handles:
+                found = self._loose.get(handle)
+                if found is not None and found.caller != caller:
+                    raise ConsentError(f"{handle!r} is a value of {found.caller}, not of {caller}")
+        for handle in handles:
+            self._loose.pop(handle, None)
+
+    async def before_trace(self, caller: str) -> None:
+        """Operators may look at what the node does, step by step."""
+        with self._audited(caller, "trace"):
+            self._require(caller, ("operator",), "trace a node")
+
+    async def left(self, caller: str, handles: Sequence[str]) -> None:  # noqa: ARG002
+        """Dealt values that were not kept go when their dealer leaves; others when nobody uses them."""
+        kept = {handle for entry in await self._entries() for handle in entry.handles}
+        now = time.time()
+        old = [handle for handle, one in self._loose.items() if one.used < now - LOOSE_S]
+        gone = [handle for handle in (*handles, *old) if handle not in kept]
+        self.party.drop(gone)
+        for handle in gone:
+            self._loose.pop(handle, None)
+
+    async def sweep(self) -> None:
+        """Forget entries whose time is up."""
+        for entry in await self.vault.ask(self.vault.catalog.expired, time.time()):
+            self.audit.append("expired", kind=entry.kind, name=entry.name, owner=entry.owner)
+            await self.vault.drop(entry.kind, entry.name)
+
+    # -- plans -----------------------------------------------------------------------------------------------
+
+    async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
+        """Check a plan against the rules of all whose data it reads, and wait for those who must approve."""
+        facts = {"session": session.hex(), "plan": plan.name, "digest": plan.digest().hex()}
+        with self._audited(caller, "run", **facts):
+            member = self._require(caller, ("analyst", "owner"), "run plans")
+            found, sources = await self._look(caller, plan)
+            owners = await self._check(member, found, sources)
+            if owners:
+                await self._wait(Waiting(session, caller, plan, tuple(sorted(owners))), facts)
+                # Rules may have changed meanwhile, and tables gone.
+                found, sources = await self._look(caller, plan)
+                if not await self._check(member, found, sources) <= owners:
+                    raise ConsentError("rules have changed while the plan waited; run it again")
+        reveals = [str(item) for item in plan.disclosures()]
+        self.audit.append("runs", caller=caller, **facts, reads=sorted(sources), reveals=reveals)
+        self._plans[session] = found, sources
+
+    async def _wait(self, waiting: Waiting, facts: Mapping[str, str]) -> None:
+        self.audit.append("waits", caller=waiting.caller, **facts, owners=waiting.owners)
+        await self.board.wait(waiting)
+        if not await self.vault.ask(self.vault.catalog.use_session, waiting.session):
+            raise ConsentError("a run of this name was let through before; an approval holds for one run")
+
+    async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:
+        """Hold back what rests on too few rows; seal what is for others; note what was stored."""
+        found, sources = self._plans[session]
+        fewest = min(outcome.symbols.values(), default=None)
+        for table in sources:
+            entry = await self._entry(table)
+            least = Rules.from_bytes(entry.rules).min_count
+            if entry.owner != caller and fewest is not None and fewest < least:
+                with self._audited(caller, "result", session=session.hex()):
+                    raise ConsentError(
+                        f"{entry.owner} lets figures of {table!r} rest on no fewer than {least} rows, and "
+                        "a join has less"
+                    )
+        for handle in found.stored:
+            await self._require_new(handle)
+        mine = []
+        for revealed in outcome.revealed:
+            to = revealed[1]
+            if to in (TO_CALLER, caller):
+                mine.append(revealed)
+                continue
+            self.mailbox.deliver(session, caller, plan.name, to, self._member(to).sealing_key, revealed)
+        for handle, by_row in found.stored.items():
+            self._loose[handle] = Loose(caller, sources, by_row)
+        return attrs.evolve(outcome, revealed=mine)
+
+    def over(self, session: bytes) -> None:
+        """A run has ended."""
+        self._plans.pop(session, None)
+
+    async def _look(self, caller: str, plan: Plan) -> tuple[Review, frozenset[str]]:
+        """What a plan does, and which tables it reads, directly or in what was made from them."""
+        by_row: dict[str, bool] = {}
+        sources: set[str] = set()
+        for node in plan.nodes:
+            if node.kind == "store":
+                await self._require_new(str(node.get("handle")))
+            if node.kind == "input" and (handle := str(node.get("handle"))) not in by_row:
+                by_row[handle], made_from = await self._origin(caller, handle)
+                sources |= made_from
+        return review(plan, by_row.__getitem__), frozenset(sources)
+
+    async def _origin(self, caller: str, handle: str) -> tuple[bool, frozenset[str]]:
+        """Whether a value is by row, and the tables that it comes from. Raises what forbids to read it."""
+        loose = self._loose.get(handle)
+        if loose is not None and loose.caller == caller:
+            loose.used = time.time()
+            return loose.by_row, loose.sources
+        entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
+        if entry is None:
+            raise PlanError(f"nothing of {caller} is stored under {handle!r}; upload the table again")
+        if entry.kind == TABLE:
+            return entry.by_row, frozenset({entry.name})
+        if caller not in (entry.owner, *Rules.from_bytes(entry.rules).readers):
+            raise ConsentError(f"{entry.owner} does not let {caller} use model {entry.name!r}")
+        return entry.by_row, frozenset(entry.sources)
+
+    async def _check(self, member: Member, found: Review, sources: frozenset[str]) -> set[str]:
+        """The owners who must approve. Raises ConsentError if one of them does not allow it at all."""
+        for receiver in found.receivers:
+            if receiver != TO_CALLER:
+                self._member(receiver)
+        owners = set()
+        for table in sources:
+            entry = await self._entry(table)
+            rules = Rules.from_bytes(entry.rules)
+            rules.check(f"table {table!r}", entry.owner, member.name, member.roles, found)
+            if rules.plans == "approved" and entry.owner != member.name:
+                owners.add(entry.owner)
+        return owners
+
+    # -- what members ask ------------------------------------------------------------------------------------
 
     async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
-        """Answer a request; see `Gate.answer`."""
+        """Answer a request; see `Gate.answer`. `tercet.nodes.desk` has the other end."""
+        with self._audited(caller, verb):
+            return await self._answer(caller, verb, args)
+
+    async def _answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
         match verb, args:
             case "status", []:
                 return self._status()
+            case "keep", [dict(fields)]:
+                await self._keep(caller, fields)
+                return {}
+            case "entries", []:
+                return {"entries": [_shown(entry) for entry in await self._entries()]}
+            case "forget", [str(kind), str(name)]:
+                await self._forget(caller, kind, name)
+                return {}
+            case "plans", []:
+                return {"plans": [one.summary() for one in self.board.plans.values()]}
+            case "plan", [bytes(session)]:
+                waiting = self.board.find(session)
+                return {**waiting.summary(), "packed": waiting.plan.to_bytes()}
+            case "approve", [dict(fields)]:
+                self._approve(caller, fields)
+                return {}
+            case "refuse", [bytes(session), str(why)]:
+                self._refuse_plan(caller, session, why)
+                return {}
+            case "results", []:
+                return {"results": [one.to_wire() for one in self.mailbox.of(caller)]}
+            case "received", [bytes(session)]:
+                self.mailbox.take_away(caller, session)
+                return {}
+            case "audit", [int(start)] if start >= 0:
+                self._require(caller, ("auditor", "operator", "owner"), "read the audit log")
+                return {"lines": self.audit.lines(start, MOST_LINES), "number": self.audit.head.lines}
             case _:
                 return await super().answer(caller, verb, args)
+
+    async def _keep(self, caller: str, fields: Mapping[str, Any]) -> None:
+        self._require(caller, ("owner", "analyst"), "keep tables or models")
+        entry = _read_entry(caller, fields)
+        before = await self.vault.ask(self.vault.catalog.find, entry.kind, entry.name)
+        if before is not None and before.owner != caller:
+            raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
+        loose = {handle: self._loose.get(handle) for handle in entry.handles}
+        for handle, one in loose.items():
+            if one is None or one.caller != caller or handle not in self.party.store:
+                raise ConsentError(f"no value of {caller} is stored under {handle!r}")
+        known = [one for one in loose.values() if one is not None]
+        entry = attrs.evolve(
+            entry,
+            sources=tuple(sorted(set().union(*(one.sources for one in known)) - {entry.name})),
+            by_row=any(one.by_row for one in known),
+        )
+        if entry.kind == TABLE and entry.sources:
+            raise ConsentError(
+                f"table {entry.name!r} was made from {', '.join(entry.sources)}; only uploads are kept as "
+                "tables"
+            )
+        await self.vault.keep(entry, {handle: self.party.store[handle] for handle in entry.handles})
+        self.party.drop(entry.handles)
+        for handle in entry.handles:
+            self._loose.pop(handle, None)
+        rules = str(Rules.from_bytes(entry.rules))
+        self.audit.append("kept", caller=caller, kind=entry.kind, name=entry.name, rules=rules)
+
+    async def _forget(self, caller: str, kind: str, name: str) -> None:
+        found = await self.vault.ask(self.vault.catalog.find, kind, name)
+        if found is None:
+            return  # also the second time that somebody asks
+        if found.owner != caller:
+            raise ConsentError(f"{kind} {name!r} is {found.owner}'s, not {caller}'s")
+        await self.vault.drop(kind, name)
+        self.audit.append("dropped", caller=caller, kind=kind, name=name)
+
+    def _approve(self, caller: str, fields: Mapping[str, Any]) -> None:
+        try:
+            approval = Approval(**fields)
+            waiting = self.board.find(approval.session)
+            if approval.approver != caller or caller not in waiting.owners:
+                raise ConsentError(f"{caller} is not asked to approve plan {approval.session.hex()[:8]}")
+            certificate = self._member(caller).certificate
+            approval.check(self._lake, waiting.session, waiting.plan.digest(), certificate)
+        except (TypeError, ValueError) as error:
+            raise ProtocolError(f"an approval of {caller} is malformed ({error})") from error
+        waiting.approvals[caller] = approval
+        self.audit.append(
+            "approved",
+            caller=caller,
+            session=waiting.session.hex(),
+            digest=approval.digest.hex(),
+            expires=approval.expires,
+            signature=approval.signature.hex(),
+        )
+        waiting.changed.set()
+
+    def _refuse_plan(self, caller: str, session: bytes, why: str) -> None:
+        waiting = self.board.find(session)
+        if caller not in waiting.owners:
+            raise ConsentError(f"{caller} is not asked about plan {session.hex()[:8]}")
+        waiting.refusal = (
+            f"{caller} has refused plan {waiting.plan.name!r}: {why[:200] or 'no reason was given'}"
+        )
+        waiting.changed.set()
 
     def _status(self) -> dict[str, Any]:
         disk = os.statvfs(self._file.directory)
@@ -33,5 +320,70 @@ class LakeGate(Gate):
             "release": version("tercet"),
             "missing_parties": self.party.missing(),
             "runs": self.party.running,
+            "waiting": len(self.board.plans),
             "free_bytes": disk.f_bavail * disk.f_frsize,
+            "audit": [self.audit.head.lines, self.audit.head.digest],
         }
+
+    # -- who and what ----------------------------------------------------------------------------------------
+
+    def _member(self, name: str) -> Member:
+        found = self._cluster.member(name)
+        if found is None:
+            raise ConsentError(
+                f"there is no member {name!r} to reveal something to; cluster.toml lists "
+                f"{', '.join(one.name for one in self._cluster.members) or 'none'}"
+            )
+        return found
+
+    def _require(self, caller: str, roles: Sequence[str], what: str) -> Member:
+        member = self._member(caller)
+        if not set(roles) & set(member.roles):
+            raise ConsentError(f"{caller} may not {what}: that takes the role {' or '.join(roles)}")
+        return member
+
+    @contextlib.contextmanager
+    def _audited(self, caller: str, request: str, **facts: Any) -> Iterator[None]:
+        """Write down what is refused inside."""
+        try:
+            yield
+        except (ConsentError, PlanError) as error:
+            self.audit.append("refused", caller=caller, request=request, why=str(error), **facts)
+            raise
+
+    async def _require_new(self, handle: str) -> None:
+        """No value may come to lie under the handle of another."""
+        if handle in self._loose or await self.vault.ask(self.vault.catalog.of_handle, handle) is not None:
+            raise PlanError(f"something is stored under {handle!r} already; take another handle")
+
+    async def _entries(self) -> list[Entry]:
+        return await self.vault.ask(self.vault.catalog.entries)
+
+    async def _entry(self, table: str) -> Entry:
+        found = await self.vault.ask(self.vault.catalog.find, TABLE, table)
+        if found is None:
+            raise ConsentError(f"table {table!r}, from which this was made, is no longer in the lake")
+        return found
+
+
+def _read_entry(caller: str, fields: Mapping[str, Any]) -> Entry:
+    """An entry from the wire. Raises ProtocolError or ConsentError."""
+    match fields:
+        case {
+            "kind": str(kind),
+            "name": str(name),
+            "body": bytes(body),
+            "rules": bytes(rules),
+            "handles": list(handles),
+            "fingerprint": bytes(fingerprint),
+            "expires": float() | None as expires,
+        } if kind in (TABLE, MODEL) and 0 < len(name) <= 256 and "\n" not in name:
+            Rules.from_bytes(rules)
+            names = tuple(str(handle) for handle in handles)
+            return Entry(kind, name, caller, body, rules, names, fingerprint=fingerprint, expires=expires)
+    raise ProtocolError(f"{caller} asked to keep something in a way that nodes do not know")
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    found = attrs.asdict(entry)
+    return found | {"handles": list(entry.handles), "sources": list(entry.sources)}

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,18 @@ import trio
 from tercet.actors.cluster import KEEP_MEMORY
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party, is_party, party_name
+from tercet.consent.audit import AuditLog
+from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError
 from tercet.nodes.config import ClusterFile, NodeFile
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
+from tercet.nodes.vault import Vault
 from tercet.transports import Identity, TlsTransport
 
 logger = logging.getLogger(__name__)
+
+SWEEP_S = 60.0
 
 
 class JsonLines(logging.Formatter):
@@ -103,15 +109,22 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
         timeout_s=file.timeout_s,
         threads=file.threads,
     )
+    vault = await trio.to_thread.run_sync(Vault, file)
+    audit = AuditLog(file.directory / "audit.log", MemberKeys(settings.identity))
+    gate = LakeGate(party, file, cluster, vault, audit)
+    transport = settings.transport()
+    transport.on_refusal = lambda why: audit.append("refused", request="connect", why=why)
     node = Node(
         party,
-        settings.transport(),
+        transport,
         shaping=Shaping(),
         trusted_names=True,
         lasting=True,
         lake=cluster.digest(),
-        gate=LakeGate(party, file),
+        gate=gate,
     )
+    for name in vault.swept:
+        logger.warning("%s was left by an upload that did not end, and was removed", name)
     with contextlib.ExitStack() as stack:
         if file.metrics:
             where = stack.enter_context(serve_metrics(node, file.metrics))
@@ -121,9 +134,18 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
             await nursery.start(node.serve, [entry.address for entry in cluster.nodes])
             name = cluster.nodes[settings.index].name
             logger.info("node %s is %s and listens at %s", name, party.name, address)
+            audit.append("started", release=version("tercet"), address=address)
+            nursery.start_soon(_sweep, gate)
             task_status.started(node)
             await _until_told(node, file.grace_s)
             nursery.cancel_scope.cancel()
+
+
+async def _sweep(gate: LakeGate) -> None:
+    """Forget what has expired, now and then."""
+    while True:
+        await gate.sweep()
+        await trio.sleep(SWEEP_S)
 
 
 async def _until_told(node: Node, grace_s: float) -> None:

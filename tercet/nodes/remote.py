@@ -6,15 +6,25 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
 import trio
 
 from tercet.actors.client import Client
 from tercet.actors.cluster import Cluster, close_link, plain_errors
 from tercet.actors.node import CONNECT_S
 from tercet.actors.party import is_party, party_name
+from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError, PeerLost
 from tercet.nodes.config import ClusterFile
+from tercet.nodes.desk import Desk
 from tercet.transports import Identity, Link, TlsTransport
+
+
+@attrs.define(eq=False, kw_only=True)
+class Remote(Cluster):
+    """A cluster whose nodes run elsewhere, and the member's desk."""
+
+    desk: Desk
 
 
 def who_am_i(cluster: ClusterFile, identity: Identity, where: Path) -> str:
@@ -43,7 +53,7 @@ async def dial(cluster: ClusterFile, transport: TlsTransport, index: int) -> Lin
 @contextlib.asynccontextmanager
 async def open_remote(
     path: str | Path, identity: str | Path, *, timeout_s: float = 6.0
-) -> AsyncIterator[Cluster]:
+) -> AsyncIterator[Remote]:
     """Connect to all nodes of a lake as a member, and hang up at the end.
 
     Raises ConfigError for files that do not fit, PeerLost or TransportError for nodes that do not answer.
@@ -61,6 +71,13 @@ async def open_remote(
             client = await Client.connect(
                 cluster.protocol_class, links, nursery=nursery, timeout_s=timeout_s, lake=cluster.digest()
             )
-            yield Cluster(client, cluster.protocol, len(links), "tls", caller=caller)
+            yield Remote(
+                client,
+                cluster.protocol,
+                len(links),
+                "tls",
+                caller=caller,
+                desk=Desk(client, cluster, MemberKeys(attrs.evolve(own, name=caller))),
+            )
         finally:
             nursery.cancel_scope.cancel()

@@ -259,6 +259,7 @@ class TlsListener(Listener):
             link = await self._transport.answer(SocketStream(socket), f"client at {where}")
         except TransportError as error:
             logger.warning("A connection to %s failed: %s", self.address, error)
+            self._transport.on_refusal(str(error))
         else:
             await self._hand_over(link)
         finally:
@@ -314,6 +315,8 @@ class TlsTransport(Transport):
                 f"A handshake time-out of {handshake_seconds} seconds makes no sense; try 5."
             )
         self.max_handshakes = max_handshakes
+        self.on_refusal: Callable[[str], None] = lambda _: None
+        """Told of every handshake at a listener that failed, and why."""
         self._identity = identity
         self._pins = Pins.read(pins)
         self._handshake_seconds = handshake_seconds

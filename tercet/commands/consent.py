@@ -1,0 +1,123 @@
+"""Commands of who gives consent, and of who checks it: `plans`, `show`, `approve`, `refuse`, `audit`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tercet
+from tercet.actors.plan import Plan
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
+from tercet.consent.audit import check_lines, parse, read_lines
+from tercet.nodes.desk import WaitingPlan
+from tercet.nodes.program import Settings
+
+app = typer.Typer()
+
+SHOWN_APART = ("before", "number", "time", "event")
+
+Number = Annotated[str, typer.Argument(help="First digits of the plan, as `tercet plans` lists it.")]
+
+
+@app.command()
+def plans(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
+    """List the plans that wait for approval, and whose."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        for one in lake.plans():
+            asked = dt.datetime.fromtimestamp(one.asked, dt.UTC)
+            say(
+                f"{one.number}  {one.name}, for {one.caller} since {asked:%Y-%m-%d %H:%M} UTC; waits for "
+                f"{', '.join(one.missing)}"
+            )
+
+
+@app.command()
+def show(
+    plan: Number,
+    identity: IdentityPath,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+    svg: Annotated[Path | None, typer.Option(help="Draw the plan to this file.", metavar="FILE.svg")] = None,
+) -> None:
+    """Show what a waiting plan reads, reveals, to whom, and what it costs."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        waiting, found = lake.show(plan)
+        protocol, parties = lake.cluster.protocol, lake.cluster.parties
+        owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
+    for line in _describe(waiting, found, owners):
+        say(line)
+    say(str(found.explain(protocol, parties)))
+    if svg is not None:
+        svg.write_text(found.svg())
+
+
+def _describe(waiting: WaitingPlan, plan: Plan, owners: dict[str, str]) -> list[str]:
+    reads = [str(node.get("handle")) for node in plan.nodes if node.kind == "input"]
+    lines = [f"plan {waiting.number}: {plan.name}, for {waiting.caller}", "it reads"]
+    lines += [
+        f"  - {owners.get(handle, 'what was computed before: ' + handle)}" for handle in dict.fromkeys(reads)
+    ]
+    lines.append("it reveals" if plan.disclosures() else "it reveals nothing")
+    lines += [f"  - {item}" for item in plan.disclosures()]
+    return [*lines, f"digest {plan.digest().hex()}"]
+
+
+@app.command()
+def approve(plan: Number, identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
+    """Sign a waiting plan, for one run of it: `tercet show` says what it does."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        waiting = lake.approve(plan)
+        say(f"plan {waiting.number} ({waiting.name}) is approved")
+
+
+@app.command()
+def refuse(
+    plan: Number,
+    identity: IdentityPath,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+    why: Annotated[str, typer.Option(help="A reason, for who has asked.")] = "",
+) -> None:
+    """End a waiting plan."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        waiting = lake.refuse(plan, why)
+        say(f"plan {waiting.number} ({waiting.name}) is refused")
+
+
+@app.command()
+def audit(
+    node: Annotated[Path | None, typer.Argument(help="At a node: its node.toml.")] = None,
+    identity: Annotated[
+        Path | None, typer.Option("--identity", envvar="TERCET_IDENTITY", help="Your key.")
+    ] = None,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+    verify: Annotated[bool, typer.Option("--verify", help="Say only whether the logs are whole.")] = False,
+) -> None:
+    """Show the audit log of a node, or those of all nodes, and verify every line.
+
+    Note the heads that it prints: a log that was cut at its end has an earlier one.
+    """
+    with sentences():
+        if node is not None:
+            settings = Settings.read(node)
+            path = settings.file.directory / "audit.log"
+            name = settings.cluster.nodes[settings.index].name
+            lines = list(read_lines(path))
+            logs = [(name, check_lines(lines, settings.identity.certificate_pem, where=str(path)), lines)]
+        else:
+            if identity is None:
+                raise typer.BadParameter("give a node.toml, or your key with --identity")
+            with tercet.connect(cluster, identity=identity) as lake:
+                logs = [(name, head, lines) for name, (head, lines) in lake.audit().items()]
+    for name, head, lines in logs:
+        if not verify:
+            for line in map(parse, lines):
+                facts = {
+                    key: value
+                    for key, value in line.items()
+                    if key not in ("before", "number", "time", "event")
+                }
+                when = dt.datetime.fromtimestamp(line["time"], dt.UTC)
+                say(f"{name} {line['number']} {when:%Y-%m-%dT%H:%M:%SZ} {line['event']} {facts}")
+        say(f"{name}: {head.lines} lines, whole; head {head.digest}")

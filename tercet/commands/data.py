@@ -1,0 +1,107 @@
+"""Commands of who owns data: `upload`, `tables`, `drop`, `results`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import tercet
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
+from tercet.consent.rules import Plans
+from tercet.errors import SchemaError
+from tercet.lake import Allow
+
+app = typer.Typer()
+
+
+@app.command()
+def upload(
+    source: Annotated[str, typer.Argument(help="A CSV or Parquet file, or a database URL with --query.")],
+    name: Annotated[str, typer.Option(help="Name of the table in the lake.")],
+    key: Annotated[list[str], typer.Option(help="Column that links rows; again for more.")],
+    identity: IdentityPath,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+    query: Annotated[str, typer.Option(help="What to read from the database.", metavar="SQL")] = "",
+    column: Annotated[list[str] | None, typer.Option(help="Only this column; again for more.")] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option(help="Only this member may use it; again for more.")
+    ] = None,
+    plans: Annotated[
+        str, typer.Option(help="'approved': you sign each plan first; 'any': readers run what they like.")
+    ] = "approved",
+    min_count: Annotated[int, typer.Option(help="Rows that a revealed figure must rest on at least.")] = 1,
+    rows: Annotated[bool, typer.Option("--rows", help="Allow that single rows are revealed.")] = False,
+    days: Annotated[float | None, typer.Option(help="Forget the table after so many days.")] = None,
+) -> None:
+    """Put a table into the lake, secret-shared: no node sees a value."""
+    with sentences():
+        allow = Allow(tuple(reader or ()), _plans(plans), rows, days)
+        with tercet.connect(cluster, identity=identity) as lake:
+            table = lake.upload(
+                read_query(source, query) if query else Path(source),
+                name=name,
+                key=key,
+                owner=lake.cluster.caller,
+                columns=column,
+                min_count=min_count,
+                allow=allow,
+            )
+            say(f"{table}")
+
+
+def _plans(given: str) -> Plans:
+    if given not in ("any", "approved"):
+        raise SchemaError(f"--plans {given} is not known; write 'any' or 'approved'")
+    return "any" if given == "any" else "approved"
+
+
+def read_query(url: str, query: str) -> dict[str, list[Any]]:
+    """Columns of what a query gives. Raises SchemaError with what the database says."""
+    try:
+        engine = sa.create_engine(url)
+        with engine.connect() as connection:
+            result = connection.execute(sa.text(query))
+            names, rows = list(result.keys()), result.all()
+        engine.dispose()
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
+        raise SchemaError(f"the query could not be run: {getattr(error, 'orig', None) or error}") from error
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+@app.command()
+def tables(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
+    """List the tables of the lake, whose they are, and what their owners allow."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        found = lake.tables()
+    listing = Table(box=None, pad_edge=False)
+    for heading in ("table", "owner", "allowed", "until"):
+        listing.add_column(heading)
+    for one in found:
+        until = "" if one.expires is None else f"{dt.datetime.fromtimestamp(one.expires, dt.UTC):%Y-%m-%d}"
+        listing.add_row(one.name, one.owner, str(one.rules), until)
+    Console().print(listing, highlight=False, markup=False)
+
+
+@app.command()
+def drop(
+    name: Annotated[str, typer.Argument(help="A table of yours.")],
+    identity: IdentityPath,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+) -> None:
+    """Have all nodes forget a table, for good."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        lake.drop(name)
+
+
+@app.command()
+def results(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
+    """Fetch what plans of other members have revealed to you; the nodes keep it no longer."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        for one in lake.received():
+            say(f"{one.name}, from {one.sender} ({one.plan}): {one.values}")

@@ -1,0 +1,107 @@
+"""The audit log of a node: who asked for what, and what was let through or refused, in order and for good.
+
+One JSON object a line, each with the hash of the line before and a signature with the node's key. A line that
+was changed, removed or inserted breaks the chain at that place; a log that was cut at its end is found by
+comparing its head with one that an auditor has noted, which `tercet audit` prints. No line has anything in it
+that is not public to members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tercet.consent.keys import MemberKeys, verify
+from tercet.errors import ConsentError, StorageError
+
+PURPOSE = b"audit"
+GENESIS = "0" * 64
+
+
+@attrs.frozen
+class Head:
+    """Where a log stands: how many lines it has, and the hash of the last one."""
+
+    lines: int = 0
+    digest: str = GENESIS
+
+
+class AuditLog:
+    """The log of this node, open for appending; verified when it is opened."""
+
+    def __init__(self, path: Path, keys: MemberKeys) -> None:
+        self.path = path
+        self._keys = keys
+        self.head = check_lines(read_lines(path), keys.identity.certificate_pem, where=str(path))
+
+    def append(self, event: str, **facts: Any) -> None:
+        """Add a line, on the disk before this returns. Raises StorageError if that fails."""
+        body = {
+            "number": self.head.lines,
+            "time": round(time.time(), 3),
+            "event": event,
+            **facts,
+            "before": self.head.digest,
+        }
+        text = json.dumps(body, sort_keys=True)
+        signature = self._keys.sign(PURPOSE, text.encode()).hex()
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(f"{text}\t{signature}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(
+                f"the audit log {self.path} cannot be written ({error.strerror}); make room: nothing is run "
+                "without it"
+            ) from error
+        self.head = Head(self.head.lines + 1, _digest(text))
+
+    def lines(self, start: int, count: int) -> list[str]:
+        """Lines as they are, from a number on."""
+        return [line for number, line in enumerate(read_lines(self.path)) if start <= number < start + count]
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a log; none if it does not exist yet."""
+    if path.exists():
+        with path.open(encoding="utf-8", newline="\n") as file:
+            yield from (line.removesuffix("\n") for line in file)
+
+
+def parse(line: str) -> dict[str, Any]:
+    """What a line says."""
+    found: dict[str, Any] = json.loads(line.partition("\t")[0])
+    return found
+
+
+def check_lines(lines: Iterable[str], certificate: str, *, where: str) -> Head:
+    """Verify a whole log; where it stands. Raises ConsentError that names the first line that is wrong."""
+    head = Head()
+    for number, line in enumerate(lines):
+        text, _, signature = line.partition("\t")
+        try:
+            body = json.loads(text)
+            signed = verify(certificate, PURPOSE, text.encode(), bytes.fromhex(signature))
+            linked = body["number"] == number and body["before"] == head.digest
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConsentError(
+                f"{where}, line {number + 1}, is damaged ({error}): keep it for who looks into it"
+            ) from error
+        if not signed or not linked:
+            what = "was not signed by this node" if not signed else "does not follow the line before"
+            raise ConsentError(f"{where}, line {number + 1}, {what}: lines were changed, removed or inserted")
+        head = Head(number + 1, _digest(text))
+    return head
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,221 @@
+"""Driving: how a lake takes computations through their plans, uploads tables, and records what it did.
+
+A computation is a generator of plans (see `ml.table`). The driver runs each plan at the nodes and sends the
+result back in. What a plan reveals to another member ends the computation: its numbers are not for this one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import attrs
+import msgpack
+import numpy as np
+import trio
+
+from tercet.actors import Builder, Disclosure, Plan
+from tercet.actors.client import RunResult
+from tercet.actors.cluster import Cluster
+from tercet.consent.rules import Plans, Rules
+from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
+from tercet.ml.ingest import EncodedTable
+from tercet.ml.schema import TableSchema, suggest
+from tercet.ml.table import Steps, Table
+from tercet.ml.upload import content_digest, describe, handles_needed
+from tercet.nodes.desk import Desk, Kept
+from tercet.nodes.gate import TABLE
+from tercet.nodes.remote import Remote
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Phase:
+    """What one call cost: network rounds on the critical path, payload bytes sent by each party, seconds."""
+
+    name: str
+    plan: str
+    rounds: int
+    bytes_sent: tuple[int, ...]
+    client_bytes: int
+    seconds: float
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes between parties and with the client."""
+        return sum(self.bytes_sent) + self.client_bytes
+
+
+class DisclosureLog(list[Disclosure]):
+    """Everything that was opened so far, to whom, in order."""
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {item}" for item in self) if self else "nothing"
+
+
+class Driver:
+    """What both lakes share."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.disclosed = DisclosureLog()
+        self.phases: list[Phase] = []
+        self.on_phase: Callable[[str, str], None] | None = None
+        """Called with the phase and the plan's name before each plan runs: for progress displays."""
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol."""
+        return self.cluster.protocol
+
+    def builder(self, name: str) -> Builder:
+        """A builder for a plan that this lake can run."""
+        return Builder(name, tile_rows=self.cluster.client.tile_rows)
+
+    def handle(self, hint: str) -> str:
+        """A new name for a value at the nodes."""
+        return f"{hint}#{secrets.token_hex(8)}"
+
+    async def _drive(self, steps: Steps[T], phase: str) -> T:
+        """Run the plans that a computation yields.
+
+        Plans are made in a worker thread: large ones take a while.
+        """
+        made = await trio.to_thread.run_sync(_advance, steps, None)
+        while isinstance(made, Plan):
+            if self.on_phase is not None:
+                self.on_phase(phase, made.name)
+            result: RunResult | TercetError
+            try:
+                result = await self._run(made, phase)
+            except TercetError as error:
+                result = error
+            if isinstance(result, RunResult) and (sent := _sent_to_others(made, result)):
+                # The rest of the computation would need numbers that are not for this member.
+                steps.close()
+                return cast("T", sent)
+            made = await trio.to_thread.run_sync(_advance, steps, result)
+        value: T = made.value
+        return value
+
+    async def _run(self, plan: Plan, phase: str) -> RunResult:
+        result = await self.cluster.client.run(plan)
+        self.disclosed.extend(result.disclosed)
+        self.phases.append(
+            Phase(phase, plan.name, result.rounds, result.bytes_sent, result.client_bytes, result.seconds)
+        )
+        return result
+
+    async def _upload(self, encoded: EncodedTable, lake: Any, allow: Allow) -> Table:
+        """Deal a table to the nodes; where they keep tables, it lasts under its name."""
+        schema = encoded.schema
+        desk = self._desk() if self.remote else None
+        fingerprint = b"" if desk is None else desk.keys.fingerprint(content_digest(encoded))
+        if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
+            return describe(schema, known.handles, lake)
+        began, moved = time.perf_counter(), self.cluster.client.bytes_moved
+        if self.on_phase is not None:
+            self.on_phase("upload", f"upload {schema.name}")
+        client = self.cluster.client
+        table = describe(schema, [self.handle(schema.name) for _ in range(handles_needed(schema))], lake)
+        await client.put(table.keys.handle, table.keys.type, encoded.keys)
+        for part in table.parts:
+            await client.put(part.handle, part.type, encoded.values.view(np.uint64))
+        if desk is not None:
+            handles = [table.keys.handle, *(part.handle for part in table.parts)]
+            body = msgpack.packb(schema.to_dict())
+            rules = allow.rules(schema)
+            await desk.keep(
+                TABLE, schema.name, body, handles, rules, fingerprint=fingerprint, days=allow.days
+            )
+        moved = client.bytes_moved - moved
+        self.phases.append(Phase("upload", f"upload {table.name}", 0, (), moved, time.perf_counter() - began))
+        return table
+
+    async def _known(self, desk: Desk, schema: TableSchema, fingerprint: bytes, allow: Allow) -> Kept | None:
+        """The same upload, if it was made before under the same rules. Raises for another table's name."""
+        try:
+            found = await desk.find(TABLE, schema.name)
+        except StorageError:
+            return None  # half of an earlier upload, which this one replaces
+        if found is None:
+            return None
+        if found.owner != desk.name:
+            raise ConsentError(f"table {schema.name!r} is {found.owner}'s; take another name")
+        same = found.fingerprint == fingerprint and found.rules == allow.rules(schema)
+        return found if same and found.expires is None and allow.days is None else None
+
+    # -- what only nodes that last have ----------------------------------------------------------------------
+
+    @property
+    def remote(self) -> bool:
+        """Whether the nodes run elsewhere, keep tables and ask owners."""
+        return isinstance(self.cluster, Remote)
+
+    def _desk(self) -> Desk:
+        if not isinstance(self.cluster, Remote):
+            raise PlanError("a lake on one machine keeps no tables and asks no owners; use tercet.connect")
+        return self.cluster.desk
+
+    async def _find_table(self, name: str, lake: Any) -> Table:
+        found = await self._desk().find(TABLE, name)
+        if found is None:
+            known = [one.name for one in await self._desk().entries() if one.kind == TABLE]
+            raise SchemaError(f"there is no table {name!r} in the lake. {suggest(name, known)}")
+        try:
+            schema = TableSchema.from_dict(msgpack.unpackb(found.body))
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise StorageError(f"the description of table {name!r} is malformed ({error})") from error
+        return describe(schema, found.handles, lake)
+
+
+@attrs.frozen
+class Allow:
+    """What an owner allows with an upload: see `Rules`; and after how many days it is forgotten."""
+
+    readers: Sequence[str] = ()
+    plans: Plans = "approved"
+    rows: bool = False
+    days: float | None = None
+
+    def rules(self, schema: TableSchema) -> Rules:
+        """As nodes keep them."""
+        return Rules(tuple(self.readers), self.plans, schema.min_count, self.rows)
+
+
+@attrs.frozen
+class Sent:
+    """What a call gives that reveals something to another member: who can receive what, with their key."""
+
+    to: tuple[str, ...]
+    what: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"sent to {', '.join(self.to)}, who can open it: {', '.join(self.what)}"
+
+
+def _sent_to_others(plan: Plan, result: RunResult) -> Sent | None:
+    """What a plan revealed that did not come back to who had it run."""
+    reveals = [(str(node.get("name")), str(node.get("to"))) for node in plan.nodes if node.kind == "reveal"]
+    sent = [(name, to) for name, to in reveals if name not in result.revealed]
+    return Sent(tuple(dict.fromkeys(to for _, to in sent)), tuple(name for name, _ in sent)) if sent else None
+
+
+@attrs.frozen(eq=False)
+class _Ended:
+    """What a computation returned."""
+
+    value: Any
+
+
+def _advance(steps: Steps[Any], result: RunResult | TercetError | None) -> Plan | _Ended:
+    """The next plan of a computation, or what it returned."""
+    try:
+        if isinstance(result, TercetError):
+            return steps.throw(result)
+        return next(steps) if result is None else steps.send(result)
+    except StopIteration as stop:
+        return _Ended(stop.value)

@@ -1,0 +1,85 @@
+"""What an owner's table becomes on its way to the nodes: encoded values, and the handle of the table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tercet.actors import Form, Type
+from tercet.errors import SchemaError
+from tercet.ml.ingest import EncodedTable, encode
+from tercet.ml.schema import INTEGER_BITS, TableSchema
+from tercet.ml.table import UNIT_BITS, WIDE_SPREAD, Column, Part, Table, Workspace
+
+ROUNDED_SPREAD = 1 + 2.0**-8
+"""Rounding may enlarge a spread that is just within its bound by less than this factor."""
+
+
+def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
+    """Encode an owner's table; integer columns of zeros and ones become booleans, spreads are checked.
+
+    Raises SchemaError as `tercet.ml.ingest.encode` does.
+    """
+    encoded = encode(source, **options)
+    types = dict(options.get("types") or {})
+    binary = [
+        column.name
+        for column, values in zip(encoded.schema.features, encoded.values, strict=True)
+        if column.kind == "integer"
+        and column.range is None
+        and column.name not in types
+        and values.size
+        and _is_binary(values, column.scale)
+    ]
+    if binary:
+        encoded = encode(source, **{**options, "types": {**types, **dict.fromkeys(binary, "boolean")}})
+    for column, values in zip(encoded.schema.features, encoded.values, strict=True):
+        widest = WIDE_SPREAD if column.kind == "integer" else 1.0
+        if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:
+            raise SchemaError(
+                f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread "
+                f"does not fit the fixed-point range; give a smaller scale with scales={{{column.name!r}: "
+                f"...}}, or declare it real with types={{{column.name!r}: 'real'}}"
+            )
+    return encoded
+
+
+def _is_binary(values: np.ndarray[Any, np.dtype[np.int64]], scale: int) -> bool:
+    return bool(np.all((values == 0) | (values == 1 << scale)))
+
+
+def handles_needed(schema: TableSchema) -> int:
+    """How many values at the nodes a table has: its keys, and its columns if there are any."""
+    return 2 if schema.features else 1
+
+
+def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Table:
+    """The handle of a table whose keys, and then columns, are stored under `handles`."""
+    limit = 2.0**INTEGER_BITS
+    count = len(schema.features)
+    parts = [Part(handle, Type(Form.RING, (count, schema.rows), 0, limit)) for handle in handles[1:]]
+    return Table(
+        lake=lake,
+        name=schema.name,
+        columns=tuple(
+            Column(column, schema.owner, 0, place, schema.min_count)
+            for place, column in enumerate(schema.features)
+        ),
+        rows=schema.rows,
+        parts=tuple(parts),
+        keys=Part(handles[0], Type(Form.WORDS, (2, schema.rows))),
+        key_names=tuple(schema.key_names),
+        key_types=tuple(str(c.key_type) for c in schema.columns if c.kind == "key"),
+        rows_of_sources=schema.rows,
+    )
+
+
+def content_digest(encoded: EncodedTable) -> bytes:
+    """32 bytes that stand for the contents of a table; they tell on it, and stay with its owner."""
+    digest = hashlib.blake2b(repr(encoded.schema).encode(), digest_size=32)
+    for array in (encoded.keys, encoded.values):
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.digest()

@@ -1,0 +1,272 @@
+"""The desk of a member: what members ask nodes beyond running plans, and what comes back, compared.
+
+Every question goes to all nodes. What they answer is put together only if they agree: a node that shows
+another table, another plan or other rules than the rest is named, and nothing is done on its word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tercet.actors.client import Client
+from tercet.actors.party import party_name, read_type
+from tercet.actors.plan import Form, Plan, word_shape
+from tercet.consent.approvals import DAYS, Approval
+from tercet.consent.audit import Head, check_lines
+from tercet.consent.keys import MemberKeys
+from tercet.consent.rules import Rules
+from tercet.errors import ConsentError, ProtocolError, StorageError
+from tercet.nodes.config import ClusterFile
+from tercet.nodes.gate import MOST_LINES
+from tercet.nodes.waiting import context
+from tercet.protocols.domains import Words, decode
+
+
+@attrs.frozen
+class Kept:
+    """A table or model of the lake, as all nodes show it."""
+
+    kind: str
+    name: str
+    owner: str
+    body: bytes = attrs.field(repr=False)
+    rules: Rules
+    handles: tuple[str, ...]
+    sources: tuple[str, ...]
+    fingerprint: bytes
+    expires: float | None
+
+
+@attrs.frozen
+class WaitingPlan:
+    """A plan that waits for owners, as all nodes show it. `number` is what people call it."""
+
+    session: bytes
+    caller: str
+    name: str
+    digest: bytes
+    asked: float
+    missing: tuple[str, ...]
+
+    @property
+    def number(self) -> str:
+        """The first digits of the session's name."""
+        return self.session.hex()[:8]
+
+
+@attrs.frozen(eq=False)
+class Received:
+    """Numbers that another member's plan revealed to this one."""
+
+    session: bytes
+    sender: str
+    plan: str
+    name: str
+    values: npt.NDArray[Any]
+
+
+class Desk:
+    """Asks all nodes in a member's name."""
+
+    def __init__(self, client: Client, cluster: ClusterFile, keys: MemberKeys) -> None:
+        self.client = client
+        self.cluster = cluster
+        self.keys = keys
+
+    @property
+    def name(self) -> str:
+        """The member's name."""
+        return self.keys.identity.name
+
+    async def keep(
+        self,
+        kind: str,
+        name: str,
+        body: bytes,
+        handles: Sequence[str],
+        rules: Rules,
+        *,
+        fingerprint: bytes = b"",
+        days: float | None = None,
+    ) -> None:
+        """Have stored values last under a name, at all nodes or at none."""
+        fields = {
+            "kind": kind,
+            "name": name,
+            "body": body,
+            "rules": rules.to_bytes(),
+            "handles": list(handles),
+            "fingerprint": fingerprint,
+            "expires": None if days is None else time.time() + days * 86400,
+        }
+        before = {(one.kind, one.name) for one in await self.entries()}
+        try:
+            await self.client.ask("keep", [fields])
+        except BaseException:
+            if (kind, name) not in before:
+                self.client.post("forget", [kind, name])
+            raise
+
+    async def entries(self) -> list[Kept]:
+        """All tables and models on which the nodes agree."""
+        first, *others = await self._entries()
+        return [_kept(one) for key, one in first.items() if all(other.get(key) == one for other in others)]
+
+    async def find(self, kind: str, name: str) -> Kept | None:
+        """A table or model. Raises StorageError if not all nodes have the same."""
+        first, *others = [told.get((kind, name)) for told in await self._entries()]
+        differ = [party_name(index) for index, one in enumerate(others, 1) if one != first]
+        if differ:
+            raise StorageError(
+                f"{kind} {name!r} is not the same at all nodes ({', '.join(differ)} differ from party 0); "
+                "upload it again, or restore the node that has lost it"
+            )
+        return None if first is None else _kept(first)
+
+    async def _entries(self) -> list[dict[tuple[str, str], dict[str, Any]]]:
+        """What each node shows, but for when it was made there."""
+        with _sense():
+            return [
+                {(one["kind"], one["name"]): {**one, "created": 0.0} for one in told["entries"]}
+                for told in await self.client.ask("entries")
+            ]
+
+    async def forget(self, kind: str, name: str) -> None:
+        """Drop a table or model of this member's."""
+        if not any((kind, name) in told for told in await self._entries()):
+            raise StorageError(
+                f"there is no {kind} {name!r} in the lake; `tercet tables` lists what there is"
+            )
+        await self.client.ask("forget", [kind, name])
+
+    # -- consent ---------------------------------------------------------------------------------------------
+
+    async def plans(self) -> list[WaitingPlan]:
+        """Plans that wait at every node."""
+        answers = await self.client.ask("plans")
+        with _sense():
+            first, *others = [{one["session"]: one for one in told["plans"]} for told in answers]
+            return [
+                _waiting(one) for session, one in first.items() if all(session in told for told in others)
+            ]
+
+    async def show(self, number: str) -> tuple[WaitingPlan, Plan]:
+        """A waiting plan by its first digits. Raises ConsentError if the nodes show different ones."""
+        known = [one for one in await self.plans() if one.session.hex().startswith(number)]
+        if len(known) != 1 or not number:
+            raise ConsentError(
+                f"{len(known) or 'no'} plans that wait begin with {number!r}; `tercet plans` lists them"
+            )
+        answers = await self.client.ask("plan", [known[0].session])
+        with _sense():
+            plans = [Plan.from_bytes(told["packed"]) for told in answers]
+        if len({plan.digest() for plan in plans}) != 1 or plans[0].digest() != known[0].digest:
+            raise ConsentError(
+                f"the nodes show different plans as {number}; approve none, and tell an auditor"
+            )
+        return known[0], plans[0]
+
+    async def approve(self, number: str, *, days: float = DAYS) -> WaitingPlan:
+        """Sign the digest of a waiting plan, and give the signature to all nodes."""
+        waiting, plan = await self.show(number)
+        approval = Approval.make(self.cluster.digest(), waiting.session, plan.digest(), self.keys, days=days)
+        await self.client.ask("approve", [attrs.asdict(approval)])
+        return waiting
+
+    async def refuse(self, number: str, why: str) -> WaitingPlan:
+        """End a waiting plan."""
+        waiting, _ = await self.show(number)
+        await self.client.ask("refuse", [waiting.session, why])
+        return waiting
+
+    # -- results of others -----------------------------------------------------------------------------------
+
+    async def received(self) -> list[Received]:
+        """What others' plans have revealed to this member; the nodes keep it no longer."""
+        answers = await self.client.ask("results")
+        with _sense():
+            first, *others = [
+                {(one["session"], one["name"]): one for one in told["results"]} for told in answers
+            ]
+            whole = {key: one for key, one in first.items() if all(key in other for other in others)}
+            found = [self._open([one, *(told[key] for told in others)]) for key, one in whole.items()]
+        for session in {one.session for one in found}:
+            await self.client.ask("received", [session])
+        return found
+
+    def _open(self, parts: Sequence[Mapping[str, Any]]) -> Received:
+        first = parts[0]
+        kind = read_type(first["type"])
+        opened = []
+        for party, part in enumerate(parts):
+            message = self.keys.open(part["sealed"], context(first["session"], first["name"], party))
+            opened.append(_cut(np.frombuffer(message, dtype=np.uint64), part["shapes"]))
+        protocol = self.cluster.protocol_class
+        words = protocol.combine(opened, domain=kind.form.domain, shape=word_shape(kind, {}))
+        values = decode(words, kind.scale) if kind.form is Form.RING else words
+        return Received(first["session"], first["sender"], first["plan"], first["name"], values)
+
+    # -- audit -----------------------------------------------------------------------------------------------
+
+    async def audit(self) -> dict[str, tuple[Head, list[str]]]:
+        """The audit logs of all nodes by name, verified. Raises ConsentError that names node and line."""
+        logs: list[list[str]] = [[] for _ in self.cluster.nodes]
+        start, more = 0, True
+        while more:
+            answers = await self.client.ask("audit", [start])
+            with _sense():
+                pages = [[str(line) for line in told["lines"]] for told in answers]
+            for log, page in zip(logs, pages, strict=True):
+                log += page
+            start, more = start + MOST_LINES, any(len(page) == MOST_LINES for page in pages)
+        return {
+            entry.name: (check_lines(log, entry.certificate, where=f"the audit log of {entry.name}"), log)
+            for entry, log in zip(self.cluster.nodes, logs, strict=True)
+        }
+
+
+@contextlib.contextmanager
+def _sense() -> Iterator[None]:
+    """Raise ProtocolError for an answer that no node of this release gives."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ProtocolError(f"what a node answered makes no sense: {error!r}; see its release") from error
+
+
+def _cut(words: Words, shapes: Sequence[Sequence[int]]) -> list[Words]:
+    cuts = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(words, cuts), shapes, strict=True)]
+
+
+def _kept(fields: Mapping[str, Any]) -> Kept:
+    return Kept(
+        kind=fields["kind"],
+        name=fields["name"],
+        owner=fields["owner"],
+        body=fields["body"],
+        rules=Rules.from_bytes(fields["rules"]),
+        handles=tuple(fields["handles"]),
+        sources=tuple(fields["sources"]),
+        fingerprint=fields["fingerprint"],
+        expires=fields["expires"],
+    )
+
+
+def _waiting(fields: Mapping[str, Any]) -> WaitingPlan:
+    return WaitingPlan(
+        fields["session"],
+        fields["caller"],
+        fields["plan"],
+        fields["digest"],
+        fields["asked"],
+        tuple(fields["missing"]),
+    )

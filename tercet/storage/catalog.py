@@ -1,0 +1,192 @@
+"""The catalog of a node: which tables and models are kept, whose they are, and what their owners allow.
+
+A few tables in SQLite, or in any database that SQLAlchemy reaches by URL. The catalog is what counts: a file
+of shares without an entry is swept away, and an entry is made, in one transaction, after its files are
+complete. Nothing in it is secret; who can change it can refuse service, or change rules at this node alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import sqlalchemy as sa
+
+from tercet.errors import StorageError
+
+METADATA = sa.MetaData()
+ENTRIES = sa.Table(
+    "entries",
+    METADATA,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(256), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("rules", sa.LargeBinary, nullable=False),
+    sa.Column("sources", sa.Text, nullable=False),
+    sa.Column("by_row", sa.Boolean, nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float, nullable=True),
+)
+HANDLES = sa.Table(
+    "handles",
+    METADATA,
+    sa.Column("handle", sa.String(512), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(256), nullable=False),
+    sa.Column("place", sa.Integer, nullable=False),
+)
+SESSIONS = sa.Table(
+    "sessions",
+    METADATA,
+    sa.Column("session", sa.LargeBinary(64), primary_key=True),
+    sa.Column("used", sa.Float, nullable=False),
+)
+SEPARATOR = "\n"
+"""Between names of sources: no name has a line break in it."""
+
+
+@attrs.frozen
+class Entry:
+    """A table or model: whose it is, its public description, its owner's rules, and where its values lie.
+
+    `sources` are the tables that it was made from; `by_row` says whether its values are about single rows;
+    `fingerprint` recognises a repeated upload; `created` and `expires` are in seconds since 1970.
+    """
+
+    kind: str
+    name: str
+    owner: str
+    body: bytes = attrs.field(repr=False)
+    rules: bytes = attrs.field(repr=False)
+    handles: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    by_row: bool = True
+    fingerprint: bytes = b""
+    created: float = attrs.field(factory=time.time)
+    expires: float | None = None
+
+
+class Catalog:
+    """Entries by kind and name. Every method is one transaction, and blocks: call it in a thread."""
+
+    def __init__(self, url: str, *, base: Path) -> None:
+        scheme, _, path = url.partition(":///")
+        if scheme == "sqlite" and path and not path.startswith("/"):
+            url = f"sqlite:///{base / path}"
+        try:
+            self._engine = sa.create_engine(url)
+            with self._sentences():
+                METADATA.create_all(self._engine)
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+            raise StorageError(f"the catalog {_hidden(url)!r} is no usable database URL: {error}") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def put(self, entry: Entry) -> tuple[str, ...]:
+        """Make or replace an entry; the handles of the one replaced."""
+        with self._begin() as connection:
+            before = self._handles(connection, entry.kind, entry.name)
+            self._delete(connection, entry.kind, entry.name)
+            fields = attrs.asdict(entry)
+            handles = fields.pop("handles")
+            connection.execute(ENTRIES.insert().values(**fields | {"sources": SEPARATOR.join(entry.sources)}))
+            for place, handle in enumerate(handles):
+                connection.execute(
+                    HANDLES.insert().values(handle=handle, kind=entry.kind, name=entry.name, place=place)
+                )
+        return before
+
+    def drop(self, kind: str, name: str) -> tuple[str, ...]:
+        """Delete an entry; its handles."""
+        with self._begin() as connection:
+            before = self._handles(connection, kind, name)
+            self._delete(connection, kind, name)
+        return before
+
+    def find(self, kind: str, name: str) -> Entry | None:
+        """An entry."""
+        with self._begin() as connection:
+            found = self._read(connection, (ENTRIES.c.kind == kind) & (ENTRIES.c.name == name))
+        return found[0] if found else None
+
+    def of_handle(self, handle: str) -> Entry | None:
+        """The entry that a value belongs to."""
+        with self._begin() as connection:
+            row = connection.execute(sa.select(HANDLES).where(HANDLES.c.handle == handle)).first()
+            if row is None:
+                return None
+            found = self._read(connection, (ENTRIES.c.kind == row.kind) & (ENTRIES.c.name == row.name))
+        return found[0] if found else None
+
+    def entries(self) -> list[Entry]:
+        """All entries, by kind and name."""
+        with self._begin() as connection:
+            return self._read(connection, sa.true())
+
+    def expired(self, now: float) -> list[Entry]:
+        """Entries whose time is up."""
+        with self._begin() as connection:
+            return self._read(connection, ENTRIES.c.expires <= now)
+
+    def use_session(self, session: bytes) -> bool:
+        """Note a session as used, for good; False if it was before."""
+        with self._begin() as connection:
+            if connection.execute(sa.select(SESSIONS).where(SESSIONS.c.session == session)).first():
+                return False
+            connection.execute(SESSIONS.insert().values(session=session, used=time.time()))
+        return True
+
+    # -- inside a transaction --------------------------------------------------------------------------------
+
+    def _read(self, connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[Entry]:
+        rows = connection.execute(sa.select(ENTRIES).where(where).order_by(ENTRIES.c.kind, ENTRIES.c.name))
+        found = []
+        for row in rows.mappings().all():
+            fields = dict(row)
+            fields["handles"] = self._handles(connection, row["kind"], row["name"])
+            fields["sources"] = tuple(filter(None, row["sources"].split(SEPARATOR)))
+            found.append(Entry(**fields))
+        return found
+
+    def _handles(self, connection: sa.Connection, kind: str, name: str) -> tuple[str, ...]:
+        where = (HANDLES.c.kind == kind) & (HANDLES.c.name == name)
+        query = sa.select(HANDLES.c.handle).where(where).order_by(HANDLES.c.place)
+        return tuple(connection.execute(query).scalars())
+
+    def _delete(self, connection: sa.Connection, kind: str, name: str) -> None:
+        connection.execute(HANDLES.delete().where((HANDLES.c.kind == kind) & (HANDLES.c.name == name)))
+        connection.execute(ENTRIES.delete().where((ENTRIES.c.kind == kind) & (ENTRIES.c.name == name)))
+
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        with self._sentences(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            where = _hidden(str(self._engine.url))
+            raise StorageError(
+                f"the catalog at {where} failed: {error.orig}; look at that database"
+            ) from error
+
+
+def _hidden(url: str) -> str:
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return url.partition("@")[2] or url
+
+
+def handles_of(entries: Sequence[Entry]) -> list[str]:
+    """The handles of all of them."""
+    return [handle for entry in entries for handle in entry.handles]

@@ -1,0 +1,125 @@
+"""Sealed files: what was written is read, any change to it is found, and half a write leaves nothing."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tercet.errors import StorageError
+from tercet.storage import sealed
+from tercet.storage.sealed import SealedFiles
+
+KEY = bytes(range(32))
+NAME = hashlib.sha256(b"a value").hexdigest()[:40]
+OTHER = NAME[::-1]
+SMALL = 64
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(sealed, "CHUNK_BYTES", SMALL)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return SealedFiles("data", KEY, base=tmp_path)
+
+
+def pieces(data, cut):
+    return [memoryview(data[:cut]), memoryview(data[cut:])]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=4 * SMALL + 1), cut=st.integers(0, 300))
+def test_what_is_written_is_read(files, data, cut):
+    size = files.write(NAME, pieces(data, cut))
+    assert b"".join(files.read(NAME)) == data
+    assert size == (files._files.size(files._path(NAME)))
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL - 1, SMALL, SMALL + 1, 3 * SMALL])
+def test_any_change_is_found(files, tmp_path, size):
+    files.write(NAME, [memoryview(bytes(size))])
+    path = tmp_path / "data" / NAME
+    whole = path.read_bytes()
+    assert bytes(SMALL) not in whole
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        with pytest.raises(StorageError, match=NAME):
+            list(files.read(NAME))
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StorageError, match=r"is damaged|no file of shares"):
+            list(files.read(NAME))
+    path.write_bytes(whole + b"x")
+    with pytest.raises(StorageError):
+        list(files.read(NAME))
+
+
+def test_chunks_cannot_be_swapped_nor_files(files, tmp_path):
+    data = bytes(range(3 * SMALL))
+    files.write(NAME, [memoryview(data)])
+    files.write(OTHER, [memoryview(data)])
+    path = tmp_path / "data" / NAME
+    whole = path.read_bytes()
+    head, chunk = len(sealed.MAGIC) + sealed.SALT_BYTES, SMALL + sealed.TAG_BYTES
+    first, second = whole[head : head + chunk], whole[head + chunk : head + 2 * chunk]
+    path.write_bytes(whole[:head] + second + first + whole[head + 2 * chunk :])
+    with pytest.raises(StorageError, match="chunk 0"):
+        list(files.read(NAME))
+    path.write_bytes((tmp_path / "data" / OTHER).read_bytes())
+    with pytest.raises(StorageError, match="chunk 0"):
+        list(files.read(NAME))
+
+
+def test_another_key(files, tmp_path):
+    files.write(NAME, [memoryview(b"shares")])
+    with pytest.raises(StorageError, match="another storage key"):
+        list(SealedFiles("data", bytes(32), base=tmp_path).read(NAME))
+    with pytest.raises(StorageError, match="16 bytes instead of 32"):
+        SealedFiles("data", bytes(16), base=tmp_path)
+
+
+def test_a_file_that_is_not_there(files):
+    with pytest.raises(StorageError, match="is missing"):
+        list(files.read(NAME))
+    files.remove(NAME)
+
+
+def test_half_a_write_leaves_nothing(files, tmp_path):
+    files.write(NAME, [memoryview(b"before")])
+
+    def broken():
+        yield memoryview(bytes(10 * SMALL))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match="No space left on device"):
+        files.write(NAME, broken())
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [NAME]
+    assert b"".join(files.read(NAME)) == b"before"
+
+
+def test_what_a_crash_left_is_swept_away(files, tmp_path):
+    for name in (NAME, OTHER):
+        files.write(name, [memoryview(b"shares")])
+    folder = tmp_path / "data"
+    (folder / f"{NAME}.01234567.part").write_bytes(b"half")
+    (folder / "letter.txt").write_text("not ours")
+    removed = files.sweep({NAME})
+    assert sorted(removed) == sorted([OTHER, f"{NAME}.01234567.part"])
+    assert {path.name for path in folder.iterdir()} == {NAME, "letter.txt"}
+
+
+def test_other_places_by_url(tmp_path):
+    files = SealedFiles("memory://tercet-test", KEY, base=tmp_path)
+    files.write(NAME, [memoryview(b"shares" * 100)])
+    assert b"".join(files.read(NAME)) == b"shares" * 100
+    assert files.sweep(set()) == [NAME]
+    with pytest.raises(StorageError, match="cannot be opened"):
+        SealedFiles("carrier-pigeon://here", KEY, base=tmp_path)
