@@ -60,7 +60,8 @@ class Descent(Solver):
             raise self._refuse(int(exponents.argmax()), "beside columns of ordinary size")
         with self.builder.scope("centre"):
             total = None if self.rows is None else self.rows.total(self.problem.rows)
-            columns, means = self.columns(total)
+            means = self.means(total)
+            columns = self.columns(means)
             return self.start(columns.append_row(1.0) if self.rows is None else columns, means)
 
     def _penalties(self) -> Value | None:

@@ -83,7 +83,8 @@ class Problem:
     @property
     def weighs(self) -> bool:
         """Whether some rows may count more than others."""
-        return self.mask is not None or self.sample_weight is not None or self.balanced
+        given = (self.mask, self.sample_weight, *self.table.selection)
+        return self.balanced or any(one is not None for one in given)
 
     @property
     def rows(self) -> int:
@@ -133,10 +134,15 @@ class State:
         """What sums over rows multiply by: features times weights of rows."""
         return self.x if self.weighted is None else self.weighted
 
-    def store(self, handle: str) -> dict[str, str]:
-        """Keep everything at the nodes; the handles by name, which begin with `handle`."""
+    def store(self, handle: str, *, rows: bool = True) -> dict[str, str]:
+        """Keep everything at the nodes; the handles by name, which begin with `handle`.
+
+        Without `rows`, only what does not grow with the table.
+        """
         values = {
-            name: value for name, value in attrs.asdict(self, recurse=False).items() if value is not None
+            name: value
+            for name, value in attrs.asdict(self, recurse=False).items()
+            if value is not None and (rows or name not in {"x", "weighted"})
         }
         return {
             name: value.store(f"{handle}.{name}") and f"{handle}.{name}" for name, value in values.items()
@@ -196,21 +202,30 @@ class Solver(abc.ABC):
     def step(self, state: State, number: int) -> State:
         """One step; they count from 1."""
 
-    def columns(self, total: Value | None) -> tuple[Value, Value]:
-        """Columns of the rows that count, less their means, with one for the intercept; and their means.
+    def features(self) -> Value:
+        """The features in units `(d, n)`."""
+        return self.problem.table.features(self.builder, self.problem.names)
 
-        Without weights, the intercept's column is left out here: it needs no scaling.
-        """
-        features = self.problem.table.features(self.builder, self.problem.names)
+    def means(self, total: Value | None) -> Value:
+        """Means of the features in the rows that count `(d,)`, given the sum of weights over 2^halved."""
+        rows, halved = self.problem.rows, self.problem.halved
         if self.rows is None or total is None:
-            columns, means = centre(features, self.problem.rows)
-            return (columns if self.problem.intercept else features), means
-        halved = self.problem.halved
-        sums = features.dot(self.rows.rows, magnitude=WIDEST_VALUE * self.problem.rows).shifted(halved)
+            return centre(self.features(), rows)[1]
+        sums = self.features().dot(self.rows.rows, magnitude=WIDEST_VALUE * rows).shifted(halved)
         inverse = reciprocal(total, low=-halved, high=1, scale=MEAN_SCALE)
-        means = sums.rescale(MEAN_SCALE).times(inverse, magnitude=WIDEST_VALUE).rescale(features.scale)
-        columns = (features - means.column()).append_row(1.0) if self.problem.intercept else features
-        return columns * self.rows.mask, means
+        means = sums.rescale(MEAN_SCALE).times(inverse, magnitude=WIDEST_VALUE)
+        return means.rescale(UNIT_BITS)
+
+    def columns(self, means: Value) -> Value:
+        """Features of the rows that count, less their means, and for the intercept a column of ones.
+
+        Without weights, the ones are left out: they need no scaling.
+        """
+        columns = self.features() - means.column() if self.problem.intercept else self.features()
+        if self.rows is None:
+            return columns
+        columns = columns.append_row(1.0) if self.problem.intercept else columns
+        return columns * self.rows.mask
 
     def start(self, x: Value, means: Value, **more: Value | None) -> State:
         """The state with zero weights."""

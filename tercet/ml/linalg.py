@@ -135,6 +135,36 @@ def inverse_sqrt(x: Value, *, low: int, high: int, scale: int, factor: float = 1
     return _evaluate(INVERSE_ROOT, unit).times(root, magnitude=factor * 2.0 ** (1 - low)).rescale(scale)
 
 
+LOG_OVER = _cubic(lambda u: np.log(u) / (u - 1))
+"""Errs by 4e-6 of the value."""
+
+
+def logarithm(x: Value, *, low: int, scale: int) -> Value:
+    """`log x` of a vector with `2^low <= x <= 1`, within 5e-6 of `min(1 - x, 1/5)`; `log 2^low` for less.
+
+    With the factor f that brings x to u = x f between 2^(-1/4) and 1, it is `(u - 1) r(u) - log f`, where the
+    cubic r is nearest to `log u / (u - 1)`: so what is near one errs least.
+    """
+    ends = np.exp2(np.arange(low * BUCKETS, 0) / BUCKETS)
+    factors = np.append(np.exp2(-np.arange(low * BUCKETS, 0) / BUCKETS), 1.0)
+    scales = min(WORK_BITS, 60 - x.scale + low), WORK_BITS
+    stored = np.rint(np.ldexp(factors, scales[0])) * 2.0 ** -scales[0]
+    factor, shift = from_table(x, ends, [(stored, scales[0]), (np.log(stored), scales[1])])
+    unit = x.times(factor, magnitude=1.1).rescale(WORK_BITS)
+    below = (unit - 1).bounded(1.1, "a unit is at most one")
+    return (below.times(_evaluate(LOG_OVER, unit), magnitude=2.0).rescale(WORK_BITS) - shift).rescale(scale)
+
+
+def tabulated(x: Value, function: Callable[[float], float], knots: Reals, *, scale: int) -> Value:
+    """A public function of a vector, linear between knots and constant beyond them, at `scale`."""
+    values = np.array([function(float(knot)) for knot in knots])
+    slopes = np.concatenate([[0.0], np.diff(values) / np.diff(knots), [0.0]])
+    starts = np.concatenate([[values[0]], values[:-1] - slopes[1:-1] * knots[:-1], [values[-1]]])
+    start, slope = from_table(x, knots, [(starts, scale), (slopes, scale)])
+    most = float(np.abs(values).max() + np.abs(starts).max()) + 1
+    return (start + x.times(slope, magnitude=most).rescale(scale)).bounded(most, "between the knots' values")
+
+
 # -- the inverse of a matrix ---------------------------------------------------------------------------------
 
 STEP_BITS = 4

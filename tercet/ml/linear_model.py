@@ -24,6 +24,7 @@ from tercet.ml.fitting import WIDEST_OFFSET, Parameters, Problem, Solver, State,
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.roles import Roles
+from tercet.ml.summary import Summary, summarise
 from tercet.ml.table import ANALYST, UNIT_BITS, SecretColumn, Steps, Table
 from tercet.ml.weights import LARGEST
 
@@ -39,10 +40,20 @@ BOUNDS = (24.0, 56.0, 120.0)
 class _Fitted:
     """What a fit leaves: the table with the columns' scales, and where the secret parameters are."""
 
-    table: Table
+    problem: Problem
     weights: tuple[str, Type]
     intercept: tuple[str, Type]
-    offset: str | None
+    kept: Mapping[str, tuple[str, Type]]
+
+    @property
+    def table(self) -> Table:
+        """The table that the model was fitted on."""
+        return self.problem.table
+
+    def inputs(self, builder: Builder) -> tuple[dict[str, Value], Value, Value]:
+        """In a plan: what the fit left of its state, coefficients in units, the intercept."""
+        kept = {name: builder.input(*stored) for name, stored in self.kept.items()}
+        return kept, builder.input(*self.weights), builder.input(*self.intercept)
 
 
 @attrs.define(eq=False)
@@ -277,12 +288,14 @@ class LogisticRegression:
         handles = [lake.handle(f"{target}.{part}") for part in ("weights", "intercept")]
         found.weights.store(handles[0])
         found.intercept.store(handles[1])
+        kept = state.store(lake.handle(f"{target}.state"), rows=False)
         if self.check:
             for name, bit in solver.checks(state, found).items():
                 bit.reveal(name, to=ANALYST)
         result = yield solver.builder.plan()
         weights, intercept = ((handle, result.stored[handle]) for handle in handles)
-        self._found = _Fitted(problem.table, weights, intercept, problem.offset)
+        state_of = {name: (handle, result.stored[handle]) for name, handle in kept.items()}
+        self._found = _Fitted(problem, weights, intercept, state_of)
         self.feature_names_, self.target_ = problem.names, target
         self.n_iter_, self.converged_ = made, converged
         return result.revealed
@@ -313,7 +326,7 @@ class LogisticRegression:
         table.require_like(fitted.table, self.feature_names_, "the model was fitted on")
         weights, intercept = builder.input(*fitted.weights), builder.input(*fitted.intercept)
         return linear_predictor(
-            table, self.feature_names_, weights, intercept, like=fitted.table, offset=fitted.offset
+            table, self.feature_names_, weights, intercept, like=fitted.table, offset=fitted.problem.offset
         )
 
     def decision_function(self, table: Table) -> SecretColumn:
@@ -358,6 +371,28 @@ class LogisticRegression:
         self._fitted()
         evaluation: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
         return evaluation
+
+    def summary(
+        self, reveal: str | Sequence[str] | None = None, *, to: str = ANALYST, alpha: float = 0.05
+    ) -> Summary:
+        """Standard errors, tests and likelihoods of the fit, to one receiver, in the columns' own units.
+
+        `reveal` names figures of coefficients (coef, se, z, p, ci, odds_ratio, sign, significant at `alpha`)
+        and of the fit (llf, llnull, lr, lr_p, mcfadden, tjur, aic, bic, nobs); by default all. What is not
+        asked for stays secret, but for what follows from what is: odds ratios tell coefficients, and those
+        together with standard errors tell z, p and intervals. AIC and BIC tell the log-likelihood, BIC of
+        weighted rows also their sum.
+
+        Discloses these, and with anything that rests on standard errors one bit, whether they are exact.
+        p-values alone are within 1e-3. Raises SchemaError if they are not exact, PlanError for unknown
+        figures and for fits by gradient descent, which need not have come to the optimum.
+        """
+        fitted = self._fitted()
+        if self.solver != "newton":
+            raise PlanError("a summary needs a fit by solver='newton', which goes all the way to the optimum")
+        steps = summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
+        summary: Summary = fitted.table.lake.perform(steps, "summary")
+        return summary
 
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver."""

@@ -12,6 +12,7 @@ gradient decides.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import attrs
 import numpy as np
@@ -127,24 +128,33 @@ class Newton(Solver):
 
     def begin(self) -> State:
         """Centre the columns and scale them; start at the log-odds of the outcomes' share."""
-        rows, bits = self.problem.rows, self.precision.feature
         with self.builder.scope("scale"):
-            total = None if self.rows is None else self.rows.total(rows)
-            columns, means = self.columns(total)
-            roots, penalties = self._scales(columns)
-            widest = 1.01 * math.sqrt(rows)
-            if self.rows is None:
-                x = columns.times(roots.column(), magnitude=widest + 1).rescale(bits)
-                weighted = None
-                if self.problem.intercept:
-                    x, roots = x.append_row(1.0), roots.column().append_row(1.0).reshape(self.problem.size)
-            else:
-                most = widest / math.sqrt(self.rows.least) + 1
-                x = columns.times(roots.column(), magnitude=most).rescale(bits)
-                most = widest * math.sqrt(self.rows.largest) + 1
-                weighted = self.rows.weigh(x, magnitude=most, scale=bits)
+            total = None if self.rows is None else self.rows.total(self.problem.rows)
+            means = self.means(total)
+            roots, penalties = self._scales(self.columns(means))
+            if self.rows is None and self.problem.intercept:
+                roots = roots.column().append_row(1.0).reshape(self.problem.size)
+            x, weighted = self._scaled(means, roots)
             state = self.start(x, means, weighted=weighted, roots=roots, penalties=penalties)
         return self._at_base_rate(state, total)
+
+    def resume(self, kept: Mapping[str, Value]) -> State:
+        """A state again, from what `State.store` kept of it without rows."""
+        x, weighted = self._scaled(kept["means"], kept["roots"])
+        return State(x=x, weighted=weighted, **kept)
+
+    def _scaled(self, means: Value, roots: Value) -> tuple[Value, Value | None]:
+        """Features in the solver's coordinates `(d + 1, n)`, and those times weights."""
+        bits, columns = self.precision.feature, self.columns(means)
+        widest = 1.01 * math.sqrt(self.problem.rows)
+        if self.rows is None:
+            used = roots.column().select(list(range(length(columns))))
+            x = columns.times(used, magnitude=widest + 1).rescale(bits)
+            return (x.append_row(1.0) if self.problem.intercept else x), None
+        most = widest / math.sqrt(self.rows.least) + 1
+        x = columns.times(roots.column(), magnitude=most).rescale(bits)
+        most = widest * math.sqrt(self.rows.largest) + 1
+        return x, self.rows.weigh(x, magnitude=most, scale=bits)
 
     def _mean_squares(self, columns: Value) -> tuple[Value, float]:
         """Sums over rows of weights times squares of columns, over 2^halved, and a bound on them."""
@@ -275,15 +285,27 @@ class Newton(Solver):
             slopes = slopes.rescale(self.precision.slope)
         else:
             slopes = slopes.shifted(-self.shrunk_bits)
-        raised = slopes + self.floor
-        return state.summed.dot(raised * state.x, magnitude=0.27 * self.problem.rows).shifted(
-            self.problem.halved
-        )
+        return self._summed(state, slopes + self.floor)
+
+    def _summed(self, state: State, slopes: Value) -> Value:
+        total = state.summed.dot(slopes * state.x, magnitude=0.27 * self.problem.rows)
+        return total.shifted(self.problem.halved)
+
+    def information(self, state: State, slopes: Value) -> Value:
+        """The Hessian of the penalised loss over 2^halved `(d + 1, d + 1)`, for exact slopes of rows."""
+        curvature = self._summed(state, slopes.rescale(self.precision.slope))
+        return self._penalised(curvature.rescale(HESSIAN_SCALE), state.penalties)
 
     def _hessian(self, curvature: Value, penalties: Value | None) -> Value:
-        hessian = curvature.rescale(HESSIAN_SCALE)
-        identity = np.eye(length(hessian))
-        if penalties is not None:
-            hessian = hessian + penalties.column() * self.builder.constant(identity)
-        hessian = hessian + self.builder.constant(RIDGE * identity, scale=HESSIAN_SCALE)
-        return hessian.bounded(0.6, "a quarter from the data, a quarter from the penalty, the ridge")
+        hessian = self._penalised(curvature.rescale(HESSIAN_SCALE), penalties)
+        ridge = self.builder.constant(RIDGE * np.eye(length(hessian)), scale=HESSIAN_SCALE)
+        return (hessian + ridge).bounded(
+            0.6, "a quarter from the data, a quarter from the penalty, the ridge"
+        )
+
+    def _penalised(self, curvature: Value, penalties: Value | None) -> Value:
+        if penalties is None:
+            return curvature.bounded(0.6, "a quarter from the data")
+        identity = np.eye(length(curvature))
+        hessian = curvature + penalties.column() * self.builder.constant(identity)
+        return hessian.bounded(0.6, "a quarter from the data, a quarter from the penalty")

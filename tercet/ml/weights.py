@@ -34,13 +34,14 @@ class Weights:
     """Weights v `(n,)` of a table's rows.
 
     `mask` is 1 where v is positive and else 0. Sample weights in units of 2^`exponent` were multiplied by
-    `factor` `(1,)`, at most 2^-SMALLEST_MEAN; None for 1. `flaws` `(1,)` counts what is outside of
-    `0 <= v <= LARGEST`, None where nothing can be.
+    `factor` `(1,)`, at most 2^-SMALLEST_MEAN, which is one over their `mean`; None for 1. `flaws` `(1,)`
+    counts what is outside of `0 <= v <= LARGEST`, None where nothing can be.
     """
 
     rows: Value
     mask: Value
     factor: Value | None = None
+    mean: Value | None = None
     exponent: int = 0
     flaws: Value | None = None
 
@@ -79,11 +80,15 @@ def weigh(
 ) -> Weights | None:
     """The weights of a table's rows with outcomes y `(n,)`, or None if all are 1.
 
-    `mask` names a boolean column or is a value of zeros and ones `(n,)`; `column` names a column of sample
-    weights, which works as a mask too if it is boolean; `balanced` multiplies both classes by factors that
-    make them weigh the same, as scikit-learn's `class_weight="balanced"`.
+    Rows that a filter of the table dropped have none. `mask` names a boolean column or is a value of zeros
+    and ones `(n,)`; `column` names a column of sample weights, which works as a mask too if it is boolean;
+    `balanced` multiplies both classes by factors that make them weigh the same, as scikit-learn's
+    `class_weight="balanced"`.
     """
-    masks = [] if mask is None else [_boolean(builder, table, mask) if isinstance(mask, str) else mask]
+    selected = table.selected(builder)
+    masks = [] if selected is None else [selected]
+    if mask is not None:
+        masks.append(_boolean(builder, table, mask) if isinstance(mask, str) else mask)
     if column is not None and table.column(column).schema.kind == "boolean":
         masks.append(_boolean(builder, table, column))
         column = None
@@ -91,13 +96,13 @@ def weigh(
         return None
     kept = masks[0] if masks else None
     for other in masks[1:]:
-        kept = (masks[0] * other).rescale(0).bounded(1.0, "a product of bits")
+        kept = (kept * other).bounded(1.0, "a product of bits") if kept is not None else other
     if column is None and not balanced and kept is not None:
         return Weights(kept, kept)
-    v, factor, exponent, flaws = kept, None, 0, []
+    v, factor, mean, exponent, flaws = kept, None, None, 0, []
     if column is not None:
         exponent = table.column(column).unit_exponent
-        v, factor = _normalised(builder, table, column, kept)
+        v, factor, mean = _normalised(builder, table, column, kept)
         flaws.append(_out_of_range(v))
         v = v.bounded(LARGEST, "checked at the end")
     if balanced:
@@ -106,7 +111,9 @@ def weigh(
     if v is None:
         raise AssertionError("there are weights")
     v = v.bounded(LARGEST, "checked at the end")
-    return Weights(v, (-v).is_negative().to_ring(), factor, exponent, functools.reduce(operator.add, flaws))
+    return Weights(
+        v, (-v).is_negative().to_ring(), factor, mean, exponent, functools.reduce(operator.add, flaws)
+    )
 
 
 def _boolean(builder: Builder, table: Table, name: str) -> Value:
@@ -114,8 +121,8 @@ def _boolean(builder: Builder, table: Table, name: str) -> Value:
     return bits.squeeze()
 
 
-def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -> tuple[Value, Value]:
-    """Sample weights over their mean in the whole table, where they are kept; and the factor in that."""
+def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -> tuple[Value, Value, Value]:
+    """Sample weights over their mean in the table, where they are kept; the factor in that; the mean."""
     rows, halved = table.rows, halvings(table.rows)
     w = table.features(builder, [name]).squeeze()
     mean = w.sum().reshape(1).shifted(halved).rescale(UNIT_BITS + 8)
@@ -125,7 +132,8 @@ def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -
     largest = 2.0 ** (INTEGER_BITS - UNIT_BITS - SMALLEST_MEAN + 1)
     v = w.times(inverse, magnitude=largest).rescale(weight_bits(rows))
     v = v if kept is None else v * kept
-    return v, inverse
+    whole = builder.constant(2.0**halved / rows, scale=20)
+    return v, inverse, (mean * whole).rescale(UNIT_BITS)
 
 
 def _balanced(y: Value, v: Value | None, rows: int) -> tuple[Value, Value]:

@@ -62,6 +62,13 @@ def _load(name):
             passed = frame.NABOVE / (frame.NABOVE + frame.NBELOW)
             columns = ["LOWINC", "PERASIAN", "PERBLACK", "PERHISP", "PERMINTE", "AVYRSEXP", "PTRATIO"]
             return _named(frame[columns], passed > passed.median())
+        case "anes96":
+            frame = sm.datasets.anes96.load_pandas().data
+            return _named(frame[["logpopul", "selfLR", "age", "educ", "income"]], frame.vote)
+        case "tumours":
+            source = load_breast_cancer()
+            chosen = [1, 4, 9, 14, 19]
+            return _named(source.data[:, chosen], 1 - source.target)
         case "1 in 100":
             return _classification(5000, 0.01)
         case "1 in 1000":

@@ -1,0 +1,361 @@
+"""What can be said of a fit beyond its coefficients: standard errors, tests, likelihoods, in MPC.
+
+Everything follows from one more look at the rows, at the optimum. The Hessian is made anew there, of exact
+slopes and without the ridge that keeps Newton's steps safe, and its inverse refined until it stands still. A
+standard error is the root of its diagonal. With a penalty, the Hessian has the penalty's part too: standard
+errors are then those of the posterior under the normal prior that the penalty stands for. Weights of rows
+count as so many rows each.
+
+Each figure is a value of the plan of its own, so that whoever asks for p-values alone learns nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from statistics import NormalDist
+
+import numpy as np
+
+from tercet.actors import Builder, Value, concatenate, sigmoid, softplus_tail
+from tercet.ml.fitting import WEIGHT_SCALE, WIDEST_INTERCEPT, Problem
+from tercet.ml.linalg import (
+    WARM_FACTORS,
+    halvings,
+    inverse_sqrt,
+    length,
+    logarithm,
+    reciprocal,
+    refine_inverse,
+    tabulated,
+)
+from tercet.ml.metrics.curves import chi_square_tail
+from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored, settled
+from tercet.ml.newton import INVERSE_SCALE, WIDEST_INVERSE, Newton
+
+ERROR = 1e-6
+DEALT_BITS, COEFFICIENT_BITS = 24, 24
+PROBABILITY_SCALE = 30
+REFINEMENTS = (*WARM_FACTORS, 1.0, 1.0)
+STILL = 2.0**-11
+"""The inverse stands still if its last refinement changed no diagonal entry by more of it than this."""
+LARGEST_VARIANCE = 2.0**13
+"""Of a coefficient in scaled coordinates, times the row count: beyond it, columns nearly repeat others."""
+LARGEST_RATIO = 2.0**12
+"""Of a column's mean to its spread."""
+VARIANCE_SCALE, ERROR_SCALE, Z_SCALE, RATIO_SCALE = 20, 30, 20, 28
+CERTAIN = 9.0
+"""A z-value beyond has a p-value below 1e-18."""
+LEAST_SHARE = -20
+
+INEXACT = "whether standard errors cannot be made exact"
+
+
+def two_sided(z: float) -> float:
+    """The p-value of a z-value."""
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
+def critical(alpha: float) -> float:
+    """The z-value beyond which p-values are below alpha."""
+    return NormalDist().inv_cdf(1 - alpha / 2)
+
+
+class Inference:
+    """Figures of a fit as values of a plan, each made when it is asked for.
+
+    `kept` is what the fit left of its state, `coefficients` `(d,)` are in units of the columns, `intercept`
+    is `(1,)`. Figures of coefficients are `(k,)`, the intercept's last; those of the fit `(1,)`.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        builder: Builder,
+        kept: Mapping[str, Value],
+        coefficients: Value,
+        intercept: Value,
+        alpha: float,
+    ) -> None:
+        self.problem, self.builder, self.alpha = problem, builder, alpha
+        self.solver = Newton(problem, builder)
+        self.state = self.solver.resume(kept)
+        self.coefficients, self.intercept = coefficients, intercept
+        self.weights = self.solver.rows
+
+    # -- rows ------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _scored(self) -> Scored:
+        z = self.solver.decision(self.state).rescale(DECISION_SCALE)
+        return Scored(z, self.solver.y, self.problem.rows)
+
+    @functools.cached_property
+    def _functions(self) -> list[Value]:
+        """Sigmoid of |z|, and log(1 + e^-|z|), both within 1e-6."""
+        series = sigmoid(TAIL_BOUND, ERROR), softplus_tail(TAIL_BOUND, ERROR)
+        found = self._scored.size.fourier(*series, dealt_bits=DEALT_BITS, coefficient_bits=COEFFICIENT_BITS)
+        return [value.rescale(PROBABILITY_SCALE) for value in found]
+
+    @functools.cached_property
+    def _classes(self) -> tuple[Value, Value]:
+        """Weights of rows whose outcome is 1, and of the others; zero elsewhere."""
+        y = self.solver.y
+        if self.weights is None:
+            return y, 1 - y
+        positive = settled((self.weights.rows * y).bounded(self.weights.largest, "a weight or zero"))
+        return positive, self.weights.rows - positive
+
+    def _sum(self, weights: Value, of: Value, most: float) -> Value:
+        """A weighted sum over rows, over 2^halved, `(1,)`; `most` bounds `of`."""
+        total = weights.dot(of, magnitude=1.01 * most * self.problem.rows).reshape(1)
+        return total.shifted(self.problem.halved).rescale(PROBABILITY_SCALE)
+
+    @functools.cached_property
+    def _totals(self) -> tuple[Value, Value]:
+        """Weights of both classes over 2^halved, `(1,)` each."""
+        scale = max(38, self.problem.halved)
+        sums = [part.sum(magnitude=1.01 * self.problem.rows).reshape(1) for part in self._classes]
+        first, second = (part.shifted(self.problem.halved) for part in sums)
+        top = max(scale, first.scale)
+        return first.at_scale(top).rescale(scale), second.at_scale(top).rescale(scale)
+
+    # -- coefficients ----------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _inverses(self) -> tuple[Value, Value]:
+        """The inverse of the Hessian `(k, k)`, and the diagonal before the last refinement."""
+        upper, _ = self._functions
+        slopes = upper.times(1 - upper, magnitude=0.26)
+        hessian = self.solver.information(self.state, slopes)
+        begun = self.state.inverse
+        if begun is None:
+            raise AssertionError("Newton's method leaves an inverse")
+        zero = self.state.weights * 0
+        refine = functools.partial(refine_inverse, hessian, bound=WIDEST_INVERSE, scale=INVERSE_SCALE)
+        first, _ = refine(begun.shifted(1), zero, factors=REFINEMENTS)
+        last, _ = refine(first, zero, factors=(1.0,))
+        return last, self._diagonal(first)
+
+    def _diagonal(self, matrix: Value) -> Value:
+        size = length(matrix)
+        return (matrix * self.builder.constant(np.eye(size))).sum_columns().at_scale(VARIANCE_SCALE)
+
+    @functools.cached_property
+    def _variances(self) -> Value:
+        """Variances of coefficients in scaled coordinates, times 2^halved."""
+        return self._diagonal(self._inverses[0]).bounded(WIDEST_INVERSE, "the inverse's bound")
+
+    @functools.cached_property
+    def _gradient(self) -> Value:
+        """How the intercept depends on coefficients in scaled coordinates."""
+        means = -self.state.means.column()
+        ones = means.append_row(1.0)
+        roots = self.state.roots
+        if roots is None:
+            raise AssertionError("Newton's method scales columns")
+        return (ones * roots.column()).rescale(14).reshape(self.problem.size)
+
+    @functools.cached_property
+    def _intercept_variance(self) -> Value:
+        """The intercept's variance, times 2^halved, `(1,)`."""
+        gradient = self._gradient.bounded(LARGEST_RATIO, "checked")
+        moved = self._inverses[0].matmul(gradient.column(), magnitude=2.0**22).rescale(12)
+        return gradient.matmul(moved, magnitude=2.0**32).rescale(12)
+
+    @functools.cached_property
+    def inexact(self) -> Value:
+        """Whether a standard error cannot be made exact: one bit."""
+        last, first = self._variances, self._inverses[1]
+        slack = last * self.builder.constant(STILL, scale=12)
+        doubts = [slack - (last - first), slack + (last - first), last * -1 + LARGEST_VARIANCE, last - 1.0]
+        if self.problem.intercept:
+            doubts += [self._gradient + LARGEST_RATIO, self._gradient * -1 + LARGEST_RATIO]
+            doubts += [self._intercept_variance * -1 + 2.0**30, self._intercept_variance - 0.5]
+        counted = [doubt.is_negative().to_ring().sum().reshape(1) for doubt in doubts]
+        total = functools.reduce(lambda left, right: left + right, counted)
+        return -total.is_zero().to_ring() + 1
+
+    def _inverse_roots(self) -> tuple[Value, Value | None]:
+        """One over the root of variances of the features' coefficients `(d,)`, and of the intercept's."""
+        count = len(self.problem.names)
+        some = self._variances.column().select(list(range(count))).reshape(count)
+        features = inverse_sqrt(some, low=0, high=8, scale=24)
+        if not self.problem.intercept:
+            return features, None
+        return features, inverse_sqrt(self._intercept_variance, low=-1, high=15, scale=24)
+
+    def _stacked(self, features: Value, intercept: Value | None) -> Value:
+        if intercept is None:
+            return features
+        scale = max(features.scale, intercept.scale)
+        parts = [part.at_scale(scale).column() for part in (features, intercept)]
+        return concatenate(parts).reshape(self.problem.size)
+
+    def coef(self) -> Value:
+        """Coefficients in units of the columns."""
+        intercept = self.intercept.rescale(WEIGHT_SCALE) if self.problem.intercept else None
+        return self._stacked(self.coefficients, intercept)
+
+    def se(self) -> Value:
+        """Standard errors in units of the columns, times the root of 2^halved."""
+        count, roots = len(self.problem.names), self.state.roots
+        features, intercept = self._inverse_roots()
+        if roots is None:
+            raise AssertionError("Newton's method scales columns")
+        some = self._variances.column().select(list(range(count))).reshape(count)
+        deviations = some.times(features, magnitude=2.0**9).rescale(24)
+        used = roots.column().select(list(range(count))).reshape(count)
+        errors = [deviations.times(used, magnitude=2.0**17).rescale(ERROR_SCALE)]
+        if intercept is not None:
+            errors.append(self._intercept_variance.times(intercept, magnitude=2.0**17).rescale(ERROR_SCALE))
+        return self._unweighted(self._stacked(*errors, *[None] * (2 - len(errors))))
+
+    def _unweighted(self, errors: Value) -> Value:
+        """Errors, or what else is in proportion to one over the root of weights, for the weights as given."""
+        if self.weights is None or self.weights.factor is None:
+            return errors
+        factor = self.weights.factor.rescale(20)
+        root = factor.times(inverse_sqrt(factor, low=-7, high=4, scale=20), magnitude=2.0**4).rescale(18)
+        return errors.rescale(22).times(root, magnitude=2.0**20.5).rescale(22)
+
+    def z(self) -> Value:
+        """Coefficients over their standard errors."""
+        count = len(self.problem.names)
+        features, intercept = self._inverse_roots()
+        scaled = self.state.weights.column().select(list(range(count))).reshape(count)
+        found = [scaled.times(features, magnitude=2.0**9).rescale(WEIGHT_SCALE)]
+        if intercept is not None:
+            last = self.intercept.rescale(Z_SCALE).bounded(WIDEST_INTERCEPT, "checked by the fit")
+            found.append(last.times(intercept, magnitude=2.0**12).rescale(WEIGHT_SCALE))
+        stacked = self._stacked(*found, *[None] * (2 - len(found)))
+        factor = 2.0 ** (self.problem.halved / 2)
+        if self.weights is not None and self.weights.factor is not None:
+            inverse = inverse_sqrt(self.weights.factor.rescale(20), low=-7, high=4, scale=20)
+            stacked = stacked.times(inverse, magnitude=2.0**16).rescale(WEIGHT_SCALE)
+            factor *= 2.0 ** (self.weights.exponent / 2)
+        scale = 20 - math.ceil(math.log2(factor))
+        return (stacked * self.builder.constant(factor, scale=scale)).rescale(Z_SCALE)
+
+    @functools.cached_property
+    def _z_size(self) -> Value:
+        z = settled(self.z())
+        return z - (z.is_negative().to_ring() * z * 2)
+
+    def p(self) -> Value:
+        """Two-sided p-values of the coefficients, within 1e-4."""
+        knots = np.linspace(0, CERTAIN, 289)
+        return tabulated(settled(self._z_size), two_sided, knots, scale=24)
+
+    def sign(self) -> Value:
+        """1 where a coefficient is negative."""
+        return self.coef().is_negative().to_ring()
+
+    def significant(self) -> Value:
+        """1 where the p-value is below alpha."""
+        return (self._z_size * -1 + critical(self.alpha)).is_negative().to_ring()
+
+    # -- the fit ---------------------------------------------------------------------------------------------
+
+    def _as_given(self, x: Value) -> Value:
+        """Sums over 2^halved, for the weights as given in units."""
+        if self.weights is None or self.weights.mean is None:
+            return x
+        return x.rescale(24).times(self.weights.mean, magnitude=2.0**20.5).rescale(24)
+
+    @functools.cached_property
+    def _loss(self) -> Value:
+        """The log-loss over 2^halved."""
+        positive, negative = self._classes
+        labelled = self._scored.positive
+        wrong = positive - 2 * (positive * labelled) + (positive + negative) * labelled
+        wrong = settled(
+            wrong.bounded(1.0 if self.weights is None else self.weights.largest, "zero or weight")
+        )
+        far = self._sum(wrong, self._scored.size, TAIL_BOUND)
+        near = self._sum(positive + negative, self._functions[1], 0.7) if self.weights is not None else None
+        if near is None:
+            near = self._functions[1].sum().reshape(1).shifted(self.problem.halved).rescale(PROBABILITY_SCALE)
+        return far + near
+
+    @functools.cached_property
+    def _null_loss(self) -> Value:
+        """The log-loss over 2^halved of a constant: with class sums P, N, `T log T - P log P - N log N`."""
+        positive, negative = (part.rescale(RATIO_SCALE) for part in self._totals)
+        terms = [
+            part.times(logarithm(part, low=LEAST_SHARE, scale=24), magnitude=0.4)
+            for part in (positive + negative, positive, negative)
+        ]
+        return (terms[0] - terms[1] - terms[2]).rescale(PROBABILITY_SCALE)
+
+    def llf(self) -> Value:
+        """Log-likelihood over 2^halved."""
+        return -self._as_given(self._loss)
+
+    def llnull(self) -> Value:
+        """Log-likelihood over 2^halved of a constant probability."""
+        return -self._as_given(self._null_loss)
+
+    def lr(self) -> Value:
+        """Half of the likelihood ratio's statistic over 2^halved."""
+        return self._as_given(self._null_loss - self._loss)
+
+    def lr_p(self) -> Value:
+        """The likelihood ratio's p-value, within 1e-3."""
+        dof = len(self.problem.names)
+        most = dof + 12 * math.sqrt(2 * dof) + 40
+        exponent = self.problem.halved + 1
+        if self.weights is not None:
+            exponent += self.weights.exponent
+        statistic = self.lr().shifted(-exponent)
+        tail = functools.partial(_tail, dof=dof)
+        return tabulated(statistic, tail, most * np.linspace(0, 1, 400) ** 3, scale=24)
+
+    def mcfadden(self) -> Value:
+        """One less the ratio of log-likelihoods."""
+        null = self._null_loss.rescale(RATIO_SCALE)
+        inverse = reciprocal(null, low=LEAST_SHARE, high=1, scale=22)
+        ratio = self._loss.rescale(RATIO_SCALE).times(inverse, magnitude=2.0**7)
+        return 1 - ratio.rescale(24)
+
+    def tjur(self) -> Value:
+        """Difference of both classes' mean probabilities."""
+        upper, labelled = self._functions[0], self._scored.positive
+        lifted = labelled.times(upper * 2 - 1, magnitude=1.01).rescale(PROBABILITY_SCALE)
+        probability = settled((lifted - upper + 1).bounded(1.01, "a probability"))
+        means = []
+        for weights, total in zip(self._classes, self._totals, strict=True):
+            inverse = reciprocal(total, low=-halvings(self.problem.rows), high=1, scale=22)
+            total = self._sum(weights, probability, 1.01)
+            means.append(total.times(inverse, magnitude=1.02).rescale(24))
+        return means[0] - means[1]
+
+    def nobs(self) -> Value:
+        """The sum of weights over 2^halved, in units."""
+        positive, negative = self._totals
+        return self._as_given((positive + negative).rescale(RATIO_SCALE))
+
+
+def _tail(statistic: float, dof: int) -> float:
+    return chi_square_tail(statistic, dof)
+
+
+FIGURES: dict[str, Callable[[Inference], Value]] = {
+    "coef": Inference.coef,
+    "se": Inference.se,
+    "z": Inference.z,
+    "p": Inference.p,
+    "sign": Inference.sign,
+    "significant": Inference.significant,
+    "llf": Inference.llf,
+    "llnull": Inference.llnull,
+    "lr": Inference.lr,
+    "lr_p": Inference.lr_p,
+    "mcfadden": Inference.mcfadden,
+    "tjur": Inference.tjur,
+    "nobs": Inference.nobs,
+}
+"""What a plan can reveal, each alone."""
+GUARDED = frozenset({"se", "z", "p", "significant"})
+"""What is revealed as zeros if `inexact` is 1."""

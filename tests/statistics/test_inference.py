@@ -1,0 +1,191 @@
+"""Summaries of fits against statsmodels: standard errors, tests, likelihoods, on public data sets."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+import tercet
+from tercet.errors import PlanError, SchemaError
+from tercet.ml import LogisticRegression
+
+SETS = ["spector", "heart", "fair", "star98", "anes96", "tumours", "1 in 100"]
+
+
+def clear_fit(source):
+    """statsmodels' fit, its intercept last."""
+    return sm.Logit(source.y, np.column_stack([source.X, np.ones(len(source.y))])).fit(disp=False, tol=1e-12)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_against_statsmodels(put, data, name):
+    source = data(name)
+    clear = clear_fit(source)
+    found = LogisticRegression(penalty=None).fit(put(source), target="y").summary()
+    assert found.names_ == (*source.names, "(intercept)")
+    assert (np.abs(found.coef - clear.params) / clear.bse).max() < 0.01
+    np.testing.assert_allclose(found.se, clear.bse, rtol=1e-3)
+    np.testing.assert_allclose(found.z, clear.tvalues, rtol=1e-3, atol=0.01)
+    np.testing.assert_allclose(found.p, clear.pvalues, atol=1e-3)
+    np.testing.assert_allclose((found.ci - clear.conf_int()) / clear.bse[:, None], 0, atol=0.015)
+    np.testing.assert_allclose(np.log(found.odds_ratio), found.coef, atol=1e-9)
+    figures = (found.llf, found.llnull, found.aic, found.bic)
+    np.testing.assert_allclose(figures, (clear.llf, clear.llnull, clear.aic, clear.bic), rtol=1e-4)
+    np.testing.assert_allclose(found.lr, clear.llr, rtol=1e-3, atol=1e-4 * abs(clear.llf))
+    assert abs(found.lr_p - clear.llr_pvalue) < 1e-3
+    assert abs(found.mcfadden - clear.prsquared) < 2e-4
+    p = clear.predict()
+    assert abs(found.tjur - (p[source.y == 1].mean() - p[source.y == 0].mean())) < 1e-4
+    assert found.nobs == len(source.y)
+
+
+ALONE = ["z", "p", "significant", "sign", "lr", "lr_p", "mcfadden", "llnull"]
+
+
+@pytest.mark.parametrize("name", ["spector", "fair", "star98", "anes96"])
+def test_figures_alone(lake, put, data, name):
+    """Each is computed in MPC, and nothing else is told."""
+    source = data(name)
+    clear = clear_fit(source)
+    model = LogisticRegression(penalty=None).fit(put(source), target="y")
+    expected = {
+        "z": (clear.tvalues, 0.01 + 1e-3 * np.abs(clear.tvalues)),
+        "p": (clear.pvalues, 1e-3),
+        "significant": (clear.pvalues < 0.05, 0),
+        "sign": (np.sign(clear.params), 0),
+        "lr": (clear.llr, 1e-4 * abs(clear.llf) + 1e-3 * clear.llr),
+        "lr_p": (clear.llr_pvalue, 1e-3),
+        "mcfadden": (clear.prsquared, 2e-4),
+        "llnull": (clear.llnull, 1e-4 * abs(clear.llnull)),
+    }
+    for figure in ALONE:
+        lake.disclosed.clear()
+        summary = model.summary(reveal=[figure], to="hospital")
+        right, most = expected[figure]
+        assert (np.abs(np.asarray(summary.values[figure], dtype=float) - right) <= most).all(), figure
+        assert list(summary.values) == [figure]
+        bits = ["whether standard errors cannot be made exact"] * (figure in ("z", "p", "significant"))
+        told = [item.what for item in lake.disclosed]
+        assert told[: len(bits)] == bits
+        assert len(told) == len(bits) + 1
+        assert {item.to for item in lake.disclosed} == {"hospital"}
+    with pytest.raises(AttributeError, match="'coef' was not revealed"):
+        _ = summary.coef
+
+
+def test_what_follows_is_not_asked_for_twice(lake, put, data):
+    model = LogisticRegression(penalty=None).fit(put(data("spector")), target="y")
+    lake.disclosed.clear()
+    found = model.summary(["coef", "se", "p", "z", "ci", "odds_ratio", "sign", "significant"])
+    assert [item.what for item in lake.disclosed] == [
+        "whether standard errors cannot be made exact",
+        "coefficients of 'y'",
+        "standard errors of 'y'",
+    ]
+    assert found.significant.tolist() == (found.p < 0.05).tolist()
+    lake.disclosed.clear()
+    model.summary("odds_ratio")
+    assert [item.what for item in lake.disclosed] == ["coefficients of 'y'"]
+
+
+@pytest.mark.parametrize("kind", ["counts", "some"])
+def test_weights_count_rows(put, data, kind):
+    source = data("fair")
+    generator = np.random.default_rng(3)
+    rows = len(source.y)
+    weights = generator.integers(0, 5, rows) if kind == "counts" else generator.random(rows) < 0.1
+    columns = type(source)(np.column_stack([source.X, weights]), source.y, (*source.names, "w"))
+    table = put(columns, types={"w": "boolean"} if kind == "some" else {})
+    model = LogisticRegression(penalty=None).fit(table, target="y", sample_weight="w")
+    X = np.column_stack([source.X, np.ones(rows)])
+    clear = sm.GLM(source.y, X, family=sm.families.Binomial(), freq_weights=weights.astype(float)).fit(
+        tol=1e-12
+    )
+    found = model.summary()
+    assert (np.abs(found.coef - clear.params) / clear.bse).max() < 0.01
+    np.testing.assert_allclose(found.se, clear.bse, rtol=1e-3)
+    np.testing.assert_allclose((found.llf, found.llnull), (clear.llf, clear.llnull), rtol=1e-4)
+    np.testing.assert_allclose(found.nobs, weights.sum(), rtol=1e-4)
+    alone = model.summary(["p", "lr"])
+    np.testing.assert_allclose(alone.p, clear.pvalues, atol=1e-3)
+    np.testing.assert_allclose(alone.lr, 2 * (clear.llf - clear.llnull), rtol=1e-3)
+
+
+def test_offset_and_no_intercept(put, data):
+    source = data("star98")
+    rows = len(source.y)
+    offset = np.random.default_rng(4).normal(0, 1, rows)
+    table = put(type(source)(np.column_stack([source.X, offset]), source.y, (*source.names, "o")))
+    family = sm.families.Binomial()
+    clear = sm.GLM(source.y, np.column_stack([source.X, np.ones(rows)]), family=family, offset=offset).fit(
+        tol=1e-12
+    )
+    found = LogisticRegression(penalty=None).fit(table, target="y", offset="o").summary()
+    np.testing.assert_allclose(found.se, clear.bse, rtol=1e-3)
+    assert abs(found.llf / clear.llf - 1) < 1e-4
+    assert "llnull" not in found.values
+    clear = sm.GLM(source.y, source.X, family=family).fit(tol=1e-12)
+    model = LogisticRegression(penalty=None, fit_intercept=False).fit(table, "y", features=source.names)
+    found = model.summary()
+    np.testing.assert_allclose(found.se, clear.bse, rtol=1e-3)
+    assert found.names_ == source.names
+    with pytest.raises(PlanError, match="'lr' compares a fit with a constant"):
+        model.summary(["lr"])
+
+
+def test_a_penalty_is_a_prior(put, data):
+    source = data("breast cancer")
+    found = LogisticRegression(C=1.0).fit(put(source), target="y").summary(["coef", "se"])
+    X = np.column_stack([source.X, np.ones(len(source.y))])
+    p = 1 / (1 + np.exp(-X @ found.coef))
+    hessian = (X * (p * (1 - p))[:, None]).T @ X + np.diag([1.0] * source.X.shape[1] + [0.0])
+    np.testing.assert_allclose(found.se, np.sqrt(np.diag(np.linalg.inv(hessian))), rtol=1e-3)
+
+
+def test_errors_that_cannot_be_exact_are_not_shown(put, data):
+    source = data("star98")
+    X = np.column_stack([source.X, np.full(len(source.y), 3.7)])
+    wide = type(source)(X, source.y, (*source.names, "constant"))
+    model = LogisticRegression(penalty=None).fit(put(wide), target="y")
+    with pytest.raises(SchemaError, match="standard errors cannot be made exact, since some column"):
+        model.summary()
+    assert model.summary(["llf"]).llf < 0
+
+
+def test_printed(put, data):
+    found = LogisticRegression(penalty=None).fit(put(data("spector")), target="y").summary()
+    lines = str(found).splitlines()
+    assert lines[0].startswith("logistic regression of 'y' on ")
+    heads = next(place for place, line in enumerate(lines) if "P>|z|" in line)
+    assert [line.split()[0] for line in lines[heads + 1 :]] == ["(intercept)", *data("spector").names]
+    frame = found.to_frame()
+    assert isinstance(frame, pd.DataFrame)
+    np.testing.assert_array_equal(frame["ci_low"], found.ci[:, 0])
+    assert list(frame.index) == list(found.names_)
+    assert found._repr_html_().count("<tr>") == len(lines) - 1
+    latex = found.to_latex()
+    assert latex.count(r"\\") == 1 + len(found.names_)
+    assert r"2.5\%" in latex
+
+
+def test_what_cannot_be(put, data):
+    table = put(data("spector"))
+    model = LogisticRegression(penalty=None).fit(table, target="y")
+    with pytest.raises(PlanError, match="no figure 'r2' in a summary; known are coef"):
+        model.summary(["r2"])
+    with pytest.raises(PlanError, match="alpha=5 is not between 0 and 1"):
+        model.summary(alpha=5)
+    with pytest.raises(PlanError, match="a summary needs a fit by solver='newton'"):
+        LogisticRegression(solver="gd", max_iter=2).fit(table, target="y").summary()
+
+
+@pytest.mark.parametrize("options", [{"tile_rows": 64}, {"threads": 2}])
+def test_printed_figures_do_not_depend_on_tiles_and_threads(lake, put, data, options):
+    source = data("star98")
+    with tercet.local(protocol=lake.protocol, **options) as other:
+        found = []
+        for one in (lake, other):
+            summary = LogisticRegression(penalty=None).fit(put(source, into=one), target="y").summary()
+            rounded = [np.ravel(value) for value in summary.values.values()]
+            found.append(np.concatenate(rounded).astype(float))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
