@@ -56,7 +56,7 @@ class _GF8(Field):
 
     def decode(self, elements: Words) -> Words:
         """The bits of elements that are zero or one."""
-        bits: Words = elements[0]
+        bits: Words = elements[0, ...]
         return bits
 
     def uniform(self, stream: Stream, shape: Shape) -> Words:

@@ -245,12 +245,12 @@ class _Mersenne(Field):
 
     def encode(self, words: Words) -> Words:
         """Signed 64-bit integers; p + v, for a negative v, is the complement of -v."""
-        negative = words >> np.uint64(63)
-        return np.stack([words - negative, negative * _TOP])
+        negative = np.asarray(words >> np.uint64(63))
+        return np.stack([np.asarray(words - negative), negative * _TOP])
 
     def decode(self, elements: Words) -> Words:
         """The signed integer modulo 2^64."""
-        words: Words = elements[0] + (elements[1] >> np.uint64(62))
+        words: Words = np.asarray(elements[0, ...] + (elements[1, ...] >> np.uint64(62)))
         return words
 
     def uniform(self, stream: Stream, shape: Shape) -> Words:

@@ -170,7 +170,7 @@ class Shamir(Polynomials):
         scale = 2 * fine + coefficient_bits
         if scale + 2 > self._mask_bits - LEAST_HIDING:
             raise ProtocolError(
-                f"dealt values with {dealt_bits} and coefficients with {coefficient_bits} fractional bits make "
+                f"dealt values of {dealt_bits} and coefficients of {coefficient_bits} fractional bits make "
                 f"products of {scale + 2} bits, which masks of {self._mask_bits} bits hide badly; use fewer"
             )
         shape = (harmonics.dealt, x.size)

@@ -10,12 +10,19 @@ from tercet.protocols.base import Cost, Op, Product, Round, Share, declared
 from tercet.protocols.plain import Plain
 from tercet.protocols.prg import Stream
 from tercet.protocols.replicated import Replicated
+from tercet.protocols.shamir import Shamir
 from tercet.testing.protocols import OPERATIONS, check_protocol, check_secrecy, check_values
 
 
-@pytest.mark.parametrize("protocol", [Plain, Replicated])
+@pytest.mark.parametrize("protocol", [Plain, Replicated, Shamir])
 def test_conformance(protocol):
     check_protocol(protocol)
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("parties", [5, 7])
+def test_conformance_of_shamir_among_more_parties(parties):
+    check_protocol(Shamir, parties)
 
 
 class ForgetsTheZeroShare(Replicated):
