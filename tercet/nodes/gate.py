@@ -202,7 +202,8 @@ class LakeGate(Gate):
             entry = await self._entry(table)
             rules = Rules.from_bytes(entry.rules)
             rules.check(f"table {table!r}", entry.owner, member.name, member.roles, found)
-            if rules.plans == "approved" and entry.owner != member.name:
+            asks = rules.plans == "approved" or bool(found.unclear)
+            if asks and entry.owner != member.name:
                 owners.add(entry.owner)
         return owners
 

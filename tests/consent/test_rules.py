@@ -20,7 +20,7 @@ WEIGHTS = Type(Form.RING, (3,), 8, 2.0**20)
 def reviewed(make):
     b = Builder("test")
     make(b, b.input("x", KIND))
-    return review(b.plan(), lambda handle: handle == "x")
+    return review(b.plan(), lambda handle: handle in ("x", "keys"))
 
 
 def test_rows_and_figures_are_told_apart():
@@ -43,6 +43,25 @@ def test_rows_and_figures_are_told_apart():
     assert [item.split("'")[1] for item in found.rows] == ["a column", "predictions", "a row"]
     assert found.fewest == 1
     assert found.stored == {"y": True, "z": False}
+
+
+def test_openings_that_need_a_look_are_found():
+    keys = Type(Form.WORDS, (2, ROWS))
+
+    def make(b, x):
+        words = b.input("keys", keys)
+        key = b.random_words(2)
+        bit = (x.select([0]).squeeze() < 0).to_ring()
+        b.apply_all("shuffle", b.apply("prf", key, words), x)[0].open("pseudonyms")
+        b.apply_all("shuffle", bit)[0].open("how many bits")
+        x.sum().open("a sum")
+        b.apply("prf", key, words).open("not shuffled")
+        b.apply_all("shuffle", b.apply("prf", b.input("k", Type(Form.WORDS, (2,))), words))[0].open(
+            "known key"
+        )
+        bit.open("bits in order")
+
+    assert reviewed(make).unclear == ("not shuffled", "known key", "promised bits", "bits in order")
 
 
 def test_what_goes_over_fewer_rows_is_found():
