@@ -5,12 +5,15 @@ from tercet.ml.metrics import Evaluation, RevealedMetrics
 from tercet.ml.model_selection import CrossValidation, GridSearch, cross_validate
 from tercet.ml.preprocessing import StandardScaler
 from tercet.ml.table import SecretColumn, Table
+from tercet.ml.transformers import MeanImputer, MinMaxScaler
 
 __all__ = [
     "CrossValidation",
     "Evaluation",
     "GridSearch",
     "LogisticRegression",
+    "MeanImputer",
+    "MinMaxScaler",
     "RevealedMetrics",
     "RevealedModel",
     "SecretColumn",

@@ -98,7 +98,8 @@ def bounds(
     spread, reach = min(spread, (high - low) / 2), max(abs(low), abs(high))
     if low * high > 0:
         size = max(size, math.log2(min(abs(low), abs(high))))
-    wanted = min(SPREAD_BITS - unit, INTEGER_BITS - size) - SLACK_BITS if spread else -math.inf
+    varies = spread > 0 and unit > -math.inf
+    wanted = min(SPREAD_BITS - unit, INTEGER_BITS - size) - SLACK_BITS if varies else -math.inf
     if kind == "integer":
         scale = min(_scale(reach, spread, 0), SPREAD_BITS)
         small = reach <= 2.0**INTEGER_BITS and spread <= WIDE_SPREAD * 2.0**SPREAD_BITS

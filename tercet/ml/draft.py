@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tercet.actors import Builder, Value
@@ -96,3 +97,15 @@ def rescaled(value: Value, scale: int) -> Value:
 def _room(value: Value) -> int:
     """The largest scale at which a value stays below 2^57 ring units."""
     return value.scale + ROOM_BITS - math.ceil(math.log2(max(value.type.limit, 1.0)))
+
+
+def ring_units(number: float, value: Value, rule: Callable[[float], int]) -> int:
+    """A public number in ring units of a value, rounded by a rule; no further out than the value's bound."""
+    most = math.ceil(value.type.limit) + 1
+    return min(max(rule(math.ldexp(number, value.scale)), -most), most)
+
+
+def as_ring_units(number: float, value: Value, rule: Callable[[float], int]) -> Value:
+    """`ring_units` as a public value of the plan at the value's scale."""
+    units = ring_units(number, value, rule)
+    return value.builder.constant(math.ldexp(units, -value.scale), scale=value.scale)

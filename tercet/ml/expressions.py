@@ -21,7 +21,7 @@ import attrs
 from tercet.actors import Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import BOOLEAN, Public, bounds
-from tercet.ml.draft import Draft, rescaled
+from tercet.ml.draft import Draft, as_ring_units, rescaled, ring_units
 from tercet.ml.linalg import reciprocal
 from tercet.ml.schema import Kind
 
@@ -53,7 +53,9 @@ class Expression:
     whose bounds exclude zero; `**` a whole number; `& | ^ ~` booleans. Nothing is computed or disclosed
     before `Table.assign` or `Table.filter`.
 
-    `text` says how it was written, `public` what everyone knows of it, `sources` the columns that it reads.
+    `text` says how it was written, `public` what everyone knows of it, `sources` the columns that it reads,
+    `missing` those among them that tell where it is missing: where any of its parts is. A condition on
+    something missing is missing too, and a filter drops it.
     """
 
     table: Table
@@ -61,6 +63,7 @@ class Expression:
     public: Public
     sources: frozenset[str]
     write: Callable[[Draft], Value] = attrs.field(repr=False)
+    missing: frozenset[str] = frozenset()
 
     __array_ufunc__ = None  # so that numpy's numbers leave operators to us
 
@@ -73,7 +76,8 @@ class Expression:
             (raw,) = table.raw(draft.builder, [name])
             return raw.squeeze().shifted(column.schema.scale)
 
-        return cls(table, name, Public.of(column), frozenset([name]), write)
+        beside = [] if column.schema.missing is None else [column.schema.missing]
+        return cls(table, name, Public.of(column), frozenset([name]), write, frozenset(beside))
 
     def __bool__(self) -> bool:
         raise PlanError(
@@ -95,7 +99,8 @@ class Expression:
                     "one"
                 )
         sources = self.sources.union(*(other.sources for other in others))
-        return Expression(self.table, text, public, sources, write)
+        missing = self.missing.union(*(other.missing for other in others))
+        return Expression(self.table, text, public, sources, write, missing)
 
     # -- sums ------------------------------------------------------------------------------------------------
 
@@ -296,7 +301,7 @@ class Expression:
         def public(draft: Draft) -> Value:
             value = draft.value(self)
             # For whole x: x < c if x < ceil c, and x > c if x > floor c.
-            end = _ring_units(number, value, math.ceil if sign == "<" else math.floor)
+            end = as_ring_units(number, value, math.ceil if sign == "<" else math.floor)
             return (value - end if sign == "<" else value * -1 + end).is_negative().to_ring()
 
         return self._make(text, BOOLEAN, public)
@@ -322,7 +327,9 @@ class Expression:
 
         def write(draft: Draft) -> Value:
             value = draft.value(self)
-            places = {_units(number, value, round): _ring_units(number, value, round) for number in known}
+            places = {
+                ring_units(number, value, round): as_ring_units(number, value, round) for number in known
+            }
             bits = [(value - place).is_zero().to_ring() for place in places.values()]
             return functools.reduce(operator.add, bits).bounded(1.0, "the numbers differ")
 
@@ -348,13 +355,8 @@ class Expression:
     def _logic(self, other: Expression, sign: str) -> Expression:
         """AND, OR or XOR of two conditions. 1 round."""
         text = f"{_term(self)} {sign} {_term(other)}"
-        if not isinstance(other, Expression):
-            raise PlanError(f"{text}: {other!r} is no condition on columns; put comparisons in parentheses")
         for side in (self, other):
-            if side.public.kind != "boolean":
-                raise SchemaError(
-                    f"{text}: {side.text} is {side.public.kind}, not a condition; compare it with something"
-                )
+            _require_condition(side, text)
 
         def write(draft: Draft) -> Value:
             x, y = draft.settled(self), draft.settled(other)
@@ -365,8 +367,7 @@ class Expression:
         return self._make(text, BOOLEAN, write, other)
 
     def __invert__(self) -> Expression:
-        if self.public.kind != "boolean":
-            raise SchemaError(f"~ takes a condition, and {self.text} is {self.public.kind}")
+        _require_condition(self, f"~{_term(self)}")
 
         def write(draft: Draft) -> Value:
             return (draft.settled(self) * -1 + 1).bounded(1.0, "a condition")
@@ -414,11 +415,23 @@ class Expression:
 
         return self._make(text, public, write)
 
+    def isna(self) -> Expression:
+        """Whether a value is missing; known to be false, and free, where none can be."""
+        flags = [Expression.of(self.table, name) for name in sorted(self.missing)]
+        if not flags:
+            return self._make(f"{_term(self)}.isna()", BOOLEAN, lambda draft: _zeros(draft, self))
+        found = functools.reduce(operator.or_, flags)
+        return attrs.evolve(found, text=f"{_term(self)}.isna()", sources=found.sources | self.sources)
+
+    def fillna(self, number: Number) -> Expression:
+        """A public number where a value is missing. 1 round."""
+        filled = self.where(~self.isna(), number) if self.missing else self
+        return attrs.evolve(filled, text=f"{_term(self)}.fillna({_text(number)})", missing=frozenset())
+
     def where(self, condition: Expression, other: Expression | Number) -> Expression:
         """Values where a condition holds, `other` elsewhere. 1 round after those of its parts."""
         text = f"{_term(self)}.where({condition}, {_text(other)})"
-        if not isinstance(condition, Expression) or condition.public.kind != "boolean":
-            raise SchemaError(f"{text}: where takes a condition on columns, such as table['age'] > 50")
+        _require_condition(condition, text)
         mine = self.public
         if not isinstance(other, Expression):
             other = self._constant(_number(other, text))
@@ -445,6 +458,19 @@ def _text(other: Any) -> str:
     return f"{other:g}" if isinstance(other, int | float) else str(other)
 
 
+def _require_condition(given: Any, text: str) -> None:
+    if not isinstance(given, Expression) or given.public.kind != "boolean":
+        kind = given.public.kind if isinstance(given, Expression) else type(given).__name__
+        raise SchemaError(
+            f"{text}: {given} is {kind}, not a condition; compare it, as in (table['age'] > 50)"
+        )
+
+
+def _zeros(draft: Draft, like: Expression) -> Value:
+    zero = draft.settled(like) * 0
+    return zero.shifted(-zero.scale)
+
+
 def _log2(number: float) -> float:
     return math.log2(abs(number)) if number else -math.inf
 
@@ -466,15 +492,3 @@ def _number(other: Any, text: str) -> float:
     if not math.isfinite(number):
         raise PlanError(f"{text}: {number} is not finite")
     return number
-
-
-def _units(number: float, value: Value, rule: Callable[[float], int]) -> int:
-    """A public number in ring units of a value, rounded by a rule; no further out than the value's bound."""
-    most = math.ceil(value.type.limit) + 1
-    return min(max(rule(math.ldexp(number, value.scale)), -most), most)
-
-
-def _ring_units(number: float, value: Value, rule: Callable[[float], int]) -> Value:
-    """`_units` as a public value of the plan at the value's scale."""
-    units = _units(number, value, rule)
-    return value.builder.constant(math.ldexp(units, -value.scale), scale=value.scale)

@@ -7,18 +7,21 @@ columns fit, and the row count of a filter that compacts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from tercet.actors import Value, concatenate
 from tercet.errors import SchemaError
+from tercet.ml.disclosure import inverted, least_count, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_name
-from tercet.ml.table import ANALYST, Column, Part, Steps, Table
+from tercet.ml.table import ANALYST, Column, Part, Steps, Table, as_names
 
-TOO_FEW = "whether a filter keeps fewer rows than its owners allow to tell"
+TOO_FEW = "whether a filter keeps or drops fewer rows than owners allow to tell"
 
 
 def out_of_range(names: Sequence[str]) -> str:
@@ -54,6 +57,7 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
             raise SchemaError(f"table {table.name!r}: {name!r} is its key; give the new column another name")
         _require_rows_of(table, expression, f"the new column {name!r}")
     table.require_rows("new columns")
+    expressions = _with_missing(expressions)
     builder = table.lake.builder(f"{', '.join(expressions)} of {table.name}")
     draft = Draft(builder)
     values = [_column(draft, name, expression) for name, expression in expressions.items()]
@@ -70,8 +74,21 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
             "of its columns suggest, so it does not fit fixed point; clip them to public ranges, as in "
             "table['age'].clip(0, 120), or have their owners declare such with ranges= at upload"
         )
-    part = Part(handle, result.stored[handle])
-    return _with_columns(table, part, expressions)
+    columns = {
+        name: _described(name, one, len(table.parts), place)
+        for place, (name, one) in enumerate(expressions.items())
+    }
+    return with_part(table, Part(handle, result.stored[handle]), columns)
+
+
+def _with_missing(expressions: Mapping[str, Expression]) -> dict[str, Expression]:
+    """New columns, and beside each that may be missing one that tells where it is."""
+    found: dict[str, Expression] = {}
+    for name, expression in expressions.items():
+        found[name] = expression
+        if expression.missing:
+            found[f"{name}_missing"] = expression.isna()
+    return found
 
 
 def _column(draft: Draft, name: str, expression: Expression) -> Value:
@@ -85,30 +102,40 @@ def _column(draft: Draft, name: str, expression: Expression) -> Value:
         return stored.bounded(2.0**INTEGER_BITS, "the scale follows from the bounds")
 
 
-def _with_columns(table: Table, part: Part, expressions: Mapping[str, Expression]) -> Table:
-    """The table with a part of new columns."""
-    made = {}
-    for place, (name, expression) in enumerate(expressions.items()):
-        public, sources = expression.public, [expression.table.column(one) for one in expression.sources]
-        bounded = public.kind != "boolean" and not public.checked
-        schema = ColumnSchema(
-            name, public.kind, public.scale, range=(public.low, public.high) if bounded else None
-        )
-        owner = "+".join(sorted({source.owner for source in sources}))
-        strictest = max(source.min_count for source in sources)
-        made[name] = Column(schema, owner, len(table.parts), place, strictest)
-    columns = [made.pop(column.name, column) for column in table.columns]
-    return attrs.evolve(table, columns=(*columns, *made.values()), parts=(*table.parts, part))
+def _described(name: str, expression: Expression, part: int, place: int) -> Column:
+    """What everyone knows of a new column, stored at a place of a part."""
+    public, sources = expression.public, [expression.table.column(one) for one in expression.sources]
+    bounded = public.kind != "boolean" and not public.checked
+    schema = ColumnSchema(
+        name,
+        public.kind,
+        public.scale,
+        range=(public.low, public.high) if bounded else None,
+        missing=f"{name}_missing" if expression.missing else None,
+    )
+    return Column(schema, owners(sources), part, place, max(source.min_count for source in sources))
+
+
+def owners(columns: Iterable[Column]) -> str:
+    """Whose data some columns are."""
+    return "+".join(sorted({column.owner for column in columns}))
+
+
+def with_part(table: Table, part: Part, columns: Mapping[str, Column]) -> Table:
+    """The table with one more part, whose columns replace those of the same name or come last."""
+    left = dict(columns)
+    kept = [left.pop(column.name, column) for column in table.columns]
+    return attrs.evolve(table, columns=(*kept, *left.values()), parts=(*table.parts, part))
 
 
 def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
     """Rows where a condition holds.
 
-    By default all rows stay, and those where the condition fails weigh nothing in what is computed from the
-    table: it discloses nothing, and how many rows count stays secret. With `compact`, rows are shuffled, one
-    flag a row is opened to the nodes, and the others are dropped: that discloses how many rows are kept, and
-    nothing on which; where owners set a minimum count, first one bit, whether there are fewer, and then
-    nothing more. Raises SchemaError in that case, and for what is not a condition.
+    By default all rows stay, and those where the condition fails or is missing weigh nothing in what is
+    computed from the table: it discloses nothing, and how many rows count stays secret. With `compact`, rows
+    are shuffled, one flag a row is opened to the nodes, and the others are dropped: that discloses how many
+    rows are kept, and nothing on which; where owners set a minimum count, first one bit, whether fewer are
+    kept or dropped, and then nothing more. Raises SchemaError in that case, and for what is not a condition.
     """
     _require_rows_of(table, condition, "the filter")
     if condition.public.kind != "boolean":
@@ -120,7 +147,8 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
     lake = table.lake
     builder = lake.builder(f"filter {table.name}")
     draft = Draft(builder)
-    flag, handle = draft.settled(condition).reshape(1, table.rows), lake.handle(f"{table.name}.filter")
+    there = condition & ~condition.isna() if condition.missing else condition
+    flag, handle = draft.settled(there).reshape(1, table.rows), lake.handle(f"{table.name}.filter")
     flag.store(handle)
     failed = draft.failed()
     if failed is not None:
@@ -134,7 +162,7 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
     sources = [condition.table.column(one) for one in condition.sources]
     flags = Column(
         ColumnSchema("filter", "boolean"),
-        "+".join(sorted({source.owner for source in sources})),
+        owners(sources),
         len(table.parts),
         0,
         max(source.min_count for source in sources),
@@ -148,24 +176,35 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
     return (yield from _compact(kept)) if compact else kept
 
 
-def least_count(table: Table) -> int:
-    """The strictest minimum count among a table's columns and filters."""
-    return max((column.min_count for column in (*table.columns, *table.selection)), default=1)
+def drop_missing(table: Table, columns: str | Sequence[str] | None, *, compact: bool) -> Steps[Table]:
+    """Rows in which no value of some columns (default: all) is missing; discloses what a filter does."""
+    names = as_names(table.column_names if columns is None else columns)
+    flags = [table[name].isna() for name in names if table.column(name).schema.missing is not None]
+    if not flags:
+        return table
+    kept = yield from keep(table, ~functools.reduce(operator.or_, flags), compact=compact)
+    whole = [
+        attrs.evolve(column, schema=attrs.evolve(column.schema, missing=None))
+        if column.name in names
+        else column
+        for column in kept.columns
+    ]
+    return attrs.evolve(kept, columns=tuple(whole))
 
 
 def _compact(table: Table) -> Steps[Table]:
     """Drop the rows that do not count."""
-    lake, least = table.lake, least_count(table)
+    lake, least = table.lake, least_count(table, table.columns)
     if least > 1:
         builder = lake.builder(f"count {table.name}")
         flags = table.selected(builder)
         if flags is not None:
-            (flags.sum().reshape(1) - least).is_negative().to_ring().reveal(TOO_FEW, to=ANALYST)
+            inverted(tellable(flags.sum().reshape(1), table.rows, least)).reveal(TOO_FEW, to=ANALYST)
         result = yield builder.plan()
         if result.revealed[TOO_FEW][0] > 0.5:
             raise SchemaError(
-                f"table {table.name!r}: the filter keeps fewer than {least} rows, and their owners do not "
-                "allow so small a count to be told; filter without compact=True, or by a wider condition"
+                f"table {table.name!r}: the filter keeps or drops fewer than {least} rows, and their owners "
+                "do not allow so small a count to be told; filter without compact=True, or differently"
             )
     builder = lake.builder(f"compact {table.name}")
     flags = table.selected(builder)

@@ -10,7 +10,7 @@ and trio programs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from typing import Protocol as Interface
 
@@ -24,6 +24,8 @@ from tercet.errors import SchemaError
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
 
 if TYPE_CHECKING:
+    from tercet.ml.association import Correlations, Crosstab
+    from tercet.ml.describe import Description
     from tercet.ml.expressions import Expression
 
 T = TypeVar("T")
@@ -91,6 +93,11 @@ class Column:
         return 0 if self.schema.kind == "boolean" else UNIT_BITS - self.schema.scale
 
     @property
+    def widest_spread(self) -> float:
+        """A bound on its standard deviation over the rows of its source, in units."""
+        return WIDE_SPREAD if self.is_wide else 1.0
+
+    @property
     def is_wide(self) -> bool:
         """Whether its spread may exceed one unit: integers stored as they are."""
         return self.schema.kind == "integer" and self.schema.scale == 0
@@ -144,7 +151,9 @@ class Table:
     def __getitem__(self, name: str | list[str]) -> Expression | Table:
         """A column, to compute with (`table["age"] * 2`), or a table of some columns (`table[["age"]]`)."""
         if isinstance(name, list):
-            return attrs.evolve(self, columns=tuple(self.column(one) for one in name))
+            chosen = [self.column(one) for one in name]
+            beside = [self.column(one.schema.missing) for one in chosen if one.schema.missing is not None]
+            return attrs.evolve(self, columns=tuple(dict.fromkeys([*chosen, *beside])))
         from tercet.ml.expressions import Expression
 
         return Expression.of(self, name)
@@ -162,13 +171,17 @@ class Table:
             values.append(matrix.select([column.place]).bounded(limit, "checked by the owner at upload"))
         return values
 
-    def features(self, builder: Builder, names: Sequence[str], *, like: Table | None = None) -> Value:
+    def features(
+        self, builder: Builder, names: Sequence[str], *, like: Table | None = None, filled: bool = False
+    ) -> Value:
         """Columns in units, `(columns, rows)` at scale 16: of spread about one, whatever they measure.
 
         With `like`, in the units that another table stores them in; that costs 2 rounds where those are
-        larger.
+        larger. Raises SchemaError for columns with missing values, unless what fills them will do.
         """
         chosen = [self.column(name) for name in names]
+        if not filled:
+            self.require_present(names)
         target = self if like is None else like
         moves = [column.unit_exponent - target.column(column.name).unit_exponent for column in chosen]
         extra = max(0, -min(moves))
@@ -213,8 +226,19 @@ class Table:
                 )
             )
 
+    def require_present(self, names: Sequence[str]) -> None:
+        """Raise SchemaError if values of a column may be missing."""
+        for column in map(self.column, names):
+            if column.schema.missing is not None:
+                raise SchemaError(
+                    f"table {self.name!r}, column {column.name!r} may have missing values: fill them with "
+                    f"MeanImputer() or table[{column.name!r}].fillna(...), or leave such rows out with "
+                    f"table.dropna([{column.name!r}])"
+                )
+
     def require_boolean(self, name: str, purpose: str) -> None:
-        """Raise SchemaError if a column is not 0/1."""
+        """Raise SchemaError if a column is not 0/1, or may be missing."""
+        self.require_present([name])
         kind = self.column(name).schema.kind
         if kind != "boolean":
             raise SchemaError(
@@ -273,6 +297,49 @@ class Table:
 
         kept: Table = self.lake.perform(keep(self, condition, compact=compact), "filter")
         return kept
+
+    def dropna(self, columns: str | Sequence[str] | None = None, *, compact: bool = False) -> Table:
+        """Rows in which no value of some columns is missing. See `tercet.ml.preparation.drop_missing`."""
+        from tercet.ml.preparation import drop_missing
+
+        kept: Table = self.lake.perform(drop_missing(self, columns, compact=compact), "filter")
+        return kept
+
+    def describe(
+        self,
+        columns: str | Sequence[str] | None = None,
+        *,
+        statistics: Sequence[str] = ("mean", "std", "min", "25%", "50%", "75%", "max"),
+        to: str = ANALYST,
+    ) -> Description:
+        """Counts, means, deviations and quantiles of columns. See `tercet.ml.describe.describe`."""
+        from tercet.ml.describe import describe
+
+        described: Description = self.lake.perform(describe(self, columns, statistics, to), "describe")
+        return described
+
+    def crosstab(
+        self,
+        rows: str,
+        columns: str,
+        *,
+        categories: Mapping[str, Sequence[float]] | None = None,
+        statistics: Sequence[str] = ("counts", "chi2"),
+        to: str = ANALYST,
+    ) -> Crosstab:
+        """Counts of rows by two columns and a chi-square test. See `tercet.ml.association.crosstab`."""
+        from tercet.ml.association import crosstab
+
+        steps = crosstab(self, (rows, columns), categories or {}, statistics, to)
+        counted: Crosstab = self.lake.perform(steps, "crosstab")
+        return counted
+
+    def corr(self, columns: Sequence[str] | None = None, *, to: str = ANALYST) -> Correlations:
+        """Pearson's correlations of columns. See `tercet.ml.association.correlate`."""
+        from tercet.ml.association import correlate
+
+        correlations: Correlations = self.lake.perform(correlate(self, columns, to), "corr")
+        return correlations
 
     def reveal(
         self, columns: str | Sequence[str] | None = None, *, to: str = ANALYST

@@ -1,0 +1,319 @@
+"""How columns go together, in MPC: cross tables with a chi-square test, and correlations.
+
+A cross table counts rows by two columns with public categories; every count is a product of conditions,
+summed over rows. Correlations are sums of products of columns that were centred and scaled by secret means
+and deviations. Rows that a filter drops and rows with a missing value in one of the columns do not count.
+Owners' minimum counts are kept in MPC (`tercet.ml.disclosure`): cells with fewer rows are suppressed, and
+where all that is hidden could be told from the total, the smallest other cell as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tercet.actors import Builder, Value, concatenate
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.describe import Sample, require_enough, weights_of
+from tercet.ml.disclosure import at_least, both, inverted, least_count, tellable
+from tercet.ml.draft import Draft
+from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
+from tercet.ml.metrics.curves import ChiSquareTest, chi_square_tail
+from tercet.ml.preprocessing import LOW_POWER, SPREAD_SCALE, high_power, widest_variance
+from tercet.ml.table import Column, Steps, Table, as_names
+
+Reals = npt.NDArray[np.float64]
+
+MOST_CATEGORIES = 64
+"""A declared range of integers gives categories by itself if it has no more."""
+TERM_BITS = 28
+"""Fractional bits of a cell's deviation over what is expected of its row or column."""
+SUM_BITS = 61
+ROOT_BITS = 20
+CORRELATION_BITS = 26
+COUNTS, ALLOWED = "counts", "which cells the rule allows"
+TEST, TEST_ALLOWED = "chi-square statistic", "whether the rule allows the chi-square statistic"
+
+
+# -- cross tables --------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Crosstab:
+    """Counts of rows by two columns, in the clear, as pandas' crosstab.
+
+    `counts` `(r, c)` has `nan` where a rule suppressed a cell, and is None if only the test was asked for.
+    `test` is Pearson's chi-square test without continuity correction; it is None if only counts were asked
+    for, or if a cell is suppressed.
+    """
+
+    what: str
+    names: tuple[str, str]
+    categories: tuple[tuple[float, ...], tuple[float, ...]]
+    counts: Reals | None
+    test: ChiSquareTest | None
+
+    def to_frame(self) -> Any:
+        """Counts as a pandas data frame. Raises PlanError if they were not revealed."""
+        import pandas as pd
+
+        if self.counts is None:
+            raise PlanError(f"the counts of {self.what} were not revealed; ask for 'counts' in statistics=")
+        index, columns = (
+            pd.Index([_label(number) for number in numbers], name=name)
+            for numbers, name in zip(self.categories, self.names, strict=True)
+        )
+        return pd.DataFrame(self.counts, index=index, columns=columns)
+
+    def __str__(self) -> str:
+        lines = [f"{self.what}: {self.names[0]} down, {self.names[1]} across"]
+        if self.counts is not None:
+            lines.append(" " * 10 + "".join(f"{_label(one):>10}" for one in self.categories[1]))
+            for category, row in zip(self.categories[0], self.counts, strict=True):
+                cells = ("-" if math.isnan(cell) else f"{cell:.0f}" for cell in row)
+                lines.append(f"{_label(category):<10}" + "".join(f"{cell:>10}" for cell in cells))
+        if self.test is not None:
+            lines.append(
+                f"chi-square {self.test.statistic:.4f} on {self.test.dof}, p = {self.test.p_value:.4g}"
+            )
+        return "\n".join(lines)
+
+
+def _label(number: float) -> int | float:
+    return int(number) if float(number).is_integer() else number
+
+
+def categories_of(table: Table, column: Column, given: Sequence[float] | None) -> tuple[float, ...]:
+    """The public categories of a column: those given, those of a boolean, or a short declared range.
+
+    Raises SchemaError where there are none.
+    """
+    if given is not None:
+        if not given or len(set(given)) < len(given):
+            raise SchemaError(f"categories of {column.name!r} are {list(given)}; name each one once")
+        return tuple(float(one) for one in given)
+    if column.schema.kind == "boolean":
+        return (0.0, 1.0)
+    ends = column.schema.range
+    if column.schema.kind == "integer" and ends is not None and ends[1] - ends[0] < MOST_CATEGORIES:
+        return tuple(float(one) for one in range(math.ceil(ends[0]), math.floor(ends[1]) + 1))
+    raise SchemaError(
+        f"table {table.name!r}, column {column.name!r} is {column.schema.kind} and has no public categories; "
+        f"name them, as in categories={{{column.name!r}: [1, 2, 3]}}"
+    )
+
+
+def crosstab(
+    table: Table,
+    names: tuple[str, str],
+    categories: Mapping[str, Sequence[float]],
+    statistics: Sequence[str],
+    to: str,
+) -> Steps[Crosstab]:
+    """Reveal how many rows have each pair of categories, a chi-square test of independence, or both.
+
+    Discloses to the receiver the counts and, only if these are not asked for, the statistic by itself; where
+    owners set a minimum count, also which of them are suppressed. Raises SchemaError for columns without
+    public categories, PlanError for statistics that do not exist.
+    """
+    if not statistics or not set(statistics) <= {"counts", "chi2"}:
+        raise PlanError(f"statistics={list(statistics)}: a cross table has 'counts' and 'chi2'")
+    chosen = [table.column(name) for name in names]
+    found = [categories_of(table, column, categories.get(column.name)) for column in chosen]
+    least = least_count(table, chosen)
+    require_enough(table, least, "a cross table")
+    builder = table.lake.builder(f"{names[0]} by {names[1]} on {table.name}")
+    cells, total = _cells(table, builder, names, found)
+    title = f"{names[0]!r} by {names[1]!r} on {table.name!r}"
+    allowed = _allowed(cells, total, least) if least > 1 else None
+    if "counts" in statistics:
+        _tell(cells, allowed, COUNTS, ALLOWED, title, to)
+    else:
+        value = _chi_square(cells.reshape(len(found[0]), len(found[1])), table.rows)
+        whole = None if allowed is None else (allowed.sum().reshape(1) - math.prod(map(len, found))).is_zero()
+        _tell(value, None if whole is None else whole.to_ring(), TEST, TEST_ALLOWED, title, to)
+    result = yield builder.plan()
+    told = {name: result.revealed.get(f"{name} of {title}") for name in (COUNTS, ALLOWED, TEST, TEST_ALLOWED)}
+    return _read(told, title, names, (found[0], found[1]), "chi2" in statistics)
+
+
+def _tell(value: Value, allowed: Value | None, name: str, rule: str, title: str, to: str) -> None:
+    """Reveal values where a rule allows them, and zeros elsewhere."""
+    (value if allowed is None else value * allowed).reveal(f"{name} of {title}", to=to)
+    if allowed is not None:
+        allowed.reveal(f"{rule} of {title}", to=to)
+
+
+def _cells(
+    table: Table, builder: Builder, names: Sequence[str], categories: Sequence[Sequence[float]]
+) -> tuple[Value, Value]:
+    """Counts of all pairs of categories `(r c,)`, and of all rows that count `(1,)`."""
+    draft, weights = Draft(builder), weights_of(table, builder, names, table.selected(builder))
+    sides = []
+    for name, numbers in zip(names, categories, strict=True):
+        flags = [draft.settled(table[name] == number).reshape(1, table.rows) for number in numbers]
+        sides.append(concatenate(flags))
+    first = sides[0] if weights is None else (sides[0] * weights).bounded(1.0, "a condition")
+    cells = first.dot(sides[1], magnitude=table.rows).reshape(math.prod(map(len, categories)))
+    total = cells.sum().reshape(1) * 0 + table.rows if weights is None else weights.sum().reshape(1)
+    return cells.bounded(table.rows, "counts"), total.bounded(table.rows, "a count")
+
+
+def _allowed(cells: Value, total: Value, least: int) -> Value:
+    """Ones where cells `(k,)` may be told.
+
+    A cell may if it has enough rows. But a receiver who knows the total knows how many rows all hidden cells
+    have together, so if those are too few, the smallest of the other cells is hidden too.
+    """
+    size = int(cells.type.rows)
+    enough = at_least(cells, least)
+    hidden = total - enough.dot(cells).reshape(1)
+    none = (hidden + (enough.sum().reshape(1) * -1 + size)).is_zero().to_ring()
+    short = both(inverted(none), inverted(at_least(hidden, least)))
+    if size == 1:
+        return both(enough, inverted(short))
+    # Ranks among distinct keys: hidden cells come last, equal ones in their order.
+    most = cells.type.limit + 1
+    keys = (cells + inverted(enough) * most) * size + cells.builder.constant(np.arange(size))
+    before = keys.column().reshape(size, 1) - keys.reshape(1, size)
+    later = before.reshape(size * size).is_negative().to_ring().reshape(size, size)
+    smallest = (later.transpose().sum_columns() - (size - 1)).is_zero().to_ring()
+    return both(enough, inverted(both(smallest, short)))
+
+
+def _chi_square(cells: Value, rows: int) -> Value:
+    """Pearson's statistic of counts `(r, c)`, `(1,)`; empty rows and columns add nothing. About 35 rounds.
+
+    With fractions o of cells, a and b of their rows and columns, and m of all that counts, it is the sum of
+    `(o m - a b)^2 / (a b m)` times the number of rows; each deviation is divided by a and by b at once.
+    """
+    halved = halvings(rows)
+    across = cells.transpose().sum_columns().reshape(cells.shape[0], 1)
+    down = cells.sum_columns().reshape(1, cells.shape[1])
+    total = down.sum().reshape(1)
+    deviation = (cells * total - across * down).shifted(2 * halved)
+    scale = min(22, SUM_BITS - deviation.scale)
+
+    def inverse(counts: Value, size: int) -> Value:
+        part = counts.reshape(size).shifted(halved).at_scale(max(halved, 26))
+        return reciprocal(part, low=-halved, high=1, scale=scale)
+
+    r, c = int(cells.shape[0]), int(cells.shape[1])
+    by_row, by_column = (
+        deviation.times(one, magnitude=1.01).rescale(TERM_BITS)
+        for one in (inverse(across, r).reshape(r, 1), inverse(down, c).reshape(1, c))
+    )
+    terms = (by_row * by_column).reshape(1, r * c).sum(magnitude=1.01 * min(r, c)).rescale(TERM_BITS)
+    found = terms.times(inverse(total, 1), magnitude=1.01 * min(r, c))
+    return found.rescale(TERM_BITS).shifted(-halved)
+
+
+def _read(
+    told: Mapping[str, Any],
+    title: str,
+    names: tuple[str, str],
+    categories: tuple[tuple[float, ...], tuple[float, ...]],
+    tested: bool,
+) -> Crosstab:
+    shape = len(categories[0]), len(categories[1])
+    if told[COUNTS] is None:
+        hidden = told[TEST_ALLOWED] is not None and told[TEST_ALLOWED][0] < 0.5
+        dof = (shape[0] - 1) * (shape[1] - 1)
+        return Crosstab(title, names, categories, None, None if hidden else _test(float(told[TEST][0]), dof))
+    counts = np.rint(np.asarray(told[COUNTS], dtype=np.float64))
+    if told[ALLOWED] is not None:
+        counts[told[ALLOWED] < 0.5] = np.nan
+    counts = counts.reshape(shape)
+    if not tested or np.isnan(counts).any():
+        return Crosstab(title, names, categories, counts, None)
+    there = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
+    expected = there.sum(1, keepdims=True) * there.sum(0, keepdims=True) / max(there.sum(), 1.0)
+    statistic = float(((there - expected) ** 2 / expected).sum())
+    dof = max(0, (there.shape[0] - 1) * (there.shape[1] - 1))
+    return Crosstab(title, names, categories, counts, _test(statistic, dof))
+
+
+def _test(statistic: float, dof: int) -> ChiSquareTest:
+    return ChiSquareTest(statistic, dof, chi_square_tail(statistic, dof) if dof else 1.0)
+
+
+# -- correlations --------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Correlations:
+    """Pearson's correlations in the clear, `(d, d)`; `nan` for columns that do not vary or are suppressed."""
+
+    what: str
+    names: tuple[str, ...]
+    values: Reals
+
+    def to_frame(self) -> Any:
+        """As a pandas data frame, like `DataFrame.corr`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.values, index=list(self.names), columns=list(self.names))
+
+    def __str__(self) -> str:
+        width = max(map(len, self.names)) + 2
+        lines = [self.what, " " * width + "".join(f"{name:>{max(width, 9)}}" for name in self.names)]
+        for name, row in zip(self.names, self.values, strict=True):
+            cells = ("-" if math.isnan(one) else f"{one:.4f}" for one in row)
+            lines.append(f"{name:<{width}}" + "".join(f"{cell:>{max(width, 9)}}" for cell in cells))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_frame().to_html()
+        return html
+
+
+def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Steps[Correlations]:
+    """Reveal the correlation matrix of some columns (default: all but those that tell what is missing).
+
+    Rows with a missing value in one of them do not count. Discloses to the receiver the correlations and
+    nothing on means and deviations; where owners set a minimum count, also whether enough rows count. Raises
+    SchemaError for a table with fewer rows.
+    """
+    beside = {column.schema.missing for column in table.columns}
+    names = as_names(
+        [name for name in table.column_names if name not in beside] if columns is None else columns
+    )
+    if len(names) < 2:
+        raise SchemaError(f"table {table.name!r}: a correlation takes two columns or more, not {list(names)}")
+    least = least_count(table, map(table.column, names))
+    require_enough(table, max(2, least), "correlations")
+    builder, rows = table.lake.builder(f"correlations of {table.name}"), table.rows
+    weights = weights_of(table, builder, names, table.selected(builder))
+    widest, halved = widest_variance(table, names), halvings(rows)
+    scaled = []
+    for name in names:
+        with builder.scope(name):
+            about = Sample.of(table, builder, name, weights).centred(widest)
+            squares = about.dot_squares(1.1 * widest * rows).reshape(1).shifted(halved).rescale(SPREAD_SCALE)
+            root = inverse_sqrt(squares, low=LOW_POWER, high=high_power(1.1 * widest), scale=ROOT_BITS)
+            most = 1.01 * 2.0 ** (halved / 2) + 1
+            scaled.append(about.times(root, magnitude=most).rescale(ROOT_BITS).reshape(1, rows))
+    together = concatenate(scaled)
+    matrix = together.dot(together, magnitude=1.02 * 2.0**halved).shifted(halved).rescale(CORRELATION_BITS)
+    size = len(names)
+    upper = matrix.reshape(size * size)
+    title = f"correlations on {table.name!r}"
+    enough = None
+    if least > 1 and weights is not None:
+        enough = tellable(weights.sum().reshape(1), rows, least)
+        enough.reveal(f"whether the rule allows {title}", to=to)
+    (upper if enough is None else upper * enough).reveal(title, to=to)
+    result = yield builder.plan()
+    values = np.asarray(result.revealed[title], dtype=np.float64).reshape(size, size)
+    if enough is not None and result.revealed[f"whether the rule allows {title}"][0] < 0.5:
+        values = np.full_like(values, np.nan)
+    still = ~(np.diag(values) > 0.5)
+    values = np.clip(values, -1.0, 1.0)
+    values[still], values[:, still] = np.nan, np.nan
+    np.fill_diagonal(values, np.where(still, np.nan, 1.0))
+    return Correlations(title, names, values)

@@ -1,0 +1,52 @@
+"""Rules for disclosures: figures that rest on too few rows stay secret.
+
+An owner sets a minimum count at upload. Whether a figure rests on enough rows is decided in MPC, on counts
+that nobody sees: what may not be told is multiplied by zero before it is revealed, and shows as missing. A
+count tells its complement too where the number of all rows is known, so both have to be large enough.
+
+The rules hold for each call. They do not stop anyone from asking twice, for all rows and for all but a few,
+and taking the difference: which plans run is for owners to agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tercet.actors import Value, concatenate
+from tercet.ml.table import Column, Table
+
+
+def least_count(table: Table, columns: Iterable[Column] = ()) -> int:
+    """The strictest minimum count among some columns and the table's filters."""
+    return max((column.min_count for column in (*columns, *table.selection)), default=1)
+
+
+def at_least(counts: Value, least: float) -> Value:
+    """Ones where numbers `(d,)` are at least a public number, else zeros. 8 rounds."""
+    return inverted((counts - least).is_negative().to_ring())
+
+
+def inverted(flags: Value) -> Value:
+    """Zeros for ones and ones for zeros."""
+    return (flags * -1 + 1).bounded(1.0, "a condition")
+
+
+def both(x: Value, y: Value) -> Value:
+    """Ones where two conditions hold. 1 round."""
+    return (x * y).bounded(1.0, "a condition")
+
+
+def tellable(counts: Value, of: Value | int, least: int) -> Value:
+    """Ones where counts `(d,)` out of `of` may be told, else zeros. 10 rounds.
+
+    They may if they are at least `least`, and what is left is nothing or as much.
+    """
+    rest = counts * -1 + of
+    few = both(at_least(rest, 1), inverted(at_least(rest, least)))
+    return both(at_least(counts, least), inverted(few))
+
+
+def side_by_side(values: Iterable[Value]) -> Value:
+    """Values `(1,)` at one scale as one `(d,)`."""
+    listed = [value.reshape(1, 1) for value in values]
+    return concatenate(listed).reshape(len(listed))
