@@ -1,0 +1,47 @@
+"""The demo's plan means the same under every protocol: join, both solvers, predictions, all metrics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tercet
+from tercet.demo.data import KEY, TARGET, owners
+from tercet.ml import LogisticRegression, StandardScaler
+
+DIGITS = 0.5e-3
+
+
+def results(protocol, parties=None):
+    """What an analyst gets: row counts, coefficients, predictions, metrics."""
+    tables = owners()
+    with tercet.local(protocol=protocol, parties=parties) as lake:
+        hospital = lake.upload(tables.hospital, name="hospital", key=KEY, owner="hospital")
+        insurer = lake.upload(tables.insurer, name="insurer", key=KEY, owner="insurer")
+        joined = hospital.join(insurer, on=KEY)
+        scaled = StandardScaler().fit_transform(joined)
+        newton = LogisticRegression(C=1.0).fit(scaled, target=TARGET)
+        descent = LogisticRegression(C=1.0, solver="gd", max_iter=8).fit(scaled, target=TARGET)
+        found = {"rows": joined.rows}
+        for name, model in (("newton", newton), ("descent", descent)):
+            revealed = model.reveal()
+            found[name] = np.append(revealed.coef_, revealed.intercept_)
+        found["predicted"] = np.sort(newton.predict_proba(scaled).reveal())
+        found["metrics"] = newton.evaluate(scaled).reveal().as_dict()
+    return found
+
+
+@pytest.fixture(scope="module")
+def clear():
+    return results("plain")
+
+
+@pytest.mark.parametrize(("protocol", "parties"), [("replicated", 3), ("shamir", 3), ("shamir", 5)])
+def test_every_protocol_gives_the_same_results(clear, protocol, parties):
+    found = results(protocol, parties)
+    assert found["rows"] == clear["rows"]
+    for name in ("newton", "descent", "predicted"):
+        np.testing.assert_allclose(found[name], clear[name], atol=DIGITS)
+    assert found["metrics"].keys() == clear["metrics"].keys()
+    for name, value in clear["metrics"].items():
+        np.testing.assert_allclose(found["metrics"][name], value, atol=DIGITS, err_msg=name)
