@@ -357,8 +357,7 @@ class _Validation:
         z = linear_predictor(
             test, roles.features, found.weights, found.intercept, like=train, offset=roles.offset
         )
-        (outcomes,) = test.raw(builder, [self.target])
-        sums = sums_of(z, outcomes.squeeze(), test.rows, self.scoring)
+        sums = sums_of(z, test, self.target, self.scoring)
         for name in self.scoring:
             scores[name].append(metric_of(builder, name, sums, test.rows))
         return bits

@@ -126,6 +126,24 @@ def test_only_what_is_asked_for_is_computed(model, put, lake):
         model.evaluate(table, metrics="auc")
 
 
+def test_rows_that_a_filter_leaves_out_do_not_count(model, put, lake):
+    """Metrics of a filtered table are those of the rows that it keeps, whose number stays secret."""
+    table, kept = put(np.round(X, 1), Y), np.round(X[:, 0], 1) > -0.5
+    secret = table.filter(table["x0"] > -0.5)
+    lake.disclosed.clear()
+    evaluation = model.evaluate(secret)
+    assert [item.what for item in lake.disclosed] == ["comparisons of shuffled rows, a random order"]
+    found, expected = evaluation.reveal(), model.evaluate(put(np.round(X, 1)[kept], Y[kept])).reveal()
+    np.testing.assert_array_equal(found.confusion_matrix, expected.confusion_matrix)
+    assert found.confusion_matrix.sum() == kept.sum() < 200
+    for name in METRICS[:-1]:
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=2e-5), name
+    with pytest.raises(PlanError, match="the ROC curve would tell how many of its rows count; filter with"):
+        evaluation.roc_curve()
+    with pytest.raises(PlanError, match="the calibration would tell"):
+        evaluation.calibration()
+
+
 def test_interval_of_the_area(model, put):
     scores = model.evaluate(put(X, Y), metrics=["roc_auc", "roc_auc_se"]).reveal()
     low, high = scores.roc_auc_interval()

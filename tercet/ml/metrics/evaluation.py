@@ -53,8 +53,8 @@ _METRICS: Mapping[str, _Metric] = {
     "roc_auc": _Metric(Ratios.roc_auc, ("outcomes", "ranks")),
     "roc_auc_se": _Metric(Ratios.roc_auc_variance, ("outcomes", "ranks")),
     "average_precision": _Metric(Ratios.average_precision, ("outcomes", "ranks")),
-    "log_loss": _Metric(Ratios.log_loss, ("losses",)),
-    "brier": _Metric(Ratios.brier, ("losses",)),
+    "log_loss": _Metric(Ratios.log_loss, ("outcomes", "losses")),
+    "brier": _Metric(Ratios.brier, ("outcomes", "losses")),
     "confusion_matrix": _Metric(Ratios.confusion_matrix, ("outcomes", "labels")),
 }
 METRICS = tuple(_METRICS)
@@ -70,9 +70,10 @@ def known_metrics(names: str | Sequence[str] | None) -> tuple[str, ...]:
     return wanted
 
 
-def sums_of(z: Value, y: Value, rows: int, metrics: Sequence[str]) -> dict[str, Value]:
-    """What metrics need of decision values and outcomes `(rows,)`, inside a plan."""
-    scored = Scored.of(z, y, rows)
+def sums_of(z: Value, table: Table, target: str, metrics: Sequence[str]) -> dict[str, Value]:
+    """What metrics need of decision values `(rows,)` and of the table with the outcomes, inside a plan."""
+    (outcomes,) = table.raw(z.builder, [target])
+    scored = Scored.of(z, outcomes.squeeze(), table.rows, table.selected(z.builder))
     wanted = {part for name in metrics for part in _METRICS[name].parts}
     found: dict[str, Value] = {}
     for part, compute in PARTS.items():
@@ -105,7 +106,8 @@ def evaluate(
 ) -> Steps[Evaluation]:
     """Sums that the named metrics follow from (all by default), left at the nodes.
 
-    Discloses a random order of shuffled rows to the nodes, if a metric needs the order of decision values.
+    Rows that a filter left out do not count, and nobody learns how many do. Discloses a random order of
+    shuffled rows to the nodes, if a metric needs the order of decision values.
     Raises SchemaError for a table without the target or without rows, PlanError for an unknown metric.
     """
     wanted = known_metrics(metrics)
@@ -113,8 +115,7 @@ def evaluate(
     table.require_boolean(model.target_, "target")
     builder = table.lake.builder(f"evaluate {model.target_} on {table.name}")
     z = model.decision_values(builder, table)
-    (raw,) = table.raw(builder, [model.target_])
-    found = sums_of(z, raw.squeeze(), table.rows, wanted)
+    found = sums_of(z, table, model.target_, wanted)
     handles = {name: table.lake.handle(f"metrics.{name}") for name in found}
     for name, value in found.items():
         value.store(handles[name])
@@ -195,6 +196,11 @@ class Evaluation:
         return table
 
     def _require_order(self, what: str) -> None:
+        if "rows" in self._stored:
+            raise PlanError(
+                f"the evaluation of {self.what} is of a filtered table, and {what} would tell how many of "
+                "its rows count; filter with compact=True, if that may be told"
+            )
         if "before" not in self._stored:
             raise PlanError(
                 f"the evaluation of {self.what} did not sort its rows, and {what} needs their order; "

@@ -16,6 +16,8 @@ from tercet.actors import Value, concatenate
 from tercet.ml.linalg import halvings, length
 from tercet.ml.metrics.sums import TAIL_BITS, TAIL_BOUND, Scored, settled
 
+BEYOND = 60.0
+"""The key of rows that do not count: beyond the tail's bound, below 2^TAIL_BITS."""
 PRECISION_BITS = 60
 """Of a sum of precisions, those below the sign and above the last place."""
 
@@ -25,7 +27,8 @@ class Ordered:
     """Rows in the order of falling decision values: outcomes and probabilities `(rows,)`.
 
     `last` `(1, rows)` is 1 in the last row of each group of ties. `before` `(2, rows)` counts the positives
-    and the rows of all groups before a row's own; `ends` those up to a row, in last rows, and zero in others.
+    and the rows of all groups before a row's own; `reached` those up to a row, and with it; `ends` the same
+    in last rows, and zero in others.
     """
 
     rows: int
@@ -34,11 +37,7 @@ class Ordered:
     last: Value
     before: Value
     ends: Value
-
-    @property
-    def positives(self) -> Value:
-        """Positives up to each row, and with it."""
-        return self.outcomes.cumulate(magnitude=self.rows)
+    reached: Value
 
 
 def order(scored: Scored) -> Ordered:
@@ -47,19 +46,24 @@ def order(scored: Scored) -> Ordered:
     # Beyond the tail's bound, all are certain: cut off, keys and row numbers fit one word.
     sign = (scored.positive * -2 + 1).bounded(1.0, "plus or minus one")
     key = scored.size.times(sign, magnitude=TAIL_BOUND)
-    keys, outcomes, probabilities = builder.apply_all(
-        "sort", key, scored.y, scored.probability, bits=key.scale + TAIL_BITS + 1
+    columns = [scored.y, scored.probability]
+    if scored.mask is not None:  # what does not count comes last, as a group of its own
+        moved = scored.mask.times(settled(key) - BEYOND, magnitude=TAIL_BOUND + BEYOND)
+        key = (moved + BEYOND).bounded(BEYOND, "where it counts, within the tail's bound")
+        columns.append(scored.mask)
+    keys, outcomes, probabilities, *mask = builder.apply_all(
+        "sort", key, *columns, bits=key.scale + TAIL_BITS + 1
     )
     # Equal rows have equal keys; a truncation rounds them by one unit at most.
     apart = (1 if scored.exact else 2) * 2.0**-key.scale
     tied = (keys - keys.delay(1) - apart).is_negative().to_ring()
     last = tied.delay(-1).reshape(1, rows) * -1 + 1
     last = last.bounded(1.0, "a bit")
-    places = builder.apply("count_up", outcomes)
-    reached = outcomes.cumulate(magnitude=rows).reshape(1, rows)
-    ends = concatenate([last * reached, last * places + last]).bounded(rows, "a count or zero")
+    counted = mask[0] if mask else outcomes * 0 + 1
+    reached = concatenate([outcomes.reshape(1, rows), counted.reshape(1, rows)]).cumulate(magnitude=rows)
+    ends = settled((last * reached).bounded(rows, "a count or zero"))
     before = last_marked(last, ends, rows)
-    return Ordered(rows, outcomes, probabilities, last, before, ends)
+    return Ordered(rows, outcomes, probabilities, last, before, ends, reached)
 
 
 def last_marked(marks: Value, marked: Value, rows: int) -> Value:
@@ -103,14 +107,12 @@ def areas(ordered: Ordered) -> dict[str, Value]:
     groups = settled((ordered.ends - ordered.last * before).bounded(rows, "rows of one group"))
     positives, size = (groups.select([place]) for place in (0, 1))
     sizes = concatenate([positives, (size - positives).bounded(rows, "rows of one group")])
-    reached = ordered.positives
-    places = builder.apply("count_up", ordered.outcomes)
-    above_positives, above_rows = (before.select([place]) for place in (0, 1))
-    negatives = above_rows - above_positives - reached + places + 1
-    levels = concatenate([negatives, above_positives + reached]).bounded(2 * rows, "two counts of rows")
+    both = before + ordered.reached
+    twice, all_twice = (both.select([place]) for place in (0, 1))
+    levels = concatenate([all_twice - twice, twice]).bounded(2 * rows, "two counts of rows")
     weighted = settled(sizes.times(levels, magnitude=2.0 * rows**2))
     harmonic = builder.apply("reciprocals", ordered.outcomes, scale=PRECISION_BITS - halvings(rows))
-    hits = (positives.squeeze() * reached).bounded(float(rows) ** 2, "two counts")
+    hits = (positives * ordered.reached.select([0])).squeeze().bounded(float(rows) ** 2, "two counts")
     return {
         "pairs": weighted.sum(magnitude=2.0 * rows**2),
         "squares": _third_moments(weighted, levels, rows),

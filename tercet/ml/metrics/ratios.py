@@ -27,7 +27,10 @@ COVARIANCE_SCALE = 40
 
 @attrs.frozen(eq=False)
 class Ratios:
-    """Metrics as values of a plan, from stored sums over so many rows."""
+    """Metrics as values of a plan, from stored sums over so many rows.
+
+    If not all of them count, `sums` has a secret number of `rows` that do.
+    """
 
     builder: Builder
     sums: Mapping[str, Value]
@@ -60,13 +63,18 @@ class Ratios:
         """Rows whose outcome is 0."""
         return self._others(self.positives)
 
+    @property
+    def _total(self) -> Value | int:
+        """Rows that count."""
+        return self.sums.get("rows", self.rows)
+
     def _others(self, count: Value) -> Value:
-        return (-count + self.rows).bounded(self.rows, "a count")
+        return (-count + self._total).bounded(self.rows, "a count")
 
     @property
     def agreed_on_zero(self) -> Value:
         """Rows labelled 0 whose outcome is 0."""
-        count = -self.predicted - self.positives + self.agreed + self.rows
+        count = -self.predicted - self.positives + self.agreed + self._total
         return count.bounded(self.rows, "a count")
 
     def _fraction(self, count: Value) -> Value:
@@ -95,7 +103,10 @@ class Ratios:
         return self._over(self._fraction(part), count)
 
     def _over_rows(self, value: Value) -> Value:
-        factor = self.builder.constant(2.0**self.halved / self.rows, scale=24)
+        total = self._total
+        if isinstance(total, Value):
+            return value.times(self._inverse(total), magnitude=64.0).rescale(SUM_SCALE)
+        factor = self.builder.constant(2.0**self.halved / total, scale=24)
         return (value * factor).rescale(SUM_SCALE)
 
     # -- of labels -------------------------------------------------------------------------------------------
@@ -113,7 +124,7 @@ class Ratios:
     def accuracy(self) -> Value:
         """Share of rows labelled right."""
         right = (self.agreed + self.agreed_on_zero).bounded(self.rows, "a count")
-        return self._over_rows(self._fraction(right))
+        return self._over_rows(self._fraction(right).rescale(SUM_SCALE))
 
     def precision(self) -> Value:
         """Share of right ones among rows labelled 1."""
@@ -139,7 +150,7 @@ class Ratios:
     def mcc(self) -> Value:
         """Matthews' correlation coefficient of labels and outcomes: their covariance over both deviations."""
         product = self.predicted * self.positives
-        covariance = _placed(self.agreed * self.rows - product, 2 * self.halved, COVARIANCE_SCALE, 1.0)
+        covariance = _placed(self.agreed * self._total - product, 2 * self.halved, COVARIANCE_SCALE, 1.0)
         counts = [self.predicted, self.positives, self._others(self.predicted), self.negatives]
         fractions = concatenate([self._fraction(count).reshape(1, 1) for count in counts]).reshape(4)
         low = -math.ceil(self.halved / 2)

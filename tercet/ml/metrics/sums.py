@@ -30,25 +30,38 @@ SUM_SCALE = 28
 class Scored:
     """Decision values z of rows, and their outcomes y, zeros and ones; both `(rows,)`.
 
+    `mask` `(rows,)` is 1 in rows that count and 0 in others, where y is zero too; None if all count.
+
     What follows is secret: the sign of z, its size up to TAIL_BOUND, probabilities.
     """
 
     z: Value
     y: Value
     rows: int
+    mask: Value | None = None
     exact: bool = True
     """Whether decision values were not rounded."""
 
     @classmethod
-    def of(cls, z: Value, y: Value, rows: int) -> Scored:
+    def of(cls, z: Value, y: Value, rows: int, mask: Value | None = None) -> Scored:
         """Rows at a scale such that sums of decision values, and these beside row numbers, fit a word."""
         scale = min(z.scale, key_scale(rows))
-        return cls(settled(z.rescale(scale)), y, rows, exact=scale == z.scale)
+        if mask is not None:
+            mask = settled(mask)
+            y = settled((y * mask).bounded(1.0, "a product of bits"))
+        return cls(settled(z.rescale(scale)), y, rows, mask, exact=scale == z.scale)
 
     @property
     def positive(self) -> Value:
         """1 where z > 0, which is the label, as in scikit-learn."""
         return (-self.z).is_negative().to_ring()
+
+    @property
+    def labelled(self) -> Value:
+        """1 in rows that count and are labelled 1."""
+        if self.mask is None:
+            return self.positive
+        return settled((self.positive * self.mask).bounded(1.0, "a product of bits"))
 
     @property
     def size(self) -> Value:
@@ -109,14 +122,18 @@ def probabilities(z: Value) -> Value:
 
 
 def outcomes(scored: Scored) -> dict[str, Value]:
-    """Rows whose outcome is 1, `(1,)`."""
-    return {"positives": scored.y.sum().reshape(1).bounded(scored.rows, "a count")}
+    """Rows whose outcome is 1, `(1,)`; where not all rows count, also how many do."""
+    counted = {"positives": scored.y} if scored.mask is None else {"positives": scored.y, "rows": scored.mask}
+    return {
+        name: bits.sum(magnitude=scored.rows).reshape(1).bounded(scored.rows, "a count")
+        for name, bits in counted.items()
+    }
 
 
 def labels(scored: Scored) -> dict[str, Value]:
     """Rows labelled 1, and those of them whose outcome is 1; `(1,)` each."""
-    agreed = scored.positive.dot(scored.y, magnitude=scored.rows)
-    predicted = scored.positive.sum()
+    agreed = scored.labelled.dot(scored.y, magnitude=scored.rows)
+    predicted = scored.labelled.sum(magnitude=scored.rows)
     return {"agreed": agreed.reshape(1), "predicted": predicted.reshape(1)}
 
 
@@ -126,14 +143,22 @@ def losses(scored: Scored) -> dict[str, Value]:
     A decision value that is wrong and beyond TAIL_BOUND counts as one there.
     """
     rows, shrink = scored.rows, halvings(scored.rows)
-    wrong = scored.positive + scored.y - scored.positive * scored.y * 2
-    wrong = wrong.bounded(1.0, "one bit differs from another").rescale(0)
+    wrong = scored.labelled + scored.y - scored.labelled * scored.y * 2
+    wrong = settled(wrong.bounded(1.0, "one bit differs from another"))
     # log-loss: softplus(z) - y z is log(1 + e^-|z|), and |z| more where the sign is wrong
     missed = wrong.dot(scored.size, magnitude=TAIL_BOUND * rows).reshape(1)
-    total = scored.softplus.sum().reshape(1)
+    total = _total(scored, scored.softplus, 0.7)
     loss = missed.shifted(shrink).rescale(SUM_SCALE) + total.shifted(shrink).rescale(SUM_SCALE)
     # Brier: (p - y)^2 = (1/2 - q)^2 + 2 e q with q = sigmoid(|z|) - 1/2 and e the wrong sign
     q = (scored.upper - 0.5).rescale(20)
-    square = (q * q - q.at_scale(40) + 0.25).sum().reshape(1) + 2 * wrong.dot(q.at_scale(40)).reshape(1)
+    nearest = (q * q - q.at_scale(40) + 0.25).bounded(0.3, "(1/2 - q)^2")
+    square = _total(scored, nearest, 0.3) + 2 * wrong.dot(q.at_scale(40)).reshape(1)
     brier = square.bounded(rows, "each summand is at most one").shifted(shrink).rescale(SUM_SCALE)
     return {"loss": loss, "brier": brier}
+
+
+def _total(scored: Scored, x: Value, most: float) -> Value:
+    """The sum of numbers of at most `most` over rows that count, `(1,)`."""
+    bound = most * scored.rows
+    total = x.sum(magnitude=bound) if scored.mask is None else scored.mask.dot(x, magnitude=bound)
+    return total.reshape(1)
