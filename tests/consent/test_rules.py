@@ -52,13 +52,13 @@ def test_openings_that_need_a_look_are_found():
         words = b.input("keys", keys)
         key = b.random_words(2)
         bit = (x.select([0]).squeeze() < 0).to_ring()
+        known = b.input("k", Type(Form.WORDS, (2,)))
         b.apply_all("shuffle", b.apply("prf", key, words), x)[0].open("pseudonyms")
         b.apply_all("shuffle", bit)[0].open("how many bits")
         x.sum().open("a sum")
         b.apply("prf", key, words).open("not shuffled")
-        b.apply_all("shuffle", b.apply("prf", b.input("k", Type(Form.WORDS, (2,))), words))[0].open(
-            "known key"
-        )
+        b.apply_all("shuffle", b.apply("prf", known, words))[0].open("known key")
+        b.apply_all("shuffle", x.bounded(1.0, "a promise"))[0].open("promised bits")
         bit.open("bits in order")
 
     assert reviewed(make).unclear == ("not shuffled", "known key", "promised bits", "bits in order")
