@@ -441,3 +441,97 @@ def test_text_without_pyarrow(monkeypatch, frame):
     expected = claims(DATA)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert_same(claims(frame(DATA)), expected)
+
+
+# -- missing values, ranges and rules ------------------------------------------------------------------------
+
+HOLES = {
+    "pandas": lambda: pd.DataFrame({"id": [1, 2, 3, 4], "x": [1.5, None, 2.5, None], "n": [7, 8, 9, 9]}),
+    "nullable": lambda: pd.DataFrame(
+        {"id": [1, 2, 3, 4], "x": [1.5, None, 2.5, None], "n": [7, 8, 9, 9]}
+    ).astype({"x": "Float64"}),
+    "polars": lambda: pl.DataFrame(
+        {"id": [1, 2, 3, 4], "x": [1.5, None, 2.5, float("nan")], "n": [7, 8, 9, 9]}
+    ),
+    "pyarrow": lambda: pa.table({"id": [1, 2, 3, 4], "x": [1.5, None, 2.5, None], "n": [7, 8, 9, 9]}),
+    "objects": lambda: {"id": [1, 2, 3, 4], "x": [1.5, None, 2.5, float("nan")], "n": [7, 8, 9, 9]},
+    "arrays": lambda: {"id": np.arange(4), "x": np.array([1.5, np.nan, 2.5, np.nan]), "n": [7, 8, 9, 9]},
+    "masked": lambda: {
+        "id": np.arange(4),
+        "x": np.ma.masked_array([1.5, 9, 2.5, np.nan], [False, True, False, False]),
+        "n": [7, 8, 9, 9],
+    },
+}
+
+
+@pytest.mark.parametrize("source", HOLES.values(), ids=HOLES)
+def test_missing_values_get_a_column(source):
+    """They are stored as the mean of the others."""
+    table = encode(source(), name="t", key="id", owner="o", missing="indicator")
+    assert [column.name for column in table.schema.features] == ["x", "x_missing", "n"]
+    x, beside, whole = table.schema.features
+    assert (x.missing, beside.kind, whole.missing) == ("x_missing", "boolean", None)
+    np.testing.assert_allclose(decode(table.values[0], x.scale), [1.5, 2, 2.5, 2], atol=1e-4)
+    np.testing.assert_array_equal(table.values[1], [0, 1, 0, 1])
+    np.testing.assert_array_equal(decode(table.values[2], whole.scale), [7, 8, 9, 9])
+    with pytest.raises(SchemaError, match=r'column "x", row 1 .* the value is missing, the first of 2'):
+        encode(source(), name="t", key="id", owner="o")
+
+
+def test_integers_and_booleans_may_be_missing():
+    source = {"id": range(4), "n": [1, None, 2, 4], "b": [True, None, True, False], "none": [None] * 4}
+    table = encode(source, name="t", key="id", owner="o", missing="indicator")
+    kinds = {column.name: (column.kind, column.scale) for column in table.schema.features}
+    assert kinds["n"][0] == "integer"
+    assert kinds["b"] == ("boolean", 0)
+    assert table.values[0, 1] == 2 << kinds["n"][1]
+    assert table.values[2].tolist() == [1, 1, 1, 0]
+    assert table.values[4:].tolist() == [[0] * 4, [1] * 4]
+
+
+def test_errors_about_other_values_count_all_rows():
+    source = {"id": range(4), "x": [None, None, 1.0, np.inf]}
+    with pytest.raises(SchemaError, match=r'column "x", row 3 .*infinite'):
+        encode(source, name="t", key="id", owner="o", missing="indicator")
+
+
+def test_keys_may_not_be_missing():
+    with pytest.raises(SchemaError, match="is missing"):
+        encode({"id": [1, None], "x": [1, 2]}, name="t", key="id", owner="o", missing="indicator")
+
+
+def test_a_declared_range_gives_the_scale():
+    """Whatever the values are, so that the scale tells nothing of them."""
+    scales = set()
+    for values in ([0.0, 0.0, 0.1], [100.0, 0.0, 50.0]):
+        source = {"id": range(3), "x": values, "n": [1, 2, 3]}
+        table = encode(source, name="t", key="id", owner="o", ranges={"x": (0, 120), "n": (0, 1000)})
+        x, whole = table.schema.features
+        assert x.range == (0, 120)
+        assert whole.kind == "integer"
+        assert whole.scale >= 0
+        scales.add((x.scale, whole.scale))
+        np.testing.assert_allclose(decode(table.values[0], x.scale), values, atol=1e-2)
+    assert len(scales) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ranges": {"x": (0, 2)}}, r"row 2 .* the value 3.5 is outside of 0 to 2, which ranges= declares"),
+        ({"ranges": {"y": (0, 2)}}, "has no column 'y', which ranges names"),
+        ({"ranges": {"x": (2, 0)}}, "the first number must not exceed"),
+        ({"ranges": {"x": (0, np.inf)}}, "two finite numbers"),
+        ({"ranges": {"b": (0, 1)}}, "only numbers have a range"),
+        ({"missing": "drop"}, 'is neither "refuse" nor "indicator"'),
+        ({"min_count": 0}, "at least 1"),
+    ],
+)
+def test_wrong_options(options, message):
+    source = {"id": range(3), "x": [1.0, 1.5, 3.5], "b": [True, False, True]}
+    with pytest.raises(SchemaError, match=message):
+        encode(source, name="t", key="id", owner="o", **options)
+
+
+def test_the_rule_is_in_the_schema():
+    assert encode({"id": [1]}, name="t", key="id", owner="o", min_count=7).schema.min_count == 7
