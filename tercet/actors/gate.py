@@ -17,6 +17,9 @@ from tercet.errors import ProtocolError
 class Gate:
     """Lets everything pass. `caller` is the name under which the client's certificate is pinned."""
 
+    queues = False
+    """Whether party 0 lets plans wait for their turn, so that the others have to wait for party 0."""
+
     async def load(self, handle: str) -> Stored | None:
         """A value that is kept beyond the memory of the party, or None."""
         _ = handle
@@ -34,7 +37,7 @@ class Gate:
         return outcome
 
     def over(self, session: bytes) -> None:
-        """A run that was let through has ended, well or not."""
+        """A run has ended, well or not, perhaps before it was let through."""
 
     async def before_trace(self, caller: str) -> None:
         """A client asks to record what the node does. Raises ConsentError."""

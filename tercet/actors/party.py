@@ -252,7 +252,7 @@ class Party:
         finished = False
         try:
             with session.scope:
-                outcome = await self._run_session(session, inputs)
+                outcome = await self._run_session(session, inputs, queued=gate.queues)
                 outcome = await gate.after_run(caller, name, session.plan, outcome)
                 self.store.update(outcome.stored)
                 finished = True
@@ -298,6 +298,7 @@ class Party:
                 else TercetError("the run was cancelled before it began")
             )
             self._end(name, known)
+            gate.over(name)
             raise
         finally:
             self._preparing.discard(name)
@@ -343,11 +344,13 @@ class Party:
             found[handle] = stored
         return found
 
-    async def _run_session(self, session: Session, inputs: Mapping[str, Stored]) -> Outcome:
+    async def _run_session(self, session: Session, inputs: Mapping[str, Stored], *, queued: bool) -> Outcome:
         for peer in self._peers.values():
             peer.line.post(["start", session.name, session.own.digest, session.own.nonce])
             if session.name in peer.early:
                 session.start(peer.index, peer.early.pop(session.name))
+        if queued and self.index:
+            await session.started_by(0)
         patience = PATIENCE_AT_START * self.timeout_s
         if missing := await session.wait_for_starts(patience):
             raise PeerLost(

@@ -57,6 +57,7 @@ class Session:
         self._party = party
         self._parties = parties
         self._starts: dict[int, Start] = {}
+        self._one_started = trio.Event()
         self._all_started = trio.Event()
         self._scheduler: Scheduler | None = None
         self._early: list[tuple[int, list[Any], Words]] = []
@@ -73,6 +74,7 @@ class Session:
             self.fail(ProtocolError(f"party {peer} started the session twice; names are used once"))
             return
         self._starts[peer] = said
+        self._one_started.set()
         if said.digest != self.own.digest:
             self.fail(
                 PlanError(
@@ -82,6 +84,12 @@ class Session:
             )
         elif len(self._starts) == self._parties - 1:
             self._all_started.set()
+
+    async def started_by(self, party: int) -> None:
+        """Wait until a peer has started, for as long as it takes."""
+        while party not in self._starts:
+            await self._one_started.wait()
+            self._one_started = trio.Event()
 
     async def wait_for_starts(self, seconds: float) -> list[int]:
         """Wait until all peers have started; those that have not after `seconds`."""

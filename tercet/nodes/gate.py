@@ -27,6 +27,7 @@ from tercet.consent.review import Review, review
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.nodes.config import ClusterFile, Member, NodeFile
+from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Mailbox, Waiting
 from tercet.storage.catalog import Entry
@@ -63,8 +64,11 @@ class LakeGate(Gate):
         self._file = file
         self._cluster = cluster
         self._lake = cluster.digest()
+        self._turns = Turns(file.runs_at_once)
         self._loose: dict[str, Loose] = {}
         self._plans: dict[bytes, tuple[Review, frozenset[str]]] = {}
+
+    queues = True
 
     async def load(self, handle: str) -> Stored | None:
         """A kept value; see `Gate.load`."""
@@ -127,6 +131,8 @@ class LakeGate(Gate):
                     raise ConsentError("rules have changed while the plan waited; run it again")
         reveals = [str(item) for item in plan.disclosures()]
         self.audit.append("runs", caller=caller, **facts, reads=sorted(sources), reveals=reveals)
+        if self.party.index == 0:
+            await self._turns.take(caller)
         self._plans[session] = found, sources
 
     async def _wait(self, waiting: Waiting, facts: Mapping[str, str]) -> None:
@@ -162,8 +168,9 @@ class LakeGate(Gate):
         return attrs.evolve(outcome, revealed=mine)
 
     def over(self, session: bytes) -> None:
-        """A run has ended."""
-        self._plans.pop(session, None)
+        """Forget a run that has ended; the next one may have its turn."""
+        if self._plans.pop(session, None) is not None and self.party.index == 0:
+            self._turns.give_back()
 
     async def _look(self, caller: str, plan: Plan) -> tuple[Review, frozenset[str]]:
         """What a plan does, and which tables it reads, directly or in what was made from them."""

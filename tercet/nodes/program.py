@@ -69,6 +69,24 @@ def keep_memory() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **KEEP_MEMORY})  # noqa: S606
 
 
+@attrs.define
+class Doorbell:
+    """Writes refused connections to the audit log, but not more an hour than leave room for all else."""
+
+    audit: AuditLog
+    most: int = 100
+    _hour: int = 0
+    _rung: int = 0
+
+    def ring(self, why: str) -> None:
+        """A connection was refused."""
+        hour = int(time.time() // 3600)
+        self._hour, self._rung = hour, self._rung + 1 if hour == self._hour else 1
+        if self._rung <= self.most:
+            more = "; more in this hour are only in the node's log" if self._rung == self.most else ""
+            self.audit.append("refused", request="connect", why=why + more)
+
+
 @attrs.frozen
 class Settings:
     """A node's files, read and found to fit together."""
@@ -113,7 +131,7 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
     audit = AuditLog(file.directory / "audit.log", MemberKeys(settings.identity))
     gate = LakeGate(party, file, cluster, vault, audit)
     transport = settings.transport()
-    transport.on_refusal = lambda why: audit.append("refused", request="connect", why=why)
+    transport.on_refusal = Doorbell(audit).ring
     node = Node(
         party,
         transport,
