@@ -19,6 +19,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Repeat = Annotated[int, typer.Option(min=1, help="Runs of which the median counts.")]
 Rows = Annotated[int, typer.Option(min=1, help="Rows of each table.")]
 Features = Annotated[int, typer.Option(min=1, help="Columns besides keys and outcome.")]
+Protocol = Annotated[str, typer.Option(help="The protocol to run on.")]
+Parties = Annotated[int | None, typer.Option(help="How many parties; the protocol's default otherwise.")]
 Latency = Annotated[float, typer.Option(min=0, help="One-way latency added to every link, in milliseconds.")]
 Bandwidth = Annotated[
     float | None, typer.Option(min=0.1, help="Bandwidth of every link, in Mbit/s; free by default.")
@@ -35,6 +37,8 @@ def gates(
     only: Annotated[
         list[str] | None, typer.Option(help="Gates whose name contains this; may be repeated.")
     ] = None,
+    protocol: Protocol = "replicated",
+    parties: Parties = None,
     latency_ms: Latency = 0.0,
     bandwidth_mbit: Bandwidth = None,
     threads: Threads = 1,
@@ -47,6 +51,8 @@ def gates(
     from perf.gates import run
 
     conditions = Conditions(
+        protocol=protocol,
+        parties=parties,
         latency_ms=latency_ms,
         bandwidth_mbit=bandwidth_mbit,
         threads=threads,
@@ -99,6 +105,8 @@ def train(
     check: Annotated[
         bool, typer.Option(help="Check the sigmoid's range and the outcomes at the end, as fits do.")
     ] = True,
+    protocol: Protocol = "replicated",
+    parties: Parties = None,
     latency_ms: Latency = 0.0,
     bandwidth_mbit: Bandwidth = None,
     threads: Threads = 1,
@@ -113,6 +121,8 @@ def train(
     if solver not in ("gd", "newton"):
         raise typer.BadParameter("a solver is gd or newton", param_hint="--solver")
     conditions = Conditions(
+        protocol=protocol,
+        parties=parties,
         latency_ms=latency_ms,
         bandwidth_mbit=bandwidth_mbit,
         threads=threads,
@@ -207,6 +217,8 @@ def peers(
     check: Annotated[
         bool, typer.Option(help="Check the sigmoid's range in Tercet's fits, which peers do not.")
     ] = True,
+    protocol: Protocol = "replicated",
+    parties: Parties = None,
     threads: Threads = 1,
     repeat: Repeat = 3,
     as_json: Json = False,
@@ -219,7 +231,7 @@ def peers(
     small = Sizes(
         comparisons=min(comparisons, 2000), side=min(side, 100), train_rows=(min(train_rows),), steps=2
     )
-    conditions = Conditions(threads=threads, repeat=repeat)
+    conditions = Conditions(protocol=protocol, parties=parties, threads=threads, repeat=repeat)
     show(run(full, small, conditions, python=python, check=check), as_json=as_json)
 
 

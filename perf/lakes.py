@@ -28,6 +28,8 @@ PATIENCE_S = 60.0
 class Conditions:
     """How the parties run and how often: what the options of the command line say."""
 
+    protocol: str = "replicated"
+    parties: int | None = None
     latency_ms: float = 0.0
     bandwidth_mbit: float | None = None
     threads: int = 1
@@ -38,6 +40,8 @@ class Conditions:
     def describe(self) -> dict[str, Any]:
         """The conditions for a report, without those that are switched off."""
         found = {
+            "protocol": self.protocol,
+            "parties": self.parties,
             "latency_ms": self.latency_ms or None,
             "bandwidth_mbit": self.bandwidth_mbit,
             "threads": self.threads,
@@ -49,8 +53,10 @@ class Conditions:
 
 @contextlib.asynccontextmanager
 async def open_lake(conditions: Conditions) -> AsyncIterator[tercet.AsyncLake]:
-    """Three processes on loopback."""
+    """A process for each party, on loopback."""
     async with tercet.open_local(
+        protocol=conditions.protocol,
+        parties=conditions.parties,
         processes=True,
         transport="tls" if conditions.tls else "tcp",
         latency_ms=conditions.latency_ms,
