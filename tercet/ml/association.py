@@ -19,12 +19,13 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Value, concatenate
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.describe import Sample, require_enough, weights_of
+from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import at_least, both, inverted, least_count, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.metrics.curves import ChiSquareTest, chi_square_tail
 from tercet.ml.preprocessing import LOW_POWER, SPREAD_SCALE, high_power, widest_variance
+from tercet.ml.sample import Sample, weights_of
 from tercet.ml.table import Column, Steps, Table, as_names
 
 Reals = npt.NDArray[np.float64]

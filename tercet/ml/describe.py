@@ -20,88 +20,15 @@ import numpy as np
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.disclosure import at_least, both, inverted, least_count, side_by_side, tellable
-from tercet.ml.linalg import halvings, mean, reciprocal
 from tercet.ml.preprocessing import widest_variance
-from tercet.ml.schema import INTEGER_BITS
+from tercet.ml.sample import WIDEST_UNIT, Sample
 from tercet.ml.table import UNIT_BITS, Column, Steps, Table, as_names
 
 STATISTICS = ("mean", "std", "min", "25%", "50%", "75%", "max")
-WIDEST_UNIT = 2.0 ** (INTEGER_BITS - UNIT_BITS)
-"""No value of a column is larger, in units."""
 PLACE_BITS = 24
 """Fractional bits of places among sorted rows."""
 NEARLY = 1e-4
 """By how much a place may be off from rounding."""
-SUM_BITS = 61
-
-
-@attrs.frozen(eq=False)
-class Sample:
-    """What a statistic of one column is computed from.
-
-    `values` `(n,)` in units at scale 16, `weights` `(n,)` zeros and ones or None if all rows count, `count`
-    `(1,)` their sum, secret also where it is known.
-    """
-
-    values: Value
-    weights: Value | None
-    count: Value
-
-    @property
-    def rows(self) -> int:
-        """Number of rows, of which some may not count."""
-        return int(self.values.type.rows)
-
-    @classmethod
-    def of(cls, table: Table, builder: Builder, name: str, weights: Value | None) -> Sample:
-        """A column's values where they are there and `weights` is one."""
-        values = (
-            table.features(builder, [name], filled=True).squeeze().bounded(WIDEST_UNIT, "checked at upload")
-        )
-        present = weights_of(table, builder, [name], weights)
-        zero = (values * 0).sum().reshape(1).shifted(-UNIT_BITS)
-        count = zero + table.rows if present is None else present.sum().reshape(1)
-        return cls(values, present, count.bounded(table.rows, "a count"))
-
-    def total(self) -> Value:
-        """Sum of the values `(1,)`."""
-        counted = self.values if self.weights is None else self.values * self.weights
-        return counted.sum().reshape(1)
-
-    def mean(self, widest: float) -> Value:
-        """The mean of the values that count `(1,)`, at scale 16; that of all rows if none does. 24 rounds.
-
-        The mean of all rows is subtracted first, so that what is left to divide by a secret count is small.
-        `widest` promises a bound on the mean square of all rows about their mean.
-        """
-        rows, halved = self.rows, halvings(self.rows)
-        overall = mean(self.values.sum().reshape(1), rows, scale=UNIT_BITS)
-        if self.weights is None:
-            return overall
-        about = self.values - overall
-        sums = (about * self.weights).sum().reshape(1).shifted(halved)
-        # By Cauchy and Schwarz, a mean over any rows is within the root of the sum of squares.
-        most = min(2 * WIDEST_UNIT, 1.1 * math.sqrt(widest * rows) + 1)
-        scale = min(24, SUM_BITS - sums.scale - math.ceil(math.log2(most)))
-        part = self.count.shifted(halved).at_scale(max(halved, 26))
-        inverse = reciprocal(part, low=-halved, high=1, scale=scale)
-        return overall + sums.times(inverse, magnitude=most).rescale(UNIT_BITS)
-
-    def centred(self, widest: float) -> Value:
-        """Values less their mean, zero for rows that do not count, `(n,)`. Up to 25 rounds."""
-        about = self.values - self.mean(widest)
-        if self.weights is None:
-            return about
-        return (about * self.weights).bounded(4 * WIDEST_UNIT, "a difference of values")
-
-
-def weights_of(table: Table, builder: Builder, names: Sequence[str], weights: Value | None) -> Value | None:
-    """`weights` where no value of some columns is missing; None if every row counts."""
-    for beside in dict.fromkeys(table.column(name).schema.missing for name in names):
-        if beside is not None:
-            there = inverted(table.raw(builder, [beside])[0].squeeze())
-            weights = there if weights is None else both(weights, there)
-    return weights
 
 
 # -- quantiles -----------------------------------------------------------------------------------------------

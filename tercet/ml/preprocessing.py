@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError, SchemaError
+from tercet.ml.disclosure import side_by_side
 from tercet.ml.linalg import halvings, inverse_sqrt, mean
+from tercet.ml.sample import SQUARE_BITS, Sample
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.table import ANALYST, UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table, as_names
 
-SPREAD_SCALE = 28
+SPREAD_SCALE = SQUARE_BITS
 """Fractional bits of mean squares, in units."""
 ROOT_SCALE = 20
 MEANS, ROOTS = "means of columns", "inverse standard deviations of columns"
@@ -73,7 +75,8 @@ class _Learned:
 class StandardScaler:
     """Columns to mean zero and variance one, in MPC; means and deviations stay secret until `reveal`.
 
-    Conventions are scikit-learn's: the variance divides by the number of rows. A column that does not vary
+    Conventions are scikit-learn's: the variance divides by the number of rows; those that a filter dropped do
+    not count. A column that does not vary
     where it was learned, or by less than a millionth of its mean, becomes zero. Booleans are left alone
     unless they are named in `columns`. On an `AsyncLake`, every method gives an awaitable of what is
     annotated here.
@@ -111,11 +114,18 @@ class StandardScaler:
             raise SchemaError(
                 f"table {table.name!r} has no numeric column to standardise; name some in columns="
             )
+        table.require_present(names)
         builder = table.lake.builder(f"standardise {table.name}")
-        centred, means = centre(table.features(builder, names), table.rows)
-        widest = widest_variance(table, names)
-        spread = squares(centred, table.rows, widest)
-        part = table.rows / 2.0 ** halvings(table.rows)
+        widest, halved = widest_variance(table, names), halvings(table.rows)
+        selected = table.selected(builder)
+        if selected is None:
+            centred, means = centre(table.features(builder, names), table.rows)
+            spread, part = squares(centred, table.rows, widest), table.rows / 2.0**halved
+        else:  # the variance of the rows that count may exceed that of all
+            samples = [Sample.of(table, builder, name, selected) for name in names]
+            means = side_by_side(sample.mean(widest) for sample in samples)
+            spread, part = side_by_side(sample.variance(widest) for sample in samples), 1.0
+            widest *= 1.1 * 2.0**halved
         roots = inverse_sqrt(
             spread, low=LOW_POWER, high=high_power(widest), scale=ROOT_SCALE, factor=math.sqrt(part)
         )

@@ -13,12 +13,13 @@ import attrs
 
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.describe import Sample, quantiles
+from tercet.ml.describe import quantiles
 from tercet.ml.disclosure import side_by_side
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import reciprocal
 from tercet.ml.preparation import out_of_range, with_part
 from tercet.ml.preprocessing import widest_variance
+from tercet.ml.sample import Sample
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, range_scale
 from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, as_names
 

@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression as ClearModel
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler as ClearScaler
 
 from tercet.errors import SchemaError
 from tercet.ml import LogisticRegression, StandardScaler
@@ -138,3 +141,25 @@ def test_wrong_filters_are_refused(table, lake):
     kept = table.filter(table["age"] > 50, compact=True)
     with pytest.raises(SchemaError, match="whose rows are not those"):
         kept.filter(table["age"] > 60)
+
+
+@pytest.mark.parametrize("least", [30, 55, 75])
+def test_a_filter_as_weights_is_as_if_rows_were_dropped(table, frame, lake, least):
+    """Scalers, fits and metrics of a filtered table are those of the rows that it keeps."""
+    kept = table.filter(table["age"] > least)
+    rows = frame[frame.age > least]
+    lake.disclosed.clear()
+    scaler = StandardScaler(columns=["age", "bmi"]).fit(kept)
+    scaled = scaler.transform(kept)
+    assert lake.disclosed == []
+    learned, clear = scaler.reveal(), ClearScaler().fit(rows[["age", "bmi"]])
+    np.testing.assert_allclose((learned.mean_ - clear.mean_) / clear.scale_, 0, atol=1e-3)
+    np.testing.assert_allclose(learned.scale_, clear.scale_, rtol=1e-3)
+    if least == 75:  # too few rows for a fit
+        return
+    features = clear.transform(rows[["age", "bmi"]])
+    wanted = ClearModel(tol=1e-10).fit(features, rows.ill)
+    model = LogisticRegression().fit(scaled, target="ill", features=["age", "bmi"])
+    np.testing.assert_allclose(model.reveal().coef_, wanted.coef_[0], atol=2e-3)
+    auc = roc_auc_score(rows.ill, wanted.decision_function(features))
+    assert model.evaluate(scaled).reveal("roc_auc").roc_auc == pytest.approx(auc, abs=2e-3)
