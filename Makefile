@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format clean
+.PHONY: help install demo test cluster-test soak lint format clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv with Tercet and all that its tests need
 
@@ -27,6 +27,9 @@ demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machin
 
 test: $(STAMP) ## the test suite
 	$(BIN)/pytest
+
+cluster-test: $(STAMP) ## nodes as processes, with owners, an analyst, PostgreSQL, crashes and restarts
+	$(BIN)/pytest -m 'scale or not scale' tests/nodes tests/storage
 
 soak: $(STAMP) ## the tests on large inputs, which take long
 	$(BIN)/pytest -m scale

@@ -1,0 +1,152 @@
+"""A whole lake: three nodes, owners with CSV, Parquet and PostgreSQL, consent, restarts, crashes.
+
+`make cluster-test` runs it, and with it all tests of nodes; it takes a few minutes on a busy machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+import tercet
+from tercet.errors import ConsentError
+from tercet.lake import Allow
+from tercet.ml import LogisticRegression
+
+pytestmark = pytest.mark.scale
+
+ROWS = 2000
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(5)
+    age, cost, visits = rng.normal(50, 15, ROWS), rng.gamma(2.0, 100.0, ROWS), rng.poisson(3, ROWS)
+    logits = 0.05 * (age - 50) + 0.004 * (cost - 200) - 0.2 * visits
+    sick = (logits + rng.logistic(size=ROWS) > 0).astype(int)
+    return pd.DataFrame({"policy": np.arange(ROWS), "age": age, "cost": cost, "visits": visits, "sick": sick})
+
+
+@contextlib.contextmanager
+def owners_sign(nodes, *owners):
+    """Owners who look at what waits, and approve it with the command's own means."""
+    done = threading.Event()
+
+    def sign(owner):
+        with tercet.connect(nodes.cluster, identity=nodes.key(owner)) as lake:
+            while not done.wait(0.1):
+                for waiting in lake.plans():
+                    if owner in waiting.missing:
+                        with contextlib.suppress(ConsentError):
+                            lake.approve(waiting.number)
+
+    threads = [threading.Thread(target=sign, args=(owner,)) for owner in owners]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_from_setting_up_to_a_model(nodes_at_rest, data, postgres, command, tmp_path):
+    nodes = nodes_at_rest
+    # One of the nodes keeps its catalog in PostgreSQL.
+    config = nodes.root / "n1" / "node.toml"
+    text = re.sub(r'catalog = "[^"]*"', f'catalog = "{postgres}"', config.read_text())
+    config.write_text(text)
+    data[["policy", "age"]].to_csv(nodes.root / "ages.csv", index=False)
+    data[["policy", "sick"]].to_parquet(nodes.root / "outcomes.parquet")
+    engine = sa.create_engine(postgres)
+    data[["policy", "cost", "visits"]].to_sql("claims", engine, index=False, if_exists="replace")
+    engine.dispose()
+    nodes.start(0, 1, 2)
+    nodes.wait_until_ready()
+
+    def upload(source, name, owner, *more):
+        who = ("--identity", f"{owner}.key")
+        told = command("upload", source, "--name", name, "--key", "policy", *who, *more, cwd=nodes.root)
+        assert f"{name}: {ROWS} secret rows by key policy" in told
+
+    upload("ages.csv", "ages", "hospital", "--min-count", 20)
+    upload("outcomes.parquet", "outcomes", "hospital")
+    upload(
+        postgres, "claims", "insurer", "--query", "SELECT policy, cost, visits FROM claims", "--reader", "ann"
+    )
+    listed = command("tables", "--identity", "ann.key", cwd=nodes.root)
+    assert all(name in listed for name in ("ages", "outcomes", "claims", "hospital", "insurer"))
+
+    def train():
+        with tercet.connect(nodes.cluster, identity=nodes.key("ann")) as lake:
+            joined = lake.table("ages").join(lake.table("outcomes"), lake.table("claims"), on="policy")
+            assert joined.rows == ROWS
+            model = LogisticRegression(C=1.0).fit(joined, target="sick")
+            with pytest.raises((ConsentError, tercet.SchemaError), match="single rows"):
+                joined.reveal("age")
+            return model.reveal(), model.evaluate(joined).reveal()
+
+    with owners_sign(nodes, "hospital", "insurer"):
+        before, quality = train()
+    from sklearn.linear_model import LogisticRegression as Clear
+
+    features = data[list(before.feature_names_)]
+    scale = features.to_numpy().std(axis=0)
+    clear = Clear(C=1e6, max_iter=1000).fit(features.to_numpy() / scale, data["sick"])
+    np.testing.assert_allclose(before.coef_, clear.coef_[0] / scale, rtol=0.02)
+    assert quality
+
+    nodes.restart()
+    with owners_sign(nodes, "hospital", "insurer"):
+        after, _ = train()
+    np.testing.assert_allclose(after.coef_, before.coef_, rtol=1e-3, atol=1e-6)
+    told = command("audit", "--verify", "--identity", "aud.key", cwd=nodes.root)
+    assert told.count("whole; head") == 3
+
+
+def test_several_members_at_once_and_a_crash(nodes, data):
+    """Four clients keep the nodes busy; one node is killed, and comes back; no wrong result, no hang."""
+    with tercet.connect(nodes.cluster, identity=nodes.key("hospital")) as lake:
+        lake.upload(
+            data[["policy", "age"]], name="ages", key="policy", owner="hospital", allow=Allow(plans="any")
+        )
+    outcomes, stop = [], threading.Event()
+
+    def work(member):
+        while not stop.is_set():
+            try:
+                with tercet.connect(nodes.cluster, identity=nodes.key(member)) as lake:
+                    for _ in range(5):
+                        builder = lake.builder("sum of ages")
+                        lake.table("ages").features(builder, ["age"]).sum().reveal("sum", to="analyst")
+                        found = lake.run(builder.plan()).revealed["sum"]
+                        outcomes.append(float(found[0]))
+            except tercet.TransportError as error:
+                outcomes.append(error)
+
+    threads = [threading.Thread(target=work, args=("ann",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        nodes.wait_for(lambda: len(outcomes) > 20, "at work")
+        nodes.stop(1, 9)
+        nodes.wait_for(lambda: any(isinstance(one, Exception) for one in outcomes), "lost")
+        nodes.start(1)
+        nodes.wait_until_ready()
+        start = len(outcomes)
+        nodes.wait_for(lambda: sum(isinstance(one, float) for one in outcomes[start:]) > 20, "back at work")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    sums = {one for one in outcomes if isinstance(one, float)}
+    assert len(sums) == 1, sums
+    assert all("party" in str(one) for one in outcomes if isinstance(one, Exception))
