@@ -22,11 +22,12 @@ from tercet.actors.cluster import Cluster
 from tercet.consent.rules import Plans, Rules
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.ml.ingest import EncodedTable
-from tercet.ml.schema import TableSchema, suggest
+from tercet.ml.models import SecretModel
+from tercet.ml.schema import TableSchema, check_name, suggest
 from tercet.ml.table import Steps, Table
 from tercet.ml.upload import content_digest, describe, handles_needed
 from tercet.nodes.desk import Desk, Kept
-from tercet.nodes.gate import TABLE
+from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
 
 T = TypeVar("T")
@@ -61,10 +62,13 @@ class Driver:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._models: dict[str, SecretModel] = {}
         self.disclosed = DisclosureLog()
         self.phases: list[Phase] = []
         self.on_phase: Callable[[str, str], None] | None = None
         """Called with the phase and the plan's name before each plan runs: for progress displays."""
+        self.on_result: Callable[[Plan, RunResult], None] | None = None
+        """Called with each plan that has run, and its result: for studies of what plans cost."""
 
     @property
     def protocol(self) -> str:
@@ -103,11 +107,30 @@ class Driver:
 
     async def _run(self, plan: Plan, phase: str) -> RunResult:
         result = await self.cluster.client.run(plan)
+        if self.on_result is not None:
+            self.on_result(plan, result)
         self.disclosed.extend(result.disclosed)
         self.phases.append(
-            Phase(phase, plan.name, result.rounds, result.bytes_sent, result.client_bytes, result.seconds)
+            Phase(phase, plan, result.rounds, result.bytes_sent, result.client_bytes, result.seconds)
         )
         return result
+
+    async def fetch(self, session: bytes) -> RunResult:
+        """What a job gave, once it has ended."""
+        return self._note(await self.cluster.client.fetch(session), "job", f"job {session.hex()[:8]}")
+
+    async def _submit(self, plan: Plan, lake: Any) -> Job:
+        return Job(lake, await self.cluster.client.submit(plan))
+
+    async def _jobs(self, lake: Any) -> list[Job]:
+        answers = [told["jobs"] for told in await self.cluster.client.ask("jobs")]
+        states = [{one["session"]: one for one in jobs} for jobs in answers]
+        found = []
+        for session in states[0]:
+            told = [one.get(session, {"state": "failed", "why": "a node has lost it"}) for one in states]
+            worst = max(told, key=lambda one: ("done", "under way", "failed").index(one["state"]))
+            found.append(Job(lake, session, worst["state"], worst["why"]))
+        return found
 
     async def _upload(self, encoded: EncodedTable, lake: Any, allow: Allow) -> Table:
         """Deal a table to the nodes; where they keep tables, it lasts under its name."""
@@ -171,6 +194,32 @@ class Driver:
             raise StorageError(f"the description of table {name!r} is malformed ({error})") from error
         return describe(schema, found.handles, lake)
 
+    async def _keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
+        """Keep a model: at the nodes where they last, else as long as this lake is open."""
+        check_name(name, "A model's name")
+        if not self.remote:
+            self._models[name] = model
+            return
+        handles = [model.weights[0], model.intercept[0]]
+        rules = Rules(tuple(readers), "any", 1, rows=False)
+        await self._desk().keep(MODEL, name, msgpack.packb(model.to_dict()), handles, rules)
+
+    async def _find_model(self, name: str, lake: Any) -> SecretModel:
+        known = list(self._models)
+        if self.remote:
+            found = await self._desk().find(MODEL, name)
+            if found is not None:
+                try:
+                    facts = msgpack.unpackb(found.body)
+                except (ValueError, msgpack.UnpackException) as error:
+                    raise StorageError(f"the description of model {name!r} is malformed ({error})") from error
+                return SecretModel.from_dict(facts, name, found.handles, lake)
+            known = [one.name for one in await self._desk().entries() if one.kind == MODEL]
+        if name not in self._models:
+            there = ", ".join(known) or "none"
+            raise SchemaError(f"there is no model {name!r} in the lake; models are: {there}")
+        return self._models[name]
+
 
 @attrs.frozen
 class Allow:
@@ -184,6 +233,34 @@ class Allow:
     def rules(self, schema: TableSchema) -> Rules:
         """As nodes keep them."""
         return Rules(tuple(self.readers), self.plans, schema.min_count, self.rows)
+
+
+@attrs.frozen(eq=False)
+class Job:
+    """A plan that was submitted and runs whether or not anybody waits. `state` is from when it was listed.
+
+    On an `AsyncLake`, `result` and `cancel` give awaitables.
+    """
+
+    lake: Any = attrs.field(repr=False)
+    session: bytes
+    state: str = "under way"
+    why: str = ""
+
+    @property
+    def number(self) -> str:
+        """What people call it; the same as in the list of plans that wait for approval."""
+        return self.session.hex()[:8]
+
+    def result(self) -> RunResult:
+        """Wait for the plan, and what it gave. Raises what it failed with; may be asked again."""
+        found: RunResult = self.lake.call(self.lake.fetch, self.session)
+        return found
+
+    def cancel(self) -> None:
+        """End it if it is under way, and have the nodes forget it."""
+        found: None = self.lake.call(self.lake.cluster.client.ask, "end", [self.session])
+        return found
 
 
 @attrs.frozen

@@ -23,9 +23,10 @@ from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.actors.plan import TILE_ROWS
 from tercet.actors.tracing import write_chrome_trace
 from tercet.consent.audit import Head
-from tercet.driver import Allow, DisclosureLog, Driver, Phase, Sent
+from tercet.driver import Allow, DisclosureLog, Driver, Job, Phase, Sent
 from tercet.errors import TercetError
 from tercet.ml.ingest import Missing
+from tercet.ml.models import SecretModel
 from tercet.ml.reading import Declared
 from tercet.ml.table import Steps, Table
 from tercet.ml.upload import encode_for_upload
@@ -39,6 +40,7 @@ __all__ = [
     "Allow",
     "AsyncLake",
     "DisclosureLog",
+    "Job",
     "Lake",
     "Phase",
     "Sent",
@@ -91,6 +93,14 @@ class AsyncLake(Driver):
         """As `Lake.table`."""
         return await self._find_table(name, self)
 
+    async def model(self, name: str) -> SecretModel:
+        """As `Lake.model`."""
+        return await self._find_model(name, self)
+
+    def keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> Any:
+        """As `Lake.keep_model`, to be awaited."""
+        return self._keep_model(model, name, readers)
+
     @property
     def desk(self) -> Desk:
         """What members ask nodes beyond plans: tables, approvals, results, audit logs."""
@@ -103,6 +113,18 @@ class AsyncLake(Driver):
     async def run(self, plan: Plan) -> RunResult:
         """Run one plan of your own."""
         return await self._run(plan, "plan")
+
+    async def submit(self, plan: Plan) -> Job:
+        """As `Lake.submit`."""
+        return await self._submit(plan, self)
+
+    async def jobs(self) -> list[Job]:
+        """As `Lake.jobs`."""
+        return await self._jobs(self)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """An awaitable of what an asynchronous function gives."""
+        return function(*args)
 
     @contextlib.asynccontextmanager
     async def trace(self, path: str | Path = "trace.json") -> AsyncIterator[None]:
@@ -181,6 +203,15 @@ class Lake(Driver):
         found: Table = self._wait(self._find_table, name, self)
         return found
 
+    def model(self, name: str) -> SecretModel:
+        """A model that was saved, to predict with. Raises SchemaError if there is none."""
+        found: SecretModel = self._wait(self._find_model, name, self)
+        return found
+
+    def keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
+        """Keep a model under a name; see `SecretModel.save`."""
+        self._wait(self._keep_model, model, name, readers)
+
     def entries(self) -> list[Kept]:
         """All tables and models that the nodes keep, with owners and rules."""
         entries: list[Kept] = self._wait(self._desk().entries)
@@ -233,6 +264,23 @@ class Lake(Driver):
         """Run one plan of your own."""
         result: RunResult = self._wait(self._run, plan, "plan")
         return result
+
+    def submit(self, plan: Plan) -> Job:
+        """Have a plan run whether or not this lake stays open; `result` of the job waits for it.
+
+        Nodes remember a member's last 64 jobs until they are restarted: `jobs` lists them, also another day.
+        """
+        job: Job = self._wait(self._submit, plan, self)
+        return job
+
+    def jobs(self) -> list[Job]:
+        """The jobs that you have submitted, also earlier and elsewhere."""
+        found: list[Job] = self._wait(self._jobs, self)
+        return found
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Wait for what an asynchronous function gives."""
+        return self._wait(function, *args)
 
     @contextlib.contextmanager
     def trace(self, path: str | Path = "trace.json") -> Iterator[None]:

@@ -1,9 +1,11 @@
 """Statistics on secret tables: what a statistician calls, as plans for the nodes."""
 
-from tercet.ml.linear_model import LogisticRegression, RevealedModel
+from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import Evaluation, RevealedMetrics
 from tercet.ml.model_selection import CrossValidation, GridSearch, cross_validate
+from tercet.ml.models import RevealedModel, SecretModel
 from tercet.ml.preprocessing import StandardScaler
+from tercet.ml.summary import Summary
 from tercet.ml.table import SecretColumn, Table
 from tercet.ml.transformers import MeanImputer, MinMaxScaler
 
@@ -17,7 +19,9 @@ __all__ = [
     "RevealedMetrics",
     "RevealedModel",
     "SecretColumn",
+    "SecretModel",
     "StandardScaler",
+    "Summary",
     "Table",
     "cross_validate",
 ]

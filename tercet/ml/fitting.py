@@ -227,6 +227,10 @@ class Solver(abc.ABC):
         columns = columns.append_row(1.0) if self.problem.intercept else columns
         return columns * self.rows.mask
 
+    def polish(self, state: State) -> State:
+        """What a fit ends with: by default, its last step."""
+        return state
+
     def start(self, x: Value, means: Value, **more: Value | None) -> State:
         """The state with zero weights."""
         size = length(x)
@@ -287,16 +291,21 @@ class Solver(abc.ABC):
         large = (-small.to_ring() + 1).sum()
         large.reshape(1).is_zero().to_ring().reveal(CONVERGED, to=ANALYST)
 
-    def parameters(self, state: State) -> Parameters:
-        """Parameters for columns in units."""
+    def parameters(self, state: State, scale: int | None = None) -> Parameters:
+        """Parameters for columns in units.
+
+        With a scale, those of a fit that was checked; without, coefficients have as many bits as decision
+        values leave room for.
+        """
         count = len(self.problem.names)
-        scale = min(COEFFICIENT_SCALE, 23 - halvings(count))
+        known = None if scale is None else WIDEST_INTERCEPT / 2
+        scale = scale or min(COEFFICIENT_SCALE, 23 - halvings(count))
         column = state.weights.column()
         if state.roots is not None:
             column = column.times(state.roots.column(), magnitude=WIDEST_WEIGHT * WIDEST_ROOT)
         weights = column.select(list(range(count))).rescale(scale).reshape(count)
         bounded = weights.bounded(WIDEST_COEFFICIENT, CHECKED)
-        offset = bounded.dot(state.means).reshape(1)
+        offset = bounded.dot(state.means, magnitude=known).reshape(1)
         if not self.problem.intercept:
             return Parameters(bounded, offset, offset * 0)
         last = column.select([count]).rescale(WEIGHT_SCALE).reshape(1).bounded(WIDEST_INTERCEPT / 2, CHECKED)

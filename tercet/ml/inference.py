@@ -37,6 +37,7 @@ from tercet.ml.newton import INVERSE_SCALE, WIDEST_INVERSE, Newton
 ERROR = 1e-6
 DEALT_BITS, COEFFICIENT_BITS = 24, 24
 PROBABILITY_SCALE = 30
+COEFFICIENT_SCALE = 24
 REFINEMENTS = (*WARM_FACTORS, 1.0, 1.0)
 STILL = 2.0**-11
 """The inverse stands still if its last refinement changed no diagonal entry by more of it than this."""
@@ -65,8 +66,8 @@ def critical(alpha: float) -> float:
 class Inference:
     """Figures of a fit as values of a plan, each made when it is asked for.
 
-    `kept` is what the fit left of its state, `coefficients` `(d,)` are in units of the columns, `intercept`
-    is `(1,)`. Figures of coefficients are `(k,)`, the intercept's last; those of the fit `(1,)`.
+    `kept` is what the fit left of its state. Figures of coefficients are `(k,)`, the intercept's last; those
+    of the fit `(1,)`.
     """
 
     def __init__(
@@ -74,14 +75,13 @@ class Inference:
         problem: Problem,
         builder: Builder,
         kept: Mapping[str, Value],
-        coefficients: Value,
-        intercept: Value,
         alpha: float,
     ) -> None:
         self.problem, self.builder, self.alpha = problem, builder, alpha
         self.solver = Newton(problem, builder)
         self.state = self.solver.resume(kept)
-        self.coefficients, self.intercept = coefficients, intercept
+        found = self.solver.parameters(self.state, COEFFICIENT_SCALE)
+        self.coefficients, self.intercept = found.weights, found.intercept
         self.weights = self.solver.rows
 
     # -- rows ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import attrs
 import numpy as np
@@ -20,12 +20,13 @@ from tercet.actors import Builder, Type, Value, sigmoid
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
 from tercet.ml.descent import Descent
-from tercet.ml.fitting import WIDEST_OFFSET, Parameters, Problem, Solver, State, offsets
-from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
+from tercet.ml.fitting import Parameters, Problem, Solver, State
+from tercet.ml.metrics import Evaluation, evaluate
+from tercet.ml.models import RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.roles import Roles
 from tercet.ml.summary import Summary, summarise
-from tercet.ml.table import ANALYST, UNIT_BITS, SecretColumn, Steps, Table
+from tercet.ml.table import ANALYST, SecretColumn, Steps, Table
 from tercet.ml.weights import LARGEST
 
 Reals = npt.NDArray[np.float64]
@@ -38,22 +39,15 @@ BOUNDS = (24.0, 56.0, 120.0)
 
 @attrs.frozen(eq=False)
 class _Fitted:
-    """What a fit leaves: the table with the columns' scales, and where the secret parameters are."""
+    """What a fit leaves: the model, the problem that it solves, and where the state of the fit is."""
 
+    model: SecretModel
     problem: Problem
-    weights: tuple[str, Type]
-    intercept: tuple[str, Type]
     kept: Mapping[str, tuple[str, Type]]
 
-    @property
-    def table(self) -> Table:
-        """The table that the model was fitted on."""
-        return self.problem.table
-
-    def inputs(self, builder: Builder) -> tuple[dict[str, Value], Value, Value]:
-        """In a plan: what the fit left of its state, coefficients in units, the intercept."""
-        kept = {name: builder.input(*stored) for name, stored in self.kept.items()}
-        return kept, builder.input(*self.weights), builder.input(*self.intercept)
+    def inputs(self, builder: Builder) -> Mapping[str, Value]:
+        """In a plan, what the fit left of its state."""
+        return {name: builder.input(*stored) for name, stored in self.kept.items()}
 
 
 @attrs.define(eq=False)
@@ -269,6 +263,7 @@ class LogisticRegression:
         state = solver.begin()
         for number in range(self._steps(problem.probability.bound)):
             state = solver.step(state, number + 1)
+        state = solver.polish(state)
         found = solver.parameters(state)
         return found, solver.checks(state, found) if self.check else {}
 
@@ -284,6 +279,7 @@ class LogisticRegression:
             state = solver.step(state, made)
             if self.tol is not None and made < steps:
                 converged, state, solver = yield from self._look(solver, state, f"{title}, step {made + 1}")
+        state = solver.polish(state)
         found = solver.parameters(state)
         handles = [lake.handle(f"{target}.{part}") for part in ("weights", "intercept")]
         found.weights.store(handles[0])
@@ -295,7 +291,8 @@ class LogisticRegression:
         result = yield solver.builder.plan()
         weights, intercept = ((handle, result.stored[handle]) for handle in handles)
         state_of = {name: (handle, result.stored[handle]) for name, handle in kept.items()}
-        self._found = _Fitted(problem, weights, intercept, state_of)
+        model = SecretModel(problem.table, target, problem.names, weights, intercept, problem.offset)
+        self._found = _Fitted(model, problem, state_of)
         self.feature_names_, self.target_ = problem.names, target
         self.n_iter_, self.converged_ = made, converged
         return result.revealed
@@ -318,49 +315,20 @@ class LogisticRegression:
         return self._found
 
     def decision_values(self, builder: Builder, table: Table) -> Value:
-        """`X w + b` for the rows of a table, as a product at full scale, inside a plan.
-
-        A model that was fitted with an offset adds that column of the table.
-        """
-        fitted = self._fitted()
-        table.require_like(fitted.table, self.feature_names_, "the model was fitted on")
-        weights, intercept = builder.input(*fitted.weights), builder.input(*fitted.intercept)
-        return linear_predictor(
-            table, self.feature_names_, weights, intercept, like=fitted.table, offset=fitted.problem.offset
-        )
+        """As `SecretModel.decision_values`."""
+        return self._fitted().model.decision_values(builder, table)
 
     def decision_function(self, table: Table) -> SecretColumn:
-        """Secret log-odds of each row; `reveal` them to whom you choose."""
-        return self._predict(table, "decision value")
+        """Secret log-odds of each row; `reveal` them to whom you choose. Discloses nothing."""
+        return self._fitted().model.decision_function(table)
 
     def predict_proba(self, table: Table) -> SecretColumn:
-        """Secret probabilities of the outcome 1 for each row, within 1e-4."""
-        return self._predict(table, "probability")
+        """Secret probabilities of the outcome 1 for each row, within 1e-4. Discloses nothing."""
+        return self._fitted().model.predict_proba(table)
 
-    def predict(self, table: Table) -> SecretColumn:
-        """Secret labels of each row: 1 where the log-odds are positive."""
-        return self._predict(table, "label")
-
-    def _predict(self, table: Table, what: str) -> SecretColumn:
-        column: SecretColumn = table.lake.perform(self._prediction(table, what), "predict")
-        return column
-
-    def _prediction(self, table: Table, what: str) -> Steps[SecretColumn]:
-        self._fitted()
-        table.require_rows("a prediction")
-        builder = table.lake.builder(f"{what} of {self.target_} on {table.name}")
-        z = self.decision_values(builder, table).rescale(DECISION_SCALE)
-        if what == "label":
-            value = (-z).is_negative().to_ring()
-        elif what == "probability":
-            value = probabilities(z).rescale(UNIT_BITS)
-        else:
-            value = z
-        handle = table.lake.handle(what)
-        value.store(handle)
-        result = yield builder.plan()
-        title = f"{what} of {self.target_!r} on {table.name!r}"
-        return SecretColumn(table.lake, title, handle, result.stored[handle])
+    def predict(self, table: Table, *, threshold: float | Table | None = None) -> SecretColumn:
+        """Secret labels of each row, as `SecretModel.predict`. Discloses nothing."""
+        return self._fitted().model.predict(table, threshold=threshold)
 
     def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
         """Quality metrics on a table with the target, all by default, secret until `reveal`.
@@ -391,64 +359,13 @@ class LogisticRegression:
         if self.solver != "newton":
             raise PlanError("a summary needs a fit by solver='newton', which goes all the way to the optimum")
         steps = summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
-        summary: Summary = fitted.table.lake.perform(steps, "summary")
+        summary: Summary = fitted.problem.table.lake.perform(steps, "summary")
         return summary
 
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
-        """The parameters in the columns' own units, to one receiver."""
-        fitted = self._fitted()
-        revealed: RevealedModel = fitted.table.lake.perform(self._reveal(fitted, to), "reveal")
-        return revealed
+        """The parameters in the columns' own units, to one receiver. Discloses them."""
+        return self._fitted().model.reveal(to=to)
 
-    def _reveal(self, fitted: _Fitted, to: str) -> Steps[RevealedModel]:
-        builder = fitted.table.lake.builder(f"reveal model of {self.target_}")
-        names = f"coefficients of {self.target_!r}", f"intercept of {self.target_!r}"
-        builder.input(*fitted.weights).reveal(names[0], to=to)
-        builder.input(*fitted.intercept).reveal(names[1], to=to)
-        result = yield builder.plan()
-        exponents = [fitted.table.column(name).unit_exponent for name in self.feature_names_]
-        coefficients = np.ldexp(result.revealed[names[0]], np.negative(exponents))
-        return RevealedModel(
-            self.target_, self.feature_names_, coefficients, float(result.revealed[names[1]][0])
-        )
-
-
-def linear_predictor(
-    table: Table,
-    names: Sequence[str],
-    weights: Value,
-    intercept: Value,
-    *,
-    like: Table,
-    offset: str | None = None,
-) -> Value:
-    """`X w + b`, and an offset, for the rows of a table `(rows,)`, as a product at full scale.
-
-    Weights `(d,)` are those of columns in the units of the table `like`.
-    """
-    builder = weights.builder
-    values = weights @ table.features(builder, names, like=like) + intercept
-    if offset is None:
-        return values
-    added = offsets(builder, table, offset).bounded(WIDEST_OFFSET, "as in the fit")
-    return values + added.rescale(values.scale)
-
-
-@attrs.frozen(eq=False)
-class RevealedModel:
-    """A model in the clear: coefficients in the columns' own units, in the order of `feature_names_`."""
-
-    target_: str
-    feature_names_: tuple[str, ...]
-    coef_: Reals
-    intercept_: float
-
-    def __str__(self) -> str:
-        numbers = {"(intercept)": self.intercept_, **dict(zip(self.feature_names_, self.coef_, strict=True))}
-        width = max(map(len, numbers))
-        return "\n".join(
-            [
-                f"log-odds of {self.target_}",
-                *(f"{name:<{width}} {number:>12.6g}" for name, number in numbers.items()),
-            ]
-        )
+    def save(self, name: str, *, readers: Sequence[str] = ()) -> Any:
+        """Keep the model, secret, in the lake, for `lake.model(name)`; as `SecretModel.save`."""
+        return self._fitted().model.save(name, readers=readers)

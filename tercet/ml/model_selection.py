@@ -22,8 +22,9 @@ import numpy.typing as npt
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
-from tercet.ml.linear_model import LogisticRegression, linear_predictor
+from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import METRICS, metric_of, sums_of
+from tercet.ml.models import linear_predictor
 from tercet.ml.roles import Roles
 from tercet.ml.table import ANALYST, Part, Steps, Table, as_names
 

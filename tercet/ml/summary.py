@@ -25,7 +25,7 @@ from tercet.ml.table import Steps
 
 Reals = npt.NDArray[np.float64]
 
-Inputs = Callable[[Builder], tuple[Mapping[str, Value], Value, Value]]
+Inputs = Callable[[Builder], Mapping[str, Value]]
 
 INTERCEPT = "(intercept)"
 OF_COEFFICIENTS = ("coef", "se", "z", "p", "ci", "odds_ratio", "sign", "significant")
@@ -96,15 +96,14 @@ def told(asked: Iterable[str], *, counts_rows: bool) -> tuple[str, ...]:
 def summarise(
     problem: Problem, inputs: Inputs, *, reveal: str | Sequence[str] | None, alpha: float, to: str
 ) -> Steps[Summary]:
-    """Reveal what is asked for; `inputs` gives, in a plan, the fit's state, coefficients and intercept."""
+    """Reveal what is asked for; `inputs` gives, in a plan, what the fit left of its state."""
     if not 0 < alpha < 1:
         raise PlanError(f"alpha={alpha} is not between 0 and 1; give the level of significance, such as 0.05")
     asked = figures(problem, reveal)
     table, target = problem.table, problem.target
     names = told(asked, counts_rows=not problem.weighs)
     builder = table.lake.builder(f"summary of {target} on {table.name}")
-    kept, coefficients, intercept = inputs(builder)
-    inference = Inference(problem, builder, kept, coefficients, intercept, alpha)
+    inference = Inference(problem, builder, inputs(builder), alpha)
     titles = {name: f"{TITLES[name]} of {target!r}" for name in names}
     if guarded := GUARDED & set(names):
         inference.inexact.reveal(INEXACT, to=to)

@@ -55,6 +55,9 @@ class Workspace(Interface):
     def handle(self, hint: str) -> str:
         """A new name for a value at the nodes."""
 
+    def keep_model(self, model: Any, name: str, readers: Sequence[str]) -> Any:
+        """Keep a `SecretModel` under a name; nothing, or an awaitable of it."""
+
 
 def as_names(given: str | Sequence[str]) -> tuple[str, ...]:
     """One name or several, as a tuple."""
@@ -383,13 +386,15 @@ class Table:
 class SecretColumn:
     """A secret result with one number for each row, such as a prediction.
 
-    `reveal` sends it to one receiver; on an `AsyncLake` it gives an awaitable of what is annotated here.
+    `limits` cut off what fixed point errs beyond them. `reveal` sends it to one receiver; on an `AsyncLake`
+    it gives an awaitable of what is annotated here.
     """
 
     lake: Workspace = attrs.field(repr=False)
     what: str
     handle: str
     type: Type
+    limits: tuple[float, float] | None = None
 
     @property
     def rows(self) -> int:
@@ -405,4 +410,5 @@ class SecretColumn:
         builder = self.lake.builder(f"reveal {self.what}")
         builder.input(self.handle, self.type).reveal(self.what, to=to)
         result = yield builder.plan()
-        return result.revealed[self.what]
+        found = result.revealed[self.what]
+        return found if self.limits is None else np.clip(found, *self.limits)

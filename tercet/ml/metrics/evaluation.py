@@ -24,6 +24,7 @@ from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
 
 if TYPE_CHECKING:
     from tercet.ml.linear_model import LogisticRegression
+    from tercet.ml.models import SecretModel
 
 PARTS: Mapping[str, Callable[[Scored], Mapping[str, Value]]] = {
     "outcomes": sums.outcomes,
@@ -102,7 +103,7 @@ def decode(name: str, numbers: npt.NDArray[np.float64]) -> Any:
 
 
 def evaluate(
-    model: LogisticRegression, table: Table, metrics: str | Sequence[str] | None = None
+    model: LogisticRegression | SecretModel, table: Table, metrics: str | Sequence[str] | None = None
 ) -> Steps[Evaluation]:
     """Sums that the named metrics follow from (all by default), left at the nodes.
 

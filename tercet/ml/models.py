@@ -1,0 +1,269 @@
+"""Models after the fit: secret at the nodes, used on other tables, kept under a name; or in the clear.
+
+A `SecretModel` is to parameters what a `Table` is to rows: a handle with public facts, which are the names,
+kinds and scales of the columns that it was fitted on. Whoever may use it predicts without learning a
+parameter, and the prediction stays secret until it is revealed to whom it is for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from tercet.actors import Builder, Form, Type, Value
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.fitting import WIDEST_OFFSET, offsets
+from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
+from tercet.ml.schema import ColumnSchema
+from tercet.ml.table import ANALYST, Column, Part, SecretColumn, Steps, Table, Workspace
+
+Reals = npt.NDArray[np.float64]
+
+PROBABILITY_SCALE = 30
+FORMAT = "tercet.logistic/1"
+
+
+@attrs.frozen(eq=False)
+class SecretModel:
+    """A fitted logistic regression whose parameters only the nodes hold.
+
+    `like` is a table with the columns as they were when the model was fitted; its rows are not needed. On an
+    `AsyncLake`, what computes gives an awaitable of what is annotated here.
+    """
+
+    like: Table = attrs.field(repr=False)
+    target_: str
+    feature_names_: tuple[str, ...]
+    weights: tuple[str, Type] = attrs.field(repr=False)
+    intercept: tuple[str, Type] = attrs.field(repr=False)
+    offset: str | None = None
+
+    def decision_values(self, builder: Builder, table: Table) -> Value:
+        """`X w + b` for the rows of a table, as a product at full scale, inside a plan.
+
+        A model that was fitted with an offset adds that column of the table.
+        """
+        table.require_like(self.like, self.feature_names_, "the model was fitted on")
+        weights, intercept = builder.input(*self.weights), builder.input(*self.intercept)
+        return linear_predictor(
+            table, self.feature_names_, weights, intercept, like=self.like, offset=self.offset
+        )
+
+    def decision_function(self, table: Table) -> SecretColumn:
+        """Secret log-odds of each row; `reveal` them to whom you choose. Discloses nothing."""
+        return self._predict(table, "decision value", None)
+
+    def predict_proba(self, table: Table) -> SecretColumn:
+        """Secret probabilities of the outcome 1 for each row, within 1e-4. Discloses nothing."""
+        return self._predict(table, "probability", None)
+
+    def predict(self, table: Table, *, threshold: float | Table | None = None) -> SecretColumn:
+        """Secret labels of each row: 1 where the probability exceeds a threshold, by default 1/2.
+
+        `threshold` is a public number between 0 and 1, or a secret one: a table of one row and one column, as
+        its owner uploaded it. A probability nearer to a secret threshold than 1e-4 can get either label.
+        Discloses nothing. Raises PlanError for another threshold.
+        """
+        return self._predict(table, "label", threshold)
+
+    def _predict(self, table: Table, what: str, threshold: float | Table | None) -> SecretColumn:
+        column: SecretColumn = table.lake.perform(self._prediction(table, what, threshold), "predict")
+        return column
+
+    def _prediction(self, table: Table, what: str, threshold: float | Table | None) -> Steps[SecretColumn]:
+        table.require_rows("a prediction")
+        builder = table.lake.builder(f"{what} of {self.target_} on {table.name}")
+        z = self.decision_values(builder, table).rescale(DECISION_SCALE)
+        if what == "label":
+            value = _labels(z, threshold)
+        elif what == "probability":
+            value = probabilities(z).rescale(PROBABILITY_SCALE)
+        else:
+            value = z
+        handle = table.lake.handle(what)
+        value.store(handle)
+        result = yield builder.plan()
+        title = f"{what} of {self.target_!r} on {table.name!r}"
+        limits = (0.0, 1.0) if what == "probability" else None
+        return SecretColumn(table.lake, title, handle, result.stored[handle], limits)
+
+    def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
+        """Quality metrics on a table with the target; see `LogisticRegression.evaluate`."""
+        evaluation: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
+        return evaluation
+
+    def reveal(self, *, to: str = ANALYST) -> RevealedModel:
+        """The parameters in the columns' own units, to one receiver. Discloses them."""
+        revealed: RevealedModel = self.like.lake.perform(self._reveal(to), "reveal")
+        return revealed
+
+    def _reveal(self, to: str) -> Steps[RevealedModel]:
+        builder = self.like.lake.builder(f"reveal model of {self.target_}")
+        names = f"coefficients of {self.target_!r}", f"intercept of {self.target_!r}"
+        builder.input(*self.weights).reveal(names[0], to=to)
+        builder.input(*self.intercept).reveal(names[1], to=to)
+        result = yield builder.plan()
+        exponents = [self.like.column(name).unit_exponent for name in self.feature_names_]
+        coefficients = np.ldexp(result.revealed[names[0]], np.negative(exponents))
+        intercept = float(result.revealed[names[1]][0])
+        return RevealedModel(self.target_, self.feature_names_, coefficients, intercept, self.offset)
+
+    # -- its public facts ------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is public of the model, as plain values: what nodes keep beside the parameters."""
+        names = [*self.feature_names_, *([self.offset] if self.offset else [])]
+        columns = [self.like.column(name).schema for name in names]
+        return {
+            "format": FORMAT,
+            "target": self.target_,
+            "features": list(self.feature_names_),
+            "offset": self.offset,
+            "columns": [[schema.name, schema.kind, schema.scale] for schema in columns],
+            "parameters": [
+                [kind.scale, kind.limit, list(kind.shape)] for _, kind in (self.weights, self.intercept)
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any], name: str, handles: Sequence[str], lake: Workspace) -> Self:
+        """The model with these public facts and parameters. Raises SchemaError for what is no model."""
+        try:
+            if facts["format"] != FORMAT:
+                raise SchemaError(f"model {name!r} has format {facts['format']!r}, not {FORMAT!r}; update")
+            schemas = [ColumnSchema(column, kind, scale) for column, kind, scale in facts["columns"]]
+            columns = tuple(Column(schema, "", 0, place) for place, schema in enumerate(schemas))
+            parameters = [
+                (handle, Type(Form.RING, tuple(shape), int(scale), float(limit)))
+                for handle, (scale, limit, shape) in zip(handles, facts["parameters"], strict=True)
+            ]
+            none = Part("", Type(Form.WORDS, (2, 0)))
+            like = Table(lake, f"model {name}", columns, 0, (), none, (), (), 0)
+            features = tuple(map(str, facts["features"]))
+            weights, intercept = parameters
+            return cls(like, str(facts["target"]), features, weights, intercept, facts["offset"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SchemaError(f"the description of model {name!r} is malformed ({error})") from error
+
+    def save(self, name: str, *, readers: Sequence[str] = ()) -> Any:
+        """Keep the model, secret, in the lake under a name, for `lake.model(name)`.
+
+        Where nodes know members, `readers` names those who may use it besides you. Discloses what `to_dict`
+        has: names, kinds and scales of columns.
+        """
+        return self.like.lake.keep_model(self, name, readers)
+
+
+def _labels(z: Value, threshold: float | Table | None) -> Value:
+    """1 where the sigmoid of z exceeds a threshold."""
+    if isinstance(threshold, Table):
+        if threshold.rows != 1 or len(threshold.columns) != 1:
+            raise PlanError(
+                f"table {threshold.name!r} is no threshold: it has {threshold.rows} rows and "
+                f"{len(threshold.columns)} columns, and needs one of each"
+            )
+        (column,) = threshold.columns
+        (raw,) = threshold.raw(z.builder, [column.name])
+        secret = raw.squeeze().shifted(column.schema.scale)
+        return (secret - probabilities(z)).is_negative().to_ring()
+    cut = 0.5 if threshold is None else threshold
+    if not 0 < cut < 1:
+        raise PlanError(f"threshold={cut} is not between 0 and 1; give a probability")
+    return (-z + math.log(cut / (1 - cut))).is_negative().to_ring()
+
+
+def linear_predictor(
+    table: Table,
+    names: Sequence[str],
+    weights: Value,
+    intercept: Value,
+    *,
+    like: Table,
+    offset: str | None = None,
+) -> Value:
+    """`X w + b`, and an offset, for the rows of a table `(rows,)`, as a product at full scale.
+
+    Weights `(d,)` are those of columns in the units of the table `like`.
+    """
+    builder = weights.builder
+    values = weights @ table.features(builder, names, like=like) + intercept
+    if offset is None:
+        return values
+    added = offsets(builder, table, offset).bounded(WIDEST_OFFSET, "as in the fit")
+    return values + added.rescale(values.scale)
+
+
+@attrs.frozen(eq=False)
+class RevealedModel:
+    """A model in the clear: coefficients in the columns' own units, in the order of `feature_names_`."""
+
+    target_: str
+    feature_names_: tuple[str, ...]
+    coef_: Reals
+    intercept_: float
+    offset_: str | None = None
+
+    def to_sklearn(self) -> Any:
+        """The same model as a fitted `sklearn.linear_model.LogisticRegression`.
+
+        Raises PlanError for a model with an offset, which scikit-learn does not have.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        if self.offset_ is not None:
+            raise PlanError(
+                f"the model adds the offset {self.offset_!r}, which scikit-learn's cannot; keep it"
+            )
+        model = LogisticRegression()
+        model.classes_ = np.array([0, 1])
+        model.coef_ = self.coef_.reshape(1, -1).copy()
+        model.intercept_ = np.array([self.intercept_])
+        model.n_features_in_ = len(self.feature_names_)
+        model.feature_names_in_ = np.array(self.feature_names_, dtype=object)
+        model.n_iter_ = np.array([0])
+        return model
+
+    def to_json(self) -> str:
+        """The model as JSON, every digit of its numbers included; `from_json` reads it."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "target": self.target_,
+                "intercept": self.intercept_,
+                "coefficients": dict(zip(self.feature_names_, self.coef_.tolist(), strict=True)),
+                "offset": self.offset_,
+            },
+            indent=2,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> RevealedModel:
+        """A model from `to_json`. Raises SchemaError for other texts."""
+        try:
+            facts = json.loads(text)
+            if facts["format"] != FORMAT:
+                raise SchemaError(f"the text has format {facts['format']!r}, not {FORMAT!r}")
+            found = {str(name): float(number) for name, number in facts["coefficients"].items()}
+            coefficients = np.array(list(found.values()), dtype=np.float64)
+            intercept = float(facts["intercept"])
+            return cls(str(facts["target"]), tuple(found), coefficients, intercept, facts["offset"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SchemaError(
+                f"the text is no model ({error}); give what RevealedModel.to_json wrote"
+            ) from error
+
+    def __str__(self) -> str:
+        numbers = {"(intercept)": self.intercept_, **dict(zip(self.feature_names_, self.coef_, strict=True))}
+        width = max(map(len, numbers))
+        return "\n".join(
+            [
+                f"log-odds of {self.target_}",
+                *(f"{name:<{width}} {number:>12.6g}" for name, number in numbers.items()),
+            ]
+        )
