@@ -18,6 +18,7 @@ from tercet.errors import (
 )
 from tercet.lake import AsyncLake, Lake, connect, local, open_lake, open_local
 from tercet.ml.table import Table
+from tercet.studies import compare
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "Table",
     "TercetError",
     "TransportError",
+    "compare",
     "connect",
     "local",
     "open_lake",

@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "driver": {"errors", "actors", "ml", "consent", "nodes"},
     "lake": {"errors", "actors", "ml", "consent", "nodes", "driver"},
     "testing": {"errors", "protocols", "transports", "actors"},
-    "__init__": {"errors", "lake", "ml"},
+    "__init__": {"errors", "lake", "ml", "studies"},
     "demo": {"errors", "actors", "ml", "lake"},
-    "commands": {"errors", "actors", "consent", "nodes", "lake", "__init__"},
+    "studies": {"errors", "actors", "ml", "lake"},
+    "commands": {"errors", "actors", "consent", "nodes", "lake", "__init__", "studies"},
     "cli": {"errors", "protocols", "demo", "commands", "__init__"},
     "__main__": {"cli"},
 }

@@ -4,8 +4,8 @@ The sheet that owners and analysts read first.
 
 Rounds and bytes follow exactly from the declared costs: the parties cut the plan into the same (node, tile)
 instances with the same dealers, and rounds add up along the longest way through them, all tiles side by side.
-Only sorts depend on chance and are given by their mean. Seconds come from a simple model of a machine; see
-`Machine`.
+Only sorts depend on chance and are given by their mean. Seconds come from a simple model of a machine, which
+is calibrated; see `machine`.
 """
 
 from __future__ import annotations
@@ -16,25 +16,11 @@ import attrs
 
 from tercet.actors.kinds import KINDS, Tiling
 from tercet.actors.layout import Costs, Layout
+from tercet.actors.machine import MESSAGES_AROUND, Machine, load_profile, units
 from tercet.actors.passes import drop_dead
 from tercet.actors.plan import Disclosure, Plan, Ref
 from tercet.errors import PlanError
 from tercet.protocols import registry
-
-
-@attrs.frozen(kw_only=True)
-class Machine:
-    """What a machine and its network take for things, in seconds.
-
-    The defaults were fitted to three node processes with TLS on loopback, two slow cores in all (see `perf`);
-    a machine for each node is faster. A round costs `round_s` and the one-way latency; payloads go at
-    `byte_s` a byte, or at the bandwidth of a link; local work takes `word_s` for each word that a node reads
-    or sends.
-    """
-
-    round_s: float = 2.5e-3
-    byte_s: float = 4e-9
-    word_s: float = 15e-9
 
 
 @attrs.frozen
@@ -102,10 +88,10 @@ def explain(
     """What a run of `plan` will cost, and what it discloses.
 
     `latency_ms` is one way. `symbols` gives the row counts that the plan will reveal; the largest possible
-    are taken otherwise. Raises PlanError for a symbol that is too large, and what the protocol raises for
-    operations it lacks.
+    are taken otherwise. `machine` is what was calibrated for the protocol, or the default. Raises PlanError
+    for a symbol that is too large, and what the protocol raises for operations it lacks.
     """
-    machine = Machine() if machine is None else machine
+    machine = load_profile().get(protocol, Machine()) if machine is None else machine
     cls = registry.get(protocol)
     count = cls.sizes[0] if parties is None else parties
     plan = drop_dead(plan)
@@ -116,7 +102,7 @@ def explain(
         known[symbol] = rows
     costs = Costs(Layout(plan, known), cls, count)
     sent = [0] * count
-    words = 0
+    local = 0.0
     kinds: dict[str, Part] = {}
     for index, node in enumerate(plan.nodes):
         tiles = costs.layout.tiles(index)
@@ -125,19 +111,24 @@ def explain(
             cost = costs.of(index, tile)
             sent = [a + b for a, b in zip(sent, cost.sent, strict=True)]
             total += cost.total
-            words += costs.layout.needed_words(index, tile)
+            work = units(costs.layout, index, tile, cost)
+            local += machine.instance_s + work * machine.rate(node.kind)
         old = kinds.get(node.kind, Part(node.kind, 0, 0, 0))
         kinds[node.kind] = Part(node.kind, old.nodes + 1, old.instances + tiles, old.bytes_sent + total)
     rounds = max(depths(costs).values(), default=0)
     wire = 0.0 if bandwidth_mbit is None else max(sent) * 8 / (bandwidth_mbit * 1e6)
-    local = words * machine.word_s + sum(sent) * machine.byte_s
+    latency_s = latency_ms / 1e3
     return Explanation(
         plan=plan.name,
         protocol=protocol,
         parties=count,
         rounds=rounds,
         bytes_sent=tuple(sent),
-        seconds=rounds * (machine.round_s + latency_ms / 1e3) + wire + local,
+        seconds=machine.plan_s
+        + MESSAGES_AROUND * latency_s
+        + rounds * (machine.round_s + latency_s)
+        + wire
+        + local,
         exact=all(KINDS[node.kind].exact_cost for node in plan.nodes),
         symbols=known,
         by_kind=tuple(sorted(kinds.values(), key=lambda share: -share.bytes_sent)),
