@@ -109,6 +109,10 @@ class Driver:
         result = await self.cluster.client.run(plan)
         if self.on_result is not None:
             self.on_result(plan, result)
+        return self._note(result, phase, plan.name)
+
+    def _note(self, result: RunResult, phase: str, plan: str) -> RunResult:
+        """Record what a run has cost and disclosed."""
         self.disclosed.extend(result.disclosed)
         self.phases.append(
             Phase(phase, plan, result.rounds, result.bytes_sent, result.client_bytes, result.seconds)

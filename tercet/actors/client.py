@@ -215,12 +215,7 @@ class Client:
 
         Raises PeerLost if a node is lost, and whatever else the nodes report; then nothing is stored.
         """
-        if plan.tile_rows != self.tile_rows:
-            raise PlanError(
-                f"the plan has tiles of {plan.tile_rows} rows, the nodes' values have {self.tile_rows}"
-            )
-        big = len(plan.nodes) > BIG_PLAN
-        plan = await trio.to_thread.run_sync(optimise, plan) if big else optimise(plan)
+        plan = await self._optimised(plan)
         moved, began = self.bytes_moved, time.perf_counter()
         args = [secrets.token_bytes(SESSION_BYTES), plan.to_bytes()]
         request = _Request("run", args, most=self._most_revealed(plan))
@@ -230,6 +225,38 @@ class Client:
         except BaseException:
             self._forget([node.get("handle") for node in plan.nodes if node.kind == "store"])
             raise
+
+    async def submit(self, plan: Plan) -> bytes:
+        """Have all nodes run a plan whether or not this client stays; the name under which to `fetch` it."""
+        plan = await self._optimised(plan)
+        session = secrets.token_bytes(SESSION_BYTES)
+        try:
+            await self.ask("submit", [session, plan.to_bytes()])
+        except BaseException:
+            self.post("end", [session])
+            raise
+        return session
+
+    async def fetch(self, session: bytes) -> RunResult:
+        """Wait for a plan that was submitted, and put together what it reveals. Raises as `run` does."""
+        moved, began = self.bytes_moved, time.perf_counter()
+        packed = {bytes(told.get("packed", b"")) for told in await self.ask("job", [session])}
+        if len(packed) != 1:
+            raise ProtocolError(
+                f"the nodes differ on what plan job {session.hex()[:8]} is; look at their logs"
+            )
+        plan = Plan.from_bytes(packed.pop())
+        request = _Request("fetch", [session], most=self._most_revealed(plan))
+        return self._result(plan, await self._ask_all([request] * self.parties), moved, began)
+
+    async def _optimised(self, plan: Plan) -> Plan:
+        """The plan as it is sent. Raises PlanError if its tiles are not those of the nodes' values."""
+        if plan.tile_rows != self.tile_rows:
+            raise PlanError(
+                f"the plan has tiles of {plan.tile_rows} rows, the nodes' values have {self.tile_rows}"
+            )
+        big = len(plan.nodes) > BIG_PLAN
+        return await trio.to_thread.run_sync(optimise, plan) if big else optimise(plan)
 
     async def drop(self, handles: Sequence[str]) -> None:
         """Have the nodes forget stored values."""

@@ -3,8 +3,8 @@
 Many nodes may live in one event loop; `main` runs one as a process, started by `cluster`. Links begin with a
 hello from both ends (see `hello`). A client asks by messages `["put" | "run" | "drop" | "trace", request,
 ...]` and is answered `["done", request, ...]` or `["failed", request, error]`; `["cancel", request]` takes a
-question back. A client that leaves takes all of them back. What a client may do, and requests beyond these,
-are the gate's to decide (see `gate`).
+question back. A client that leaves takes all of them back, but what it has submitted goes on (see `jobs`).
+What a client may do, and requests beyond these, are the gate's to decide (see `gate`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ import trio
 
 from tercet.actors.gate import Gate
 from tercet.actors.hello import Hello, greet
+from tercet.actors.jobs import Jobs
 from tercet.actors.line import Line
 from tercet.actors.party import Party, is_party, link_key, party_name, read_type
 from tercet.actors.plan import Type
+from tercet.actors.values import Outcome
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES, Words
@@ -108,6 +110,7 @@ class Node:
             self._all_here.set()
         async with trio.open_nursery() as nursery:
             await nursery.start(self.party.run)
+            self.jobs = Jobs(self.run, nursery)
             nursery.start_soon(self._accept_all, nursery)
             for index in range(self.party.index):
                 if self.lasting:
@@ -117,6 +120,13 @@ class Node:
             if not self.lasting:
                 await self._all_here.wait()
             task_status.started()
+
+    async def run(self, session: bytes, packed: bytes, caller: str) -> Outcome:
+        """Run a plan for a client, with the other parties; see `Party.run_plan`."""
+        if self.draining:
+            name = self.party.name
+            raise PeerLost(f"{name} is being stopped; try again once it is back", peer=name)
+        return await self.party.run_plan(session, packed, caller=caller, gate=self.gate)
 
     async def _stay_linked(self, index: int, address: str) -> None:
         """Link up with a peer again and again: whenever the link is lost, until it answers."""
@@ -272,7 +282,19 @@ class _Service:
                 self._dealt_here.append(handle)
                 return self._put(handle, args, payload, tile_rows)
             case "run", [bytes(session), bytes(packed)]:
-                return await self._run(session, packed)
+                return _parts(await self.node.run(session, packed, self.caller))
+            case "submit", [bytes(session), bytes(packed)]:
+                self.node.jobs.submit(session, packed, self.caller)
+                return {}, []
+            case "jobs", []:
+                return {"jobs": [job.to_wire() for job in self.node.jobs.of(self.caller)]}, []
+            case "job", [bytes(session)]:
+                return {"packed": self.node.jobs.find(session, self.caller).packed}, []
+            case "fetch", [bytes(session)]:
+                return _parts(await self.node.jobs.fetch(session, self.caller))
+            case "end", [bytes(session)]:
+                self.node.jobs.end(session, self.caller)
+                return {}, []
             case "drop", [list(handles)]:
                 names = [str(handle) for handle in handles]
                 await self.gate.before_drop(self.caller, names)
@@ -306,22 +328,19 @@ class _Service:
         self.party.put(handle, kind, parts, tile_rows=tile_rows)
         return {}, []
 
-    async def _run(self, session: bytes, packed: bytes) -> Answer:
-        if self.node.draining:
-            raise PeerLost(
-                f"{self.party.name} is being stopped; try again once it is back", peer=self.party.name
-            )
-        outcome = await self.party.run_plan(session, packed, caller=self.caller, gate=self.gate)
-        revealed, buffers = [], []
-        for name, to, kind, arrays in outcome.revealed:
-            revealed.append([name, to, type_fields(kind), [list(array.shape) for array in arrays]])
-            buffers += arrays
-        return {
-            "revealed": revealed,
-            "stored": {handle: type_fields(stored.type) for handle, stored in outcome.stored.items()},
-            "symbols": outcome.symbols,
-            "statistics": attrs.asdict(outcome.statistics),
-        }, buffers
+
+def _parts(outcome: Outcome) -> Answer:
+    """This node's part of what a run gave."""
+    revealed, buffers = [], []
+    for name, to, kind, arrays in outcome.revealed:
+        revealed.append([name, to, type_fields(kind), [list(array.shape) for array in arrays]])
+        buffers += arrays
+    return {
+        "revealed": revealed,
+        "stored": {handle: type_fields(stored.type) for handle, stored in outcome.stored.items()},
+        "symbols": outcome.symbols,
+        "statistics": attrs.asdict(outcome.statistics),
+    }, buffers
 
 
 def type_fields(kind: Type) -> list[Any]:

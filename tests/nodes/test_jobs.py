@@ -1,0 +1,86 @@
+"""Jobs go on when their client has left, and are its alone: fetched, cancelled, or heard to have failed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tercet
+from tercet.errors import PlanError
+from tercet.lake import Allow
+
+TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
+
+
+def connect(nodes, member):
+    return tercet.connect(nodes.cluster, identity=nodes.key(member))
+
+
+def sum_of_ages(lake):
+    builder = lake.builder("sum of ages")
+    lake.table("ages").features(builder, ["age"]).sum().reveal("sum", to="analyst")
+    return builder.plan()
+
+
+@pytest.fixture(scope="module")
+def table(nodes):
+    with connect(nodes, "hospital") as lake:
+        lake.upload(TABLE, name="ages", key="id", owner="hospital")
+        free = Allow(plans="any", readers=("insurer",))
+        lake.upload(TABLE, name="free", key="id", owner="hospital", allow=free)
+    return nodes
+
+
+def test_a_job_waits_for_approval_and_is_fetched_another_day(table):
+    with connect(table, "ann") as lake:
+        job = lake.submit(sum_of_ages(lake))
+        assert [one.state for one in lake.jobs() if one.session == job.session] == ["under way"]
+    with connect(table, "hospital") as lake:
+        (waiting,) = lake.plans()
+        assert (waiting.number, waiting.caller) == (job.number, "ann")
+        lake.approve(job.number)
+    for _ in range(2):  # a result can be fetched more than once
+        with connect(table, "ann") as lake:
+            again = next(one for one in lake.jobs() if one.session == job.session)
+            found = again.result()
+            assert found.revealed["sum"].shape == (1,)
+            assert [str(item) for item in found.disclosed] == ["sum (1) to analyst"]
+            assert next(one for one in lake.jobs() if one.session == job.session).state == "done"
+
+
+def test_a_job_is_its_clients_alone(table):
+    with connect(table, "ann") as lake:
+        job = lake.submit(sum_of_ages(lake))
+        with connect(table, "insurer") as other:
+            assert job.session not in [one.session for one in other.jobs()]
+            stolen = tercet.lake.Job(other, job.session)
+            for attempt in (stolen.result, stolen.cancel):
+                with pytest.raises(PlanError, match="insurer has no job"):
+                    attempt()
+        job.cancel()
+        assert job.session not in [one.session for one in lake.jobs()]
+        with pytest.raises(PlanError, match="ann has no job"):
+            job.result()
+    with connect(table, "hospital") as lake:
+        assert lake.plans() == []
+
+
+def test_a_job_that_fails_says_why(table):
+    with connect(table, "insurer") as lake:
+        builder = lake.builder("rows")
+        lake.table("free").features(builder, ["age"]).reveal("rows", to="analyst")
+        job = lake.submit(builder.plan())
+        with pytest.raises(tercet.ConsentError, match="single rows"):
+            job.result()
+        (told,) = [one for one in lake.jobs() if one.session == job.session]
+        assert (told.state, "single rows" in told.why) == ("failed", True)
+
+
+def test_jobs_on_one_machine():
+    with tercet.local(protocol="plain") as lake:
+        table = lake.upload(TABLE, name="ages", key="id", owner="hospital")
+        builder = lake.builder("sum of ages")
+        table.features(builder, ["age"]).sum().reveal("sum", to="analyst")
+        job = lake.submit(builder.plan())
+        assert job.result().revealed["sum"].shape == (1,)
+        assert [one.state for one in lake.jobs()] == ["done"]
