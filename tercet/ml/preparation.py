@@ -57,13 +57,13 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
             raise SchemaError(f"table {table.name!r}: {name!r} is its key; give the new column another name")
         _require_rows_of(table, expression, f"the new column {name!r}")
     table.require_rows("new columns")
-    expressions = _with_missing(expressions)
+    checked, expressions = out_of_range(list(expressions)), _with_missing(expressions)
     builder = table.lake.builder(f"{', '.join(expressions)} of {table.name}")
     draft = Draft(builder)
     values = [_column(draft, name, expression) for name, expression in expressions.items()]
     handle = table.lake.handle(table.name)
     concatenate(values).store(handle)
-    checked, failed = out_of_range(list(expressions)), draft.failed()
+    failed = draft.failed()
     if failed is not None:
         failed.reveal(checked, to=ANALYST)
     result = yield builder.plan()
