@@ -130,8 +130,14 @@ class FourierSeries(_Interactive):
         )
 
     def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
-        series = self._series(dict(node.attributes))
-        return protocol.cost("fourier", args[0], series, dealt_bits=0, coefficient_bits=0)
+        bits = dict(node.attributes)
+        return protocol.cost(
+            "fourier",
+            args[0],
+            self._series(bits),
+            dealt_bits=int(bits["dealt_bits"]),
+            coefficient_bits=int(bits["coefficient_bits"]),
+        )
 
 
 @kind("is_negative")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
 import numpy as np
@@ -47,7 +47,7 @@ HALF: Final = pow(2, -1, PRIME)
 GUARD_BITS: Final = {2: 2, 3: 4, 4: 5}
 """More fractional bits for dealt cosines and sines, by the number of dealers whose angles are added: products
 and truncations on the way then err by no more than a dealt value that is used as it comes."""
-LEAST_HIDING: Final = 50
+HIDING: Final = 56
 """Bits by which a mask has to be longer than what it hides."""
 BLOCK: Final = 1 << 10
 _SEED: Final = (KEY_BYTES // WORD_BYTES,)
@@ -152,7 +152,7 @@ class Shamir(Polynomials):
 
     # -- Fourier series --------------------------------------------------------------------------------------
 
-    @declared(lambda self, x, series, **_: self._fourier_cost(x, union(*series)))
+    @declared(lambda self, x, series, **bits: self._fourier_cost(x, union(*series), **bits))
     def fourier(
         self, x: Share, series: Sequence[Series], *, dealt_bits: int, coefficient_bits: int
     ) -> Op[list[Share]]:
@@ -160,19 +160,13 @@ class Shamir(Polynomials):
 
         Every dealer deals cosines and sines of its mask. Those of the sum of masks are products of complex
         numbers; the last of them and the coefficients, which depend on the opened value, make a product that
-        is truncated to the wanted scale.
+        is truncated to the wanted scale, a digit of the coefficients at a time.
         """
         harmonics, tag = union(*series), self.tag()
         period_bits = x.scale + harmonics.period_log2
         if not 0 < period_bits < WORD_BITS:
             raise ProtocolError(f"a period of 2^{period_bits} units does not fit a word; lower the scale")
-        fine = dealt_bits + GUARD_BITS[len(self.dealers)]
-        scale = 2 * fine + coefficient_bits
-        if scale + 2 > self._mask_bits - LEAST_HIDING:
-            raise ProtocolError(
-                f"dealt values of {dealt_bits} and coefficients of {coefficient_bits} fractional bits make "
-                f"products of {scale + 2} bits, which masks of {self._mask_bits} bits hide badly; use fewer"
-            )
+        fine, places = self._precision(harmonics, dealt_bits, coefficient_bits)
         shape = (harmonics.dealt, x.size)
         mask, turns = self._mask(tag, x.shape), []
         if mask is not None:
@@ -187,23 +181,46 @@ class Shamir(Polynomials):
             pairs = [Product(Z64, _turned(a, b)) for a, b in zip(factors[::2], factors[1::2], strict=False)]
             joined = yield from gather(*(self.truncate(pair, fine) for pair in pairs))
             factors = [*(share.data for share in joined), *factors[2 * len(joined) :]]
-        angles = opened[0].reshape(-1)
-        weighed = np.empty((2, len(series), x.size), dtype=np.uint64)
+        digits = np.empty((len(places), 2, len(series), x.size), dtype=np.uint64)
         for start in range(0, x.size, BLOCK):
             block = slice(start, start + BLOCK)
-            turned = _turned(*(factor[:, :, block] for factor in factors))
             weights = angle_coefficients(
-                angles[block], period_bits, harmonics.harmonics, *harmonics.weights(), coefficient_bits
+                opened[0].reshape(-1)[block],
+                period_bits,
+                harmonics.harmonics,
+                *harmonics.weights(),
+                coefficient_bits,
             )
-            for i, row in enumerate(weights):
-                weighed[:, i, block] = MERSENNE.sum(MERSENNE.multiply(turned, MERSENNE.encode(row)), axis=-2)
-        for i, one in enumerate(series):
-            constant = MERSENNE.scalar(round(one.constant * 2**scale), (1,))
-            weighed[:, i] = MERSENNE.add(weighed[:, i], constant)
-        made = yield from self.truncate(Product(Z64, weighed, scale), 2 * fine - dealt_bits)
+            turned = _turned(*(factor[:, :, block] for factor in factors))[:, None]
+            for digit, part in zip(digits, _digits(weights, places), strict=True):
+                digit[:, :, block] = MERSENNE.sum(MERSENNE.multiply(turned, MERSENNE.encode(part)), axis=-2)
+        cuts = [2 * fine - dealt_bits - place for place in places]
+        parts = yield from gather(*map(self.truncate, (Product(Z64, digit) for digit in digits), cuts))
+        scale = dealt_bits + coefficient_bits
+        made = functools.reduce(self.add, (part.like(part.data, scale=scale) for part in parts))
+        made = self.add_public(made, harmonics.constants(scale)[:, None])
         return [made.like(made.data[:, i].reshape(2, *x.shape)) for i in range(len(series))]
 
-    def _fourier_cost(self, x: Share, harmonics: Harmonics) -> Cost:
+    def _precision(self, harmonics: Harmonics, dealt_bits: int, coefficient_bits: int) -> tuple[int, range]:
+        """Fractional bits of what dealers deal, and the places of the digits of coefficients.
+
+        The product with a coefficient has to leave HIDING bits of a mask. One that does not is cut into
+        digits that do, summed over all harmonics.
+        """
+        fine = dealt_bits + GUARD_BITS[len(self.dealers)]
+        largest = max(1.0, *(one.coefficient_sum for one in harmonics.series))
+        width = coefficient_bits + 1 + math.ceil(math.log2(largest))
+        digit = room = self._mask_bits - HIDING - 2 * fine
+        if width > room:
+            digit -= harmonics.dealt.bit_length()
+        if digit < 1 or (width - 1) // digit * digit >= 2 * fine - dealt_bits:
+            raise ProtocolError(
+                f"dealt values of {dealt_bits} and coefficients of {coefficient_bits} fractional bits are "
+                f"more than masks of {self._mask_bits} bits hide among {self.parties} parties; use fewer"
+            )
+        return fine, range(0, width, digit)
+
+    def _fourier_cost(self, x: Share, harmonics: Harmonics, dealt_bits: int, coefficient_bits: int) -> Cost:
         shape, count = (harmonics.dealt, x.size), len(self.dealers)
         cost = self.announce_cost(self._speakers(x), self.words(x))
         cost = cost | self.share_out_cost(self.dealers, 2 * math.prod(shape))
@@ -211,7 +228,8 @@ class Shamir(Polynomials):
             pairs = [self.cost("truncate", self.spec(shape, product=True), 1)] * (count // 2)
             cost = cost + functools.reduce(Cost.__or__, pairs)
             count -= count // 2
-        results = self.spec((len(harmonics.series), x.size), product=True)
+        _, places = self._precision(harmonics, dealt_bits, coefficient_bits)
+        results = self.spec((len(places), len(harmonics.series), x.size), product=True)
         return cost + self.cost("truncate", results, 1)
 
     # -- bits ------------------------------------------------------------------------------------------------
@@ -408,6 +426,14 @@ def _turned(a: Words, b: Words) -> Words:
     product[:, 0::2] = MERSENNE.subtract(multiply(a_cos, b_cos), multiply(a_sin, b_sin))
     product[:, 1::2] = MERSENNE.add(multiply(a_sin, b_cos), multiply(a_cos, b_sin))
     return product
+
+
+def _digits(words: Words, places: range) -> Iterator[Words]:
+    """Digits of signed integers, which begin at evenly spaced places; the last one has the sign."""
+    signed = words.view(np.int64)
+    for place in places[:-1]:
+        yield (signed >> place & (1 << places.step) - 1).view(np.uint64)
+    yield (signed >> places[-1]).view(np.uint64)
 
 
 def _signs(bits: Words, count: int) -> Words:

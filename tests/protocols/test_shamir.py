@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from tercet.errors import ProtocolError
-from tercet.protocols.domains import Z64
+from tercet.protocols.domains import Z64, decode, encode
+from tercet.protocols.fourier import sigmoid, union
 from tercet.protocols.gf8 import GF8
 from tercet.protocols.kernels import unpack_bits
 from tercet.protocols.mersenne import MERSENNE
@@ -56,6 +57,33 @@ def test_truncation_errs_by_less_than_its_bound_and_has_no_bias(n, product, bits
     # A sum of t + 2 roundings of at most half a unit: its mean is within 6.2 standard errors of its
     # expectation, which is not quite zero because halves are rounded up.
     assert abs(error.mean() + degree * 2.0 ** -(bits + 1)) < 6.2 * np.sqrt((degree + 2) / 4 / x.size)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("dealt", "coefficient"), [(14, 12), (21, 17), (24, 24)])
+def test_series_are_as_exact_as_fixed_point_allows(n, dealt, coefficient):
+    """Also where coefficients are so fine that they are taken in digits."""
+    series = (sigmoid(8.0, 1e-3), sigmoid(8.0, 1e-3).derivative())
+    x = np.linspace(-12, 12, 301)
+    words = encode(x, 16)
+
+    def operation(p, x):
+        x = x.like(x.data, scale=16)
+        made = yield from p.fourier(x, series, dealt_bits=dealt, coefficient_bits=coefficient)
+        return made[0].like(np.stack([one.data for one in made], axis=1))
+
+    got = decode(run(n, operation, words), dealt + coefficient)
+    for values, one, error in zip(got, series, union(*series).rounding(dealt, coefficient), strict=True):
+        assert np.abs(values - one(decode(words, 16))).max() <= error + 10 * 2.0 ** -(dealt + coefficient)
+
+
+def test_series_too_fine_to_hide_are_refused():
+    with pytest.raises(ProtocolError, match="more than masks of 125 bits hide among 3 parties"):
+        run(
+            3,
+            lambda p, x: p.fourier(x, (sigmoid(8.0, 1e-3),), dealt_bits=34, coefficient_bits=30),
+            np.zeros(1, dtype=np.uint64),
+        )
 
 
 @pytest.mark.parametrize("n", SIZES)
