@@ -35,8 +35,8 @@ class Public:
 
     `low` and `high` bound every value, `spread` bounds the standard deviation over the rows of the sources,
     `unit` and `size` are log2 of a usual spread and of a usual absolute value, `scale` the fractional bits of
-    the stored integer. If `checked`, these bounds are not proved, but hold if the check bit of the plan that
-    computes it is zero.
+    the stored integer. If `checked`, these bounds, or bounds that they rest on, are not proved, but hold if
+    the check bit of the plan that computes it is zero.
     """
 
     kind: Kind

@@ -100,6 +100,8 @@ class Expression:
                 )
         sources = self.sources.union(*(other.sources for other in others))
         missing = self.missing.union(*(other.missing for other in others))
+        if public.kind != "boolean" and any(one.public.checked for one in (self, *others)):
+            public = attrs.evolve(public, checked=True)  # its bounds rest on theirs
         return Expression(self.table, text, public, sources, write, missing)
 
     # -- sums ------------------------------------------------------------------------------------------------

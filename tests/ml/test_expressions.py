@@ -248,8 +248,11 @@ def test_a_spread_that_does_not_fit_is_told(plain):
     table = plain.upload(
         {"id": np.arange(100), "x": np.arange(100) % 2 * 1.0 + 300}, name="t", key="id", owner="o"
     )
-    with pytest.raises(SchemaError, match="far larger"):
-        table.assign(new=table["x"] * table["x"])
+    square = table["x"] * table["x"]
+    for new in (square, square + 1, square * 3, square - table["x"], square.clip(0, 1e6)):
+        with pytest.raises(SchemaError, match="far larger"):
+            table.assign(new=new)
+    assert table.assign(new=square > 300.0**2 + 1).reveal("new")["new"].sum() == 50
     exact = table.assign(new=table["x"].clip(0, 400) ** 2).reveal("new")["new"]
     np.testing.assert_allclose(exact, (np.arange(100) % 2 + 300.0) ** 2, rtol=1e-4)
 
