@@ -22,8 +22,10 @@ import numpy.typing as npt
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
+from tercet.ml.describe import require_enough
+from tercet.ml.disclosure import inverted, least_count
 from tercet.ml.linear_model import LogisticRegression
-from tercet.ml.metrics import METRICS, metric_of, sums_of
+from tercet.ml.metrics import METRICS, allowed, metric_of, sums_of
 from tercet.ml.models import linear_predictor
 from tercet.ml.roles import Roles
 from tercet.ml.table import ANALYST, Part, Steps, Table, as_names
@@ -36,6 +38,7 @@ SCORES = tuple(name for name in METRICS if name not in ("roc_auc_se", "confusion
 """Metrics that a cross-validation can score with: those of which a mean over folds means something."""
 LOSSES = ("log_loss", "brier")
 """Scores of which the smallest is the best."""
+TOO_FEW = "whether a score rests on fewer rows than owners allow"
 RANDOM_ORDER = "places of shuffled rows, a random order"
 
 # -- hands of rows -------------------------------------------------------------------------------------------
@@ -171,7 +174,8 @@ def cross_validate(
     outcomes, as in scikit-learn. All fits are one plan, of about the rounds of one; the model itself is left
     as it is. Sample weights weigh in the fits alone.
 
-    Discloses each fold's scores to `to`; the check bits of a fit, of all fits together; to the nodes a random
+    Discloses each fold's scores to `to`; the check bits of a fit, of all fits together, and where owners set
+    a minimum count, whether a score rests on fewer rows, which then all stay secret; to the nodes a random
     order of shuffled rows, for areas under curves and stratified folds. On an `AsyncLake`, gives an
     awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
     """
@@ -306,6 +310,8 @@ class _Validation:
                 )
         self._roles(self.table)
         parts = yield from folds(self.table, self.cv, self.target if self.stratify else None)
+        for _, test in parts:
+            require_enough(test, self._least, "scores of folds")
         for bound in models[0].bounds(min(train.rows for train, _ in parts)):
             builder = self.table.lake.builder(f"cross-validate {self.what}")
             handles, bits = self._plan(builder, models, parts, bound)
@@ -359,9 +365,18 @@ class _Validation:
             test, roles.features, found.weights, found.intercept, like=train, offset=roles.offset
         )
         sums = sums_of(z, test, self.target, self.scoring)
+        least, few = self._least, []
         for name in self.scoring:
             scores[name].append(metric_of(builder, name, sums, test.rows))
-        return bits
+            if least > 1 and (rule := allowed(builder, name, sums, test.rows, least)) is not None:
+                few.append(inverted(rule))
+        return {**bits, TOO_FEW: any_bit(few)} if few else bits
+
+    @property
+    def _least(self) -> int:
+        """What owners allow figures to rest on: no fewer rows."""
+        columns = (self.target, *self._roles(self.table).features)
+        return least_count(self.table, map(self.table.column, columns))
 
     def _require_sound(self, revealed: Mapping[str, bool]) -> None:
         """Raise SchemaError for what no wider range of the sigmoid can mend; warn of fits that still move."""
@@ -369,6 +384,11 @@ class _Validation:
             raise SchemaError(
                 f"cross-validation of {self.what}: without one of the folds, all rows that count have the "
                 "same outcome, so there is nothing to tell apart; use fewer folds, or stratify=True"
+            )
+        if revealed.get(TOO_FEW):
+            raise SchemaError(
+                f"cross-validation of {self.what}: in some fold a score rests on fewer rows of an outcome "
+                "than owners allow; use fewer folds, or score by accuracy, log_loss or brier"
             )
         if revealed.get(fitting.FLAWED):
             raise SchemaError(

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tercet.errors import PlanError
+from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
 from tercet.ml.metrics import METRICS
+from tercet.ml.metrics.evaluation import rule_on
 
 RNG = np.random.default_rng(31)
 X = RNG.normal(size=(200, 2))
@@ -142,6 +143,29 @@ def test_rows_that_a_filter_leaves_out_do_not_count(model, put, lake):
         evaluation.roc_curve()
     with pytest.raises(PlanError, match="the calibration would tell"):
         evaluation.calibration()
+
+
+def test_metrics_keep_the_minimum_count_of_owners(model, put, lake):
+    """What rests on fewer rows stays secret, and shows as missing."""
+    rows, outcomes = np.concatenate([far(1, 30), far(-1, 40)]), np.arange(70) < 9
+    evaluation = model.evaluate(put(rows, outcomes, min_count=10))
+    lake.disclosed.clear()
+    found = evaluation.reveal()
+    assert found.precision == pytest.approx(0.3, abs=1e-6)  # 9 of 30 rows labelled 1
+    assert found.accuracy == pytest.approx(49 / 70, abs=1e-6)
+    assert found.specificity == pytest.approx(40 / 61, abs=1e-6)
+    for name in ("recall", "f1", "mcc", "roc_auc", "average_precision", "confusion_matrix"):
+        assert np.isnan(getattr(found, name)), name
+    told = {item.what for item in lake.disclosed}
+    assert told == {
+        *METRICS,
+        *(rule_on(name) for name in METRICS if name not in ("accuracy", "log_loss", "brier")),
+    }
+    assert "confusion_matrix  nan" in str(found)
+    with pytest.raises(PlanError, match="at least 10 rows, and the ROC curve has points that rest on fewer"):
+        evaluation.roc_curve()
+    with pytest.raises(SchemaError, match="has 70 rows, and metrics have to rest on at least 71"):
+        model.evaluate(put(rows, outcomes, min_count=71))
 
 
 def test_interval_of_the_area(model, put):

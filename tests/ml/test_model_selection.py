@@ -193,3 +193,16 @@ def test_validation_says_what_is_wrong(plain, put):
     apart = put(np.linspace(-1, 1, 8)[:, None] * 1e3, np.arange(8) > 3, into=plain)
     with pytest.raises(SchemaError, match=r"in some fold a decision value left \[-2, 2\]"):
         cross_validate(LogisticRegression(C=1e6, z_bound=2.0), apart, "y", cv=2)
+
+
+def test_folds_keep_the_minimum_count_of_owners(plain, put):
+    X = RNG.normal(size=(40, 1))
+    table = put(X, np.arange(40) % 5 == 0, into=plain, min_count=10)
+    model = LogisticRegression(max_iter=5)
+    with pytest.raises(SchemaError, match="has 8 rows, and scores of folds have to rest on at least 10"):
+        cross_validate(model, table, "y", cv=5)
+    plain.disclosed.clear()
+    with pytest.raises(SchemaError, match="in some fold a score rests on fewer rows of an outcome"):
+        cross_validate(model, table, "y", cv=2)
+    assert not any("of each fold" in item.what for item in plain.disclosed)
+    assert (cross_validate(model, table, "y", cv=2, scoring="accuracy")["accuracy"] > 0.5).all()

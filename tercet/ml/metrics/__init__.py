@@ -5,7 +5,15 @@ From the bottom up: `sums` and `ranks` are what metrics need of the rows, `ratio
 """
 
 from tercet.ml.metrics.curves import Calibration, ChiSquareTest, RocCurve
-from tercet.ml.metrics.evaluation import METRICS, Evaluation, RevealedMetrics, evaluate, metric_of, sums_of
+from tercet.ml.metrics.evaluation import (
+    METRICS,
+    Evaluation,
+    RevealedMetrics,
+    allowed,
+    evaluate,
+    metric_of,
+    sums_of,
+)
 from tercet.ml.metrics.sums import DECISION_SCALE, probabilities
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "Evaluation",
     "RevealedMetrics",
     "RocCurve",
+    "allowed",
     "evaluate",
     "metric_of",
     "probabilities",

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError
+from tercet.ml.describe import require_enough
+from tercet.ml.disclosure import least_count, side_by_side
 from tercet.ml.metrics import curves, ranks, sums
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
@@ -37,26 +39,54 @@ PARTS: Mapping[str, Callable[[Scored], Mapping[str, Value]]] = {
 
 @attrs.frozen
 class _Metric:
-    """How a metric is computed, and which parts it needs."""
+    """How a metric is computed, which parts it needs, and on which counts of rows it rests."""
 
     compute: Callable[[Ratios], Value]
     parts: tuple[str, ...]
+    rests_on: Callable[[Ratios], Sequence[Value]]
+
+
+_LABELS, _RANKS, _LOSSES = ("outcomes", "labels"), ("outcomes", "ranks"), ("outcomes", "losses")
+
+
+def _all(ratios: Ratios) -> Sequence[Value]:
+    return ratios.counted
+
+
+def _predicted(ratios: Ratios) -> Sequence[Value]:
+    return [ratios.predicted]
+
+
+def _positives(ratios: Ratios) -> Sequence[Value]:
+    return [ratios.positives]
+
+
+def _negatives(ratios: Ratios) -> Sequence[Value]:
+    return [ratios.negatives]
+
+
+def _classes(ratios: Ratios) -> Sequence[Value]:
+    return [ratios.positives, ratios.negatives]
+
+
+def _cells(ratios: Ratios) -> Sequence[Value]:
+    return ratios.cells
 
 
 _METRICS: Mapping[str, _Metric] = {
-    "accuracy": _Metric(Ratios.accuracy, ("outcomes", "labels")),
-    "balanced_accuracy": _Metric(Ratios.balanced_accuracy, ("outcomes", "labels")),
-    "precision": _Metric(Ratios.precision, ("labels",)),
-    "recall": _Metric(Ratios.recall, ("outcomes", "labels")),
-    "specificity": _Metric(Ratios.specificity, ("outcomes", "labels")),
-    "f1": _Metric(Ratios.f1, ("outcomes", "labels")),
-    "mcc": _Metric(Ratios.mcc, ("outcomes", "labels")),
-    "roc_auc": _Metric(Ratios.roc_auc, ("outcomes", "ranks")),
-    "roc_auc_se": _Metric(Ratios.roc_auc_variance, ("outcomes", "ranks")),
-    "average_precision": _Metric(Ratios.average_precision, ("outcomes", "ranks")),
-    "log_loss": _Metric(Ratios.log_loss, ("outcomes", "losses")),
-    "brier": _Metric(Ratios.brier, ("outcomes", "losses")),
-    "confusion_matrix": _Metric(Ratios.confusion_matrix, ("outcomes", "labels")),
+    "accuracy": _Metric(Ratios.accuracy, _LABELS, _all),
+    "balanced_accuracy": _Metric(Ratios.balanced_accuracy, _LABELS, _classes),
+    "precision": _Metric(Ratios.precision, _LABELS, _predicted),
+    "recall": _Metric(Ratios.recall, _LABELS, _positives),
+    "specificity": _Metric(Ratios.specificity, _LABELS, _negatives),
+    "f1": _Metric(Ratios.f1, _LABELS, lambda ratios: [ratios.predicted, ratios.positives]),
+    "mcc": _Metric(Ratios.mcc, _LABELS, _cells),
+    "roc_auc": _Metric(Ratios.roc_auc, _RANKS, _classes),
+    "roc_auc_se": _Metric(Ratios.roc_auc_variance, _RANKS, _classes),
+    "average_precision": _Metric(Ratios.average_precision, _RANKS, _classes),
+    "log_loss": _Metric(Ratios.log_loss, _LOSSES, _all),
+    "brier": _Metric(Ratios.brier, _LOSSES, _all),
+    "confusion_matrix": _Metric(Ratios.confusion_matrix, _LABELS, _cells),
 }
 METRICS = tuple(_METRICS)
 """Names of all metrics, in the order in which they are shown."""
@@ -90,6 +120,21 @@ def metric_of(builder: Builder, name: str, found: Mapping[str, Value], rows: int
         return _METRICS[name].compute(Ratios(builder, found, rows))
 
 
+def rule_on(name: str) -> str:
+    """How the bit is declared that says whether a minimum count allows a metric."""
+    return f"whether the rule allows {name}"
+
+
+def allowed(builder: Builder, name: str, found: Mapping[str, Value], rows: int, least: int) -> Value | None:
+    """Whether all secret counts that a metric rests on are at least `least`, `(1,)`; None without any."""
+    with builder.scope(name):
+        counts = _METRICS[name].rests_on(Ratios(builder, found, rows))
+        if not counts:
+            return None
+        few = (side_by_side(counts) - least).is_negative().to_ring()
+        return few.sum().reshape(1).is_zero().to_ring()
+
+
 def decode(name: str, numbers: npt.NDArray[np.float64]) -> Any:
     """A revealed metric as what users see: fixed point can leave its range by a unit in the last place."""
     if name == "confusion_matrix":
@@ -114,6 +159,9 @@ def evaluate(
     wanted = known_metrics(metrics)
     table.require_rows("an evaluation")
     table.require_boolean(model.target_, "target")
+    least = least_count(table, map(table.column, (model.target_, *model.feature_names_)))
+    if least > 1:
+        require_enough(table, least, "metrics")
     builder = table.lake.builder(f"evaluate {model.target_} on {table.name}")
     z = model.decision_values(builder, table)
     found = sums_of(z, table, model.target_, wanted)
@@ -122,7 +170,7 @@ def evaluate(
         value.store(handles[name])
     result = yield builder.plan()
     stored = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
-    return Evaluation(table.lake, f"{model.target_!r} on {table.name!r}", table.rows, wanted, stored)
+    return Evaluation(table.lake, f"{model.target_!r} on {table.name!r}", table.rows, wanted, least, stored)
 
 
 @attrs.frozen(eq=False)
@@ -136,15 +184,19 @@ class Evaluation:
     what: str
     rows: int
     metrics: tuple[str, ...]
+    least: int
+    """What owners allow figures to rest on: no fewer rows."""
     _stored: dict[str, tuple[str, Type]] = attrs.field(repr=False)
 
     def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
         """Some metrics in the clear (all that were computed by default), to one receiver.
 
-        Discloses these and nothing else. Known are accuracy, balanced_accuracy, precision, recall,
-        specificity, f1, mcc (Matthews' correlation), roc_auc, roc_auc_se (its standard error, after DeLong),
-        average_precision, log_loss, brier and confusion_matrix. Raises PlanError for others, and for those
-        that the evaluation left out.
+        Discloses these and nothing else; where owners set a minimum count, also for each whether it rests on
+        enough rows (a rate on those that it is a rate of, others on both outcomes, a confusion matrix and mcc
+        on each of four cells). If not, the metric stays secret and is `nan`. Known are accuracy,
+        balanced_accuracy, precision, recall, specificity, f1, mcc (Matthews' correlation), roc_auc,
+        roc_auc_se (its standard error, after DeLong), average_precision, log_loss, brier and
+        confusion_matrix. Raises PlanError for others, and for those that the evaluation left out.
         """
         names = self.metrics if metrics is None else known_metrics(metrics)
         for name in names:
@@ -163,9 +215,17 @@ class Evaluation:
         builder = self.lake.builder(f"reveal metrics of {self.what}")
         found = {name: builder.input(*stored) for name, stored in self._stored.items()}
         for name in names:
-            metric_of(builder, name, found, self.rows).reveal(name, to=to)
-        result = yield builder.plan()
-        values = {name: decode(name, result.revealed[name]) for name in names}
+            value = metric_of(builder, name, found, self.rows)
+            rule = allowed(builder, name, found, self.rows, self.least) if self.least > 1 else None
+            if rule is not None:
+                value = value * rule
+                rule.reveal(rule_on(name), to=to)
+            value.reveal(name, to=to)
+        told = (yield builder.plan()).revealed
+        values = {
+            name: decode(name, told[name]) if told.get(rule_on(name), 1.0) > 0.5 else math.nan
+            for name in names
+        }
         return RevealedMetrics(self.what, self.rows, values)
 
     def roc_curve(self, *, points: int = 50, to: str = ANALYST) -> curves.RocCurve:
@@ -197,6 +257,11 @@ class Evaluation:
         return table
 
     def _require_order(self, what: str) -> None:
+        if self.least > 1:
+            raise PlanError(
+                f"the evaluation of {self.what}: owners allow figures that rest on at least {self.least} "
+                f"rows, and {what} has points that rest on fewer; reveal metrics instead"
+            )
         if "rows" in self._stored:
             raise PlanError(
                 f"the evaluation of {self.what} is of a filtered table, and {what} would tell how many of "
@@ -239,7 +304,7 @@ class RevealedMetrics:
     def __str__(self) -> str:
         lines = [f"{self.what}, {self.rows} rows"]
         for name, value in self.values.items():
-            if name == "confusion_matrix":
+            if name == "confusion_matrix" and isinstance(value, np.ndarray):
                 (tn, fp), (fn, tp) = value.tolist()
                 lines.append(
                     f"{name:<17} {tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true "

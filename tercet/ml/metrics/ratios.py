@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 import attrs
 
-from tercet.actors import Builder, Value, concatenate
+from tercet.actors import Builder, Value
+from tercet.ml.disclosure import side_by_side
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.metrics.ranks import squares_shift
 from tercet.ml.metrics.sums import SUM_SCALE
@@ -111,15 +112,21 @@ class Ratios:
 
     # -- of labels -------------------------------------------------------------------------------------------
 
+    @property
+    def counted(self) -> list[Value]:
+        """Rows that count, if their number is secret."""
+        return [self.sums["rows"]] if "rows" in self.sums else []
+
+    @property
+    def cells(self) -> list[Value]:
+        """True negatives, false positives, false negatives, true positives."""
+        missed = (self.positives - self.agreed).bounded(self.rows, "a count")
+        alarms = (self.predicted - self.agreed).bounded(self.rows, "a count")
+        return [self.agreed_on_zero, alarms, missed, self.agreed]
+
     def confusion_matrix(self) -> Value:
         """True negatives, false positives, false negatives, true positives, as scikit-learn flattens them."""
-        entries = [
-            self.agreed_on_zero,
-            self.predicted - self.agreed,
-            self.positives - self.agreed,
-            self.agreed,
-        ]
-        return concatenate([entry.reshape(1, 1) for entry in entries]).reshape(4)
+        return side_by_side(self.cells)
 
     def accuracy(self) -> Value:
         """Share of rows labelled right."""
@@ -152,7 +159,7 @@ class Ratios:
         product = self.predicted * self.positives
         covariance = _placed(self.agreed * self._total - product, 2 * self.halved, COVARIANCE_SCALE, 1.0)
         counts = [self.predicted, self.positives, self._others(self.predicted), self.negatives]
-        fractions = concatenate([self._fraction(count).reshape(1, 1) for count in counts]).reshape(4)
+        fractions = side_by_side(self._fraction(count) for count in counts)
         low = -math.ceil(self.halved / 2)
         roots = inverse_sqrt(fractions, low=low, high=1, scale=ROOT_SCALE).column()
         for place in range(4):  # no covariance exceeds either deviation
