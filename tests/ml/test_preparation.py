@@ -7,8 +7,9 @@ from sklearn.linear_model import LogisticRegression as ClearModel
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler as ClearScaler
 
+import tercet
 from tercet.errors import SchemaError
-from tercet.ml import LogisticRegression, StandardScaler
+from tercet.ml import LogisticRegression, MinMaxScaler, StandardScaler
 
 ROWS = 400
 COUNT = "the number of rows that a filter keeps"
@@ -163,3 +164,34 @@ def test_a_filter_as_weights_is_as_if_rows_were_dropped(table, frame, lake, leas
     np.testing.assert_allclose(model.reveal().coef_, wanted.coef_[0], atol=2e-3)
     auc = roc_auc_score(rows.ill, wanted.decision_function(features))
     assert model.evaluate(scaled).reveal("roc_auc").roc_auc == pytest.approx(auc, abs=2e-3)
+
+
+def test_tiles_change_nothing():
+    """Tables of many small tiles: the same columns, filters and statistics as in one tile."""
+    generator = np.random.default_rng(8)
+    frame = pd.DataFrame(
+        {"id": np.arange(200), "x": generator.normal(5, 1, 200), "y": generator.poisson(2, 200)}
+    )
+    frame.loc[::7, "x"] = np.nan
+    found = []
+    for tile_rows in (64, 1 << 16):
+        with tercet.local(protocol="plain", tile_rows=tile_rows) as lake:
+            table = lake.upload(
+                frame, name="t", key="id", owner="o", missing="indicator", ranges={"y": (0, 20)}
+            )
+            made = table.assign(
+                q=table["y"] / table["x"].clip(1, 10),
+                p=table["x"] * table["x"],
+                c=table["x"].where(table["y"] > 1, 2),
+            )
+            kept = made.filter((made["y"] < 5) & (made["x"] > 4))
+            scaled = MinMaxScaler(columns="y").fit_transform(kept)
+            numbers = [
+                kept.describe(["q", "p"]).to_frame().to_numpy(),
+                kept.corr(["x", "y"]).values,
+                kept.crosstab("y", "y", categories={"y": range(4)}, statistics=["chi2"]).test.statistic,
+                scaled.describe("y", statistics=["mean", "std"]).to_frame().to_numpy(),
+                len(made.filter(made["x"] > 5, compact=True)),
+            ]
+            found.append(np.concatenate([np.ravel(one) for one in numbers]))
+    np.testing.assert_allclose(found[0], found[1], atol=2e-2, rtol=1e-4)
