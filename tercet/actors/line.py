@@ -29,7 +29,7 @@ from tercet.transports.wire import pack_message, unpack_message
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1 << 19
+CHUNK_BYTES = 1 << 20
 """Payload of a frame, at most."""
 QUEUED_MESSAGES = 4
 """Messages with a payload that wait for their turn before `send` blocks."""

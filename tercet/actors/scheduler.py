@@ -38,8 +38,11 @@ HEAVY_WORDS = 1 << 17
 """Work, in words added, from which a step is worth a worker thread: a few times what changing threads
 costs.
 """
-IN_FLIGHT = 4
+IN_FLIGHT = 8
 """Instances that may wait for the network at one time, for each thread."""
+AT_ONCE = 4
+"""Heavy steps that a thread takes together, if so many can step: what they send shares a frame, and half of
+those in flight are on the wire meanwhile."""
 SLICE_S = 0.01
 """How long light steps may hold the event loop before heartbeats and readers get a turn."""
 
@@ -66,6 +69,10 @@ class _Instance:
     awaited: Mapping[int, Sequence[tuple[int, ...]]] | None = None
     """Shapes due from each peer in this step; None while the instance is queued or running."""
     parked: float = 0.0
+
+
+Step = tuple[_Instance, Received | None]
+"""An instance and what has arrived for it; None before its first step."""
 
 
 class _NodeState:
@@ -109,8 +116,8 @@ class Scheduler:
         self._flow = Flow(plan, self._layout, protocol, self._symbols)
         self._states = [_NodeState() for _ in plan.nodes]
         self._unfinished = self._flow.inline.count(False)
-        self._light: deque[tuple[_Instance, Received]] = deque()
-        self._heavy: deque[tuple[_Instance, Received]] = deque()
+        self._light: deque[Step] = deque()
+        self._heavy: deque[Step] = deque()
         self._fresh: dict[Name, _Instance] = {}
         self._by_tile: list[Name] = []
         self._by_name: list[Name] = []
@@ -153,12 +160,31 @@ class Scheduler:
             instance, got = chosen
             if instance.heavy:
                 self._busy += 1
-                nursery.start_soon(self._step_in_thread, instance, got)
+                nursery.start_soon(self._step_in_thread, self._with(chosen))
             else:
                 self._after(instance, *self._advance(instance, got))
         return stepped
 
-    def _next(self) -> tuple[_Instance, Received | None] | None:
+    def _with(self, first: Step) -> list[Step]:
+        """A heavy step and those that its thread takes along; idle threads come first."""
+        steps, others = [first], self._threads - self._busy
+        while len(steps) < AT_ONCE and self._is_tile(first[0]):
+            if self._heavy:
+                if len(self._heavy) <= others or not self._is_tile(self._heavy[0][0]):
+                    break
+                steps.append(self._heavy.popleft())
+            else:
+                fresh = self._next_fresh() if len(self._fresh) > others else None
+                if fresh is None or not (fresh.heavy and self._is_tile(fresh)):
+                    break
+                del self._fresh[fresh.name]
+                steps.append((fresh, None))
+        return steps
+
+    def _is_tile(self, instance: _Instance) -> bool:
+        return self._layout.tiling[instance.name[0]] is not Tiling.WHOLE
+
+    def _next(self) -> Step | None:
         """The next step: instances that go on come before new ones, new ones by tile."""
         if self._light:
             return self._light.popleft()
@@ -182,14 +208,18 @@ class Scheduler:
             heapq.heappop(self._by_name)
         return self._fresh[name] if name < min(self._waiting) else None
 
-    async def _step_in_thread(self, instance: _Instance, got: Received | None) -> None:
+    async def _step_in_thread(self, steps: Sequence[Step]) -> None:
         try:
             # A step that nobody waits for any more may run out by itself: it sends nothing and keeps nothing.
-            stepped = await trio.to_thread.run_sync(self._advance, instance, got, abandon_on_cancel=True)
+            stepped = await trio.to_thread.run_sync(self._advance_all, steps, abandon_on_cancel=True)
         finally:
             self._busy -= 1
-        self._after(instance, *stepped)
+        for (instance, _), (awaits, result) in zip(steps, stepped, strict=True):
+            self._after(instance, awaits, result)
         self._changed.set()
+
+    def _advance_all(self, steps: Sequence[Step]) -> list[tuple[Round | None, Any]]:
+        return [self._advance(instance, got) for instance, got in steps]
 
     def _advance(self, instance: _Instance, got: Received | None) -> tuple[Round | None, Any]:
         """One step of an instance, in whatever thread: its next round, or None and its result."""

@@ -112,6 +112,8 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     both = (numbers[0] < 0) & (numbers[1] < 0)
     show("bits", (~(negative & (x1 < 0)) ^ negative).to_ring(), ~both ^ (numbers[0] < 0))
     show("greater", (x1 > x0).to_ring(), numbers[1] > numbers[0])
+    below = b.apply("ones", negative.to_ring().open("signs"), rows="below")
+    show("ones", b.apply("take", x, below, table=0), real[:, numbers[0] < 0])
 
     noise = b.random_words(2, 5)
     (noise ^ noise).reveal("no noise", to="analyst")
@@ -156,7 +158,8 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
         "left": (left_type, keys[:, left]),
         "right": (right_type, keys[:, right]),
     }
-    return Example(b.plan(), inputs, exact, near, checks, {"both": right.size})
+    symbols = {"both": right.size, "below": int((numbers[0] < 0).sum())}
+    return Example(b.plan(), inputs, exact, near, checks, symbols)
 
 
 def verify(example: Example, revealed: dict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -12,6 +13,8 @@ import trio
 from tercet.actors import Builder, Form, Type
 from tercet.actors import cluster as cluster_module
 from tercet.actors.cluster import ClusterOptions, open_cluster
+from tercet.actors.scheduler import Scheduler
+from tercet.actors.session import Session
 from tercet.errors import PeerLost, PlanError, ProtocolError, TransportError
 from tercet.protocols import registry
 from tercet.protocols.replicated import Replicated
@@ -34,6 +37,20 @@ async def test_nodes_as_tasks(protocol, transport):
     async with open_cluster(ClusterOptions(protocol=protocol, transport=transport, tile_rows=64)) as cluster:
         assert cluster.pids == []
         await use(cluster)
+
+
+async def test_a_run_leaves_nothing_for_the_garbage_collector():
+    """What a run held is let go when it ends, not when cycles of references are looked for."""
+    async with open_cluster(ClusterOptions(tile_rows=64)) as cluster:
+        await use(cluster)
+        gc.collect()
+        gc.disable()
+        try:
+            await use(cluster)
+            left = [one for one in gc.get_objects() if isinstance(one, Scheduler | Session)]
+        finally:
+            gc.enable()
+    assert left == []
 
 
 async def test_slow_links():
