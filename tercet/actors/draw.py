@@ -47,8 +47,8 @@ def to_mermaid(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _texts(plan: Plan, index: int) -> tuple[str, str, str]:
-    """Two lines for a node, and what it discloses."""
+def _texts(plan: Plan, index: int, notes: Mapping[int, str] | None = None) -> tuple[str, str, str]:
+    """Two lines for a node, the second with its note, and what it discloses."""
     node = plan.nodes[index]
     told = KINDS[node.kind].discloses(node, [plan.type_of(ref) for ref in node.args])
     first = f"{node.kind} ({node.label})" if node.label else node.kind
@@ -56,7 +56,8 @@ def _texts(plan: Plan, index: int) -> tuple[str, str, str]:
         first += f" {node.get('name' if node.kind == 'reveal' else 'handle')!r}"
     types = [str(kind) for kind in node.types]
     second = types[0] if len(types) == 1 else "; ".join(dict.fromkeys(types))
-    return _short(first), _short(second), "" if told is None else str(told)
+    note = f", {notes[index]}" if notes and index in notes else ""
+    return _short(first), _short(second) + note, "" if told is None else str(told)
 
 
 def _short(text: str, most: int = 44) -> str:
@@ -75,15 +76,29 @@ class _Place:
     below: list[_Place] = attrs.field(factory=list)
 
 
-def to_svg(plan: Plan, protocol: str = "replicated") -> str:
-    """The plan as an SVG drawing, rows from top to bottom; rounds are those of `protocol`."""
-    plan = drop_dead(plan)
+def to_svg(
+    plan: Plan,
+    protocol: str = "replicated",
+    parties: int | None = None,
+    *,
+    symbols: Mapping[str, int] | None = None,
+    notes: Mapping[int, str] | None = None,
+) -> str:
+    """The plan as an SVG drawing, rows from top to bottom; rounds are those of `protocol`.
+
+    `symbols` gives row counts that are known. `notes` are added to nodes, by number; they are for plans that
+    have run, which have no dead nodes.
+    """
+    if notes is None:
+        plan = drop_dead(plan)
     cls = registry.get(protocol)
-    rounds = depths(Costs(Layout(plan, dict(plan.maxima)), cls, cls.sizes[0]))
+    layout = Layout(plan, {**plan.maxima, **(symbols or {})})
+    rounds = depths(Costs(layout, cls, cls.sizes[0] if parties is None else parties))
+    notes = notes or {}
     sources = _sources(plan)
     rows, tops = _rows(sources, rounds)
     paths: list[list[_Place]] = []
-    grid = _grid(plan, sources, rows, paths)
+    grid = _grid(plan, sources, rows, paths, notes)
     _order(grid)
     _spread(grid)
     left = min((place.x - place.width / 2 for row in grid for place in row), default=0.0) - MARGIN
@@ -98,7 +113,7 @@ def to_svg(plan: Plan, protocol: str = "replicated") -> str:
     parts += _bands(tops, len(grid), left, width)
     parts += [_edge(path) for path in sorted(paths, key=lambda path: path[0].row - path[-1].row)]
     for row in grid:
-        parts += [_box(plan, place) for place in row if place.index is not None]
+        parts += [_box(plan, place, notes) for place in row if place.index is not None]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -137,13 +152,17 @@ def _rows(
 
 
 def _grid(
-    plan: Plan, sources: Mapping[int, Sequence[int]], rows: Mapping[int, int], paths: list[list[_Place]]
+    plan: Plan,
+    sources: Mapping[int, Sequence[int]],
+    rows: Mapping[int, int],
+    paths: list[list[_Place]],
+    notes: Mapping[int, str],
 ) -> list[list[_Place]]:
     """Rows of places, with a bend in every row that an edge crosses; fills `paths` with the edges."""
     grid: list[list[_Place]] = [[] for _ in range(max(rows.values(), default=-1) + 1)]
     places: dict[int, _Place] = {}
     for index, read in sources.items():
-        first, second, _ = _texts(plan, index)
+        first, second, _ = _texts(plan, index, notes)
         place = places[index] = _Place(rows[index], max(len(first), len(second)) * LETTER + 16, index)
         for source in read:
             path = [places[source]]
@@ -241,10 +260,10 @@ def _edge(path: Sequence[_Place]) -> str:
     return f'<path d="{" ".join(words)}" fill="none" stroke="{colour}" stroke-width="1"/>'
 
 
-def _box(plan: Plan, place: _Place) -> str:
+def _box(plan: Plan, place: _Place, notes: Mapping[int, str]) -> str:
     if place.index is None:
         return ""
-    first, second, told = _texts(plan, place.index)
+    first, second, told = _texts(plan, place.index, notes)
     x, y = place.x - place.width / 2, _top(place.row)
     fill, stroke = ("#fde3c4", "#c46210") if told else ("#ffffff", "#48525c")
     hint = plan.nodes[place.index].title(place.index) + (f"; discloses {told}" if told else "")

@@ -138,12 +138,18 @@ def explain(
 
 def depths(costs: Costs) -> dict[int, int]:
     """Rounds on the longest way to the end of each node, all tiles side by side."""
+    return schedule(costs)[1]
+
+
+def schedule(costs: Costs) -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Rounds on the longest way to the start of each instance, by node and tile, and to each node's end."""
     layout = costs.layout
     of_tiles: dict[Ref, list[int]] = {}
+    starts: dict[int, list[int]] = {}
     found: dict[int, int] = {}
     for index, node in enumerate(layout.plan.nodes):
-        after = [_before(layout, of_tiles, index, tile) for tile in range(layout.tiles(index))]
-        after = [depth + costs.of(index, tile).rounds for tile, depth in enumerate(after)]
+        starts[index] = [_before(layout, of_tiles, index, tile) for tile in range(layout.tiles(index))]
+        after = [depth + costs.of(index, tile).rounds for tile, depth in enumerate(starts[index])]
         found[index] = max(after)
         for output, kind in enumerate(node.types):
             if layout.tiling[index] is Tiling.ROWS:
@@ -151,7 +157,7 @@ def depths(costs: Costs) -> dict[int, int]:
                 continue
             rows = layout.symbols.get(kind.rows, 1) if isinstance(kind.rows, str) else kind.rows
             of_tiles[index, output] = [found[index]] * layout.cut(rows)
-    return found
+    return starts, found
 
 
 def _before(layout: Layout, of_tiles: Mapping[Ref, list[int]], index: int, tile: int) -> int:
@@ -162,4 +168,4 @@ def _before(layout: Layout, of_tiles: Mapping[Ref, list[int]], index: int, tile:
     return depth
 
 
-__all__ = ["Explanation", "Machine", "Part", "depths", "explain"]
+__all__ = ["Explanation", "Machine", "Part", "depths", "explain", "schedule"]

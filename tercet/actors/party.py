@@ -18,7 +18,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -109,6 +109,9 @@ class Party:
     `timeout_s` is how long a peer may be silent; a lost one is reported within about that time. `threads` is
     the number of worker threads that steps of plans may use at one time.
     """
+
+    scheduler: ClassVar[type[Scheduler]] = Scheduler
+    """What runs plans, of all parties of this process; `transcript` puts one here that keeps a tape."""
 
     def __init__(
         self,
@@ -362,7 +365,7 @@ class Party:
         keys = {index: session_key(peer.key, session.name, nonces) for index, peer in self._peers.items()}
         if not keys:
             keys = {self.index: session_key(nonces[self.index], session.name, nonces)}
-        scheduler = Scheduler(
+        scheduler = self.scheduler(
             session.plan,
             self.protocol(party=self.index, parties=self.parties, keys=keys),
             inputs,

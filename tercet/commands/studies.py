@@ -1,4 +1,4 @@
-"""Commands of who studies protocols: `compare`, `calibrate`."""
+"""Commands of who studies protocols: `compare`, `calibrate`, `transcript`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ from rich.console import Console
 from rich.table import Table
 
 from tercet import studies
+from tercet.actors import transcript
 from tercet.actors.calibration import calibrate as measure
 from tercet.actors.machine import load_profile, save_profile
-from tercet.commands.console import sentences
+from tercet.commands.console import say, sentences
+from tercet.errors import PlanError, ProtocolError
+from tercet.lake import local
 from tercet.studies.show import HEADINGS, cells
 
 app = typer.Typer()
+transcripts = typer.Typer(
+    no_args_is_help=True,
+    help="Record, read, replay and draw what parties say in a run. Transcripts hold all its secrets.",
+)
+app.add_typer(transcripts, name="transcript")
+
+Recorded = Annotated[Path, typer.Argument(help="A file that `tercet transcript record` wrote.")]
+Number = Annotated[int, typer.Option(help="Which plan of the recording, from 1.", min=1)]
 
 
 def _list(text: str) -> list[str]:
@@ -79,3 +90,73 @@ def calibrate(
             profile[name] = trio.run(lambda name=name: measure(name, repeat=repeat))  # type: ignore[misc]
         path = save_profile(profile)
         Console().print(f"The profile is in {path}.", highlight=False, soft_wrap=True)
+
+
+@transcripts.command()
+def record(
+    plan: Annotated[str, typer.Argument(help=f"{', '.join(studies.WORKLOADS)}, or a file.")],
+    out: Annotated[Path, typer.Option(help="Where to write it.", metavar="FILE")] = Path("run.transcript"),
+    protocol: Annotated[str, typer.Option(help="The protocol to run on.")] = "replicated",
+    parties: Annotated[int | None, typer.Option(help="How many nodes.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows of the made-up tables.", min=1)] = 100,
+) -> None:
+    """Run a plan on made-up tables, with all nodes in this process, and write down all that they say."""
+    with sentences():
+        workload = studies.find(plan)
+        with local(protocol=protocol, parties=parties) as lake, transcript.recording() as tapes:
+            workload(lake, rows)
+        transcript.save(tapes, out)
+        for number, run in enumerate(transcript.runs(tapes), 1):
+            words = sum(one.words for tape in run for one in tape.heard)
+            say(f"{number:>3}  {run[0].plan.name}  {8 * words:,} bytes")
+        say(f"The transcript is in {out}. It holds every secret of the run.")
+
+
+@transcripts.command(name="print")
+def print_(
+    file: Recorded, number: Number = 1, rounds: Annotated[int, typer.Option(help="Rounds to print.")] = 50
+) -> None:
+    """Print who sent what in which round."""
+    with sentences():
+        for line in transcript.conversation(_run(file, number)):
+            if line.round <= rounds:
+                say(str(line))
+
+
+@transcripts.command()
+def replay(
+    file: Recorded,
+    number: Number = 1,
+    party: Annotated[int, typer.Option(help="The party that runs again.")] = 0,
+) -> None:
+    """Run one party again, alone, with the messages that its peers sent; it must end in the same shares."""
+    with sentences():
+        run = _run(file, number)
+        tape = next((tape for tape in run if tape.party == party), None)
+        if tape is None:
+            raise PlanError(f"{file} has no party {party}; it has {', '.join(str(one.party) for one in run)}")
+        again = trio.run(transcript.replay, tape)
+        say(f"{tape.plan.name}: {again.seconds:.3g} s alone, {tape.seconds:.3g} s among its peers")
+        if again.differing:
+            raise ProtocolError(f"party {party} ended in other shares: {again.differing} words differ")
+        say("It ended in the same shares.")
+
+
+@transcripts.command()
+def draw(
+    file: Recorded,
+    number: Number = 1,
+    out: Annotated[Path, typer.Option(help="The drawing.", metavar="FILE.svg")] = Path("run.svg"),
+) -> None:
+    """Draw a plan with its rounds and the bytes that were sent for each node."""
+    with sentences():
+        out.write_text(transcript.draw(_run(file, number)))
+        say(f"The drawing is in {out}.")
+
+
+def _run(file: Path, number: int) -> list[transcript.Tape]:
+    """The tapes of one run of a recording."""
+    found = transcript.runs(transcript.load(file))
+    if number > len(found):
+        raise PlanError(f"{file} has {len(found)} plans; there is no number {number}")
+    return found[number - 1]

@@ -1,0 +1,112 @@
+"""Transcripts: what is recorded adds up, survives a file, replays to the same shares, and is drawn."""
+
+from __future__ import annotations
+
+import stat
+import xml.etree.ElementTree as ET
+
+import attrs
+import msgpack
+import numpy as np
+import pytest
+import trio
+from typer.testing import CliRunner
+
+import tercet
+from tercet.actors import transcript
+from tercet.actors.party import Party
+from tercet.actors.scheduler import Scheduler
+from tercet.cli import app
+from tercet.errors import PlanError, ProtocolError
+from tercet.studies import find
+
+PROTOCOLS = ["replicated", "shamir", "additive", "plain"]
+
+
+def recorded(protocol, parties=None):
+    with tercet.local(protocol=protocol) as lake, transcript.recording(parties) as tapes:
+        find("join")(lake, 70)
+        return tapes, list(lake.phases)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_recording_adds_up_and_every_party_replays(protocol, tmp_path):
+    tapes, phases = recorded(protocol)
+    ran = [phase for phase in phases if phase.name != "upload"]
+    found = transcript.runs(tapes)
+    assert [run[0].plan.name for run in found] == [phase.plan for phase in ran]
+    for run, phase in zip(found, ran, strict=True):
+        assert [tape.party for tape in run] == list(range(run[0].parties))
+        sent = [0] * run[0].parties
+        for line in transcript.conversation(run):
+            assert line.sender != line.receiver
+            assert 1 <= line.round <= phase.rounds
+            sent[line.sender] += 8 * line.words
+        assert tuple(sent) == phase.bytes_sent
+        assert max((line.round for line in transcript.conversation(run)), default=0) == phase.rounds
+    transcript.save(tapes, tmp_path / "run")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o600
+    for tape in transcript.load(tmp_path / "run"):
+        again = trio.run(transcript.replay, tape)
+        assert again.differing == 0
+        assert dict(again.outcome.symbols) == dict(tape.symbols)
+
+
+def test_a_replay_notices_another_message_and_another_result():
+    tapes, _ = recorded("replicated", [1])
+    assert {tape.party for tape in tapes} == {1}
+    tape = next(tape for tape in tapes if tape.stored)
+    last = max(range(len(tape.heard)), key=lambda i: (tape.heard[i].node, tape.heard[i].step))
+    heard = [*tape.heard]
+    heard[last] = attrs.evolve(heard[last], arrays=[array + np.uint64(1) for array in heard[last].arrays])
+    with pytest.raises(ProtocolError, match="failed its cross-check"):
+        trio.run(transcript.replay, attrs.evolve(tape, heard=heard))
+    handle, value = next(iter(tape.stored.items()))
+    tiles = [tile.like(tile.data + np.uint64(1)) for tile in value.tiles]
+    other = {**tape.stored, handle: attrs.evolve(value, tiles=tiles)}
+    replayed = trio.run(transcript.replay, attrs.evolve(tape, stored=other))
+    assert replayed.differing == sum(tile.data.size for tile in tiles)
+    with pytest.raises(ProtocolError, match="did not end, or stored something else"):
+        trio.run(transcript.replay, attrs.evolve(tape, stored=None))
+
+
+def test_recording_ends_with_its_block():
+    with pytest.raises(ZeroDivisionError), transcript.recording() as tapes:
+        assert Party.scheduler is not Scheduler
+        1 / 0  # noqa: B018
+    assert Party.scheduler is Scheduler
+    with tercet.local(protocol="plain") as lake:
+        find("operations")(lake, 10)
+    assert tapes == []
+
+
+def test_the_drawing_has_the_bytes_of_every_node_that_talks():
+    tapes, _ = recorded("replicated")
+    run = transcript.runs(tapes)[0]
+    text = "".join(ET.fromstring(transcript.draw(run)).itertext())
+    for node in {line.node for line in transcript.conversation(run)}:
+        size = sum(8 * line.words for line in transcript.conversation(run) if line.node == node)
+        assert f"{size:,} bytes" in text
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", msgpack.packb(["tercet transcript 9", []]), msgpack.packb(3)]
+)
+def test_what_is_no_transcript_is_refused(content, tmp_path):
+    (tmp_path / "bad").write_bytes(content)
+    with pytest.raises(PlanError, match="is no transcript that this version reads"):
+        transcript.load(tmp_path / "bad")
+
+
+def test_the_commands(tmp_path):
+    run, file, picture = CliRunner().invoke, str(tmp_path / "run"), tmp_path / "run.svg"
+    assert run(app, ["transcript", "record", "operations", "--rows", "70", "--out", file]).exit_code == 0
+    printed = run(app, ["transcript", "print", file])
+    assert printed.exit_code == 0
+    assert "round    1  party 0 -> party 1" in printed.output
+    replayed = run(app, ["transcript", "replay", file, "--party", "2"])
+    assert "It ended in the same shares." in replayed.output
+    assert run(app, ["transcript", "draw", file, "--out", str(picture)]).exit_code == 0
+    assert picture.read_text().startswith("<svg")
+    assert run(app, ["transcript", "replay", file, "--party", "3"]).exit_code == 1
+    assert run(app, ["transcript", "print", file, "--number", "9"]).exit_code == 1
