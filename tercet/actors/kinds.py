@@ -171,7 +171,7 @@ def reach(builder: Builder, dim: Dim) -> int:
 def promised(limit: float, scale: int, attributes: Mapping[str, Any]) -> float:
     """The smaller of a product's derived limit and the magnitude that its maker promises.
 
-    Only the result has to fit: sums on the way may wrap modulo 2^64.
+    Only the result has to fit: sums on the way may wrap modulo 2^64, or grow where sharings are of integers.
     """
     magnitude = attributes.get("magnitude")
     return limit if magnitude is None else min(limit, math.ldexp(float(magnitude), scale))
