@@ -94,16 +94,6 @@ class Shamir(Polynomials):
         dealt = yield from self.share_out(self.tag(), self.everyone, [(field, x.shape)], [summand])
         return Share(x.domain, total(field, dealt), x.scale)
 
-    @declared(
-        lambda self, x, y: self.cost(
-            "reduce",
-            self.spec(np.broadcast_shapes(x.shape, y.shape), domain=x.domain, product=True),
-        )
-    )
-    def mul(self, x: Share, y: Share) -> Op[Share]:
-        """1 round, t elements from each party."""
-        return self.reduce(self.mul_local(x, y))
-
     # -- masked openings -------------------------------------------------------------------------------------
 
     @property
@@ -122,6 +112,8 @@ class Shamir(Polynomials):
 
     def _announce_masked(self, tag: str, x: Share, mask: Words | None) -> Op[Words]:
         """`x + 2^OFFSET_BITS` and all masks: a positive integer. For |x| < 2^OFFSET_BITS."""
+        if x.domain is not Z64:
+            raise ProtocolError(f"a number was expected, not a sharing in {x.domain}; convert it first")
         if self.party == self.dealer and mask is not None:
             mask = MERSENNE.add(mask, MERSENNE.scalar(1 << OFFSET_BITS, x.shape))
         return self.announce(tag, self._speakers(x), x, mask)
@@ -135,7 +127,7 @@ class Shamir(Polynomials):
         """
         if not 1 <= bits < OFFSET_BITS:
             raise ProtocolError(f"a truncation by {bits} bits: it must be by 1 to {OFFSET_BITS - 1}")
-        tag, mask = self.tag(), None
+        tag = self.tag()
         mask = self._mask(tag, x.shape)
         rounded = [] if mask is None else [MERSENNE.shift(mask, bits)]
         opened, dealt = yield from gather(
@@ -181,21 +173,10 @@ class Shamir(Polynomials):
             pairs = [Product(Z64, _turned(a, b)) for a, b in zip(factors[::2], factors[1::2], strict=False)]
             joined = yield from gather(*(self.truncate(pair, fine) for pair in pairs))
             factors = [*(share.data for share in joined), *factors[2 * len(joined) :]]
-        digits = np.empty((len(places), 2, len(series), x.size), dtype=np.uint64)
-        for start in range(0, x.size, BLOCK):
-            block = slice(start, start + BLOCK)
-            weights = angle_coefficients(
-                opened[0].reshape(-1)[block],
-                period_bits,
-                harmonics.harmonics,
-                *harmonics.weights(),
-                coefficient_bits,
-            )
-            turned = _turned(*(factor[:, :, block] for factor in factors))[:, None]
-            for digit, part in zip(digits, _digits(weights, places), strict=True):
-                digit[:, :, block] = MERSENNE.sum(MERSENNE.multiply(turned, MERSENNE.encode(part)), axis=-2)
+        angles = opened[0].reshape(-1)
+        digits = _weighed(factors, angles, period_bits, harmonics, coefficient_bits, places)
         cuts = [2 * fine - dealt_bits - place for place in places]
-        parts = yield from gather(*map(self.truncate, (Product(Z64, digit) for digit in digits), cuts))
+        parts = yield from gather(*map(self.truncate, digits, cuts))
         scale = dealt_bits + coefficient_bits
         made = functools.reduce(self.add, (part.like(part.data, scale=scale) for part in parts))
         made = self.add_public(made, harmonics.constants(scale)[:, None])
@@ -426,6 +407,27 @@ def _turned(a: Words, b: Words) -> Words:
     product[:, 0::2] = MERSENNE.subtract(multiply(a_cos, b_cos), multiply(a_sin, b_sin))
     product[:, 1::2] = MERSENNE.add(multiply(a_sin, b_cos), multiply(a_cos, b_sin))
     return product
+
+
+def _weighed(
+    factors: Sequence[Words],
+    angles: Words,
+    period_bits: int,
+    harmonics: Harmonics,
+    coefficient_bits: int,
+    places: range,
+) -> list[Product]:
+    """The product of two factors times coefficients at opened angles, summed: `(functions, n)` a digit."""
+    digits = np.empty((len(places), 2, len(harmonics.series), angles.size), dtype=np.uint64)
+    for start in range(0, angles.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        weights = angle_coefficients(
+            angles[block], period_bits, harmonics.harmonics, *harmonics.weights(), coefficient_bits
+        )
+        turned = _turned(*(factor[:, :, block] for factor in factors))[:, None]
+        for digit, part in zip(digits, _digits(weights, places), strict=True):
+            digit[:, :, block] = MERSENNE.sum(MERSENNE.multiply(turned, MERSENNE.encode(part)), axis=-2)
+    return [Product(Z64, digit) for digit in digits]
 
 
 def _digits(words: Words, places: range) -> Iterator[Words]:
