@@ -46,23 +46,22 @@ def quantiles(sample: Sample, shares: Sequence[float], least: int) -> tuple[Valu
     bits = math.ceil(math.log2(key.type.limit + 1)) + 1
     ordered = builder.apply("sort", key, bits=bits)
     numbers = (ordered * 0).shifted(-UNIT_BITS) + builder.apply("count_up", ordered)
-    steps = ordered.delay(1) - ordered
-    last = ordered.slice(rows - 1, rows)
+    rises = ordered - ordered.delay(1)
     found, allowed = [], []
     for share in shares:
         place = (sample.count - 1) * builder.constant(share, scale=PLACE_BITS)
         beyond = (place - numbers.at_scale(PLACE_BITS)).is_negative().to_ring()
-        # Sums of steps from the last row back to the place, and to the row after it.
+        # The rises up to the place add up to the row there, and those up to the next row to that.
         lower, upper = (
-            last + (steps * rows_after).sum(magnitude=8 * WIDEST_UNIT).reshape(1)
-            for rows_after in (beyond, beyond.delay(1))
+            (rises * inverted(after)).sum(magnitude=4 * WIDEST_UNIT).reshape(1)
+            for after in (beyond, beyond.delay(1))
         )
         part = place + (beyond.sum().reshape(1) - (rows - 1))  # place less the number of rows up to it, and 1
         part = part.bounded(1.0, "what is left of a place after its row")
         way = (part * (upper - lower)).rescale(UNIT_BITS)
         found.append((lower + way).bounded(4 * WIDEST_UNIT, "between two rows"))
-        after = sample.count - 1 - place
-        enough = [at_least(side, least - 1 - NEARLY) for side in (place, after)]
+        above = sample.count - 1 - place
+        enough = [at_least(side, least - 1 - NEARLY) for side in (place, above)]
         allowed.append(both(*enough))
     return side_by_side(found), side_by_side(allowed) if least > 1 else None
 

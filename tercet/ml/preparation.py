@@ -212,7 +212,8 @@ def _compact(table: Table) -> Steps[Table]:
         return table
     sources = [*table.parts, table.keys]
     values = [builder.input(part.handle, part.type) for part in sources]
-    moved = builder.apply_all("shuffle", flags, *values)
+    bits = (flags * -1).is_negative().to_ring()  # a comparison gives a bit, whatever was stored
+    moved = builder.apply_all("shuffle", bits, *values)
     opened = moved[0].open("which of the shuffled rows a filter keeps")
     kept = builder.apply("ones", opened, rows="filter.rows")
     handles = [lake.handle(table.name) for _ in sources]

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tercet.consent.review import review
+from tercet.ml import MeanImputer, MinMaxScaler
 from tercet.ml.association import _allowed
 from tercet.ml.disclosure import at_least, both, inverted, least_count, side_by_side, tellable
 
@@ -64,3 +66,37 @@ def test_the_strictest_rule_counts(lake):
     with pytest.raises(Exception, match="not single rows"):
         made.reveal("c")
     np.testing.assert_allclose(np.sort(made.reveal("d")["d"]), [1, 3], atol=1e-3)
+
+
+def test_no_plan_reveals_single_rows(plain, monkeypatch):
+    """As the nodes see it who apply owners' rules: no row is revealed, and no opening needs a look."""
+    generator = np.random.default_rng(1)
+    columns = {
+        "id": np.arange(90),
+        "x": np.where(np.arange(90) % 9 == 0, np.nan, generator.normal(5, 1, 90)),
+        "n": generator.integers(0, 3, 90),
+        "flag": generator.random(90) < 0.4,
+    }
+    stored, seen = {}, []
+    run = type(plain)._run
+
+    async def reviewed(self, plan, *more):
+        found = review(plan, lambda handle: stored.get(handle, frozenset({"t"})))
+        stored.update(found.stored)
+        seen.append(plan.name)
+        assert (found.rows, found.unclear) == ((), ()), plan.name
+        return await run(self, plan, *more)
+
+    table = plain.upload(columns, name="t", key="id", owner="o", missing="indicator", min_count=3)
+    monkeypatch.setattr(type(plain), "_run", reviewed)
+    made = table.assign(square=table["x"] ** 2, old=table["n"] > 1)
+    kept = made.filter(made["n"] > 0)
+    kept.describe()
+    kept.crosstab("old", "flag")
+    kept.crosstab("old", "flag", statistics=["chi2"])
+    kept.corr(["x", "n", "square"])
+    made.filter(made["n"] > 0, compact=True)
+    train, test = made.split()
+    MeanImputer(columns="x").fit(train).transform(test)
+    MinMaxScaler(columns="n").fit(train).transform(test)
+    assert len(seen) > 10
