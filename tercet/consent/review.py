@@ -17,60 +17,67 @@ import attrs
 from tercet.actors.kinds import KINDS, Tiling
 from tercet.actors.plan import Plan, Ref
 
+Tables = frozenset[str]
+NOTHING: Tables = frozenset()
+
 
 @attrs.frozen
 class Review:
-    """What a plan reads and reveals.
+    """What a plan reads and reveals, and of which tables single rows are concerned.
 
-    `receivers` are those to whom something is revealed; `rows` says what is revealed by row; `fewest` is the
-    smallest number of rows that a sum in the plan goes over, as far as it is fixed before the run; `unclear`
-    are openings of values by row whose harmlessness does not show; `stored` says of the values that it stores
-    whether they are by row.
+    `receivers` are those to whom something is revealed; `rows` says what is revealed by row, `unclear` which
+    openings of values by row do not show to be harmless, each with the tables whose rows these are. `fewest`
+    is the smallest number of rows of a table that a sum goes over, as far as it is fixed before the run;
+    `stored` has for each value that the plan stores the tables whose rows it is by.
     """
 
     handles: tuple[str, ...]
     receivers: tuple[str, ...]
-    rows: tuple[str, ...]
-    fewest: int | None
-    unclear: tuple[str, ...]
-    stored: Mapping[str, bool]
+    rows: tuple[tuple[str, Tables], ...]
+    unclear: tuple[tuple[str, Tables], ...]
+    fewest: Mapping[str, int]
+    stored: Mapping[str, Tables]
+
+    def rows_of(self, table: str) -> list[str]:
+        """What is revealed by row of a table."""
+        return [what for what, tables in self.rows if table in tables]
+
+    def unclear_about(self, table: str) -> list[str]:
+        """Openings that concern rows of a table, and need a look."""
+        return [what for what, tables in self.unclear if table in tables]
 
 
-def review(plan: Plan, by_row_before: Callable[[str], bool]) -> Review:
-    """Look a plan through; `by_row_before` says of a stored value that it reads whether it is by row."""
-    by_row: dict[Ref, bool] = {}
-    stored: dict[str, bool] = {}
-    handles: list[str] = []
-    receivers: list[str] = []
-    rows: list[str] = []
-    unclear: list[str] = []
-    sums: list[int] = []
+def review(plan: Plan, rows_before: Callable[[str], Tables]) -> Review:
+    """Look a plan through; `rows_before` says of a stored value of which tables' rows it is."""
+    by_row: dict[Ref, Tables] = {}
+    handles: dict[str, None] = {}
+    receivers: dict[str, None] = {}
+    rows: list[tuple[str, Tables]] = []
+    unclear: list[tuple[str, Tables]] = []
+    fewest: dict[str, int] = {}
+    stored: dict[str, Tables] = {}
     for index, node in enumerate(plan.nodes):
-        reads = any(by_row[ref] for ref in node.args)
+        reads = NOTHING.union(*(by_row[ref] for ref in node.args))
         if node.kind == "input":
-            handles.append(str(node.get("handle")))
-            reads = by_row_before(handles[-1])
+            handle = str(node.get("handle"))
+            handles[handle] = None
+            reads = rows_before(handle)
         elif node.kind == "store":
             stored[str(node.get("handle"))] = reads
         elif node.kind == "reveal":
-            receivers.append(str(node.get("to")))
+            receivers[str(node.get("to"))] = None
             if reads:
-                rows.append(f"{node.get('name')!r} to {node.get('to')}")
+                rows.append((f"{node.get('name')!r} to {node.get('to')}", reads))
         elif node.kind == "open" and reads and not _is_harmless(plan, node.args[0]):
-            unclear.append(str(node.get("why")))
-        elif KINDS[node.kind].tiling is Tiling.REDUCE and reads:
-            many = [plan.type_of(ref).rows for ref in node.args if by_row[ref]]
-            sums += [count for count in many if isinstance(count, int)]
-            reads = False
+            unclear.append((str(node.get("why")), reads))
+        elif KINDS[node.kind].tiling is Tiling.REDUCE:
+            for ref in node.args:
+                count = plan.type_of(ref).rows
+                if isinstance(count, int):
+                    fewest |= {table: min(count, fewest.get(table, count)) for table in by_row[ref]}
+            reads = NOTHING
         by_row.update({(index, output): reads for output in range(len(node.types))})
-    return Review(
-        handles=tuple(dict.fromkeys(handles)),
-        receivers=tuple(dict.fromkeys(receivers)),
-        rows=tuple(rows),
-        fewest=min(sums, default=None),
-        unclear=tuple(unclear),
-        stored=stored,
-    )
+    return Review(tuple(handles), tuple(receivers), tuple(rows), tuple(unclear), fewest, stored)
 
 
 def _is_harmless(plan: Plan, opened: Ref) -> bool:

@@ -53,21 +53,28 @@ class Rules:
             raise ConsentError(f"what came as rules of an owner is malformed ({error})") from error
         raise ConsentError("what came as rules of an owner is malformed: there are no such rules")
 
-    def check(self, what: str, owner: str, caller: str, roles: Sequence[str], review: Review) -> None:
-        """Raise ConsentError unless a member may have a plan run that reads `what`."""
+    @property
+    def least(self) -> int:
+        """Rows that a figure must rest on: one row is no figure, unless single rows may be revealed."""
+        return max(self.min_count, 1 if self.rows else 2)
+
+    def check(self, table: str, owner: str, caller: str, roles: Sequence[str], review: Review) -> None:
+        """Raise ConsentError unless a member may have a plan run that reads a table."""
         if caller == owner:
             return
         if caller not in self.readers and (self.readers or "analyst" not in roles):
-            raise ConsentError(f"{owner} does not let {caller} use {what}; ask {owner}")
-        if not self.rows and review.rows:
+            raise ConsentError(f"{owner} does not let {caller} use table {table!r}; ask {owner}")
+        shown = review.rows_of(table)
+        if shown and not self.rows:
             raise ConsentError(
-                f"{owner} does not let single rows of {what} be revealed, and the plan would reveal "
-                f"{review.rows[0]}; reveal figures over many rows"
+                f"{owner} does not let single rows of table {table!r} be revealed, and the plan would reveal "
+                f"{shown[0]}; reveal figures over many rows"
             )
-        if self.min_count > 1 and review.fewest is not None and review.fewest < self.min_count:
+        fewest = review.fewest.get(table, self.least)
+        if fewest < self.least:
             raise ConsentError(
-                f"{owner} lets figures of {what} rest on no fewer than {self.min_count} rows, and the plan "
-                f"has one over {review.fewest}"
+                f"{owner} lets figures of table {table!r} rest on no fewer than {self.least} rows, and the "
+                f"plan has one over {fewest}"
             )
 
     def __str__(self) -> str:

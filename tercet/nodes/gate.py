@@ -23,7 +23,7 @@ from tercet.actors.plan import Plan, Type
 from tercet.actors.values import Outcome, Stored
 from tercet.consent.approvals import Approval
 from tercet.consent.audit import AuditLog
-from tercet.consent.review import Review, review
+from tercet.consent.review import NOTHING, Review, Tables, review
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.nodes.config import ClusterFile, Member, NodeFile
@@ -42,11 +42,11 @@ MOST_LINES = 256
 
 @attrs.define(eq=False)
 class Loose:
-    """Whose a value is that was not kept, which tables it was made from, whether it is by row, last use."""
+    """A value that was not kept: whose, made from which tables, of which of them by row, when last used."""
 
     caller: str
-    sources: frozenset[str]
-    by_row: bool
+    sources: Tables
+    rows: Tables
     used: float = attrs.field(factory=time.time)
 
 
@@ -66,7 +66,7 @@ class LakeGate(Gate):
         self._lake = cluster.digest()
         self._turns = Turns(file.runs_at_once)
         self._loose: dict[str, Loose] = {}
-        self._plans: dict[bytes, tuple[Review, frozenset[str]]] = {}
+        self._plans: dict[bytes, tuple[Review, Tables]] = {}
 
     queues = True
 
@@ -81,7 +81,7 @@ class LakeGate(Gate):
         with self._audited(caller, "put"):
             self._require(caller, ("owner", "analyst"), "upload")
             await self._require_new(handle)
-        self._loose[handle] = Loose(caller, frozenset(), by_row=True)
+        self._loose[handle] = Loose(caller, NOTHING, NOTHING)
 
     async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
         """Members may forget values of their own that are not kept."""
@@ -145,9 +145,9 @@ class LakeGate(Gate):
         """Hold back what rests on too few rows; seal what is for others; note what was stored."""
         found, sources = self._plans[session]
         fewest = min(outcome.symbols.values(), default=None)
-        for table in sources:
+        for table in sorted(sources):
             entry = await self._entry(table)
-            least = Rules.from_bytes(entry.rules).min_count
+            least = Rules.from_bytes(entry.rules).least
             if entry.owner != caller and fewest is not None and fewest < least:
                 with self._audited(caller, "result", session=session.hex()):
                     raise ConsentError(
@@ -163,8 +163,8 @@ class LakeGate(Gate):
                 mine.append(revealed)
                 continue
             self.mailbox.deliver(session, caller, plan.name, to, self._member(to).sealing_key, revealed)
-        for handle, by_row in found.stored.items():
-            self._loose[handle] = Loose(caller, sources, by_row)
+        for handle, rows in found.stored.items():
+            self._loose[handle] = Loose(caller, sources, rows)
         return attrs.evolve(outcome, revealed=mine)
 
     def over(self, session: bytes) -> None:
@@ -172,44 +172,44 @@ class LakeGate(Gate):
         if self._plans.pop(session, None) is not None and self.party.index == 0:
             self._turns.give_back()
 
-    async def _look(self, caller: str, plan: Plan) -> tuple[Review, frozenset[str]]:
+    async def _look(self, caller: str, plan: Plan) -> tuple[Review, Tables]:
         """What a plan does, and which tables it reads, directly or in what was made from them."""
-        by_row: dict[str, bool] = {}
+        rows: dict[str, Tables] = {}
         sources: set[str] = set()
         for node in plan.nodes:
             if node.kind == "store":
                 await self._require_new(str(node.get("handle")))
-            if node.kind == "input" and (handle := str(node.get("handle"))) not in by_row:
-                by_row[handle], made_from = await self._origin(caller, handle)
+            if node.kind == "input" and (handle := str(node.get("handle"))) not in rows:
+                rows[handle], made_from = await self._origin(caller, handle)
                 sources |= made_from
-        return review(plan, by_row.__getitem__), frozenset(sources)
+        return review(plan, rows.__getitem__), frozenset(sources)
 
-    async def _origin(self, caller: str, handle: str) -> tuple[bool, frozenset[str]]:
-        """Whether a value is by row, and the tables that it comes from. Raises what forbids to read it."""
+    async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:
+        """The tables whose rows a value is by, and all that it comes from. Raises what forbids to read it."""
         loose = self._loose.get(handle)
         if loose is not None and loose.caller == caller:
             loose.used = time.time()
-            return loose.by_row, loose.sources
+            return loose.rows, loose.sources
         entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
         if entry is None:
             raise PlanError(f"nothing of {caller} is stored under {handle!r}; upload the table again")
         if entry.kind == TABLE:
-            return entry.by_row, frozenset({entry.name})
+            return frozenset({entry.name}), frozenset({entry.name})
         if caller not in (entry.owner, *Rules.from_bytes(entry.rules).readers):
             raise ConsentError(f"{entry.owner} does not let {caller} use model {entry.name!r}")
-        return entry.by_row, frozenset(entry.sources)
+        return frozenset(entry.rows), frozenset(entry.sources)
 
-    async def _check(self, member: Member, found: Review, sources: frozenset[str]) -> set[str]:
+    async def _check(self, member: Member, found: Review, sources: Tables) -> set[str]:
         """The owners who must approve. Raises ConsentError if one of them does not allow it at all."""
         for receiver in found.receivers:
             if receiver != TO_CALLER:
                 self._member(receiver)
         owners = set()
-        for table in sources:
+        for table in sorted(sources):
             entry = await self._entry(table)
             rules = Rules.from_bytes(entry.rules)
-            rules.check(f"table {table!r}", entry.owner, member.name, member.roles, found)
-            asks = rules.plans == "approved" or bool(found.unclear)
+            rules.check(table, entry.owner, member.name, member.roles, found)
+            asks = rules.plans == "approved" or bool(found.unclear_about(table))
             if asks and entry.owner != member.name:
                 owners.add(entry.owner)
         return owners
@@ -269,7 +269,7 @@ class LakeGate(Gate):
         entry = attrs.evolve(
             entry,
             sources=tuple(sorted(set().union(*(one.sources for one in known)) - {entry.name})),
-            by_row=any(one.by_row for one in known),
+            rows=tuple(sorted(NOTHING.union(*(one.rows for one in known)))),
         )
         if entry.kind == TABLE and entry.sources:
             raise ConsentError(

@@ -27,7 +27,7 @@ ENTRIES = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("rules", sa.LargeBinary, nullable=False),
     sa.Column("sources", sa.Text, nullable=False),
-    sa.Column("by_row", sa.Boolean, nullable=False),
+    sa.Column("rows", sa.Text, nullable=False),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("expires", sa.Float, nullable=True),
@@ -46,15 +46,16 @@ SESSIONS = sa.Table(
     sa.Column("session", sa.LargeBinary(64), primary_key=True),
     sa.Column("used", sa.Float, nullable=False),
 )
-SEPARATOR = "\n"
-"""Between names of sources: no name has a line break in it."""
+LISTS, SEPARATOR = ("sources", "rows"), "\n"
+"""Columns with names of tables, and what stands between these: no name has a line break in it."""
 
 
 @attrs.frozen
 class Entry:
     """A table or model: whose it is, its public description, its owner's rules, and where its values lie.
 
-    `sources` are the tables that it was made from; `by_row` says whether its values are about single rows;
+    `sources` are the tables that it was made from; `rows` those of them by whose rows its
+    values are;
     `fingerprint` recognises a repeated upload; `created` and `expires` are in seconds since 1970.
     """
 
@@ -65,7 +66,7 @@ class Entry:
     rules: bytes = attrs.field(repr=False)
     handles: tuple[str, ...]
     sources: tuple[str, ...] = ()
-    by_row: bool = True
+    rows: tuple[str, ...] = ()
     fingerprint: bytes = b""
     created: float = attrs.field(factory=time.time)
     expires: float | None = None
@@ -96,7 +97,8 @@ class Catalog:
             self._delete(connection, entry.kind, entry.name)
             fields = attrs.asdict(entry)
             handles = fields.pop("handles")
-            connection.execute(ENTRIES.insert().values(**fields | {"sources": SEPARATOR.join(entry.sources)}))
+            fields |= {name: SEPARATOR.join(fields[name]) for name in LISTS}
+            connection.execute(ENTRIES.insert().values(**fields))
             for place, handle in enumerate(handles):
                 connection.execute(
                     HANDLES.insert().values(handle=handle, kind=entry.kind, name=entry.name, place=place)
@@ -151,7 +153,7 @@ class Catalog:
         for row in rows.mappings().all():
             fields = dict(row)
             fields["handles"] = self._handles(connection, row["kind"], row["name"])
-            fields["sources"] = tuple(filter(None, row["sources"].split(SEPARATOR)))
+            fields |= {name: tuple(filter(None, row[name].split(SEPARATOR))) for name in LISTS}
             found.append(Entry(**fields))
         return found
 

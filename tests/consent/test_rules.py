@@ -13,6 +13,7 @@ from tercet.consent.rules import Rules
 from tercet.errors import ConsentError
 
 ROWS = 100
+X = frozenset({"x"})
 KIND = Type(Form.RING, (3, ROWS), 8, 2.0**20)
 WEIGHTS = Type(Form.RING, (3,), 8, 2.0**20)
 
@@ -20,7 +21,7 @@ WEIGHTS = Type(Form.RING, (3,), 8, 2.0**20)
 def reviewed(make):
     b = Builder("test")
     make(b, b.input("x", KIND))
-    return review(b.plan(), lambda handle: handle in ("x", "keys"))
+    return review(b.plan(), lambda handle: X if handle in ("x", "keys") else frozenset())
 
 
 def test_rows_and_figures_are_told_apart():
@@ -40,9 +41,10 @@ def test_rows_and_figures_are_told_apart():
     found = reviewed(make)
     assert found.handles == ("x", "w")
     assert set(found.receivers) == {"ann", "bob"}
-    assert [item.split("'")[1] for item in found.rows] == ["a column", "predictions", "a row"]
-    assert found.fewest == 1
-    assert found.stored == {"y": True, "z": False}
+    assert [item.split("'")[1] for item in found.rows_of("x")] == ["a column", "predictions", "a row"]
+    assert found.fewest == {"x": 1}
+    assert found.stored == {"y": X, "z": frozenset()}
+    assert found.rows_of("w") == []
 
 
 def test_openings_that_need_a_look_are_found():
@@ -61,7 +63,12 @@ def test_openings_that_need_a_look_are_found():
         b.apply_all("shuffle", x.bounded(1.0, "a promise"))[0].open("promised bits")
         bit.open("bits in order")
 
-    assert reviewed(make).unclear == ("not shuffled", "known key", "promised bits", "bits in order")
+    assert reviewed(make).unclear_about("x") == [
+        "not shuffled",
+        "known key",
+        "promised bits",
+        "bits in order",
+    ]
 
 
 def test_what_goes_over_fewer_rows_is_found():
@@ -69,7 +76,7 @@ def test_what_goes_over_fewer_rows_is_found():
         x.sum().reveal("sums", to="ann")
         x.slice(10, 30).sum().reveal("part", to="ann")
 
-    assert reviewed(make).fewest == 20
+    assert reviewed(make).fewest == {"x": 20}
 
 
 def over(rows):
@@ -81,7 +88,7 @@ def single_rows():
 
 
 def check(rules, caller="ann", roles=("analyst",), found=None):
-    rules.check("table 'x'", "clinic", caller, roles, found or over(50))
+    rules.check("x", "clinic", caller, roles, found or over(50))
 
 
 def test_readers():
@@ -102,6 +109,9 @@ def test_single_rows():
 
 def test_minimum_counts():
     check(Rules(min_count=50))
+    check(Rules(rows=True), found=over(1))
+    with pytest.raises(ConsentError, match="no fewer than 2 rows, and the plan has one over 1"):
+        check(Rules(), found=over(1))
     with pytest.raises(ConsentError, match="no fewer than 51 rows, and the plan has one over 50"):
         check(Rules(min_count=51))
 
@@ -132,4 +142,4 @@ def test_the_rules_of_a_constant_plan():
     b = Builder("nothing")
     b.input("x", KIND).sum().store("s")
     b.constant(np.ones(3))
-    assert review(b.plan(), lambda _: True).rows == ()
+    assert review(b.plan(), lambda _: X).rows == ()

@@ -299,5 +299,8 @@ def test_too_few_rows_after_a_join_are_held_back(tables):
     with connect(tables, "ann") as lake:
         mine = lake.upload(PATIENTS, name="mine", key="id", owner="ann")
         assert mine.join(lake.table("few"), on="id").rows == 5
-        with refused(tables, "rest on no fewer than 6 rows, and a join has less"):
+        # One node that holds its part back ends the run for the others, who may not have come so far.
+        before = sum(map(len, refusals(tables)))
+        with pytest.raises(ConsentError, match="rest on no fewer than 6 rows, and a join has less"):
             mine.join(lake.table("fewer"), on="id")
+        assert sum(map(len, refusals(tables))) > before

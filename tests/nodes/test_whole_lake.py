@@ -91,6 +91,7 @@ def test_from_setting_up_to_a_model(nodes_at_rest, data, postgres, command, tmp_
             model = LogisticRegression(C=1.0).fit(joined, target="sick")
             with pytest.raises((ConsentError, tercet.SchemaError), match="single rows"):
                 joined.reveal("age")
+            model.save("risk")
             return model.reveal(), model.evaluate(joined).reveal()
 
     with owners_sign(nodes, "hospital", "insurer"):
@@ -105,10 +106,23 @@ def test_from_setting_up_to_a_model(nodes_at_rest, data, postgres, command, tmp_
 
     nodes.restart()
     with owners_sign(nodes, "hospital", "insurer"):
-        after, _ = train()
-    np.testing.assert_allclose(after.coef_, before.coef_, rtol=1e-3, atol=1e-6)
+        found = predict(nodes, data[:50].drop(columns="sick"))
+        with pytest.raises(ConsentError, match="hospital does not let single rows of table 'ages'"):
+            predict(nodes, None)
+    z = features[:50].to_numpy() @ before.coef_ + before.intercept_
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-z)), atol=1e-3)
     told = command("audit", "--verify", "--identity", "aud.key", cwd=nodes.root)
     assert told.count("whole; head") == 3
+
+
+def predict(nodes, newcomers):
+    """Probabilities for an analyst's own rows, or for those of the owners, by the model that is kept."""
+    with tercet.connect(nodes.cluster, identity=nodes.key("ann")) as lake:
+        if newcomers is None:
+            table = lake.table("ages").join(lake.table("claims"), on="policy")
+        else:
+            table = lake.upload(newcomers, name="newcomers", key="policy", owner="ann")
+        return lake.model("risk").predict_proba(table).reveal()
 
 
 def test_several_members_at_once_and_a_crash(nodes, data):

@@ -8,7 +8,9 @@ import pytest
 from tercet.errors import StorageError
 from tercet.storage.catalog import Catalog, Entry
 
-ENTRY = Entry("table", "patients", "clinic", b"body", b"rules", ("p#2", "p#1"), ("a", "b"), fingerprint=b"f")
+ENTRY = Entry(
+    "table", "patients", "clinic", b"body", b"rules", ("p#2", "p#1"), ("a", "b"), ("b",), fingerprint=b"f"
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
