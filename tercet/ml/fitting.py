@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Series, Type, Value
-from tercet.ml.linalg import halvings, length, reciprocal
+from tercet.ml.linalg import halvings, length, mean, reciprocal
 from tercet.ml.preprocessing import centre
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.table import ANALYST, UNIT_BITS, Table
@@ -41,6 +41,7 @@ WIDEST_VALUE = 2.0 ** (INTEGER_BITS - UNIT_BITS)
 """No value of a column is larger, in units."""
 COEFFICIENT_SCALE = 18
 MEAN_SCALE = 22
+CENTRE_SCALE = 12
 MOST_OUTCOME_BITS = 38
 """Fractional bits of probabilities, where sums leave room for them."""
 STEADY = 1e-4
@@ -116,7 +117,7 @@ class State:
     do not count; `weighted` the same times the rows' weights, None where that is `x`. Weights `(d + 1,)` have
     the intercept last. `roots` `(d + 1,)` are what scaled the columns, `penalties` the Hessian's share of the
     penalty, `inverse` that of the Hessian, `decrement` the square of the last step in standard errors, over
-    2^halved. Without an intercept, d + 1 is d.
+    2^halved, `centre` `(1,)` what offsets are taken less. Without an intercept, d + 1 is d.
     """
 
     x: Value
@@ -128,6 +129,7 @@ class State:
     penalties: Value | None = None
     inverse: Value | None = None
     decrement: Value | None = None
+    centre: Value | None = None
 
     @property
     def summed(self) -> Value:
@@ -245,7 +247,13 @@ class Solver(abc.ABC):
         scale = state.weights.scale + state.x.scale
         values = state.weights.matmul(state.x, magnitude=2.0 ** (60 - scale))
         offset = self.offset()
-        return values if offset is None else values + offset.bounded(WIDEST_OFFSET, CHECKED).rescale(scale)
+        if offset is None:
+            return values
+        values = values + offset.bounded(WIDEST_OFFSET, CHECKED).rescale(scale)
+        if state.centre is None:
+            return values
+        centre = state.centre if self.rows is None else state.centre * self.rows.mask
+        return values - centre.at_scale(scale)
 
     def offset(self) -> Value | None:
         """The offset of rows that count `(n,)`, at the scale of its column."""
@@ -253,6 +261,19 @@ class Solver(abc.ABC):
             return None
         offset = offsets(self.builder, self.problem.table, self.problem.offset)
         return offset if self.rows is None else offset * self.rows.mask
+
+    def centre(self, total: Value | None) -> Value | None:
+        """About the mean offset of the rows that count `(1,)`: with it, fits start near where they end."""
+        offset, rows = self.offset(), self.problem.rows
+        if offset is None or not self.problem.intercept:
+            return None
+        coarse = offset.bounded(WIDEST_OFFSET, CHECKED).rescale(CENTRE_SCALE)
+        if self.rows is None or total is None:
+            return mean(coarse.sum().reshape(1), rows, scale=CENTRE_SCALE)
+        sums = coarse.dot(self.rows.rows, magnitude=1.01 * WIDEST_OFFSET * rows).reshape(1)
+        inverse = reciprocal(total, low=-self.problem.halved, high=1, scale=MEAN_SCALE)
+        sums = sums.shifted(self.problem.halved).rescale(MEAN_SCALE)
+        return sums.times(inverse, magnitude=1.02 * WIDEST_OFFSET).rescale(CENTRE_SCALE)
 
     def functions(self, state: State, *series: Series) -> list[Value]:
         """Probabilities, or other functions of the decision values, from one opening."""
@@ -308,7 +329,9 @@ class Solver(abc.ABC):
         offset = bounded.dot(state.means, magnitude=known).reshape(1)
         if not self.problem.intercept:
             return Parameters(bounded, offset, offset * 0)
-        last = column.select([count]).rescale(WEIGHT_SCALE).reshape(1).bounded(WIDEST_INTERCEPT / 2, CHECKED)
+        last = column.select([count]).rescale(WEIGHT_SCALE).reshape(1)
+        last = last if state.centre is None else last - state.centre
+        last = last.bounded(WIDEST_INTERCEPT / 2, CHECKED)
         return Parameters(
             bounded, offset, (last.at_scale(offset.scale) - offset).bounded(WIDEST_INTERCEPT, CHECKED)
         )

@@ -66,10 +66,10 @@ class LogisticRegression:
 
     `z_bound` is the largest |decision value| for which the sigmoid is exact to `sigmoid_error`. By default a
     fit tries 56 (24 for large tables) and starts again with wider bounds, up to 120, if a decision value was
-    beyond. With `check`, each try reveals up to three bits: whether all decision values and coefficients
-    stayed within their range, whether only one outcome occurs, and whether the last of Newton's steps still
-    moved the fit by more than a hundredth of a standard error, which gives a `ConvergenceWarning`.
-    `converged_` says so too.
+    beyond. With `check`, each try reveals up to four bits: whether all decision values and coefficients
+    stayed within their range, whether only one outcome occurs, whether a weight was out of range, and whether
+    the last of Newton's steps still moved the fit by more than a hundredth of a standard error, which gives a
+    `ConvergenceWarning`. `converged_` says so too.
 
     Columns that repeat others share what one of them would get; a column that does not vary gets nothing.
 

@@ -139,7 +139,14 @@ class Newton(Solver):
             if self.rows is None and self.problem.intercept:
                 roots = roots.column().append_row(1.0).reshape(self.problem.size)
             x, weighted = self._scaled(means, roots)
-            state = self.start(x, means, weighted=weighted, roots=roots, penalties=penalties)
+            state = self.start(
+                x,
+                means,
+                weighted=weighted,
+                roots=roots,
+                penalties=penalties,
+                centre=self.centre(total),
+            )
         return self._at_base_rate(state, total)
 
     def resume(self, kept: Mapping[str, Value]) -> State:
@@ -179,12 +186,13 @@ class Newton(Solver):
 
     def _at_base_rate(self, state: State, total: Value | None) -> State:
         """The state with the intercept at half the log-odds of the outcomes' share, if that can be had."""
-        if not self.problem.intercept or self.problem.offset is not None:
+        if not self.problem.intercept:
             zero = [self.builder.constant([number], scale=BASE_SLOPE_BITS) for number in (0.5, 0.25)]
             self.base = zero if self.problem.offset is None else []
             return state
         with self.builder.scope("start"):
-            log_odds, *self.base = self._base_rate(total)
+            log_odds, *base = self._base_rate(total)
+            self.base = base if self.problem.offset is None else []
             last = np.zeros(self.problem.size)
             last[-1] = 1.0
             if total is not None and state.roots is not None:  # in coordinates of the intercept's column

@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from sklearn.datasets import load_breast_cancer, make_classification
+from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 
 import tercet
 
@@ -69,6 +69,13 @@ def _load(name):
             source = load_breast_cancer()
             chosen = [1, 4, 9, 14, 19]
             return _named(source.data[:, chosen], 1 - source.target)
+        case "randhie":
+            frame = sm.datasets.randhie.load_pandas().data
+            return _named(frame.drop(columns="mdvis"), frame.mdvis > 0)
+        case "digits":
+            source = load_digits()
+            often = (source.data > 0).mean(0) > 0.02
+            return _named(source.data[:, often], source.target >= 5)
         case "1 in 100":
             return _classification(5000, 0.01)
         case "1 in 1000":

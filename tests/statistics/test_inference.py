@@ -9,7 +9,8 @@ import tercet
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
 
-SETS = ["spector", "heart", "fair", "star98", "anes96", "tumours", "1 in 100"]
+SETS = ["spector", "heart", "fair", "star98", "anes96", "tumours", "randhie", "digits", "1 in 100"]
+"""From 32 rows to 20,190, from 2 columns to 52, from 1 % of positive outcomes to 69 %."""
 
 
 def clear_fit(source):
