@@ -288,21 +288,32 @@ class Table:
         return parts
 
     def assign(self, **columns: Expression) -> Table:
-        """This table with new columns, or with others in the place of some. See `preparation.assign`."""
+        """This table with new columns, or with others in the place of some.
+
+        Discloses nothing where public bounds prove that they fit, else one bit, whether a value did not. See
+        `tercet.ml.preparation.assign`.
+        """
         from tercet.ml.preparation import assign
 
         assigned: Table = self.lake.perform(assign(self, columns), "assign")
         return assigned
 
     def filter(self, condition: Expression, *, compact: bool = False) -> Table:
-        """Rows where a secret condition holds. See `tercet.ml.preparation.keep`."""
+        """Rows where a secret condition holds; others weigh nothing in what is computed from the table.
+
+        Discloses nothing, or with `compact`, which drops the others, how many are kept, to the nodes. See
+        `tercet.ml.preparation.keep`.
+        """
         from tercet.ml.preparation import keep
 
         kept: Table = self.lake.perform(keep(self, condition, compact=compact), "filter")
         return kept
 
     def dropna(self, columns: str | Sequence[str] | None = None, *, compact: bool = False) -> Table:
-        """Rows in which no value of some columns is missing. See `tercet.ml.preparation.drop_missing`."""
+        """Rows in which no value of some columns (default: all) is missing.
+
+        Discloses what `filter` does. See `tercet.ml.preparation.drop_missing`.
+        """
         from tercet.ml.preparation import drop_missing
 
         kept: Table = self.lake.perform(drop_missing(self, columns, compact=compact), "filter")
@@ -315,7 +326,11 @@ class Table:
         statistics: Sequence[str] = ("mean", "std", "min", "25%", "50%", "75%", "max"),
         to: str = ANALYST,
     ) -> Description:
-        """Counts, means, deviations and quantiles of columns. See `tercet.ml.describe.describe`."""
+        """Counts, means, deviations and quantiles of columns, as pandas' describe.
+
+        Discloses them, as far as owners' minimum counts allow, to one receiver; and for quantiles a random
+        order to the nodes. See `tercet.ml.describe.describe`.
+        """
         from tercet.ml.describe import describe
 
         described: Description = self.lake.perform(describe(self, columns, statistics, to), "describe")
@@ -330,7 +345,11 @@ class Table:
         statistics: Sequence[str] = ("counts", "chi2"),
         to: str = ANALYST,
     ) -> Crosstab:
-        """Counts of rows by two columns and a chi-square test. See `tercet.ml.association.crosstab`."""
+        """Counts of rows by two columns with public categories, and a chi-square test.
+
+        Discloses them, as far as owners' minimum counts allow, to one receiver; a test that is asked for by
+        itself, without the counts. See `tercet.ml.association.crosstab`.
+        """
         from tercet.ml.association import crosstab
 
         steps = crosstab(self, (rows, columns), categories or {}, statistics, to)
@@ -338,7 +357,11 @@ class Table:
         return counted
 
     def corr(self, columns: Sequence[str] | None = None, *, to: str = ANALYST) -> Correlations:
-        """Pearson's correlations of columns. See `tercet.ml.association.correlate`."""
+        """Pearson's correlations of columns.
+
+        Discloses them, if owners' minimum counts allow, to one receiver. See
+        `tercet.ml.association.correlate`.
+        """
         from tercet.ml.association import correlate
 
         correlations: Correlations = self.lake.perform(correlate(self, columns, to), "corr")
