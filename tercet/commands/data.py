@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 import typer
@@ -36,6 +37,13 @@ def upload(
         str, typer.Option(help="'approved': you sign each plan first; 'any': readers run what they like.")
     ] = "approved",
     min_count: Annotated[int, typer.Option(help="Rows that a revealed figure must rest on at least.")] = 1,
+    within: Annotated[
+        list[str] | None,
+        typer.Option("--range", help="Public bounds of a column, as in age=0:120; again for more."),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="'refuse' missing values, or 'indicator': store where they are.")
+    ] = "refuse",
     rows: Annotated[bool, typer.Option("--rows", help="Allow that single rows are revealed.")] = False,
     days: Annotated[float | None, typer.Option(help="Forget the table after so many days.")] = None,
 ) -> None:
@@ -50,9 +58,30 @@ def upload(
                 owner=lake.cluster.caller,
                 columns=column,
                 min_count=min_count,
+                ranges=ranges_of(within or ()),
+                missing=_missing(missing),
                 allow=allow,
             )
             say(f"{table}")
+
+
+def ranges_of(given: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Bounds by column from words such as `age=0:120`. Raises SchemaError for others."""
+    found: dict[str, tuple[float, float]] = {}
+    for word in given:
+        name, _, ends = word.rpartition("=")
+        low, _, high = ends.partition(":")
+        try:
+            found[name] = float(low), float(high)
+        except ValueError as error:
+            raise SchemaError(f"--range {word} is no range; write it as in age=0:120") from error
+    return found
+
+
+def _missing(given: str) -> Literal["refuse", "indicator"]:
+    if given not in ("refuse", "indicator"):
+        raise SchemaError(f"--missing {given} is not known; write 'refuse' or 'indicator'")
+    return "indicator" if given == "indicator" else "refuse"
 
 
 def _plans(given: str) -> Plans:
