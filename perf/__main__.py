@@ -99,7 +99,7 @@ def train(
     iterations: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Steps; by default 10 of gradient descent, Tercet's own default of Newton's."
+            min=1, help="Steps; by default 10 of gradient descent, and of Newton's method until it converges."
         ),
     ] = None,
     check: Annotated[

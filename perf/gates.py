@@ -7,6 +7,7 @@ secret; a sample of them is revealed by a plan of its own and compared with the 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 import tercet
 from perf.lakes import Conditions, drop, open_lake, repeat
-from perf.machine import WORD, copy_rate
+from perf.machine import WORD, copy_rate, socket_cost
 from perf.report import Measured
 from tercet.actors import Builder, Form, Type, Value, sigmoid
 from tercet.actors.client import RunResult
@@ -170,15 +171,40 @@ def _matmul(random: np.random.Generator, name: str, m: int, k: int, n: int) -> G
 # -- running them ----------------------------------------------------------------------------------------
 
 
-def minimal_bytes(gate: Gate, stored: Type, result: RunResult, held: int) -> float:
-    """The least that one party has to touch: its shares of inputs and results, and its messages.
+@attrs.frozen
+class Limits:
+    """What this machine can do.
 
-    A party holds `held` words of every shared one. Messages are what a mean party sends and receives.
-    Randomness is not counted: it is drawn in the cache.
+    Bytes a second that a core copies, seconds of a core that a byte takes through a socket, and cores.
+    """
+
+    copied: float
+    sent: float
+    cores: int
+
+    @classmethod
+    def measure(cls) -> Limits:
+        """Measure them."""
+        return cls(copy_rate(), socket_cost(), len(os.sched_getaffinity(0)))
+
+    def stream(self, shares: float, messages: float) -> float:
+        """Seconds in which one core streams what one party has to touch: shares, and messages both ways."""
+        return (shares + 2 * messages) / self.copied
+
+    def shared(self, shares: float, messages: float, parties: int) -> float:
+        """Seconds in which all parties stream their shares and send their messages, sharing the cores."""
+        return parties * (shares / self.copied + messages * self.sent) / min(self.cores, parties)
+
+
+def minimal_bytes(gate: Gate, stored: Type, result: RunResult, held: int) -> tuple[float, float]:
+    """The least that one party has to touch: its shares of inputs and results, and what it sends.
+
+    A party holds `held` words of every shared one. Messages are those of a mean party. Randomness is not
+    counted: it is drawn in the cache.
     """
     kinds = [kind for kind, _ in gate.inputs] + [stored]
     words = sum(math.prod(word_shape(kind, {})) for kind in kinds)
-    return held * WORD * words + 2 * sum(result.bytes_sent) / len(result.bytes_sent)
+    return held * WORD * words, sum(result.bytes_sent) / len(result.bytes_sent)
 
 
 async def run(elements: int, conditions: Conditions, only: Sequence[str] = ()) -> list[Measured]:
@@ -189,12 +215,12 @@ async def run(elements: int, conditions: Conditions, only: Sequence[str] = ()) -
 
 async def measure(gates: Sequence[Gate], conditions: Conditions) -> list[Measured]:
     """Measure some gates, one after the other, on one lake."""
-    rate = copy_rate()
+    limits = Limits.measure()
     async with open_lake(conditions) as lake:
-        return [await _measure(lake, gate, conditions, rate) for gate in gates]
+        return [await _measure(lake, gate, conditions, limits) for gate in gates]
 
 
-async def _measure(lake: tercet.AsyncLake, gate: Gate, conditions: Conditions, rate: float) -> Measured:
+async def _measure(lake: tercet.AsyncLake, gate: Gate, conditions: Conditions, limits: Limits) -> Measured:
     client = lake.cluster.client
     handles = [lake.handle(f"{gate.name}.input") for _ in gate.inputs]
     for handle, (kind, words) in zip(handles, gate.inputs, strict=True):
@@ -222,11 +248,14 @@ async def _measure(lake: tercet.AsyncLake, gate: Gate, conditions: Conditions, r
         seconds=seconds,
         rounds=result.rounds,
         bytes_per_party=spent.bytes_per_party,
-        limit_ratio=seconds / (least / rate),
+        limit_ratio=seconds / limits.stream(*least),
         peak_rss_mb=spent.peak_rss_mb,
         error=error,
         error_of=gate.error_of,
-        more={"bytes_per_element": spent.bytes_per_party / elements},
+        more={
+            "shared_limit_ratio": seconds / limits.shared(*least, client.parties),
+            "bytes_per_element": spent.bytes_per_party / elements,
+        },
     )
 
 
