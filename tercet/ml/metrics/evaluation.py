@@ -43,50 +43,27 @@ class _Metric:
 
     compute: Callable[[Ratios], Value]
     parts: tuple[str, ...]
-    rests_on: Callable[[Ratios], Sequence[Value]]
+    rests_on: tuple[str, ...] = ()
+    """Names of counts of `Ratios`; none for all rows that count."""
 
 
 _LABELS, _RANKS, _LOSSES = ("outcomes", "labels"), ("outcomes", "ranks"), ("outcomes", "losses")
-
-
-def _all(ratios: Ratios) -> Sequence[Value]:
-    return ratios.counted
-
-
-def _predicted(ratios: Ratios) -> Sequence[Value]:
-    return [ratios.predicted]
-
-
-def _positives(ratios: Ratios) -> Sequence[Value]:
-    return [ratios.positives]
-
-
-def _negatives(ratios: Ratios) -> Sequence[Value]:
-    return [ratios.negatives]
-
-
-def _classes(ratios: Ratios) -> Sequence[Value]:
-    return [ratios.positives, ratios.negatives]
-
-
-def _cells(ratios: Ratios) -> Sequence[Value]:
-    return ratios.cells
-
+_CLASSES, _CELLS = ("positives", "negatives"), ("agreed_on_zero", "alarms", "missed", "agreed")
 
 _METRICS: Mapping[str, _Metric] = {
-    "accuracy": _Metric(Ratios.accuracy, _LABELS, _all),
-    "balanced_accuracy": _Metric(Ratios.balanced_accuracy, _LABELS, _classes),
-    "precision": _Metric(Ratios.precision, _LABELS, _predicted),
-    "recall": _Metric(Ratios.recall, _LABELS, _positives),
-    "specificity": _Metric(Ratios.specificity, _LABELS, _negatives),
-    "f1": _Metric(Ratios.f1, _LABELS, lambda ratios: [ratios.predicted, ratios.positives]),
-    "mcc": _Metric(Ratios.mcc, _LABELS, _cells),
-    "roc_auc": _Metric(Ratios.roc_auc, _RANKS, _classes),
-    "roc_auc_se": _Metric(Ratios.roc_auc_variance, _RANKS, _classes),
-    "average_precision": _Metric(Ratios.average_precision, _RANKS, _classes),
-    "log_loss": _Metric(Ratios.log_loss, _LOSSES, _all),
-    "brier": _Metric(Ratios.brier, _LOSSES, _all),
-    "confusion_matrix": _Metric(Ratios.confusion_matrix, _LABELS, _cells),
+    "accuracy": _Metric(Ratios.accuracy, _LABELS),
+    "balanced_accuracy": _Metric(Ratios.balanced_accuracy, _LABELS, _CLASSES),
+    "precision": _Metric(Ratios.precision, _LABELS, ("predicted",)),
+    "recall": _Metric(Ratios.recall, _LABELS, ("positives",)),
+    "specificity": _Metric(Ratios.specificity, _LABELS, ("negatives",)),
+    "f1": _Metric(Ratios.f1, _LABELS, ("predicted", "positives")),
+    "mcc": _Metric(Ratios.mcc, _LABELS, _CELLS),
+    "roc_auc": _Metric(Ratios.roc_auc, _RANKS, _CLASSES),
+    "roc_auc_se": _Metric(Ratios.roc_auc_variance, _RANKS, _CLASSES),
+    "average_precision": _Metric(Ratios.average_precision, _RANKS, _CLASSES),
+    "log_loss": _Metric(Ratios.log_loss, _LOSSES),
+    "brier": _Metric(Ratios.brier, _LOSSES),
+    "confusion_matrix": _Metric(Ratios.confusion_matrix, _LABELS, _CELLS),
 }
 METRICS = tuple(_METRICS)
 """Names of all metrics, in the order in which they are shown."""
@@ -128,7 +105,8 @@ def rule_on(name: str) -> str:
 def allowed(builder: Builder, name: str, found: Mapping[str, Value], rows: int, least: int) -> Value | None:
     """Whether all secret counts that a metric rests on are at least `least`, `(1,)`; None without any."""
     with builder.scope(name):
-        counts = _METRICS[name].rests_on(Ratios(builder, found, rows))
+        ratios = Ratios(builder, found, rows)
+        counts = [getattr(ratios, count) for count in _METRICS[name].rests_on] or ratios.counted
         if not counts:
             return None
         few = (side_by_side(counts) - least).is_negative().to_ring()
@@ -191,12 +169,13 @@ class Evaluation:
     def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
         """Some metrics in the clear (all that were computed by default), to one receiver.
 
-        Discloses these and nothing else; where owners set a minimum count, also for each whether it rests on
-        enough rows (a rate on those that it is a rate of, others on both outcomes, a confusion matrix and mcc
-        on each of four cells). If not, the metric stays secret and is `nan`. Known are accuracy,
-        balanced_accuracy, precision, recall, specificity, f1, mcc (Matthews' correlation), roc_auc,
-        roc_auc_se (its standard error, after DeLong), average_precision, log_loss, brier and
-        confusion_matrix. Raises PlanError for others, and for those that the evaluation left out.
+        Discloses these and nothing else (of a filtered table, a confusion matrix tells how many rows count);
+        where owners set a minimum count, also for each whether it rests on enough rows (a rate on those that
+        it is a rate of, others on both outcomes, a confusion matrix and mcc on each of four cells). If not,
+        the metric stays secret and is `nan`. Known are accuracy, balanced_accuracy, precision, recall,
+        specificity, f1, mcc (Matthews' correlation), roc_auc, roc_auc_se (its standard error, after DeLong),
+        average_precision, log_loss, brier and confusion_matrix. Raises PlanError for others, and for those
+        that the evaluation left out.
         """
         names = self.metrics if metrics is None else known_metrics(metrics)
         for name in names:

@@ -78,6 +78,23 @@ class Ratios:
         count = -self.predicted - self.positives + self.agreed + self._total
         return count.bounded(self.rows, "a count")
 
+    @property
+    def counted(self) -> list[Value]:
+        """Rows that count, if their number is secret."""
+        return [self.sums["rows"]] if "rows" in self.sums else []
+
+    @property
+    def alarms(self) -> Value:
+        """Rows labelled 1 whose outcome is 0."""
+        return (self.predicted - self.agreed).bounded(self.rows, "a count")
+
+    @property
+    def missed(self) -> Value:
+        """Rows labelled 0 whose outcome is 1."""
+        return (self.positives - self.agreed).bounded(self.rows, "a count")
+
+    # -- fractions -------------------------------------------------------------------------------------------
+
     def _fraction(self, count: Value) -> Value:
         """A count, or half of one, over `2^halved`, exactly."""
         return count.shifted(self.halved).at_scale(FRACTION_SCALE)
@@ -112,21 +129,9 @@ class Ratios:
 
     # -- of labels -------------------------------------------------------------------------------------------
 
-    @property
-    def counted(self) -> list[Value]:
-        """Rows that count, if their number is secret."""
-        return [self.sums["rows"]] if "rows" in self.sums else []
-
-    @property
-    def cells(self) -> list[Value]:
-        """True negatives, false positives, false negatives, true positives."""
-        missed = (self.positives - self.agreed).bounded(self.rows, "a count")
-        alarms = (self.predicted - self.agreed).bounded(self.rows, "a count")
-        return [self.agreed_on_zero, alarms, missed, self.agreed]
-
     def confusion_matrix(self) -> Value:
         """True negatives, false positives, false negatives, true positives, as scikit-learn flattens them."""
-        return side_by_side(self.cells)
+        return side_by_side([self.agreed_on_zero, self.alarms, self.missed, self.agreed])
 
     def accuracy(self) -> Value:
         """Share of rows labelled right."""
