@@ -195,3 +195,27 @@ def test_tiles_change_nothing():
             ]
             found.append(np.concatenate([np.ravel(one) for one in numbers]))
     np.testing.assert_allclose(found[0], found[1], atol=2e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_tables_of_hardly_any_rows(lake, rows):
+    values = {"x": np.array([1.5, 2.5, 3.0])[:rows], "y": np.array([1, 0, 1])[:rows]}
+    source = {"id": np.arange(rows), **values}
+    table = lake.upload(source, name="few", key="id", owner="o", types={"y": "boolean"})
+    made = table.assign(square=table["x"] ** 2, half=1 / table["x"].clip(1, 4))
+    np.testing.assert_allclose(made.reveal("square")["square"], values["x"] ** 2, atol=2e-3)
+    np.testing.assert_allclose(made.reveal("half")["half"], 1 / values["x"], atol=2e-4)
+    found = made.describe("x")["x"]
+    wanted = pd.Series(values["x"]).describe()
+    for one in wanted.index:
+        assert found[one] == pytest.approx(wanted[one], abs=1e-3, nan_ok=True), one
+    np.testing.assert_array_equal(made.crosstab("y", "y").counts.trace(), rows)
+    kept = made.filter(made["x"] > 2, compact=True)
+    assert len(kept) == (values["x"] > 2).sum()
+    scaled = MinMaxScaler(columns="x").fit_transform(made).reveal("x")["x"]
+    assert scaled.max() == pytest.approx(float(rows > 1), abs=1e-4)
+    if not len(kept):
+        with pytest.raises(SchemaError, match="has 0 rows"):
+            kept.describe()
+        with pytest.raises(SchemaError, match="has 0 rows"):
+            kept.assign(z=kept["x"] + 1)
