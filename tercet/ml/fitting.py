@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Series, Type, Value
+from tercet.ml.disclosure import at_least, inverted, least_count
 from tercet.ml.linalg import halvings, length, mean, reciprocal
 from tercet.ml.preprocessing import centre
 from tercet.ml.schema import INTEGER_BITS
@@ -50,6 +51,7 @@ one."""
 
 OUT_OF_RANGE = "whether a decision value or a coefficient left its range"
 ONE_CLASS = "whether only one outcome occurs"
+TOO_FEW = "whether a fit rests on fewer rows than its owners allow"
 FLAWED = "whether a weight is negative or too large"
 CHECKED = "checked at the end"
 MOVING = "whether the last step still moved the fit"
@@ -75,6 +77,12 @@ class Problem:
     balanced: bool = False
     offset: str | None = None
     intercept: bool = True
+
+    @property
+    def least(self) -> int:
+        """The number of rows that owners want figures to rest on."""
+        named = (self.target, *self.names, self.sample_weight, self.offset)
+        return least_count(self.table, [self.table.column(name) for name in named if name is not None])
 
     @property
     def size(self) -> int:
@@ -335,6 +343,12 @@ class Solver(abc.ABC):
         return Parameters(
             bounded, offset, (last.at_scale(offset.scale) - offset).bounded(WIDEST_INTERCEPT, CHECKED)
         )
+
+    def enough(self) -> dict[str, Value]:
+        """A bit `(1,)`, whether too few rows count, where owners set a minimum and the number is secret."""
+        if self.rows is None or self.problem.least <= 1:
+            return {}
+        return {TOO_FEW: inverted(at_least(self.rows.mask.sum().reshape(1), self.problem.least))}
 
     def checks(self, state: State, found: Parameters) -> dict[str, Value]:
         """Whether the fit can be trusted: a bit `(1,)` each for its range, its outcomes and its last step."""

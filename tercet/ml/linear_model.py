@@ -50,6 +50,14 @@ class _Fitted:
         return {name: builder.input(*stored) for name, stored in self.kept.items()}
 
 
+def _too_few(problem: Problem) -> SchemaError:
+    """Build the error that owners want more rows."""
+    return SchemaError(
+        f"fit of {problem.target!r} on {problem.table.name!r}: fewer than {problem.least} rows count, and "
+        "their owners do not allow figures that rest on so few; filter by a wider condition, or use more rows"
+    )
+
+
 @attrs.define(eq=False)
 class LogisticRegression:
     """Binary logistic regression with scikit-learn's conventions, fitted in MPC.
@@ -115,8 +123,10 @@ class LogisticRegression:
         model predicts.
 
         Discloses the check bits, and with `tol` one bit a step; with real weights or balanced classes, one
-        more says whether a weight was out of range. Raises SchemaError for a target that is not 0/1, an empty
-        table, more features than rows, or when a check bit says that the fit cannot be right.
+        more says whether a weight was out of range; with secret weights of rows whose owners set a minimum
+        count, one more says whether fewer count, and then there is no model. Raises SchemaError for a target
+        that is not 0/1, an empty table, more features than rows, or when a check bit says that the fit cannot
+        be right.
         """
         self.check_options()
         steps = self.fit_steps(table, target, features, sample_weight=sample_weight, offset=offset)
@@ -209,7 +219,12 @@ class LogisticRegression:
         self._found = None
         for bound in self.bounds(table.rows):
             problem = self.problem(table, roles, bound)
+            if table.rows < problem.least:
+                raise _too_few(problem)
             revealed = yield from self._fit_within(problem)
+            if fitting.TOO_FEW in revealed and revealed[fitting.TOO_FEW] > 0.5:
+                self._found = None
+                raise _too_few(problem)
             if not self.check:
                 self._note_convergence(problem, revealed)
                 return self
@@ -285,9 +300,9 @@ class LogisticRegression:
         found.weights.store(handles[0])
         found.intercept.store(handles[1])
         kept = state.store(lake.handle(f"{target}.state"), rows=False)
-        if self.check:
-            for name, bit in solver.checks(state, found).items():
-                bit.reveal(name, to=ANALYST)
+        bits = solver.enough() | (solver.checks(state, found) if self.check else {})
+        for name, bit in bits.items():
+            bit.reveal(name, to=ANALYST)
         result = yield solver.builder.plan()
         weights, intercept = ((handle, result.stored[handle]) for handle in handles)
         state_of = {name: (handle, result.stored[handle]) for name, handle in kept.items()}

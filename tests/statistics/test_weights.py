@@ -137,6 +137,36 @@ def test_rows_without_weight_do_not_matter(put_with, data):
     check(model, source.X, *glm(source.X, source.y), most=0.01)
 
 
+def test_rows_that_a_filter_drops(lake, put, data):
+    """As if they were not there, and nobody learns how many there are."""
+    source = data("fair")
+    table = put(source)
+    old = table.filter(table["x2"] > 7)
+    kept = source.X[:, 2] > 7
+    lake.disclosed.clear()
+    model = LogisticRegression(penalty=None).fit(old, target="y")
+    assert len(lake.disclosed) == 3
+    X, y = source.X[kept], source.y[kept]
+    params, errors = glm(X, y)
+    check(model, X, params, errors)
+    found = model.summary(["se", "nobs"])
+    np.testing.assert_allclose(found.se, errors, rtol=1e-3)
+    np.testing.assert_allclose(found.nobs, kept.sum(), rtol=1e-4)
+
+
+def test_too_few_rows_for_their_owner(lake, put, data):
+    source = data("star98")
+    table = put(source, min_count=40)
+    few, more = (table.filter(table["x0"] > cut) for cut in np.sort(source.X[:, 0])[[-21, -101]])
+    lake.disclosed.clear()
+    with pytest.raises(SchemaError, match="fewer than 40 rows count, and their owners do not allow"):
+        LogisticRegression().fit(few, target="y", features=["x1", "x2"])
+    assert lake.disclosed[0].what == "whether a fit rests on fewer rows than its owners allow"
+    assert LogisticRegression().fit(more, target="y", features=["x1", "x2"]).converged_
+    with pytest.raises(SchemaError, match="fewer than 40 rows count"):
+        LogisticRegression().fit(put(source, slice(0, 30), min_count=40), target="y")
+
+
 def test_descent_drops_rows(put_with, data):
     source = data("star98")
     X = (source.X - source.X.mean(0)) / source.X.std(0)
