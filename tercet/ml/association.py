@@ -24,8 +24,8 @@ from tercet.ml.disclosure import at_least, both, inverted, least_count, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.metrics.curves import ChiSquareTest, chi_square_tail
-from tercet.ml.preprocessing import LOW_POWER, SPREAD_SCALE, high_power, widest_variance
-from tercet.ml.sample import Sample, weights_of
+from tercet.ml.preprocessing import high_power, widest_variance
+from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
 from tercet.ml.table import Column, Steps, Table, as_names
 
 Reals = npt.NDArray[np.float64]
@@ -35,7 +35,6 @@ MOST_CATEGORIES = 64
 TERM_BITS = 28
 """Fractional bits of a cell's deviation over what is expected of its row or column."""
 SUM_BITS = 61
-ROOT_BITS = 20
 CORRELATION_BITS = 26
 COUNTS, ALLOWED = "counts", "which cells the rule allows"
 TEST, TEST_ALLOWED = "chi-square statistic", "whether the rule allows the chi-square statistic"
@@ -294,9 +293,9 @@ def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Ste
     scaled = []
     for name in names:
         with builder.scope(name):
-            about = Sample.of(table, builder, name, weights).centred(widest)
-            squares = about.dot_squares(1.1 * widest * rows).reshape(1).shifted(halved).rescale(SPREAD_SCALE)
-            root = inverse_sqrt(squares, low=LOW_POWER, high=high_power(1.1 * widest), scale=ROOT_BITS)
+            sample, high = Sample.of(table, builder, name, weights), high_power(1.1 * widest)
+            about = sample.centred(widest)
+            root = inverse_sqrt(sample.squares(widest), low=LOW_SHARE, high=high, scale=ROOT_BITS)
             most = 1.01 * 2.0 ** (halved / 2) + 1
             scaled.append(about.times(root, magnitude=most).rescale(ROOT_BITS).reshape(1, rows))
     together = concatenate(scaled)

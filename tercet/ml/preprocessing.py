@@ -12,13 +12,11 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.disclosure import side_by_side
 from tercet.ml.linalg import halvings, inverse_sqrt, mean
-from tercet.ml.sample import SQUARE_BITS, Sample
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.table import ANALYST, UNIT_BITS, WIDE_SPREAD, Column, Part, Steps, Table, as_names
 
-SPREAD_SCALE = SQUARE_BITS
+SPREAD_SCALE = 28
 """Fractional bits of mean squares, in units."""
 ROOT_SCALE = 20
 MEANS, ROOTS = "means of columns", "inverse standard deviations of columns"
@@ -116,19 +114,20 @@ class StandardScaler:
             )
         table.require_present(names)
         builder = table.lake.builder(f"standardise {table.name}")
-        widest, halved = widest_variance(table, names), halvings(table.rows)
-        selected = table.selected(builder)
+        widest, selected = widest_variance(table, names), table.selected(builder)
         if selected is None:
             centred, means = centre(table.features(builder, names), table.rows)
-            spread, part = squares(centred, table.rows, widest), table.rows / 2.0**halved
-        else:  # the variance of the rows that count may exceed that of all
+            spread, part = squares(centred, table.rows, widest), table.rows / 2.0 ** halvings(table.rows)
+            roots = inverse_sqrt(
+                spread, low=LOW_POWER, high=high_power(widest), scale=ROOT_SCALE, factor=math.sqrt(part)
+            )
+        else:  # few rows may count: samples divide by what is not tiny
+            from tercet.ml.disclosure import side_by_side
+            from tercet.ml.sample import Sample
+
             samples = [Sample.of(table, builder, name, selected) for name in names]
             means = side_by_side(sample.mean(widest) for sample in samples)
-            spread, part = side_by_side(sample.variance(widest) for sample in samples), 1.0
-            widest *= 1.1 * 2.0**halved
-        roots = inverse_sqrt(
-            spread, low=LOW_POWER, high=high_power(widest), scale=ROOT_SCALE, factor=math.sqrt(part)
-        )
+            roots = side_by_side(sample.inverse_deviation(widest) for sample in samples)
         handles = [table.lake.handle("scaler") for _ in range(2)]
         means.store(handles[0])
         roots.store(handles[1])

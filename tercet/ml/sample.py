@@ -14,7 +14,8 @@ import attrs
 
 from tercet.actors import Builder, Value
 from tercet.ml.disclosure import both, inverted
-from tercet.ml.linalg import halvings, mean, reciprocal
+from tercet.ml.linalg import halvings, inverse_sqrt, mean, reciprocal
+from tercet.ml.preprocessing import high_power
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.table import UNIT_BITS, Table
 
@@ -22,8 +23,10 @@ WIDEST_UNIT = 2.0 ** (INTEGER_BITS - UNIT_BITS)
 """No value of a column is larger, in units."""
 SUM_BITS = 61
 """A sum over a secret count stays below 2^61 ring units."""
-SQUARE_BITS = 28
-"""Fractional bits of mean squares, in units."""
+SQUARE_BITS, ROOT_BITS = 38, 20
+"""Fractional bits of sums of squares over the number of rows, in units, and of inverse roots."""
+LOW_SHARE = -12
+"""Such a sum is told from zero if it is at least 4^-12: few rows may count, and vary little."""
 
 
 @attrs.frozen(eq=False)
@@ -75,15 +78,25 @@ class Sample:
         most = min(2 * WIDEST_UNIT, 1.1 * math.sqrt(widest * rows) + 1)
         return overall + self._over_count(sums, most).rescale(UNIT_BITS)
 
-    def variance(self, widest: float) -> Value:
-        """The mean square of values about their mean `(1,)`, at scale 28. About 55 rounds with weights.
+    def squares(self, widest: float) -> Value:
+        """Sum of squares of values about their mean, over 2^halvings(rows), `(1,)` at scale 38."""
+        total = self.centred(widest).dot_squares(1.1 * widest * self.rows).reshape(1)
+        return total.shifted(halvings(self.rows)).rescale(SQUARE_BITS)
 
-        It is at most 1.1 times `widest` times 2^halvings(rows).
+    def inverse_deviation(self, widest: float) -> Value:
+        """One over the standard deviation `(1,)` at scale 20, zero if it is too small. About 60 rounds.
+
+        The root of the share of rows that count, which is that share times its inverse root, over the root of
+        `squares`: nothing is divided by a number that may be tiny.
         """
         halved = halvings(self.rows)
-        squares = self.centred(widest).dot_squares(1.1 * widest * self.rows).reshape(1)
-        part = squares.shifted(halved).rescale(SQUARE_BITS)
-        return self._over_count(part, 1.1 * widest * 2.0**halved).rescale(SQUARE_BITS)
+        root = inverse_sqrt(
+            self.squares(widest), low=LOW_SHARE, high=high_power(1.1 * widest), scale=ROOT_BITS
+        )
+        share = self.count.shifted(halved).at_scale(max(halved, ROOT_BITS))
+        inverse = inverse_sqrt(share, low=-(halved // 2) - 1, high=1, scale=ROOT_BITS)
+        part = share.times(inverse, magnitude=1.01).rescale(ROOT_BITS)
+        return root.times(part, magnitude=2.0 ** (1 - LOW_SHARE)).rescale(ROOT_BITS)
 
     def _over_count(self, sums: Value, most: float) -> Value:
         """Sums over 2^halvings(rows), over the share of rows that count; the result is at most `most`."""
@@ -97,7 +110,7 @@ class Sample:
         about = self.values - self.mean(widest)
         if self.weights is None:
             return about
-        return (about * self.weights).bounded(4 * WIDEST_UNIT, "a difference of values")
+        return (about * self.weights).bounded(2.1 * WIDEST_UNIT, "a value less a mean")
 
 
 def weights_of(table: Table, builder: Builder, names: Sequence[str], weights: Value | None) -> Value | None:

@@ -219,3 +219,20 @@ def test_tables_of_hardly_any_rows(lake, rows):
             kept.describe()
         with pytest.raises(SchemaError, match="has 0 rows"):
             kept.assign(z=kept["x"] + 1)
+
+
+def test_a_few_rows_of_many_wide_ones(plain):
+    """Scalers and correlations of 40 rows of 200,000, of integers stored as they are."""
+    generator = np.random.default_rng(5)
+    rows = 200_000
+    frame = pd.DataFrame({"id": np.arange(rows), "x": generator.normal(50, 12, rows)})
+    frame["count"] = generator.integers(0, 10**6, rows)
+    table = plain.upload(frame, name="many", key="id", owner="o")
+    some, clear = table.filter(table["x"] > float(frame.x.nlargest(41)[-2:].mean())), frame.nlargest(40, "x")
+    learned = StandardScaler().fit(some).reveal()
+    np.testing.assert_allclose(learned.scale_, clear[["x", "count"]].std(ddof=0), rtol=2e-3)
+    np.testing.assert_allclose((learned.mean_ - clear[["x", "count"]].mean()) / learned.scale_, 0, atol=2e-3)
+    np.testing.assert_allclose(some.corr(["x", "count"]).values, clear[["x", "count"]].corr(), atol=2e-3)
+    agreed = some.describe(statistics=["mean", "std"])["count"]
+    assert agreed["count"] == 40
+    assert agreed["std"] == pytest.approx(clear["count"].std(), rel=1e-6)
