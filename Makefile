@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test cluster-test soak lint format clean
+.PHONY: help install demo test cluster-test fuzz soak lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(STAMP) ## the test suite
 
 cluster-test: $(STAMP) ## nodes as processes, with owners, an analyst, PostgreSQL, crashes and restarts
 	$(BIN)/pytest -m 'scale or not scale' tests/nodes tests/storage
+
+fuzz: $(STAMP) ## ten million changed inputs for whatever decodes what comes from outside
+	TERCET_FUZZ_INPUTS=10000000 $(BIN)/pytest -o faulthandler_timeout=0 tests/fuzz
 
 soak: $(STAMP) ## the tests on large inputs, which take long
 	$(BIN)/pytest -m scale

@@ -91,6 +91,16 @@ def join(
 
 
 @app.command()
+def nodes(
+    *, rows: Rows = 100_000, features: Features = 10, repeat: Repeat = 3, as_json: Json = False
+) -> None:
+    """Fit on a local lake and on nodes as programs, with storage and consent."""
+    from perf.nodes import run
+
+    show(run(rows, features, repeat), as_json=as_json)
+
+
+@app.command()
 def train(
     *,
     rows: Rows = 100_000,

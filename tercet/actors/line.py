@@ -34,6 +34,8 @@ CHUNK_BYTES = 1 << 20
 QUEUED_MESSAGES = 4
 """Messages with a payload that wait for their turn before `send` blocks."""
 BEATS_PER_TIMEOUT = 4
+SLOWEST_BEAT_S = 1.5
+"""Beats come at least so often, since the other end may have a shorter time-out than this one."""
 SLOWEST_BYTES_PER_SECOND = 1 << 18
 """A frame of n bytes has n seconds over this number more than the time-out; lines below 2 Mbit/s count as
 dead.
@@ -80,7 +82,7 @@ class Line:
         self._owner = owner
         self._timeout_s = timeout_s
         self._patient = patient
-        self._beat_s = timeout_s / BEATS_PER_TIMEOUT if beats else float("inf")
+        self._beat_s = min(timeout_s / BEATS_PER_TIMEOUT, SLOWEST_BEAT_S) if beats else float("inf")
         self._queue, self._queued = trio.open_memory_channel[tuple[list[Any], Sequence[Words]]](
             QUEUED_MESSAGES
         )

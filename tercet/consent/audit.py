@@ -42,7 +42,7 @@ class AuditLog:
         self.head = check_lines(read_lines(path), keys.identity.certificate_pem, where=str(path))
 
     def append(self, event: str, **facts: Any) -> None:
-        """Add a line, on the disk before this returns. Raises StorageError if that fails."""
+        """Add a line; `settle` has it on the disk. Raises StorageError if it cannot be written."""
         body = {
             "number": self.head.lines,
             "time": round(time.time(), 3),
@@ -56,14 +56,26 @@ class AuditLog:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(f"{text}\t{signature}\n")
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
-            raise StorageError(
-                f"the audit log {self.path} cannot be written ({error.strerror}); make room: nothing is run "
-                "without it"
-            ) from error
+            raise self._unwritten(error) from error
         self.head = Head(self.head.lines + 1, _digest(text))
+
+    def settle(self) -> None:
+        """Wait until all lines are on the disk, which may take long: call it in a thread."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"the audit log {self.path} cannot be written ({error.strerror}); make room: nothing is run "
+            "without it"
+        )
 
     def lines(self, start: int, count: int) -> list[str]:
         """Lines as they are, from a number on."""

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 import attrs
+import trio
 
 from tercet.actors.gate import Gate
 from tercet.actors.party import Party
@@ -131,6 +132,7 @@ class LakeGate(Gate):
                     raise ConsentError("rules have changed while the plan waited; run it again")
         reveals = [str(item) for item in plan.disclosures()]
         self.audit.append("runs", caller=caller, **facts, reads=sorted(sources), reveals=reveals)
+        await trio.to_thread.run_sync(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
         self._plans[session] = found, sources

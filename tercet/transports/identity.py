@@ -19,6 +19,7 @@ from pathlib import Path
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
@@ -132,8 +133,10 @@ def public_key(certificate_pem: str) -> Ed25519PublicKey:
     """
     try:
         key = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
-    except ValueError as error:
-        raise TransportError(f"A certificate is not in PEM form ({error}); copy it again.") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TransportError(
+            f"A certificate is not as Tercet makes them ({error}); copy it again."
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
         raise TransportError("A certificate is not about an Ed25519 key; let `tercet init` make a new one.")
     return key

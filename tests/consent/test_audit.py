@@ -67,6 +67,7 @@ def test_a_node_does_not_start_on_a_damaged_log(log):
 
 def test_a_log_that_cannot_be_written(tmp_path):
     log = AuditLog(tmp_path / "absent" / "audit.log", NODE)
-    with pytest.raises(StorageError, match="nothing is run without it"):
-        log.append("runs")
+    for attempt in (lambda: log.append("runs"), log.settle):
+        with pytest.raises(StorageError, match="nothing is run without it"):
+            attempt()
     assert log.head.lines == 0
