@@ -26,20 +26,14 @@ from tercet.actors.plan import TILE_ROWS
 from tercet.errors import PeerLost, PlanError, TercetError, TransportError, from_wire
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
-from tercet.transports import (
-    Identity,
-    Link,
-    MemoryTransport,
-    TcpTransport,
-    TlsTransport,
-    Transport,
-    make_identity,
-)
+from tercet.transports import Identity, Link, MemoryTransport, Transport, make_identity
+from tercet.transports import registry as transports
 
+MEMORY = "memory"
+"""The transport whose ends have to be in one process."""
 START_S = 60.0
 STOP_S = 2.0
 NODE_COMMAND = [sys.executable, "-c", "from tercet.actors.node import main; main()"]
-TRANSPORTS = ("memory", "tcp", "tls")
 
 
 KEEP_MEMORY = {
@@ -85,8 +79,9 @@ class ClusterOptions:
                 f"{parties}; leave parties= out or choose another protocol"
             )
         transport = self.transport or ("tls" if self.processes else "memory")
-        if transport not in TRANSPORTS or (self.processes and transport == "memory"):
-            usable = TRANSPORTS[1:] if self.processes else TRANSPORTS
+        transports.get(transport)
+        if self.processes and transport == MEMORY:
+            usable = [name for name in transports.names() if name != MEMORY]
             raise TransportError(
                 f"transport {transport!r} is not usable here; choose one of {', '.join(usable)}"
             )
@@ -133,12 +128,13 @@ async def open_cluster(options: ClusterOptions) -> AsyncIterator[Cluster]:
     """
     cls, parties, transport = options.resolve()
     names = [party_name(index) for index in range(parties)]
-    identities = {name: make_identity(name) for name in [*names, CLIENT]} if transport == "tls" else {}
+    known = transports.get(transport).authenticated
+    identities = {name: make_identity(name) for name in [*names, CLIENT]} if known else {}
     starter = _start_processes if options.processes else _start_tasks
     async with plain_errors(), trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
         try:
             nodes = await stack.enter_async_context(starter(options, parties, transport, identities, nursery))
-            dialler = nodes.dialler or _transport(transport, CLIENT, identities)
+            dialler = nodes.dialler or transports.make(transport, identities, CLIENT)
             links = []
             for name, address in zip(names, nodes.addresses, strict=True):
                 link = options.shaping.apply(await dialler.connect(address, peer=name))
@@ -171,13 +167,6 @@ class _Nodes:
     dialler: Transport | None = None
 
 
-def _transport(name: str, owner: str, identities: dict[str, Identity]) -> Transport:
-    if name == "tls":
-        pins = {other: identity.certificate_pem for other, identity in identities.items() if other != owner}
-        return TlsTransport(identities[owner], pins)
-    return TcpTransport()
-
-
 async def close_link(link: Link) -> None:
     """Hang up, within `STOP_S`, also while everything else is being cancelled."""
     with trio.move_on_after(STOP_S) as scope:
@@ -195,14 +184,14 @@ async def _start_tasks(
 ) -> AsyncIterator[_Nodes]:
     """All nodes as tasks of this event loop."""
     cls = registry.get(options.protocol)
-    shared = MemoryTransport() if transport == "memory" else None
+    shared = MemoryTransport() if transport == MEMORY else None
     nodes, addresses = [], []
     for index in range(parties):
         party = Party(
             index, parties=parties, protocol=cls, timeout_s=options.timeout_s, threads=options.threads
         )
-        own = shared or _transport(transport, party_name(index), identities)
-        node = Node(party, own, shaping=options.shaping, trusted_names=transport == "tls")
+        own = shared or transports.make(transport, identities, party_name(index))
+        node = Node(party, own, shaping=options.shaping, trusted_names=own.authenticated)
         address = party_name(index) if shared else "127.0.0.1:0"
         addresses.append(await node.listen(address, nursery=nursery))
         nodes.append(node)

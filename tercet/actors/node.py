@@ -33,7 +33,8 @@ from tercet.actors.values import Outcome
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES, Words
-from tercet.transports import Identity, Link, Listener, ShapedLink, TcpTransport, TlsTransport, Transport
+from tercet.transports import Identity, Link, Listener, ShapedLink, Transport
+from tercet.transports import registry as transports
 
 logger = logging.getLogger(__name__)
 
@@ -351,12 +352,6 @@ def type_fields(kind: Type) -> list[Any]:
 # -- a node as a process -------------------------------------------------------------------------------------
 
 
-def _make_transport(config: dict[str, Any]) -> Transport:
-    if config["transport"] == "tls":
-        return TlsTransport(Identity(**config["identity"]), config["pins"])
-    return TcpTransport()
-
-
 def _say(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
@@ -374,12 +369,9 @@ async def _main(read_line: Callable[[], bytes]) -> None:
         timeout_s=config["timeout_s"],
         threads=config["threads"],
     )
-    node = Node(
-        party,
-        _make_transport(config),
-        shaping=Shaping(**config["shaping"]),
-        trusted_names=config["transport"] == "tls",
-    )
+    identity = Identity(**config["identity"]) if "identity" in config else None
+    transport = transports.get(config["transport"]).for_party(identity, config.get("pins", {}))
+    node = Node(party, transport, shaping=Shaping(**config["shaping"]), trusted_names=transport.authenticated)
     async with trio.open_nursery() as nursery:
         _say({"address": await node.listen("127.0.0.1:0", nursery=nursery), "pid": os.getpid()})
         await nursery.start(node.serve, await hear())

@@ -9,15 +9,18 @@ To add a transport, implement them and run `tercet.testing.check_transport` on i
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import trio
 
 from tercet.errors import TransportError
+
+if TYPE_CHECKING:
+    from tercet.transports.identity import Identity
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 """A C-contiguous object with the buffer protocol."""
@@ -215,6 +218,18 @@ class Listener(trio.abc.AsyncResource):
 
 class Transport(abc.ABC):
     """A way to make links."""
+
+    authenticated: ClassVar[bool] = False
+    """Whether each end of a link knows by its certificate who the other is."""
+
+    @classmethod
+    def for_party(cls, identity: Identity | None, pins: Mapping[str, str]) -> Self:
+        """The transport of one party: its identity, and the certificates of others by name.
+
+        One that is not authenticated has no use for them; unless overridden, it is made without arguments.
+        """
+        _ = identity, pins
+        return cls()
 
     @property
     @abc.abstractmethod

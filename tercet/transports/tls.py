@@ -16,6 +16,7 @@ import logging
 import math
 import ssl
 from collections.abc import Callable, Mapping
+from typing import ClassVar, Self
 
 import trio
 
@@ -300,6 +301,14 @@ class TlsTransport(Transport):
     """
 
     name: str = "tls"
+    authenticated: ClassVar[bool] = True
+
+    @classmethod
+    def for_party(cls, identity: Identity | None, pins: Mapping[str, str]) -> Self:
+        """The transport of one party. Raises TransportError without an identity."""
+        if identity is None:
+            raise TransportError("TLS needs an identity: a certificate and its key; see `make_identity`.")
+        return cls(identity, pins)
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ async def test_nodes_as_processes(transport, protocol):
         (
             {"transport": "pigeon"},
             TransportError,
-            "'pigeon' is not usable here; choose one of memory, tcp, tls",
+            "no transport 'pigeon'; Known transports: memory, tcp, tls",
         ),
         ({"transport": "memory", "processes": True}, TransportError, "choose one of tcp, tls"),
         ({"timeout_s": 0}, PlanError, "timeout_s=0 is too small"),

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from tercet import plugins
 from tercet.errors import ProtocolError
 from tercet.protocols import registry
 from tercet.protocols.plain import Plain
@@ -14,7 +15,7 @@ from tercet.protocols.replicated import Replicated
 
 def offer(monkeypatch, **values):
     offered = [EntryPoint(name, value, registry.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: offered if group == registry.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: offered if group == registry.GROUP else [])
 
 
 def test_built_in_names_need_no_metadata(monkeypatch):
