@@ -112,3 +112,19 @@ def test_no_vector_of_unknown_length(plain):
     found = builder.apply("take", builder.random_words(3), matched, table=0)
     with pytest.raises(PlanError, match="no known size"):
         linalg.length(found)
+
+
+def test_logarithms_are_best_near_one(compute):
+    x = np.concatenate([2.0 ** np.linspace(-19.5, 0, 60), 1 - 2.0 ** np.linspace(-14, -3, 12)])
+    found = compute(lambda value: linalg.logarithm(value, low=-20, scale=26), 28, x)
+    stored = np.rint(np.ldexp(x, 28)) / 2.0**28
+    slack = 5e-6 * np.minimum(1 - stored, 0.2) + 2.0**-22 + 2.0**-25 / stored
+    assert (np.abs(found - np.log(stored)) <= slack).all()
+
+
+def test_tabulated_functions_are_lines_between_knots(compute):
+    knots = np.linspace(-2, 3, 21)
+    x = np.concatenate([np.linspace(-4, 5, 90), knots])
+    found = compute(lambda value: linalg.tabulated(value, np.tanh, knots, scale=24), 20, x)
+    stored = np.rint(np.ldexp(x, 20)) / 2.0**20
+    np.testing.assert_allclose(found, np.interp(stored, knots, np.tanh(knots)), atol=1e-5)
