@@ -196,7 +196,9 @@ def cores(
 ) -> None:
     """What more cores give one party, by replaying its messages to it alone."""
     from perf.cores import run
+    from tercet.nodes.program import keep_memory
 
+    keep_memory()  # as nodes do
     show(run(rows, repeat, threads, only or ()), as_json=as_json)
 
 

@@ -39,7 +39,9 @@ HEAVY_WORDS = 1 << 17
 costs.
 """
 IN_FLIGHT = 8
-"""Instances that may wait for the network at one time, for each thread."""
+"""Heavy instances that may wait for the network at one time, for each thread."""
+LIGHT_IN_FLIGHT = 512
+"""Light ones that may: so many that parallel work on small values shares its rounds."""
 AT_ONCE = 4
 """Heavy steps that a thread takes together, if so many can step: what they send shares a frame, and half of
 those in flight are on the wire meanwhile."""
@@ -122,6 +124,7 @@ class Scheduler:
         self._by_tile: list[Name] = []
         self._by_name: list[Name] = []
         self._waiting: dict[Name, _Instance] = {}
+        self._heavy_waiting = 0
         self._mail: dict[Name, dict[int, dict[int, list[Words]]]] = {}
         self._busy = 0
         self._outbox: dict[int, list[Message]] = {}
@@ -200,7 +203,8 @@ class Scheduler:
     def _next_fresh(self) -> _Instance | None:
         if not self._fresh:
             return None
-        if len(self._waiting) < IN_FLIGHT * self._threads:
+        light = len(self._waiting) - self._heavy_waiting
+        if self._heavy_waiting < IN_FLIGHT * self._threads and light < LIGHT_IN_FLIGHT:
             while (name := self._by_tile[0][::-1]) not in self._fresh:
                 heapq.heappop(self._by_tile)
             return self._fresh[name]
@@ -267,9 +271,11 @@ class Scheduler:
     def _after(self, instance: _Instance, awaits: Round | None, result: Any) -> None:
         """Put away what a step did; runs in the trio thread."""
         if awaits is None:
-            self._waiting.pop(instance.name, None)
+            if self._waiting.pop(instance.name, None) is not None:
+                self._heavy_waiting -= instance.heavy
             self._finish(instance, result)
             return
+        self._heavy_waiting += instance.heavy and instance.name not in self._waiting
         self._waiting[instance.name] = instance
         instance.depth += 1
         instance.sent += sum(array.size for arrays in awaits.send.values() for array in arrays) * WORD_BYTES
