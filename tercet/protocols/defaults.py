@@ -130,7 +130,7 @@ def truncate(protocol: Protocol, x: Share, bits: int) -> Op[Share]:
     top = protocol.mul_public(r.like(r.data[:, -1]), wrapped)
     public = (c >> np.uint64(bits)) - np.uint64(1 << (62 - bits))
     y = protocol.add_public(protocol.subtract(top, high), public)
-    return y.like(y.data.reshape(-1, *shape), scale=x.scale - bits)
+    return y.like(y.data.reshape(y.data.shape[0], *shape), scale=x.scale - bits)
 
 
 def truncate_cost(protocol: Protocol, x: Share, *_: int) -> Cost:
