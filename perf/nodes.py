@@ -52,7 +52,9 @@ def running_nodes() -> Iterator[Path]:
             config = home / "node.toml"
             config.write_text(config.read_text().replace("timeout_s = 6.0", f"timeout_s = {PATIENCE_S}"))
             command = [sys.executable, "-m", "tercet", "node", "node.toml", "--log-level", "error"]
-            process = subprocess.Popen(command, cwd=home, env={**os.environ, **KEEP_MEMORY})
+            process = subprocess.Popen(
+                command, cwd=home, env={**os.environ, **KEEP_MEMORY}, start_new_session=True
+            )
             stack.callback(process.wait)
             stack.callback(process.send_signal, signal.SIGTERM)
         wait_until_ready(where[3:])
