@@ -80,6 +80,7 @@ class Inference:
         self.problem, self.builder, self.alpha = problem, builder, alpha
         self.solver = Newton(problem, builder)
         self.state = self.solver.resume(kept)
+        self.roots, self.begun = kept["roots"], kept["inverse"]
         found = self.solver.parameters(self.state, COEFFICIENT_SCALE)
         self.coefficients, self.intercept = found.weights, found.intercept
         self.weights = self.solver.rows
@@ -129,12 +130,9 @@ class Inference:
         upper, _ = self._functions
         slopes = upper.times(1 - upper, magnitude=0.26)
         hessian = self.solver.information(self.state, slopes)
-        begun = self.state.inverse
-        if begun is None:
-            raise AssertionError("Newton's method leaves an inverse")
         zero = self.state.weights * 0
         refine = functools.partial(refine_inverse, hessian, bound=WIDEST_INVERSE, scale=INVERSE_SCALE)
-        first, _ = refine(begun.shifted(1), zero, factors=REFINEMENTS)
+        first, _ = refine(self.begun.shifted(1), zero, factors=REFINEMENTS)
         last, _ = refine(first, zero, factors=(1.0,))
         return last, self._diagonal(first)
 
@@ -152,10 +150,7 @@ class Inference:
         """How the intercept depends on coefficients in scaled coordinates."""
         means = -self.state.means.column()
         ones = means.append_row(1.0)
-        roots = self.state.roots
-        if roots is None:
-            raise AssertionError("Newton's method scales columns")
-        return (ones * roots.column()).rescale(14).reshape(self.problem.size)
+        return (ones * self.roots.column()).rescale(14).reshape(self.problem.size)
 
     @functools.cached_property
     def _intercept_variance(self) -> Value:
@@ -200,13 +195,11 @@ class Inference:
 
     def se(self) -> Value:
         """Standard errors in units of the columns, times the root of 2^halved."""
-        count, roots = len(self.problem.names), self.state.roots
+        count = len(self.problem.names)
         features, intercept = self._inverse_roots()
-        if roots is None:
-            raise AssertionError("Newton's method scales columns")
         some = self._variances.column().select(list(range(count))).reshape(count)
         deviations = some.times(features, magnitude=2.0**9).rescale(24)
-        used = roots.column().select(list(range(count))).reshape(count)
+        used = self.roots.column().select(list(range(count))).reshape(count)
         errors = [deviations.times(used, magnitude=2.0**17).rescale(ERROR_SCALE)]
         if intercept is not None:
             errors.append(self._intercept_variance.times(intercept, magnitude=2.0**17).rescale(ERROR_SCALE))
