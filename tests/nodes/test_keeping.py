@@ -1,0 +1,83 @@
+"""What nodes keep and what they let go: interrupted uploads, damaged and lost files, tables that differ."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import urllib.request
+
+import numpy as np
+import pytest
+import trio
+
+import tercet
+from tercet.actors import Form, Type
+from tercet.errors import SchemaError, StorageError
+from tercet.lake import open_lake
+
+TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
+
+
+def connect(nodes, member="hospital"):
+    return tercet.connect(nodes.cluster, identity=nodes.key(member))
+
+
+def values_in_memory(nodes, index):
+    url = f"http://127.0.0.1:{nodes.metrics[index]}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text = answer.read().decode()
+    return float(re.search(r"^tercet_values_in_memory (\S+)$", text, re.MULTILINE)[1])
+
+
+def files(nodes, index):
+    return sorted((nodes.root / f"n{index}" / "data").iterdir())
+
+
+def test_an_interrupted_upload_leaves_nothing(nodes):
+    async def main():
+        async with open_lake(nodes.cluster, identity=nodes.key("hospital")) as lake:
+            kind = Type(Form.RING, (1000,), 0, 2.0**20)
+            await lake.cluster.client.put("half", kind, np.arange(1000, dtype=np.uint64))
+            assert values_in_memory(nodes, 0) == 1
+
+    trio.run(main)
+    for index in range(3):
+        nodes.wait_for(lambda index=index: values_in_memory(nodes, index) == 0, "forgotten")
+        assert files(nodes, index) == []
+
+
+def test_damage_on_one_disk_is_named_and_an_upload_mends_it(nodes):
+    with connect(nodes) as lake:
+        lake.upload(TABLE, name="ages", key="id", owner="hospital")
+    nodes.stop(1)
+    damaged = files(nodes, 1)
+    for path in damaged:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+        shutil.copy(path, path.with_name(f"{path.name}.01234567.part"))
+    nodes.start(1)
+    nodes.wait_until_ready()
+    assert files(nodes, 1) == damaged  # what an upload had left is gone
+    names = "|".join(path.name for path in damaged)
+    with connect(nodes) as lake:
+        with pytest.raises(StorageError, match=rf"n1/data/({names}) is damaged in chunk 0"):
+            lake.table("ages").reveal("age")
+        other = TABLE | {"age": TABLE["age"] + 1}
+        lake.upload(other, name="ages", key="id", owner="hospital")
+        np.testing.assert_allclose(lake.table("ages").reveal("age")["age"], other["age"], atol=1e-3)
+
+
+def test_a_node_that_lost_its_catalog_is_named(nodes):
+    nodes.stop(2)
+    (nodes.root / "n2" / "catalog.sqlite").unlink()
+    nodes.start(2)
+    nodes.wait_until_ready()
+    with connect(nodes) as lake:
+        with pytest.raises(StorageError, match=r"not the same at all nodes \(party 2 differ"):
+            lake.table("ages")
+        assert lake.tables() == []
+        lake.upload(TABLE, name="ages", key="id", owner="hospital")
+        np.testing.assert_allclose(lake.table("ages").reveal("age")["age"], TABLE["age"], atol=1e-3)
+        with pytest.raises(SchemaError, match="no table 'agse'"):
+            lake.table("agse")
