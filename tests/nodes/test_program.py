@@ -51,7 +51,9 @@ def test_metrics(nodes):
         urllib.request.urlopen(f"http://127.0.0.1:{nodes.metrics[1]}/secrets", timeout=5)
 
 
-@pytest.mark.parametrize(("index", "number"), [(0, signal.SIGKILL), (2, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("index", "number"), [(0, signal.SIGKILL), pytest.param(2, signal.SIGTERM, marks=pytest.mark.scale)]
+)
 def test_a_node_that_was_lost_is_found_again(nodes, index, number, command):
     code = nodes.stop(index, number)
     assert code == (0 if number == signal.SIGTERM else -number)
