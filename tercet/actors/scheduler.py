@@ -169,15 +169,17 @@ class Scheduler:
         return stepped
 
     def _with(self, first: Step) -> list[Step]:
-        """A heavy step and those that its thread takes along; idle threads come first."""
-        steps, others = [first], self._threads - self._busy
-        while len(steps) < AT_ONCE and self._is_tile(first[0]):
+        """A heavy step and those that its thread takes along: its part of what idle threads could take."""
+        idle = 1 + self._threads - self._busy
+        most = min(AT_ONCE, -(-(1 + len(self._heavy) + len(self._fresh)) // idle))
+        steps = [first]
+        while len(steps) < most and self._is_tile(first[0]):
             if self._heavy:
-                if len(self._heavy) <= others or not self._is_tile(self._heavy[0][0]):
+                if not self._is_tile(self._heavy[0][0]):
                     break
                 steps.append(self._heavy.popleft())
             else:
-                fresh = self._next_fresh() if len(self._fresh) > others else None
+                fresh = self._next_fresh()
                 if fresh is None or not (fresh.heavy and self._is_tile(fresh)):
                     break
                 del self._fresh[fresh.name]

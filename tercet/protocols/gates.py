@@ -22,7 +22,7 @@ from tercet.protocols.fourier import Series, union
 from tercet.protocols.harmonics import combine_harmonics, deal_harmonics
 from tercet.protocols.kernels import IN, IN2, OUT, OUT2, kernel
 
-BLOCK = 1 << 12
+BLOCK = 1 << 14
 """Elements per block: a multiple of 64, so that packed bits split evenly."""
 
 

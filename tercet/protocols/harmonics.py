@@ -242,7 +242,7 @@ def _checked(harmonics: npt.ArrayLike, period_bits: int) -> Indices:
     checked = np.ascontiguousarray(harmonics, dtype=np.int64)
     if not 1 <= period_bits <= 64:
         raise ValueError(f"a period of 2^{period_bits} ring units is not within 2^1 to 2^64")
-    if checked.ndim != 1 or (np.diff(checked, prepend=0) <= 0).any():
+    if checked.ndim != 1 or (checked[:1] <= 0).any() or (checked[1:] <= checked[:-1]).any():
         raise ValueError(f"harmonics {checked.tolist()} are not positive and increasing")
     return checked
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from tercet.protocols.domains import Words
 
 KEY_BYTES = 32
-BLOCK_WORDS = 1 << 14
+BLOCK_WORDS = 1 << 15
 """Words drawn at a time, 128 KiB: small enough that a block stays in the cache until it is used."""
 
 _ZEROS = memoryview(bytes(BLOCK_WORDS * 8))
