@@ -76,8 +76,10 @@ class Draft:
         rows, scale = int(value.type.rows), value.scale
         about = value - mean(value.sum().reshape(1), rows, scale=scale)
         near = self.inside(about, math.ldexp(math.sqrt(2.0**SQUARES_BITS / rows), -scale))
-        squares = near.dot_squares(2.0 ** (SQUARES_BITS - 2 * scale)).reshape(1)
-        self.outside.append((squares * -1 + 1.02 * rows * spread**2).is_negative().to_ring())
+        largest, most = 2.0 ** (SQUARES_BITS - 2 * scale), 1.02 * rows * spread**2
+        if most < largest:  # else what is near is narrow enough
+            squares = near.dot_squares(largest).reshape(1)
+            self.outside.append((squares * -1 + most).is_negative(64).to_ring())
 
     def failed(self) -> Value | None:
         """One if a check failed, else zero, `(1,)`; None if there was nothing to check."""

@@ -53,7 +53,7 @@ def mean(total: Value, count: int, *, scale: int) -> Value:
     if count == 1 << shift:
         return halved.rescale(scale)
     factor = total.builder.constant(2.0**shift / count, scale=FACTOR_BITS)
-    if math.log2(halved.type.limit) + FACTOR_BITS + 1 >= TRUNCATION_BITS:
+    if halved.type.limit * 2.0 ** (FACTOR_BITS + 1) >= 2.0**TRUNCATION_BITS:
         halved = halved.rescale(scale)
     return (halved * factor).rescale(scale)
 

@@ -83,7 +83,7 @@ def test_shared_and_plain_agree(operation, rows, seed, dealer):
             shared[-1:] &= tail
         if operation.unordered:
             plain, shared = np.sort(plain, axis=-1), np.sort(shared, axis=-1)
-        assert (np.abs((plain - shared).view(np.int64)) <= operation.tolerance()).all()
+        assert (np.abs((plain - shared).view(np.int64)) <= operation.tolerance(session[0])).all()
 
 
 @pytest.mark.parametrize("wrong", ["mul_local", "matmul_local", "dot_local"])
