@@ -309,8 +309,8 @@ class Newton(Solver):
             gradient = self.gradient(state, residuals, state.penalties)
             move = state.inverse.matmul(gradient.column(), magnitude=WIDEST_RESIDUAL)
             move = move.rescale(RESIDUAL_BITS).reshape(self.problem.size)
-            decrement = gradient.dot(move, magnitude=2.0**9).reshape(1)
-            return self.moved(state, move, inverse=state.inverse, decrement=decrement)
+            # The finer series moves fits of rare outcomes; whether they converged, the step before tells.
+            return self.moved(state, move, inverse=state.inverse, decrement=state.decrement)
 
     def _curvature(self, state: State, slopes: Value) -> Value:
         """`X^T S X` over 2^halved: a slope is at most 1/4 and its floor."""
