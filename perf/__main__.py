@@ -228,7 +228,7 @@ def peers(
     ] = None,
     check: Annotated[
         bool, typer.Option(help="Check the sigmoid's range in Tercet's fits, which peers do not.")
-    ] = True,
+    ] = False,
     protocol: Protocol = "replicated",
     parties: Parties = None,
     threads: Threads = 1,

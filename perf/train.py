@@ -69,24 +69,25 @@ def clear_fit(columns: tables.Columns, solver: Solver, iterations: int | None, r
 
 @attrs.frozen(kw_only=True)
 class Fit:
-    """What is fitted: by which solver, in how many steps, and whether the fit checks the sigmoid's range."""
+    """What is fitted: by which solver, in how many steps, and whether the fit checks the sigmoid's range.
+
+    `sigmoid_error` is that of gradient descent, a few steps of which need no better.
+    """
 
     solver: Solver = "gd"
     iterations: int | None = 10
     check: bool = True
+    sigmoid_error: float = 2e-4
 
     def model(self) -> LogisticRegression:
-        """A fresh model, without penalty. A few steps of descent need no better sigmoid than 2e-4.
-
-        Newton's method goes on until it has converged unless `iterations` says how long.
-        """
+        """A fresh model, without penalty; Newton's method converges unless `iterations` says how long."""
         return LogisticRegression(
             penalty=None,
             solver=self.solver,
             max_iter=self.iterations,
             tol=CONVERGED if self.iterations is None and self.solver == "newton" else None,
             check=self.check,
-            sigmoid_error=2e-4 if self.solver == "gd" else None,
+            sigmoid_error=self.sigmoid_error if self.solver == "gd" else None,
         )
 
 
