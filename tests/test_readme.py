@@ -58,7 +58,7 @@ def test_the_ten_lines_of_the_readme(tmp_path, monkeypatch, capsys):
     assert len(names["patients"]) == 600
 
 
-@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/preparation.md"])
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/preparation.md", "docs/three-owners.md"])
 def test_a_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
