@@ -110,12 +110,12 @@ def run(
         known[figure.name] = {
             "title": figure.title,
             "clear": figure.clear,
+            "conditions": {**conditions.describe(), **machine()},
             **tidy(summarise(points)),
             "points": points,
         }
-        known["conditions"] = {**conditions.describe(), **machine()}
         numbers.write_text(json.dumps(known, indent=1) + "\n")
-        draw(figure, known[figure.name], known["conditions"], folder)
+        draw(figure, known[figure.name], folder)
     slopes = {name: one["slope_large"] for name, one in known.items() if "slope_large" in one}
     return Measured(
         name="figures", more={"folder": str(folder), "slope_large": slopes, **conditions.describe()}
@@ -127,7 +127,7 @@ def redraw(folder: Path) -> None:
     known = json.loads((folder / "figures.json").read_text())
     for figure in FIGURES:
         if figure.name in known:
-            draw(figure, known[figure.name], known["conditions"], folder)
+            draw(figure, known[figure.name], folder)
 
 
 def machine() -> dict[str, Any]:
@@ -138,7 +138,7 @@ def machine() -> dict[str, Any]:
 # -- drawing ---------------------------------------------------------------------------------------------
 
 
-def draw(figure: Figure, found: dict[str, Any], conditions: dict[str, Any], folder: Path) -> None:
+def draw(figure: Figure, found: dict[str, Any], folder: Path) -> None:
     """One figure, as SVG and PNG."""
     import matplotlib as mpl
 
@@ -158,7 +158,7 @@ def draw(figure: Figure, found: dict[str, Any], conditions: dict[str, Any], fold
     with plt.rc_context(style):
         canvas, axes = plt.subplots(figsize=(7.2, 4.8), layout="constrained")
         _curves(axes, figure, found)
-        _frame(axes, figure, found, conditions)
+        _frame(axes, figure, found)
         for kind in ("svg", "png"):
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             canvas.savefig(folder / f"{figure.name}.{kind}", dpi=200, metadata=metadata)
@@ -221,7 +221,7 @@ def _seconds(number: float) -> str:
     return f"{number:.3g} s" if number < 100 else f"{number:.0f} s"
 
 
-def _frame(axes: Any, figure: Figure, found: dict[str, Any], conditions: dict[str, Any]) -> None:
+def _frame(axes: Any, figure: Figure, found: dict[str, Any]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     rows = [point["rows"] for point in found["points"]]
@@ -244,6 +244,7 @@ def _frame(axes: Any, figure: Figure, found: dict[str, Any], conditions: dict[st
     axes.spines["bottom"].set_color(QUIET)
     axes.set_xlabel("rows")
     axes.set_ylabel("seconds")
+    conditions = found["conditions"]
     latency = conditions.get("latency_ms", 0)
     axes.set_title(f"{figure.title}\n", loc="left", fontsize=13, fontweight="bold")
     axes.text(

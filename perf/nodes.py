@@ -7,8 +7,6 @@ others keep the table encrypted on disk, read it for the first fit, review every
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,11 +16,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 import tercet
+from perf import tables
 from perf.report import Measured, median
-from tercet.actors.cluster import KEEP_MEMORY
 from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 from tercet.nodes.setup import make_cluster, make_member, make_node
@@ -52,13 +48,21 @@ def running_nodes() -> Iterator[Path]:
             config = home / "node.toml"
             config.write_text(config.read_text().replace("timeout_s = 6.0", f"timeout_s = {PATIENCE_S}"))
             command = [sys.executable, "-m", "tercet", "node", "node.toml", "--log-level", "error"]
-            process = subprocess.Popen(
-                command, cwd=home, env={**os.environ, **KEEP_MEMORY}, start_new_session=True
-            )
-            stack.callback(process.wait)
-            stack.callback(process.send_signal, signal.SIGTERM)
+            process = subprocess.Popen(command, cwd=home, start_new_session=True)
+            stack.callback(_end, process)
         wait_until_ready(where[3:])
         yield root
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a node as its operator would; one that does not end in time is killed, and that is an error."""
+    process.terminate()
+    try:
+        process.wait(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def wait_until_ready(addresses: list[str]) -> None:
@@ -77,20 +81,17 @@ def wait_until_ready(addresses: list[str]) -> None:
 
 def run(rows: int, features: int, times: int) -> Measured:
     """Fit by Newton's method on `rows` rows, `times` times on either lake."""
-    rng = np.random.default_rng(1)
-    X = rng.normal(size=(rows, features))
-    y = (X @ rng.normal(size=features) + rng.logistic(size=rows) > 0).astype(int)
-    table = {"id": np.arange(rows), "y": y, **{f"x{i}": X[:, i] for i in range(features)}}
+    table = tables.learnable(rows, features)
     found: dict[str, list[float]] = {"local": [], "nodes": []}
     uploads: dict[str, float] = {}
     with running_nodes() as root, contextlib.ExitStack() as stack:
         local = stack.enter_context(tercet.local(processes=True, timeout_s=PATIENCE_S))
         owner = stack.enter_context(tercet.connect(root / "cluster.toml", identity=root / "owner.key"))
         began = time.perf_counter()
-        ours = local.upload(table, name="t", key="id", owner="owner")
+        ours = local.upload(table, name="t", key=tables.KEY, owner="owner")
         uploads["local"] = time.perf_counter() - began
         began = time.perf_counter()
-        owner.upload(table, name="t", key="id", owner="owner", allow=Allow(plans="any"))
+        owner.upload(table, name="t", key=tables.KEY, owner="owner", allow=Allow(plans="any"))
         uploads["nodes"] = time.perf_counter() - began
         ann = stack.enter_context(
             tercet.connect(root / "cluster.toml", identity=root / "ann.key", timeout_s=PATIENCE_S)
@@ -99,7 +100,7 @@ def run(rows: int, features: int, times: int) -> Measured:
         for _ in range(times):
             for name, one in (("local", ours), ("nodes", theirs)):
                 began = time.perf_counter()
-                LogisticRegression().fit(one, target="y")
+                LogisticRegression().fit(one, target=tables.TARGET)
                 found[name].append(time.perf_counter() - began)
     local_s, nodes_s = median(found["local"]), median(found["nodes"])
     return Measured(

@@ -172,9 +172,15 @@ def test_figures_are_drawn_and_keep_their_numbers(tmp_path, monkeypatch):
     async def measure(rows, conditions):
         return Measured(name="join", seconds=2e-6 * rows, more={"rows": rows, "clear_seconds": 1e-7 * rows})
 
-    monkeypatch.setattr(figures, "FIGURES", [figures.Figure("link", measure, "Linking", "pandas")])
+    both = [figures.Figure(name, measure, name, "pandas") for name in ("link", "train")]
+    monkeypatch.setattr(figures, "FIGURES", both)
     figures.run([1000, 100_000, 1_000_000], ONCE, tmp_path, say=lambda _: None)
-    found = json.loads((tmp_path / "figures.json").read_text())["link"]
+    again = Conditions(repeat=3, latency_ms=3.0)
+    figures.run([1000, 10_000], again, tmp_path, only=["train"], say=lambda _: None)
+    numbers = json.loads((tmp_path / "figures.json").read_text())
+    assert [numbers[name]["conditions"]["repeat"] for name in ("link", "train")] == [1, 3]
+    assert "medians of 3 runs" in (tmp_path / "train.svg").read_text()
+    found = numbers["link"]
     assert found["slope"] == pytest.approx(1)
     assert found["growth_100k_to_1m"] == pytest.approx(10)
     assert (tmp_path / "link.png").stat().st_size > 10_000
