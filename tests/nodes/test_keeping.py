@@ -23,7 +23,7 @@ def connect(nodes, member="hospital"):
 
 
 def values_in_memory(nodes, index):
-    url = f"http://127.0.0.1:{nodes.metrics[index]}/metrics"
+    url = f"http://{nodes.network.metrics[index]}/metrics"
     with urllib.request.urlopen(url, timeout=5) as answer:
         text = answer.read().decode()
     return float(re.search(r"^tercet_values_in_memory (\S+)$", text, re.MULTILINE)[1])

@@ -41,14 +41,14 @@ def test_check_finds_nothing(nodes, command):
 
 def test_metrics(nodes):
     join_and_reveal(nodes)
-    with urllib.request.urlopen(f"http://127.0.0.1:{nodes.metrics[1]}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{nodes.network.metrics[1]}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     numbers = dict(re.findall(r"^(tercet_\w+) (\S+)$", text, re.MULTILINE))
     assert numbers["tercet_peers_linked"] == "2.0"
     assert float(numbers["tercet_runs_total"]) >= 2
     assert numbers["tercet_runs_failed_total"] == "0.0"
     with pytest.raises(urllib.error.HTTPError):
-        urllib.request.urlopen(f"http://127.0.0.1:{nodes.metrics[1]}/secrets", timeout=5)
+        urllib.request.urlopen(f"http://{nodes.network.metrics[1]}/secrets", timeout=5)
 
 
 @pytest.mark.parametrize(

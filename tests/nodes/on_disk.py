@@ -1,0 +1,123 @@
+"""A lake of three node processes with directories of their own, set up as `tercet init` does it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from tercet.nodes.setup import make_cluster, make_member, make_node
+from tests.nodes.network import Loopback, Network
+
+START_S = 60.0
+MEMBERS = {"hospital": "owner", "insurer": "owner", "ann": "analyst", "aud": "auditor", "olga": "operator"}
+
+
+def tercet(*args: object, cwd: Path | None = None, code: int = 0) -> str:
+    """Run the command; what it printed, with errors."""
+    command = [sys.executable, "-m", "tercet", *map(str, args)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@attrs.define(eq=False)
+class NodesOnDisk:
+    """Three nodes: their directories, and their processes while they run."""
+
+    root: Path
+    network: Network
+    processes: dict[int, subprocess.Popen] = attrs.field(factory=dict)
+
+    @property
+    def cluster(self) -> Path:
+        return self.root / "cluster.toml"
+
+    def key(self, member: str) -> Path:
+        return self.root / f"{member}.key"
+
+    def configure(self, index: int, **values: object) -> None:
+        """Change values in a node's file; it reads them when it starts."""
+        file = self.root / f"n{index}" / "node.toml"
+        text = file.read_text()
+        for name, value in values.items():
+            text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {json.dumps(value)}", text)
+            assert count == 1, f"{file} does not say {name}"
+        file.write_text(text)
+
+    def start(self, *indices: int) -> None:
+        for index in indices:
+            log = (self.root / f"n{index}" / "log").open("ab")
+            command = [*self.network.within(index), sys.executable, "-m", "tercet", "node", "node.toml"]
+            self.processes[index] = subprocess.Popen(command, cwd=self.root / f"n{index}", stderr=log)
+            log.close()
+
+    def health(self, index: int) -> dict | None:
+        try:
+            url = f"http://{self.network.metrics[index]}/health"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return json.loads(error.read())
+        except OSError:
+            return None
+
+    def wait_until_ready(self) -> None:
+        self.wait_for(lambda: all((self.health(index) or {}).get("ready") for index in range(3)), "ready")
+
+    def wait_for(self, condition, what: str) -> None:
+        deadline = time.monotonic() + START_S
+        while not condition():
+            assert all(one.poll() is None for one in self.processes.values()), f"ended:\n{self.logs()}"
+            assert time.monotonic() < deadline, f"not {what} in time:\n{self.logs()}"
+            time.sleep(0.05)
+
+    def stop(self, index: int, number: int = signal.SIGTERM) -> int:
+        process = self.processes.pop(index)
+        process.send_signal(number)
+        return process.wait(timeout=60)
+
+    def restart(self) -> None:
+        for index in list(self.processes):
+            self.stop(index)
+        self.start(0, 1, 2)
+        self.wait_until_ready()
+
+    def log(self, index: int) -> list[dict]:
+        return [json.loads(line) for line in (self.root / f"n{index}" / "log").read_text().splitlines()]
+
+    def logs(self) -> str:
+        return "\n".join((self.root / f"n{index}" / "log").read_text()[-2000:] for index in range(3))
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+def set_up(
+    root: Path, network: Network | None = None, *, members: Mapping[str, str] = MEMBERS
+) -> NodesOnDisk:
+    """Keys, public parts and files of three nodes and all members, merged; on loopback, unless told where."""
+    network = network or Loopback.make(3)
+    parts = []
+    for index in range(3):
+        where = network.addresses[index]
+        public = make_node(
+            f"n{index}", where, root / f"n{index}", listen=where, metrics=network.metrics[index]
+        )
+        parts.append(public)
+    parts += [make_member(name, [role], root) for name, role in members.items()]
+    make_cluster(parts, root / "cluster.toml", protocol="replicated")
+    for index in range(3):
+        (root / f"n{index}" / "cluster.toml").write_bytes((root / "cluster.toml").read_bytes())
+    return NodesOnDisk(root, network)
