@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import trio
 import typer
@@ -19,74 +21,82 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Repeat = Annotated[int, typer.Option(min=1, help="Runs of which the median counts.")]
 Rows = Annotated[int, typer.Option(min=1, help="Rows of each table.")]
 Features = Annotated[int, typer.Option(min=1, help="Columns besides keys and outcome.")]
-Protocol = Annotated[str, typer.Option(help="The protocol to run on.")]
-Parties = Annotated[int | None, typer.Option(help="How many parties; the protocol's default otherwise.")]
-Latency = Annotated[float, typer.Option(min=0, help="One-way latency added to every link, in milliseconds.")]
-Bandwidth = Annotated[
-    float | None, typer.Option(min=0.1, help="Bandwidth of every link, in Mbit/s; free by default.")
-]
-Threads = Annotated[int, typer.Option(min=1, help="Cores that each party may use.")]
-Tls = Annotated[bool, typer.Option("--tls", help="TLS 1.3 between all nodes in place of plain TCP.")]
-Trace = Annotated[Path | None, typer.Option(help="Write a Chrome trace of one more run to this file.")]
+
+OPTIONS: dict[str, Any] = {
+    "protocol": Annotated[str, typer.Option(help="The protocol to run on.")],
+    "parties": Annotated[
+        int | None, typer.Option(help="How many parties; the protocol's default otherwise.")
+    ],
+    "latency_ms": Annotated[
+        float, typer.Option(min=0, help="One-way latency added to every link, in milliseconds.")
+    ],
+    "bandwidth_mbit": Annotated[
+        float | None, typer.Option(min=0.1, help="Bandwidth of every link, in Mbit/s; free by default.")
+    ],
+    "threads": Annotated[int, typer.Option(min=1, help="Cores that each party may use.")],
+    "tls": Annotated[bool, typer.Option("--tls", help="TLS 1.3 between all nodes in place of plain TCP.")],
+    "repeat": Repeat,
+    "trace": Annotated[Path | None, typer.Option(help="Write a Chrome trace of one more run to this file.")],
+}
+"""The options that make up `Conditions`, by the names of its fields."""
+LINKS = ("latency_ms", "bandwidth_mbit", "threads", "tls", "repeat", "trace")
+"""Those of commands that run on the default protocol only."""
+
+
+def with_conditions(*names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that takes `conditions`, from options of these names; `defaults` where they differ."""
+    usual = Conditions(**defaults)
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def from_options(**given: Any) -> None:
+            command(conditions=Conditions(**{name: given.pop(name) for name in names}), **given)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        options = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=getattr(usual, name), annotation=OPTIONS[name]
+            )
+            for name in names
+        ]
+        rest = [option for option in own if option.name != "conditions"]
+        rest[-1:-1] = options  # the last one is --json
+        from_options.__signature__ = inspect.Signature(rest)  # type: ignore[attr-defined]
+        from_options.__annotations__ = {option.name: option.annotation for option in rest}
+        return from_options
+
+    return wrap
 
 
 @app.command()
+@with_conditions(*OPTIONS, repeat=5)
 def gates(
     *,
     elements: Annotated[int, typer.Option(min=64, help="Elements of each operation.")] = 1_000_000,
     only: Annotated[
         list[str] | None, typer.Option(help="Gates whose name contains this; may be repeated.")
     ] = None,
-    protocol: Protocol = "replicated",
-    parties: Parties = None,
-    latency_ms: Latency = 0.0,
-    bandwidth_mbit: Bandwidth = None,
-    threads: Threads = 1,
-    tls: Tls = False,
-    repeat: Repeat = 5,
-    trace: Trace = None,
+    conditions: Conditions,
     as_json: Json = False,
 ) -> None:
     """Single operations on a million elements."""
     from perf.gates import run
 
-    conditions = Conditions(
-        protocol=protocol,
-        parties=parties,
-        latency_ms=latency_ms,
-        bandwidth_mbit=bandwidth_mbit,
-        threads=threads,
-        tls=tls,
-        repeat=repeat,
-        trace=trace,
-    )
     show(trio.run(run, elements, conditions, only or ()), as_json=as_json)
 
 
 @app.command()
+@with_conditions(*LINKS)
 def join(
     *,
     rows: Rows = 100_000,
     features: Features = 5,
-    latency_ms: Latency = 0.0,
-    bandwidth_mbit: Bandwidth = None,
-    threads: Threads = 1,
-    tls: Tls = False,
-    repeat: Repeat = 3,
-    trace: Trace = None,
+    conditions: Conditions,
     as_json: Json = False,
 ) -> None:
     """Link two tables by a secret key."""
     from perf.join import run
 
-    conditions = Conditions(
-        latency_ms=latency_ms,
-        bandwidth_mbit=bandwidth_mbit,
-        threads=threads,
-        tls=tls,
-        repeat=repeat,
-        trace=trace,
-    )
     show(trio.run(run, rows, features, conditions), as_json=as_json)
 
 
@@ -101,6 +111,7 @@ def nodes(
 
 
 @app.command()
+@with_conditions(*OPTIONS)
 def train(
     *,
     rows: Rows = 100_000,
@@ -115,14 +126,7 @@ def train(
     check: Annotated[
         bool, typer.Option(help="Check the sigmoid's range and the outcomes at the end, as fits do.")
     ] = True,
-    protocol: Protocol = "replicated",
-    parties: Parties = None,
-    latency_ms: Latency = 0.0,
-    bandwidth_mbit: Bandwidth = None,
-    threads: Threads = 1,
-    tls: Tls = False,
-    repeat: Repeat = 3,
-    trace: Trace = None,
+    conditions: Conditions,
     as_json: Json = False,
 ) -> None:
     """Fit a logistic regression."""
@@ -130,45 +134,23 @@ def train(
 
     if solver not in ("gd", "newton"):
         raise typer.BadParameter("a solver is gd or newton", param_hint="--solver")
-    conditions = Conditions(
-        protocol=protocol,
-        parties=parties,
-        latency_ms=latency_ms,
-        bandwidth_mbit=bandwidth_mbit,
-        threads=threads,
-        tls=tls,
-        repeat=repeat,
-        trace=trace,
-    )
     steps = iterations if iterations is not None or solver == "newton" else 10
     fit = Fit(solver="gd" if solver == "gd" else "newton", iterations=steps, check=check)
     show(trio.run(run, rows, features, fit, conditions), as_json=as_json)
 
 
 @app.command()
+@with_conditions(*LINKS)
 def evaluate(
     *,
     rows: Rows = 100_000,
     features: Features = 10,
-    latency_ms: Latency = 0.0,
-    bandwidth_mbit: Bandwidth = None,
-    threads: Threads = 1,
-    tls: Tls = False,
-    repeat: Repeat = 3,
-    trace: Trace = None,
+    conditions: Conditions,
     as_json: Json = False,
 ) -> None:
     """Compute all metrics of a model, the AUC included."""
     from perf.evaluate import run
 
-    conditions = Conditions(
-        latency_ms=latency_ms,
-        bandwidth_mbit=bandwidth_mbit,
-        threads=threads,
-        tls=tls,
-        repeat=repeat,
-        trace=trace,
-    )
     show(trio.run(run, rows, features, conditions), as_json=as_json)
 
 
@@ -218,6 +200,7 @@ def transports(
 
 
 @app.command()
+@with_conditions("protocol", "parties", "threads", "repeat")
 def peers(
     *,
     python: Annotated[str, typer.Option(help="An interpreter that has SPU and MPyC.")] = sys.executable,
@@ -229,10 +212,7 @@ def peers(
     check: Annotated[
         bool, typer.Option(help="Check the sigmoid's range in Tercet's fits, which peers do not.")
     ] = False,
-    protocol: Protocol = "replicated",
-    parties: Parties = None,
-    threads: Threads = 1,
-    repeat: Repeat = 3,
+    conditions: Conditions,
     as_json: Json = False,
 ) -> None:
     """The same work on Tercet, SPU and MPyC."""
@@ -243,22 +223,18 @@ def peers(
     small = Sizes(
         comparisons=min(comparisons, 2000), side=min(side, 100), train_rows=(min(train_rows),), steps=2
     )
-    conditions = Conditions(protocol=protocol, parties=parties, threads=threads, repeat=repeat)
     show(run(full, small, conditions, python=python, check=check), as_json=as_json)
 
 
 @app.command()
+@with_conditions(*LINKS[:-1], latency_ms=3.0)
 def figures(
     *,
     max_rows: Annotated[int, typer.Option(min=1000, help="Leave larger tables out.")] = 1_000_000,
     only: Annotated[list[str] | None, typer.Option(help="link, train or evaluate; all by default.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where figures go; docs/benchmarks by default.")] = None,
     redraw: Annotated[bool, typer.Option("--redraw", help="Only draw again, from figures.json.")] = False,
-    latency_ms: Latency = 3.0,
-    bandwidth_mbit: Bandwidth = None,
-    threads: Threads = 1,
-    tls: Tls = False,
-    repeat: Repeat = 3,
+    conditions: Conditions,
     as_json: Json = False,
 ) -> None:
     """The three figures: linking, training and evaluating over rows, as SVG, PNG and JSON."""
@@ -268,9 +244,6 @@ def figures(
     if redraw:
         drawing.redraw(target)
         return
-    conditions = Conditions(
-        latency_ms=latency_ms, bandwidth_mbit=bandwidth_mbit, threads=threads, tls=tls, repeat=repeat
-    )
     rows = [count for count in drawing.ROWS if count <= max_rows]
     say = functools.partial(print, file=sys.stderr, flush=True)
     show(drawing.run(rows, conditions, target, only or (), say), as_json=as_json)
