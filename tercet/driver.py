@@ -29,6 +29,7 @@ from tercet.ml.upload import content_digest, describe, handles_needed
 from tercet.nodes.desk import Desk, Kept
 from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
+from tercet.progress import somebody_looks, watching
 
 T = TypeVar("T")
 
@@ -60,8 +61,10 @@ class DisclosureLog(list[Disclosure]):
 class Driver:
     """What both lakes share."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, progress: bool | None = None) -> None:
         self.cluster = cluster
+        self.progress = somebody_looks() if progress is None else progress
+        """Whether bars on standard error show how far long plans are."""
         self._models: dict[str, SecretModel] = {}
         self.disclosed = DisclosureLog()
         self.phases: list[Phase] = []
@@ -106,7 +109,8 @@ class Driver:
         return value
 
     async def _run(self, plan: Plan, phase: str) -> RunResult:
-        result = await self.cluster.client.run(plan)
+        with watching(plan.name, wanted=self.progress) as watch:
+            result = await self.cluster.client.run(plan, watch)
         if self.on_result is not None:
             self.on_result(plan, result)
         return self._note(result, phase, plan.name)
@@ -121,7 +125,10 @@ class Driver:
 
     async def fetch(self, session: bytes) -> RunResult:
         """What a job gave, once it has ended."""
-        return self._note(await self.cluster.client.fetch(session), "job", f"job {session.hex()[:8]}")
+        title = f"job {session.hex()[:8]}"
+        with watching(title, wanted=self.progress) as watch:
+            result = await self.cluster.client.fetch(session, watch)
+        return self._note(result, "job", title)
 
     async def _submit(self, plan: Plan, lake: Any) -> Job:
         return Job(lake, await self.cluster.client.submit(plan))

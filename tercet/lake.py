@@ -144,8 +144,10 @@ class AsyncLake(Driver):
 class Lake(Driver):
     """A lake for scripts and notebooks. Use it as a context manager, from `tercet.local`."""
 
-    def __init__(self, cluster: Cluster, token: trio.lowlevel.TrioToken) -> None:
-        super().__init__(cluster)
+    def __init__(
+        self, cluster: Cluster, token: trio.lowlevel.TrioToken, *, progress: bool | None = None
+    ) -> None:
+        super().__init__(cluster, progress=progress)
         self._token = token
 
     def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -302,10 +304,10 @@ class Lake(Driver):
 
 
 @contextlib.asynccontextmanager
-async def open_local(**options: Any) -> AsyncIterator[AsyncLake]:
+async def open_local(*, progress: bool | None = None, **options: Any) -> AsyncIterator[AsyncLake]:
     """An `AsyncLake` over nodes on this machine; options as for `local`."""
     async with open_cluster(ClusterOptions(**options)) as cluster:
-        yield AsyncLake(cluster)
+        yield AsyncLake(cluster, progress=progress)
 
 
 @contextlib.contextmanager
@@ -320,6 +322,7 @@ def local(
     timeout_s: float = 6.0,
     threads: int = 1,
     tile_rows: int | None = None,
+    progress: bool | None = None,
 ) -> Iterator[Lake]:
     """Start all parties' nodes on this machine, and stop them at the end.
 
@@ -327,7 +330,8 @@ def local(
     loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
     `latency_ms` (one way) and `bandwidth_mbit` slow every link down, for experiments. A node that is silent
     for `timeout_s` is given up, with a `PeerLost` that names it. `threads` is the number of cores that each
-    party may use.
+    party may use. `progress` draws bars for plans that take more than about a second, with the time that is
+    left; by default where standard error is a terminal, and in notebooks.
     """
     options = ClusterOptions(
         protocol=protocol,
@@ -341,33 +345,38 @@ def local(
         tile_rows=TILE_ROWS if tile_rows is None else tile_rows,
     )
     options.resolve()
-    with _in_a_thread(lambda: open_cluster(options)) as lake:
+    with _in_a_thread(lambda: open_cluster(options), progress) as lake:
         yield lake
 
 
 @contextlib.asynccontextmanager
 async def open_lake(
-    cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0
+    cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0, progress: bool | None = None
 ) -> AsyncIterator[AsyncLake]:
     """An `AsyncLake` over nodes that run elsewhere; options as for `connect`."""
     async with open_remote(cluster, identity, timeout_s=timeout_s) as opened:
-        yield AsyncLake(opened)
+        yield AsyncLake(opened, progress=progress)
 
 
 @contextlib.contextmanager
-def connect(cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0) -> Iterator[Lake]:
+def connect(
+    cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0, progress: bool | None = None
+) -> Iterator[Lake]:
     """The lake of nodes that run elsewhere, as the member whose key is given.
 
     `cluster` is the path of the lake's `cluster.toml`, `identity` that of a key that `tercet init` has made.
-    A node that is silent for `timeout_s` is given up, with a `PeerLost` that names it. Raises ConfigError for
-    files that do not fit together, TransportError for nodes that cannot be reached or refuse the key.
+    A node that is silent for `timeout_s` is given up, with a `PeerLost` that names it. `progress` is as for
+    `local`. Raises ConfigError for files that do not fit together, TransportError for nodes that cannot be
+    reached or refuse the key.
     """
-    with _in_a_thread(lambda: open_remote(cluster, identity, timeout_s=timeout_s)) as lake:
+    with _in_a_thread(lambda: open_remote(cluster, identity, timeout_s=timeout_s), progress) as lake:
         yield lake
 
 
 @contextlib.contextmanager
-def _in_a_thread(open_it: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]) -> Iterator[Lake]:
+def _in_a_thread(
+    open_it: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]], progress: bool | None
+) -> Iterator[Lake]:
     """Open a cluster in an event loop of its own, and keep it while the caller works."""
     opened: queue.SimpleQueue[tuple[Cluster, trio.lowlevel.TrioToken, trio.Event] | BaseException] = (
         queue.SimpleQueue()
@@ -392,7 +401,7 @@ def _in_a_thread(open_it: Callable[[], contextlib.AbstractAsyncContextManager[Cl
         raise first
     cluster, token, closing = first
     try:
-        yield Lake(cluster, token)
+        yield Lake(cluster, token, progress=progress)
     finally:
         with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(closing.set)

@@ -8,11 +8,13 @@ all nodes, so nothing goes on running for nobody.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -25,16 +27,22 @@ from tercet.actors.node import CLIENT, type_fields
 from tercet.actors.party import party_name, read_type
 from tercet.actors.passes import optimise
 from tercet.actors.plan import TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
+from tercet.actors.progress import Forecast, Progress, Watch
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import WORD_BYTES, Words, decode
 from tercet.transports import Link
+
+logger = logging.getLogger(__name__)
 
 SESSION_BYTES = 16
 GRACE_S = 0.5
 """How long other nodes may add their view after the first error."""
 BIG_PLAN = 100
 """Plans of more nodes are optimised in a thread, so that answers of the nodes are read meanwhile."""
+WATCHED_AFTER_S = 1.0
+WATCH_EVERY_S = 0.4
+"""How long a run takes before it is watched, and how often its nodes are asked how far it is."""
 DIGEST_WORDS = 64
 """Words that a node's part of a revealed value may have besides the shares that it holds."""
 
@@ -189,6 +197,7 @@ class Client:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Read what the nodes answer."""
+        self._nursery = nursery
         for node in self._nodes:
             nursery.start_soon(node.run)
 
@@ -210,17 +219,18 @@ class Client:
             self._forget([handle])
             raise
 
-    async def run(self, plan: Plan) -> RunResult:
-        """Run a plan at all nodes and put together what it reveals.
+    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+        """Run a plan at all nodes and put together what it reveals; `watch` is told how far it is.
 
         Raises PeerLost if a node is lost, and whatever else the nodes report; then nothing is stored.
         """
         plan = await self._optimised(plan)
         moved, began = self.bytes_moved, time.perf_counter()
-        args = [secrets.token_bytes(SESSION_BYTES), plan.to_bytes()]
-        request = _Request("run", args, most=self._most_revealed(plan))
+        session = secrets.token_bytes(SESSION_BYTES)
+        request = _Request("run", [session, plan.to_bytes()], most=self._most_revealed(plan))
         try:
-            answers = await self._ask_all([request] * self.parties)
+            with self._watched(session, plan, watch):
+                answers = await self._ask_all([request] * self.parties)
             return self._result(plan, answers, moved, began)
         except BaseException:
             self._forget([node.get("handle") for node in plan.nodes if node.kind == "store"])
@@ -237,8 +247,8 @@ class Client:
             raise
         return session
 
-    async def fetch(self, session: bytes) -> RunResult:
-        """Wait for a plan that was submitted, and put together what it reveals. Raises as `run` does."""
+    async def fetch(self, session: bytes, watch: Watch | None = None) -> RunResult:
+        """Wait for a plan that was submitted, and put together what it reveals. As `run`."""
         moved, began = self.bytes_moved, time.perf_counter()
         packed = {bytes(told.get("packed", b"")) for told in await self.ask("job", [session])}
         if len(packed) != 1:
@@ -247,7 +257,42 @@ class Client:
             )
         plan = Plan.from_bytes(packed.pop())
         request = _Request("fetch", [session], most=self._most_revealed(plan))
-        return self._result(plan, await self._ask_all([request] * self.parties), moved, began)
+        with self._watched(session, plan, watch):
+            answers = await self._ask_all([request] * self.parties)
+        return self._result(plan, answers, moved, began)
+
+    @contextlib.contextmanager
+    def _watched(self, session: bytes, plan: Plan, watch: Watch | None) -> Iterator[None]:
+        """Tell `watch` how far a run is while the caller waits for it."""
+        scope = trio.CancelScope()
+        if watch is not None:
+            self._nursery.start_soon(self._follow, session, plan, watch, scope)
+        try:
+            yield
+        finally:
+            scope.cancel()
+
+    async def _follow(self, session: bytes, plan: Plan, watch: Watch, scope: trio.CancelScope) -> None:
+        """Ask the nodes how far a run is, a few times a second, once it has taken a while."""
+        latency_s, begun = math.inf, False
+        try:
+            with scope:
+                await trio.sleep(WATCHED_AFTER_S)
+                forecast = await trio.to_thread.run_sync(
+                    Forecast.of, plan, self.protocol.name, self.parties, abandon_on_cancel=True
+                )
+                while True:
+                    asked = trio.current_time()
+                    told = [Progress.read(body) for body in await self.ask("progress", [session])]
+                    latency_s = min(latency_s, (trio.current_time() - asked) / 2)
+                    reading = forecast.reading(told, latency_s)
+                    if begun and not reading.begun:
+                        return  # some nodes have answered already
+                    begun = reading.begun
+                    watch(reading)
+                    await trio.sleep(WATCH_EVERY_S)
+        except Exception as error:  # noqa: BLE001 - whoever looks on must not disturb the run, whose own errors tell
+            logger.info("plan %s is no longer watched: %r", plan.name, error)
 
     async def _optimised(self, plan: Plan) -> Plan:
         """The plan as it is sent. Raises PlanError if its tiles are not those of the nodes' values."""

@@ -284,6 +284,8 @@ class _Service:
                 return self._put(handle, args, payload, tile_rows)
             case "run", [bytes(session), bytes(packed)]:
                 return _parts(await self.node.run(session, packed, self.caller))
+            case "progress", [bytes(session)]:
+                return attrs.asdict(self.party.progress(session, self.caller)), []
             case "submit", [bytes(session), bytes(packed)]:
                 self.node.jobs.submit(session, packed, self.caller)
                 return {}, []

@@ -27,6 +27,7 @@ import trio
 from tercet.actors.gate import Gate
 from tercet.actors.line import Line, first_cause
 from tercet.actors.plan import Form, Plan, Type, word_shape
+from tercet.actors.progress import Progress
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
 from tercet.actors.session import Session, Start
 from tercet.actors.tracing import TraceEvent
@@ -293,7 +294,9 @@ class Party:
             self._preparing.discard(name)
             self._check_unused(name)  # a peer may have stopped it meanwhile
             self._check_peers()
-            return Session(name, plan, self.protocol, party=self.index, parties=self.parties), inputs
+            return Session(
+                name, plan, self.protocol, party=self.index, parties=self.parties, caller=caller
+            ), inputs
         except BaseException as error:
             known = (
                 error
@@ -305,6 +308,11 @@ class Party:
             raise
         finally:
             self._preparing.discard(name)
+
+    def progress(self, name: bytes, caller: str) -> Progress:
+        """How far a run of a client's is; all zero before it has begun, and after it has ended."""
+        session = self._sessions.get(name)
+        return Progress() if session is None or session.caller != caller else session.progress()
 
     def _check_unused(self, name: bytes) -> None:
         told = self._over.get(name)

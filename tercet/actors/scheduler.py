@@ -26,6 +26,7 @@ from tercet.actors.flow import Flow
 from tercet.actors.kinds import KINDS, Context, Data, Tiling
 from tercet.actors.layout import Layout
 from tercet.actors.plan import Node, Plan, Ref, Type, bind_shape
+from tercet.actors.progress import Progress
 from tercet.actors.tracing import Recorder, TraceEvent
 from tercet.actors.values import Outcome, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError, TercetError
@@ -131,6 +132,7 @@ class Scheduler:
         self._changed = trio.Event()
         self._revealed: dict[int, tuple[str, str, Type, list[Words]]] = {}
         self._outcome = Outcome([], {}, self._symbols, Statistics())
+        self._told = Progress(nodes=self._unfinished)
 
     # -- the loop --------------------------------------------------------------------------------------------
 
@@ -153,6 +155,18 @@ class Scheduler:
         self._outcome.revealed = [self._revealed[index] for index in sorted(self._revealed)]
         self._outcome.statistics.seconds = time.perf_counter() - began
         return self._outcome
+
+    def progress(self) -> Progress:
+        """How far this run is, as far as that follows from the plan and the sizes that it declares.
+
+        It stands still once the plan has revealed a size, which the caller may not be meant to learn.
+        """
+        if not self._symbols:
+            statistics = self._outcome.statistics
+            reached = max((instance.depth for instance in self._waiting.values()), default=0)
+            done, rounds = self._told.nodes - self._unfinished, max(statistics.rounds, reached)
+            self._told = Progress(done, self._told.nodes, rounds, statistics.bytes_sent)
+        return self._told
 
     def _step_ready(self, nursery: trio.Nursery) -> bool:
         """Step what can step now; heavy steps go to threads. Whether there was anything."""

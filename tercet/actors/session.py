@@ -17,6 +17,7 @@ import trio
 
 from tercet.actors.layout import Costs, Layout, Ledger
 from tercet.actors.plan import Plan
+from tercet.actors.progress import Progress
 from tercet.actors.scheduler import Scheduler
 from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.protocols.base import Protocol
@@ -46,9 +47,17 @@ class Session:
     """One run of a plan at one party."""
 
     def __init__(
-        self, name: bytes, plan: Plan, protocol: type[Protocol], *, party: int, parties: int
+        self,
+        name: bytes,
+        plan: Plan,
+        protocol: type[Protocol],
+        *,
+        party: int,
+        parties: int,
+        caller: str = "",
     ) -> None:
         self.name = name
+        self.caller = caller
         self.plan = plan
         self.own = Start(plan.digest(), secrets.token_bytes(NONCE_BYTES))
         self.scope = trio.CancelScope()
@@ -103,6 +112,10 @@ class Session:
         return [starts[party].nonce for party in range(self._parties)]
 
     # -- the run ---------------------------------------------------------------------------------------------
+
+    def progress(self) -> Progress:
+        """How far this party is."""
+        return Progress() if self._scheduler is None else self._scheduler.progress()
 
     def begin(self, scheduler: Scheduler) -> None:
         """Hand what has arrived so far to the scheduler, and all that comes from now on."""

@@ -157,7 +157,7 @@ def run(settings: Settings | None = None, watcher: Watcher | None = None) -> Rep
     watch = _Stopwatch(watcher)
     with contextlib.ExitStack() as stack:
         with watch.phase(START):
-            lake = stack.enter_context(local(**attrs.asdict(settings)))
+            lake = stack.enter_context(local(**attrs.asdict(settings), progress=False))
             lake.on_phase = lambda _, plan: watcher.step(plan)
         with watch.phase("upload", lake):
             hospital = lake.upload(tables.hospital, name="hospital", key=KEY, owner="hospital")

@@ -146,6 +146,7 @@ def _measure(
         latency_ms=link.latency_ms,
         bandwidth_mbit=link.bandwidth_mbit,
         timeout_s=PATIENCE_S,
+        progress=False,
     ) as lake:
         ran: list[tuple[Plan, RunResult]] = []
         lake.on_result = lambda plan, result: ran.append((plan, result))

@@ -1,0 +1,204 @@
+"""Progress: what parties tell of a run, the share that is made of it, and the bars."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tercet
+from tercet import progress
+from tercet.actors import client
+from tercet.actors.party import Party
+from tercet.actors.progress import Forecast, Progress, Reading
+from tercet.actors.scheduler import Scheduler
+from tercet.errors import ProtocolError
+from tercet.lake import open_local
+from tercet.ml import LogisticRegression
+
+ROWS = 400
+TABLE = {
+    "id": np.arange(ROWS),
+    "x": np.linspace(-2, 2, ROWS),
+    "y": np.arange(ROWS) * 7 % 5 > np.arange(ROWS) % 3,
+}
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Runs are watched from their beginning, and closely."""
+    monkeypatch.setattr(client, "WATCHED_AFTER_S", 0.0)
+    monkeypatch.setattr(client, "WATCH_EVERY_S", 0.005)
+
+
+counts = st.integers(0, 10**6)
+
+
+@given(rounds=counts, sent=counts, seconds=st.floats(0, 1e5), latency=st.floats(0, 10), data=st.data())
+def test_the_share_grows_from_nought_to_one(rounds, sent, seconds, latency, data):
+    forecast = Forecast(rounds, sent, seconds)
+    parts = sorted(data.draw(st.lists(st.floats(0, 1), min_size=2, max_size=5)))
+    shares = [
+        forecast.reading(
+            [Progress(int(9 * part), 9, int(rounds * part), int(sent * part / 2))] * 2, latency
+        ).share
+        for part in (0.0, *parts, 1.0)
+    ]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] <= 1 + 1e-12
+    whole = [Progress(9, 9, rounds, sent)]
+    assert rounds == 0 or math.isclose(forecast.reading(whole, latency).share, 1.0)
+
+
+def test_work_and_waiting_count_by_the_time_that_they_take():
+    local, far = (
+        Forecast(100, 1000, 10.0).reading([Progress(1, 9, 50, 0)], latency) for latency in (0, 10.0)
+    )
+    assert local.share < 0.02
+    assert far.share > 0.49
+    assert Forecast(0, 0, 1.0).reading([Progress(3, 4, 0, 0)], 0.0) == Reading(0.75, 0, 0, True)
+    assert not Forecast(1, 1, 1.0).reading([Progress(3, 4, 0, 0), Progress()], 0.0).begun
+
+
+@pytest.mark.parametrize(
+    "fields", [None, {}, {"done": 1, "nodes": 2, "rounds": -1, "bytes_sent": 3}, [1, 2, 3, 4]]
+)
+def test_what_is_no_progress_is_refused(fields):
+    with pytest.raises(ProtocolError, match="how far a run is"):
+        Progress.read(fields)
+
+
+# -- what parties tell ---------------------------------------------------------------------------------------
+
+
+def told_of_a_plan(monkeypatch, matches):
+    """All that party 0 would tell during a plan whose last rounds are over the rows that match, and after."""
+    told, ended = [], []
+
+    class Telling(Scheduler):
+        async def _flush(self):
+            if self.protocol.party == 0:
+                told.append(self.progress())
+            await super()._flush()
+
+        async def run(self):
+            outcome = await super().run()
+            if self.protocol.party == 0:
+                told.append(self.progress())
+                ended.append(outcome)
+            return outcome
+
+    monkeypatch.setattr(Party, "scheduler", Telling)
+    with tercet.local() as lake:
+        b = lake.builder("matched")
+        random = b.random_words(2)
+        opened, moved = [], []
+        for first in (0, ROWS - matches):
+            rows = {"id": np.arange(first, first + ROWS), f"x{first}": np.linspace(-2, 2, ROWS)}
+            table = lake.upload(rows, name=f"t{first}", key="id", owner="clinic")
+            keys, x = (b.input(part.handle, part.type) for part in (table.keys, table.parts[0]))
+            shuffled = b.apply_all("shuffle", b.apply("prf", random, keys), x)
+            opened.append(shuffled[0].open("pseudonyms of shuffled keys"))
+            moved.append(shuffled[1])
+        matched = b.apply("match", *opened, rows="n")
+        x = b.apply("take", moved[0], matched, table=0)
+        (x.select([0]).squeeze() < 0).to_ring().sum().reveal("below", to="analyst")
+        assert lake.run(b.plan()).symbols == {"n": matches}
+    return told, ended[0].statistics
+
+
+def test_a_size_that_a_plan_reveals_cannot_be_told_from_its_progress(monkeypatch):
+    (few, few_cost), (many, many_cost) = (told_of_a_plan(monkeypatch, matches) for matches in (2, 300))
+    assert few_cost.bytes_sent < many_cost.bytes_sent
+    assert few[-1] == many[-1]
+    assert 0 < few[-1].bytes_sent < few_cost.bytes_sent
+    assert 0 < few[-1].rounds < few_cost.rounds
+
+
+async def test_the_client_is_told_and_no_other_run(at_once):
+    async with open_local(latency_ms=5) as lake:
+        table = await lake.upload(TABLE, name="t", key="id", owner="clinic")
+        readings = []
+        asked = lake.cluster.client.run
+
+        async def run(plan, watch=None):
+            return await asked(plan, readings.append)
+
+        lake.cluster.client.run = run
+        await LogisticRegression(max_iter=3).fit(table, target="y")
+        begun = [one for one in readings if one.begun]
+        assert len(begun) > 3
+        assert [one.share for one in begun] == sorted(one.share for one in begun)
+        assert 0 < begun[-1].share <= 1
+        assert begun[-1].bytes_sent <= sum(lake.phases[-1].bytes_sent)
+        assert begun[-1].rounds <= lake.phases[-1].rounds
+        assert [Progress.read(one) for one in await lake.cluster.client.ask("progress", [b"x"])] == [
+            Progress()
+        ] * 3
+
+
+# -- bars ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bar_in_a_script(at_once, capsys):
+    with tercet.local(latency_ms=5, progress=True) as lake:
+        table = lake.upload(TABLE, name="t", key="id", owner="clinic")
+        LogisticRegression(max_iter=3).fit(table, target="y")
+        drawn = capsys.readouterr().err
+        assert "fit y on t" in drawn
+        assert " rounds, " in drawn
+        assert "%|" in drawn
+        lake.progress = False
+        LogisticRegression(max_iter=3).fit(table, target="y")
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_bars_in_trio(at_once, capsys):
+    async with open_local(latency_ms=5, progress=True) as lake:
+        table = await lake.upload(TABLE, name="t", key="id", owner="clinic")
+        await LogisticRegression(max_iter=3).fit(table, target="y")
+    assert " rounds, " in capsys.readouterr().err
+
+
+def test_nothing_is_drawn_where_nobody_looks(at_once, capsys):
+    with tercet.local(latency_ms=2) as lake:
+        table = lake.upload(TABLE, name="t", key="id", owner="clinic")
+        LogisticRegression(max_iter=3).fit(table, target="y")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_who_looks(monkeypatch):
+    assert not progress.somebody_looks()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert progress.somebody_looks()
+
+
+def test_a_bar_that_cannot_be_drawn_does_not_end_the_run(at_once, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(5, "the terminal is gone")
+
+    monkeypatch.setattr(progress, "_draw", fail)
+    caplog.set_level("INFO", "tercet.actors.client")
+    with tercet.local(latency_ms=5, progress=True) as lake:
+        table = lake.upload(TABLE, name="t", key="id", owner="clinic")
+        assert LogisticRegression(max_iter=3).fit(table, target="y").reveal().coef_.shape == (1,)
+    assert "no longer watched" in caplog.text
+
+
+def test_a_bar(capsys):
+    with progress.watching("a plan", wanted=True) as show:
+        show(Reading(0.0, 0, 0, begun=False))
+        assert progress.WAITING in capsys.readouterr().err
+        show(Reading(0.25, 10, 3_000_000, begun=True))
+        assert "a plan:  25%|" in (drawn := capsys.readouterr().err)
+        assert "10 rounds, 3.0 MB" in drawn
+    capsys.readouterr()
+    show(Reading(0.5, 20, 6_000_000, begun=True))
+    assert capsys.readouterr().err == ""
+    with progress.watching("a plan", wanted=False) as nothing:
+        assert nothing is None
