@@ -14,13 +14,14 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 import trio
 
+from tercet.actors.arrivals import WORD_ROWS, Piece
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import Line
 from tercet.actors.node import CLIENT, type_fields
@@ -43,6 +44,8 @@ BIG_PLAN = 100
 WATCHED_AFTER_S = 1.0
 WATCH_EVERY_S = 0.4
 """How long a run takes before it is watched, and how often its nodes are asked how far it is."""
+PIECE_BYTES = 1 << 25
+"""About so much of a value is dealt at a time."""
 DIGEST_WORDS = 64
 """Words that a node's part of a revealed value may have besides the shares that it holds."""
 
@@ -210,14 +213,34 @@ class Client:
 
     async def put(self, handle: str, kind: Type, words: Words) -> None:
         """Deal a value to the nodes, who keep it under `handle`; where they can, sharings travel as seeds."""
-        shape = word_shape(kind, {})
-        dealt = self.protocol.deal(words.reshape(shape), domain=kind.form.domain, parties=self.parties)
-        args = [handle, type_fields(kind), self.tile_rows]
+        words = words.reshape(word_shape(kind, {}))
+        per_word = WORD_ROWS if kind.form is Form.BITS else 1
+
+        def rows(start: int, stop: int) -> Words:
+            return words[..., start // per_word : -(-stop // per_word)] if kind.shape else words
+
+        await self.put_rows(handle, kind, rows)
+
+    async def put_rows(self, handle: str, kind: Type, rows: Callable[[int, int], Words]) -> None:
+        """Deal a value that need not fit in memory: `rows(start, stop)` gives those rows of it, in a thread.
+
+        It is asked for a piece at a time, from the first row to the last; packed booleans as words.
+        """
+        step = piece_rows(kind, self.tile_rows)
+        total = int(kind.rows)
         try:
-            await self._ask_all([_Request("put", args, parts) for parts in dealt])
+            for start in range(0, max(1, total), step):
+                piece = Piece(kind, self.tile_rows, start, min(step, total - start))
+                dealt = await trio.to_thread.run_sync(self._deal, piece, rows)
+                args = [handle, type_fields(kind), self.tile_rows, piece.start, piece.rows]
+                await self._ask_all([_Request("put", args, parts) for parts in dealt])
         except BaseException:
             self._forget([handle])
             raise
+
+    def _deal(self, piece: Piece, rows: Callable[[int, int], Words]) -> list[list[Words]]:
+        words = rows(piece.start, piece.start + piece.rows).reshape(word_shape(piece.own_type, {}))
+        return self.protocol.deal(words, domain=piece.type.form.domain, parties=self.parties)
 
     async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
         """Run a plan at all nodes and put together what it reveals; `watch` is told how far it is.
@@ -400,6 +423,12 @@ class Client:
             words = self.protocol.combine(parts, domain=kind.form.domain, shape=word_shape(kind, {}))
             found[name] = decode(words, kind.scale) if kind.form is Form.RING else words
         return found
+
+
+def piece_rows(kind: Type, tile_rows: int) -> int:
+    """How many rows of a value are dealt at a time: whole tiles, at least one."""
+    width = WORD_BYTES * math.prod(word_shape(kind, {})[:-1])
+    return tile_rows * max(1, PIECE_BYTES // max(1, width * tile_rows))
 
 
 def _verdict(errors: Mapping[int, TercetError]) -> TercetError:

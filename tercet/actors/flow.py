@@ -3,7 +3,8 @@
 A local row-wise node (a sum, a product before its round) that is read only once, or is no more work than a
 copy, is never scheduled. It is computed in the step that reads it, in its thread, tile by tile. So a chain of
 small operations between two rounds is one piece of work, and long intermediate values exist a tile at a time.
-Every tile of a value is dropped when its last reader is done with it.
+Every tile of a value is dropped when its last reader is done with it. Tiles that pile up until then lie in
+the scratch; those of stored values may lie in files, and are read when they are needed.
 """
 
 from __future__ import annotations
@@ -13,16 +14,35 @@ from collections.abc import Iterator
 from tercet.actors.kinds import KINDS, Context, Data, Tiling
 from tercet.actors.layout import Layout
 from tercet.actors.plan import Plan, Ref
-from tercet.actors.values import TiledValue
+from tercet.actors.scratch import IN_MEMORY, Scratch
+from tercet.actors.values import FiledTiles, TiledValue
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Protocol
 
+HEAVY_WORDS = 1 << 17
+"""Work, in words added, from which a step is worth a worker thread: a few times what changing threads
+costs.
+"""
+IN_FLIGHT = 8
+"""Heavy instances that may wait for the network at one time, for each thread."""
+
 
 class Flow:
-    """The values of one run. `argument` may be called in any thread, everything else in the event loop."""
+    """The values of one run.
 
-    def __init__(self, plan: Plan, layout: Layout, protocol: Protocol, symbols: dict[str, int]) -> None:
+    `argument` and `shelve` may be called in any thread, everything else in the event loop.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        layout: Layout,
+        protocol: Protocol,
+        symbols: dict[str, int],
+        scratch: Scratch = IN_MEMORY,
+    ) -> None:
         self.plan = plan
+        self._scratch = scratch
         self.layout = layout
         self._symbols = symbols
         self._protocol = protocol.bind("local")
@@ -95,16 +115,42 @@ class Flow:
         words = KINDS[node.kind].weight * self.layout.needed_words(index, tile)
         return words + sum(self.work(ref[0], tile) for ref in node.args if self.inline[ref[0]])
 
+    def reads_files(self, index: int, tile: int) -> bool:
+        """Whether an instance has to wait for a disk."""
+        for position, ref in enumerate(self.plan.nodes[index].args):
+            if self.inline[ref[0]]:
+                if self.reads_files(ref[0], tile):
+                    return True
+            elif (source := self._values[ref].source) is not None:
+                rows = self.layout.rowwise(index, position)
+                if not all(map(source.ready, (tile,) if rows else range(len(source)))):
+                    return True
+        return False
+
     # -- values ----------------------------------------------------------------------------------------------
+
+    def open(self, ref: Ref, tiles: FiledTiles) -> Iterator[tuple[int, int | None]]:
+        """Put a stored value in place that lies in a file; yields who may be able to start now, as `put`."""
+        self._values[ref] = TiledValue.from_file(tiles, self._reads[ref], self._scratch)
+        return ((reader, None) for reader in self._wakes[ref])
+
+    def prepare(self, ref: Ref, tiles: int) -> None:
+        """Make a place for a value before its tiles come."""
+        if ref not in self._values:
+            kept_by_run = 1 if KINDS[self.plan.nodes[ref[0]].kind].keep else 0
+            self._values[ref] = TiledValue(tiles, self._reads[ref] + kept_by_run, self._scratch)
+
+    def shelve(self, ref: Ref, tile: int, data: Data) -> Data:
+        """A tile that is about to be put, in the scratch where tiles pile up. In any thread."""
+        value = self._values.get(ref)
+        return data if value is None else value.shelve(tile, data)
 
     def put(
         self, ref: Ref, tile: int, tiles: int, data: Data, depth: int
     ) -> Iterator[tuple[int, int | None]]:
         """Put a tile in place; yields who may be able to start now: (node, tile, or None for any)."""
-        value = self._values.get(ref)
-        if value is None:
-            kept_by_run = 1 if KINDS[self.plan.nodes[ref[0]].kind].keep else 0
-            value = self._values[ref] = TiledValue(tiles, self._reads[ref] + kept_by_run)
+        self.prepare(ref, tiles)
+        value = self._values[ref]
         value.put(tile, data, depth)
         for reader, by_rows in self._wakes[ref].items():
             if by_rows:
@@ -124,7 +170,7 @@ class Flow:
         value = self._values[ref]
         if not self.layout.rowwise(index, position):
             return value.whole()
-        part = value.tiles[tile]
+        part = value.part(tile)
         if part is None:
             title = self.plan.nodes[ref[0]].title(ref[0])
             raise ProtocolError(f"{title}: tile {tile} was dropped before it was read")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tercet.actors.arrivals import Gathering, Sink
 from tercet.actors.plan import Plan, Type
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import ProtocolError
@@ -24,6 +25,11 @@ class Gate:
         """A value that is kept beyond the memory of the party, or None."""
         _ = handle
         return None
+
+    def begin(self, handle: str, kind: Type, tile_rows: int) -> Sink:
+        """Where a value goes that is dealt in pieces. Blocks; raises StorageError."""
+        _ = handle
+        return Gathering(kind, tile_rows)
 
     async def before_put(self, caller: str, handle: str, kind: Type) -> None:
         """A client is about to deal a value. Raises ConsentError."""

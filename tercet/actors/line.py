@@ -21,7 +21,8 @@ import attrs
 import numpy as np
 import trio
 
-from tercet.errors import PeerLost, ProtocolError, TercetError
+from tercet.actors.scratch import IN_MEMORY, Scratch
+from tercet.errors import PeerLost, ProtocolError, StorageError, TercetError
 from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Link
 from tercet.transports.base import byte_view
@@ -75,13 +76,21 @@ class Line:
     """
 
     def __init__(
-        self, link: Link, *, owner: str, timeout_s: float, patient: bool = False, beats: bool = True
+        self,
+        link: Link,
+        *,
+        owner: str,
+        timeout_s: float,
+        patient: bool = False,
+        beats: bool = True,
+        scratch: Scratch = IN_MEMORY,
     ) -> None:
         self.link = link
         self.lost: PeerLost | None = None
         self._owner = owner
         self._timeout_s = timeout_s
         self._patient = patient
+        self._scratch = scratch
         self._beat_s = min(timeout_s / BEATS_PER_TIMEOUT, SLOWEST_BEAT_S) if beats else float("inf")
         self._queue, self._queued = trio.open_memory_channel[tuple[list[Any], Sequence[Words]]](
             QUEUED_MESSAGES
@@ -235,8 +244,8 @@ class Line:
         if not receiver.admit(message, size):
             return None
         try:
-            return np.empty(size // WORD_BYTES, dtype=np.uint64)
-        except MemoryError:
+            return self._scratch.empty((size // WORD_BYTES,))
+        except (MemoryError, StorageError):
             logger.exception("%s: no memory for %d bytes from %s", self._owner, size, self.other)
             return None
 

@@ -9,6 +9,7 @@ What a client may do, and requests beyond these, are the gate's to decide (see `
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -23,6 +24,7 @@ import attrs
 import numpy as np
 import trio
 
+from tercet.actors.arrivals import Arrival, Piece
 from tercet.actors.gate import Gate
 from tercet.actors.hello import Hello, greet
 from tercet.actors.jobs import Jobs
@@ -228,6 +230,7 @@ class _Service:
         self.line = Line(link, owner=self.party.name, timeout_s=self.party.timeout_s, patient=True)
         self._under_way: dict[int, trio.CancelScope] = {}
         self._dealt_here: list[str] = []
+        self._arriving: dict[str, Arrival] = {}
 
     async def run(self) -> None:
         """Answer until the client leaves; what is under way for it then is cancelled."""
@@ -236,6 +239,7 @@ class _Service:
             await self.line.run(self)
             logger.info("%s: %s", self.party.name, self.line.lost)
             nursery.cancel_scope.cancel()
+        await self._give_up(list(self._arriving))
         await self.gate.left(self.caller, self._dealt_here)
 
     def admit(self, message: list[Any], size: int) -> bool:
@@ -278,10 +282,9 @@ class _Service:
 
     async def _do(self, verb: str, args: list[Any], payload: Words | None) -> Answer:
         match verb, args:
-            case "put", [str(handle), _, int(tile_rows)]:
-                await self.gate.before_put(self.caller, handle, read_type(args[1]))
-                self._dealt_here.append(handle)
-                return self._put(handle, args, payload, tile_rows)
+            case "put", [str(handle), *piece]:
+                await self._put(handle, piece, payload)
+                return {}, []
             case "run", [bytes(session), bytes(packed)]:
                 return _parts(await self.node.run(session, packed, self.caller))
             case "progress", [bytes(session)]:
@@ -301,6 +304,7 @@ class _Service:
             case "drop", [list(handles)]:
                 names = [str(handle) for handle in handles]
                 await self.gate.before_drop(self.caller, names)
+                await self._give_up(names)
                 self.party.drop(names)
                 return {}, []
             case "trace", [bool(on)]:
@@ -310,26 +314,59 @@ class _Service:
             case _:
                 return await self.gate.answer(self.caller, verb, args), []
 
-    def _dealt(self, message: list[Any], size: int) -> tuple[Type, list[tuple[int, ...]]]:
-        """Type and shapes of an upload. Raises PlanError if it cannot be stored."""
-        kind = read_type(message[3] if len(message) == 5 else None)
-        shapes = self.party.dealt_words(kind)
+    def _dealt(self, message: list[Any], size: int) -> tuple[Piece, list[tuple[int, ...]]]:
+        """A piece of an upload and the shapes of its words. Raises PlanError if it cannot be stored."""
+        match message[3:]:
+            case [fields, int(tile_rows), int(start), int(rows)]:
+                piece = Piece(read_type(fields), tile_rows, start, rows)
+            case _:
+                raise PlanError("an upload does not say which rows of which value it has")
+        piece.check()
+        shapes = self.party.dealt_words(piece.own_type)
         due = WORD_BYTES * sum(math.prod(shape) for shape in shapes)
         if size != due:
+            kind = piece.own_type
             raise PlanError(f"an upload of {kind} has {size} bytes, {due} are due to {self.party.name}")
-        return kind, shapes
+        return piece, shapes
 
-    def _put(self, handle: str, args: list[Any], payload: Words | None, tile_rows: int) -> Answer:
+    async def _put(self, handle: str, fields: list[Any], payload: Words | None) -> None:
+        """Store a value, or the next piece of one. Raises PlanError, StorageError or ConsentError."""
         size = 0 if payload is None else payload.nbytes
-        kind, shapes = self._dealt(["put", 0, *args], size)
-        if tile_rows <= 0 or tile_rows % 64:
-            raise PlanError(f"a tile of {tile_rows} rows is not a positive multiple of 64")
+        piece, shapes = self._dealt(["put", 0, handle, *fields], size)
         if payload is None:
-            raise PlanError(f"{self.party.name} has no memory for an upload of {kind}")
+            raise PlanError(f"{self.party.name} has no memory for an upload of {piece.own_type}")
+        if piece.first:
+            await self.gate.before_put(self.caller, handle, piece.type)
+            self._dealt_here.append(handle)
         cuts = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
         parts = [part.reshape(shape) for part, shape in zip(np.split(payload, cuts), shapes, strict=True)]
-        self.party.put(handle, kind, parts, tile_rows=tile_rows)
-        return {}, []
+        if piece.first and piece.last:
+            self.party.put(handle, piece.type, parts, tile_rows=piece.tile_rows)
+        else:
+            await self._append(handle, piece, parts)
+
+    async def _append(self, handle: str, piece: Piece, parts: list[Words]) -> None:
+        if piece.first and handle not in self._arriving:
+            sink = await trio.to_thread.run_sync(self.gate.begin, handle, piece.type, piece.tile_rows)
+            self._arriving[handle] = Arrival(piece.type, piece.tile_rows, sink)
+        arrival = self._arriving.get(handle)
+        if arrival is None or not arrival.expects(piece):
+            raise PlanError(f"rows from {piece.start} on of {handle!r} are not what is due; upload it again")
+        tiles = functools.partial(self.party.accept, piece.own_type, parts, tile_rows=piece.tile_rows)
+        async with arrival.turn:
+            stored = await trio.to_thread.run_sync(arrival.take, piece, tiles)
+            if stored is not None:
+                del self._arriving[handle]
+                self.party.store[handle] = stored
+
+    async def _give_up(self, handles: Sequence[str]) -> None:
+        """Leave nothing of values that have not arrived in full."""
+        for handle in handles:
+            arrival = self._arriving.pop(handle, None)
+            if arrival is not None:
+                with trio.CancelScope(shield=True):
+                    async with arrival.turn:
+                        await trio.to_thread.run_sync(arrival.sink.abort)
 
 
 def _parts(outcome: Outcome) -> Answer:

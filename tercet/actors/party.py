@@ -29,6 +29,7 @@ from tercet.actors.line import Line, first_cause
 from tercet.actors.plan import Form, Plan, Type, word_shape
 from tercet.actors.progress import Progress
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
+from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.session import Session, Start
 from tercet.actors.tracing import TraceEvent
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
@@ -108,7 +109,7 @@ class Party:
     """One party of a cluster.
 
     `timeout_s` is how long a peer may be silent; a lost one is reported within about that time. `threads` is
-    the number of worker threads that steps of plans may use at one time.
+    the number of worker threads that steps of plans may use at one time; `scratch` is where large arrays lie.
     """
 
     scheduler: ClassVar[type[Scheduler]] = Scheduler
@@ -122,12 +123,14 @@ class Party:
         protocol: type[Protocol],
         timeout_s: float = 6.0,
         threads: int = 1,
+        scratch: Scratch = IN_MEMORY,
     ) -> None:
         self.index = index
         self.parties = parties
         self.protocol = protocol
         self.timeout_s = timeout_s
         self.threads = threads
+        self.scratch = scratch
         self.store: dict[str, Stored] = {}
         self.load: Callable[[str], Awaitable[Stored | None]] | None = None
         """Where values are looked up that are not in `store`."""
@@ -156,7 +159,7 @@ class Party:
         earlier = self._peers.get(index)
         if earlier is not None and not earlier.gone.is_set():
             self._replace(earlier)
-        line = Line(link, owner=self.name, timeout_s=self.timeout_s)
+        line = Line(link, owner=self.name, timeout_s=self.timeout_s, scratch=self.scratch)
         peer = self._peers[index] = Peer(self, index, line, key)
         self._nursery.start_soon(self._tend, peer)
 
@@ -381,6 +384,7 @@ class Party:
             symbols=session.symbols,
             threads=self.threads,
             trace=self.trace,
+            scratch=self.scratch,
         )
         session.begin(scheduler)
         return await scheduler.run()
@@ -408,10 +412,14 @@ class Party:
 
     def put(self, handle: str, kind: Type, parts: Sequence[Words], *, tile_rows: int) -> None:
         """Store what an owner dealt to this party."""
+        self.store[handle] = Stored(kind, self.accept(kind, parts, tile_rows=tile_rows), tile_rows)
+
+    def accept(self, kind: Type, parts: Sequence[Words], *, tile_rows: int) -> list[Share]:
+        """The tiles of what an owner dealt to this party; in any thread."""
         keys = {i: bytes(32) for i in range(self.parties)}
         protocol = self.protocol(party=self.index, parties=self.parties, keys=keys)
         share = protocol.accept(parts, domain=kind.form.domain, shape=word_shape(kind, {}), scale=kind.scale)
-        self.store[handle] = Stored(kind, cut(share, tile_rows, bits=kind.form is Form.BITS), tile_rows)
+        return cut(share, tile_rows, bits=kind.form is Form.BITS)
 
     def dealt_words(self, kind: Type) -> list[tuple[int, ...]]:
         """Shapes of the arrays that an owner sends to this party for a value of a type."""

@@ -246,8 +246,7 @@ class Take(Kind):
         x, positions = args
         if not isinstance(x, Share):
             raise PlanError("take from a public value")
-        order = as_public(positions)[int(node.get("table"))].view(np.int64)
-        return x.like(np.take(x.data, order, axis=-1))
+        return protocol.take(x, as_public(positions)[int(node.get("table"))].view(np.int64))
 
 
 @kind("ones")

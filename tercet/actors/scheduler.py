@@ -22,25 +22,20 @@ from typing import Any, cast
 import attrs
 import trio
 
-from tercet.actors.flow import Flow
+from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
 from tercet.actors.kinds import KINDS, Context, Data, Tiling
 from tercet.actors.layout import Layout
 from tercet.actors.plan import Node, Plan, Ref, Type, bind_shape
 from tercet.actors.progress import Progress
+from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent
-from tercet.actors.values import Outcome, Statistics, Stored, add_up, split
+from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError, TercetError
 from tercet.protocols.base import Op, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 
 logger = logging.getLogger(__name__)
 
-HEAVY_WORDS = 1 << 17
-"""Work, in words added, from which a step is worth a worker thread: a few times what changing threads
-costs.
-"""
-IN_FLIGHT = 8
-"""Heavy instances that may wait for the network at one time, for each thread."""
 LIGHT_IN_FLIGHT = 512
 """Light ones that may: so many that parallel work on small values shares its rounds."""
 AT_ONCE = 4
@@ -107,16 +102,18 @@ class Scheduler:
         symbols: dict[str, int] | None = None,
         threads: int = 1,
         trace: list[TraceEvent] | None = None,
+        scratch: Scratch = IN_MEMORY,
     ) -> None:
         self.plan = plan
         self.protocol = protocol
+        protocol.allocate = scratch.empty
         self._inputs = inputs
         self._send = send
         self._threads = threads
         self._recorder = Recorder(trace)
         self._symbols: dict[str, int] = {} if symbols is None else symbols
         self._layout = Layout(plan, self._symbols)
-        self._flow = Flow(plan, self._layout, protocol, self._symbols)
+        self._flow = Flow(plan, self._layout, protocol, self._symbols, scratch)
         self._states = [_NodeState() for _ in plan.nodes]
         self._unfinished = self._flow.inline.count(False)
         self._light: deque[Step] = deque()
@@ -249,12 +246,12 @@ class Scheduler:
                 return instance.operation.send(got), None
             made = self._begin(instance)
             if not inspect.isgenerator(made):
-                return None, made
+                return None, self._shelve(instance, made)
             operation = cast("Op[Any]", made)
             instance.operation = operation
             first = next(operation)
         except StopIteration as stop:
-            return None, stop.value
+            return None, self._shelve(instance, stop.value)
         except TercetError as error:
             error.args = (f"{instance.node.title(instance.name[0])}: {error}",)
             raise
@@ -283,6 +280,14 @@ class Scheduler:
             cost = kind.cost(node, protocol, [arg for arg in args if isinstance(arg, Share)], rows)
             instance.allowed = cost.rounds, cost.sent[protocol.party]
         return made
+
+    def _shelve(self, instance: _Instance, result: Any) -> Any:
+        """What an instance has made, in the scratch where tiles pile up."""
+        index, tile = instance.name
+        if self._layout.tiling[index] is not Tiling.ROWS:
+            return result
+        results = result if isinstance(result, list) else [result]
+        return [self._flow.shelve((index, output), tile, part) for output, part in enumerate(results)]
 
     def _after(self, instance: _Instance, awaits: Round | None, result: Any) -> None:
         """Put away what a step did; runs in the trio thread."""
@@ -392,7 +397,10 @@ class Scheduler:
                 self._start(index, number, depth)
 
     def _start(self, index: int, tile: int, depth: int) -> None:
-        heavy = self._flow.work(index, tile) >= HEAVY_WORDS
+        heavy = self._flow.work(index, tile) >= HEAVY_WORDS or self._flow.reads_files(index, tile)
+        if self._layout.tiling[index] is Tiling.ROWS:
+            for output in range(len(self.plan.nodes[index].types)):
+                self._flow.prepare((index, output), self._states[index].tiles or 1)
         self._fresh[index, tile] = _Instance((index, tile), self.plan.nodes[index], heavy, depth)
         heapq.heappush(self._by_tile, (tile, index))
         heapq.heappush(self._by_name, (index, tile))
@@ -401,9 +409,13 @@ class Scheduler:
     # -- results ---------------------------------------------------------------------------------------------
 
     def _finish_input(self, index: int, node: Node) -> None:
-        stored = self._inputs[node.get("handle")]
-        for tile, share in enumerate(stored.tiles):
-            self._put((index, 0), tile, len(stored.tiles), share, 0)
+        tiles = self._inputs[node.get("handle")].tiles
+        if isinstance(tiles, FiledTiles):
+            for reader, only in self._flow.open((index, 0), tiles):
+                self._expand(reader, only)
+        else:
+            for tile, share in enumerate(tiles):
+                self._put((index, 0), tile, len(tiles), share, 0)
         self._node_done()
 
     def _finish(self, instance: _Instance, result: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import functools
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,19 +14,28 @@ import numpy.typing as npt
 
 from tercet.actors.kinds import Data
 from tercet.actors.plan import Form, Type
+from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import WORD_BITS, Words
+
+
+class FiledTiles(Sequence[Share]):
+    """Tiles that are read from a file when they are asked for, which takes a while; in any thread."""
+
+    @abc.abstractmethod
+    def ready(self, tile: int) -> bool:
+        """Whether a tile was read already, so that asking for it takes no time."""
 
 
 @attrs.define(eq=False)
 class Stored:
     """A secret value that a node keeps.
 
-    Its type with numbers for all dimensions, and its tiles of so many rows.
+    Its type with numbers for all dimensions, and its tiles of so many rows, in memory or `FiledTiles`.
     """
 
     type: Type
-    tiles: list[Share]
+    tiles: Sequence[Share]
     tile_rows: int
 
 
@@ -59,46 +70,93 @@ class TiledValue:
     the longest way to each.
     """
 
-    def __init__(self, tiles: int, readers: int) -> None:
+    def __init__(self, tiles: int, readers: int, scratch: Scratch = IN_MEMORY) -> None:
         self.tiles: list[Data | None] = [None] * tiles
         self.there = [False] * tiles
         self.depth = [0] * tiles
         self.missing = tiles
+        self.source: FiledTiles | None = None
+        """Where tiles are read from, of a value that lies in a file."""
         self._left = [readers] * tiles
         self._whole: Data | None = None
+        self._scratch = scratch
+        self._held = 0
+        self._room: Words | None = None
+        self._making_room = threading.Lock()
+
+    @classmethod
+    def from_file(cls, tiles: FiledTiles, readers: int, scratch: Scratch) -> TiledValue:
+        """A value all of whose tiles are there, to be read."""
+        value = cls(len(tiles), readers, scratch)
+        value.source, value.there, value.missing = tiles, [True] * len(tiles), 0
+        return value
 
     def put(self, tile: int, data: Data, depth: int) -> None:
         """Fill in a tile."""
         if self._left[tile]:
             self.tiles[tile] = data
+            self._held += _bytes_in_memory(data)
         self.there[tile] = True
         self.depth[tile] = depth
         self.missing -= 1
+
+    def shelve(self, tile: int, data: Data) -> Data:
+        """A tile that is about to be put: in the scratch, where tiles pile up. In any thread."""
+        array = _array(data)
+        if not self._scratch.takes(self._held + array.nbytes) or Scratch.holds(array):
+            return data
+        with self._making_room:
+            if self._room is None:
+                if 0 < tile == len(self.tiles) - 1:
+                    return data  # a last tile may be short, so it does not tell how large the others are
+                self._room = self._scratch.empty((len(self.tiles), array.size))
+        place = self._room[tile, : array.size].reshape(array.shape)
+        place[...] = array
+        return data.like(place) if isinstance(data, Share) else place
+
+    def part(self, tile: int) -> Data | None:
+        """A tile, None if it was dropped. Raises StorageError if it cannot be read."""
+        return self.tiles[tile] if self.source is None else self.source[tile]
 
     def whole(self) -> Data:
         """All tiles as one; only once none is missing."""
         whole = self._whole
         if whole is None:
-            whole = self._whole = join([part for part in self.tiles if part is not None])
+            held = [part for part in self.tiles if part is not None]
+            whole = self._whole = join(held if self.source is None else self.source, self._scratch)
         return whole
 
     def reader_done(self, tile: int) -> None:
         """Count a reader of a tile down; the last one lets the memory go."""
         self._left[tile] -= 1
         if self._left[tile] == 0:
-            self.tiles[tile] = None
+            part, self.tiles[tile] = self.tiles[tile], None
+            self._held -= 0 if part is None else _bytes_in_memory(part)
             self._whole = None
+            if not any(self._left):
+                self._room = None
 
 
-def join(parts: Sequence[Data]) -> Data:
+def _array(data: Data) -> npt.NDArray[Any]:
+    return data.data if isinstance(data, Share) else data
+
+
+def _bytes_in_memory(data: Data) -> int:
+    array = _array(data)
+    return 0 if Scratch.holds(array) else array.nbytes
+
+
+def join(parts: Sequence[Data], scratch: Scratch = IN_MEMORY) -> Data:
     """Tiles side by side along the rows: a view where they are neighbours in memory, as `split` left them."""
     first = parts[0]
     if len(parts) == 1:
         return first
-    arrays = [part.data if isinstance(part, Share) else part for part in parts]
-    whole = _neighbours(arrays)
+    whole = None if isinstance(parts, FiledTiles) else _neighbours([_array(part) for part in parts])
     if whole is None:
-        whole = np.concatenate(arrays, axis=-1)
+        *lead, rows = _array(first).shape
+        whole = scratch.empty((*lead, (len(parts) - 1) * rows + _array(parts[-1]).shape[-1]))
+        for number, part in enumerate(parts):
+            whole[..., number * rows : (number + 1) * rows] = _array(part)
     return first.like(whole) if isinstance(first, Share) else whole
 
 

@@ -242,6 +242,7 @@ class NodeFile:
     grace_s: float
     runs_at_once: int
     memory_mb: int
+    scratch: Path | None
 
     @classmethod
     def read(cls, path: Path) -> NodeFile:
@@ -261,6 +262,7 @@ class NodeFile:
             grace_s=fields.take("grace_s", float, 30.0),
             runs_at_once=fields.take("runs_at_once", int, 4),
             memory_mb=fields.take("memory_mb", int, 4096),
+            scratch=here / scratch if (scratch := fields.take("scratch", str, "")) else None,
         )
         fields.done()
         for name, least in (
@@ -272,6 +274,8 @@ class NodeFile:
         ):
             if not getattr(found, name) >= least:
                 raise ConfigError(f"{path}: {name} = {getattr(found, name)} is too small; at least {least}")
+        if found.scratch is not None and not found.scratch.is_dir():
+            raise ConfigError(f"{path}: scratch = {str(found.scratch)!r} is no directory; make it")
         for name, address in (("listen", found.listen), ("metrics", found.metrics)):
             if address or name == "listen":
                 _in(str(path), name, split_address, address)
@@ -292,6 +296,7 @@ timeout_s = 6.0                   # a peer that is silent for so long is lost
 grace_s = 30.0                    # how long a stop waits for runs under way
 runs_at_once = 4                  # more plans wait for their turn
 memory_mb = 4096                  # stored tables that are held in memory at most
+scratch = ""                      # for plans larger than memory: a directory on an encrypted disk
 """
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 import trio
 
+from tercet.actors.arrivals import Sink
 from tercet.actors.gate import Gate
 from tercet.actors.party import Party
 from tercet.actors.plan import Plan, Type
@@ -77,6 +78,10 @@ class LakeGate(Gate):
 
     # -- values ----------------------------------------------------------------------------------------------
 
+    def begin(self, handle: str, kind: Type, tile_rows: int) -> Sink:
+        """A file of the vault; see `Gate.begin`."""
+        return self.vault.begin(handle, kind, tile_rows)
+
     async def before_put(self, caller: str, handle: str, kind: Type) -> None:  # noqa: ARG002
         """Owners and analysts may deal values under new handles."""
         with self._audited(caller, "put"):
@@ -91,6 +96,7 @@ class LakeGate(Gate):
                 found = self._loose.get(handle)
                 if found is not None and found.caller != caller:
                     raise ConsentError(f"{handle!r} is a value of {found.caller}, not of {caller}")
+        await self.vault.forget(handles)
         for handle in handles:
             self._loose.pop(handle, None)
 
@@ -106,6 +112,7 @@ class LakeGate(Gate):
         old = [handle for handle, one in self._loose.items() if one.used < now - LOOSE_S]
         gone = [handle for handle in (*handles, *old) if handle not in kept]
         self.party.drop(gone)
+        await self.vault.forget(gone)
         for handle in gone:
             self._loose.pop(handle, None)
 

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from tercet.actors.node import Node
+from tercet.actors.values import FiledTiles
 from tercet.protocols.domains import WORD_BYTES
 from tercet.transports.tcp import split_address
 
@@ -45,8 +46,8 @@ def registry_of(node: Node) -> CollectorRegistry:
 
 def stored_bytes(node: Node) -> int:
     """Bytes of the values that a node holds in memory."""
-    values = list(node.party.store.values())
-    return sum(tile.data.size * WORD_BYTES for stored in values for tile in stored.tiles)
+    values = [one.tiles for one in node.party.store.values() if not isinstance(one.tiles, FiledTiles)]
+    return sum(tile.data.size * WORD_BYTES for tiles in values for tile in tiles)
 
 
 def health(node: Node) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import trio
 from tercet.actors.cluster import KEEP_MEMORY
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party, is_party, party_name
+from tercet.actors.scratch import Scratch
 from tercet.consent.audit import AuditLog
 from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError
@@ -36,6 +37,8 @@ from tercet.transports import Identity, TlsTransport
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
+SHARE_OF_ONE = 16
+"""What has more than this part of the node's `memory_mb` lies in the scratch, if there is one."""
 
 
 class JsonLines(logging.Formatter):
@@ -126,6 +129,7 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
         protocol=cluster.protocol_class,
         timeout_s=file.timeout_s,
         threads=file.threads,
+        scratch=Scratch(file.scratch, above=(file.memory_mb << 20) // SHARE_OF_ONE),
     )
     vault = await trio.to_thread.run_sync(Vault, file)
     audit = AuditLog(file.directory / "audit.log", MemberKeys(settings.identity))

@@ -1,25 +1,26 @@
-"""The vault of a node: tables and models that last, on disk, and as many of their values in memory as may be.
+"""The vault of a node: tables and models that last, on disk, and as many of their tiles in memory as may be.
 
-Values that a client deals or a plan stores are loose: they live in the party's memory. Keeping some of them
-under a name makes them last: their files are written, then the catalog's entry, in one step. So an upload
-that does not come to that step leaves nothing. Kept values are read into memory when a plan needs them, and
-those that were not needed for longest make room.
+Values that a client deals or a plan stores are loose: they live in the party's memory, or in a file without
+an entry if they came in pieces. Keeping some of them under a name makes them last: their files are written,
+then the catalog's entry, in one step. So an upload that does not come to that step leaves nothing. Kept
+values are read tile by tile when a plan needs them, so they may be larger than memory; tiles that were not
+needed for longest make room.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import trio
 
+from tercet.actors.plan import Type
 from tercet.actors.values import Stored
 from tercet.errors import StorageError
 from tercet.nodes.config import NodeFile
 from tercet.storage.catalog import Catalog, Entry
 from tercet.storage.sealed import SealedFiles
-from tercet.storage.shares import ShareFiles, stored_bytes
+from tercet.storage.shares import SealedTiles, ShareFiles, ShareWriter, TileCache
 
 T = TypeVar("T")
 
@@ -34,10 +35,13 @@ class Vault:
             raise StorageError(
                 f"the storage key {file.storage_key} cannot be read ({error}); restore it"
             ) from error
-        self.files = ShareFiles(SealedFiles(file.storage, key, base=file.directory))
+        sealed = SealedFiles(file.storage, key, base=file.directory)
+        self.files = ShareFiles(sealed, TileCache(file.memory_mb << 20))
         self.catalog = Catalog(file.catalog, base=file.directory)
-        self._most_bytes = file.memory_mb << 20
-        self._cached: OrderedDict[str, Stored] = OrderedDict()
+        self._opened: dict[str, Stored] = {}
+        """Kept values that were asked for since the node started."""
+        self._loose: set[str] = set()
+        """Values with a file and without an entry."""
         self._changing = trio.Lock()
         kept = [handle for entry in self.catalog.entries() for handle in entry.handles]
         self.swept = self.files.sweep(kept)
@@ -48,48 +52,68 @@ class Vault:
         return await trio.to_thread.run_sync(question, *args)
 
     async def load(self, handle: str) -> Stored | None:
-        """A kept value, None if there is no such. Raises StorageError if its file is damaged."""
-        found = self._cached.get(handle)
+        """A kept value, None if there is no such. Its tiles are read when they are used.
+
+        Raises StorageError if its file is missing or was cut; a tile that has changed raises it later.
+        """
+        found = self._opened.get(handle)
         if found is None:
             if await self.ask(self.catalog.of_handle, handle) is None:
                 return None
-            found = await trio.to_thread.run_sync(self.files.load, handle)
-        self._remember(handle, found)
+            found = self._opened[handle] = await trio.to_thread.run_sync(self.files.load, handle)
         return found
+
+    def begin(self, handle: str, kind: Type, tile_rows: int) -> ShareWriter:
+        """A loose value that comes in pieces: its file. Blocks, as the writer does."""
+        self._loose.add(handle)
+        return self.files.begin(handle, kind, tile_rows)
+
+    async def write(self, handle: str, stored: Stored) -> Stored:
+        """Write the file of a loose value, unless it has one; the same value, read from there from now on.
+
+        Nothing keeps the file but `keep`: without it, `forget` or the next start removes it.
+        """
+        if handle in self._loose:
+            return stored
+        written = await trio.to_thread.run_sync(self.files.save, handle, stored)
+        self._loose.add(handle)
+        if isinstance(written.tiles, SealedTiles):
+            written.tiles.keep(stored.tiles)
+        return written
 
     async def keep(self, entry: Entry, values: Mapping[str, Stored]) -> None:
         """Make an entry last, or replace one. Raises StorageError; then nothing has changed."""
         async with self._changing:
             before = await self.ask(self.catalog.find, entry.kind, entry.name)
-            written: list[str] = []
+            new = [handle for handle in entry.handles if handle not in self._loose]
+            opened = {}
             try:
                 for handle in entry.handles:
-                    written.append(handle)
-                    await trio.to_thread.run_sync(self.files.save, handle, values[handle])
+                    opened[handle] = await self.write(handle, values[handle])
                 await self.ask(self.catalog.put, entry)
             except BaseException:
                 with trio.CancelScope(shield=True):
-                    await self._remove(written)
+                    await self.forget(new)
                 raise
+            self._loose -= opened.keys()
+            self._opened |= opened
             if before is not None:
                 await self._remove(before.handles)
-        for handle in entry.handles:
-            self._remember(handle, values[handle])
 
     async def drop(self, kind: str, name: str) -> None:
         """Forget an entry and its values."""
         async with self._changing:
             await self._remove(await self.ask(self.catalog.drop, kind, name))
 
-    async def _remove(self, handles: Sequence[str]) -> None:
-        for handle in handles:
-            self._cached.pop(handle, None)
-            await trio.to_thread.run_sync(self.files.remove, handle)
+    async def forget(self, handles: Iterable[str]) -> None:
+        """Remove the files of loose values; leaves those alone that are kept, or have none."""
+        gone = self._loose.intersection(handles)
+        self._loose -= gone
+        await self._remove(gone)
 
-    def _remember(self, handle: str, stored: Stored) -> None:
-        self._cached[handle] = stored
-        self._cached.move_to_end(handle)
-        total = sum(map(stored_bytes, self._cached.values()))
-        while total > self._most_bytes and len(self._cached) > 1:
-            _, forgotten = self._cached.popitem(last=False)
-            total -= stored_bytes(forgotten)
+    async def _remove(self, handles: Iterable[str]) -> None:
+        for handle in handles:
+            opened = self._opened.pop(handle, None)
+            if opened is not None and isinstance(opened.tiles, SealedTiles):
+                opened.tiles.forget()
+            await trio.to_thread.run_sync(self.files.remove, handle)

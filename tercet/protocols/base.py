@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
@@ -19,6 +20,7 @@ from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols import defaults
 from tercet.protocols.domains import BITS, WORD_BYTES, Z64, Domain, Words
 from tercet.protocols.fourier import Series
+from tercet.protocols.kernels import Indices, take_columns
 from tercet.protocols.prg import Stream, derive_key
 from tercet.protocols.shares import (
     Cost,
@@ -73,6 +75,9 @@ class Protocol(abc.ABC):
         self.parties = parties
         self.keys = keys
         self.dealer = 0
+        self.allocate = in_memory
+        """Makes arrays of words that are not set. Those with a word or more for every row of a table come
+        from here: whoever runs the protocol may want them elsewhere than in memory."""
         self._operation = ""
         self._drawn = 0
         self._openings = 0
@@ -261,6 +266,14 @@ class Protocol(abc.ABC):
         """Running totals along the rows, each with its own row."""
         return x.like(np.cumsum(x.data, axis=-1, dtype=np.uint64))
 
+    def take(self, x: Share, positions: Indices) -> Share:
+        """Rows by public position, on the last axis. Raises IndexError for one that is not there."""
+        *lead, rows = x.data.shape
+        places = math.prod(lead)
+        taken = self.allocate((places, positions.size))
+        take_columns(np.ascontiguousarray(x.data).reshape(places, rows), positions, taken)
+        return x.like(taken.reshape(*lead, positions.size))
+
     def matmul_public(self, values: Words, x: Share, *, scale: int = 0) -> Share:
         """Matrix product `(m, k) @ (k, n)` of public words, with `scale` fractional bits, and a sharing."""
         return x.like(np.matmul(values, x.data), scale=x.scale + scale)
@@ -326,6 +339,11 @@ class Protocol(abc.ABC):
     def shuffle(self, columns: Sequence[Share]) -> Op[list[Share]]:
         """Permute the last axis of all columns with one permutation that nobody knows."""
         return defaults.shuffle(self, columns)
+
+
+def in_memory(shape: Shape) -> Words:
+    """Words that are not set, in memory."""
+    return np.empty(shape, dtype=np.uint64)
 
 
 def session_key(master: bytes, session: bytes, nonces: Sequence[bytes]) -> bytes:

@@ -55,7 +55,7 @@ def sort_rows(protocol: Protocol, columns: Sequence[Share], bits: int) -> Op[lis
     keys, width = distinct(protocol, columns[0], bits)
     *shuffled, keys = yield from protocol.shuffle([*columns, keys])
     order = yield from rank(protocol, keys, width)
-    return [column.like(np.take(column.data, order, axis=-1)) for column in shuffled]
+    return [protocol.take(column, order) for column in shuffled]
 
 
 def sort_rows_cost(protocol: Protocol, columns: Sequence[Share], bits: int) -> Cost:

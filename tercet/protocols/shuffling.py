@@ -51,7 +51,7 @@ class _Table:
 
     def summands(self, protocol: Masking, dealer: int) -> Words:
         """A's or B's summand of the columns, row by row."""
-        rows = np.empty(self.shape, dtype=np.uint64)
+        rows = protocol.allocate(self.shape)
         for block in self.blocks():
             for data, words in _in_rows(self.columns):
                 part = Share(self.domain, data[:, :, block])
@@ -63,10 +63,11 @@ class _Table:
         rows: Words,
         order: Indices,
         stream: Stream,
+        moved: Words,
         settle: Callable[[slice, Words], None] | None = None,
     ) -> Words:
-        """Permuted rows less a mask, block by block; `settle` is shown the mask."""
-        moved, buffer = np.empty_like(rows), self.buffer()
+        """Permuted rows less a mask, block by block, in `moved`; `settle` is shown the mask."""
+        buffer = self.buffer()
         for block in self.blocks():
             part = np.take(rows, order[block], axis=0, out=moved[block], mode="clip")
             mask = stream.fill(buffer[: len(part)])
@@ -79,9 +80,9 @@ class _Table:
         """Room for the rows of a block."""
         return np.empty((max(1, BLOCK_WORDS // max(1, self.width)), self.width), dtype=np.uint64)
 
-    def empty(self) -> list[Share]:
+    def empty(self, protocol: Masking) -> list[Share]:
         """Columns like those that moved, to be filled."""
-        return [column.like(np.empty(column.data.shape, dtype=np.uint64)) for column in self.columns]
+        return [column.like(protocol.allocate(column.data.shape)) for column in self.columns]
 
 
 def shuffle(protocol: Masking, columns: Sequence[Share]) -> Op[list[Share]]:
@@ -110,7 +111,7 @@ def shuffle_cost(protocol: Masking, columns: Sequence[Share]) -> Cost:
 
 def _order(protocol: Masking, dealer: int, tag: str, rows: int) -> Indices:
     """The permutation that A and B have in common."""
-    return permutation(protocol.draw(dealer + 2, tag, "permutation").words((rows,)))
+    return permutation(protocol.draw(dealer + 2, tag, "permutation").fill(protocol.allocate((rows,))))
 
 
 def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: list[Words]) -> Op[list[Words]]:
@@ -122,17 +123,20 @@ def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: lis
     shapes = [table.shape for table in tables]
     if role == DEALER:
         stream = protocol.draw(dealer + 1, tag, "reshare")
-        drawn = [stream.words(shape) for shape in shapes]
+        drawn = [stream.fill(protocol.allocate(shape)) for shape in shapes]
         yield Round()
         return drawn
     order = _order(protocol, dealer, tag, shapes[0][0])
     if role == FIRST:
         stream = protocol.draw(dealer + 1, tag, "reshare")
-        moved = [table.masked(rows, order, stream) for table, rows in zip(tables, held, strict=True)]
+        moved = [
+            table.masked(rows, order, stream, protocol.allocate(rows.shape))
+            for table, rows in zip(tables, held, strict=True)
+        ]
         held.clear()
         yield Round(send={(dealer + 2) % 3: moved})
         return []
-    moved = [np.take(rows, order, axis=0, mode="clip") for rows in held]
+    moved = [np.take(rows, order, axis=0, mode="clip", out=protocol.allocate(rows.shape)) for rows in held]
     held.clear()
     got = yield Round(recv={(dealer + 1) % 3: shapes})
     for table, mine, theirs in zip(tables, moved, got[(dealer + 1) % 3], strict=True):
@@ -145,7 +149,7 @@ def _settle(
 ) -> Op[list[list[Share]]]:
     """Permute, and reshare among all three (see `Masking.reshare`): 1 round, a word from A and from B."""
     tag, role = protocol.tag(), protocol.role(dealer)
-    results = [table.empty() for table in tables]
+    results = [table.empty(protocol) for table in tables]
     if role == DEALER:
         for component in range(2):
             stream = protocol.draw(dealer + component, tag, "reshare")
@@ -161,7 +165,9 @@ def _settle(
     order = _order(protocol, dealer, tag, shapes[0][0])
     stream = protocol.draw(dealer + 1 - kept, tag, "reshare")
     moved = [
-        table.masked(rows, order, stream, functools.partial(_write, columns, kept))
+        table.masked(
+            rows, order, stream, protocol.allocate(rows.shape), functools.partial(_write, columns, kept)
+        )
         for table, rows, columns in zip(tables, held, results, strict=True)
     ]
     held.clear()
@@ -188,11 +194,6 @@ def _in_rows(columns: Sequence[Share]) -> Iterator[tuple[Words, slice]]:
     for column in columns:
         start, stop = stop, stop + _places(column)
         yield column.data.reshape(len(column.data), stop - start, column.shape[-1]), slice(start, stop)
-
-
-def _buffer(table: _Table) -> Words:
-    """Room for the rows of a block."""
-    return np.empty((max(1, BLOCK_WORDS // max(1, table.width)), table.width), dtype=np.uint64)
 
 
 __all__ = ["shuffle", "shuffle_cost"]

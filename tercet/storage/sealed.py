@@ -5,18 +5,20 @@
 Every file has a key of its own, by HKDF from the node's storage key, the salt and the file's name. A chunk is
 up to 1 MiB under AES-256-GCM; its nonce is its number and whether it is the last one (the STREAM
 construction, Hoang et al. 2015, eprint 2015/189). So a flipped bit, a cut or swapped chunk, or a file in the
-place of another is found when it is read, before any of that chunk is used. A file appears under its name
-when it is complete; what a crash leaves behind is a temporary file that `sweep` removes.
+place of another is found when it is read, before any of that chunk is used. Chunks are read in any order, so
+a file may be larger than memory. It appears under its name when it is complete; what a crash leaves behind is
+a temporary file that `sweep` removes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 from cryptography.exceptions import InvalidTag
@@ -29,6 +31,7 @@ from tercet.errors import StorageError
 
 MAGIC = b"T3SHARES\x01"
 SALT_BYTES, KEY_BYTES, TAG_BYTES = 32, 32, 16
+HEAD_BYTES = len(MAGIC) + SALT_BYTES
 CHUNK_BYTES = 1 << 20
 TEMPORARY = ".part"
 _NAME = re.compile(r"[0-9a-f]{40}(\.[0-9a-f]{8}\.part)?")
@@ -49,48 +52,35 @@ class SealedFiles:
         except (OSError, ValueError, ImportError) as error:
             raise StorageError(f"the storage at {url} cannot be opened: {error}") from error
 
+    def begin(self, name: str) -> SealedWriter:
+        """A new file, to be written piece by piece; it is there when it is committed. Raises StorageError."""
+        return SealedWriter(self, name)
+
     def write(self, name: str, pieces: Iterable[memoryview]) -> int:
         """Write a new file; how many bytes it has. Raises StorageError, and leaves nothing then."""
-        temporary = f"{self._path(name)}.{secrets.token_hex(4)}{TEMPORARY}"
-        salt = secrets.token_bytes(SALT_BYTES)
+        writer = self.begin(name)
         try:
-            try:
-                with self._files.open(temporary, "wb") as file:
-                    file.write(MAGIC + salt)
-                    size = len(MAGIC) + SALT_BYTES
-                    for chunk in self._seal(name, salt, pieces):
-                        file.write(chunk)
-                        size += len(chunk)
-                    self._flush(file)
-                self._rename(temporary, self._path(name))
-            except BaseException:
-                if self._files.exists(temporary):
-                    self._files.rm(temporary)
-                raise
-        except OSError as error:
-            raise StorageError(
-                f"{name} could not be written to {self.root} ({error.strerror or error}); make room, or "
-                "mend the storage, and upload again"
-            ) from error
-        return size
+            with self.sentences(name):
+                for piece in pieces:
+                    writer.append(piece)
+            return writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+
+    def open(self, name: str) -> SealedReader:
+        """A file to be read from anywhere in it. Raises StorageError for one that is missing or was cut."""
+        return SealedReader(self, name)
 
     def read(self, name: str) -> Iterator[bytes]:
         """The chunks of a file, each verified. Raises StorageError, naming the file, for one that changed."""
-        try:
-            with self._files.open(self._path(name), "rb") as file:
-                head = file.read(len(MAGIC) + SALT_BYTES)
-                if len(head) != len(MAGIC) + SALT_BYTES or not head.startswith(MAGIC):
-                    raise StorageError(f"{self._path(name)} is no file of shares, or has lost its beginning")
-                yield from self._open(name, head[len(MAGIC) :], file)
-        except FileNotFoundError as error:
-            raise StorageError(f"{self._path(name)} is missing; restore it, or upload again") from error
-        except OSError as error:
-            raise StorageError(f"{self._path(name)} cannot be read ({error.strerror or error})") from error
+        reader = self.open(name)
+        yield from (reader.chunk(number) for number in range(reader.chunks))
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        if self._files.exists(self._path(name)):
-            self._files.rm(self._path(name))
+        if self._files.exists(self.path(name)):
+            self._files.rm(self.path(name))
 
     def sweep(self, wanted: set[str]) -> list[str]:
         """Remove what writes that did not end have left, and sealed files that nobody wants; their names."""
@@ -102,45 +92,46 @@ class SealedFiles:
                 removed.append(name)
         return removed
 
-    def _path(self, name: str) -> str:
+    # -- for writers and readers -----------------------------------------------------------------------------
+
+    def path(self, name: str) -> str:
+        """Where a file is, in the file system that `raw` opens it in."""
         return f"{self.root}/{name}"
 
-    def _cipher(self, name: str, salt: bytes) -> AESGCM:
+    def raw(self, path: str, mode: str) -> Any:
+        """A file as it is, sealed."""
+        return self._files.open(path, mode)
+
+    def cipher(self, name: str, salt: bytes) -> AESGCM:
+        """The cipher of a file."""
         info = b"tercet share file " + name.encode()
         return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, salt, info).derive(self._key))
 
-    def _seal(self, name: str, salt: bytes, pieces: Iterable[memoryview]) -> Iterator[bytes]:
-        cipher, number = self._cipher(name, salt), 0
-        waiting: bytes | None = None
-        for chunk in _even(pieces):
-            if waiting is not None:
-                yield cipher.encrypt(_nonce(number, last=False), waiting, None)
-                number += 1
-            waiting = chunk
-        yield cipher.encrypt(_nonce(number, last=True), waiting or b"", None)
+    def settle(self, file: Any) -> None:
+        """See to it that what was written is on the disk, and close the file."""
+        with file:
+            file.flush()
+            if isinstance(self._files, LocalFileSystem):
+                os.fsync(file.fileno())
 
-    def _open(self, name: str, salt: bytes, file: BinaryIO) -> Iterator[bytes]:
-        cipher, number = self._cipher(name, salt), 0
-        chunk = file.read(CHUNK_BYTES + TAG_BYTES)
-        while True:
-            following = file.read(CHUNK_BYTES + TAG_BYTES)
-            try:
-                yield cipher.decrypt(_nonce(number, last=not following), chunk, None)
-            except InvalidTag as error:
-                raise StorageError(
-                    f"{self._path(name)} is damaged in chunk {number}: a bit has flipped, it was cut, or it "
-                    "was encrypted with another storage key; restore it, or upload the table again"
-                ) from error
-            if not following:
-                return
-            chunk, number = following, number + 1
+    def discard(self, path: str) -> None:
+        """Remove what was not committed."""
+        if self._files.exists(path):
+            self._files.rm(path)
 
-    def _flush(self, file: Any) -> None:
-        file.flush()
-        if isinstance(self._files, LocalFileSystem):
-            os.fsync(file.fileno())
+    @contextlib.contextmanager
+    def sentences(self, name: str) -> Iterator[None]:
+        """Turn what the file system raises while a file is written into a StorageError."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{name} could not be written to {self.root} ({error.strerror or error}); make room, or "
+                "mend the storage, and upload again"
+            ) from error
 
-    def _rename(self, temporary: str, final: str) -> None:
+    def rename(self, temporary: str, final: str) -> None:
+        """Let a file appear under its name, for good."""
         if not isinstance(self._files, LocalFileSystem):
             self._files.mv(temporary, final)  # an object appears in one step, when its copy is complete
             return
@@ -152,21 +143,122 @@ class SealedFiles:
             os.close(directory)
 
 
-def _nonce(number: int, *, last: bool) -> bytes:
-    return number.to_bytes(11, "big") + bytes([last])
+class SealedWriter:
+    """A file that comes into being. What was appended counts once it is committed. One thread at a time."""
 
+    def __init__(self, files: SealedFiles, name: str) -> None:
+        self._files, self._name = files, name
+        self._temporary = f"{files.path(name)}.{secrets.token_hex(4)}{TEMPORARY}"
+        salt = secrets.token_bytes(SALT_BYTES)
+        self._cipher = files.cipher(name, salt)
+        self._buffer = bytearray()
+        self._number, self._size = 0, 0
+        with files.sentences(name):
+            self._file = files.raw(self._temporary, "wb")
+            self._write(MAGIC + salt)
 
-def _even(pieces: Iterable[memoryview]) -> Iterator[bytes]:
-    """The same bytes in chunks of `CHUNK_BYTES`, the last one shorter."""
-    buffer = bytearray()
-    for piece in pieces:
+    def append(self, piece: memoryview) -> None:
+        """Add bytes at the end. Raises StorageError; `abort` then."""
         start = 0
         while start < len(piece):
-            taken = piece[start : start + CHUNK_BYTES - len(buffer)]
-            buffer += taken
+            if len(self._buffer) == CHUNK_BYTES:
+                self._seal(last=False)
+            taken = piece[start : start + CHUNK_BYTES - len(self._buffer)]
+            self._buffer += taken
             start += len(taken)
-            if len(buffer) == CHUNK_BYTES:
-                yield bytes(buffer)
-                buffer.clear()
-    if buffer:
-        yield bytes(buffer)
+
+    def commit(self) -> int:
+        """Let the file appear under its name; how many bytes it has. Raises StorageError; `abort` then."""
+        self._seal(last=True)
+        with self._files.sentences(self._name):
+            self._files.settle(self._file)
+            self._files.rename(self._temporary, self._files.path(self._name))
+        return self._size
+
+    def abort(self) -> None:
+        """Leave nothing. Does nothing to a file that was committed."""
+        with contextlib.suppress(OSError):
+            self._file.close()  # a full disk refuses what is buffered, which is not wanted any more
+        self._files.discard(self._temporary)
+
+    def _seal(self, *, last: bool) -> None:
+        """Write what was gathered as a chunk; nobody knows before which one is the last."""
+        sealed = self._cipher.encrypt(_nonce(self._number, last=last), bytes(self._buffer), None)
+        with self._files.sentences(self._name):
+            self._write(sealed)
+        self._number += 1
+        self._buffer.clear()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._size += len(data)
+
+
+class SealedReader:
+    """A file that is read chunk by chunk, in any order, each verified. May be used in any thread.
+
+    That a file was cut shows when it is opened: its last chunk then is none that was sealed as the last one.
+    """
+
+    def __init__(self, files: SealedFiles, name: str) -> None:
+        self._files, self._name = files, name
+        with self._sentences(), files.raw(self._path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+            body = file.seek(0, os.SEEK_END) - HEAD_BYTES
+        if len(head) != HEAD_BYTES or not head.startswith(MAGIC):
+            raise StorageError(f"{self._path} is no file of shares, or has lost its beginning")
+        self._cipher = files.cipher(name, head[len(MAGIC) :])
+        self._latest: tuple[int, bytes] | None = None
+        self.chunks = max(1, -(-body // (CHUNK_BYTES + TAG_BYTES)))
+        self.size = (self.chunks - 1) * CHUNK_BYTES + len(self.chunk(self.chunks - 1))
+        """Bytes that were sealed in it."""
+
+    @property
+    def _path(self) -> str:
+        return self._files.path(self._name)
+
+    def chunk(self, number: int) -> bytes:
+        """A chunk. Raises StorageError, naming the file, if it is not as it was written."""
+        with self._sentences(), self._files.raw(self._path, "rb") as file:
+            return self._chunk(file, number)
+
+    def fill(self, into: memoryview, start: int) -> None:
+        """Read bytes from a place on. Raises StorageError, also where the file has less."""
+        if start + len(into) > self.size:
+            raise StorageError(f"{self._path} ends too early; restore it, or upload the table again")
+        at = 0
+        with self._sentences(), self._files.raw(self._path, "rb") as file:
+            while at < len(into):
+                number, offset = divmod(start + at, CHUNK_BYTES)
+                latest = self._latest
+                chunk = latest[1] if latest and latest[0] == number else self._chunk(file, number)
+                taken = memoryview(chunk)[offset : offset + len(into) - at]
+                into[at : at + len(taken)] = taken
+                at += len(taken)
+                # Where one read ends in the middle of a chunk, the next one goes on.
+                self._latest = number, chunk
+
+    def _chunk(self, file: Any, number: int) -> bytes:
+        file.seek(HEAD_BYTES + number * (CHUNK_BYTES + TAG_BYTES))
+        last = number == self.chunks - 1
+        try:
+            sealed = file.read(CHUNK_BYTES + TAG_BYTES)
+            return self._cipher.decrypt(_nonce(number, last=last), sealed, None)
+        except InvalidTag as error:
+            raise StorageError(
+                f"{self._path} is damaged in chunk {number}: a bit has flipped, it was cut, or it "
+                "was encrypted with another storage key; restore it, or upload the table again"
+            ) from error
+
+    @contextlib.contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StorageError(f"{self._path} is missing; restore it, or upload again") from error
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be read ({error.strerror or error})") from error
+
+
+def _nonce(number: int, *, last: bool) -> bytes:
+    return number.to_bytes(11, "big") + bytes([last])

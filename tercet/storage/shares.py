@@ -1,64 +1,231 @@
-"""Shares of values as sealed files: a line that says what it is, then the words of each tile."""
+"""Shares of values as sealed files: a line that says what it is, then the words of each tile.
+
+A value may be larger than memory. It is written tile by tile as it arrives, and read tile by tile when a plan
+needs it: `load` gives a sequence of tiles that reads them from the file. Tiles that were read stay in a cache
+of bounded size, and while one is worked on, a thread reads the next.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import overload
 
 import attrs
 import msgpack
 import numpy as np
 
 from tercet.actors.party import read_type
-from tercet.actors.plan import Type
-from tercet.actors.values import Stored
+from tercet.actors.plan import Form, Type
+from tercet.actors.values import FiledTiles, Stored
 from tercet.errors import PlanError, StorageError
 from tercet.protocols.base import Share
-from tercet.protocols.domains import DOMAINS, WORD_BYTES, Words
-from tercet.storage.sealed import SealedFiles
+from tercet.protocols.domains import DOMAINS, WORD_BYTES, Domain, packed_words
+from tercet.storage.sealed import SealedFiles, SealedReader
 from tercet.transports.base import byte_view
 
 LENGTH_BYTES = 4
+Shape = tuple[int, ...]
+Key = tuple[object, int]
+"""A tile: whose it is, and its number."""
+
+
+class TileCache:
+    """Tiles in memory, up to so many bytes; those not used for longest make room. For any thread."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._tiles: OrderedDict[Key, Future[Share]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read ahead")
+
+    def has(self, key: Key) -> bool:
+        """Whether a tile is there, so that `get` does not wait."""
+        future = self._tiles.get(key)
+        return future is not None and future.done()
+
+    def get(self, key: Key, read: Callable[[], Share]) -> Share:
+        """A tile, read unless it is there or another thread is at it. Raises what `read` does."""
+        future, mine = self._claim(key)
+        if mine:
+            self._fill(key, future, read)
+        return future.result()
+
+    def expect(self, key: Key, read: Callable[[], Share]) -> None:
+        """Read a tile in the background; it is likely to be wanted next."""
+        if key not in self._tiles:
+            future, mine = self._claim(key)
+            if mine:
+                self._ahead.submit(self._fill, key, future, read)
+
+    def forget(self, whose: object) -> None:
+        """Let the tiles of a value go."""
+        with self._lock:
+            for key in [key for key in self._tiles if key[0] is whose and self._tiles[key].done()]:
+                self._bytes -= self._tiles.pop(key).result().data.nbytes
+
+    def _claim(self, key: Key) -> tuple[Future[Share], bool]:
+        with self._lock:
+            future = self._tiles.get(key)
+            if future is not None:
+                self._tiles.move_to_end(key)
+                return future, False
+            future = self._tiles[key] = Future()
+            return future, True
+
+    def _fill(self, key: Key, future: Future[Share], read: Callable[[], Share]) -> None:
+        try:
+            share = read()
+        except BaseException as error:  # noqa: BLE001 - raised where the tile is wanted
+            with self._lock:
+                del self._tiles[key]
+            future.set_exception(error)
+            return
+        with self._lock:
+            self._bytes += share.data.nbytes
+            future.set_result(share)
+            for old in [one for one, held in self._tiles.items() if held.done() and one != key]:
+                if self._bytes <= self._most:
+                    break
+                self._bytes -= self._tiles.pop(old).result().data.nbytes
+
+
+class SealedTiles(FiledTiles):
+    """The tiles of a value in a file, each read when it is asked for; StorageError if it has changed."""
+
+    def __init__(
+        self, reader: SealedReader, start: int, shapes: Sequence[Shape], like: Share, cache: TileCache
+    ) -> None:
+        self._reader, self._like, self._cache = reader, like, cache
+        self._shapes = list(shapes)
+        sizes = [WORD_BYTES * math.prod(shape) for shape in self._shapes]
+        self._starts = [start, *(start + int(end) for end in np.cumsum(sizes))]
+        if self._starts[-1] != reader.size:
+            raise ValueError(f"it has {reader.size} bytes instead of {self._starts[-1]}")
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    @overload
+    def __getitem__(self, tile: int) -> Share: ...
+    @overload
+    def __getitem__(self, tile: slice) -> list[Share]: ...
+    def __getitem__(self, tile: int | slice) -> Share | list[Share]:
+        if isinstance(tile, slice):
+            return [self[number] for number in range(*tile.indices(len(self)))]
+        if not 0 <= tile < len(self):
+            raise IndexError(tile)
+        if tile + 1 < len(self):
+            self._cache.expect((self, tile + 1), lambda: self._read(tile + 1))
+        return self._cache.get((self, tile), lambda: self._read(tile))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tiles."""
+        return self._starts[-1] - self._starts[0]
+
+    def ready(self, tile: int) -> bool:
+        """Whether a tile is in memory."""
+        return self._cache.has((self, tile))
+
+    def keep(self, tiles: Sequence[Share]) -> None:
+        """Put tiles into the cache that are in memory already, as far as they fit."""
+        for number, tile in enumerate(tiles):
+            self._cache.get((self, number), lambda tile=tile: tile)  # type: ignore[misc]
+
+    def forget(self) -> None:
+        """Let what is in memory go."""
+        self._cache.forget(self)
+
+    def _read(self, tile: int) -> Share:
+        words = np.empty(self._shapes[tile], dtype=np.uint64)
+        if words.size:
+            self._reader.fill(byte_view(words), self._starts[tile])
+        return self._like.like(words)
+
+
+class ShareWriter:
+    """A value that is written tile by tile; it is there once it is committed. One thread at a time."""
+
+    def __init__(self, files: ShareFiles, handle: str, kind: Type, tile_rows: int) -> None:
+        self._files, self._handle, self._kind, self._tile_rows = files, handle, kind, tile_rows
+        self._writer = files.files.begin(file_name(handle))
+        self._due: list[Shape] | None = None
+
+    def append(self, tile: Share) -> None:
+        """Write the next tile. Raises StorageError; `abort` then."""
+        if self._due is None:
+            self._due = self._head(tile.domain, len(tile.data))[::-1]
+        if not self._due or tile.data.shape != self._due.pop():
+            shape = tile.data.shape
+            raise StorageError(f"a tile of {self._handle!r} has the shape {shape}, which is not due")
+        self._writer.append(byte_view(np.ascontiguousarray(tile.data)))
+
+    def commit(self) -> Stored:
+        """The value, read from its file. Raises StorageError, also if tiles are missing; `abort` then."""
+        if self._due is None or self._due:
+            raise StorageError(f"{self._handle!r} lacks tiles; upload it again")
+        self._writer.commit()
+        return self._files.load(self._handle)
+
+    def abort(self) -> None:
+        """Leave nothing."""
+        self._writer.abort()
+
+    def _head(self, domain: Domain, held: int) -> list[Shape]:
+        shapes = [(held, *shape) for shape in tile_shapes(self._kind, self._tile_rows)]
+        kind = [self._kind.form.value, list(self._kind.shape), self._kind.scale, self._kind.limit]
+        head = msgpack.packb([self._handle, kind, self._tile_rows, domain.name, shapes])
+        self._writer.append(memoryview(len(head).to_bytes(LENGTH_BYTES, "big") + head))
+        return shapes
 
 
 @attrs.frozen
 class ShareFiles:
-    """Stored values by handle."""
+    """Stored values by handle. All of it blocks: call it in threads."""
 
     files: SealedFiles
+    cache: TileCache
 
-    def save(self, handle: str, stored: Stored) -> int:
-        """Write a value; how many bytes it takes. Raises StorageError."""
-        head = msgpack.packb(
-            [
-                handle,
-                [stored.type.form.value, list(stored.type.shape), stored.type.scale, stored.type.limit],
-                stored.tile_rows,
-                stored.tiles[0].domain.name,
-                [list(tile.data.shape) for tile in stored.tiles],
-            ]
-        )
+    def begin(self, handle: str, kind: Type, tile_rows: int) -> ShareWriter:
+        """A value of a type with numbers for all dimensions, to be written tile by tile."""
+        return ShareWriter(self, handle, kind, tile_rows)
 
-        def pieces() -> Iterator[memoryview]:
-            yield memoryview(len(head).to_bytes(LENGTH_BYTES, "big") + head)
+    def save(self, handle: str, stored: Stored) -> Stored:
+        """Write a value; the same, as `load` gives it. Raises StorageError, and leaves nothing then."""
+        writer = self.begin(handle, stored.type, stored.tile_rows)
+        try:
             for tile in stored.tiles:
-                yield byte_view(np.ascontiguousarray(tile.data))
-
-        return self.files.write(file_name(handle), pieces())
+                writer.append(tile)
+            return writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
 
     def load(self, handle: str) -> Stored:
-        """Read a value, into memory. Raises StorageError if it is not as it was written."""
-        source = _Source(self.files.read(file_name(handle)))
+        """A value whose tiles are read from its file when they are used.
+
+        Raises StorageError if the file is missing, was cut, or is none of this value; a tile that has changed
+        raises it when it is read.
+        """
+        reader = self.files.open(file_name(handle))
         try:
-            length = int.from_bytes(source.take(LENGTH_BYTES), "big")
-            name, fields, tile_rows, domain, shapes = msgpack.unpackb(source.take(length))
+            prefix = bytearray(LENGTH_BYTES)
+            reader.fill(memoryview(prefix), 0)
+            head = bytearray(int.from_bytes(prefix, "big"))
+            reader.fill(memoryview(head), LENGTH_BYTES)
+            name, fields, tile_rows, domain, shapes = msgpack.unpackb(head)
             kind: Type = read_type(fields)
             if name != handle:
                 raise StorageError(f"the file of {handle!r} has the value {name!r}; restore it")
-            tiles = [Share(DOMAINS[domain], source.words(shape), scale=kind.scale) for shape in shapes]
-            source.end()
+            like = Share(DOMAINS[domain], np.empty(0, dtype=np.uint64), scale=kind.scale)
+            shapes = [tuple(int(dim) for dim in shape) for shape in shapes]
+            tiles = SealedTiles(reader, LENGTH_BYTES + len(head), shapes, like, self.cache)
         except (ValueError, TypeError, KeyError, PlanError) as error:
             raise StorageError(f"the file of {handle!r} was written by another release: {error!r}") from error
         return Stored(kind, tiles, int(tile_rows))
@@ -77,46 +244,11 @@ def file_name(handle: str) -> str:
     return hashlib.blake2b(handle.encode(), digest_size=20, person=b"tercet-file").hexdigest()
 
 
-class _Source:
-    """Takes bytes from a sequence of chunks."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._chunk = memoryview(b"")
-
-    def fill(self, into: memoryview) -> None:
-        """Fill a buffer. Raises ValueError if the chunks end before."""
-        at = 0
-        while at < len(into):
-            if not len(self._chunk):
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    raise ValueError("it ends too early")
-                self._chunk = memoryview(chunk)
-            taken = self._chunk[: len(into) - at]
-            into[at : at + len(taken)] = taken
-            self._chunk = self._chunk[len(taken) :]
-            at += len(taken)
-
-    def take(self, count: int) -> bytes:
-        """So many bytes."""
-        buffer = bytearray(count)
-        self.fill(memoryview(buffer))
-        return bytes(buffer)
-
-    def words(self, shape: Any) -> Words:
-        """An array of words."""
-        found = np.empty(tuple(int(dim) for dim in shape), dtype=np.uint64)
-        if found.size:
-            self.fill(byte_view(found))
-        return found
-
-    def end(self) -> None:
-        """Raise ValueError if something is left; reading on verifies that the file is whole."""
-        if len(self._chunk) or any(len(chunk) for chunk in self._chunks):
-            raise ValueError("it goes on too long")
-
-
-def stored_bytes(stored: Stored) -> int:
-    """Bytes that a value takes in memory."""
-    return sum(math.prod(tile.data.shape) for tile in stored.tiles) * WORD_BYTES
+def tile_shapes(kind: Type, tile_rows: int) -> list[Shape]:
+    """The shapes of the words of each tile of a value, of what a party holds for each word one."""
+    shape = tuple(int(dim) for dim in kind.shape)
+    if not shape:
+        return [()]
+    rows = [min(tile_rows, shape[-1] - start) for start in range(0, shape[-1], tile_rows)] or [0]
+    packed = kind.form is Form.BITS
+    return [(*shape[:-1], packed_words(count) if packed else count) for count in rows]

@@ -10,13 +10,14 @@ import trio
 import trio.testing
 
 from tercet.actors import Builder, Form, Type
-from tercet.actors.client import _verdict
+from tercet.actors.client import _Request, _verdict
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import CHUNK_BYTES
-from tercet.actors.node import CLIENT
+from tercet.actors.node import CLIENT, type_fields
 from tercet.actors.party import MOST_EARLY_STARTS
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols.base import Round
+from tercet.protocols.domains import Z64
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
 from tercet.transports import Fault, FaultyLink
@@ -110,12 +111,13 @@ async def test_two_clients_at_one_time(open_cluster_of_nodes):
         (Type(Form.RING, (1 << 50,)), "cannot be stored"),
     ],
 )
-async def test_an_upload_that_cannot_be_stored_is_answered(kind, why, open_cluster_of_nodes, monkeypatch):
+async def test_an_upload_that_cannot_be_stored_is_answered(kind, why, open_cluster_of_nodes):
     async with open_cluster_of_nodes() as nodes:
         client = await nodes.client()
-        monkeypatch.setattr("tercet.actors.client.word_shape", lambda *_: (10,))
+        dealt = client.protocol.deal(WORDS, domain=Z64, parties=3)
+        args = ["x", type_fields(kind), client.tile_rows, 0, kind.rows]
         with pytest.raises(PlanError, match=why):
-            await client.put("x", kind, WORDS)
+            await client._ask_all([_Request("put", args, parts) for parts in dealt])
         await client.put("x", KIND, WORDS)
         await client.run(squares())
 
@@ -441,8 +443,6 @@ async def test_a_request_that_makes_no_sense_is_answered(message, open_cluster_o
 
 
 def _raw(message):
-    from tercet.actors.client import _Request
-
     return _Request(message[0], message[2:])
 
 

@@ -13,12 +13,12 @@ from tercet.actors.values import Stored
 from tercet.errors import StorageError
 from tercet.protocols.base import Share
 from tercet.storage.sealed import SealedFiles
-from tercet.storage.shares import ShareFiles, stored_bytes
+from tercet.storage.shares import ShareFiles, TileCache
 
 
 @pytest.fixture
 def files(tmp_path):
-    return ShareFiles(SealedFiles("data", bytes(32), base=tmp_path))
+    return ShareFiles(SealedFiles("data", bytes(32), base=tmp_path), TileCache(4096))
 
 
 def value(form, shape, scale=0, held=2, tile_rows=64):
@@ -43,7 +43,7 @@ def test_values_come_back(files, form, shape, held):
     for one, other in zip(after.tiles, before.tiles, strict=True):
         assert (one.domain, one.scale) == (other.domain, other.scale)
         np.testing.assert_array_equal(one.data, other.data)
-    assert stored_bytes(after) == sum(tile.data.nbytes for tile in before.tiles)
+    assert after.tiles.nbytes == sum(tile.data.nbytes for tile in before.tiles)
 
 
 def test_a_value_in_the_place_of_another(files, tmp_path):
@@ -59,3 +59,71 @@ def test_what_is_not_wanted_goes(files):
         files.save(handle, value(Form.RING, (3,)))
     assert len(files.sweep(["y"])) == 2
     files.load("y")
+
+
+def test_tiles_are_read_one_by_one_and_ahead(files, monkeypatch):
+    files.save("x", value(Form.RING, (1000,)))
+    tiles, read = files.load("x").tiles, []
+    one_by_one = type(tiles)._read
+    monkeypatch.setattr(
+        type(tiles), "_read", lambda self, tile: (read.append(tile), one_by_one(self, tile))[1]
+    )
+    assert tiles[3].shape == (64,)
+    expected = value(Form.RING, (1000,)).tiles
+    assert tiles[4].data.tolist() == expected[4].data.tolist()
+    assert [tile.shape for tile in tiles[14:]] == [(64,), (40,)]
+    with pytest.raises(IndexError):
+        tiles[16]
+    assert sorted(set(read)) == [3, 4, 5, 14, 15]
+    assert len(read) == 5
+
+
+def test_memory_for_tiles_is_bounded(files):
+    for handle in "xy":
+        files.save(handle, value(Form.RING, (1000,)))
+    both = [files.load(handle).tiles for handle in "xy"]
+    for _ in range(3):
+        for tiles in both:
+            list(tiles)
+    files.cache._ahead.submit(int).result()  # whatever is read ahead is there now
+    here = [tiles for tiles in both for tile in range(16) if tiles.ready(tile)]
+    assert 2 <= len(here) <= 4096 // 1024
+    for tiles in both:
+        tiles.forget()
+    assert files.cache._bytes == 0
+
+
+def test_a_tile_that_has_changed_is_found_when_it_is_read(files, tmp_path):
+    files.save("x", value(Form.RING, (2, 65536), tile_rows=8192))
+    (path,) = (tmp_path / "data").iterdir()
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="damaged in chunk 0"):
+        files.load("x")
+    data[100] ^= 1
+    data[len(data) - (1 << 20) - 100] ^= 1
+    path.write_bytes(data)
+    tiles = files.load("x").tiles
+    np.testing.assert_array_equal(tiles[1].data, value(Form.RING, (2, 65536), tile_rows=8192).tiles[1].data)
+    for _ in range(2):  # an error is no tile, and is found again
+        with pytest.raises(StorageError, match="damaged in chunk 1"):
+            tiles[5]
+    path.unlink()
+    with pytest.raises(StorageError, match="is missing"):
+        tiles[0]
+
+
+def test_a_value_in_pieces(files, tmp_path):
+    before = value(Form.BITS, (1000,))
+    writer = files.begin("x", before.type, 64)
+    for tile in before.tiles[:3]:
+        writer.append(tile)
+    with pytest.raises(StorageError, match="lacks tiles"):
+        writer.commit()
+    with pytest.raises(StorageError, match="which is not due"):
+        writer.append(before.tiles[-1].like(before.tiles[0].data[:, :0]))
+    writer.abort()
+    assert not list((tmp_path / "data").iterdir())
+    with pytest.raises(StorageError, match="is missing"):
+        files.load("x")

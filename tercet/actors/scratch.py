@@ -1,0 +1,67 @@
+"""Scratch: room for arrays that need not fit in memory.
+
+An array above a size lies in a file without a name that is mapped into memory. Nobody else can open such a
+file, and it is gone when the array is, or the process. So the kernel may write out what is not in use, as it
+would to swap, and a node that may use 1 GB can shuffle tables of many. What is written are this party's own
+shares, in the clear: the directory belongs on an encrypted disk (see `docs/decisions`). Without a directory,
+all arrays are in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.errors import StorageError
+from tercet.protocols.domains import WORD_BYTES, Words
+
+
+class Scratch:
+    """Makes arrays of words: in `directory` those of more than `above` bytes, in memory all others.
+
+    For any thread.
+    """
+
+    def __init__(self, directory: Path | None = None, *, above: int = 0) -> None:
+        self._directory = directory
+        self._above = above
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes go to a file."""
+        return self._directory is not None and size > self._above
+
+    def empty(self, shape: Sequence[int]) -> Words:
+        """Words that are not set. Raises StorageError if the disk has no room for them."""
+        size = math.prod(shape) * WORD_BYTES
+        if self._directory is None or not self.takes(size):
+            return np.empty(tuple(shape), dtype=np.uint64)
+        try:
+            with tempfile.TemporaryFile(dir=self._directory, prefix="tercet-") as file:
+                # Reserved now: a disk that fills up later would kill the process that writes to the map.
+                os.posix_fallocate(file.fileno(), 0, size)
+                room = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise StorageError(
+                f"{size >> 20} MB of scratch cannot be had in {self._directory} ({error.strerror or error}); "
+                "make room there, or name another directory as scratch in node.toml"
+            ) from error
+        return np.frombuffer(room, dtype=np.uint64).reshape(tuple(shape))
+
+    @staticmethod
+    def holds(array: npt.NDArray[Any]) -> bool:
+        """Whether an array, or what it is a view of, lies in a file."""
+        root: Any = array
+        while isinstance(root, np.ndarray):
+            root = root.base
+        return isinstance(root, memoryview) and isinstance(root.obj, mmap.mmap)
+
+
+IN_MEMORY = Scratch()

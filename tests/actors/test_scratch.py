@@ -1,0 +1,105 @@
+"""Scratch: every kind of node gives the same on arrays in files as in memory, and nothing is left of them."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tercet.actors.scheduler import Scheduler
+from tercet.actors.scratch import IN_MEMORY, Scratch
+from tercet.actors.values import TiledValue, join
+from tercet.errors import StorageError
+from tercet.protocols.base import Share
+from tercet.protocols.domains import Z64
+from tercet.protocols.replicated import Replicated
+from tercet.testing.lockstep import parties
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    return Scratch(tmp_path, above=0)
+
+
+def test_large_arrays_lie_in_files_without_a_name(tmp_path):
+    scratch = Scratch(tmp_path, above=80)
+    small, large = scratch.empty((10,)), scratch.empty((3, 11))
+    assert (Scratch.holds(small), Scratch.holds(large), Scratch.holds(large[1, 2:])) == (False, True, True)
+    assert not Scratch.holds(IN_MEMORY.empty((1000,)))
+    large[...] = np.arange(33).reshape(3, 11)
+    assert large.sum() == 33 * 16
+    assert list(tmp_path.iterdir()) == []
+    assert scratch.empty((0, 4)).shape == (0, 4)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match=rf"scratch cannot be had in {tmp_path} \(No space left"):
+        Scratch(tmp_path).empty((1 << 20,))
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_plans_with_everything_in_files(threads, scratch, example, scheduled, verified, monkeypatch):
+    """Also that descriptors are given back."""
+    monkeypatch.setattr("tercet.actors.scheduler.HEAVY_WORDS", 100)
+    defaults = Scheduler.__init__.__kwdefaults__
+    monkeypatch.setattr(Scheduler.__init__, "__kwdefaults__", {**defaults, "scratch": scratch})
+    gc.collect()
+    before = open_files()
+    one = example(333)
+    revealed, outcomes = await scheduled(one.plan, Replicated, one.inputs, threads=threads)
+    verified(one, revealed)
+    assert all(Scratch.holds(tile.data) for outcome in outcomes for tile in outcome.stored["joined"].tiles)
+    del outcomes, revealed
+    gc.collect()
+    assert open_files() <= before
+
+
+def test_tiles_that_pile_up_are_shelved_and_read_back(tmp_path):
+    value = TiledValue(4, 1, Scratch(tmp_path, above=2 * 1024))
+    tiles = [Share(Z64, np.full((2, 64 if n < 3 else 5), n, dtype=np.uint64), 3) for n in range(4)]
+    shelved = [value.shelve(number, tile) for number, tile in enumerate(tiles[:1])]
+    value.put(0, shelved[0], 0)
+    for number in (1, 3, 2):
+        tile = value.shelve(number, tiles[number])
+        value.put(number, tile, 0)
+    assert [Scratch.holds(tile.data) for tile in value.tiles] == [False, False, True, False]
+    whole = value.whole()
+    np.testing.assert_array_equal(whole.data, np.concatenate([tile.data for tile in tiles], axis=1))
+    assert whole.scale == 3
+    for number in range(4):
+        value.reader_done(number)
+    assert value.tiles == [None] * 4
+
+
+def test_short_lived_tiles_stay_in_memory(tmp_path):
+    value = TiledValue(50, 1, Scratch(tmp_path, above=4096))
+    for number in range(50):
+        tile = value.shelve(number, Share(Z64, np.zeros((2, 64), dtype=np.uint64)))
+        assert not Scratch.holds(tile.data)
+        value.put(number, tile, 0)
+        value.reader_done(number)
+
+
+def test_joined_tiles_lie_in_the_scratch(scratch):
+    parts = [Share(Z64, np.full((2, 3, 64), n, dtype=np.uint64)) for n in range(3)]
+    whole = join([*parts, Share(Z64, np.zeros((2, 3, 1), dtype=np.uint64))], scratch)
+    assert Scratch.holds(whole.data)
+    assert whole.shape == (3, 193)
+
+
+@pytest.mark.parametrize("place", [70, -1])
+def test_rows_that_are_not_there_are_refused(place):
+    x = Share(Z64, np.zeros((2, 3, 70), dtype=np.uint64))
+    with pytest.raises(IndexError, match="outside the 70 columns"):
+        parties(Replicated)[0].take(x, np.array([3, place]))
