@@ -4,6 +4,10 @@ Every node decides by itself, from the same public files, its own catalog and si
 honest node suffices to stop a plan, since all have to run it, and two to hold back a result, since one part
 tells nothing. A value that a member stores is that member's alone until it is kept under a name; what it was
 computed from goes with it, and so do the rules of those owners.
+
+When a run ends, what it stored, what is for others and that its approvals are used up are written down in one
+step, before anything is handed out. A run that was interrupted before that may be made again under the
+same approvals, from a checkpoint or from its beginning (see `ledger`).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from importlib.metadata import version
 from typing import Any
 
 import attrs
+import msgpack
 import trio
 
 from tercet.actors.arrivals import Sink
@@ -29,27 +34,17 @@ from tercet.consent.review import NOTHING, Review, Tables, review
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.nodes.config import ClusterFile, Member, NodeFile
+from tercet.nodes.ledger import Ledger
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
-from tercet.nodes.waiting import Board, Mailbox, Waiting
+from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
 from tercet.storage.catalog import Entry
+from tercet.storage.journal import LooseValue
 
 TABLE, MODEL = "table", "model"
 TO_CALLER = "analyst"
 """The receiver that stands for whoever has a plan run."""
-LOOSE_S = 24 * 3600.0
-"""Values that were not kept are forgotten when they were not used for so long."""
 MOST_LINES = 256
-
-
-@attrs.define(eq=False)
-class Loose:
-    """A value that was not kept: whose, made from which tables, of which of them by row, when last used."""
-
-    caller: str
-    sources: Tables
-    rows: Tables
-    used: float = attrs.field(factory=time.time)
 
 
 class LakeGate(Gate):
@@ -62,18 +57,17 @@ class LakeGate(Gate):
         self.vault = vault
         self.audit = audit
         self.board = Board()
-        self.mailbox = Mailbox(party.index)
+        self.ledger = Ledger(vault)
         self._file = file
         self._cluster = cluster
         self._lake = cluster.digest()
         self._turns = Turns(file.runs_at_once)
-        self._loose: dict[str, Loose] = {}
         self._plans: dict[bytes, tuple[Review, Tables]] = {}
 
     queues = True
 
     async def load(self, handle: str) -> Stored | None:
-        """A kept value; see `Gate.load`."""
+        """A value on disk; see `Gate.load`."""
         return await self.vault.load(handle)
 
     # -- values ----------------------------------------------------------------------------------------------
@@ -87,18 +81,16 @@ class LakeGate(Gate):
         with self._audited(caller, "put"):
             self._require(caller, ("owner", "analyst"), "upload")
             await self._require_new(handle)
-        self._loose[handle] = Loose(caller, NOTHING, NOTHING)
+        self.ledger.deal(handle, caller)
 
     async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
         """Members may forget values of their own that are not kept."""
         with self._audited(caller, "drop"):
             for handle in handles:
-                found = self._loose.get(handle)
+                found = self.ledger.find(handle)
                 if found is not None and found.caller != caller:
                     raise ConsentError(f"{handle!r} is a value of {found.caller}, not of {caller}")
-        await self.vault.forget(handles)
-        for handle in handles:
-            self._loose.pop(handle, None)
+        await self.ledger.forget(handles)
 
     async def before_trace(self, caller: str) -> None:
         """Operators may look at what the node does, step by step."""
@@ -108,19 +100,16 @@ class LakeGate(Gate):
     async def left(self, caller: str, handles: Sequence[str]) -> None:  # noqa: ARG002
         """Dealt values that were not kept go when their dealer leaves; others when nobody uses them."""
         kept = {handle for entry in await self._entries() for handle in entry.handles}
-        now = time.time()
-        old = [handle for handle, one in self._loose.items() if one.used < now - LOOSE_S]
-        gone = [handle for handle in (*handles, *old) if handle not in kept]
+        gone = [handle for handle in (*handles, *self.ledger.unused()) if handle not in kept]
         self.party.drop(gone)
-        await self.vault.forget(gone)
-        for handle in gone:
-            self._loose.pop(handle, None)
+        await self.ledger.forget(gone)
 
     async def sweep(self) -> None:
-        """Forget entries whose time is up."""
+        """Forget entries whose time is up, and runs that nobody goes on with."""
         for entry in await self.vault.ask(self.vault.catalog.expired, time.time()):
             self.audit.append("expired", kind=entry.kind, name=entry.name, owner=entry.owner)
             await self.vault.drop(entry.kind, entry.name)
+        await self.ledger.sweep()
 
     # -- plans -----------------------------------------------------------------------------------------------
 
@@ -132,7 +121,8 @@ class LakeGate(Gate):
             found, sources = await self._look(caller, plan)
             owners = await self._check(member, found, sources)
             if owners:
-                await self._wait(Waiting(session, caller, plan, tuple(sorted(owners))), facts)
+                waiting = Waiting(run_of(session), caller, plan, tuple(sorted(owners)))
+                await self._wait(waiting, facts, once=any(found.unclear_about(table) for table in sources))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan)
                 if not await self._check(member, found, sources) <= owners:
@@ -144,11 +134,15 @@ class LakeGate(Gate):
             await self._turns.take(caller)
         self._plans[session] = found, sources
 
-    async def _wait(self, waiting: Waiting, facts: Mapping[str, str]) -> None:
-        self.audit.append("waits", caller=waiting.caller, **facts, owners=waiting.owners)
+    async def _wait(self, waiting: Waiting, facts: Mapping[str, str], *, once: bool) -> None:
+        def check(approval: Approval) -> None:
+            self._check_approval(approval, waiting)
+
+        await self.ledger.ask(waiting, check)
+        if waiting.missing:
+            self.audit.append("waits", caller=waiting.caller, **facts, owners=waiting.missing)
         await self.board.wait(waiting)
-        if not await self.vault.ask(self.vault.catalog.use_session, waiting.session):
-            raise ConsentError("a run of this name was let through before; an approval holds for one run")
+        await self.ledger.let_through(waiting.run, once=once)
 
     async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:
         """Hold back what rests on too few rows; seal what is for others; note what was stored."""
@@ -165,16 +159,20 @@ class LakeGate(Gate):
                     )
         for handle in found.stored:
             await self._require_new(handle)
-        mine = []
+        mine, results = [], []
         for revealed in outcome.revealed:
             to = revealed[1]
             if to in (TO_CALLER, caller):
                 mine.append(revealed)
                 continue
-            self.mailbox.deliver(session, caller, plan.name, to, self._member(to).sealing_key, revealed)
-        for handle, rows in found.stored.items():
-            self._loose[handle] = Loose(caller, sources, rows)
-        return attrs.evolve(outcome, revealed=mine)
+            key, party = self._member(to).sealing_key, self.party.index
+            run = run_of(session)
+            results.append(
+                (to, sealed_result(run, caller, plan.name, revealed, party=party, sealing_key=key))
+            )
+        values = {handle: LooseValue(caller, sources, rows) for handle, rows in found.stored.items()}
+        stored = await self.ledger.end(session, values, outcome.stored, results)
+        return attrs.evolve(outcome, revealed=mine, stored=stored)
 
     def over(self, session: bytes) -> None:
         """Forget a run that has ended; the next one may have its turn."""
@@ -195,9 +193,8 @@ class LakeGate(Gate):
 
     async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:
         """The tables whose rows a value is by, and all that it comes from. Raises what forbids to read it."""
-        loose = self._loose.get(handle)
+        loose = self.ledger.find(handle)
         if loose is not None and loose.caller == caller:
-            loose.used = time.time()
             return loose.rows, loose.sources
         entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
         if entry is None:
@@ -248,15 +245,16 @@ class LakeGate(Gate):
                 waiting = self.board.find(session)
                 return {**waiting.summary(), "packed": waiting.plan.to_bytes()}
             case "approve", [dict(fields)]:
-                self._approve(caller, fields)
+                await self._approve(caller, fields)
                 return {}
             case "refuse", [bytes(session), str(why)]:
                 self._refuse_plan(caller, session, why)
                 return {}
             case "results", []:
-                return {"results": [one.to_wire() for one in self.mailbox.of(caller)]}
+                bodies = await self.vault.ask(self.vault.journal.results, caller)
+                return {"results": [msgpack.unpackb(body) for body in bodies]}
             case "received", [bytes(session)]:
-                self.mailbox.take_away(caller, session)
+                await self.vault.ask(self.vault.journal.take_away, caller, session)
                 return {}
             case "audit", [int(start)] if start >= 0:
                 self._require(caller, ("auditor", "operator", "owner"), "read the audit log")
@@ -270,11 +268,13 @@ class LakeGate(Gate):
         before = await self.vault.ask(self.vault.catalog.find, entry.kind, entry.name)
         if before is not None and before.owner != caller:
             raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
-        loose = {handle: self._loose.get(handle) for handle in entry.handles}
-        for handle, one in loose.items():
-            if one is None or one.caller != caller or handle not in self.party.store:
+        known, values = [], {}
+        for handle in entry.handles:
+            one, value = self.ledger.find(handle), self.party.store.get(handle) or await self.load(handle)
+            if one is None or one.caller != caller or value is None:
                 raise ConsentError(f"no value of {caller} is stored under {handle!r}")
-        known = [one for one in loose.values() if one is not None]
+            known.append(one)
+            values[handle] = value
         entry = attrs.evolve(
             entry,
             sources=tuple(sorted(set().union(*(one.sources for one in known)) - {entry.name})),
@@ -285,10 +285,9 @@ class LakeGate(Gate):
                 f"table {entry.name!r} was made from {', '.join(entry.sources)}; only uploads are kept as "
                 "tables"
             )
-        await self.vault.keep(entry, {handle: self.party.store[handle] for handle in entry.handles})
+        await self.vault.keep(entry, values)
         self.party.drop(entry.handles)
-        for handle in entry.handles:
-            self._loose.pop(handle, None)
+        await self.ledger.forget(entry.handles, files=False)
         rules = str(Rules.from_bytes(entry.rules))
         self.audit.append("kept", caller=caller, kind=entry.kind, name=entry.name, rules=rules)
 
@@ -301,26 +300,30 @@ class LakeGate(Gate):
         await self.vault.drop(kind, name)
         self.audit.append("dropped", caller=caller, kind=kind, name=name)
 
-    def _approve(self, caller: str, fields: Mapping[str, Any]) -> None:
+    async def _approve(self, caller: str, fields: Mapping[str, Any]) -> None:
         try:
             approval = Approval(**fields)
             waiting = self.board.find(approval.session)
             if approval.approver != caller or caller not in waiting.owners:
                 raise ConsentError(f"{caller} is not asked to approve plan {approval.session.hex()[:8]}")
-            certificate = self._member(caller).certificate
-            approval.check(self._lake, waiting.session, waiting.plan.digest(), certificate)
+            self._check_approval(approval, waiting)
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"an approval of {caller} is malformed ({error})") from error
+        await self.vault.ask(self.vault.journal.approve, attrs.asdict(approval))
         waiting.approvals[caller] = approval
         self.audit.append(
             "approved",
             caller=caller,
-            session=waiting.session.hex(),
+            session=waiting.run.hex(),
             digest=approval.digest.hex(),
             expires=approval.expires,
             signature=approval.signature.hex(),
         )
         waiting.changed.set()
+
+    def _check_approval(self, approval: Approval, waiting: Waiting) -> None:
+        certificate = self._member(approval.approver).certificate
+        approval.check(self._lake, waiting.run, waiting.plan.digest(), certificate)
 
     def _refuse_plan(self, caller: str, session: bytes, why: str) -> None:
         waiting = self.board.find(session)
@@ -370,7 +373,8 @@ class LakeGate(Gate):
 
     async def _require_new(self, handle: str) -> None:
         """No value may come to lie under the handle of another."""
-        if handle in self._loose or await self.vault.ask(self.vault.catalog.of_handle, handle) is not None:
+        entry = await self.vault.ask(self.vault.catalog.of_handle, handle)
+        if entry is not None or self.ledger.find(handle) is not None:
             raise PlanError(f"something is stored under {handle!r} already; take another handle")
 
     async def _entries(self) -> list[Entry]:

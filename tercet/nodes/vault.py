@@ -1,10 +1,10 @@
 """The vault of a node: tables and models that last, on disk, and as many of their tiles in memory as may be.
 
 Values that a client deals or a plan stores are loose: they live in the party's memory, or in a file without
-an entry if they came in pieces. Keeping some of them under a name makes them last: their files are written,
-then the catalog's entry, in one step. So an upload that does not come to that step leaves nothing. Kept
-values are read tile by tile when a plan needs them, so they may be larger than memory; tiles that were not
-needed for longest make room.
+an entry. What plans have stored is in the journal then, and is still there after a restart. Keeping values
+under a name writes their files, then the catalog's entry, in one step. So an upload that does not come to
+that step leaves nothing. Kept values are read tile by tile when a plan needs them, so they may be larger than
+memory; tiles that were not needed for longest make room.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tercet.actors.values import Stored
 from tercet.errors import StorageError
 from tercet.nodes.config import NodeFile
 from tercet.storage.catalog import Catalog, Entry
+from tercet.storage.journal import Journal
 from tercet.storage.sealed import SealedFiles
 from tercet.storage.shares import SealedTiles, ShareFiles, ShareWriter, TileCache
 
@@ -40,11 +41,12 @@ class Vault:
         self.catalog = Catalog(file.catalog, base=file.directory)
         self._opened: dict[str, Stored] = {}
         """Kept values that were asked for since the node started."""
-        self._loose: set[str] = set()
+        self.journal = Journal(self.catalog)
+        kept = [handle for entry in self.catalog.entries() for handle in entry.handles]
+        self._loose = set(self.journal.handles()).difference(kept)
         """Values with a file and without an entry."""
         self._changing = trio.Lock()
-        kept = [handle for entry in self.catalog.entries() for handle in entry.handles]
-        self.swept = self.files.sweep(kept)
+        self.swept = self.files.sweep([*kept, *self._loose])
         """Files that a crash had left, removed when the vault was opened."""
 
     async def ask(self, question: Callable[..., T], *args: Any) -> T:
@@ -52,13 +54,13 @@ class Vault:
         return await trio.to_thread.run_sync(question, *args)
 
     async def load(self, handle: str) -> Stored | None:
-        """A kept value, None if there is no such. Its tiles are read when they are used.
+        """A value with a file, None if there is no such. Its tiles are read when they are used.
 
         Raises StorageError if its file is missing or was cut; a tile that has changed raises it later.
         """
         found = self._opened.get(handle)
         if found is None:
-            if await self.ask(self.catalog.of_handle, handle) is None:
+            if handle not in self._loose and await self.ask(self.catalog.of_handle, handle) is None:
                 return None
             found = self._opened[handle] = await trio.to_thread.run_sync(self.files.load, handle)
         return found
@@ -71,7 +73,7 @@ class Vault:
     async def write(self, handle: str, stored: Stored) -> Stored:
         """Write the file of a loose value, unless it has one; the same value, read from there from now on.
 
-        Nothing keeps the file but `keep`: without it, `forget` or the next start removes it.
+        Nothing keeps the file but `keep` or the journal: without, `forget` or the next start removes it.
         """
         if handle in self._loose:
             return stored

@@ -1,4 +1,8 @@
-"""Plans that wait for their owners, and results that wait for their receivers, at one node."""
+"""Plans that wait for their owners, and results that wait for their receivers, at one node.
+
+Who waits is in memory; the approvals that have come, and the results, are in the journal, so that a restart
+does not lose them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import time
 from typing import Any
 
 import attrs
+import msgpack
 import trio
 
 from tercet.actors.node import type_fields
@@ -18,13 +23,22 @@ from tercet.protocols.domains import Words
 MOST_WAITING = 64
 """Plans of one member that may wait at a time."""
 MOST_RESULTS = 256
+"""Results that wait for a receiver; the oldest make room."""
+RUN_BYTES = 16
+"""Of a session's name, those that name the run; the rest tells its attempts after interruptions apart."""
+Revealed = tuple[str, str, Type, list[Words]]
+
+
+def run_of(session: bytes) -> bytes:
+    """The run that a session is an attempt of: its name begins with that."""
+    return session[:RUN_BYTES]
 
 
 @attrs.define(eq=False)
 class Waiting:
     """A plan that a member has asked for, and who still has to approve it."""
 
-    session: bytes
+    run: bytes
     caller: str
     plan: Plan
     owners: tuple[str, ...]
@@ -49,7 +63,7 @@ class Waiting:
     def summary(self) -> dict[str, Any]:
         """What the list of plans says about it."""
         return {
-            "session": self.session,
+            "session": self.run,
             "caller": self.caller,
             "plan": self.plan.name,
             "digest": self.plan.digest(),
@@ -69,75 +83,46 @@ class Board:
         others = sum(one.caller == waiting.caller for one in self.plans.values())
         if others >= MOST_WAITING:
             raise ConsentError(f"{others} plans of {waiting.caller} wait for approval; cancel some first")
-        if waiting.session in self.plans:
+        if waiting.run in self.plans:
             raise ConsentError("a plan waits under this session's name already; names are used once")
-        self.plans[waiting.session] = waiting
+        self.plans[waiting.run] = waiting
         try:
             await waiting.until_decided()
         finally:
-            del self.plans[waiting.session]
+            del self.plans[waiting.run]
 
-    def find(self, session: bytes) -> Waiting:
-        """A plan by its session. Raises ConsentError if none waits under that name."""
-        if session not in self.plans:
-            raise ConsentError(f"no plan {session.hex()[:8]} waits here; it has run, or its analyst has left")
-        return self.plans[session]
-
-
-@attrs.frozen
-class Result:
-    """This node's part of something revealed to another member than who had the plan run, sealed for them."""
-
-    session: bytes
-    sender: str
-    receiver: str
-    plan: str
-    name: str
-    type: Type
-    shapes: tuple[tuple[int, ...], ...]
-    sealed: bytes = attrs.field(repr=False)
-    made: float = attrs.field(factory=time.time)
-
-    def to_wire(self) -> dict[str, Any]:
-        """For its receiver."""
-        fields = attrs.asdict(self, recurse=False)
-        return fields | {"type": type_fields(self.type), "shapes": [list(shape) for shape in self.shapes]}
+    def find(self, run: bytes) -> Waiting:
+        """A plan by its run. Raises ConsentError if none waits under that name."""
+        if run not in self.plans:
+            raise ConsentError(f"no plan {run.hex()[:8]} waits here; it has run, or its analyst has left")
+        return self.plans[run]
 
 
-def context(session: bytes, name: str, party: int) -> bytes:
+def context(run: bytes, name: str, party: int) -> bytes:
     """What a sealed part is bound to."""
-    return b"%b/%d/%b" % (session.hex().encode(), party, name.encode())
+    return b"%b/%d/%b" % (run.hex().encode(), party, name.encode())
 
 
-class Mailbox:
-    """Sealed results by receiver; the oldest of a receiver make room."""
+def sealed_result(
+    run: bytes, sender: str, plan: str, revealed: Revealed, *, party: int, sealing_key: str
+) -> bytes:
+    """This party's part of something revealed to another member than who had the plan run, sealed for them.
 
-    def __init__(self, party: int) -> None:
-        self._party = party
-        self._results: dict[str, list[Result]] = {}
-
-    def deliver(
-        self,
-        session: bytes,
-        sender: str,
-        plan: str,
-        receiver: str,
-        sealing_key: str,
-        revealed: tuple[str, str, Type, list[Words]],
-    ) -> None:
-        """Seal this node's part of a revealed value, and keep it for its receiver."""
-        name, _, kind, arrays = revealed
-        message = b"".join(array.tobytes() for array in arrays)
-        sealed = seal(message, sealing_key, context(session, name, self._party))
-        shapes = tuple(array.shape for array in arrays)
-        box = self._results.setdefault(receiver, [])
-        box.append(Result(session, sender, receiver, plan, name, kind, shapes, sealed))
-        del box[:-MOST_RESULTS]
-
-    def of(self, receiver: str) -> list[Result]:
-        """All results of a receiver."""
-        return list(self._results.get(receiver, []))
-
-    def take_away(self, receiver: str, session: bytes) -> None:
-        """Forget the results of a run for a receiver, who has them."""
-        self._results[receiver] = [one for one in self.of(receiver) if one.session != session]
+    As it travels, and as it waits at the node.
+    """
+    name, receiver, kind, arrays = revealed
+    message = b"".join(array.tobytes() for array in arrays)
+    packed: bytes = msgpack.packb(
+        {
+            "session": run,
+            "sender": sender,
+            "receiver": receiver,
+            "plan": plan,
+            "name": name,
+            "type": type_fields(kind),
+            "shapes": [list(array.shape) for array in arrays],
+            "sealed": seal(message, sealing_key, context(run, name, party)),
+            "made": time.time(),
+        }
+    )
+    return packed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -39,12 +39,6 @@ HANDLES = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("name", sa.String(256), nullable=False),
     sa.Column("place", sa.Integer, nullable=False),
-)
-SESSIONS = sa.Table(
-    "sessions",
-    METADATA,
-    sa.Column("session", sa.LargeBinary(64), primary_key=True),
-    sa.Column("used", sa.Float, nullable=False),
 )
 LISTS, SEPARATOR = ("sources", "rows"), "\n"
 """Columns with names of tables, and what stands between these: no name has a line break in it."""
@@ -92,7 +86,7 @@ class Catalog:
 
     def put(self, entry: Entry) -> tuple[str, ...]:
         """Make or replace an entry; the handles of the one replaced."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             before = self._handles(connection, entry.kind, entry.name)
             self._delete(connection, entry.kind, entry.name)
             fields = attrs.asdict(entry)
@@ -107,20 +101,20 @@ class Catalog:
 
     def drop(self, kind: str, name: str) -> tuple[str, ...]:
         """Delete an entry; its handles."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             before = self._handles(connection, kind, name)
             self._delete(connection, kind, name)
         return before
 
     def find(self, kind: str, name: str) -> Entry | None:
         """An entry."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             found = self._read(connection, (ENTRIES.c.kind == kind) & (ENTRIES.c.name == name))
         return found[0] if found else None
 
     def of_handle(self, handle: str) -> Entry | None:
         """The entry that a value belongs to."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             row = connection.execute(sa.select(HANDLES).where(HANDLES.c.handle == handle)).first()
             if row is None:
                 return None
@@ -129,21 +123,13 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         """All entries, by kind and name."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             return self._read(connection, sa.true())
 
     def expired(self, now: float) -> list[Entry]:
         """Entries whose time is up."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             return self._read(connection, ENTRIES.c.expires <= now)
-
-    def use_session(self, session: bytes) -> bool:
-        """Note a session as used, for good; False if it was before."""
-        with self._begin() as connection:
-            if connection.execute(sa.select(SESSIONS).where(SESSIONS.c.session == session)).first():
-                return False
-            connection.execute(SESSIONS.insert().values(session=session, used=time.time()))
-        return True
 
     # -- inside a transaction --------------------------------------------------------------------------------
 
@@ -167,7 +153,8 @@ class Catalog:
         connection.execute(ENTRIES.delete().where((ENTRIES.c.kind == kind) & (ENTRIES.c.name == name)))
 
     @contextlib.contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction: all that is done inside, or nothing. Raises StorageError."""
         with self._sentences(), self._engine.begin() as connection:
             yield connection
 
@@ -187,8 +174,3 @@ def _hidden(url: str) -> str:
         return sa.make_url(url).render_as_string(hide_password=True)
     except sa.exc.ArgumentError:
         return url.partition("@")[2] or url
-
-
-def handles_of(entries: Sequence[Entry]) -> list[str]:
-    """The handles of all of them."""
-    return [handle for entry in entries for handle in entry.handles]

@@ -164,6 +164,8 @@ def test_audit(tables, command):
 
 
 def test_expiry_and_dropping(tables):
+    data = [tables.root / f"n{index}" / "data" for index in range(3)]
+    before = [sorted(one.iterdir()) for one in data]
     with connect(tables, "insurer") as lake:
         lake.upload(COSTS, name="short", key="id", owner="insurer", allow=Allow(days=-1.0))
         lake.drop("short")
@@ -171,8 +173,7 @@ def test_expiry_and_dropping(tables):
             lake.table("short")
         with pytest.raises(StorageError, match="there is no table 'short'"):
             lake.drop("short")
-    for index in range(3):
-        assert len(list((tables.root / f"n{index}" / "data").iterdir())) == 4
+    assert [sorted(one.iterdir()) for one in data] == before
 
 
 # -- what is not ---------------------------------------------------------------------------------------------

@@ -65,13 +65,6 @@ def test_expiry(catalog):
     assert [entry.name for entry in catalog.expired(150.0)] == ["patients"]
 
 
-def test_sessions_are_used_once(catalog):
-    session = b"session of " + str(id(catalog)).encode()
-    assert catalog.use_session(session)
-    assert not catalog.use_session(session)
-    assert catalog.use_session(session + b"2")
-
-
 @pytest.mark.parametrize(
     "url", ["nonsense", "oracle9://here", "postgresql+psycopg://u:secret@127.0.0.1:1/db"]
 )

@@ -1,0 +1,190 @@
+"""The ledger of a node: values that were not kept, and what becomes of runs, also across restarts.
+
+A value that a plan stores is a sealed file before the run counts as ended, so a plan that has ended at all
+nodes has stored its values for good. What a member deals is in memory only, and lasts as long as the member
+stays. Checkpoints are values of a session under way: a run that was interrupted goes on from one that all
+nodes have. They are shares of one session and fit no other's, so a checkpoint is named by both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from tercet.actors.values import Stored
+from tercet.consent.approvals import Approval
+from tercet.errors import ConsentError, PlanError
+from tercet.nodes.vault import Vault
+from tercet.nodes.waiting import MOST_RESULTS, Waiting, run_of
+from tercet.storage.journal import Checkpoint, LooseValue
+
+T = TypeVar("T")
+
+LOOSE_S = 24 * 3600.0
+"""Values that were not kept are forgotten when they were not used for so long."""
+UNFINISHED_S = 7 * 86400.0
+"""Runs that were interrupted, and approvals of them, are forgotten after so long."""
+MOST_ATTEMPTS = 16
+"""How often a run may be let through under the same approvals, if it never comes to its end."""
+
+
+@attrs.define(eq=False)
+class Loose:
+    """A value that was not kept. One that a plan has stored `lasts`: it has a file, and is in the journal."""
+
+    value: LooseValue
+    lasts: bool
+    used: float = attrs.field(factory=time.time)
+
+
+class Ledger:
+    """Loose values, runs that owners are asked about, and checkpoints."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._journal = vault.journal
+        self._loose = {handle: Loose(one, lasts=True) for handle, one in self._journal.loose().items()}
+
+    async def _ask(self, question: Callable[..., T], *args: Any) -> T:
+        return await trio.to_thread.run_sync(question, *args)
+
+    # -- loose values ----------------------------------------------------------------------------------------
+
+    def find(self, handle: str) -> LooseValue | None:
+        """A loose value, which counts as used now."""
+        found = self._loose.get(handle)
+        if found is None:
+            return None
+        found.used = time.time()
+        return found.value
+
+    def deal(self, handle: str, caller: str) -> None:
+        """A member deals a value."""
+        self._loose[handle] = Loose(LooseValue(caller, frozenset(), frozenset()), lasts=False)
+
+    def unused(self) -> list[str]:
+        """Values that nobody has used for long."""
+        return [handle for handle, one in self._loose.items() if one.used < time.time() - LOOSE_S]
+
+    async def forget(self, handles: Iterable[str], *, files: bool = True) -> None:
+        """Let values go; without `files`, only what the ledger knows of them, since they were kept.
+
+        Leaves those alone that it does not know.
+        """
+        gone = {handle: found for handle in handles if (found := self._loose.pop(handle, None)) is not None}
+        lasting = [handle for handle, one in gone.items() if one.lasts]
+        if lasting:
+            await self._ask(self._journal.forget, lasting)
+        if files:
+            await self._vault.forget(gone)
+
+    # -- runs ------------------------------------------------------------------------------------------------
+
+    async def ask(self, waiting: Waiting, check: Callable[[Approval], None]) -> None:
+        """Note a run that owners are asked about, and find the approvals that it has from an earlier attempt.
+
+        Raises ConsentError if it is another plan's or member's, or has come to its end.
+        """
+        asked = await self._ask(self._journal.ask, waiting.run, waiting.caller, waiting.plan.digest())
+        if asked.spent:
+            raise ConsentError("a run of this name was let through before; an approval holds for one run")
+        if (asked.caller, asked.digest) != (waiting.caller, waiting.plan.digest()):
+            raise ConsentError("owners were asked about another plan under this name; run it under a new one")
+        for fields in asked.approvals:
+            approval = Approval(**fields)
+            try:
+                check(approval)
+            except ConsentError:
+                continue  # it has expired, or its owner has a new key: the owner is asked again
+            waiting.approvals[approval.approver] = approval
+
+    async def let_through(self, run: bytes, *, once: bool) -> None:
+        """Count an attempt of an approved run. Raises ConsentError if there were too many; `once` allows one.
+
+        A run that opens to the nodes what is not known to be harmless is let through once.
+        """
+        attempts = await self._ask(self._journal.let_through, run)
+        if attempts > (1 if once else MOST_ATTEMPTS):
+            raise ConsentError(
+                f"the approved run was interrupted {attempts - 1} times, and "
+                + ("opens what may tell more the second time" if once else "that is enough")
+                + "; ask for a new one"
+            )
+
+    async def end(
+        self,
+        session: bytes,
+        values: Mapping[str, LooseValue],
+        stored: Mapping[str, Stored],
+        results: Sequence[tuple[str, bytes]],
+    ) -> dict[str, Stored]:
+        """A run has come to its end: what it stored lasts, as is returned, and its approvals are used up.
+
+        `results` are sealed, by receiver. Raises StorageError, or ConsentError for a run that has ended
+        before; nothing is kept then.
+        """
+        written: dict[str, Stored] = {}
+        try:
+            for handle, value in stored.items():
+                written[handle] = await self._vault.write(handle, value)
+            ended, old = await self._ask(self._journal.end, run_of(session), values, results, MOST_RESULTS)
+            if not ended:
+                raise ConsentError("a run of this name has ended before; an approval holds for one run")
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._vault.forget(stored)
+            raise
+        self._loose |= {handle: Loose(one, lasts=True) for handle, one in values.items()}
+        await self._vault.forget(old)
+        return written
+
+    async def sweep(self) -> None:
+        """Forget runs that nobody goes on with, their approvals and checkpoints."""
+        await self._vault.forget(await self._ask(self._journal.sweep, time.time() - UNFINISHED_S))
+
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    async def reach(
+        self, session: bytes, caller: str, digest: bytes, point: int, values: Mapping[str, Stored]
+    ) -> None:
+        """A session has come to a checkpoint: write its values."""
+        handles = {name: _handle(session, name) for name in values}
+        for name, stored in values.items():
+            await self._vault.write(handles[name], stored)
+        reached = Checkpoint(session, point, run_of(session), caller, digest, tuple(handles.values()))
+        await self._ask(self._journal.reach, reached)
+
+    async def points(self, run: bytes, caller: str) -> list[tuple[bytes, int]]:
+        """The checkpoints of a member's run: sessions and points, the latest last."""
+        found = await self._ask(self._journal.checkpoints, run)
+        return [(one.session, one.point) for one in found if one.caller == caller]
+
+    async def resume(
+        self, session: bytes, caller: str, digest: bytes, since: tuple[bytes, int], names: Iterable[str]
+    ) -> dict[str, Stored]:
+        """The values of a checkpoint of an earlier attempt at the same run, by name. Raises PlanError."""
+        found = await self._ask(self._journal.checkpoints, run_of(session))
+        same = [one for one in found if (one.session, one.point) == since]
+        if not same or (same[0].caller, same[0].digest) != (caller, digest):
+            raise PlanError("this node has no such checkpoint of this plan; run it from its beginning")
+        values: dict[str, Stored] = {}
+        for name in names:
+            stored = await self._vault.load(_handle(since[0], name))
+            if stored is None:
+                raise PlanError(f"the checkpoint has no value {name!r}; run the plan from its beginning")
+            values[name] = stored
+        return values
+
+    async def abandon(self, run: bytes, caller: str) -> None:
+        """Forget the checkpoints of a member's run."""
+        if await self.points(run, caller):
+            await self._vault.forget(await self._ask(self._journal.abandon, run))
+
+
+def _handle(session: bytes, name: str) -> str:
+    """What a checkpoint's value is called in the vault; no handle of a member's begins so by chance."""
+    return f"{session.hex()}/{name}"

@@ -1,0 +1,304 @@
+"""The journal of a node: what was under way, so that a restart does not lose it.
+
+Loose values that plans have stored, checkpoints of runs, runs that owners are asked about with the approvals
+that have come, jobs, and sealed results that wait for their receivers. They lie in the database of the
+catalog, beside its entries; values themselves are files. Every method is one transaction, which makes the
+files that were written before it count, and blocks: call it in a thread. Nothing in it is secret.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from tercet.storage.catalog import METADATA, SEPARATOR, Catalog
+
+LOOSE = sa.Table(
+    "loose",
+    METADATA,
+    sa.Column("handle", sa.String(512), primary_key=True),
+    sa.Column("caller", sa.String(64), nullable=False),
+    sa.Column("sources", sa.Text, nullable=False),
+    sa.Column("rows", sa.Text, nullable=False),
+)
+CHECKPOINTS = sa.Table(
+    "checkpoints",
+    METADATA,
+    sa.Column("session", sa.LargeBinary(64), primary_key=True),
+    sa.Column("point", sa.Integer, primary_key=True),
+    sa.Column("run", sa.LargeBinary(16), nullable=False, index=True),
+    sa.Column("caller", sa.String(64), nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("handles", sa.Text, nullable=False),
+    sa.Column("made", sa.Float, nullable=False),
+)
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("run", sa.LargeBinary(16), primary_key=True),
+    sa.Column("caller", sa.String(64), nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("spent", sa.Boolean, nullable=False),
+    sa.Column("asked", sa.Float, nullable=False),
+)
+APPROVALS = sa.Table(
+    "approvals",
+    METADATA,
+    sa.Column("run", sa.LargeBinary(16), primary_key=True),
+    sa.Column("approver", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+    sa.Column("signature", sa.LargeBinary(64), nullable=False),
+)
+JOBS = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("run", sa.LargeBinary(16), primary_key=True),
+    sa.Column("caller", sa.String(64), nullable=False),
+    sa.Column("packed", sa.LargeBinary, nullable=False),
+    sa.Column("asked", sa.Float, nullable=False),
+    sa.Column("ended", sa.Boolean, nullable=False),
+    sa.Column("error", sa.LargeBinary, nullable=False),
+)
+RESULTS = sa.Table(
+    "results",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run", sa.LargeBinary(16), nullable=False),
+    sa.Column("receiver", sa.String(64), nullable=False, index=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+
+@attrs.frozen
+class LooseValue:
+    """A value that was not kept: whose, made from which tables, of which of them by row."""
+
+    caller: str
+    sources: frozenset[str]
+    rows: frozenset[str]
+
+
+@attrs.frozen
+class AskedRun:
+    """A run that owners are asked about.
+
+    Its approvals are the fields that they were made of. `attempts` is how often it was let through; `spent`
+    says whether it has come to its end, so that it is let through no more.
+    """
+
+    caller: str
+    digest: bytes
+    attempts: int
+    spent: bool
+    approvals: tuple[Mapping[str, Any], ...]
+
+
+@attrs.frozen
+class Checkpoint:
+    """Values that a session has come to at a point of its plan, which has that digest."""
+
+    session: bytes
+    point: int
+    run: bytes
+    caller: str
+    digest: bytes
+    handles: tuple[str, ...]
+
+
+@attrs.frozen
+class JobRow:
+    """A job: whose, what, when, whether it has ended, and the packed error if that is how it ended."""
+
+    run: bytes
+    caller: str
+    packed: bytes = attrs.field(repr=False)
+    asked: float
+    ended: bool = False
+    error: bytes = b""
+
+
+class Journal:
+    """What was under way at a node, in the database of its catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._begin = catalog.begin
+
+    def handles(self) -> list[str]:
+        """All values that count: loose ones, and those of checkpoints."""
+        with self._begin() as connection:
+            loose = list(connection.execute(sa.select(LOOSE.c.handle)).scalars())
+            kept = connection.execute(sa.select(CHECKPOINTS.c.handles)).scalars()
+            return loose + [handle for listed in kept for handle in _names(listed)]
+
+    # -- loose values ----------------------------------------------------------------------------------------
+
+    def loose(self) -> dict[str, LooseValue]:
+        """All loose values by handle."""
+        with self._begin() as connection:
+            return {
+                row.handle: LooseValue(
+                    row.caller, frozenset(_names(row.sources)), frozenset(_names(row.rows))
+                )
+                for row in connection.execute(sa.select(LOOSE))
+            }
+
+    def forget(self, handles: Iterable[str]) -> None:
+        """Loose values do not count any more."""
+        with self._begin() as connection:
+            for handle in handles:
+                connection.execute(LOOSE.delete().where(LOOSE.c.handle == handle))
+
+    # -- runs ------------------------------------------------------------------------------------------------
+
+    def ask(self, run: bytes, caller: str, digest: bytes) -> AskedRun:
+        """What is known of a run that owners are asked about; it is noted if it is a new one."""
+        with self._begin() as connection:
+            row = connection.execute(sa.select(RUNS).where(RUNS.c.run == run)).first()
+            if row is None:
+                fields = {"caller": caller, "digest": digest, "attempts": 0, "spent": False}
+                connection.execute(RUNS.insert().values(run=run, asked=time.time(), **fields))
+                return AskedRun(caller, digest, 0, spent=False, approvals=())
+            rows = connection.execute(sa.select(APPROVALS).where(APPROVALS.c.run == run)).mappings()
+            given = tuple(
+                {("session" if name == "run" else name): value for name, value in one.items()} for one in rows
+            )
+            return AskedRun(row.caller, row.digest, row.attempts, row.spent, given)
+
+    def approve(self, approval: Mapping[str, Any]) -> None:
+        """Note an approval; a later one of the same owner replaces it."""
+        fields = {("run" if name == "session" else name): value for name, value in approval.items()}
+        with self._begin() as connection:
+            same = (APPROVALS.c.run == fields["run"]) & (APPROVALS.c.approver == fields["approver"])
+            connection.execute(APPROVALS.delete().where(same))
+            connection.execute(APPROVALS.insert().values(**fields))
+
+    def let_through(self, run: bytes) -> int:
+        """Note that a run was let through; how often it was by now."""
+        with self._begin() as connection:
+            connection.execute(RUNS.update().where(RUNS.c.run == run).values(attempts=RUNS.c.attempts + 1))
+            return int(connection.execute(sa.select(RUNS.c.attempts).where(RUNS.c.run == run)).scalar_one())
+
+    def attempts(self, run: bytes) -> int:
+        """How often a run that owners were asked about was let through."""
+        with self._begin() as connection:
+            query = sa.select(RUNS.c.attempts).where(RUNS.c.run == run)
+            return int(connection.execute(query).scalar() or 0)
+
+    def end(
+        self, run: bytes, stored: Mapping[str, LooseValue], results: Sequence[tuple[str, bytes]], most: int
+    ) -> tuple[bool, list[str]]:
+        """A run has come to its end: its values count, its results wait, it is let through no more.
+
+        `results` are receivers and bodies, of which the latest `most` stay for each. Returns whether all of
+        that was done, which it is not if the run had come to its end before; and the handles of checkpoints
+        that count no more.
+        """
+        with self._begin() as connection:
+            # The row is locked by being changed: of two ends, one finds it spent.
+            spending = RUNS.update().where((RUNS.c.run == run) & ~RUNS.c.spent).values(spent=True)
+            known = connection.execute(sa.select(RUNS.c.run).where(RUNS.c.run == run)).first() is not None
+            if known and not connection.execute(spending).rowcount:
+                return False, []
+            connection.execute(APPROVALS.delete().where(APPROVALS.c.run == run))
+            for handle, one in stored.items():
+                fields = {"sources": _listed(one.sources), "rows": _listed(one.rows)}
+                connection.execute(LOOSE.insert().values(handle=handle, caller=one.caller, **fields))
+            for receiver, body in results:
+                connection.execute(RESULTS.insert().values(run=run, receiver=receiver, body=body))
+            for receiver in {receiver for receiver, _ in results}:
+                _trim(connection, receiver, most)
+            return True, _drop_checkpoints(connection, CHECKPOINTS.c.run == run)
+
+    def sweep(self, before: float) -> list[str]:
+        """Forget checkpoints and unspent runs from before a time; the handles of values that count no more.
+
+        A run that was let through stays known as spent, so that its name is never used again.
+        """
+        with self._begin() as connection:
+            old = (RUNS.c.asked < before) & RUNS.c.run.not_in(sa.select(JOBS.c.run).where(~JOBS.c.ended))
+            connection.execute(
+                APPROVALS.delete().where(APPROVALS.c.run.in_(sa.select(RUNS.c.run).where(old)))
+            )
+            connection.execute(RUNS.delete().where(old & (RUNS.c.attempts == 0)))
+            connection.execute(RUNS.update().where(old).values(spent=True))
+            return _drop_checkpoints(connection, CHECKPOINTS.c.made < before)
+
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    def reach(self, checkpoint: Checkpoint) -> None:
+        """A session has come to a checkpoint, whose values have been written."""
+        fields = attrs.asdict(checkpoint) | {"handles": SEPARATOR.join(checkpoint.handles)}
+        with self._begin() as connection:
+            connection.execute(CHECKPOINTS.insert().values(**fields, made=time.time()))
+
+    def checkpoints(self, run: bytes) -> list[Checkpoint]:
+        """The checkpoints of a run, the latest last."""
+        query = sa.select(CHECKPOINTS).where(CHECKPOINTS.c.run == run)
+        with self._begin() as connection:
+            rows = connection.execute(query.order_by(CHECKPOINTS.c.made)).mappings()
+            found = [{**row, "handles": tuple(_names(row["handles"]))} for row in rows]
+        return [Checkpoint(**{name: one[name] for name in attrs.fields_dict(Checkpoint)}) for one in found]
+
+    def abandon(self, run: bytes) -> list[str]:
+        """Forget the checkpoints of a run; the handles of their values."""
+        with self._begin() as connection:
+            return _drop_checkpoints(connection, CHECKPOINTS.c.run == run)
+
+    # -- jobs and results ------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[JobRow]:
+        """All jobs, in the order in which they were asked for."""
+        with self._begin() as connection:
+            rows = connection.execute(sa.select(JOBS).order_by(JOBS.c.asked)).mappings()
+            return [JobRow(**row) for row in rows]
+
+    def put_job(self, job: JobRow) -> None:
+        """Note a job, or how it has ended."""
+        with self._begin() as connection:
+            connection.execute(JOBS.delete().where(JOBS.c.run == job.run))
+            connection.execute(JOBS.insert().values(**attrs.asdict(job)))
+
+    def drop_job(self, run: bytes) -> None:
+        """Forget a job."""
+        with self._begin() as connection:
+            connection.execute(JOBS.delete().where(JOBS.c.run == run))
+
+    def results(self, receiver: str) -> list[bytes]:
+        """The bodies of all results that wait for a receiver, oldest first."""
+        with self._begin() as connection:
+            query = sa.select(RESULTS.c.body).where(RESULTS.c.receiver == receiver)
+            return list(connection.execute(query.order_by(RESULTS.c.number)).scalars())
+
+    def take_away(self, receiver: str, run: bytes) -> None:
+        """Forget the results of a run for a receiver, who has them."""
+        with self._begin() as connection:
+            same = (RESULTS.c.receiver == receiver) & (RESULTS.c.run == run)
+            connection.execute(RESULTS.delete().where(same))
+
+
+def _names(listed: str) -> list[str]:
+    return list(filter(None, listed.split(SEPARATOR)))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return SEPARATOR.join(sorted(names))
+
+
+def _trim(connection: sa.Connection, receiver: str, most: int) -> None:
+    """Let the oldest results of a receiver go, but the latest so many."""
+    mine = sa.select(RESULTS.c.number).where(RESULTS.c.receiver == receiver)
+    numbers = list(connection.execute(mine.order_by(RESULTS.c.number.desc()).offset(most)).scalars())
+    if numbers:
+        connection.execute(RESULTS.delete().where(RESULTS.c.number.in_(numbers)))
+
+
+def _drop_checkpoints(connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[str]:
+    listed = list(connection.execute(sa.select(CHECKPOINTS.c.handles).where(where)).scalars())
+    connection.execute(CHECKPOINTS.delete().where(where))
+    return [handle for one in listed for handle in _names(one)]

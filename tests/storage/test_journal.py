@@ -1,0 +1,107 @@
+"""The journal: what was under way is there again after it was opened anew, in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from tercet.storage.catalog import METADATA, Catalog
+from tercet.storage.journal import Checkpoint, JobRow, Journal, LooseValue
+
+RUN, OTHER, DIGEST = b"r" * 16, b"o" * 16, b"d" * 32
+VALUE = LooseValue("ann", frozenset({"a", "b"}), frozenset({"b"}))
+APPROVAL = {"session": RUN, "digest": DIGEST, "approver": "clinic", "expires": 1e9, "signature": b"s" * 64}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def reopened(request, tmp_path):
+    """Opens the journal, each time as a node that was restarted does."""
+    url = "sqlite:///catalog.sqlite" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    catalogs = []
+
+    def again():
+        catalogs.append(Catalog(url, base=tmp_path))
+        return Journal(catalogs[-1])
+
+    again()
+    with catalogs[0].begin() as connection:
+        for table in METADATA.sorted_tables:
+            connection.execute(table.delete())
+    yield again
+    for catalog in catalogs:
+        catalog.close()
+
+
+def test_loose_values_and_results_come_with_the_end_of_a_run(reopened):
+    results = [("bob", b"1"), ("bob", b"2"), ("eve", b"3"), ("bob", b"4")]
+    assert reopened().end(RUN, {"x#1": VALUE, "x#2": VALUE}, results, most=2) == (True, [])
+    journal = reopened()
+    assert journal.loose() == {"x#1": VALUE, "x#2": VALUE}
+    assert sorted(journal.handles()) == ["x#1", "x#2"]
+    assert (journal.results("bob"), journal.results("eve")) == ([b"2", b"4"], [b"3"])
+    journal.forget(["x#1", "nothing"])
+    journal.take_away("bob", RUN)
+    journal.take_away("eve", OTHER)
+    assert reopened().handles() == ["x#2"]
+    assert (reopened().results("bob"), reopened().results("eve")) == ([], [b"3"])
+
+
+def test_a_run_with_approvals_ends_once(reopened):
+    journal = reopened()
+    assert journal.ask(RUN, "ann", DIGEST).approvals == ()
+    journal.approve(APPROVAL)
+    journal.approve(APPROVAL | {"expires": 2e9})
+    asked = reopened().ask(RUN, "eve", b"e" * 32)
+    assert (asked.caller, asked.digest, asked.attempts, asked.spent) == ("ann", DIGEST, 0, False)
+    assert asked.approvals == (APPROVAL | {"expires": 2e9},)
+    assert [journal.let_through(RUN), reopened().let_through(RUN)] == [1, 2]
+    assert (journal.attempts(RUN), journal.attempts(OTHER)) == (2, 0)
+    assert journal.end(RUN, {"x": VALUE}, [], most=2)[0]
+    assert journal.end(RUN, {"y": VALUE}, [], most=2) == (False, [])
+    assert list(reopened().loose()) == ["x"]
+    assert reopened().ask(RUN, "ann", DIGEST).spent
+
+
+def test_names_stay_used_when_old_runs_are_forgotten(reopened):
+    journal = reopened()
+    journal.ask(RUN, "ann", DIGEST)
+    journal.let_through(RUN)
+    journal.ask(OTHER, "ann", DIGEST)
+    journal.approve(APPROVAL | {"session": OTHER})
+    journal.sweep(before=0.0)
+    assert journal.ask(OTHER, "ann", DIGEST).approvals != ()
+    journal.sweep(before=1e12)
+    assert journal.ask(RUN, "ann", DIGEST).spent
+    assert journal.ask(OTHER, "ann", DIGEST).approvals == ()
+
+
+def test_checkpoints(reopened):
+    journal = reopened()
+    first = Checkpoint(RUN, 1, RUN, "ann", DIGEST, ("r/1/a", "r/1/b"))
+    second = Checkpoint(RUN + b"1", 1, RUN, "ann", DIGEST, ("r1/1/a",))
+    other = Checkpoint(OTHER, 2, OTHER, "ann", DIGEST, ("o/2/a",))
+    for one in (first, second, other):
+        journal.reach(one)
+    assert reopened().checkpoints(RUN) == [first, second]
+    assert sorted(reopened().handles()) == ["o/2/a", "r/1/a", "r/1/b", "r1/1/a"]
+    ended, gone = journal.end(RUN, {}, [], most=2)
+    assert (ended, sorted(gone)) == (True, ["r/1/a", "r/1/b", "r1/1/a"])
+    assert journal.abandon(RUN) == []
+    assert journal.sweep(before=0.0) == []
+    assert journal.sweep(before=1e12) == ["o/2/a"]
+    assert reopened().handles() == []
+
+
+def test_jobs(reopened):
+    first, second = JobRow(RUN, "ann", b"plan", 1.0), JobRow(OTHER, "ann", b"plan", 2.0)
+    journal = reopened()
+    journal.put_job(second)
+    journal.put_job(first)
+    journal.put_job(ended := attrs.evolve(first, ended=True, error=b"why"))
+    assert reopened().jobs() == [ended, second]
+    journal.ask(OTHER, "ann", DIGEST)
+    journal.sweep(before=1e12)  # but jobs wait for as long as it takes
+    journal.approve(APPROVAL | {"session": OTHER})
+    assert len(reopened().ask(OTHER, "ann", DIGEST).approvals) == 1
+    journal.drop_job(RUN)
+    assert reopened().jobs() == [second]
