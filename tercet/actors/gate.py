@@ -6,6 +6,7 @@ of nodes that last: it knows members, rules, approvals, stored tables and jobs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ class Gate:
 
     queues = False
     """Whether party 0 lets plans wait for their turn, so that the others have to wait for party 0."""
+
+    def audited(self, caller: str, request: str, **facts: Any) -> contextlib.AbstractContextManager[None]:
+        """Around a request: a gate with an audit log writes down what is refused inside."""
+        _ = caller, request, facts
+        return contextlib.nullcontext()
 
     async def load(self, handle: str) -> Stored | None:
         """A value that is kept beyond the memory of the party, or None."""

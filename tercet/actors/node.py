@@ -294,13 +294,8 @@ class _Service:
                 return {}, []
             case "jobs", []:
                 return {"jobs": [job.to_wire() for job in self.node.jobs.of(self.caller)]}, []
-            case "job", [bytes(session)]:
-                return {"packed": self.node.jobs.find(session, self.caller).packed}, []
-            case "fetch", [bytes(session)]:
-                return _parts(await self.node.jobs.fetch(session, self.caller))
-            case "end", [bytes(session)]:
-                self.node.jobs.end(session, self.caller)
-                return {}, []
+            case "job" | "fetch" | "end", [bytes(session)]:
+                return await self._do_job(verb, session)
             case "drop", [list(handles)]:
                 names = [str(handle) for handle in handles]
                 await self.gate.before_drop(self.caller, names)
@@ -313,6 +308,17 @@ class _Service:
                 return {"events": [] if on else [list(attrs.astuple(event)) for event in events]}, []
             case _:
                 return await self.gate.answer(self.caller, verb, args), []
+
+    async def _do_job(self, verb: str, session: bytes) -> Answer:
+        jobs = self.node.jobs
+        with self.gate.audited(self.caller, verb):
+            job = jobs.find(session, self.caller)
+        if verb == "job":
+            return {"packed": job.packed}, []
+        if verb == "fetch":
+            return _parts(await jobs.fetch(session, self.caller))
+        jobs.end(session, self.caller)
+        return {}, []
 
     def _dealt(self, message: list[Any], size: int) -> tuple[Piece, list[tuple[int, ...]]]:
         """A piece of an upload and the shapes of its words. Raises PlanError if it cannot be stored."""

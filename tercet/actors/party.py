@@ -282,7 +282,8 @@ class Party:
         if not 0 < len(name) <= LONGEST_NAME:
             raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
         if self._over.get(name) is None:
-            self._check_unused(name)
+            with gate.audited(caller, "run", session=name.hex()):
+                self._check_unused(name)
         # Else a peer has given it up already; the gate is asked all the same, for this node's own word on it.
         self._preparing.add(name)
         try:

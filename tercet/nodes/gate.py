@@ -78,14 +78,14 @@ class LakeGate(Gate):
 
     async def before_put(self, caller: str, handle: str, kind: Type) -> None:  # noqa: ARG002
         """Owners and analysts may deal values under new handles."""
-        with self._audited(caller, "put"):
+        with self.audited(caller, "put"):
             self._require(caller, ("owner", "analyst"), "upload")
             await self._require_new(handle)
         self.ledger.deal(handle, caller)
 
     async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
         """Members may forget values of their own that are not kept."""
-        with self._audited(caller, "drop"):
+        with self.audited(caller, "drop"):
             for handle in handles:
                 found = self.ledger.find(handle)
                 if found is not None and found.caller != caller:
@@ -94,7 +94,7 @@ class LakeGate(Gate):
 
     async def before_trace(self, caller: str) -> None:
         """Operators may look at what the node does, step by step."""
-        with self._audited(caller, "trace"):
+        with self.audited(caller, "trace"):
             self._require(caller, ("operator",), "trace a node")
 
     async def left(self, caller: str, handles: Sequence[str]) -> None:  # noqa: ARG002
@@ -116,7 +116,7 @@ class LakeGate(Gate):
     async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
         """Check a plan against the rules of all whose data it reads, and wait for those who must approve."""
         facts = {"session": session.hex(), "plan": plan.name, "digest": plan.digest().hex()}
-        with self._audited(caller, "run", **facts):
+        with self.audited(caller, "run", **facts):
             member = self._require(caller, ("analyst", "owner"), "run plans")
             found, sources = await self._look(caller, plan)
             owners = await self._check(member, found, sources)
@@ -152,7 +152,7 @@ class LakeGate(Gate):
             entry = await self._entry(table)
             least = Rules.from_bytes(entry.rules).least
             if entry.owner != caller and fewest is not None and fewest < least:
-                with self._audited(caller, "result", session=session.hex()):
+                with self.audited(caller, "result", session=session.hex()):
                     raise ConsentError(
                         f"{entry.owner} lets figures of {table!r} rest on no fewer than {least} rows, and "
                         "a join has less"
@@ -224,7 +224,7 @@ class LakeGate(Gate):
 
     async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
         """Answer a request; see `Gate.answer`. `tercet.nodes.desk` has the other end."""
-        with self._audited(caller, verb):
+        with self.audited(caller, verb):
             return await self._answer(caller, verb, args)
 
     async def _answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
@@ -363,8 +363,8 @@ class LakeGate(Gate):
         return member
 
     @contextlib.contextmanager
-    def _audited(self, caller: str, request: str, **facts: Any) -> Iterator[None]:
-        """Write down what is refused inside."""
+    def audited(self, caller: str, request: str, **facts: Any) -> Iterator[None]:
+        """Write down what is refused inside; see `Gate.audited`."""
         try:
             yield
         except (ConsentError, PlanError) as error:

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -37,6 +37,8 @@ class NodesOnDisk:
     root: Path
     network: Network
     processes: dict[int, subprocess.Popen] = attrs.field(factory=dict)
+    programs: dict[int, Sequence[str]] = attrs.field(factory=dict)
+    """Arguments of Python for nodes that are to run something else than Tercet."""
 
     @property
     def cluster(self) -> Path:
@@ -57,7 +59,8 @@ class NodesOnDisk:
     def start(self, *indices: int) -> None:
         for index in indices:
             log = (self.root / f"n{index}" / "log").open("ab")
-            command = [*self.network.within(index), sys.executable, "-m", "tercet", "node", "node.toml"]
+            program = self.programs.get(index, ["-m", "tercet", "node", "node.toml"])
+            command = [*self.network.within(index), sys.executable, *program]
             self.processes[index] = subprocess.Popen(command, cwd=self.root / f"n{index}", stderr=log)
             log.close()
 
@@ -105,9 +108,16 @@ class NodesOnDisk:
 
 
 def set_up(
-    root: Path, network: Network | None = None, *, members: Mapping[str, str] = MEMBERS
+    root: Path,
+    network: Network | None = None,
+    *,
+    members: Mapping[str, str] = MEMBERS,
+    more: Sequence[Path] = (),
 ) -> NodesOnDisk:
-    """Keys, public parts and files of three nodes and all members, merged; on loopback, unless told where."""
+    """Keys, public parts and files of three nodes and all members, merged; on loopback, unless told where.
+
+    `more` are public parts that were made elsewhere.
+    """
     network = network or Loopback.make(3)
     parts = []
     for index in range(3):
@@ -116,7 +126,7 @@ def set_up(
             f"n{index}", where, root / f"n{index}", listen=where, metrics=network.metrics[index]
         )
         parts.append(public)
-    parts += [make_member(name, [role], root) for name, role in members.items()]
+    parts += [*(make_member(name, [role], root) for name, role in members.items()), *more]
     make_cluster(parts, root / "cluster.toml", protocol="replicated")
     for index in range(3):
         (root / f"n{index}" / "cluster.toml").write_bytes((root / "cluster.toml").read_bytes())

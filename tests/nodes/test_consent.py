@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
+import secrets
+import socket
+import ssl
 import threading
 import time
 
@@ -14,9 +18,15 @@ import trio
 
 import tercet
 from tercet.actors import Form, Type
+from tercet.actors.client import _Request
 from tercet.consent.approvals import Approval
-from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
+from tercet.consent.keys import MemberKeys
+from tercet.errors import ConsentError, SchemaError, StorageError, TercetError, TransportError
 from tercet.lake import Allow, Sent, open_lake
+from tercet.nodes.config import ClusterFile, Member
+from tercet.nodes.remote import dial
+from tercet.transports import Identity, TlsTransport, make_identity
+from tests.nodes.on_disk import set_up
 
 PATIENTS = {"id": np.arange(100), "age": np.linspace(20, 80, 100), "sick": np.arange(100) % 2}
 COSTS = {"id": np.arange(50, 150), "cost": np.linspace(-1, 1, 100)}
@@ -25,6 +35,24 @@ WAIT_S = 60.0
 
 def connect(nodes, member):
     return tercet.connect(nodes.cluster, identity=nodes.key(member))
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """Running nodes of a lake that also lists a member whose certificate has expired."""
+    root = tmp_path_factory.mktemp("lake")
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=400)
+    late = make_identity("late", valid_from=long_ago)
+    late.save(root / "late.key")
+    member = Member("late", ("analyst",), late.certificate_pem, MemberKeys(late).sealing_key)
+    ClusterFile("replicated", (), (member,)).write(root / "late.public.toml")
+    made = set_up(root, more=[root / "late.public.toml"])
+    made.start(0, 1, 2)
+    try:
+        made.wait_until_ready()
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +105,13 @@ def refusals(nodes):
 
 
 @contextlib.contextmanager
-def refused(nodes, why):
-    """Every node refuses what happens inside, and writes it down."""
+def refused(nodes, why, *, by=(0, 1, 2)):
+    """Every node, or those that are named, refuses what happens inside, and writes it down."""
     before = [len(log) for log in refusals(nodes)]
     with pytest.raises(TercetError, match=why):
         yield
-    for log, start in zip(refusals(nodes), before, strict=True):
-        assert any(why in line for line in log[start:]), log[start:]
+    for index, (log, start) in enumerate(zip(refusals(nodes), before, strict=True)):
+        assert any(why in line for line in log[start:]) == (index in by), (index, log[start:])
 
 
 # -- what is allowed -----------------------------------------------------------------------------------------
@@ -242,53 +270,154 @@ def test_values_of_others_cannot_be_read_shadowed_or_kept(tables):
     trio.run(main)
 
 
-def test_forged_replayed_and_foreign_approvals(tables):
-    used = []
+def total_age(lake, table):
+    """A plan that takes an approval: packed, as clients send it."""
+    builder = lake.builder("total age")
+    table.features(builder, ["age"]).sum().reveal("sum", to="analyst")
+    return builder.plan()
 
-    async def join(lake):
-        costs, patients = await lake.table("costs"), await lake.table("patients")
-        return await patients.join(costs, on="id")
 
+async def the_one_waiting(lake, session):
+    """The plan of a session, once it waits at all nodes."""
+    with trio.fail_after(WAIT_S):
+        while True:
+            for one in await lake.desk.plans():
+                if one.session == session:
+                    return one
+
+
+def approval(owner, waiting, **changes):
+    """A signed approval as it travels, with changes that were made after it was signed."""
+    desk = owner.desk
+    signed = Approval.make(desk.cluster.digest(), waiting.session, waiting.digest, desk.keys)
+    return [attrs.asdict(attrs.evolve(signed, **changes))]
+
+
+def test_approvals_that_are_forged_foreign_or_altered(tables):
     async def main():
         async with (
             open_lake(tables.cluster, identity=tables.key("ann")) as ann,
             open_lake(tables.cluster, identity=tables.key("hospital")) as hospital,
             open_lake(tables.cluster, identity=tables.key("insurer")) as insurer,
         ):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(join, ann)
-                waiting = await trio.to_thread.run_sync(wait_for_plan, tables)
-                lake = hospital.desk.cluster.digest()
-
-                async def give(desk, session, digest, keys, **changes):
-                    signed = Approval.make(lake, session, digest, keys)
-                    await desk.client.ask("approve", [attrs.asdict(attrs.evolve(signed, **changes))])
-
-                session, digest, keys = waiting.session, waiting.digest, hospital.desk.keys
-                with refused(tables, "insurer is not asked to approve"):
-                    await give(insurer.desk, session, digest, insurer.desk.keys)
-                with refused(tables, "insurer is not asked to approve"):
-                    await give(insurer.desk, session, digest, keys)
-                with refused(tables, "not signed with the key of hospital"):
-                    await give(hospital.desk, session, digest, insurer.desk.keys, approver="hospital")
-                with refused(tables, "another plan"):
-                    await give(hospital.desk, session, bytes(32), keys)
-                with refused(tables, "not signed"):
-                    await give(hospital.desk, session, digest, keys, expires=time.time() + 5)
-                with refused(tables, "no plan"):
-                    await give(hospital.desk, bytes(16), digest, keys)
-                assert (await hospital.desk.plans()) == [waiting]
-                await give(hospital.desk, session, digest, keys)
-                used.append(session)
-            # The same name for a run again: refused, though its approval is at hand.
-            client = ann.cluster.client
-            builder = ann.builder("again")
-            (await ann.table("patients")).features(builder, ["age"]).sum().reveal("sum", to="analyst")
-            with pytest.raises((ConsentError, PlanError), match=r"used once|let through before"):
-                await client.ask("run", [session, builder.plan().to_bytes()])
+            job = await ann.submit(total_age(ann, await ann.table("patients")))
+            waiting = await the_one_waiting(hospital, job.session)
+            other_plan = attrs.evolve(waiting, digest=bytes(32))
+            forged = approval(insurer, waiting, approver="hospital")
+            for why, who, what in (
+                ("ann is not asked to approve", ann, approval(ann, waiting)),
+                ("insurer is not asked to approve", insurer, approval(insurer, waiting)),
+                ("insurer is not asked to approve", insurer, approval(hospital, waiting)),
+                ("not signed with the key of hospital", hospital, forged),
+                ("another plan", hospital, approval(hospital, other_plan)),
+                ("not signed", hospital, approval(hospital, waiting, expires=time.time() + 5)),
+                ("not signed", hospital, approval(hospital, waiting, digest=bytes(32))),
+                ("no plan", hospital, approval(hospital, waiting, session=bytes(16))),
+            ):
+                with refused(tables, why):
+                    await who.cluster.client.ask("approve", what)
+            assert (await hospital.desk.plans()) == [waiting]
+            await job.cancel()
 
     trio.run(main)
-    assert used
+
+
+def test_an_approval_that_is_replayed_and_a_plan_that_was_altered_after_it(tables):
+    async def main(again):
+        async with (
+            open_lake(tables.cluster, identity=tables.key("ann")) as ann,
+            open_lake(tables.cluster, identity=tables.key("hospital")) as hospital,
+        ):
+            ask, table = ann.cluster.client.ask, await ann.table("patients")
+            plan = total_age(ann, table)
+            if again is not None:
+                # The nodes have been restarted, and remember what they have let run all the same.
+                session, recorded = again
+                await ask("submit", [session, plan.to_bytes()])
+                await the_one_waiting(hospital, session)
+                with refused(tables, "let through before"):
+                    await hospital.cluster.client.ask("approve", recorded)
+                    await ask("fetch", [session])
+                return None
+            job = await ann.submit(plan)
+            waiting = await the_one_waiting(hospital, job.session)
+            recorded = approval(hospital, waiting)
+            await hospital.cluster.client.ask("approve", recorded)
+            assert (await job.result()).revealed["sum"].shape == (1,)
+            # The same plan for another run, and a plan that was altered, each with the approval at hand.
+            other = ann.builder("rows")
+            table.features(other, ["age"]).sum().reveal("another sum", to="analyst")
+            altered = other.plan()
+            with refused(tables, "names are used once"):
+                await ask("run", [job.session, altered.to_bytes()])
+            for one in (plan, altered):
+                second = await ann.submit(one)
+                await the_one_waiting(hospital, second.session)
+                for why, what in (
+                    ("no plan", recorded),
+                    ("not signed", [recorded[0] | {"session": second.session}]),
+                ):
+                    with refused(tables, why):
+                        await hospital.cluster.client.ask("approve", what)
+                await second.cancel()
+            return job.session, recorded
+
+    used = trio.run(main, None)
+    tables.restart()
+    trio.run(main, used)
+
+
+def test_plans_that_differ_from_node_to_node(tables):
+    """What an owner signs holds only at nodes that have just this plan; and no node runs it with another."""
+
+    async def main():
+        async with (
+            open_lake(tables.cluster, identity=tables.key("ann")) as ann,
+            open_lake(tables.cluster, identity=tables.key("hospital")) as hospital,
+        ):
+            client, table, session = ann.cluster.client, await ann.table("patients"), secrets.token_bytes(16)
+            shown = total_age(ann, table)
+            builder = ann.builder("total age")
+            (table.features(builder, ["age"]) * 2).sum().reveal("sum", to="analyst")
+            other = builder.plan()
+            packed = [one.to_bytes() for one in (shown, shown, other)]
+            await client._ask_all([_Request("submit", [session, one]) for one in packed])
+            waiting = await the_one_waiting(hospital, session)
+            with pytest.raises(ConsentError, match="the nodes show different plans"):
+                await hospital.desk.approve(waiting.number)
+            give = hospital.cluster.client.ask
+            with refused(tables, "another plan", by=[2]):
+                await give("approve", approval(hospital, waiting))
+            with refused(tables, "no plan", by=[0, 1]):
+                await give("approve", approval(hospital, attrs.evolve(waiting, digest=other.digest())))
+            with pytest.raises(TercetError, match="different plans under one session"):
+                await client.ask("fetch", [session])
+
+    trio.run(main)
+
+
+def test_results_of_others(tables):
+    async def main():
+        async with (
+            open_lake(tables.cluster, identity=tables.key("ann")) as ann,
+            open_lake(tables.cluster, identity=tables.key("insurer")) as insurer,
+        ):
+            builder = ann.builder("costs")
+            (await ann.table("costs")).features(builder, ["cost"]).sum().reveal("sum", to="analyst")
+            job = await ann.submit(builder.plan())
+            await job.result()
+            for verb in ("job", "fetch", "end"):
+                with refused(tables, "insurer has no job"):
+                    await insurer.cluster.client.ask(verb, [job.session])
+            builder = ann.builder("costs for hospital")
+            (await ann.table("costs")).features(builder, ["cost"]).sum().reveal("sum", to="hospital")
+            assert (await ann.run(builder.plan())).revealed == {}
+            assert await insurer.desk.received() == []
+        async with open_lake(tables.cluster, identity=tables.key("hospital")) as hospital:
+            (found,) = await hospital.desk.received()
+            assert (found.sender, found.name) == ("ann", "sum")
+
+    trio.run(main)
 
 
 def test_too_few_rows_after_a_join_are_held_back(tables):
@@ -305,3 +434,92 @@ def test_too_few_rows_after_a_join_are_held_back(tables):
         with pytest.raises(ConsentError, match="rest on no fewer than 6 rows, and a join has less"):
             mine.join(lake.table("fewer"), on="id")
         assert sum(map(len, refusals(tables))) > before
+
+
+# -- who is not let in ---------------------------------------------------------------------------------------
+
+
+def knock(nodes, index, identity):
+    """Connect to one node."""
+    cluster = ClusterFile.read(nodes.cluster)
+    transport = TlsTransport(identity, cluster.pins(nodes_only=True))
+
+    async def main():
+        await (await dial(cluster, transport, index)).aclose()
+
+    trio.run(main)
+
+
+def without_a_key(nodes, index):
+    """Connect to one node over TLS, and show no certificate."""
+    host, port = nodes.network.addresses[index].split(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((host, int(port)), timeout=WAIT_S) as raw, context.wrap_socket(raw) as link:
+        if not link.recv(1):
+            raise ConnectionResetError("it hung up")
+
+
+@pytest.mark.parametrize(
+    ("who", "why"),
+    [("nobody", "showed no certificate"), ("mallory", "is not pinned"), ("late", "has expired")],
+)
+def test_strangers(nodes, tmp_path, who, why):
+    """Every node turns them down by itself, and says so in its audit log."""
+    for index in range(3):
+        before = len(refusals(nodes)[index])
+        if who == "nobody":
+            with pytest.raises(OSError, match=r"(?i)certificate.required"):
+                without_a_key(nodes, index)
+        else:
+            identity = make_identity(who) if who == "mallory" else Identity.read(nodes.key(who))
+            with pytest.raises(TransportError, match=why):
+                knock(nodes, index, identity)
+        nodes.wait_for(
+            lambda before=before, index=index: any(why in one for one in refusals(nodes)[index][before:]),
+            f"in the audit log of n{index}",
+        )
+
+
+# -- nodes that are not honest -------------------------------------------------------------------------------
+
+CORRUPT = """
+from tercet.actors.gate import Gate
+from tercet.cli import app
+from tercet.nodes.gate import LakeGate
+
+LakeGate.before_run, LakeGate.after_run, LakeGate.over = Gate.before_run, Gate.after_run, Gate.over
+LakeGate._approve = lambda self, caller, fields: None
+app(["node", "node.toml"])
+"""
+"""A node that lets every plan pass, and takes every approval."""
+
+
+def test_two_honest_nodes_suffice(nodes_at_rest):
+    nodes = nodes_at_rest
+    nodes.programs[0] = ["-c", CORRUPT]
+    nodes.start(0, 1, 2)
+    nodes.wait_until_ready()
+    with connect(nodes, "hospital") as lake:
+        lake.upload(PATIENTS, name="patients", key="id", owner="hospital")
+
+    async def main():
+        async with (
+            open_lake(nodes.cluster, identity=nodes.key("ann")) as ann,
+            open_lake(nodes.cluster, identity=nodes.key("insurer")) as insurer,
+        ):
+            table = await ann.table("patients")
+            with refused(nodes, "does not let single rows", by=[1, 2]):
+                await table.reveal("age")
+            job = await ann.submit(total_age(ann, table))
+            with trio.fail_after(WAIT_S):
+                while not all(told["plans"] for told in (await ann.cluster.client.ask("plans"))[1:]):
+                    pass
+            own = attrs.asdict(Approval.make(b"", job.session, bytes(32), ann.desk.keys))
+            for lake, why in ((ann, "ann is not asked"), (insurer, "insurer is not asked")):
+                with refused(nodes, why, by=[1, 2]):
+                    await lake.cluster.client.ask("approve", [own | {"approver": lake.desk.name}])
+            assert [one.state for one in await ann.jobs()] == ["under way"]
+            await job.cancel()
+
+    trio.run(main)
