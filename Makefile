@@ -32,7 +32,7 @@ cluster-test: $(STAMP) ## nodes as processes, with owners, an analyst, PostgreSQ
 	$(BIN)/pytest -m 'scale or not scale' tests/nodes tests/storage
 
 fuzz: $(STAMP) ## ten million changed inputs for whatever decodes what comes from outside
-	TERCET_FUZZ_INPUTS=10000000 $(BIN)/pytest -o faulthandler_timeout=0 tests/fuzz
+	$(BIN)/python -m tests.fuzz.campaign
 
 soak: $(STAMP) ## the tests on large inputs, which take long
 	$(BIN)/pytest -m scale

@@ -31,6 +31,8 @@ Dims = tuple[Dim, ...]
 
 TILE_ROWS = 1 << 16
 """Rows of a tile: a multiple of 64, so that packed bits split between words."""
+MOST_TILES = 1 << 16
+"""Tiles of one value, in a plan that others have sent."""
 
 RING_LIMIT = 2.0**63
 MOST_ELEMENTS = 1 << 40
@@ -189,7 +191,9 @@ class Plan:
             raise PlanError(
                 f"the plan is malformed ({type(error).__name__}: {error}); it was not made by Tercet"
             ) from error
-        return attrs.evolve(builder.plan(), packed=bytes(packed))
+        plan = attrs.evolve(builder.plan(), packed=bytes(packed))
+        _check_tiles(plan)
+        return plan
 
     def digest(self) -> bytes:
         """32 bytes that stand for the plan: what parties compare before they start."""
@@ -217,6 +221,18 @@ class Plan:
 
     def _repr_svg_(self) -> str:
         return self.svg()
+
+
+def _check_tiles(plan: Plan) -> None:
+    """Raise PlanError if a value has more tiles than anybody should have to count."""
+    for index, node in enumerate(plan.nodes):
+        for kind in node.types:
+            rows = plan.maxima[kind.rows] if isinstance(kind.rows, str) else kind.rows
+            if rows > MOST_TILES * plan.tile_rows:
+                raise PlanError(
+                    f"{node.title(index)} has up to {rows} rows, more than {MOST_TILES} tiles of "
+                    f"{plan.tile_rows}; use larger tiles, or fewer rows"
+                )
 
 
 def _freeze(value: Any) -> Any:

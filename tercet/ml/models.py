@@ -148,7 +148,7 @@ class SecretModel:
             features = tuple(map(str, facts["features"]))
             weights, intercept = parameters
             return cls(like, str(facts["target"]), features, weights, intercept, facts["offset"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SchemaError(f"the description of model {name!r} is malformed ({error})") from error
 
     def save(self, name: str, *, readers: Sequence[str] = ()) -> Any:

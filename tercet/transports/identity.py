@@ -28,6 +28,8 @@ from tercet.errors import TransportError
 
 _ONE_YEAR = dt.timedelta(days=365)
 _CLOCK_SKEW = dt.timedelta(minutes=5)
+MALFORMED = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What reading a certificate raises that is none, or none of a kind that Tercet makes."""
 
 
 @attrs.frozen
@@ -82,7 +84,7 @@ class Identity:
             loaded = x509.load_pem_x509_certificate((begin + certificate).encode())
             names = loaded.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
             return cls(str(names[0].value), begin + certificate, key)
-        except (ValueError, IndexError) as error:
+        except (*MALFORMED, IndexError) as error:
             raise TransportError(
                 f"{path} has no key with its certificate, as `tercet init` makes them ({error})."
             ) from error
@@ -133,7 +135,7 @@ def public_key(certificate_pem: str) -> Ed25519PublicKey:
     """
     try:
         key = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         raise TransportError(
             f"A certificate is not as Tercet makes them ({error}); copy it again."
         ) from error
@@ -169,7 +171,7 @@ class Pins:
         for name, pem in pins.items():
             try:
                 certificate = x509.load_pem_x509_certificate(pem.encode())
-            except ValueError as error:
+            except MALFORMED as error:
                 raise TransportError(
                     f"What is pinned for {name} is no certificate in PEM form ({error}); copy it from {name} "
                     "again."

@@ -289,3 +289,10 @@ def test_constants_are_exact(b):
     numbers = np.array([0.5, -1.25, 3])
     (kind,) = b.nodes[b.constant(numbers, scale=2).ref[0]].types
     assert kind == Type(Form.PUBLIC, (3,), 2, 12.0)
+
+
+def test_a_plan_of_countless_tiles_is_refused():
+    b = Builder("large", tile_rows=64)
+    b.random_words(1 << 30).open("noise")
+    with pytest.raises(PlanError, match="more than 65536 tiles of 64"):
+        Plan.from_bytes(b.plan().to_bytes())
