@@ -23,10 +23,10 @@ from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import at_least, both, inverted, least_count, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
-from tercet.ml.metrics.curves import ChiSquareTest, chi_square_tail
 from tercet.ml.preprocessing import high_power, widest_variance
 from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
 from tercet.ml.table import Column, Steps, Table, as_names
+from tercet.ml.tails import ChiSquareTest
 
 Reals = npt.NDArray[np.float64]
 
@@ -224,7 +224,8 @@ def _read(
     if told[COUNTS] is None:
         hidden = told[TEST_ALLOWED] is not None and told[TEST_ALLOWED][0] < 0.5
         dof = (shape[0] - 1) * (shape[1] - 1)
-        return Crosstab(title, names, categories, None, None if hidden else _test(float(told[TEST][0]), dof))
+        test = None if hidden else ChiSquareTest.of(float(told[TEST][0]), dof)
+        return Crosstab(title, names, categories, None, test)
     counts = np.rint(np.asarray(told[COUNTS], dtype=np.float64))
     if told[ALLOWED] is not None:
         counts[told[ALLOWED] < 0.5] = np.nan
@@ -235,11 +236,7 @@ def _read(
     expected = there.sum(1, keepdims=True) * there.sum(0, keepdims=True) / max(there.sum(), 1.0)
     statistic = float(((there - expected) ** 2 / expected).sum())
     dof = max(0, (there.shape[0] - 1) * (there.shape[1] - 1))
-    return Crosstab(title, names, categories, counts, _test(statistic, dof))
-
-
-def _test(statistic: float, dof: int) -> ChiSquareTest:
-    return ChiSquareTest(statistic, dof, chi_square_tail(statistic, dof) if dof else 1.0)
+    return Crosstab(title, names, categories, counts, ChiSquareTest.of(statistic, dof))
 
 
 # -- correlations --------------------------------------------------------------------------------------------

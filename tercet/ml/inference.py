@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from statistics import NormalDist
 
 import numpy as np
 
@@ -30,9 +29,9 @@ from tercet.ml.linalg import (
     refine_inverse,
     tabulated,
 )
-from tercet.ml.metrics.curves import chi_square_tail
 from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored, settled
 from tercet.ml.newton import INVERSE_SCALE, WIDEST_INVERSE, Newton
+from tercet.ml.tails import chi_square_tail, critical, two_sided
 
 ERROR = 1e-6
 DEALT_BITS, COEFFICIENT_BITS = 24, 24
@@ -51,16 +50,6 @@ CERTAIN = 9.0
 LEAST_SHARE = -20
 
 INEXACT = "whether standard errors cannot be made exact"
-
-
-def two_sided(z: float) -> float:
-    """The p-value of a z-value."""
-    return math.erfc(abs(z) / math.sqrt(2))
-
-
-def critical(alpha: float) -> float:
-    """The z-value beyond which p-values are below alpha."""
-    return NormalDist().inv_cdf(1 - alpha / 2)
 
 
 class Inference:
@@ -302,7 +291,7 @@ class Inference:
         if self.weights is not None:
             exponent += self.weights.exponent
         statistic = self.lr().shifted(-exponent)
-        tail = functools.partial(_tail, dof=dof)
+        tail = functools.partial(chi_square_tail, dof=dof)
         return tabulated(statistic, tail, most * np.linspace(0, 1, 400) ** 3, scale=24)
 
     def mcfadden(self) -> Value:
@@ -328,10 +317,6 @@ class Inference:
         """The sum of weights over 2^halved, in units."""
         positive, negative = self._totals
         return self._as_given((positive + negative).rescale(RATIO_SCALE))
-
-
-def _tail(statistic: float, dof: int) -> float:
-    return chi_square_tail(statistic, dof)
 
 
 FIGURES: dict[str, Callable[[Inference], Value]] = {

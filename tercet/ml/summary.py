@@ -19,9 +19,9 @@ import numpy.typing as npt
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.fitting import Problem
-from tercet.ml.inference import FIGURES, GUARDED, INEXACT, Inference, critical, two_sided
-from tercet.ml.metrics.curves import chi_square_tail
+from tercet.ml.inference import FIGURES, GUARDED, INEXACT, Inference
 from tercet.ml.table import Steps
+from tercet.ml.tails import chi_square_tail, critical, two_sided
 
 Reals = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression as Clear
 
 from tercet.ml import LogisticRegression
 from tercet.ml.metrics import METRICS
-from tercet.ml.metrics.curves import chi_square_tail
+from tercet.ml.tails import chi_square_tail
 
 NAMES = [name for name in METRICS if name != "confusion_matrix"]
 

@@ -4,7 +4,7 @@ From the bottom up: `sums` and `ranks` are what metrics need of the rows, `ratio
 `curves` are ROC and calibration, and `evaluation` is what users hold.
 """
 
-from tercet.ml.metrics.curves import Calibration, ChiSquareTest, RocCurve
+from tercet.ml.metrics.curves import Calibration, RocCurve
 from tercet.ml.metrics.evaluation import (
     METRICS,
     Evaluation,
@@ -20,7 +20,6 @@ __all__ = [
     "DECISION_SCALE",
     "METRICS",
     "Calibration",
-    "ChiSquareTest",
     "Evaluation",
     "RevealedMetrics",
     "RocCurve",

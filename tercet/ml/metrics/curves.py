@@ -7,7 +7,6 @@ lies before it is a running total. Curves in the clear draw themselves; that nee
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import attrs
@@ -18,6 +17,7 @@ from tercet.actors import Value, concatenate
 from tercet.errors import PlanError
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.table import Steps
+from tercet.ml.tails import ChiSquareTest
 
 Reals = npt.NDArray[np.float64]
 
@@ -79,15 +79,6 @@ class RocCurve:
         return axes
 
 
-@attrs.frozen
-class ChiSquareTest:
-    """A test's statistic, its degrees of freedom and its p-value."""
-
-    statistic: float
-    dof: int
-    p_value: float
-
-
 @attrs.frozen(eq=False)
 class Calibration:
     """Predicted against observed risk in the clear, in groups of rising risk, `(bins,)` each.
@@ -125,7 +116,7 @@ class Calibration:
             (self.observed - self.expected) ** 2, variance, out=np.zeros(len(variance)), where=variance > 0
         )
         statistic = float(squares.sum())
-        return ChiSquareTest(statistic, freedom, chi_square_tail(statistic, freedom))
+        return ChiSquareTest.of(statistic, freedom)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw observed over predicted risk on matplotlib axes, new ones by default, which are returned."""
@@ -143,22 +134,6 @@ class Calibration:
             for count, seen, hoped, risk, predicted in zip(*columns, strict=True)
         ]
         return "\n".join(lines)
-
-
-def chi_square_tail(statistic: float, dof: int) -> float:
-    """Chance that a chi-square variable of whole degrees of freedom exceeds a statistic.
-
-    By the recurrence of the incomplete gamma function, from `erfc` or `exp` (Abramowitz and Stegun, 26.4.4
-    and 26.4.5).
-    """
-    half = statistic / 2
-    if half <= 0:
-        return 1.0
-    tail, a = (math.erfc(math.sqrt(half)), 0.5) if dof % 2 else (math.exp(-half), 1.0)
-    while a < dof / 2:
-        tail += math.exp(a * math.log(half) - half - math.lgamma(a + 1))
-        a += 1
-    return min(tail, 1.0)
 
 
 def _axes(ax: Any) -> Any:

@@ -1,0 +1,57 @@
+"""Chances that a test's statistic exceeds what was found, in the clear: p-values and critical values.
+
+scipy computes them. It is imported where it is needed, since importing it takes longer than all of Tercet.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import attrs
+
+
+@attrs.frozen
+class ChiSquareTest:
+    """A test's statistic, its degrees of freedom and its p-value."""
+
+    statistic: float
+    dof: int
+    p_value: float
+
+    @classmethod
+    def of(cls, statistic: float, dof: int) -> ChiSquareTest:
+        """The test of a statistic; without degrees of freedom, nothing can deviate."""
+        return cls(statistic, dof, chi_square_tail(statistic, dof) if dof else 1.0)
+
+
+def chi_square_tail(statistic: float, dof: int) -> float:
+    """Chance that a chi-square variable exceeds a statistic."""
+    from scipy.special import chdtrc
+
+    return float(chdtrc(dof, max(statistic, 0.0)))
+
+
+def f_tail(statistic: float, dof: int, dof_of_errors: int) -> float:
+    """Chance that a variable of Fisher's F distribution exceeds a statistic."""
+    from scipy.special import fdtrc
+
+    return float(fdtrc(dof, dof_of_errors, max(statistic, 0.0)))
+
+
+def two_sided(value: float, dof: int | None = None) -> float:
+    """The p-value of a standard normal z, or of Student's t with so many degrees of freedom."""
+    if dof is None:
+        return math.erfc(abs(value) / math.sqrt(2))
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(dof, -abs(value)))
+
+
+def critical(alpha: float, dof: int | None = None) -> float:
+    """The value of z, or of t, beyond which p-values are below alpha."""
+    if dof is None:
+        return NormalDist().inv_cdf(1 - alpha / 2)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(dof, 1 - alpha / 2))
