@@ -20,11 +20,11 @@ import numpy.typing as npt
 from tercet.actors import Builder, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import at_least, both, inverted, least_count, tellable
+from tercet.ml.disclosure import at_least, both, inverted, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
-from tercet.ml.preprocessing import high_power, widest_variance
 from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
+from tercet.ml.spreads import high_power, widest_variance
 from tercet.ml.table import Column, Steps, Table, as_names
 from tercet.ml.tails import ChiSquareTest
 
@@ -125,7 +125,7 @@ def crosstab(
         raise PlanError(f"statistics={list(statistics)}: a cross table has 'counts' and 'chi2'")
     chosen = [table.column(name) for name in names]
     found = [categories_of(table, column, categories.get(column.name)) for column in chosen]
-    least = least_count(table, chosen)
+    least = table.min_count
     require_enough(table, least, "a cross table")
     builder = table.lake.builder(f"{names[0]} by {names[1]} on {table.name}")
     cells, total = _cells(table, builder, names, found)
@@ -224,8 +224,9 @@ def _read(
     if told[COUNTS] is None:
         hidden = told[TEST_ALLOWED] is not None and told[TEST_ALLOWED][0] < 0.5
         dof = (shape[0] - 1) * (shape[1] - 1)
-        test = None if hidden else ChiSquareTest.of(float(told[TEST][0]), dof)
-        return Crosstab(title, names, categories, None, test)
+        return Crosstab(
+            title, names, categories, None, None if hidden else ChiSquareTest.of(float(told[TEST][0]), dof)
+        )
     counts = np.rint(np.asarray(told[COUNTS], dtype=np.float64))
     if told[ALLOWED] is not None:
         counts[told[ALLOWED] < 0.5] = np.nan
@@ -282,7 +283,7 @@ def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Ste
     )
     if len(names) < 2:
         raise SchemaError(f"table {table.name!r}: a correlation takes two columns or more, not {list(names)}")
-    least = least_count(table, map(table.column, names))
+    least = table.min_count
     require_enough(table, max(2, least), "correlations")
     builder, rows = table.lake.builder(f"correlations of {table.name}"), table.rows
     weights = weights_of(table, builder, names, table.selected(builder))

@@ -19,9 +19,9 @@ import numpy as np
 
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.disclosure import at_least, both, inverted, least_count, side_by_side, tellable
-from tercet.ml.preprocessing import widest_variance
+from tercet.ml.disclosure import at_least, both, inverted, side_by_side, tellable
 from tercet.ml.sample import WIDEST_UNIT, Sample
+from tercet.ml.spreads import widest_variance
 from tercet.ml.table import UNIT_BITS, Column, Steps, Table, as_names
 
 STATISTICS = ("mean", "std", "min", "25%", "50%", "75%", "max")
@@ -34,11 +34,14 @@ NEARLY = 1e-4
 # -- quantiles -----------------------------------------------------------------------------------------------
 
 
-def quantiles(sample: Sample, shares: Sequence[float], least: int) -> tuple[Value, Value | None]:
+def quantiles(
+    sample: Sample, shares: Sequence[float], least: int, *, inset: int = 0
+) -> tuple[Value, Value | None]:
     """Quantiles `(q,)` with linear interpolation, numpy's default; and whether each may be told.
 
-    It may if at least `least` rows lie at it or below, and at it or above. Discloses to the nodes a random
-    order of shuffled rows.
+    It may if at least `least` rows lie at it or below, and at it or above. With `inset`, they are those of
+    the rows that are left without so many of the least and so many of the largest; there have to be more
+    than that. Discloses to the nodes a random order of shuffled rows.
     """
     key, builder, rows = sample.values, sample.values.builder, sample.rows
     if sample.weights is not None:
@@ -49,7 +52,7 @@ def quantiles(sample: Sample, shares: Sequence[float], least: int) -> tuple[Valu
     rises = ordered - ordered.delay(1)
     found, allowed = [], []
     for share in shares:
-        place = (sample.count - 1) * builder.constant(share, scale=PLACE_BITS)
+        place = (sample.count - 1 - 2 * inset) * builder.constant(share, scale=PLACE_BITS) + inset
         beyond = (place - numbers.at_scale(PLACE_BITS)).is_negative().to_ring()
         # The rises up to the place add up to the row there, and those up to the next row to that.
         lower, upper = (
@@ -145,10 +148,9 @@ def describe(
     )
     chosen = [table.column(name) for name in names]
     shares = {one: share for one in statistics if (share := share_of(one)) is not None}
-    least = least_count(table, chosen)
-    require_enough(table, least, "statistics")
+    require_enough(table, table.min_count, "statistics")
     builder = table.lake.builder(f"describe {table.name}")
-    drafts = [_Columnwise(table, builder, column, least) for column in chosen]
+    drafts = [_Columnwise(table, builder, column) for column in chosen]
     selected = table.selected(builder)
     for draft in drafts:
         with builder.scope(draft.column.name):
@@ -170,8 +172,8 @@ def require_enough(table: Table, least: int, what: str) -> None:
 class _Columnwise:
     """The statistics of one column: written into a plan, and read from what it reveals."""
 
-    def __init__(self, table: Table, builder: Builder, column: Column, least: int) -> None:
-        self.table, self.builder, self.column, self.least = table, builder, column, least
+    def __init__(self, table: Table, builder: Builder, column: Column) -> None:
+        self.table, self.builder, self.column, self.least = table, builder, column, table.min_count
         self.rules: list[str] = []
         self.statistics: Sequence[str] = ()
         self.shares: Mapping[str, float] = {}

@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tercet.actors import Value, concatenate
-from tercet.ml.table import Column, Table
-
-
-def least_count(table: Table, columns: Iterable[Column] = ()) -> int:
-    """The strictest minimum count among some columns and the table's filters."""
-    return max((column.min_count for column in (*columns, *table.selection)), default=1)
 
 
 def at_least(counts: Value, least: float) -> Value:
     """Ones where numbers `(d,)` are at least a public number, else zeros. 8 rounds."""
     return inverted((counts - least).is_negative().to_ring())
+
+
+def all_at_least(counts: Iterable[Value], least: float) -> Value:
+    """One if all numbers `(1,)` are at least a public number, else zero. 16 rounds."""
+    few = (side_by_side(counts) - least).is_negative().to_ring()
+    return few.sum().reshape(1).is_zero().to_ring()
 
 
 def inverted(flags: Value) -> Value:

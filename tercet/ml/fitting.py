@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Series, Type, Value
-from tercet.ml.disclosure import at_least, inverted, least_count
+from tercet.ml.disclosure import at_least, inverted
 from tercet.ml.linalg import halvings, length, mean, reciprocal
-from tercet.ml.preprocessing import centre
 from tercet.ml.schema import INTEGER_BITS
+from tercet.ml.spreads import centre
 from tercet.ml.table import ANALYST, UNIT_BITS, Table
 from tercet.ml.weights import weigh
 
@@ -77,12 +77,6 @@ class Problem:
     balanced: bool = False
     offset: str | None = None
     intercept: bool = True
-
-    @property
-    def least(self) -> int:
-        """The number of rows that owners want figures to rest on."""
-        named = (self.target, *self.names, self.sample_weight, self.offset)
-        return least_count(self.table, [self.table.column(name) for name in named if name is not None])
 
     @property
     def size(self) -> int:
@@ -346,9 +340,10 @@ class Solver(abc.ABC):
 
     def enough(self) -> dict[str, Value]:
         """A bit `(1,)`, whether too few rows count, where owners set a minimum and the number is secret."""
-        if self.rows is None or self.problem.least <= 1:
+        least = self.problem.table.min_count
+        if self.rows is None or least <= 1:
             return {}
-        return {TOO_FEW: inverted(at_least(self.rows.mask.sum().reshape(1), self.problem.least))}
+        return {TOO_FEW: inverted(at_least(self.rows.mask.sum().reshape(1), least))}
 
     def checks(self, state: State, found: Parameters) -> dict[str, Value]:
         """Whether the fit can be trusted: a bit `(1,)` each for its range, its outcomes and its last step."""

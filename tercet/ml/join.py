@@ -20,8 +20,9 @@ from tercet.ml.table import Column, Part, Steps, Table, as_names
 def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]:
     """Join tables on their keys; rows come out in random order.
 
-    Discloses to the nodes the number of rows that match. Raises SchemaError for keys that differ in name or
-    type, and for columns of one name in two tables.
+    Discloses to the nodes the number of rows that match. The strictest minimum count among the tables goes on
+    to hold, since whoever sees a row of one learns that it is in all. Raises SchemaError for keys that differ
+    in name or type, and for columns of one name in two tables.
     """
     keys = as_names(on)
     _check(tables, keys)
@@ -57,6 +58,7 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
         parts=tuple(stored[1:]),
         keys=stored[0],
         rows_of_sources=max(table.rows_of_sources for table in tables),
+        min_count=max(table.min_count for table in tables),
     )
 
 

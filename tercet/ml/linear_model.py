@@ -53,8 +53,9 @@ class _Fitted:
 def _too_few(problem: Problem) -> SchemaError:
     """Build the error that owners want more rows."""
     return SchemaError(
-        f"fit of {problem.target!r} on {problem.table.name!r}: fewer than {problem.least} rows count, and "
-        "their owners do not allow figures that rest on so few; filter by a wider condition, or use more rows"
+        f"fit of {problem.target!r} on {problem.table.name!r}: fewer than {problem.table.min_count} rows "
+        "count, and their owners do not allow figures that rest on so few; filter by a wider condition, or "
+        "use more rows"
     )
 
 
@@ -219,7 +220,7 @@ class LogisticRegression:
         self._found = None
         for bound in self.bounds(table.rows):
             problem = self.problem(table, roles, bound)
-            if table.rows < problem.least:
+            if table.rows < table.min_count:
                 raise _too_few(problem)
             revealed = yield from self._fit_within(problem)
             if fitting.TOO_FEW in revealed and revealed[fitting.TOO_FEW] > 0.5:

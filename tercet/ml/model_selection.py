@@ -23,7 +23,7 @@ from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import inverted, least_count
+from tercet.ml.disclosure import inverted
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import METRICS, allowed, metric_of, sums_of
 from tercet.ml.models import linear_predictor
@@ -311,7 +311,7 @@ class _Validation:
         self._roles(self.table)
         parts = yield from folds(self.table, self.cv, self.target if self.stratify else None)
         for _, test in parts:
-            require_enough(test, self._least, "scores of folds")
+            require_enough(test, test.min_count, "scores of folds")
         for bound in models[0].bounds(min(train.rows for train, _ in parts)):
             builder = self.table.lake.builder(f"cross-validate {self.what}")
             handles, bits = self._plan(builder, models, parts, bound)
@@ -365,18 +365,12 @@ class _Validation:
             test, roles.features, found.weights, found.intercept, like=train, offset=roles.offset
         )
         sums = sums_of(z, test, self.target, self.scoring)
-        least, few = self._least, []
+        least, few = test.min_count, []
         for name in self.scoring:
             scores[name].append(metric_of(builder, name, sums, test.rows))
             if least > 1 and (rule := allowed(builder, name, sums, test.rows, least)) is not None:
                 few.append(inverted(rule))
         return {**bits, TOO_FEW: any_bit(few)} if few else bits
-
-    @property
-    def _least(self) -> int:
-        """What owners allow figures to rest on: no fewer rows."""
-        columns = (self.target, *self._roles(self.table).features)
-        return least_count(self.table, map(self.table.column, columns))
 
     def _require_sound(self, revealed: Mapping[str, bool]) -> None:
         """Raise SchemaError for what no wider range of the sigmoid can mend; warn of fits that still move."""

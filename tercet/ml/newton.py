@@ -42,7 +42,7 @@ from tercet.ml.linalg import (
     scaled_identity,
     schulz_factors,
 )
-from tercet.ml.preprocessing import LOW_POWER, ROOT_SCALE, SPREAD_SCALE, high_power, widest_variance
+from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, SPREAD_SCALE, high_power, widest_variance
 from tercet.ml.table import UNIT_BITS
 from tercet.ml.weights import SMALLEST_MEAN, Weights
 

@@ -15,7 +15,7 @@ import attrs
 
 from tercet.actors import Value, concatenate
 from tercet.errors import SchemaError
-from tercet.ml.disclosure import inverted, least_count, tellable
+from tercet.ml.disclosure import inverted, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_name
@@ -113,7 +113,7 @@ def _described(name: str, expression: Expression, part: int, place: int) -> Colu
         range=(public.low, public.high) if bounded else None,
         missing=f"{name}_missing" if expression.missing else None,
     )
-    return Column(schema, owners(sources), part, place, max(source.min_count for source in sources))
+    return Column(schema, owners(sources), part, place)
 
 
 def owners(columns: Iterable[Column]) -> str:
@@ -160,13 +160,7 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
             "point; clip its factors to public ranges, as in table['age'].clip(0, 120)"
         )
     sources = [condition.table.column(one) for one in condition.sources]
-    flags = Column(
-        ColumnSchema("filter", "boolean"),
-        owners(sources),
-        len(table.parts),
-        0,
-        max(source.min_count for source in sources),
-    )
+    flags = Column(ColumnSchema("filter", "boolean"), owners(sources), len(table.parts), 0)
     kept = attrs.evolve(
         table,
         name=f"{table.name}.filtered",
@@ -194,7 +188,7 @@ def drop_missing(table: Table, columns: str | Sequence[str] | None, *, compact: 
 
 def _compact(table: Table) -> Steps[Table]:
     """Drop the rows that do not count."""
-    lake, least = table.lake, least_count(table, table.columns)
+    lake, least = table.lake, table.min_count
     if least > 1:
         builder = lake.builder(f"count {table.name}")
         flags = table.selected(builder)

@@ -15,8 +15,8 @@ import attrs
 from tercet.actors import Builder, Value
 from tercet.ml.disclosure import both, inverted
 from tercet.ml.linalg import halvings, inverse_sqrt, mean, reciprocal
-from tercet.ml.preprocessing import high_power
 from tercet.ml.schema import INTEGER_BITS
+from tercet.ml.spreads import high_power
 from tercet.ml.table import UNIT_BITS, Table
 
 WIDEST_UNIT = 2.0 ** (INTEGER_BITS - UNIT_BITS)

@@ -74,16 +74,12 @@ class Part:
 
 @attrs.frozen
 class Column:
-    """A column: its public schema, and in which part and at which place of it the shares lie.
-
-    `min_count` is its owner's rule: the least number of rows that a revealed figure may rest on.
-    """
+    """A column: its public schema, and in which part and at which place of it the shares lie."""
 
     schema: ColumnSchema
     owner: str
     part: int
     place: int
-    min_count: int = 1
 
     @property
     def name(self) -> str:
@@ -113,7 +109,9 @@ class Table:
     On an `AsyncLake`, what computes (`join`, `split`, `reveal`) gives an awaitable of what is annotated here.
     `rows_of_sources` is the largest row count among the tables it came from: spreads are promised over those
     rows. `selection` are secret columns of zeros and ones, from `filter`: rows with a zero in one of them do
-    not count, though nobody knows which those are.
+    not count, though nobody knows which those are. `min_count` is the strictest rule of the owners whose data
+    made it: the least number of rows that a revealed figure may rest on. It is a rule of the table and not of
+    columns, since which rows a table has is data too: those of a join tell who is in all of its tables.
     """
 
     lake: Workspace = attrs.field(repr=False)
@@ -126,6 +124,7 @@ class Table:
     key_types: tuple[str, ...]
     rows_of_sources: int
     selection: tuple[Column, ...] = ()
+    min_count: int = 1
 
     def __len__(self) -> int:
         return self.rows
@@ -372,8 +371,8 @@ class Table:
     ) -> dict[str, npt.NDArray[Any]]:
         """Every row of some columns in the clear, to one receiver. Discloses them, row by row.
 
-        Of a filtered table, also rows that do not count. Raises SchemaError for columns whose owner set a
-        minimum count.
+        Of a filtered table, also rows that do not count. Raises SchemaError for a table of which an owner set
+        a minimum count.
         """
         revealed: dict[str, npt.NDArray[Any]] = self.lake.perform(
             self._reveal(self.column_names if columns is None else as_names(columns), to), "reveal"
@@ -381,12 +380,11 @@ class Table:
         return revealed
 
     def _reveal(self, names: Sequence[str], to: str) -> Steps[dict[str, npt.NDArray[Any]]]:
-        for column in map(self.column, names):
-            if column.min_count > 1:
-                raise SchemaError(
-                    f"table {self.name!r}, column {column.name!r}: {column.owner} allows figures that rest "
-                    f"on at least {column.min_count} rows, not single rows; use describe or a model"
-                )
+        if self.min_count > 1:
+            raise SchemaError(
+                f"table {self.name!r}: its owners allow figures that rest on at least {self.min_count} rows, "
+                "not single rows; use describe or a model"
+            )
         builder = self.lake.builder(f"reveal {self.name}")
         for name, value in zip(names, self.raw(builder, names), strict=True):
             value.squeeze().reveal(f"column {name!r} of {self.name!r}, row by row", to=to)

@@ -1,60 +1,89 @@
-"""Transformers in MPC with scikit-learn's manner: imputing by means, scaling to the range from 0 to 1.
+"""Transformers in MPC with scikit-learn's manner: standardising, scaling by extremes, imputing by means.
 
 Each learns secret numbers from one table and applies them to that one or another; what it has learned stays
-at the nodes. (Standardising is in `tercet.ml.preprocessing`.)
+at the nodes, and owners' minimum counts go along with it. Numbers of one table say nothing on the rows of
+another, so what they make of these is checked wherever public bounds are no proof that it fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import abc
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.describe import quantiles
-from tercet.ml.disclosure import side_by_side
+from tercet.ml.describe import quantiles, require_enough
+from tercet.ml.disclosure import all_at_least, inverted, side_by_side
 from tercet.ml.draft import Draft
-from tercet.ml.linalg import reciprocal
-from tercet.ml.preparation import out_of_range, with_part
-from tercet.ml.preprocessing import widest_variance
-from tercet.ml.sample import Sample
-from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, range_scale
+from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
+from tercet.ml.preparation import out_of_range, owners, with_part
+from tercet.ml.sample import Sample, weights_of
+from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, range_scale
+from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
 from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, as_names
 
 WIDTH_POWERS = (-8, 16)
 """Ranges of columns in units are told apart between these powers of two; narrower ones count as constant."""
 INVERSE_BITS = 30
+WIDEST_COLUMN = 2.0 ** (INTEGER_BITS - UNIT_BITS)
+"""No value of a column is larger, in units."""
+WIDEST_SCALED = 2.0**24
+"""A value less a mean, below 2^15 units, times the largest inverse deviation, 2^9."""
+OTHER_SPREAD_BITS = 2
+"""Standardised by another table, a column may spread over 2^2 deviations; it is stored that much coarser."""
+TOO_FEW = "whether a transformer learned from fewer rows than owners allow"
+MEANS, ROOTS, ENDS = "means of columns", "inverse standard deviations of columns", "ends of columns"
 
 
 @attrs.frozen(eq=False)
 class _Learned:
-    """What a transformer has learned: from which table, and the numbers `(k,)` in units, at scale 16."""
+    """What a transformer has learned: from which table, and where the numbers are, by name."""
 
     table: Table
-    numbers: tuple[str, Type]
+    stored: Mapping[str, tuple[str, Type]]
 
-    def input(self, builder: Builder) -> Value:
-        """The numbers in a plan."""
-        return builder.input(*self.numbers)
+    def input(self, builder: Builder, name: str) -> Value:
+        """Some of the numbers `(k,)` in a plan."""
+        return builder.input(*self.stored[name])
+
+    def covers(self, table: Table, names: Sequence[str]) -> bool:
+        """Whether it was learned from these very columns, and from all of their rows that count."""
+
+        def places(of: Table, columns: Iterable[Column]) -> set[tuple[str, int]]:
+            return {(of.parts[column.part].handle, column.place) for column in columns}
+
+        mine, theirs = (places(one, map(one.column, names)) for one in (self.table, table))
+        return mine == theirs and places(self.table, self.table.selection) <= places(table, table.selection)
 
 
 @attrs.define(eq=False)
-class _Transformer:
-    """What both have in common: columns, learning, and a part of new columns."""
+class Transformer(abc.ABC):
+    """Columns of a table made into others, by secret numbers that were learned before.
+
+    `columns` names those to transform; by default it is all that it makes sense for. Learning discloses
+    nothing to receivers; of a table of which an owner set a minimum count, one bit, if a filter or missing
+    values leave a secret number of rows: whether that is fewer, and then nothing is learned. Transforming
+    another table than the one learned from may disclose one bit: whether a new value left its range. On an
+    `AsyncLake`, every method gives an awaitable of what is annotated here.
+    """
 
     columns: str | Sequence[str] | None = None
     names_: tuple[str, ...] = attrs.field(default=(), init=False)
     _learned: _Learned | None = attrs.field(default=None, init=False, repr=False)
 
     def fit(self, table: Table) -> Self:
-        """Learn from a table. Discloses nothing to receivers, and to the nodes at most a random order."""
+        """Learn from a table. Raises SchemaError for columns that it makes no sense for, and too few rows."""
         fitted: Self = table.lake.perform(self._fit(table), "fit")
         return fitted
 
     def transform(self, table: Table) -> Table:
-        """The table with the learned columns transformed."""
+        """The table with the learned columns transformed. Raises SchemaError where they do not fit."""
         transformed: Table = table.lake.perform(self._transform(table), "transform")
         return transformed
 
@@ -68,35 +97,79 @@ class _Transformer:
         transformed: Table = table.lake.perform(steps(), "transform")
         return transformed
 
-    def _choose(self, table: Table) -> tuple[str, ...]:
-        raise NotImplementedError
+    # -- what each of them says ------------------------------------------------------------------------------
 
-    def _learn(self, table: Table, builder: Builder, name: str) -> list[Value]:
-        """Numbers `(1,)` each, in units at scale 16."""
-        raise NotImplementedError
+    def _choose(self, table: Table) -> tuple[str, ...]:
+        """Names of the columns to transform: by default the numeric ones."""
+        numeric = [column.name for column in table.columns if column.schema.kind != "boolean"]
+        names = as_names(numeric if self.columns is None else self.columns)
+        if not names:
+            raise SchemaError(f"table {table.name!r} has no numeric column to scale; name some in columns=")
+        table.require_present(names)
+        return names
+
+    @abc.abstractmethod
+    def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
+        """Vectors of numbers to keep, by name."""
+
+    @abc.abstractmethod
+    def _write(self, draft: Draft, table: Table, known: _Learned) -> list[tuple[Value, ColumnSchema]]:
+        """The transformed columns `(rows,)` at the scales of their schemas, in the order of `names_`."""
+
+    # -- what they have in common ----------------------------------------------------------------------------
 
     def _fit(self, table: Table) -> Steps[Self]:
-        table.require_rows("learning from it")
+        require_enough(table, table.min_count, "learning from it")
         names = self._choose(table)
-        builder = table.lake.builder(f"{type(self).__name__} of {table.name}")
-        learned: list[Value] = []
-        for name in names:
-            with builder.scope(name):
-                learned += self._learn(table, builder, name)
-        handle = table.lake.handle(type(self).__name__)
-        side_by_side(learned).store(handle)
+        self._learned, builder = None, table.lake.builder(f"{type(self).__name__} of {table.name}")
+        handles = {}
+        for name, value in self._learn(builder, table, names).items():
+            handles[name] = table.lake.handle(type(self).__name__)
+            value.store(handles[name])
+        selected = table.selected(builder)
+        weights = [weights_of(table, builder, [name], selected) for name in names]
+        counts = [each.sum().reshape(1) for each in weights if each is not None]
+        if table.min_count > 1 and counts:
+            inverted(all_at_least(counts, table.min_count)).reveal(TOO_FEW, to=ANALYST)
         result = yield builder.plan()
-        self.names_, self._learned = names, _Learned(table, (handle, result.stored[handle]))
+        if result.revealed.get(TOO_FEW, 0.0) > 0.5:
+            raise SchemaError(
+                f"table {table.name!r}: {type(self).__name__} would learn from fewer than {table.min_count} "
+                "rows, and their owners do not allow figures that rest on so few; filter by a wider condition"
+            )
+        stored = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
+        self.names_, self._learned = names, _Learned(table, stored)
         return self
 
-    def _known(self, table: Table) -> _Learned:
+    def _known(self) -> _Learned:
         if self._learned is None:
             raise PlanError(f"this {type(self).__name__} has not learned anything yet; call fit(table) first")
-        table.require_like(self._learned.table, self.names_, f"the {type(self).__name__} learned from")
         return self._learned
 
     def _transform(self, table: Table) -> Steps[Table]:
-        raise NotImplementedError
+        known = self._known()
+        table.require_like(known.table, self.names_, f"the {type(self).__name__} learned from")
+        draft = Draft(table.lake.builder(f"{type(self).__name__} on {table.name}"))
+        handle, checked = table.lake.handle(table.name), out_of_range(self.names_)
+        made = self._write(draft, table, known)
+        stored = [value.shifted(-schema.scale).reshape(1, table.rows) for value, schema in made]
+        concatenate(stored).store(handle)
+        failed = draft.failed()
+        if failed is not None:
+            failed.reveal(checked, to=ANALYST)
+        result = yield draft.builder.plan()
+        if failed is not None and result.revealed[checked] > 0.5:
+            raise SchemaError(
+                f"table {table.name!r}: by what {type(self).__name__} learned from {known.table.name!r}, "
+                f"columns {', '.join(map(repr, self.names_))} spread further than their scales allow; fit it "
+                "on rows like these"
+            )
+        columns = {}
+        for place, (_, schema) in enumerate(made):
+            sources = table.column(schema.name), known.table.column(schema.name)
+            columns[schema.name] = Column(schema, owners(sources), len(table.parts), place)
+        kept = attrs.evolve(table, min_count=max(table.min_count, known.table.min_count))
+        return with_part(kept, Part(handle, result.stored[handle]), columns)
 
 
 def _number(learned: Value, place: int) -> Value:
@@ -105,7 +178,124 @@ def _number(learned: Value, place: int) -> Value:
 
 
 @attrs.define(eq=False)
-class MeanImputer(_Transformer):
+class StandardScaler(Transformer):
+    """Columns to mean zero and variance one, in MPC, as scikit-learn's; secret until `reveal`.
+
+    The variance divides by the number of rows; those that a filter dropped do not count, and become zero
+    where the filter is the one that the scaler learned by. A column that does not vary where it was learned,
+    or by less than a millionth of its mean, becomes zero. Booleans are left alone unless they are named in
+    `columns`. Discloses nothing where it scales the table that it learned from; for another one, a bit:
+    whether a column spreads over more than four of the learned deviations there.
+    """
+
+    def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
+        table.require_rows("standardising", least=2)
+        widest, selected = widest_variance(table, names), table.selected(builder)
+        if selected is None:
+            centred, means = centre(table.features(builder, names), table.rows)
+            spread, part = squares(centred, table.rows, widest), table.rows / 2.0 ** halvings(table.rows)
+            roots = inverse_sqrt(
+                spread, low=LOW_POWER, high=high_power(widest), scale=ROOT_SCALE, factor=math.sqrt(part)
+            )
+            return {MEANS: means, ROOTS: roots}
+        # Few rows may count: samples divide by what is not tiny.
+        samples = [Sample.of(table, builder, name, selected) for name in names]
+        means = side_by_side(sample.mean(widest) for sample in samples)
+        return {MEANS: means, ROOTS: side_by_side(sample.inverse_deviation(widest) for sample in samples)}
+
+    def _write(self, draft: Draft, table: Table, known: _Learned) -> list[tuple[Value, ColumnSchema]]:
+        means, roots = (known.input(draft.builder, name) for name in (MEANS, ROOTS))
+        features = table.features(draft.builder, self.names_, like=known.table)
+        proved = known.covers(table, self.names_)
+        scale = UNIT_BITS if proved else UNIT_BITS - OTHER_SPREAD_BITS
+        scaled = (features - means.column()).times(roots.column(), magnitude=WIDEST_SCALED).rescale(scale)
+        if proved and known.table.selection:
+            selected = table.selected(draft.builder)
+            scaled = scaled if selected is None else scaled * selected
+        made = []
+        for place, name in enumerate(self.names_):
+            values = scaled.select([place]).squeeze()
+            if not proved:
+                draft.narrow(values, 2.0**OTHER_SPREAD_BITS)
+            values = values.bounded(2.0 ** (INTEGER_BITS - scale), "spreads are proved, or checked")
+            made.append((values, ColumnSchema(name, "real", scale)))
+        return made
+
+    def reveal(self, *, to: str = ANALYST) -> RevealedScaler:
+        """Means and deviations in the columns' own units, to one receiver. Discloses them.
+
+        Raises SchemaError for booleans of owners who set a minimum count: their means are counts, of which
+        `describe` suppresses those that are small.
+        """
+        known = self._known()
+        revealed: RevealedScaler = known.table.lake.perform(self._reveal(known, to), "reveal")
+        return revealed
+
+    def _reveal(self, known: _Learned, to: str) -> Steps[RevealedScaler]:
+        for name in self.names_:
+            if known.table.min_count > 1 and known.table.column(name).schema.kind == "boolean":
+                raise SchemaError(
+                    f"table {known.table.name!r}, column {name!r} is boolean, so its mean tells how many "
+                    "rows are 1, and its owners set a minimum count; use describe, which suppresses small "
+                    "counts"
+                )
+        builder = known.table.lake.builder("reveal scaler")
+        for name in (MEANS, ROOTS):
+            known.input(builder, name).reveal(name, to=to)
+        result = yield builder.plan()
+        exponents = [known.table.column(name).unit_exponent for name in self.names_]
+        roots = result.revealed[ROOTS]
+        deviations = np.divide(1.0, roots, out=np.zeros(len(roots)), where=roots > 0)
+        scale = np.where(roots > 0, np.ldexp(deviations, exponents), 1.0)
+        return RevealedScaler(self.names_, np.ldexp(result.revealed[MEANS], exponents), scale)
+
+
+@attrs.frozen(eq=False)
+class RevealedScaler:
+    """What a scaler learned, in the columns' own units."""
+
+    names_: tuple[str, ...]
+    mean_: npt.NDArray[np.float64]
+    scale_: npt.NDArray[np.float64]
+
+
+@attrs.define(eq=False)
+class MinMaxScaler(Transformer):
+    """Columns to the range from 0 to 1, in MPC, as scikit-learn's MinMaxScaler with `clip=True`.
+
+    The least value that was learned becomes 0, the largest 1, and what lies beyond them is cut off, so that
+    the range is sure. Extremes are values of single rows: where owners set a minimum count k, it is the k-th
+    least and the k-th largest value instead. Booleans are left alone unless they are named in `columns`. A
+    column that does not vary becomes 0. Learning discloses to the nodes a random order of shuffled rows.
+    """
+
+    def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
+        ends = []
+        for name in names:
+            with builder.scope(name):
+                sample = Sample.of(table, builder, name, table.selected(builder))
+                found, _ = quantiles(sample, (0.0, 1.0), 1, inset=table.min_count - 1)
+                ends += [_number(found, 0), _number(found, 1)]
+        return {ENDS: side_by_side(ends)}
+
+    def _write(self, draft: Draft, table: Table, known: _Learned) -> list[tuple[Value, ColumnSchema]]:
+        learned, scale = known.input(draft.builder, ENDS), range_scale(0.0, 1.0, kind="real")
+        low, high = WIDTH_POWERS
+        made = []
+        for place, name in enumerate(self.names_):
+            least, most = _number(learned, 2 * place), _number(learned, 2 * place + 1)
+            inverse = reciprocal(most - least, low=low, high=high, scale=INVERSE_BITS)
+            x = table.features(draft.builder, [name], like=known.table).squeeze()
+            below, above = (side.is_negative().to_ring() for side in (x - least, most - x))
+            inside = x - least + below * (least - x) + above * (most - x)
+            part = inside.times(inverse, magnitude=1.0 + 2e-5).rescale(scale)
+            schema = ColumnSchema(name, "real", scale, range=(0.0, 1.0 + 2.0 ** (1 - SPREAD_BITS)))
+            made.append((part, schema))
+        return made
+
+
+@attrs.define(eq=False)
+class MeanImputer(Transformer):
     """Missing values become the mean of those that are there, in MPC, as scikit-learn's SimpleImputer.
 
     By default it fills all columns of a table that may have missing values. They become real, with the mean
@@ -129,89 +319,32 @@ class MeanImputer(_Transformer):
             )
         return names
 
-    def _learn(self, table: Table, builder: Builder, name: str) -> list[Value]:
-        sample = Sample.of(table, builder, name, table.selected(builder))
-        return [sample.mean(widest_variance(table, [name]))]
+    def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
+        means, selected = [], table.selected(builder)
+        for name in names:
+            with builder.scope(name):
+                sample = Sample.of(table, builder, name, selected)
+                means.append(sample.mean(widest_variance(table, [name])))
+        return {MEANS: side_by_side(means)}
 
-    def _transform(self, table: Table) -> Steps[Table]:
-        known = self._known(table)
-        lake, builder = table.lake, table.lake.builder(f"fill {table.name}")
-        draft, learned = Draft(builder), known.input(builder)
-        filled = []
+    def _write(self, draft: Draft, table: Table, known: _Learned) -> list[tuple[Value, ColumnSchema]]:
+        learned, proved, made = known.input(draft.builder, MEANS), known.covers(table, self.names_), []
         for place, name in enumerate(self.names_):
-            beside = table.column(name).schema.missing
-            values = table.features(builder, [name], like=known.table, filled=True).squeeze()
-            if beside is not None:
-                (flag,) = table.raw(builder, [beside])
+            mine, source = table.column(name).schema, known.table.column(name)
+            values = table.features(draft.builder, [name], like=known.table, filled=True).squeeze()
+            if mine.missing is not None:
+                (flag,) = table.raw(draft.builder, [mine.missing])
                 values = values + flag.squeeze() * (_number(learned, place) - values)
-            values = values.bounded(2.0 ** (INTEGER_BITS - UNIT_BITS), "a mean of values")
-            if table.keys.handle != known.table.keys.handle:
-                draft.narrow(values, known.table.column(name).widest_spread)
-            filled.append(values.reshape(1, table.rows))
-        handle = lake.handle(f"{table.name}.filled")
-        concatenate(filled).shifted(-UNIT_BITS).store(handle)
-        failed, checked = draft.failed(), out_of_range(self.names_)
-        if failed is not None:
-            failed.reveal(checked, to=ANALYST)
-        result = yield builder.plan()
-        if failed is not None and result.revealed[checked][0] > 0.5:
-            raise SchemaError(
-                f"table {table.name!r}: with the means of {known.table.name!r}, columns "
-                f"{', '.join(map(repr, self.names_))} spread further than their scales allow; fit the "
-                "imputer on rows like these"
-            )
-        columns = {}
-        for place, name in enumerate(self.names_):
-            mine, source = table.column(name), known.table.column(name)
+            values = values.bounded(WIDEST_COLUMN, "a mean of values")
+            if not proved:
+                draft.narrow(values, source.widest_spread)
             scale = UNIT_BITS if source.schema.kind == "boolean" else source.schema.scale
-            schema = ColumnSchema(
-                name, "integer" if source.is_wide else "real", scale, range=source.schema.range
-            )
-            columns[name] = Column(schema, mine.owner, len(table.parts), place, mine.min_count)
-        return with_part(table, Part(handle, result.stored[handle]), columns)
+            kind: Kind = "integer" if source.is_wide else "real"
+            schema = ColumnSchema(name, kind, scale, range=_hull(mine.range, source.schema.range))
+            made.append((values.shifted(scale - UNIT_BITS), schema))
+        return made
 
 
-@attrs.define(eq=False)
-class MinMaxScaler(_Transformer):
-    """Columns to the range from 0 to 1, in MPC, as scikit-learn's MinMaxScaler with `clip=True`.
-
-    The least value that was learned becomes 0, the largest 1, and what lies beyond them in another table is
-    cut off, so that the range is sure. Booleans are left alone unless they are named in `columns`. A column
-    that does not vary becomes 0. Learning discloses to the nodes a random order of shuffled rows.
-    """
-
-    def _choose(self, table: Table) -> tuple[str, ...]:
-        numeric = [column.name for column in table.columns if column.schema.kind != "boolean"]
-        names = as_names(numeric if self.columns is None else self.columns)
-        if not names:
-            raise SchemaError(f"table {table.name!r} has no numeric column to scale; name some in columns=")
-        table.require_present(names)
-        return names
-
-    def _learn(self, table: Table, builder: Builder, name: str) -> list[Value]:
-        ends, _ = quantiles(Sample.of(table, builder, name, table.selected(builder)), (0.0, 1.0), 1)
-        return [_number(ends, 0), _number(ends, 1)]
-
-    def _transform(self, table: Table) -> Steps[Table]:
-        known = self._known(table)
-        lake, builder = table.lake, table.lake.builder(f"scale {table.name}")
-        learned, scale = known.input(builder), range_scale(0.0, 1.0, kind="real")
-        low, high = WIDTH_POWERS
-        scaled = []
-        for place, name in enumerate(self.names_):
-            least, most = _number(learned, 2 * place), _number(learned, 2 * place + 1)
-            inverse = reciprocal(most - least, low=low, high=high, scale=INVERSE_BITS)
-            x = table.features(builder, [name], like=known.table).squeeze()
-            below, above = (side.is_negative().to_ring() for side in (x - least, most - x))
-            inside = x - least + below * (least - x) + above * (most - x)
-            part = inside.times(inverse, magnitude=1.0 + 2e-5).rescale(scale)
-            scaled.append(part.reshape(1, table.rows))
-        handle = lake.handle(f"{table.name}.scaled")
-        concatenate(scaled).shifted(-scale).store(handle)
-        result = yield builder.plan()
-        columns = {}
-        for place, name in enumerate(self.names_):
-            mine = table.column(name)
-            schema = ColumnSchema(name, "real", scale, range=(0.0, 1.0 + 2.0 ** (1 - SPREAD_BITS)))
-            columns[name] = Column(schema, mine.owner, len(table.parts), place, mine.min_count)
-        return with_part(table, Part(handle, result.stored[handle]), columns)
+def _hull(x: tuple[float, float] | None, y: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The least range that holds two; none where one of them is not known."""
+    return None if x is None or y is None else (min(x[0], y[0]), max(x[1], y[1]))

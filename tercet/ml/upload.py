@@ -64,16 +64,14 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
     return Table(
         lake=lake,
         name=schema.name,
-        columns=tuple(
-            Column(column, schema.owner, 0, place, schema.min_count)
-            for place, column in enumerate(schema.features)
-        ),
+        columns=tuple(Column(column, schema.owner, 0, place) for place, column in enumerate(schema.features)),
         rows=schema.rows,
         parts=tuple(parts),
         keys=Part(handles[0], Type(Form.WORDS, (2, schema.rows))),
         key_names=tuple(schema.key_names),
         key_types=tuple(str(c.key_type) for c in schema.columns if c.kind == "key"),
         rows_of_sources=schema.rows,
+        min_count=schema.min_count,
     )
 
 

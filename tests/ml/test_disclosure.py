@@ -1,14 +1,18 @@
 """Rules for disclosures, against the sentence that each of them stands for."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tercet.consent.review import review
-from tercet.ml import MeanImputer, MinMaxScaler
+from tercet.errors import PlanError, SchemaError
+from tercet.ml import MeanImputer, MinMaxScaler, StandardScaler, Table
 from tercet.ml.association import _allowed
-from tercet.ml.disclosure import at_least, both, inverted, least_count, side_by_side, tellable
+from tercet.ml.disclosure import all_at_least, at_least, both, inverted, side_by_side, tellable
+from tercet.ml.transformers import Transformer
 
 
 def test_what_may_be_told_of_a_count(compute):
@@ -26,6 +30,8 @@ def test_conditions(compute):
     for values, wanted in zip(found, (x & y, 1 - x, [2, 2]), strict=True):
         np.testing.assert_array_equal(values, wanted)
     np.testing.assert_array_equal(compute(lambda a: at_least(a, 2.5), 4, [2.4375, 2.5, -3, 7]), [0, 1, 0, 1])
+    for counts, wanted in (([3, 3], 1), ([3, 2], 0), ([0, 1], 0)):
+        assert compute(lambda a, b: all_at_least([a, b], 3), 0, *[[count] for count in counts])[0] == wanted
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -51,21 +57,118 @@ def test_what_may_be_told_of_cells(compute, cells, others, least):
         assert counts[extra[0]] == counts[large].min()
 
 
+@pytest.fixture
+def strict(plain):
+    """A table of an owner who wants figures to rest on ten rows."""
+    generator = np.random.default_rng(4)
+    columns = {
+        "id": np.arange(60),
+        "x": np.where(np.arange(60) % 6 == 0, np.nan, generator.normal(5, 1, 60)),
+        "y": generator.normal(size=60),
+        "flag": np.arange(60) % 2 == 0,
+    }
+    return plain.upload(columns, name="strict", key="id", owner="o", missing="indicator", min_count=10)
+
+
+def another(lake, least=1):
+    """A table of another owner, with the same keys."""
+    columns = {"id": np.arange(60), "z": np.linspace(0, 1, 60)}
+    return lake.upload(columns, name="other", key="id", owner="p", min_count=least)
+
+
+def like(lake):
+    """Other rows of the strict table's columns, of an owner without a rule."""
+    columns = {"id": np.arange(40), "x": np.full(40, np.nan), "y": np.linspace(-1, 1, 40)}
+    columns["x"][:2] = 4.0, 6.0
+    options = {"missing": "indicator", "scales": {"x": 15, "y": 15}}
+    return lake.upload(columns, name="like", key="id", owner="p", **options)
+
+
+MADE_OF = {
+    "__getitem__": lambda t: [t[["y"]], t[["y"]][["y"]]],
+    "join": lambda t: [t.join(another(t.lake), on="id"), another(t.lake).join(t[["y"]], on="id")],
+    "split": lambda t: [*t.split(), *t.split(stratify="flag")],
+    "assign": lambda t: [t.assign(d=t["y"] * 2), t.assign(y=t["flag"])],
+    "filter": lambda t: [t.filter(t["flag"]), t.filter(t["flag"], compact=True)],
+    "dropna": lambda t: [t.dropna(), t.dropna(compact=True)],
+    "StandardScaler": lambda t: [
+        StandardScaler().fit_transform(t[["y"]]),
+        StandardScaler("y").fit(t).transform(like(t.lake)),
+    ],
+    "MinMaxScaler": lambda t: [
+        MinMaxScaler().fit_transform(t[["y"]]),
+        MinMaxScaler("y").fit(t).transform(like(t.lake)),
+    ],
+    "MeanImputer": lambda t: [MeanImputer().fit_transform(t), MeanImputer().fit(t).transform(like(t.lake))],
+}
+"""Every way to make a table of another, and what tables it makes."""
+
+
+def test_every_way_to_make_a_table_is_known():
+    made = {
+        name
+        for name, method in vars(Table).items()
+        if inspect.isfunction(method) and "Table" in str(inspect.signature(method).return_annotation)
+    }
+    assert made | {one.__name__ for one in Transformer.__subclasses__()} == set(MADE_OF)
+
+
+@pytest.mark.parametrize("way", MADE_OF)
+def test_a_minimum_count_goes_along(strict, way):
+    """Whatever is made of a table keeps its rule, so no single row of it is ever revealed."""
+    for made in MADE_OF[way](strict):
+        assert made.min_count == 10
+        with pytest.raises(SchemaError, match="on at least 10 rows, not single rows"):
+            made.reveal()
+        with pytest.raises(SchemaError, match="have to rest on at least 10"):
+            made.split(test_size=0.1)[1].describe()
+
+
 def test_the_strictest_rule_counts(lake):
     def put(name, least):
         return lake.upload({"id": [1, 2], name: [0.5, 1.5]}, name=name, key="id", owner=name, min_count=least)
 
     joined = put("a", 2).join(put("b", 1), on="id")
-    assert [column.min_count for column in joined.columns] == [2, 1]
-    made = joined.assign(c=joined["a"] + joined["b"], d=joined["b"] * 2)
-    assert least_count(made, [made.column("c")]) == 2
-    assert least_count(made, [made.column("d")]) == 1
+    made = joined.assign(c=joined["a"] + joined["b"])
+    assert made.min_count == 2
     assert made.column("c").owner == "a+b"
-    filtered = made.filter(made["a"] > 1)
-    assert least_count(filtered, [filtered.column("d")]) == 2
-    with pytest.raises(Exception, match="not single rows"):
-        made.reveal("c")
-    np.testing.assert_allclose(np.sort(made.reveal("d")["d"]), [1, 3], atol=1e-3)
+    assert put("e", 1).join(put("f", 1), on="id").min_count == 1
+
+
+@pytest.mark.parametrize("make", [StandardScaler, MinMaxScaler, MeanImputer])
+def test_nothing_is_learned_from_too_few_rows(strict, make):
+    """Who scales a table of his own by what he learned would learn what it was."""
+    columns = "x" if make is MeanImputer else "y"
+    few = strict.filter(strict["y"] > 1.2)
+    strict.lake.disclosed.clear()
+    learner = make(columns)
+    with pytest.raises(SchemaError, match="would learn from fewer than 10 rows"):
+        learner.fit(few)
+    openings = {item.what for item in strict.lake.disclosed if item.to != "the nodes"}
+    assert openings == {"whether a transformer learned from fewer rows than owners allow"}
+    with pytest.raises(PlanError, match="has not learned anything"):
+        learner.transform(few)
+    learner.fit(strict.filter(strict["y"] > -0.5))
+
+
+def test_extremes_of_a_strict_table_are_no_single_rows(strict, plain):
+    values = np.linspace(-1, 1, 40)
+    scaler = MinMaxScaler("y").fit(strict)
+    assert scaler.transform(like(plain)).min_count == 10
+    builder = plain.builder("look")
+    learned = scaler._learned.input(builder, "ends of columns")
+    learned.reveal("ends", to="test")
+    ends = plain.run(builder.plan()).revealed["ends"] * 2.0 ** strict.column("y").unit_exponent
+    y = np.sort(np.random.default_rng(4).normal(size=(2, 60))[1])
+    assert values.min() > y.min()
+    np.testing.assert_allclose(ends, y[[9, -10]], atol=1e-3)
+
+
+def test_a_scaler_tells_no_counts(strict):
+    scaler = StandardScaler(["y", "flag"]).fit(strict)
+    with pytest.raises(SchemaError, match="column 'flag' is boolean, so its mean tells how many rows"):
+        scaler.reveal()
+    assert abs(StandardScaler("y").fit(strict).reveal().mean_[0]) < 1
 
 
 def test_no_plan_reveals_single_rows(plain, monkeypatch):

@@ -86,7 +86,7 @@ def test_means_that_do_not_fit_another_table_are_told(lake):
 
     odd = put([np.nan, 3000.0, 3000.5, 3001.0], "odd")
     usual = put([0.0, 1.0, 2.0, *[np.nan] * 50], "usual")
-    with pytest.raises(SchemaError, match="with the means of 'odd', columns 'x' spread further"):
+    with pytest.raises(SchemaError, match="learned from 'odd', columns 'x' spread further"):
         MeanImputer().fit(odd).transform(usual)
 
 
@@ -178,3 +178,52 @@ def test_what_cannot_be_right_is_refused(upload, lake):
         MeanImputer().fit(table[["whole"]])
     with pytest.raises(SchemaError, match="no numeric column to scale"):
         MinMaxScaler().fit(table.assign(b=table["whole"] > 2)[["b"]])
+
+
+def test_a_scaler_of_other_rows_says_if_they_spread_too_far(lake):
+    """Bounds of fits rest on the spreads of columns, so what a scaler makes of other rows is checked."""
+    generator = np.random.default_rng(1)
+
+    def put(values, name):
+        return lake.upload(
+            {"id": np.arange(90), "x": values}, name=name, key="id", owner="o", scales={"x": 12}
+        )
+
+    x = generator.normal(size=90)
+    narrow, near, far = put(x, "narrow"), put(3 * x + 1, "near"), put(9 * x, "far")
+    scaler = StandardScaler().fit(narrow)
+    lake.disclosed.clear()
+    found = scaler.transform(near).reveal("x")["x"]
+    np.testing.assert_allclose(found, (3 * x + 1 - x.mean()) / x.std(), atol=0.05)
+    assert lake.disclosed[0].what == "whether a value of 'x' left its range"
+    some = narrow.filter((narrow["x"] > 0) & (narrow["x"] < 0.1))
+    made_anew = narrow.assign(x=narrow["x"] * 64)
+    for learned, other in ((narrow, far), (some, narrow), (narrow, made_anew)):
+        with pytest.raises(SchemaError, match=f"learned from '{learned.name}', columns 'x' spread further"):
+            StandardScaler().fit(learned).transform(other)
+
+
+def test_rows_that_a_filter_drops_do_not_widen_a_scaled_column(lake):
+    x = np.append(np.linspace(-1, 1, 50), [300.0, -900.0])
+    table = lake.upload({"id": np.arange(52), "x": x}, name="t", key="id", owner="o", scales={"x": 8})
+    kept = table.filter((table["x"] < 2) & (table["x"] > -2))
+    lake.disclosed.clear()
+    scaled = StandardScaler().fit_transform(kept)
+    assert lake.disclosed == []
+    found = scaled.reveal()["x"]
+    np.testing.assert_allclose(found[:50], x[:50] / x[:50].std(), atol=2e-2)
+    np.testing.assert_array_equal(found[50:], 0)
+
+
+def test_a_filled_column_has_the_bounds_of_both_tables(lake):
+    def put(values, name, **options):
+        columns = {"id": np.arange(len(values)), "x": np.array(values)}
+        return lake.upload(columns, name=name, key="id", owner="o", missing="indicator", **options)
+
+    first = put([1.0, 2.0, np.nan], "a", ranges={"x": (0, 3)})
+    third = put([1.0, np.nan], "c")
+    imputer = MeanImputer().fit(first)
+    assert imputer.transform(first).column("x").schema.range == (0, 3)
+    assert imputer.transform(third).column("x").schema.range is None
+    filled = MeanImputer().fit(put([1.5, np.nan, 2.5], "d", ranges={"x": (1, 9)})).transform(first)
+    assert filled.column("x").schema.range == (0, 9)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import least_count, side_by_side
+from tercet.ml.disclosure import all_at_least
 from tercet.ml.metrics import curves, ranks, sums
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
@@ -107,10 +107,7 @@ def allowed(builder: Builder, name: str, found: Mapping[str, Value], rows: int, 
     with builder.scope(name):
         ratios = Ratios(builder, found, rows)
         counts = [getattr(ratios, count) for count in _METRICS[name].rests_on] or ratios.counted
-        if not counts:
-            return None
-        few = (side_by_side(counts) - least).is_negative().to_ring()
-        return few.sum().reshape(1).is_zero().to_ring()
+        return all_at_least(counts, least) if counts else None
 
 
 def decode(name: str, numbers: npt.NDArray[np.float64]) -> Any:
@@ -137,9 +134,8 @@ def evaluate(
     wanted = known_metrics(metrics)
     table.require_rows("an evaluation")
     table.require_boolean(model.target_, "target")
-    least = least_count(table, map(table.column, (model.target_, *model.feature_names_)))
-    if least > 1:
-        require_enough(table, least, "metrics")
+    if table.min_count > 1:
+        require_enough(table, table.min_count, "metrics")
     builder = table.lake.builder(f"evaluate {model.target_} on {table.name}")
     z = model.decision_values(builder, table)
     found = sums_of(z, table, model.target_, wanted)
@@ -148,7 +144,8 @@ def evaluate(
         value.store(handles[name])
     result = yield builder.plan()
     stored = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
-    return Evaluation(table.lake, f"{model.target_!r} on {table.name!r}", table.rows, wanted, least, stored)
+    title = f"{model.target_!r} on {table.name!r}"
+    return Evaluation(table.lake, title, table.rows, wanted, table.min_count, stored)
 
 
 @attrs.frozen(eq=False)
