@@ -28,7 +28,7 @@ demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machin
 test: $(STAMP) ## the test suite
 	$(BIN)/pytest
 
-cluster-test: $(STAMP) ## nodes as processes, with owners, an analyst, PostgreSQL, crashes and restarts
+cluster-test: $(STAMP) ## nodes as processes in network namespaces, with owners, an analyst, PostgreSQL, crashes, restarts
 	$(BIN)/pytest -m 'scale or not scale' tests/nodes tests/storage
 
 fuzz: $(STAMP) ## ten million changed inputs for whatever decodes what comes from outside

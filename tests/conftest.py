@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,22 +14,23 @@ import pytest
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The URL of an empty database on a PostgreSQL server of this session's own."""
+    """The URL of an empty database on a PostgreSQL server of this session's own.
+
+    It listens at a socket in a directory, which nodes reach from any network namespace.
+    """
     if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
         pytest.skip("no PostgreSQL server is installed here")
     root = Path(tempfile.mkdtemp(prefix="tercet-pg-"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     options = {"cwd": root, "check": True, "capture_output": True, "timeout": 60}
     if os.getuid() == 0:  # the server refuses to run as root
         options["user"] = pwd.getpwnam("nobody").pw_uid
         os.chown(root, options["user"], -1)
     data = str(root / "data")
     subprocess.run(["initdb", "-D", data, "-U", "tercet", "-A", "trust"], **options)
-    serve = f"-p {port} -c listen_addresses=127.0.0.1 -k {root} -c fsync=off"
+    serve = f"-c listen_addresses='' -k {root} -c fsync=off"
     subprocess.run(["pg_ctl", "-D", data, "-w", "-l", str(root / "log"), "-o", serve, "start"], **options)
     try:
-        yield f"postgresql+psycopg://tercet@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg://tercet@/postgres?host={root}"
     finally:
         subprocess.run(["pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **options)
         shutil.rmtree(root, ignore_errors=True)

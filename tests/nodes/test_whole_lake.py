@@ -1,13 +1,15 @@
 """A whole lake: three nodes, owners with CSV, Parquet and PostgreSQL, consent, restarts, crashes.
 
-`make cluster-test` runs it, and with it all tests of nodes; it takes a few minutes on a busy machine.
+Each node has a directory of its own and, where the machine allows it, a network namespace.
+`make cluster-test` runs this, and with it all tests of nodes; it takes a few minutes on a busy machine.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
+import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,8 @@ import tercet
 from tercet.errors import ConsentError
 from tercet.lake import Allow
 from tercet.ml import LogisticRegression
+from tests.nodes import on_disk
+from tests.nodes.network import network
 
 pytestmark = pytest.mark.scale
 
@@ -57,12 +61,52 @@ def owners_sign(nodes, *owners):
             thread.join()
 
 
-def test_from_setting_up_to_a_model(nodes_at_rest, data, postgres, command, tmp_path):
-    nodes = nodes_at_rest
-    # One of the nodes keeps its catalog in PostgreSQL.
-    config = nodes.root / "n1" / "node.toml"
-    text = re.sub(r'catalog = "[^"]*"', f'catalog = "{postgres}"', config.read_text())
-    config.write_text(text)
+def init(root, where):
+    """Everybody runs `tercet init`, and passes the public part on."""
+    for index in range(3):
+        address, metrics = where.addresses[index], where.metrics[index]
+        listen = ("--address", address, "--listen", address, "--metrics", metrics)
+        on_disk.tercet("init", "--name", f"n{index}", *listen, cwd=root)
+    for name, role in on_disk.MEMBERS.items():
+        on_disk.tercet("init", "--name", name, "--role", role, cwd=root)
+    parts = [f"n{index}/public.toml" for index in range(3)]
+    parts += [f"{name}.public.toml" for name in on_disk.MEMBERS]
+    on_disk.tercet("init", "--cluster", "cluster.toml", *parts, cwd=root)
+    for index in range(3):
+        shutil.copy(root / "cluster.toml", root / f"n{index}")
+    return on_disk.NodesOnDisk(root, where)
+
+
+@contextlib.contextmanager
+def apart(root, set_up):
+    """Nodes of a lake that `set_up(root, network)` makes, in network namespaces where that is allowed."""
+    with network() as where:
+        nodes = set_up(root, where)
+        try:
+            yield nodes
+        finally:
+            nodes.close()
+
+
+@pytest.fixture
+def nodes_by_command(tmp_path):
+    """Nodes that were set up by the command, and not started."""
+    with apart(tmp_path, init) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def running_nodes(tmp_path):
+    """Running nodes."""
+    with apart(tmp_path, on_disk.set_up) as nodes:
+        nodes.start(0, 1, 2)
+        nodes.wait_until_ready()
+        yield nodes
+
+
+def test_from_setting_up_to_a_model(nodes_by_command, data, postgres, command):
+    nodes = nodes_by_command
+    nodes.configure(1, catalog=postgres)  # one of the nodes keeps it there
     data[["policy", "age"]].to_csv(nodes.root / "ages.csv", index=False)
     data[["policy", "sick"]].to_parquet(nodes.root / "outcomes.parquet")
     engine = sa.create_engine(postgres)
@@ -70,6 +114,8 @@ def test_from_setting_up_to_a_model(nodes_at_rest, data, postgres, command, tmp_
     engine.dispose()
     nodes.start(0, 1, 2)
     nodes.wait_until_ready()
+    namespaces = {Path(f"/proc/{one.pid}/ns/net").readlink() for one in nodes.processes.values()}
+    assert len(namespaces) == (3 if nodes.network.can_cut else 1)
 
     def upload(source, name, owner, *more):
         who = ("--identity", f"{owner}.key")
@@ -125,8 +171,12 @@ def predict(nodes, newcomers):
         return lake.model("risk").predict_proba(table).reveal()
 
 
-def test_several_members_at_once_and_a_crash(nodes, data):
-    """Four clients keep the nodes busy; one node is killed, and comes back; no wrong result, no hang."""
+@pytest.mark.parametrize("fault", ["killed", "cut off"])
+def test_several_members_at_once_and_a_fault(running_nodes, data, fault):
+    """Four clients keep the nodes busy; one node is lost, and comes back; no wrong result, no hang."""
+    nodes = running_nodes
+    if fault == "cut off" and not nodes.network.can_cut:
+        pytest.skip("this machine allows no network namespaces")
     with tercet.connect(nodes.cluster, identity=nodes.key("hospital")) as lake:
         lake.upload(
             data[["policy", "age"]], name="ages", key="policy", owner="hospital", allow=Allow(plans="any")
@@ -150,9 +200,15 @@ def test_several_members_at_once_and_a_crash(nodes, data):
         thread.start()
     try:
         nodes.wait_for(lambda: len(outcomes) > 20, "at work")
-        nodes.stop(1, 9)
+        if fault == "killed":
+            nodes.stop(1, 9)
+        else:
+            nodes.network.cut(1)
         nodes.wait_for(lambda: any(isinstance(one, Exception) for one in outcomes), "lost")
-        nodes.start(1)
+        if fault == "killed":
+            nodes.start(1)
+        else:
+            nodes.network.mend(1)
         nodes.wait_until_ready()
         start = len(outcomes)
         nodes.wait_for(lambda: sum(isinstance(one, float) for one in outcomes[start:]) > 20, "back at work")
