@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 
 import attrs
 import msgpack
-import numpy as np
 import trio
 
 from tercet.actors import Builder, Disclosure, Plan
@@ -25,7 +24,7 @@ from tercet.ml.ingest import EncodedTable
 from tercet.ml.models import SecretModel
 from tercet.ml.schema import TableSchema, check_name, suggest
 from tercet.ml.table import Steps, Table
-from tercet.ml.upload import content_digest, describe, handles_needed
+from tercet.ml.upload import describe, handles_needed
 from tercet.nodes.desk import Desk, Kept
 from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
@@ -147,7 +146,7 @@ class Driver:
         """Deal a table to the nodes; where they keep tables, it lasts under its name."""
         schema = encoded.schema
         desk = self._desk() if self.remote else None
-        fingerprint = b"" if desk is None else desk.keys.fingerprint(content_digest(encoded))
+        fingerprint = b"" if desk is None else desk.keys.fingerprint(encoded.content)
         if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
             return describe(schema, known.handles, lake)
         began, moved = time.perf_counter(), self.cluster.client.bytes_moved
@@ -155,9 +154,9 @@ class Driver:
             self.on_phase("upload", f"upload {schema.name}")
         client = self.cluster.client
         table = describe(schema, [self.handle(schema.name) for _ in range(handles_needed(schema))], lake)
-        await client.put(table.keys.handle, table.keys.type, encoded.keys)
+        await client.put_rows(table.keys.handle, table.keys.type, encoded.key_rows)
         for part in table.parts:
-            await client.put(part.handle, part.type, encoded.values.view(np.uint64))
+            await client.put_rows(part.handle, part.type, encoded.value_words)
         if desk is not None:
             handles = [table.keys.handle, *(part.handle for part in table.parts)]
             body = msgpack.packb(schema.to_dict())

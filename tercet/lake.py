@@ -173,7 +173,9 @@ class Lake(Driver):
     ) -> Table:
         """Put an owner's table into the lake, secret-shared.
 
-        `source` is a data frame (pandas, polars, pyarrow), a dict of columns, or a path to CSV or Parquet.
+        `source` is a data frame (pandas, polars, pyarrow), a dict of columns, a path to CSV or Parquet, or an
+        iterator or list of frames or dicts, which are chunks of one table; files and iterators may be larger
+        than memory.
         `key` names the column or columns that link rows; they must be unique. `scales` gives the fractional
         bits of real columns (chosen by their spread otherwise; scales are public and tell the order of
         magnitude of that spread), `types` overrides what a column is taken for. `ranges` are public bounds of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,9 @@ from tercet.errors import SchemaError
 from tercet.lake import Allow
 
 app = typer.Typer()
+
+ROWS_AT_ONCE = 1 << 16
+"""Rows that are fetched from a database at a time."""
 
 
 @app.command()
@@ -90,17 +93,19 @@ def _plans(given: str) -> Plans:
     return "any" if given == "any" else "approved"
 
 
-def read_query(url: str, query: str) -> dict[str, list[Any]]:
-    """Columns of what a query gives. Raises SchemaError with what the database says."""
+def read_query(url: str, query: str) -> Iterator[dict[str, list[Any]]]:
+    """Columns of what a query gives, some rows at a time. Raises SchemaError with what the database says."""
     try:
         engine = sa.create_engine(url)
-        with engine.connect() as connection:
+        with engine.connect().execution_options(stream_results=True) as connection:
             result = connection.execute(sa.text(query))
-            names, rows = list(result.keys()), result.all()
+            names = list(result.keys())
+            yield {name: [] for name in names}
+            for rows in result.partitions(ROWS_AT_ONCE):
+                yield {name: [row[place] for row in rows] for place, name in enumerate(names)}
         engine.dispose()
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         raise SchemaError(f"the query could not be run: {getattr(error, 'orig', None) or error}") from error
-    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 @app.command()

@@ -1,28 +1,29 @@
 """Ingestion: from a data frame or a file to the integers that are secret-shared.
 
 This runs at the owner of the data, in the clear, before anything leaves the machine, so it is the one place
-that can look at every value and say what is wrong with it. `encode` reads a source, checks it against what
-was asked, hashes the keys and stores each feature as integers in fixed point; it either returns a whole table
-or raises a `SchemaError` that names the table, the column and the row. Rows count from 0. Any data frame that
-narwhals knows will do: each column becomes one NumPy array (or `Text`) as early as possible, and everything
-after that is NumPy.
+that can look at every value and say what is wrong with it. `encode` reads a source chunk by chunk, checks it
+against what was asked, hashes the keys and lets the numbers wait in a spool until all have been seen: only
+then are the kinds and scales of columns known, and rows can be asked for as integers in fixed point. It
+either returns a whole table or raises a `SchemaError` that names the table, the column and the row. Rows
+count from 0. Neither source nor table need fit in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from numbers import Integral, Real
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
 from typing import Any, Literal, cast
 
-import narwhals as nw
+import attrs
 import numpy as np
 import numpy.typing as npt
-from attrs import frozen
 
 from tercet.errors import SchemaError
-from tercet.ml.keys import Text, encode_text, find_duplicate, hash_keys, series_text
-from tercet.ml.reading import Declared, Request, names_of, read
+from tercet.ml.columns import Values, absent, feature_of, key_of, require_range, values_of, without
+from tercet.ml.keys import find_duplicate_in_parts, hash_keys
+from tercet.ml.reading import CHUNK_ROWS, Declared, Request, names_of, read
 from tercet.ml.schema import (
     SCALES,
     ColumnSchema,
@@ -30,208 +31,289 @@ from tercet.ml.schema import (
     Kind,
     Spot,
     TableSchema,
-    automatic_scale,
     check_name,
-    check_range,
     fixed_point,
+    magnitude,
     range_scale,
     refuse_large,
+    scale_for,
 )
+from tercet.ml.spool import RowSpool
 
 Missing = Literal["refuse", "indicator"]
 """What to do with missing values: refuse them, or tell where they are in a secret column beside."""
+Numbers = npt.NDArray[np.float64]
+KINDS: tuple[Kind, ...] = ("boolean", "integer", "real")
+"""Kinds of features, each of which holds the values of those before it."""
 
-Values = npt.NDArray[Any] | Text
+
+@attrs.frozen(eq=False)
+class Feature:
+    """How a feature is stored. `place` is its row of the spool; `fill` what stands for missing values."""
+
+    place: int
+    schema: ColumnSchema
+    spread: float
+    """Standard deviation, as a number."""
+    fill: int = 0
 
 
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class EncodedTable:
-    """A table as integers, ready to be secret-shared.
+    """A table as integers, ready to be secret-shared; rows may be read piece by piece, from one thread.
 
-    `keys`: uint64 of shape (2, n), the 128-bit hash of the key of each row (see `tercet.ml.keys.hash_keys`),
-    whether it has one component or several. `values`: int64 of shape (features, n), row j being
-    `schema.features[j]`; decode it with that column's scale.
+    Its features are told apart from the columns of its schema, where one that may be missing has two.
     """
 
     schema: TableSchema
-    keys: npt.NDArray[np.uint64]
-    values: npt.NDArray[np.int64]
+    features: tuple[Feature, ...]
+    content: bytes
+    """32 bytes that stand for its contents; they tell on them, and stay with the owner."""
+    _hashes: RowSpool
+    _numbers: RowSpool
+
+    def key_rows(self, start: int, stop: int) -> npt.NDArray[np.uint64]:
+        """The 128-bit hashes of the keys of some rows, uint64 (2, n); see `tercet.ml.keys.hash_keys`."""
+        return cast("npt.NDArray[np.uint64]", self._hashes.read(start, stop))
+
+    def value_rows(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """The features of some rows, int64 (features, n), row j being `schema.features[j]`."""
+        numbers = cast("Numbers", self._numbers.read(start, stop))
+        rows = [np.empty((0, stop - start), np.int64)]
+        rows += [
+            _stored(numbers[feature.place], feature, self.schema.name, start) for feature in self.features
+        ]
+        return np.concatenate(rows)
+
+    def value_words(self, start: int, stop: int) -> npt.NDArray[np.uint64]:
+        """The features of some rows as words of the ring."""
+        return self.value_rows(start, stop).view(np.uint64)
+
+    @property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """The hashes of all rows."""
+        return self.key_rows(0, self.schema.rows)
+
+    @property
+    def values(self) -> npt.NDArray[np.int64]:
+        """The features of all rows; decode them with their columns' scales."""
+        return self.value_rows(0, self.schema.rows)
 
 
-# Missing values: a column comes apart into where they are and what is there.
+def _stored(numbers: Numbers, feature: Feature, table: str, start: int) -> npt.NDArray[np.int64]:
+    """Some values of a feature as integers `(1, n)`; `(2, n)` with where they are missing, if some are."""
+    nulls = np.isnan(numbers)
+    there = np.flatnonzero(~nulls)
+    spot = Spot(table, feature.schema.name, start + there)
+    values = numbers[there] if feature.schema.kind == "real" else numbers[there].astype(np.int64)
+    stored = np.full((1 if feature.schema.missing is None else 2, numbers.size), feature.fill, np.int64)
+    stored[0, there] = fixed_point(values, feature.schema.scale, spot)
+    if feature.schema.missing is not None:
+        stored[1] = nulls
+    return stored
 
 
-def _absent(column: Any) -> npt.NDArray[np.bool_]:
-    """Tell where the values of a column are missing, shape (n,): null, masked, None or not a number."""
-    if isinstance(column, nw.Series):
-        nulls = column.is_null().to_numpy().astype(bool)
-        if column.dtype.is_float():
-            nulls[~nulls] = np.isnan(_without(column, nulls).to_numpy().astype(np.float64))
-        found: npt.NDArray[np.bool_] = nulls
-        return found
-    if isinstance(column, np.ma.MaskedArray):
-        return np.ma.getmaskarray(column) | _absent(column.data)
-    if column.dtype.kind == "f":
-        return np.isnan(np.asarray(column, np.float64))
-    if column.dtype.kind != "O":
-        return np.zeros(len(column), np.bool_)
-    absent = ("NoneType", "NAType", "NaTType")
-    items = column.tolist()
-    return np.array(
-        [type(v).__name__ in absent or (isinstance(v, float) and v != v) for v in items], np.bool_
-    )
+# -- the first pass: what is known once all rows have been seen ----------------------------------------------
 
 
-def _without(column: Any, nulls: npt.NDArray[np.bool_]) -> Any:
-    """The values of a column that are not missing."""
-    if isinstance(column, np.ma.MaskedArray):
-        column = column.data
-    if not nulls.any():
-        return column
-    return column.filter((~nulls).tolist()) if isinstance(column, nw.Series) else column[~nulls]
+class _Column:
+    """What is known of a feature after some chunks."""
+
+    def __init__(self, place: int, name: str, request: Request) -> None:
+        self.place, self.name = place, name
+        self.kind: Kind | None = None
+        self.empty: Kind = "boolean"
+        """Of chunks without values, which tell the kind only if no other does."""
+        self.low, self.high = np.inf, -np.inf
+        self.missing = 0
+        self._request = request
+        self._large: SchemaError | None = None
+
+    def add(self, column: Any, start: int) -> Numbers:
+        """Check the values of a chunk that begins with row `start`; as numbers, missing ones as NaN."""
+        request = self._request
+        nulls, spot = absent(column), Spot(request.table, self.name, start + np.arange(len(column)))
+        if nulls.any() and request.missing == "refuse":
+            raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS)
+        self.missing += int(nulls.sum())
+        spot = Spot(request.table, self.name, start + np.flatnonzero(~nulls))
+        values, kind = feature_of(values_of(without(column, nulls), spot), request.types.get(self.name), spot)
+        if self.name in request.ranges:
+            require_range(values, request.ranges[self.name], kind, spot)
+        if values.size:
+            self._note(values, kind, spot)
+        else:
+            self.empty = max(self.empty, kind, key=KINDS.index)
+        numbers = np.full(len(nulls), np.nan)
+        numbers[~nulls] = values
+        return numbers
+
+    def _note(self, values: npt.NDArray[Any], kind: Kind, spot: Spot) -> None:
+        self.kind = kind if self.kind is None else max(self.kind, kind, key=KINDS.index)
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        if kind == "integer" and self._large is None:
+            try:
+                refuse_large(values, spot)
+            except SchemaError as error:
+                self._large = error  # unless the column turns out to be real
+
+    def settle(self, *, binary: bool) -> tuple[Kind, float, float]:
+        """The kind of the column and its ends; with `binary`, undeclared integers 0 and 1 are booleans.
+
+        Raises SchemaError for integers that are too large.
+        """
+        kind = self.kind or self.empty
+        low, high = (self.low, self.high) if self.kind else (0.0, 0.0)
+        if kind == "integer" and self._large is not None:
+            raise self._large
+        free = self.name not in self._request.types and self.name not in self._request.ranges
+        if binary and free and kind == "integer" and self.kind and low >= 0 and high <= 1:
+            kind = "boolean"
+        return kind, low, high
 
 
-# Columns to arrays: booleans, integers, float64 or Text; any other dtype is refused afterwards.
+class _Survey:
+    """Everything that the first pass finds out: keys and numbers go to spools, columns are summed up."""
 
+    def __init__(self, request: Request, columns: Sequence[str]) -> None:
+        self.request = request
+        request.require(request.keys, columns, "key")
+        request.require(request.columns or (), columns, "columns")
+        chosen = columns if request.columns is None else request.columns
+        names = [name for name in chosen if name not in request.keys]
+        request.require(request.types, [*request.keys, *names], "types")
+        request.require(request.scales, names, "scales")
+        request.require(request.ranges, names, "ranges")
+        for name in (*request.keys, *names):
+            check_name(name, f'A column of table "{request.table}"')
+        self.columns = [_Column(place, name, request) for place, name in enumerate(names)]
+        self.key_types: dict[str, KeyType] = {}
+        self.hashes, self.numbers = RowSpool(np.uint64, 2), RowSpool(np.float64, len(names))
 
-def _object_values(array: npt.NDArray[Any], spot: Spot) -> Values:
-    """Give an array of Python objects the type that they share."""
-    items = array.tolist()
-    types = set(map(type, items))
-    if all(issubclass(t, str) for t in types):
-        return encode_text(items, spot)
-    if types <= {bool, np.bool_}:
-        return array.astype(np.bool_)
-    numeric = all(issubclass(t, Real | Decimal | np.bool_) for t in types)
-    whole = all(issubclass(t, Integral | np.bool_) for t in types)
-    for dtype in (np.int64, np.uint64) if whole else (np.float64,) if numeric else ():
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take the next rows. Raises SchemaError, or `_MixedKeyError`."""
+        start = self.hashes.rows
+        keys: dict[str, Values] = {name: self._key(name, chunk[name], start) for name in self.request.keys}
+        hashes = hash_keys(keys, table=self.request.table)
+        numbers = np.empty((len(self.columns), hashes.shape[1]))
+        for column in self.columns:
+            numbers[column.place] = column.add(chunk[column.name], start)
+        self.hashes.append(hashes)
+        self.numbers.append(numbers)
+
+    def _key(self, name: str, column: Any, start: int) -> Values:
+        nulls, spot = absent(column), Spot(self.request.table, name, start + np.arange(len(column)))
+        if nulls.any():
+            raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS)
+        values, key_type = key_of(values_of(without(column, nulls), spot), self.request.types.get(name), spot)
+        if len(column) or name not in self.key_types:
+            known = self.key_types.setdefault(name, key_type)
+            if known != key_type and start:
+                raise _MixedKeyError(name, spot)
+            self.key_types[name] = key_type
+        return values
+
+    def blocks(self) -> Iterator[tuple[int, Numbers]]:
+        """The numbers of all features again, some rows at a time, with the number of the first row."""
+        for start in range(0, self.numbers.rows, CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, self.numbers.rows)
+            yield start, cast("Numbers", self.numbers.read(start, stop))
+
+    def finish(self, *, owner: str, min_count: int, binary: bool) -> EncodedTable:
+        """The whole table. Raises SchemaError for keys that occur twice, and values that cannot be stored."""
+        self._check_keys()
+        settled = [column.settle(binary=binary) for column in self.columns]
+        moments = self._moments([(low, high) for _, low, high in settled])
+        described = [ColumnSchema(name, "key", key_type=kind) for name, kind in self.key_types.items()]
+        features = []
+        for column, (kind, low, high), (spread, mean) in zip(self.columns, settled, moments, strict=True):
+            feature = self._feature(column, kind, (low, high), spread, mean)
+            features.append(feature)
+            described.append(feature.schema)
+            if feature.schema.missing is not None:
+                described.append(ColumnSchema(feature.schema.missing, "boolean"))
+        schema = TableSchema(self.request.table, owner, tuple(described), self.hashes.rows, min_count)
+        digests = self.hashes.digest() + self.numbers.digest()
+        content = hashlib.blake2b(repr(schema).encode() + digests, digest_size=32).digest()
+        return EncodedTable(schema, tuple(features), content, self.hashes, self.numbers)
+
+    def _check_keys(self) -> None:
+        rows = self.hashes.rows
+        twice = find_duplicate_in_parts(
+            lambda start, stop: cast("npt.NDArray[np.uint64]", self.hashes.read(start, stop)), rows
+        )
+        if twice is not None:
+            names = ", ".join(f'"{name}"' for name in self.request.keys)
+            rest = (
+                "the only repetition" if twice.repeats == 1 else f"the first of {twice.repeats} repetitions"
+            )
+            raise SchemaError(
+                f'Table "{self.request.table}", key {names}: row {twice.row} has the same key as row '
+                f"{twice.earlier} (counted from 0), {rest}; a key names one row, so merge or drop the others."
+            )
+
+    def _moments(self, ends: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Standard deviation and mean of each feature, of the values that are there.
+
+        Deviations are in units of the column's magnitude, where squares neither overflow nor vanish, and
+        added up block by block (Chan, Golub, LeVeque 1983).
+        """
+        units = [magnitude(low, high) for low, high in ends]
+        count, mean, squares = (np.zeros(len(ends)) for _ in range(3))
+        for _, block in self.blocks():
+            for place, unit in enumerate(units):
+                values = np.ldexp(block[place][~np.isnan(block[place])], -unit)
+                if values.size:
+                    before, total = count[place], count[place] + values.size
+                    step = values.mean() - mean[place]
+                    squares[place] += values.size * (values.var() + step**2 * before / total)
+                    mean[place] += step * values.size / total
+                    count[place] = total
+        spreads = np.sqrt(squares / np.maximum(count, 1))
+        return [(float(s), float(np.ldexp(m, u))) for s, m, u in zip(spreads, mean, units, strict=True)]
+
+    def _feature(
+        self, column: _Column, kind: Kind, ends: tuple[float, float], spread: float, mean: float
+    ) -> Feature:
+        request, (low, high) = self.request, ends
+        declared = request.ranges.get(column.name)
+        scale = request.scales.get(column.name)
+        if scale is not None:
+            scale = _given_scale(scale, kind, Spot(request.table, column.name))
+        elif kind == "boolean":
+            scale = 0
+        elif declared is not None:
+            scale = range_scale(*declared, kind=kind)
+        else:
+            scale = scale_for(low, high, 0.0 if low == high else spread, kind=kind)
+        beside = f"{column.name}_missing" if column.missing else None
+        schema = ColumnSchema(column.name, kind, scale, range=declared, missing=beside)
+        unit = 1 if kind == "real" else 1 << scale
+        deviation = float(np.ldexp(spread, magnitude(low, high)))
+        feature = Feature(column.place, schema, deviation, round(float(np.ldexp(mean, scale)) / unit) * unit)
+        self._check(feature, ends)
+        return feature
+
+    def _check(self, feature: Feature, ends: tuple[float, float]) -> None:
+        """Raise SchemaError, with row and value, if one of the values does not fit at its scale."""
+        spot = Spot(self.request.table, feature.schema.name)
         try:
-            return array.astype(dtype)
-        except OverflowError:
-            continue
-    return array
+            fixed_point(np.array(ends), feature.schema.scale, spot)
+        except SchemaError:
+            for start, block in self.blocks():
+                _stored(block[feature.place], feature, self.request.table, start)
+            raise
 
 
-def _whole(values: npt.NDArray[Any]) -> bool:
-    """Tell whether these are integers, which an object array may hold beyond 64 bits."""
-    if values.dtype.kind == "O":
-        return all(isinstance(value, Integral) for value in values.tolist())
-    return values.dtype.kind in "iu"
+class _MixedKeyError(Exception):
+    """A chunk has text where chunks before it have integers."""
+
+    def __init__(self, name: str, spot: Spot) -> None:
+        super().__init__(name)
+        self.name, self.spot = name, spot
 
 
-def _array_values(array: npt.NDArray[Any], spot: Spot) -> Values:
-    if array.dtype.kind in "UT":
-        return encode_text(array.tolist(), spot)
-    if array.dtype.kind == "O":
-        converted = _object_values(array, spot)
-        if isinstance(converted, Text):
-            return converted
-        array = converted
-    if array.dtype.kind == "f":
-        array = array.astype(np.float64)
-    return array
-
-
-def _values(column: Any, spot: Spot) -> Values:
-    """Turn a column without missing values into an array or `Text`."""
-    if not isinstance(column, nw.Series):
-        return _array_values(column, spot)
-    if column.dtype == nw.String:
-        return series_text(column, spot)
-    if len(column) == 0 and column.dtype in (nw.Unknown, nw.Object):
-        return Text.of([])
-    if column.dtype == nw.Decimal:
-        column = column.cast(nw.Float64)
-    if column.dtype in (nw.Int128, nw.UInt128):
-        return _array_values(np.array(column.to_list(), dtype=object), spot)
-    return _array_values(column.to_numpy(), spot)
-
-
-# Arrays to what is stored.
-
-
-def _key(values: Values, declared: Declared | None, spot: Spot) -> tuple[Values, KeyType]:
-    if declared not in (None, "integer", "string"):
-        raise spot.error(f'types declares this key as {declared!r}; a key is an "integer" or a "string".')
-    if isinstance(values, Text):
-        if declared == "integer" and values.rows:
-            raise spot.error(f"the key {values.at(0)!r} is text, and types declares integers; convert it.", 0)
-        return values, "string"
-    if not _whole(values):
-        sort = "objects of several types" if values.dtype.kind == "O" else f"{values.dtype} values"
-        raise spot.error(f"it holds {sort}; a key is an integer or text: convert it, or choose another key.")
-    if declared == "string":
-        return Text.of(map(str, values.tolist())), "string"
-    if values.dtype.kind == "O":
-        row = next(i for i, v in enumerate(values.tolist()) if not -(2**63) <= v < 2**63)
-        raise spot.too_wide(values[row], row)
-    return values, "integer"
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(cast("Any", value))
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def _refuse_text(values: Values, spot: Spot) -> SchemaError:
-    """Point at the first value that is no number; if all look like numbers, at the first."""
-    if isinstance(values, Text):
-        rows: Sequence[Any] = [values.at(i) for i in range(values.rows)]
-    else:
-        rows = values.tolist()
-    row = next((i for i, value in enumerate(rows) if not _is_number(value)), 0)
-    what = "is text" if isinstance(rows[row], str) else f"is a {type(rows[row]).__name__}"
-    return spot.error(
-        f"the value {rows[row]!r} {what}, not a number; leave the column out with columns=[...], or "
-        "encode it as numbers first.",
-        row,
-    )
-
-
-def _feature(values: Values, declared: Declared | None, spot: Spot) -> tuple[npt.NDArray[Any], Kind]:
-    """Check a feature against its kind: a real one becomes float64, an integer or a boolean int64."""
-    if declared not in (None, "real", "integer", "boolean"):
-        raise spot.error(f'types declares it as {declared!r}; a feature is "real", "integer" or "boolean".')
-    if isinstance(values, Text) and values.rows == 0:
-        values = np.zeros(0)
-    if not isinstance(values, Text) and values.dtype.kind == "O" and _whole(values):
-        if declared != "real":
-            refuse_large(values, spot)
-        values = np.array([float(v) if abs(v) < 2**1023 else np.inf for v in values.tolist()])
-    if isinstance(values, Text) or values.dtype.kind not in "biuf":
-        raise _refuse_text(values, spot)
-    inferred: dict[str, Kind] = {"b": "boolean", "i": "integer", "u": "integer", "f": "real"}
-    kind = declared or inferred[values.dtype.kind]
-    infinite = np.isinf(values)
-    if infinite.any():
-        raise spot.error(
-            "the value is infinite, or as good as; replace it or drop the row.", int(np.argmax(infinite))
-        )
-    if kind == "real":
-        return values.astype(np.float64), kind
-    if kind == "boolean":
-        wrong, rule = (values != 0) & (values != 1), "a boolean, which is 0 or 1"
-    else:
-        wrong, rule = values != np.rint(values), "an integer"
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise spot.error(
-            f'the value {values[row]} is not {rule}; correct it, or declare the column "real".', row
-        )
-    if values.dtype.kind != "b":
-        refuse_large(values, spot)
-    return values.astype(np.int64), kind
-
-
-def _scale(request: Request, name: str, kind: Kind, values: npt.NDArray[Any]) -> int:
-    scale = request.scales.get(name)
-    if scale is None:
-        ends = request.ranges.get(name)
-        return automatic_scale(values, kind=kind) if ends is None else range_scale(*ends, kind=kind)
-    spot = Spot(request.table, name)
+def _given_scale(scale: int, kind: Kind, spot: Spot) -> int:
     if kind == "boolean" and scale != 0:
         raise spot.error(
             f"scales gives {scale!r}, but a boolean is stored at scale 0; leave it out of scales."
@@ -241,57 +323,21 @@ def _scale(request: Request, name: str, kind: Kind, values: npt.NDArray[Any]) ->
     return int(scale)
 
 
-def _require_range(values: npt.NDArray[Any], ends: tuple[float, float], kind: Kind, spot: Spot) -> None:
-    """Raise `SchemaError`, with row and value, for one outside of the range that its owner declared."""
-    low, high = check_range(ends, kind, f'Table "{spot.table}", column "{spot.column}"')
-    outside = (values < low) | (values > high)
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise spot.error(
-            f"the value {values[row]} is outside of {low:g} to {high:g}, which ranges= declares; correct it, "
-            "or widen the range.",
-            row,
-        )
-
-
-def _stored(column: Any, name: str, request: Request) -> tuple[npt.NDArray[np.int64], list[ColumnSchema]]:
-    """A feature as rows of integers: its values and, if some may be missing, where they are.
-
-    A missing value is stored as the mean of the others, which enlarges no spread and is never read as one.
-    """
-    nulls, spot = _absent(column), Spot(request.table, name)
-    if nulls.any() and request.missing == "refuse":
-        raise spot.missing(nulls)
-    spot = Spot(request.table, name, np.flatnonzero(~nulls))
-    values, kind = _feature(_values(_without(column, nulls), spot), request.types.get(name), spot)
-    ends = request.ranges.get(name)
-    if ends is not None:
-        _require_range(values, ends, kind, spot)
-    scale = _scale(request, name, kind, values)
-    there = fixed_point(values, scale, spot)
-    if not nulls.any():
-        return there[None], [ColumnSchema(name, kind, scale, range=ends)]
-    unit = 1 if kind == "real" else 1 << scale
-    stored = np.full((2, len(nulls)), round(float(there.mean()) / unit) * unit if there.size else 0, np.int64)
-    stored[0, ~nulls], stored[1] = there, nulls
-    beside = f"{name}_missing"
-    return stored, [
-        ColumnSchema(name, kind, scale, range=ends, missing=beside),
-        ColumnSchema(beside, "boolean"),
-    ]
-
-
-def _hash(keys: Mapping[str, Values], table: str) -> npt.NDArray[np.uint64]:
-    hashes = hash_keys(keys, table=table)
-    twice = find_duplicate(hashes)
-    if twice is not None:
-        names = ", ".join(f'"{name}"' for name in keys)
-        rest = "the only repetition" if twice.repeats == 1 else f"the first of {twice.repeats} repetitions"
-        raise SchemaError(
-            f'Table "{table}", key {names}: row {twice.row} has the same key as row {twice.earlier} '
-            f"(counted from 0), {rest}; a key names one row, so merge or drop the others."
-        )
-    return hashes
+def _survey(source: Any, request: Request) -> _Survey:
+    survey: _Survey | None = None
+    try:
+        for chunk in read(source, request):
+            survey = survey or _Survey(request, list(chunk))
+            survey.add(chunk)
+    except _MixedKeyError as found:
+        if not isinstance(source, str | Path):
+            raise found.spot.error(
+                "some chunks have integers and some have text; convert the column, or declare it text with "
+                f'types={{"{found.name}": "string"}}.'
+            ) from None
+        # A file is read again: integers in it are those that are written as text would be.
+        return _survey(source, attrs.evolve(request, types={**request.types, found.name: "string"}))
+    return cast("_Survey", survey)
 
 
 def encode(
@@ -306,14 +352,15 @@ def encode(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     missing: Missing = "refuse",
     min_count: int = 1,
+    binary: bool = False,
 ) -> EncodedTable:
     """Read a table, check it and encode it as integers.
 
     `source`: a pandas, polars or pyarrow table, or any other that narwhals accepts (a lazy one is collected);
-    a dictionary of one-dimensional columns; or the path of a .csv, .csv.gz, .tsv, .tsv.gz or .parquet file.
-    `key`: the column, or columns, whose values name a row; a level of a pandas index will do, which is
-    otherwise ignored. `columns`: the features to keep, in this order (default: all in the order of the
-    source; `[]` keeps the key only).
+    a dictionary of one-dimensional columns; an iterator or a list of those, which are chunks of one table; or
+    the path of a .csv, .csv.gz, .tsv, .tsv.gz or .parquet file. `key`: the column, or columns, whose values
+    name a row; a level of a pandas index will do, which is otherwise ignored. `columns`: the features to
+    keep, in this order (default: all in the order of the source; `[]` keeps the key only).
 
     `types`: the kind of a column where the dtype does not tell: "real", "integer" or "boolean" (0 and 1) for
     a feature; "string" or "integer" for a key. A key in a CSV file is read as integers if all are written
@@ -321,7 +368,9 @@ def encode(
     text. `scales`: the fractional bits of a column, in place of `automatic_scale`. `ranges`: public bounds of
     columns; such a column takes its scale from them and not from its values. `missing`: "indicator" gives
     each column with missing values a boolean one beside it, `<name>_missing`, which everyone may know to
-    exist. `min_count`: the least number of rows that a revealed figure may rest on.
+    exist; a missing value is stored as the mean of the others, which enlarges no spread and is never read as
+    one. `min_count`: the least number of rows that a revealed figure may rest on. `binary`: whether integers
+    that are all 0 and 1 become booleans, unless `types` or `ranges` name their column.
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or
@@ -331,36 +380,10 @@ def encode(
     check_name(owner, f'The owner of table "{name}"')
     chosen = None if columns is None else names_of(columns)
     request = Request(name, key, chosen, dict(scales or {}), dict(types or {}), dict(ranges or {}), missing)
-    table = read(source, request)
-    request.require(request.keys, list(table), "key")
-    request.require(chosen or (), list(table), "columns")
-    features = [column for column in (table if chosen is None else chosen) if column not in request.keys]
-    request.require(request.types, [*request.keys, *features], "types")
-    request.require(request.scales, features, "scales")
-    request.require(request.ranges, features, "ranges")
-    for column in (*request.keys, *features):
-        check_name(column, f'A column of table "{name}"')
-
-    described: list[ColumnSchema] = []
-    keys: dict[str, Values] = {}
-    for column in request.keys:
-        spot, nulls = Spot(name, column), _absent(table[column])
-        if nulls.any():
-            raise spot.missing(nulls)
-        values = _values(_without(table[column], nulls), spot)
-        keys[column], key_type = _key(values, request.types.get(column), spot)
-        described.append(ColumnSchema(column, "key", key_type=key_type))
-    hashes = _hash(keys, name)
-    blocks = [np.empty((0, hashes.shape[1]), np.int64)]
-    for column in features:
-        block, schemas = _stored(table[column], column, request)
-        blocks.append(block)
-        described += schemas
-    schema = TableSchema(name, owner, tuple(described), hashes.shape[1], min_count)
-    return EncodedTable(schema, hashes, np.concatenate(blocks))
+    return _survey(source, request).finish(owner=owner, min_count=min_count, binary=binary)
 
 
-def decode(stored: npt.ArrayLike, scale: int) -> npt.NDArray[np.float64]:
+def decode(stored: npt.ArrayLike, scale: int) -> Numbers:
     """Turn stored integers of any shape back into numbers: `stored * 2**-scale`."""
     with np.errstate(over="ignore", under="ignore"):
-        return cast("npt.NDArray[np.float64]", np.ldexp(np.asarray(stored, np.float64), -scale))
+        return cast("Numbers", np.ldexp(np.asarray(stored, np.float64), -scale))

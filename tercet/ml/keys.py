@@ -10,7 +10,7 @@ and `hashlib` would cost a Python call for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import narwhals as nw
@@ -282,3 +282,29 @@ def find_duplicate(hashes: npt.NDArray[np.uint64]) -> Duplicate | None:
         return None
     at = again[np.argmin(order[again + 1])]
     return Duplicate(earlier=int(order[at]), row=int(order[at + 1]), repeats=int(again.size))
+
+
+def find_duplicate_in_parts(
+    read: Callable[[int, int], npt.NDArray[np.uint64]], rows: int, *, part_rows: int = 1 << 22
+) -> Duplicate | None:
+    """As `find_duplicate`, of hashes that need not fit in memory: `read(start, stop)` gives those of rows.
+
+    Hashes are uniform, so their remainders cut them into parts of about `part_rows`, looked at one by one.
+    """
+    parts = max(1, -(-rows // part_rows))
+    found = []
+    for part in range(parts):
+        blocks, numbers = [np.empty((2, 0), np.uint64)], [np.empty(0, np.int64)]
+        for start in range(0, rows, part_rows):
+            block = read(start, min(start + part_rows, rows))
+            here = np.flatnonzero(block[0] % np.uint64(parts) == part)
+            blocks.append(block[:, here])
+            numbers.append(start + here)
+        row_of = np.concatenate(numbers)
+        one = find_duplicate(np.concatenate(blocks, axis=1))
+        if one is not None:
+            found.append(Duplicate(int(row_of[one.earlier]), int(row_of[one.row]), one.repeats))
+    if not found:
+        return None
+    first = min(found, key=lambda one: one.row)
+    return Duplicate(first.earlier, first.row, sum(one.repeats for one in found))

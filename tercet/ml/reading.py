@@ -2,7 +2,8 @@
 
 Data frames of every library that narwhals knows, dictionaries of columns, CSV and Parquet files. What they
 differ in ends here: keys in a CSV file stay text as they are written, and a column comes out as a narwhals
-series or a one-dimensional array, with its missing values still in it.
+series or a one-dimensional array, with its missing values still in it. Sources are read in chunks of rows, so
+they may be larger than memory: files, and iterators of data frames.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import csv
 import gzip
 import importlib
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import narwhals as nw
 import numpy as np
@@ -24,6 +26,11 @@ from tercet.ml.schema import Spot, suggest
 
 Declared = Literal["real", "integer", "boolean", "string"]
 """What `types` may say of a column: the first three of a feature, "integer" or "string" of a key."""
+
+CHUNK_ROWS = 1 << 18
+"""Rows that are looked at together."""
+BLOCK_BYTES = 1 << 25
+"""How much of a CSV file is parsed at a time."""
 
 _Reader = Literal["polars", "pyarrow", "pandas"]
 _READERS: tuple[_Reader, ...] = ("polars", "pyarrow", "pandas")
@@ -79,48 +86,116 @@ def _backend(table: str) -> _Reader:
     )
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def _records(path: Path) -> Iterator[bytes]:
+    """The lines of a file: the first one, then many at a time, cut only where no quotation is open."""
+    with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        rest, end = b"", 0
+        while not end and (block := file.read(1 << 12)):
+            rest += block
+            end = _first_end(rest)
+        first, rest = (rest[:end], rest[end:]) if end else (rest, b"")
+        yield first
+        while block := file.read(BLOCK_BYTES):
+            rest += block
+            if end := _last_end(rest):
+                yield rest[:end]
+                rest = rest[end:]
+        yield rest
 
 
-def _header(path: Path, separator: str, table: str) -> list[str]:
+def _first_end(data: bytes) -> int:
+    """Where the first record ends, 0 if it does not."""
+    end = data.find(b"\n") + 1
+    while end and data[:end].count(b'"') % 2:
+        end = data.find(b"\n", end) + 1
+    return end
+
+
+def _last_end(data: bytes) -> int:
+    """Where the last record ends that does, 0 if none does."""
+    end = data.rfind(b"\n") + 1
+    while end and data[:end].count(b'"') % 2:
+        end = data.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
+def _header(first: bytes, path: Path, separator: str, table: str) -> list[str]:
     """Read the column names ourselves: each library renames duplicates in its own way."""
-    with _open(path) as lines:
-        names = next(csv.reader(lines, delimiter=separator), [])
+    line = first.decode("utf-8-sig").splitlines(keepends=True)
+    names = next(csv.reader(line, delimiter=separator), [])
     if not names:
         raise SchemaError(f'Table "{table}": the file {path} is empty; its first line must name the columns.')
     return names
 
 
-def _read_csv(path: Path, request: Request) -> nw.DataFrame[Any]:
+def _read_csv(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
     """Read a CSV file: keys as text first, so that "007" survives, the rest as its rows suggest."""
     separator = "\t" if ".tsv" in path.name.lower() else ","
-    header = _header(path, separator, request.table)
+    records = _records(path)
+    first = next(records)
+    header = _header(first, path, separator, request.table)
     _refuse_repeats(header, request.table)
     request.require(request.keys, header, "key")
+    count = 0
+    for block in records:
+        if block or not count:  # a file without rows is one block without any
+            frame = _parse_csv(first + block, separator, request)
+            count += 1
+            yield frame
+
+
+def _parse_csv(data: bytes, separator: str, request: Request) -> nw.DataFrame[Any]:
+    """Some lines of a CSV file, the first one with the names of the columns."""
     backend = _backend(request.table)
     native: Any = importlib.import_module(backend)
-    options: dict[str, Any]
+    lines = io.BytesIO(data)
     if backend == "polars":
         overrides = dict.fromkeys(request.keys, native.String)
-        options = {"infer_schema_length": None, "schema_overrides": overrides}
+        frame = native.read_csv(
+            lines, separator=separator, infer_schema_length=None, schema_overrides=overrides
+        )
     elif backend == "pyarrow":
         native_csv: Any = importlib.import_module("pyarrow.csv")
         types = dict.fromkeys(request.keys, native.string())
-        convert = native_csv.ConvertOptions(null_values=[""], strings_can_be_null=True, column_types=types)
-        options = {"convert_options": convert, "read_options": native_csv.ReadOptions(block_size=1 << 28)}
+        frame = native_csv.read_csv(
+            lines,
+            parse_options=native_csv.ParseOptions(delimiter=separator),
+            convert_options=native_csv.ConvertOptions(
+                null_values=[""], strings_can_be_null=True, column_types=types
+            ),
+            read_options=native_csv.ReadOptions(block_size=2 * max(len(data), 1)),
+        )
     else:
-        options = {"dtype": dict.fromkeys(request.keys, str), "keep_default_na": False, "na_values": [""]}
-        options |= {"index_col": False, "low_memory": False}
-    frame = nw.read_csv(str(path), backend=backend, separator=separator, **options)
-    for name in frame.columns:
+        frame = native.read_csv(
+            lines,
+            sep=separator,
+            dtype=dict.fromkeys(request.keys, str),
+            keep_default_na=False,
+            na_values=[""],
+            index_col=False,
+            low_memory=False,
+        )
+    found: nw.DataFrame[Any] = nw.from_native(frame, eager_only=True)
+    for name in found.columns:
         if name in request.keys:
-            frame = frame.with_columns(_key_from_text(frame[name], request))
-        elif len(frame) and frame[name].dtype == nw.String and frame[name].is_in(_TRUTH).all():
-            frame = frame.with_columns(frame[name].str.to_lowercase() == "true")
-    return frame
+            found = found.with_columns(_key_from_text(found[name], request))
+        elif len(found) and found[name].dtype == nw.String and found[name].is_in(_TRUTH).all():
+            found = found.with_columns(found[name].str.to_lowercase() == "true")
+    return found
+
+
+def _read_parquet(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
+    """Read a Parquet file: in chunks with pyarrow, as a whole with other libraries."""
+    if importlib.util.find_spec("pyarrow") is None:
+        yield nw.read_parquet(str(path), backend=_backend(request.table))
+        return
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    native: Any = importlib.import_module("pyarrow")
+    with parquet.ParquetFile(path) as file:
+        if not file.metadata.num_rows:
+            yield nw.from_native(file.schema_arrow.empty_table(), eager_only=True)
+        for batch in file.iter_batches(CHUNK_ROWS):
+            yield nw.from_native(native.Table.from_batches([batch]), eager_only=True)
 
 
 def _key_from_text(key: nw.Series[Any], request: Request) -> nw.Series[Any]:
@@ -142,15 +217,15 @@ def _key_from_text(key: nw.Series[Any], request: Request) -> nw.Series[Any]:
     return key
 
 
-def _read_file(path: Path, request: Request) -> nw.DataFrame[Any]:
+def _read_file(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
     if not path.is_file():
         raise SchemaError(f'Table "{request.table}": there is no file {path}; check the path.')
     if not path.name.lower().endswith(_FILES):
         raise SchemaError(f'Table "{request.table}": {path} is no file of a known type: {", ".join(_FILES)}.')
+    read = _read_parquet if path.name.lower().endswith(".parquet") else _read_csv
     try:
-        if not path.name.lower().endswith(".parquet"):
-            return _read_csv(path, request)
-        frame = nw.read_parquet(str(path), backend=_backend(request.table))
+        for frame in read(path, request):
+            yield frame.drop([name for name in frame.columns if name.startswith("__index_level_")])
     except SchemaError:
         raise
     except Exception as problem:
@@ -158,7 +233,6 @@ def _read_file(path: Path, request: Request) -> nw.DataFrame[Any]:
         raise SchemaError(
             f'Table "{request.table}": the file {path} cannot be read ({why}); repair or convert it.'
         ) from problem
-    return frame.drop([name for name in frame.columns if name.startswith("__index_level_")])
 
 
 def _refuse_repeats(names: Sequence[object], table: str) -> None:
@@ -205,17 +279,57 @@ def _read_mapping(source: Mapping[str, Any], request: Request) -> dict[str, Any]
     return columns
 
 
-def read(source: Any, request: Request) -> Mapping[str, Any]:
-    """Read any source into its columns by name, each a narwhals series or a one-dimensional array."""
+def read(source: Any, request: Request) -> Iterator[Mapping[str, Any]]:
+    """Read any source into its columns by name, each a narwhals series or a one-dimensional array.
+
+    They come in chunks of rows, at least one. All chunks have the same columns.
+    """
+    names: list[str] | None = None
+    for whole in _frames(source, request):
+        for columns in _cut(_columns(whole, request)):
+            if names is not None and set(columns) != set(names):
+                raise SchemaError(
+                    f'Table "{request.table}": a chunk has the columns {", ".join(columns)} instead of '
+                    f"{', '.join(names)}; give all chunks the same columns."
+                )
+            names = list(columns)
+            yield columns
+    if names is None:
+        raise SchemaError(
+            f'Table "{request.table}": the source gives no chunk; give one, with or without rows.'
+        )
+
+
+def _frames(source: Any, request: Request) -> Iterable[Any]:
+    """The data frames, or mappings, that a source consists of."""
+    if isinstance(source, str | Path):
+        return _read_file(Path(source).expanduser(), request)
+    if isinstance(source, Iterator) or (isinstance(source, list | tuple) and source and _is_frame(source[0])):
+        return source
+    return [source]
+
+
+def _is_frame(one: Any) -> bool:
+    return isinstance(one, Mapping) or nw.dependencies.is_into_dataframe(one)
+
+
+def _columns(source: Any, request: Request) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         return _read_mapping(source, request)
-    if isinstance(source, str | Path):
-        frame = _read_file(Path(source).expanduser(), request)
-    else:
-        frame = _read_frame(source, request)
+    frame = source if isinstance(source, nw.DataFrame) else _read_frame(source, request)
     try:
         return {name: frame[name] for name in frame.columns}
     except nw.exceptions.DuplicateError as problem:
         raise SchemaError(
             f'Table "{request.table}" has two columns of one name; rename or drop one. ({problem})'
         ) from problem
+
+
+def _cut(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Columns in chunks of at most `CHUNK_ROWS` rows, views of them."""
+    rows = max((len(column) for column in columns.values()), default=0)
+    if rows <= CHUNK_ROWS:
+        yield columns
+        return
+    for start in range(0, rows, CHUNK_ROWS):
+        yield {name: column[start : start + CHUNK_ROWS] for name, column in columns.items()}

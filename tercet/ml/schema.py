@@ -90,10 +90,10 @@ class Spot:
             f"{place}: {message}" if row is None else f"{place}, row {row} (counted from 0): {message}"
         )
 
-    def missing(self, nulls: npt.NDArray[np.bool_]) -> SchemaError:
-        """Build the error that values are missing where `nulls`, shape (n,), is true."""
+    def missing(self, nulls: npt.NDArray[np.bool_], *, more: bool = False) -> SchemaError:
+        """Build the error that values are missing where `nulls`, shape (n,), is true; `more` may follow."""
         count = int(nulls.sum())
-        total = "the only one" if count == 1 else f"the first of {count}"
+        total = "the first one" if more else "the only one" if count == 1 else f"the first of {count}"
         return self.error(
             f"the value is missing, {total}; fill or drop such rows first.", int(np.argmax(nulls))
         )
@@ -126,13 +126,25 @@ def automatic_scale(values: npt.NDArray[Any], *, kind: Kind = "real") -> int:
     """
     if kind == "boolean":
         return 0
-    if not values.any():
+    if not values.size:
         return SPREAD_BITS
-    bits = _ceil_log2(float(np.max(np.abs(values))))
-    spread = 0.0
-    if np.min(values) != np.max(values):
-        # In units of 2**bits the squares neither overflow nor vanish.
-        spread = float(np.std(np.ldexp(values.astype(np.float64), -bits)))
+    low, high = float(np.min(values)), float(np.max(values))
+    # In units of the largest value the squares neither overflow nor vanish.
+    spread = float(np.std(np.ldexp(values.astype(np.float64), -magnitude(low, high)))) if low != high else 0.0
+    return scale_for(low, high, spread, kind=kind)
+
+
+def magnitude(low: float, high: float) -> int:
+    """The power of two that bounds numbers from `low` to `high`, of which one is not 0."""
+    largest = max(abs(low), abs(high))
+    return _ceil_log2(largest) if largest else 0
+
+
+def scale_for(low: float, high: float, spread: float, *, kind: Kind) -> int:
+    """The scale of a column by its ends and its standard deviation, in units of `2**magnitude(low, high)`."""
+    if low == high == 0:
+        return SPREAD_BITS
+    bits = magnitude(low, high)
     spread_bits = _ceil_log2(spread) + bits if spread > 0.0 else bits
     scale = min(SPREAD_BITS - spread_bits, INTEGER_BITS - bits)
     return min(max(scale, 0), SPREAD_BITS) if kind == "integer" else scale

@@ -1,8 +1,7 @@
-"""What an owner's table becomes on its way to the nodes: encoded values, and the handle of the table."""
+"""What an owner's table becomes on its way to the nodes: values that fit, and the handle of the table."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,32 +22,18 @@ def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
 
     Raises SchemaError as `tercet.ml.ingest.encode` does.
     """
-    encoded = encode(source, **options)
-    types = dict(options.get("types") or {})
-    binary = [
-        column.name
-        for column, values in zip(encoded.schema.features, encoded.values, strict=True)
-        if column.kind == "integer"
-        and column.range is None
-        and column.name not in types
-        and values.size
-        and _is_binary(values, column.scale)
-    ]
-    if binary:
-        encoded = encode(source, **{**options, "types": {**types, **dict.fromkeys(binary, "boolean")}})
-    for column, values in zip(encoded.schema.features, encoded.values, strict=True):
+    encoded = encode(source, binary=True, **options)
+    for feature in encoded.features:
+        column = feature.schema
         widest = WIDE_SPREAD if column.kind == "integer" else 1.0
-        if values.size and float(np.std(values)) > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:
+        # Each stored value is within half a unit of its number.
+        if np.ldexp(feature.spread, column.scale) + 0.5 > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:
             raise SchemaError(
                 f"table {encoded.schema.name!r}, column {column.name!r}: at scale {column.scale} its spread "
                 f"does not fit the fixed-point range; give a smaller scale with scales={{{column.name!r}: "
                 f"...}}, or declare it real with types={{{column.name!r}: 'real'}}"
             )
     return encoded
-
-
-def _is_binary(values: np.ndarray[Any, np.dtype[np.int64]], scale: int) -> bool:
-    return bool(np.all((values == 0) | (values == 1 << scale)))
 
 
 def handles_needed(schema: TableSchema) -> int:
@@ -73,11 +58,3 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
         rows_of_sources=schema.rows,
         min_count=schema.min_count,
     )
-
-
-def content_digest(encoded: EncodedTable) -> bytes:
-    """32 bytes that stand for the contents of a table; they tell on it, and stay with its owner."""
-    digest = hashlib.blake2b(repr(encoded.schema).encode(), digest_size=32)
-    for array in (encoded.keys, encoded.values):
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.digest()

@@ -1,10 +1,12 @@
 """What owners write on the command line about their columns."""
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from tercet.commands.data import app, ranges_of
+from tercet.commands.data import app, ranges_of, read_query
 from tercet.errors import SchemaError
+from tercet.ml.ingest import encode
 
 
 def test_ranges_are_read():
@@ -22,3 +24,27 @@ def test_the_command_knows_them():
     shown = CliRunner().invoke(app, ["upload", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     assert "--range" in shown
     assert "--missing" in shown
+
+
+def test_queries_are_read_some_rows_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("tercet.commands.data.ROWS_AT_ONCE", 300)
+    url = f"sqlite:///{tmp_path}/claims.sqlite"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE claims (id INTEGER, cost REAL)"))
+        rows = [{"id": i, "cost": None if i == 900 else i / 4} for i in range(1000)]
+        connection.execute(sa.text("INSERT INTO claims VALUES (:id, :cost)"), rows)
+    engine.dispose()
+    chunks = list(read_query(url, "SELECT * FROM claims"))
+    assert [len(chunk["id"]) for chunk in chunks] == [0, 300, 300, 300, 100]
+    table = encode(
+        read_query(url, "SELECT * FROM claims"), name="claims", key="id", owner="o", missing="indicator"
+    )
+    whole = {"id": range(1000), "cost": [row["cost"] for row in rows]}
+    expected = encode(whole, name="claims", key="id", owner="o", missing="indicator")
+    assert table.schema == expected.schema
+    assert table.content == expected.content
+    none = encode(read_query(url, "SELECT * FROM claims WHERE id < 0"), name="claims", key="id", owner="o")
+    assert none.schema.rows == 0
+    with pytest.raises(SchemaError, match="the query could not be run: no such table: nothing"):
+        list(read_query(url, "SELECT * FROM nothing"))

@@ -535,3 +535,127 @@ def test_wrong_options(options, message):
 
 def test_the_rule_is_in_the_schema():
     assert encode({"id": [1]}, name="t", key="id", owner="o", min_count=7).schema.min_count == 7
+
+
+# -- sources in chunks ---------------------------------------------------------------------------------------
+
+LONG = {
+    "id": [f"p{i}" for i in range(1000)],
+    "age": [i % 90 for i in range(1000)],
+    "bmi": [i * 1.37 % 29 for i in range(1000)],
+    "flag": [i % 3 == 0 for i in range(1000)],
+    "code": [i % 2 for i in range(1000)],
+}
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of 64 rows, blocks of 500 bytes, and spools that go to a file at once."""
+    for name in ("reading", "ingest"):
+        monkeypatch.setattr(f"tercet.ml.{name}.CHUNK_ROWS", 64)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 500)
+    monkeypatch.setattr("tercet.ml.spool.IN_MEMORY_BYTES", 100)
+
+
+def in_chunks(data, rows=77, make=pd.DataFrame):
+    starts = range(0, len(data["id"]), rows)
+    return [make({name: column[start : start + rows] for name, column in data.items()}) for start in starts]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("form", ["a.csv", "a.csv.gz", "a.parquet", "frame", "list", "iterator", "mappings"])
+def test_chunks_give_the_same_table(tmp_path, form, binary, small_chunks, monkeypatch):
+    with monkeypatch.context() as whole:
+        for name in ("reading", "ingest"):
+            whole.setattr(f"tercet.ml.{name}.CHUNK_ROWS", 1 << 20)
+        expected = claims(LONG, binary=binary)
+    if "." in form:
+        source = tmp_path / form
+        write(pd.DataFrame(LONG), source)
+    else:
+        sources = {
+            "frame": pl.DataFrame(LONG),
+            "list": in_chunks(LONG),
+            "iterator": iter(in_chunks(LONG, make=pl.DataFrame)),
+            "mappings": iter(in_chunks(LONG, make=dict)),
+        }
+        source = sources[form]
+    found = claims(source, binary=binary)
+    assert_same(found, expected)
+    assert [c.kind for c in found.schema.features[2:]] == ["boolean", "boolean" if binary else "integer"]
+    np.testing.assert_array_equal(found.value_rows(100, 777), expected.values[:, 100:777])
+    np.testing.assert_array_equal(found.key_rows(990, 1000), expected.keys[:, 990:])
+    assert found.content == expected.content
+
+
+def test_contents_are_told_apart():
+    one = claims(DATA).content
+    assert claims(pd.DataFrame(DATA)).content == one
+    for change in ({"bmi": [22.5, 30.25, 19.0, 2e-3]}, {"id": ["p1", "p2", "é3", "a;b"]}):
+        assert claims({**DATA, **change}).content != one
+    assert claims(DATA, min_count=3).content != one
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=400), st.integers(1, 60))
+def test_scales_do_not_depend_on_chunks(values, rows):
+    data = {"id": range(len(values)), "x": values}
+    scale = automatic_scale(np.array(values))
+    assert claims(in_chunks(data, rows)).schema.column("x").scale == scale
+
+
+def test_kinds_come_from_all_chunks(small_chunks):
+    data = {"id": range(200), "x": [1] * 199 + [0.5], "y": [2**35] * 100 + [0.25] * 100}
+    data |= {"b": [True] * 100 + [3] * 100, "late": [None] * 150 + [7] * 50, "never": [None] * 200}
+    kinds = [c.kind for c in claims(in_chunks(data, make=dict), missing="indicator").schema.features]
+    assert kinds == ["real", "real", "integer", "integer", "boolean", "real", "boolean"]
+    data["y"] = [1] * 150 + [2**35] * 50
+    with refused(r'"y", row 150 ...34359738368 is an integer beyond'):
+        claims(in_chunks(data, make=dict), missing="indicator")
+
+
+def test_text_keys_in_a_later_chunk(tmp_path, small_chunks):
+    data = {"id": [str(i) for i in range(500)] + ["007"], "x": [1.5] * 501}
+    pd.DataFrame(data).to_csv(tmp_path / "a.csv", index=False)
+    assert_same(claims(tmp_path / "a.csv"), claims(data))
+    mixed = [{"id": [1, 2], "x": [1, 2]}, {"id": ["3"], "x": [3]}]
+    with refused('column "id": some chunks have integers and some have text'):
+        claims(mixed)
+    assert_same(claims(mixed, types={"id": "string"}), claims({"id": ["1", "2", "3"], "x": [1, 2, 3]}))
+
+
+def test_quotations_are_not_cut(tmp_path, small_chunks):
+    """Records with line breaks, quotation marks and separators in them, on every border of a block."""
+    keys = [f'"{"a" * (i % 7)}\n""{i}"",\n{"b" * (i % 5)}"' for i in range(300)]
+    text = "id,x\n" + "".join(f"{key},{i}\n" for i, key in enumerate(keys))
+    (tmp_path / "a.csv").write_text(text, newline="")
+    plain = [key[1:-1].replace('""', '"') for key in keys]
+    assert_same(claims(tmp_path / "a.csv"), claims({"id": plain, "x": list(range(300))}))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"age": (700, None)}, {}, 'column "age", row 700 ...missing, the first one'),
+        ({"id": (700, None)}, {}, 'column "id", row 700 ...missing, the first one'),
+        ({"bmi": (701, np.inf)}, {}, 'column "bmi", row 701 ...infinite'),
+        ({"age": (702, 3.5)}, {"types": {"age": "integer"}}, 'column "age", row 702 ...3.5 is not an int'),
+        ({"id": (703, "p5")}, {}, 'key "id": row 703 has the same key as row 5 ...the only'),
+        ({"bmi": (704, 500.0)}, {"scales": {"bmi": 22}}, '"bmi", row 704 ...500.0 is outside...scale to 21'),
+        ({"bmi": (705, 500.0)}, {"ranges": {"bmi": (0, 100)}}, '"bmi", row 705 ...500.0 is outside of 0'),
+    ],
+)
+def test_refusals_in_chunks(change, options, message, small_chunks):
+    data = {name: list(column) for name, column in LONG.items()}
+    for name, (row, value) in change.items():
+        data[name][row] = value
+    with refused(message):
+        claims(in_chunks(data, make=dict), **options)
+
+
+def test_chunks_that_do_not_fit_together(small_chunks):
+    with refused("a chunk has the columns id, y instead of id, x"):
+        claims([{"id": [1], "x": [1]}, {"id": [2], "y": [1]}])
+    with refused("the source gives no chunk"):
+        claims(iter([]))
+    with refused("is no table"):
+        claims(iter([7]))

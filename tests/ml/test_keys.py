@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import SchemaError
-from tercet.ml.keys import Duplicate, Text, encode_text, find_duplicate, hash_keys
+from tercet.ml.keys import Duplicate, Text, encode_text, find_duplicate, find_duplicate_in_parts, hash_keys
 from tercet.ml.schema import Spot
 
 integers = st.integers(-(2**63), 2**63 - 1)
@@ -142,3 +142,12 @@ def test_hashing_commutes_with_permutations(values, random):
     keys = np.array(values, np.int64)
     shuffled = hash_keys({"k": keys[order]}, table="t")
     assert np.array_equal(shuffled, hash_keys({"k": keys}, table="t")[:, order])
+
+
+@given(st.lists(st.integers(0, 60), max_size=80), st.integers(1, 30))
+def test_duplicates_are_found_in_parts(values, part_rows):
+    hashes = hash_keys({"id": np.array(values, dtype=np.int64)}, table="t")
+    found = find_duplicate_in_parts(
+        lambda start, stop: hashes[:, start:stop], len(values), part_rows=part_rows
+    )
+    assert found == find_duplicate(hashes)
