@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import trio
 
 from tercet.actors import Builder, Form, Type
+from tercet.actors import scheduler as scheduler_module
 from tercet.actors.kinds import KINDS
 from tercet.actors.layout import Costs, Layout, Ledger
 from tercet.actors.scheduler import Scheduler
@@ -50,6 +54,19 @@ async def test_order_of_mail(seed, example, scheduled, verified):
     plain, _ = await scheduled(one.plan, Replicated, one.inputs)
     verified(one, plain)
     assert len({outcome.statistics.rounds for outcome in outcomes}) == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_process_that_stands_still_now_and_then(
+    protocol, example, scheduled, verified, monkeypatch, autojump_clock
+):
+    """However long it was between any two looks at the clock, a party makes the steps that it can make."""
+    moments = itertools.count()
+    monkeypatch.setattr(scheduler_module, "time", SimpleNamespace(perf_counter=lambda: float(next(moments))))
+    one = example(200, 64)
+    with trio.fail_after(1):  # of the mock clock: as soon as nobody has anything to do
+        revealed, _ = await scheduled(one.plan, protocol, one.inputs)
+    verified(one, revealed)
 
 
 async def test_results_do_not_depend_on_tiles_beyond_the_last_place(example, scheduled):
