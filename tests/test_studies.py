@@ -5,19 +5,31 @@ from __future__ import annotations
 import csv
 import json
 
+import attrs
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import tercet
 from tercet.actors import Builder, Form, Type
-from tercet.actors.calibration import PROBES, calibrate
+from tercet.actors.calibration import PROBES, Bench, calibrate, chain_of_rounds
+from tercet.actors.cluster import ClusterOptions, open_cluster
 from tercet.actors.estimate import explain
 from tercet.actors.kinds import KINDS
-from tercet.actors.machine import LOCAL, Machine, load_profile, save_profile
+from tercet.actors.machine import (
+    LOCAL,
+    TALKING,
+    Machine,
+    Pace,
+    load_profile,
+    machine_for,
+    save_profile,
+)
 from tercet.cli import app
 from tercet.errors import PlanError
-from tercet.studies import find, markdown, network, write
+from tercet.protocols.replicated import Replicated
+from tercet.studies import Measurement, find, markdown, network, write
+from tercet.studies.__main__ import BEGIN, END, main
 
 PROTOCOLS = ("replicated", "shamir", "shamir:5", "additive", "plain")
 
@@ -52,7 +64,7 @@ def test_a_function_of_yours_and_what_is_written(tmp_path):
     found = tercet.compare(
         mine, protocols=["replicated"], networks=["1ms/10mbit"], rows=[5, 6], processes=False
     )
-    assert seen == [("plain", 5), ("replicated", 5), ("plain", 6), ("replicated", 6)]
+    assert seen == [(name, rows) for rows in (5, 6) for name in ("plain", "replicated", "replicated")]
     assert [(one.plan, one.rows, one.plans, one.error) for one in found] == [
         ("mine", 5, 0, 1.0),
         ("mine", 6, 0, 1.0),
@@ -96,28 +108,59 @@ def test_a_profile_is_kept_and_explain_reads_it(tmp_path):
     x = b.input("x", Type(Form.RING, (1000,), 16, 2.0**20))
     (x * x).store("y")
     plan = b.plan()
-    profile = {
-        "replicated": Machine(plan_s=1.0, instance_s=0.0, round_s=0.5, rates={"reduce": 1e-3, LOCAL: 0.0})
-    }
+    paces = {TALKING: Pace(0.25, 1e-3), LOCAL: Pace(0.0, 0.0)}
+    one = Machine(plan_s=1.0, round_s=0.5, inline_s=0.0, cores=3, paces=paces)
+    profile = {("replicated", 3): one, ("shamir", 3): one, ("shamir", 7): attrs.evolve(one, plan_s=9.0)}
     assert load_profile() == {}
     path = save_profile(profile)
     assert path.parent == tmp_path
     assert load_profile() == profile
-    # A word read and a word sent for each of 1000 products, and what input and store take at the common rate.
-    rest = 1000 * Machine().unit_s
-    assert explain(plan).seconds == pytest.approx(1.5 + 2.0 + rest)
+    # A run, a round, two steps, and a word read and a word sent for each of 1000 products.
+    assert explain(plan).seconds == pytest.approx(1.0 + 0.5 + 2 * 0.25 + 2.0)
     assert explain(plan, "plain").seconds < 0.1
+    assert [machine_for("shamir", parties).plan_s for parties in (3, 5, 7)] == [1.0, 1.0, 9.0]
     path.write_text("[1]")
     with pytest.raises(PlanError, match="is no profile of a machine"):
         explain(plan)
 
 
 async def test_calibration_measures_every_probe():
-    machine = await calibrate("plain", repeat=1, processes=False)
-    assert machine.rates.keys() == PROBES.keys()
-    assert machine.plan_s > 0
-    assert sum(rate > 0 for rate in machine.rates.values()) > len(PROBES) // 2
+    parties, machine = await calibrate("plain", repeat=1, processes=False)
+    assert parties == 1
+    assert machine.paces.keys() == PROBES.keys()
+    assert machine.plan_s > 0 < machine.inline_s
+    assert sum(pace.step_s + pace.unit_s > 0 for pace in machine.paces.values()) > len(PROBES) // 2
     assert PROBES.keys() - KINDS.keys() == {LOCAL}
+
+
+async def test_a_calibrated_machine_takes_what_the_probes_took():
+    """With rounds, on nodes in this process: what a probe took is what its rehearsal takes."""
+    async with open_cluster(ClusterOptions()) as cluster:
+        bench = Bench(cluster, Replicated, repeat=1)
+        machine = await bench.paces(Machine(cores=3), ["local", "truncate"])
+        machine = await bench.rounds(machine)
+        taken = await bench.measure(deep := bench.plan("rounds", chain_of_rounds, 64))
+    assert machine.paces.keys() == {"local", "truncate"}
+    assert 0.2 < bench.rehearsed(deep, machine) / taken.seconds < 5
+
+
+def test_the_table_goes_into_the_page(tmp_path, monkeypatch, capsys):
+    one = Measurement(
+        plan="join", protocol="plain", parties=1, network="none", rows=5, plans=1, rounds=0, bytes_sent=(0,),
+        seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0,
+    )  # fmt: skip
+    other = attrs.evolve(one, predicted_seconds=0.76)
+    monkeypatch.setattr("tercet.studies.__main__.measure", lambda say: [one, other])
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n\n{END}after\n")
+    main([str(page)])
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n1 of 2 predictions are within 30% of what was measured")
+    assert text.endswith(f"| 0.76 | 1 | 0.0e+00 |\n\n{END}after\n")
+    assert "old" not in text
+    page.write_text("nothing")
+    with pytest.raises(SystemExit, match="has no lines <!-- measured -->"):
+        main([str(page)])
 
 
 # -- the command ---------------------------------------------------------------------------------------------

@@ -4,21 +4,23 @@ The sheet that owners and analysts read first.
 
 Rounds and bytes follow exactly from the declared costs: the parties cut the plan into the same (node, tile)
 instances with the same dealers, and rounds add up along the longest way through them, all tiles side by side.
-Only sorts depend on chance and are given by their mean. Seconds come from a simple model of a machine, which
-is calibrated; see `machine`.
+Only sorts depend on chance and are given by their mean. Seconds come from a rehearsal of the run on a model
+of the machine, which is calibrated; see `rehearsal` and `machine`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import attrs
 
 from tercet.actors.kinds import KINDS, Tiling
 from tercet.actors.layout import Costs, Layout
-from tercet.actors.machine import MESSAGES_AROUND, Machine, load_profile, units
+from tercet.actors.machine import Machine, machine_for
 from tercet.actors.passes import drop_dead
 from tercet.actors.plan import Disclosure, Plan, Ref
+from tercet.actors.rehearsal import Network, Rehearsal
 from tercet.errors import PlanError
 from tercet.protocols import registry
 
@@ -84,14 +86,17 @@ def explain(
     bandwidth_mbit: float | None = None,
     symbols: Mapping[str, int] | None = None,
     machine: Machine | None = None,
+    threads: int = 1,
+    apart: bool = False,
 ) -> Explanation:
     """What a run of `plan` will cost, and what it discloses.
 
-    `latency_ms` is one way. `symbols` gives the row counts that the plan will reveal; the largest possible
-    are taken otherwise. `machine` is what was calibrated for the protocol, or the default. Raises PlanError
-    for a symbol that is too large, and what the protocol raises for operations it lacks.
+    `latency_ms` is one way, `bandwidth_mbit` the cap of each link. `symbols` gives the row counts that the
+    plan will reveal; the largest possible are taken otherwise. `machine` is what was calibrated for the
+    protocol, or the default. Parties with so many `threads` each share its cores, unless they are `apart`,
+    each on a machine like it. Raises PlanError for a symbol that is too large, and what the protocol raises
+    for operations it lacks.
     """
-    machine = load_profile().get(protocol, Machine()) if machine is None else machine
     cls = registry.get(protocol)
     count = cls.sizes[0] if parties is None else parties
     plan = drop_dead(plan)
@@ -102,7 +107,6 @@ def explain(
         known[symbol] = rows
     costs = Costs(Layout(plan, known), cls, count)
     sent = [0] * count
-    local = 0.0
     kinds: dict[str, Part] = {}
     for index, node in enumerate(plan.nodes):
         tiles = costs.layout.tiles(index)
@@ -111,24 +115,19 @@ def explain(
             cost = costs.of(index, tile)
             sent = [a + b for a, b in zip(sent, cost.sent, strict=True)]
             total += cost.total
-            work = units(costs.layout, index, tile, cost)
-            local += machine.instance_s + work * machine.rate(node.kind)
         old = kinds.get(node.kind, Part(node.kind, 0, 0, 0))
         kinds[node.kind] = Part(node.kind, old.nodes + 1, old.instances + tiles, old.bytes_sent + total)
-    rounds = max(depths(costs).values(), default=0)
-    wire = 0.0 if bandwidth_mbit is None else max(sent) * 8 / (bandwidth_mbit * 1e6)
-    latency_s = latency_ms / 1e3
+    machine = machine_for(protocol, count) if machine is None else machine
+    machine = attrs.evolve(machine, cores=machine.cores * count) if apart else machine
+    bandwidth_bps = math.inf if bandwidth_mbit is None else bandwidth_mbit * 1e6
+    rehearsal = Rehearsal(costs, machine, Network(latency_ms / 1e3, bandwidth_bps), threads=threads)
     return Explanation(
         plan=plan.name,
         protocol=protocol,
         parties=count,
-        rounds=rounds,
+        rounds=max(depths(costs).values(), default=0),
         bytes_sent=tuple(sent),
-        seconds=machine.plan_s
-        + MESSAGES_AROUND * latency_s
-        + rounds * (machine.round_s + latency_s)
-        + wire
-        + local,
+        seconds=rehearsal.seconds(),
         exact=all(KINDS[node.kind].exact_cost for node in plan.nodes),
         symbols=known,
         by_kind=tuple(sorted(kinds.values(), key=lambda share: -share.bytes_sent)),

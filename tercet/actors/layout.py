@@ -92,8 +92,10 @@ class Costs:
 
     def __init__(self, layout: Layout, protocol: type[Protocol], parties: int) -> None:
         self.layout = layout
-        unbound = protocol(party=0, parties=parties, keys={party: bytes(32) for party in range(parties)})
-        self._protocols = [unbound.bind(f"costs {dealer}", dealer=dealer) for dealer in range(parties)]
+        self.protocol = protocol
+        self.parties = parties
+        sessionless = without_session(protocol, parties)
+        self._protocols = [sessionless.bind(f"costs {dealer}", dealer=dealer) for dealer in range(parties)]
         self._known: dict[tuple[Any, ...], Cost] = {}
 
     def of(self, index: int, tile: int) -> Cost:
@@ -113,6 +115,11 @@ class Costs:
             ]
             self._known[key] = KINDS[node.kind].cost(node, protocol, shares, rows)
         return self._known[key]
+
+
+def without_session(protocol: type[Protocol], parties: int) -> Protocol:
+    """A party of no session, with keys that are no secret: for costs."""
+    return protocol(party=0, parties=parties, keys={party: bytes(32) for party in range(parties)})
 
 
 def _spec(protocol: Protocol, kind: Type, shape: Shape) -> Any:

@@ -1,9 +1,10 @@
 """What a machine and its network take for the work of a plan: the profile behind predicted seconds.
 
-A run takes a fixed time to start, a time for every instance and for every round on the critical path, and a
-time for each unit of work that depends on the protocol and on the kind of node. `calibration` measures all of
-these; what was not measured counts at a common rate. `tercet calibrate` keeps the profile in a file, where
-`explain` finds it.
+A run takes a fixed time to start, a time for every round, and for each kind of node processor time for every
+step of an instance and for each unit of work. How much a party has to do depends on the protocol and on the
+number of parties, so there is a profile for each; that parties share a machine's cores is reckoned here.
+`calibration` measures a profile, `tercet calibrate` keeps it in a file, where `explain` finds it;
+`rehearsal` puts it to use.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from tercet.actors.kinds import KINDS
 from tercet.actors.layout import Layout
 from tercet.errors import PlanError
 from tercet.protocols.base import Cost
@@ -24,31 +25,44 @@ from tercet.protocols.domains import WORD_BYTES
 
 MESSAGES_AROUND = 3
 """Messages in sequence around a run: the client's request, the parties' start, and the answer."""
-LOCAL = "local"
+LOCAL, TALKING = "local", "reduce"
+"""Whose pace goes for kinds without one, if they take no round, and if they do."""
 VARIABLE = "TERCET_MACHINE"
 """Environment variable that names another file for the profile."""
 
 
+@attrs.frozen
+class Pace:
+    """Seconds of a core that a step of an instance takes, whatever its size, and a unit of work (`units`)."""
+
+    step_s: float = 2e-4
+    unit_s: float = 3e-8
+
+
 @attrs.frozen(kw_only=True)
 class Machine:
-    """What a machine and its network take for things under one protocol, in seconds.
+    """What things take under one protocol among some parties, on a machine or a network of them, in seconds.
 
-    `plan_s` for a run, `instance_s` for a (node, tile), `round_s` for a round besides latency, `rates` by
-    kind of node for a unit of work (see `units`), where `LOCAL` stands for what needs no network and has no
-    rate of its own; `unit_s` is for a unit of all others. The defaults were measured on three node processes
-    with TLS on loopback, two slow cores in all.
+    `plan_s` for a run, `round_s` for a round from the last step before it to the first after it, `wake_s`
+    more with latency, since processes go to sleep meanwhile. `paces` are by kind of node, `inline_s` is for a
+    node that is computed where it is read: these are of a core, and all parties share `cores` of them. The
+    defaults are about those of three node processes that talk TLS on two slow cores.
     """
 
-    plan_s: float = 8e-3
-    instance_s: float = 5e-4
-    round_s: float = 2.0e-3
-    unit_s: float = 8e-8
-    rates: Mapping[str, float] = attrs.field(factory=dict)
+    plan_s: float = 6e-3
+    round_s: float = 1e-3
+    wake_s: float = 5e-4
+    inline_s: float = 8e-5
+    cores: int = 2
+    paces: Mapping[str, Pace] = attrs.field(factory=dict)
 
-    def rate(self, kind: str) -> float:
-        """Seconds for a unit of work of a kind."""
-        group = LOCAL if KINDS[kind].local else ""
-        return self.rates.get(kind, self.rates.get(group, self.unit_s))
+    def pace(self, kind: str, *, talks: bool) -> Pace:
+        """The pace of a kind, or of its group."""
+        return self.paces.get(kind) or self.paces.get(TALKING if talks else LOCAL) or Pace()
+
+    def crowd(self, parties: int, threads: int = 1) -> float:
+        """How many threads want each core when all parties compute; at least one."""
+        return max(1.0, parties * threads / self.cores)
 
 
 def profile_path() -> Path:
@@ -60,26 +74,44 @@ def profile_path() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "tercet" / "machine.json"
 
 
-def load_profile(path: Path | None = None) -> dict[str, Machine]:
-    """What was saved, by protocol; nothing if nothing was. Raises PlanError for a file that is no profile."""
+def load_profile(path: Path | None = None) -> dict[tuple[str, int], Machine]:
+    """What was saved, by protocol and number of parties; nothing if nothing was.
+
+    Raises PlanError for a file that is no profile.
+    """
     path = profile_path() if path is None else path
     if not path.exists():
         return {}
     try:
-        return {name: Machine(**fields) for name, fields in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        return dict(_read(one) for one in json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PlanError(
-            f"{path} is no profile of a machine ({error}); delete it, or run `tercet calibrate` again"
+            f"{path} is no profile of a machine ({error!r}); delete it, or run `tercet calibrate` again"
         ) from error
 
 
-def save_profile(profile: Mapping[str, Machine], path: Path | None = None) -> Path:
+def _read(fields: dict[str, Any]) -> tuple[tuple[str, int], Machine]:
+    key = str(fields.pop("protocol")), int(fields.pop("parties"))
+    paces = {kind: Pace(**pace) for kind, pace in fields.pop("paces").items()}
+    return key, Machine(**fields, paces=paces)
+
+
+def save_profile(profile: Mapping[tuple[str, int], Machine], path: Path | None = None) -> Path:
     """Write a profile to a file, by default to where `load_profile` looks. Raises OSError."""
     path = profile_path() if path is None else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    fields = {name: attrs.asdict(machine) for name, machine in profile.items()}
-    path.write_text(json.dumps(fields, indent=1) + "\n")
+    told = [
+        {"protocol": protocol, "parties": parties, **attrs.asdict(machine)}
+        for (protocol, parties), machine in profile.items()
+    ]
+    path.write_text(json.dumps(told, indent=1) + "\n")
     return path
+
+
+def machine_for(protocol: str, parties: int) -> Machine:
+    """What was calibrated: for so many parties, or else for the next number of them; or the default."""
+    known = {count: machine for (name, count), machine in load_profile().items() if name == protocol}
+    return known[min(known, key=lambda count: abs(count - parties))] if known else Machine()
 
 
 def units(layout: Layout, index: int, tile: int, cost: Cost) -> int:
@@ -92,4 +124,15 @@ def units(layout: Layout, index: int, tile: int, cost: Cost) -> int:
     return layout.needed_words(index, tile) + cost.total // (WORD_BYTES * len(cost.sent))
 
 
-__all__ = ["LOCAL", "MESSAGES_AROUND", "Machine", "load_profile", "profile_path", "save_profile", "units"]
+__all__ = [
+    "LOCAL",
+    "MESSAGES_AROUND",
+    "TALKING",
+    "Machine",
+    "Pace",
+    "load_profile",
+    "machine_for",
+    "profile_path",
+    "save_profile",
+    "units",
+]

@@ -48,7 +48,7 @@ def show(
         owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
     for line in _describe(waiting, found, owners):
         say(line)
-    say(str(found.explain(protocol, parties)))
+    say(str(found.explain(protocol, parties, apart=True)))
     if svg is not None:
         svg.write_text(found.svg())
 

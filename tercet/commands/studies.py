@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -80,14 +81,15 @@ def compare(
 
 @app.command()
 def calibrate(
-    protocols: Annotated[str, typer.Option(help="Protocols, separated by commas.")] = "replicated",
-    repeat: Annotated[int, typer.Option(help="Runs of each probe.", min=1)] = 3,
+    protocols: Annotated[str, typer.Option(help="Protocols, as in replicated,shamir:5.")] = "replicated",
+    repeat: Annotated[int, typer.Option(help="Runs of each probe.", min=1)] = 5,
 ) -> None:
     """Measure what this machine takes for each kind of operation, so that `explain` predicts its seconds."""
     with sentences():
         profile = load_profile()
-        for name in _list(protocols):
-            profile[name] = trio.run(lambda name=name: measure(name, repeat=repeat))  # type: ignore[misc]
+        for protocol, parties in map(studies.protocol_of, _list(protocols)):
+            count, machine = trio.run(partial(measure, protocol, parties, repeat=repeat))
+            profile[protocol, count] = machine
         path = save_profile(profile)
         Console().print(f"The profile is in {path}.", highlight=False, soft_wrap=True)
 

@@ -1,7 +1,7 @@
 """Comparison studies: one plan under several protocols and networks, measured and predicted."""
 
 from tercet.studies.show import markdown, plot, write
-from tercet.studies.study import NETWORKS, Measurement, Network, compare, network
+from tercet.studies.study import NETWORKS, Measurement, Network, compare, network, protocol_of
 from tercet.studies.workloads import WORKLOADS, find
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "markdown",
     "network",
     "plot",
+    "protocol_of",
     "write",
 ]

@@ -1,8 +1,8 @@
 """Run one workload under several protocols, networks and sizes, and say what each run took.
 
-Every setting gets nodes of its own, as processes that talk TLS on this machine. Beside what was measured
-stands what `explain` predicts of the same plans, and how far the figures are from those of the clear
-reference.
+Every setting gets nodes of its own, as processes that talk TLS on this machine, which run the workload once
+to warm up and once to be measured. Beside what was measured stands what `explain` predicts of the same plans,
+and how far the figures are from those of the clear reference.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from tercet.studies.memory import peaks_mb, reset_peaks
 from tercet.studies.workloads import Figures, Workload, find
 
 REFERENCE = "plain"
+CLOSE = 1.3
+"""A prediction is close if it is off by this factor at most, either way."""
 PATIENCE_S = 60.0
 """How long a party may be silent: long, since all parties share one machine's cores."""
 
@@ -72,6 +74,11 @@ class Measurement:
         """1 where the prediction was right."""
         return self.predicted_seconds / self.seconds if self.seconds else float("nan")
 
+    @property
+    def predicted_well(self) -> bool:
+        """Whether the prediction was close."""
+        return 1 / CLOSE <= self.predicted_over_measured <= CLOSE
+
     def to_json(self) -> dict[str, Any]:
         """All numbers as plain values."""
         return {**attrs.asdict(self), "predicted_over_measured": self.predicted_over_measured}
@@ -90,7 +97,7 @@ def network(name: str) -> Network:
     return Network(name, float(found[1]), None if found[2] is None else float(found[2]))
 
 
-def _protocol(name: str) -> tuple[str, int | None]:
+def protocol_of(name: str) -> tuple[str, int | None]:
     """A protocol and a number of parties, as in `shamir:5`."""
     protocol, _, parties = name.partition(":")
     if parties and not parties.isdecimal():
@@ -115,7 +122,7 @@ def compare(
     """
     name, workload = (plan, find(plan)) if isinstance(plan, str) else (plan.__name__, plan)
     shaped = [network(one) for one in networks]
-    chosen = [_protocol(one) for one in protocols]
+    chosen = [protocol_of(one) for one in protocols]
     measured = []
     for count in rows:
         with local(protocol=REFERENCE) as lake:
@@ -148,6 +155,7 @@ def _measure(
         timeout_s=PATIENCE_S,
         progress=False,
     ) as lake:
+        workload(lake, rows)
         ran: list[tuple[Plan, RunResult]] = []
         lake.on_result = lambda plan, result: ran.append((plan, result))
         pids = lake.cluster.pids

@@ -7,7 +7,6 @@ import pytest
 
 from tercet.actors import Builder, Form, Type, sigmoid
 from tercet.actors.estimate import explain
-from tercet.actors.machine import MESSAGES_AROUND, Machine
 from tercet.errors import PlanError
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
@@ -83,15 +82,6 @@ async def test_sorts_are_predicted_within_a_quarter(rows, scheduled):
     measured = [outcome.statistics for outcome in outcomes]
     assert told.rounds == pytest.approx(measured[0].rounds, rel=0.25)
     assert sum(told.bytes_sent) == pytest.approx(sum(one.bytes_sent for one in measured), rel=0.25)
-
-
-def test_seconds_grow_with_latency_and_shrink_with_bandwidth():
-    plan, _ = chain(1000, 64)
-    near, far = explain(plan), explain(plan, latency_ms=50)
-    assert far.seconds - near.seconds == pytest.approx((near.rounds + MESSAGES_AROUND) * 0.05)
-    slow = explain(plan, bandwidth_mbit=1)
-    assert slow.seconds - near.seconds == pytest.approx(max(near.bytes_sent) * 8e-6)
-    assert explain(plan, machine=Machine(round_s=1)).seconds >= near.rounds
 
 
 def test_it_prints(example):

@@ -1,0 +1,118 @@
+"""Rehearsals take what follows by hand from a model of a machine: rounds, work, latency, links, cores."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from tercet.actors import Builder, Form, Type
+from tercet.actors.estimate import explain
+from tercet.actors.layout import Costs, Layout
+from tercet.actors.machine import LOCAL, MESSAGES_AROUND, TALKING, Machine, Pace
+from tercet.protocols import registry
+from tercet.protocols.replicated import Replicated
+
+AT_ONCE = Machine(
+    plan_s=0.0, round_s=0.0, wake_s=0.0, inline_s=0.0, cores=3,
+    paces={LOCAL: Pace(0.0, 0.0), TALKING: Pace(0.0, 0.0)},
+)  # fmt: skip
+"""A machine on which nothing takes time."""
+
+
+def numbers(b, rows, name="x", limit=2.0**50):
+    return b.input(name, Type(Form.RING, (rows,), 40, limit))
+
+
+def chain(steps, rows=10, tile_rows=64):
+    b = Builder("chain", tile_rows=tile_rows)
+    x = numbers(b, rows)
+    for _ in range(steps):
+        x = x.shifted(1).rescale(40)
+    x.store("chain")
+    return b.plan()
+
+
+def side_by_side(count, rows=10):
+    b = Builder("side by side", tile_rows=64)
+    for number in range(count):
+        numbers(b, rows, f"x{number}").rescale(8).store(f"y{number}")
+    return b.plan()
+
+
+def seconds(plan, **options):
+    machine = attrs.evolve(AT_ONCE, **options.pop("machine", {}))
+    return explain(plan, machine=machine, **options).seconds
+
+
+def test_rounds_in_sequence_and_side_by_side():
+    late = {"latency_ms": 10.0, "machine": {"round_s": 1.0, "wake_s": 0.1, "plan_s": 7.0}}
+    around = 7.0 + MESSAGES_AROUND * 0.11
+    assert seconds(chain(5), **late) == pytest.approx(around + 5 * 2 * 1.11)
+    assert seconds(side_by_side(5), **late) == pytest.approx(around + 2 * 1.11)
+    # Nobody sleeps where there is no latency.
+    assert seconds(chain(5), machine=late["machine"]) == pytest.approx(7.0 + 5 * 2 * 1.0)
+
+
+def test_every_instance_takes_its_steps(example):
+    """A step of work each, before the first round and after every one, for all tiles of all nodes."""
+    plan = example(300, 64).plan
+    machine = {"paces": {LOCAL: Pace(1.0, 0.0), TALKING: Pace(1.0, 0.0)}}
+    costs = Costs(Layout(plan, dict(plan.maxima)), Replicated, 3)
+    inline = seconds(plan, machine={**machine, "inline_s": 1e-6}) - seconds(plan, machine=machine)
+    assert inline > 0
+    scheduled = [
+        sum(costs.of(index, tile).rounds + 1 for tile in range(costs.layout.tiles(index)))
+        for index, node in enumerate(plan.nodes)
+        if node.kind not in ("input", "store")
+    ]
+    assert sum(scheduled) * 0.5 < seconds(plan, machine=machine) < sum(scheduled)
+
+
+def test_a_unit_of_work_is_a_word_read_or_sent():
+    reduce = Builder("product")
+    x = numbers(reduce, 1000, limit=2.0**20)
+    (x * x).store("y")
+    machine = {"paces": {LOCAL: Pace(0.0, 0.0), TALKING: Pace(0.0, 1.0)}}
+    assert seconds(reduce.plan(), machine=machine) == pytest.approx(1000 + 1000)
+
+
+def test_parties_share_cores_unless_they_are_apart():
+    machine = {"paces": {LOCAL: Pace(0.0, 0.0), TALKING: Pace(1.0, 0.0)}, "cores": 2}
+    plan = side_by_side(4)
+    assert seconds(plan, machine=machine) == pytest.approx(3 * 4 * 3 / 2)
+    assert seconds(plan, machine=machine, apart=True) == pytest.approx(3 * 4)
+    assert seconds(plan, machine=machine, protocol="shamir", parties=5) == pytest.approx(2 * 4 * 5 / 2)
+
+
+def test_latency_hides_what_is_computed_meanwhile():
+    """Of heavy tiles, one computes while others are on the wire; with one tile there is nothing to hide."""
+    machine = {"paces": {LOCAL: Pace(0.0, 0.0), TALKING: Pace(1.0, 0.0)}}
+    rows, late = 1 << 16, {"latency_ms": 3000.0}
+    one, six = chain(1, rows, rows), chain(1, 6 * rows, rows)
+    around = MESSAGES_AROUND * 3.0
+    assert seconds(one, machine=machine, **late) - around == pytest.approx(3 * 1 + 2 * 3.0)
+    # Those under way come before new ones, so the last two of six wait at their end, for 4 seconds.
+    assert seconds(six, machine=machine, **late) - around == pytest.approx(3 * 6 * 1 + 4)
+    wide = {**machine, "cores": 6}
+    assert seconds(six, machine=wide, threads=2) == pytest.approx(3 * 3 * 1)
+    # Without cores for them, more threads are of no use.
+    assert seconds(six, machine=machine, threads=2) == pytest.approx(seconds(six, machine=machine))
+
+
+@pytest.mark.parametrize(("protocol", "parties"), [("replicated", 3), ("shamir", 3), ("shamir", 5)])
+def test_links_are_busy_for_what_is_sent(protocol, parties):
+    """What a party sends takes one of its links, or among five parties two, alike."""
+    b = Builder("product")
+    x = numbers(b, 1 << 12, limit=2.0**20)
+    (x * x).store("y")
+    told = explain(b.plan(), protocol, parties, machine=AT_ONCE, bandwidth_mbit=1.0)
+    links = (parties - 1) // 2
+    assert told.seconds == pytest.approx(max(told.bytes_sent) * 8e-6 / links)
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+@pytest.mark.parametrize("tile_rows", [64, 1 << 16])
+def test_all_plans_can_be_rehearsed(name, tile_rows, example):
+    plan = example(300, tile_rows).plan
+    found = [explain(plan, name, latency_ms=latency).seconds for latency in (0.0, 1.0, 50.0)]
+    assert 0 < found[0] <= found[1] <= found[2]
