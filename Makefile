@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test cluster-test fuzz soak lint format clean
+.PHONY: help install demo test cluster-test fuzz scale soak lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,11 @@ cluster-test: $(STAMP) ## nodes as processes in network namespaces, with owners,
 fuzz: $(STAMP) ## ten million changed inputs for whatever decodes what comes from outside
 	$(BIN)/python -m tests.fuzz.campaign
 
-soak: $(STAMP) ## the tests on large inputs, which take long
+scale: $(STAMP) ## the tests on large inputs, which take long
 	$(BIN)/pytest -m scale
+
+soak: $(STAMP) ## random plans and random faults, for TERCET_SOAK_MINUTES (20)
+	$(BIN)/python -m tests.soak
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,97 @@
+"""What was let through at the nodes, against what was asked for, signed and told: no undeclared opening.
+
+The witness notes every plan that a member sends, with what it discloses; every approval that an owner gives;
+and every result that comes back. At the end the audit log of each node must be whole, must have a line for
+every result with just its disclosures, must have no line for a plan that nobody sent, and no run over a table
+whose owner wants to sign without that owner's signature before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tercet.actors import Plan
+from tercet.consent.audit import check_lines, parse, read_lines
+from tercet.errors import ConsentError
+from tercet.lake import AsyncLake
+
+ASKS = "-asks"
+"""How names of tables end whose owners sign every plan."""
+
+
+@attrs.frozen
+class Sent:
+    """A plan that a member has sent."""
+
+    member: str
+    digest: str
+    reveals: list[str]
+
+
+@attrs.define(eq=False)
+class Witness:
+    """Knows what the members have asked for, signed and been told, by session (hex)."""
+
+    asked: dict[str, Sent] = attrs.field(factory=dict)
+    told: set[str] = attrs.field(factory=set)
+    """Sessions whose results have come back."""
+    signed: set[tuple[str, str]] = attrs.field(factory=set)
+    """Owners, and the sessions for which they have sent a signature."""
+
+    def watch(self, lake: AsyncLake, member: str) -> None:
+        """Note what a member sends and is told over a lake."""
+        client = lake.cluster.client
+        ask = client._ask_all
+
+        async def noting(requests: Sequence[Any]) -> Any:
+            verb, args = requests[0].verb, requests[0].args
+            if verb in ("run", "submit"):
+                plan = Plan.from_bytes(args[1])
+                reveals = [str(one) for one in plan.disclosures()]
+                self.asked[args[0].hex()] = Sent(member, plan.digest().hex(), reveals)
+            answers = await ask(requests)
+            if verb in ("run", "fetch"):
+                self.told.add(args[0].hex())
+            return answers
+
+        client._ask_all = noting
+
+    def complaints(self, node: str, log: Path, certificate: str, owners: dict[str, str]) -> Iterator[str]:
+        """What is wrong with the log of a node; `owners` are those of tables."""
+        lines = list(read_lines(log))
+        try:
+            check_lines(lines, certificate, where=node)
+        except ConsentError as error:
+            yield str(error)
+            return
+        ran: set[str] = set()
+        approved: set[tuple[str, str]] = set()
+        for line in map(parse, lines):
+            if line["event"] == "approved":
+                approved.add((line["caller"], line["session"]))
+                if (line["caller"], line["session"]) not in self.signed:
+                    yield f"{node}: line {line['number']}: {line['caller']} has signed no such approval"
+            elif line["event"] == "runs":
+                ran.add(line["session"])
+                yield from self._judge(node, line, approved, owners)
+        for session in sorted(self.told - ran):
+            yield f"{node}: {self.asked[session].member} was told a result of {session}, which it never ran"
+
+    def _judge(
+        self, node: str, line: dict[str, Any], approved: set[tuple[str, str]], owners: dict[str, str]
+    ) -> Iterator[str]:
+        where = f"{node}: line {line['number']}: plan {line['plan']!r} of {line['caller']}"
+        sent = self.asked.get(line["session"])
+        if sent != Sent(line["caller"], line["digest"], line["reveals"]):
+            yield f"{where} reveals {line['reveals']}; what was sent is {sent}"
+        for owner in _who_sign(line["reads"], line["caller"], owners):
+            if (owner, line["session"]) not in approved:
+                yield f"{where} ran without the signature of {owner}"
+
+
+def _who_sign(reads: Sequence[str], caller: str, owners: dict[str, str]) -> set[str]:
+    return {owners[table] for table in reads if table.endswith(ASKS)} - {caller}
