@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import trio
 
@@ -49,6 +49,64 @@ __all__ = [
     "open_lake",
     "open_local",
 ]
+
+
+class Loop:
+    """An event loop in a thread of its own, and in it an open cluster, until it is closed.
+
+    Raises what opening the cluster does.
+    """
+
+    def __init__(self, open_it: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]) -> None:
+        self._told: queue.SimpleQueue[Cluster | BaseException] = queue.SimpleQueue()
+        self._open_it = open_it
+        self._thread = threading.Thread(target=self._run, name="tercet-lake", daemon=True)
+        self._thread.start()
+        first = self._told.get()
+        if isinstance(first, BaseException):
+            raise first
+        self.cluster = first
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+            self._told.put(error)
+
+    async def _main(self) -> None:
+        async with self._open_it() as cluster:
+            self._token, self._closing = trio.lowlevel.current_trio_token(), trio.Event()
+            self._told.put(cluster)
+            await self._closing.wait()
+
+    def wait(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Wait for what an asynchronous function gives; interrupted, it is cancelled."""
+        scope = trio.CancelScope()
+
+        async def work() -> Any:
+            with scope:
+                return await function(*args)
+
+        try:
+            return trio.from_thread.run(work, trio_token=self._token)
+        except KeyboardInterrupt:
+            self._soon(scope.cancel)
+            raise
+        except (trio.RunFinishedError, trio.Cancelled) as error:
+            raise TercetError("this lake is closed; open it again") from error
+
+    def close(self) -> None:
+        """End the loop. Raises what has ended it before; a second time does nothing."""
+        self._soon(self._closing.set)
+        self._thread.join()
+        if not self._told.empty():
+            failed = self._told.get()
+            if isinstance(failed, BaseException):
+                raise failed
+
+    def _soon(self, function: Callable[[], object]) -> None:
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(function)
 
 
 class AsyncLake(Driver):
@@ -101,6 +159,42 @@ class AsyncLake(Driver):
         """As `Lake.keep_model`, to be awaited."""
         return self._keep_model(model, name, readers)
 
+    async def entries(self) -> list[Kept]:
+        """As `Lake.entries`."""
+        return await self.desk.entries()
+
+    async def tables(self) -> list[Kept]:
+        """As `Lake.tables`."""
+        return [one for one in await self.entries() if one.kind == TABLE]
+
+    async def drop(self, name: str) -> None:
+        """As `Lake.drop`."""
+        await self.desk.forget(TABLE, name)
+
+    async def plans(self) -> list[WaitingPlan]:
+        """As `Lake.plans`."""
+        return await self.desk.plans()
+
+    async def show(self, number: str) -> tuple[WaitingPlan, Plan]:
+        """As `Lake.show`."""
+        return await self.desk.show(number)
+
+    async def approve(self, number: str) -> WaitingPlan:
+        """As `Lake.approve`."""
+        return await self.desk.approve(number)
+
+    async def refuse(self, number: str, why: str = "") -> WaitingPlan:
+        """As `Lake.refuse`."""
+        return await self.desk.refuse(number, why)
+
+    async def received(self) -> list[Received]:
+        """As `Lake.received`."""
+        return await self.desk.received()
+
+    async def audit(self) -> dict[str, tuple[Head, list[str]]]:
+        """As `Lake.audit`."""
+        return await self.desk.audit()
+
     @property
     def desk(self) -> Desk:
         """What members ask nodes beyond plans: tables, approvals, results, audit logs."""
@@ -142,19 +236,27 @@ class AsyncLake(Driver):
 
 
 class Lake(Driver):
-    """A lake for scripts and notebooks. Use it as a context manager, from `tercet.local`."""
+    """A lake for scripts and notebooks, from `tercet.local` or `tercet.connect`.
 
-    def __init__(
-        self, cluster: Cluster, token: trio.lowlevel.TrioToken, *, progress: bool | None = None
-    ) -> None:
-        super().__init__(cluster, progress=progress)
-        self._token = token
+    Use it as a context manager, or `close` it. Interrupting a call ends what it had under way at the nodes.
+    """
+
+    def __init__(self, loop: Loop, *, progress: bool | None = None) -> None:
+        super().__init__(loop.cluster, progress=progress)
+        self._loop = loop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up, and stop the nodes if they are on this machine. Raises what has ended them before."""
+        self._loop.close()
 
     def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return trio.from_thread.run(function, *args, trio_token=self._token)
-        except (trio.RunFinishedError, trio.Cancelled) as error:
-            raise TercetError("this lake is closed; open it again") from error
+        return self._loop.wait(function, *args)
 
     def upload(
         self,
@@ -312,7 +414,6 @@ async def open_local(*, progress: bool | None = None, **options: Any) -> AsyncIt
         yield AsyncLake(cluster, progress=progress)
 
 
-@contextlib.contextmanager
 def local(
     *,
     protocol: str = "replicated",
@@ -325,8 +426,8 @@ def local(
     threads: int = 1,
     tile_rows: int | None = None,
     progress: bool | None = None,
-) -> Iterator[Lake]:
-    """Start all parties' nodes on this machine, and stop them at the end.
+) -> Lake:
+    """Start all parties' nodes on this machine; they stop when the lake is closed.
 
     `processes=True` gives each node an operating-system process and TLS 1.3 with pinned certificates on
     loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
@@ -347,8 +448,7 @@ def local(
         tile_rows=TILE_ROWS if tile_rows is None else tile_rows,
     )
     options.resolve()
-    with _in_a_thread(lambda: open_cluster(options), progress) as lake:
-        yield lake
+    return Lake(Loop(lambda: open_cluster(options)), progress=progress)
 
 
 @contextlib.asynccontextmanager
@@ -360,10 +460,9 @@ async def open_lake(
         yield AsyncLake(opened, progress=progress)
 
 
-@contextlib.contextmanager
 def connect(
     cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0, progress: bool | None = None
-) -> Iterator[Lake]:
+) -> Lake:
     """The lake of nodes that run elsewhere, as the member whose key is given.
 
     `cluster` is the path of the lake's `cluster.toml`, `identity` that of a key that `tercet init` has made.
@@ -371,44 +470,4 @@ def connect(
     `local`. Raises ConfigError for files that do not fit together, TransportError for nodes that cannot be
     reached or refuse the key.
     """
-    with _in_a_thread(lambda: open_remote(cluster, identity, timeout_s=timeout_s), progress) as lake:
-        yield lake
-
-
-@contextlib.contextmanager
-def _in_a_thread(
-    open_it: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]], progress: bool | None
-) -> Iterator[Lake]:
-    """Open a cluster in an event loop of its own, and keep it while the caller works."""
-    opened: queue.SimpleQueue[tuple[Cluster, trio.lowlevel.TrioToken, trio.Event] | BaseException] = (
-        queue.SimpleQueue()
-    )
-
-    async def main() -> None:
-        async with open_it() as cluster:
-            closing = trio.Event()
-            opened.put((cluster, trio.lowlevel.current_trio_token(), closing))
-            await closing.wait()
-
-    def run() -> None:
-        try:
-            trio.run(main)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            opened.put(error)
-
-    thread = threading.Thread(target=run, name="tercet-lake", daemon=True)
-    thread.start()
-    first = opened.get()
-    if isinstance(first, BaseException):
-        raise first
-    cluster, token, closing = first
-    try:
-        yield Lake(cluster, token, progress=progress)
-    finally:
-        with contextlib.suppress(trio.RunFinishedError):
-            token.run_sync_soon(closing.set)
-        thread.join()
-        if not opened.empty():
-            failed = opened.get()
-            if isinstance(failed, BaseException):
-                raise failed
+    return Lake(Loop(lambda: open_remote(cluster, identity, timeout_s=timeout_s)), progress=progress)

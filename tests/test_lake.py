@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 import trio
 
 import tercet
+from tercet.actors import client
 from tercet.errors import PeerLost, PlanError, ProtocolError, SchemaError, TercetError, TransportError
 from tercet.lake import open_local
 
@@ -196,3 +198,55 @@ async def test_a_cancelled_run_leaves_the_lake_usable():
             await left.join(right, on="id")
         assert scope.cancelled_caught
         assert (await left.join(right, on="id")).rows == 50
+
+
+# -- notebooks -----------------------------------------------------------------------------------------------
+
+
+def test_every_method_has_a_twin():
+    def public(cls):
+        return {
+            name: list(inspect.signature(member).parameters)
+            for name, member in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_")
+        }
+
+    mine, twins = public(tercet.Lake), public(tercet.AsyncLake)
+    assert {name: twins.get(name) for name in mine if name != "close"} == {
+        name: parameters for name, parameters in mine.items() if name != "close"
+    }
+    assert twins.keys() <= mine.keys()
+    for given, twin in ((tercet.connect, tercet.open_lake),):
+        assert inspect.signature(given).parameters == inspect.signature(twin).parameters
+
+
+def test_a_lake_is_closed_by_hand():
+    lake = tercet.local(protocol="plain")
+    assert lake.run(plan_of(lake)).revealed["noise"].shape == (2,)
+    lake.close()
+    lake.close()
+    with pytest.raises(TercetError, match="this lake is closed"):
+        lake.run(plan_of(lake))
+
+
+def test_interrupting_a_call_ends_its_plan(monkeypatch):
+    cancelled = threading.Event()
+    lost = client.Client._forget
+
+    def forget(self, handles):
+        cancelled.set()
+        lost(self, handles)
+
+    monkeypatch.setattr(client.Client, "_forget", forget)
+    with tercet.local(latency_ms=40) as lake:
+        left = lake.upload(LEFT, name="left", key="id", owner="clinic")
+        right = lake.upload(RIGHT, name="right", key="id", owner="insurer")
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                left.join(right, on="id")
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert cancelled.wait(10)
+        assert left.join(right, on="id").rows == 50

@@ -114,10 +114,9 @@ def told_of_a_plan(monkeypatch, matches):
 
 def test_a_size_that_a_plan_reveals_cannot_be_told_from_its_progress(monkeypatch):
     (few, few_cost), (many, many_cost) = (told_of_a_plan(monkeypatch, matches) for matches in (2, 300))
-    assert few_cost.bytes_sent < many_cost.bytes_sent
-    assert few[-1] == many[-1]
-    assert 0 < few[-1].bytes_sent < few_cost.bytes_sent
-    assert 0 < few[-1].rounds < few_cost.rounds
+    assert 0 < max(one.bytes_sent for one in (*few, *many)) <= few_cost.bytes_sent < many_cost.bytes_sent
+    assert 0 < max(one.rounds for one in (*few, *many)) < few_cost.rounds
+    assert max(one.done for one in (*few, *many)) < few[-1].nodes
 
 
 async def test_the_client_is_told_and_no_other_run(at_once):
