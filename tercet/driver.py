@@ -197,7 +197,9 @@ class Driver:
         found = await self._desk().find(TABLE, name)
         if found is None:
             known = [one.name for one in await self._desk().entries() if one.kind == TABLE]
-            raise SchemaError(f"there is no table {name!r} in the lake. {suggest(name, known)}")
+            raise SchemaError(
+                f"there is no table {name!r} in the lake. {suggest(name, known, kind='tables')}"
+            )
         try:
             schema = TableSchema.from_dict(msgpack.unpackb(found.body))
         except (ValueError, TypeError, msgpack.UnpackException) as error:

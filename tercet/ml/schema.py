@@ -57,12 +57,12 @@ def check_name(text: object, what: str) -> str:
     return text
 
 
-def suggest(name: object, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str], *, kind: str = "columns") -> str:
     """Say what a misspelt `name` may have meant, and what there is, to end an error message with."""
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f'Did you mean "{close[0]}"? ' if close else ""
-    return hint + ("The columns are: " + ", ".join(names) + "." if names else "There are no columns.")
+    return hint + (f"The {kind} are: {', '.join(names)}." if names else f"There are no {kind}.")
 
 
 def _ceil_log2(value: float) -> int:

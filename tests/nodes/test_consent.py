@@ -197,7 +197,7 @@ def test_expiry_and_dropping(tables):
     with connect(tables, "insurer") as lake:
         lake.upload(COSTS, name="short", key="id", owner="insurer", allow=Allow(days=-1.0))
         lake.drop("short")
-        with pytest.raises(SchemaError, match="no table 'short'"):
+        with pytest.raises(SchemaError, match=r"no table 'short' in the lake.*The tables are: "):
             lake.table("short")
         with pytest.raises(StorageError, match="there is no table 'short'"):
             lake.drop("short")
