@@ -142,7 +142,7 @@ USUAL = Vitals(pid=7, files=20, threads=4, resident=200 << 20, values=0, clients
     ("last", "complaint"),
     [
         ({}, None),
-        ({"files": 20 + MOST_NEW_FILES + 1}, "n1 has 25 files open"),
+        ({"files": 20 + MOST_NEW_FILES + 1}, f"n1 has {21 + MOST_NEW_FILES} files open"),
         ({"resident": (200 << 20) + MOST_NEW_BYTES + 1}, "n1 has grown"),
         ({"pid": 8}, "not the same process"),
     ],
