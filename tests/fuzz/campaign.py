@@ -75,13 +75,13 @@ def campaign(target: Target, inputs: int, rng: random.Random) -> Tally:
     began = time.perf_counter()
     for number in range(inputs):
         data = corpus.changed(rng)
-        started = time.perf_counter()
+        started = time.process_time()  # a busy machine is no slow decoder
         if number % SAMPLED:
             place = _outcome(target, data)
         else:
             place, peak = _measured(target, data)
             tally.peak_bytes = max(tally.peak_bytes, peak)
-        tally.slowest_s = max(tally.slowest_s, time.perf_counter() - started)
+        tally.slowest_s = max(tally.slowest_s, time.process_time() - started)
         if tally.slowest_s > SLOWEST_S:
             raise Failed(f"it took {tally.slowest_s:.1f} s to decode {data!r}")
         tally.inputs += 1

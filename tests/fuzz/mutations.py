@@ -113,6 +113,8 @@ class Corpus:
 
     MOST = 256
     """Of either."""
+    LONGEST = 1 << 14
+    """Longer inputs are not changed further: doubled again and again, they would grow without end."""
 
     def __init__(self, seeds: Sequence[bytes], *, trees: bool) -> None:
         self._trees = trees
@@ -125,6 +127,8 @@ class Corpus:
     def add(self, data: bytes, rng: random.Random, *, valid: bool) -> None:
         """Take an input in; when there are many, it takes the place of another that is no seed."""
         inputs = self._valid if valid else self._odd
+        if len(data) > self.LONGEST:
+            return
         try:
             tree = msgpack.unpackb(data, strict_map_key=False) if self._trees else None
         except (ValueError, TypeError, msgpack.UnpackException):
