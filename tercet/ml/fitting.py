@@ -119,7 +119,9 @@ class State:
     do not count; `weighted` the same times the rows' weights, None where that is `x`. Weights `(d + 1,)` have
     the intercept last. `roots` `(d + 1,)` are what scaled the columns, `penalties` the Hessian's share of the
     penalty, `inverse` that of the Hessian, `decrement` the square of the last step in standard errors, over
-    2^halved, `centre` `(1,)` what offsets are taken less. Without an intercept, d + 1 is d.
+    2^halved, `centre` `(1,)` what offsets are taken less. `change` is how the weights came from those of the
+    last step, and `fall` `(1,)` how steeply the loss falls there in that direction. Without an intercept,
+    d + 1 is d.
     """
 
     x: Value
@@ -132,6 +134,7 @@ class State:
     inverse: Value | None = None
     decrement: Value | None = None
     centre: Value | None = None
+    fall: Value | None = None
 
     @property
     def summed(self) -> Value:
@@ -299,12 +302,10 @@ class Solver(abc.ABC):
             gradient = gradient + drawn
         return gradient.bounded(2.0 * self.spread + WIDEST_WEIGHT, "residuals are below one")
 
-    def moved(
-        self, state: State, move: Value, *, inverse: Value | None = None, decrement: Value | None = None
-    ) -> State:
-        """The state after a move against the gradient."""
+    def moved(self, state: State, move: Value, **more: Value) -> State:
+        """The state after a move against the gradient, with `more` of it replaced."""
         weights = (state.weights - move).bounded(WIDEST_WEIGHT, CHECKED)
-        return attrs.evolve(state, weights=weights, change=move, inverse=inverse, decrement=decrement)
+        return attrs.evolve(state, weights=weights, **{"change": move, **more})
 
     # -- between plans, and at the end -----------------------------------------------------------------------
 

@@ -27,9 +27,10 @@ from tercet.ml.linalg import (
     logarithm,
     reciprocal,
     refine_inverse,
+    settled,
     tabulated,
 )
-from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored, settled
+from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored
 from tercet.ml.newton import INVERSE_SCALE, WIDEST_INVERSE, Newton
 from tercet.ml.tails import chi_square_tail, critical, two_sided
 

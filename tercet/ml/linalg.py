@@ -43,6 +43,11 @@ def length(x: Value) -> int:
     return size
 
 
+def settled(x: Value) -> Value:
+    """A value that several nodes read: where it is a product, it gets its round once, and not for each."""
+    return x.builder.apply("reduce", x) if x.type.product else x
+
+
 def mean(total: Value, count: int, *, scale: int) -> Value:
     """`total / count` for a public count, at `scale`, within two units in the last place.
 

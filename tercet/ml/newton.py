@@ -1,4 +1,4 @@
-"""Newton's method for logistic regression (iteratively reweighted least squares), in 20 rounds a step.
+"""Newton's method for logistic regression (iteratively reweighted least squares), in 21 rounds a step.
 
 Columns are centred and scaled by secret factors, so that every quantity has a known range whatever the
 columns measure; the penalty stays the one on the coefficients of the columns as they are. Sigmoid and its
@@ -7,6 +7,10 @@ along with it. Two things keep that safe. Slopes are raised by twice the error o
 the series errs by, which changes from step to step, neither makes the Hessian indefinite nor its inverse
 grow; and a ridge bounds the inverse. Both change the way to the optimum and not the optimum, which only the
 gradient decides.
+
+Steps can overshoot where slopes are small and grow, as with offsets that are far off. The loss is convex, so
+a step went too far if the loss rises at its end, in its direction, and the gradient that the next step needs
+anyway says so: a secret bit then turns that step into half of the way back. Nobody learns how often.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from tercet.ml.linalg import (
     refine_inverse,
     scaled_identity,
     schulz_factors,
+    settled,
 )
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, SPREAD_SCALE, high_power, widest_variance
 from tercet.ml.table import UNIT_BITS
@@ -65,6 +70,10 @@ LARGEST_SHARE = 2.0**60
 LOG_ODDS = np.arange(-14, 14.5, 0.5)
 """Where a fit can start; those of one in a million are -13.8."""
 BASE_SLOPE_BITS = 28
+SLOPE_SCALE, CHANGE_SCALE = 20, 16
+"""Fractional bits of gradient and step, where their product tells whether that overshot."""
+ROUGH = 2.0**-13
+"""What the loss of a row rises by, along a step, is told from zero by no less."""
 
 
 def expit(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -266,14 +275,10 @@ class Newton(Solver):
         return weights.column().append_row(0.0).reshape(self.problem.size)
 
     def step(self, state: State, number: int) -> State:
-        """Solve for the step with the Hessian at the weights."""
+        """Solve for the step with the Hessian at the weights, unless the last one overshot."""
         with self.builder.scope(f"step {number}"):
-            if number == 1 and self.base:
-                probability, weight = self.base
-                residuals = self.residuals(probability)
-                total = state.summed.dot(state.x, magnitude=1.05 * self.problem.rows)
-                total = total.shifted(self.problem.halved)
-                curvature = total.rescale(HESSIAN_SCALE).times(weight, magnitude=0.27)
+            if number == 1:
+                residuals, curvature = self._at_the_start(state)
             else:
                 probabilities, slopes = self.functions(state, self.problem.probability, self.slope)
                 residuals = self.residuals(probabilities)
@@ -289,7 +294,48 @@ class Newton(Solver):
                 hessian, start, gradient, factors=factors, bound=WIDEST_INVERSE, scale=INVERSE_SCALE
             )
             decrement = gradient.dot(move, magnitude=2.0**9).reshape(1)
-            return self.moved(state, move, inverse=inverse, decrement=decrement)
+            new = {"move": move, "change": move, "decrement": decrement, "fall": decrement}
+            if state.fall is not None:
+                new = self._damped(state.change, state.fall, gradient, new)
+            return self.moved(state, new.pop("move"), inverse=inverse, **new)
+
+    def _at_the_start(self, state: State) -> tuple[Value, Value]:
+        """Residuals and the Hessian of the first step.
+
+        Where the weights are still the same in all rows, both are known from a table. With offsets, slopes
+        are taken to be the largest possible, so that this step does not overshoot (Boehning and Lindsay
+        1988).
+        """
+        if self.base:
+            probability, weight = self.base
+        else:
+            (probability,) = self.functions(state, self.problem.probability)
+            weight = self.builder.constant([0.25], scale=BASE_SLOPE_BITS)
+        total = state.summed.dot(state.x, magnitude=1.05 * self.problem.rows).shifted(self.problem.halved)
+        curvature = total.rescale(HESSIAN_SCALE).times(weight, magnitude=0.27)
+        return self.residuals(probability), curvature
+
+    def _damped(
+        self, last: Value, fall: Value, gradient: Value, new: Mapping[str, Value]
+    ) -> dict[str, Value]:
+        """What becomes of the state after a new step, or half of the way back if the last one overshot.
+
+        It did if the loss rises at its end at least half as steeply as it fell where it began, and by more
+        than rounding makes of it. 1 round, after those of the new step.
+        """
+        short = last.rescale(CHANGE_SCALE)
+        rise = -gradient.rescale(SLOPE_SCALE).dot(short).reshape(1)
+        less = fall.shifted(1)
+        overshot = (less.rescale(rise.scale) - rise + ROUGH).is_negative().to_ring()
+        half = last.shifted(1).rescale(last.scale)
+        back = {"move": half * -1, "change": half, "decrement": less * 0 + 1.0, "fall": less}
+
+        def either(name: str) -> Value:
+            one, other = (each[name].rescale(new[name].scale) for each in (new, back))
+            most = max(math.ldexp(each.type.limit, -each.scale) for each in (one, other))
+            return settled((one + overshot * (other - one)).bounded(most, "one of both"))
+
+        return {name: either(name) for name in new}
 
     def polish(self, state: State) -> State:
         """One more step with the last inverse, from probabilities that are rounded much less. 8 rounds.
@@ -310,7 +356,7 @@ class Newton(Solver):
             move = state.inverse.matmul(gradient.column(), magnitude=WIDEST_RESIDUAL)
             move = move.rescale(RESIDUAL_BITS).reshape(self.problem.size)
             # The finer series moves fits of rare outcomes; whether they converged, the step before tells.
-            return self.moved(state, move, inverse=state.inverse, decrement=state.decrement)
+            return self.moved(state, move)
 
     def _curvature(self, state: State, slopes: Value) -> Value:
         """`X^T S X` over 2^halved: a slope is at most 1/4 and its floor."""

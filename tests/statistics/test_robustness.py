@@ -7,10 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 
 import tercet
 from tercet.errors import ConvergenceWarning, SchemaError
 from tercet.ml import LogisticRegression
+from tercet.ml.fitting import MOVING, ONE_CLASS, OUT_OF_RANGE
+from tercet.ml.newton import Newton
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,49 @@ def test_more_columns_than_fit_a_tile(data):
         found = LogisticRegression(C=0.1).fit(upload(small, X, y), target="y").reveal()
     coefficients, _, errors = best(X, y, 0.1)
     assert (np.abs(found.coef_ - coefficients) / errors).max() < 0.005
+
+
+OFFSETS = {"a column takes it back": 3.0, "it is a column's effect": 3.0, "it says next to nothing": 1.0}
+
+
+def with_offset(what):
+    """Features, outcomes and an offset that most outcomes contradict."""
+    generator = np.random.default_rng(5)
+    X = generator.normal(size=(500, 4))
+    offset = OFFSETS[what] * (X[:, 0] if "effect" in what else generator.normal(size=500))
+    y = (generator.random(500) < 1 / (1 + np.exp(-X @ [-1.0, 0.5, 0.0, 1.0]))).astype(int)
+    return (np.column_stack([X, offset]) if "back" in what else X), y, offset
+
+
+def fit_with_offset(lake, what):
+    X, y, offset = with_offset(what)
+    columns = {f"x{place}": column for place, column in enumerate(X.T)}
+    columns |= {"offset": offset, "y": y, "id": np.arange(len(y))}
+    table = lake.upload(columns, name="table", key="id", owner="owner", types={"y": "boolean"})
+    return LogisticRegression(penalty=None).fit(table, target="y", offset="offset")
+
+
+@pytest.mark.parametrize("what", OFFSETS)
+def test_steps_that_overshoot_are_halved(lake, what):
+    X, y, offset = with_offset(what)
+    family = sm.families.Binomial()
+    clear = sm.GLM(y, sm.add_constant(X), family=family, offset=offset).fit(tol=1e-12, maxiter=200)
+    lake.disclosed.clear()
+    model = fit_with_offset(lake, what)
+    assert model.converged_
+    assert {item.what for item in lake.disclosed} == {OUT_OF_RANGE, ONE_CLASS, MOVING}
+    assert np.abs((model.reveal().coef_ - clear.params[1:]) / clear.bse[1:]).max() < 0.002
+
+
+def test_steps_that_are_not_halved_diverge(plain, monkeypatch):
+    """What the halving is for."""
+    monkeypatch.setattr(Newton, "_damped", lambda self, last, fall, gradient, new: dict(new))
+    monkeypatch.setattr(Newton, "_at_the_start", full_slopes)
+    with pytest.raises(SchemaError, match="a decision value left"):
+        fit_with_offset(plain, "it is a column's effect")
+
+
+def full_slopes(self, state):
+    """The first step as any other."""
+    probabilities, slopes = self.functions(state, self.problem.probability, self.slope)
+    return self.residuals(probabilities), self._curvature(state, slopes)

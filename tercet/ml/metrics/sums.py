@@ -13,7 +13,7 @@ import math
 import attrs
 
 from tercet.actors import Value, sigmoid, softplus_tail
-from tercet.ml.linalg import halvings
+from tercet.ml.linalg import halvings, settled
 
 DECISION_SCALE = 24
 TAIL_BOUND = 56.0
@@ -95,11 +95,6 @@ class Scored:
     def probability(self) -> Value:
         """Sigmoid of z: sigmoid(-a) = 1 - sigmoid(a)."""
         return _mirrored(self.upper, self.positive)
-
-
-def settled(x: Value) -> Value:
-    """A value that several nodes read: where it is a product, it gets its round once, and not for each."""
-    return x.builder.apply("reduce", x) if x.type.product else x
 
 
 def _mirrored(upper: Value, positive: Value) -> Value:
