@@ -1,5 +1,7 @@
 """Metrics at their edges: one row, one outcome, nothing predicted, all the same; chosen ones only."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -139,10 +141,6 @@ def test_rows_that_a_filter_leaves_out_do_not_count(model, put, lake):
     assert found.confusion_matrix.sum() == kept.sum() < 200
     for name in METRICS[:-1]:
         assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=2e-5), name
-    with pytest.raises(PlanError, match="the ROC curve would tell how many of its rows count; filter with"):
-        evaluation.roc_curve()
-    with pytest.raises(PlanError, match="the calibration would tell"):
-        evaluation.calibration()
 
 
 def test_metrics_keep_the_minimum_count_of_owners(model, put, lake):
@@ -162,8 +160,9 @@ def test_metrics_keep_the_minimum_count_of_owners(model, put, lake):
         *(rule_on(name) for name in METRICS if name not in ("accuracy", "log_loss", "brier")),
     }
     assert "confusion_matrix  nan" in str(found)
-    with pytest.raises(PlanError, match="at least 10 rows, and the ROC curve has points that rest on fewer"):
-        evaluation.roc_curve()
+    assert len(evaluation.roc_curve().tpr) == 2  # its ends, which everyone knows
+    with pytest.raises(SchemaError, match="at least 10 rows, and fewer have one of both outcomes"):
+        evaluation.calibration()
     with pytest.raises(SchemaError, match="has 70 rows, and metrics have to rest on at least 71"):
         model.evaluate(put(rows, outcomes, min_count=71))
 
@@ -188,8 +187,8 @@ def test_curves_disclose_what_they_say(model, put, lake):
     assert [(item.what, item.to, item.size) for item in lake.disclosed] == [
         ("true positive rates", "hospital", "9"),
         ("false positive rates", "hospital", "9"),
-        ("outcomes by group of risk", "analyst", "4"),
-        ("sums of probabilities by group of risk", "analyst", "4"),
+        ("outcomes up to borders of groups of risk", "analyst", "4"),
+        ("sums of probabilities up to borders of groups of risk", "analyst", "4"),
     ]
     assert curve.tpr.shape == (11,)
     assert table.observed.sum() == Y.sum()
@@ -202,6 +201,72 @@ def test_curves_disclose_what_they_say(model, put, lake):
         evaluation.calibration(bins=201)
     with pytest.raises(PlanError, match="2 groups leave 0 degrees of freedom"):
         evaluation.calibration(bins=2).hosmer_lemeshow()
+
+
+def ordered(model, table):
+    """Outcomes and probabilities by falling risk, in the clear."""
+    found = model.predict_proba(table).reveal()
+    by = np.argsort(-found, kind="stable")
+    return table.reveal("y")["y"][by].astype(int), found[by]
+
+
+def test_curves_of_a_filtered_table(model, put, lake):
+    """They are those of the rows that it keeps; the ROC curve does not tell how many those are."""
+    table, kept = put(X, Y), X[:, 0] > -0.5
+    outcomes, risks = ordered(model, put(X[kept], Y[kept]))
+    rows, positives = len(outcomes), outcomes.sum()
+    evaluation = model.evaluate(table.filter(table["x0"] > -0.5), metrics="roc_auc")
+    lake.disclosed.clear()
+    curve = evaluation.roc_curve(points=12)
+    assert [item.what for item in lake.disclosed] == ["true positive rates", "false positive rates"]
+    before = np.floor(np.linspace(0, 1, 12)[1:-1] * rows + 1e-9).astype(int)
+    hits = np.append(0, np.cumsum(outcomes))[before]
+    np.testing.assert_allclose(curve.tpr[1:-1], hits / positives, atol=1e-6)
+    np.testing.assert_allclose(curve.fpr[1:-1], (before - hits) / (rows - positives), atol=1e-6)
+    lake.disclosed.clear()
+    found = evaluation.calibration(bins=7)
+    assert [item.what for item in lake.disclosed] == [
+        "outcomes up to borders of groups of risk",
+        "sums of probabilities up to borders of groups of risk",
+        "rows up to borders of groups of risk",
+    ]
+    assert found.rows.sum() == rows
+    assert found.rows.max() - found.rows.min() <= 1
+    borders = np.append(0, np.cumsum(found.rows[::-1]))
+    for wanted, values in ((found.observed, outcomes), (found.expected, risks)):
+        sums = [values[start:stop].sum() for start, stop in itertools.pairwise(borders)]
+        np.testing.assert_allclose(wanted[::-1], sums, atol=2e-3)
+
+
+@pytest.mark.parametrize(("least", "filtered"), [(3, False), (12, False), (12, True), (30, True)])
+def test_points_of_curves_that_owners_allow(model, put, lake, least, filtered):
+    """Between two points, as many rows of both outcomes; of the points that are asked for, the first such."""
+    table = put(X, Y, min_count=least)
+    kept = X[:, 0] > -0.5 if filtered else np.full(len(Y), fill_value=True)
+    outcomes, _ = ordered(model, put(X[kept], Y[kept]))
+    evaluation = model.evaluate(table.filter(table["x0"] > -0.5) if filtered else table, metrics="roc_auc")
+    lake.disclosed.clear()
+    curve, groups = evaluation.roc_curve(points=21), evaluation.calibration(bins=20)
+    told = {item.what for item in lake.disclosed}
+    assert {"which points of the ROC curve the rule allows"} < told
+    assert "which borders of groups of risk the rule allows" in told
+    places = np.linspace(0, 1, 21)[1:-1] * len(outcomes)
+    places = np.floor(places + 1e-9) if filtered else np.rint(places)
+    counts = np.array(
+        [[outcomes[: int(place)].sum(), (1 - outcomes[: int(place)]).sum()] for place in places]
+    )
+    totals = np.array([outcomes.sum(), (1 - outcomes).sum()])
+    wanted, last = [], np.zeros(2)
+    for count in counts:
+        if (count - last >= least).all() and (totals - count >= least).all():
+            wanted.append(count)
+            last = count
+    wanted = np.array([[0, 0], *wanted, totals]) / totals
+    np.testing.assert_allclose(np.column_stack([curve.tpr, curve.fpr]), wanted, atol=1e-6)
+    assert (groups.observed >= least).all()
+    assert (groups.rows - groups.observed >= least).all()
+    assert groups.rows.sum() == len(outcomes)
+    assert groups.observed.sum() == outcomes.sum()
 
 
 def test_curves_of_a_few_rows(model, put):

@@ -1,12 +1,15 @@
 """Curves of an evaluation at public numbers of points: ROC and calibration, computed in MPC.
 
-The rows are in the order of their decision values, so a threshold is a public place in that order, and what
-lies before it is a running total. Curves in the clear draw themselves; that needs matplotlib, of the extra
-`ml`.
+The rows are in the order of their decision values, so a threshold is a place in that order, and what lies
+before it is a running total. Places are public, unless a filter keeps a secret number of rows: then they are
+secret shares of those. Where owners set a minimum count, only points with as many rows of both outcomes
+between them are told, which merges groups of calibrations. Curves in the clear draw themselves; that needs
+matplotlib, of the extra `ml`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -14,52 +17,164 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Value, concatenate
-from tercet.errors import PlanError
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.disclosure import all_at_least, at_least, both, inverted, side_by_side
+from tercet.ml.linalg import settled
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.table import Steps
 from tercet.ml.tails import ChiSquareTest
 
 Reals = npt.NDArray[np.float64]
 
+PLACE_BITS = 24
+"""Fractional bits of secret places among sorted rows."""
+ALLOWED_POINTS = "which points of the ROC curve the rule allows"
+ALLOWED_GROUPS = "which borders of groups of risk the rule allows"
+
 _HEAD = "  rows  observed  expected  observed risk  predicted risk"
 
 
-def roc_curve(ratios: Ratios, before: Value, *, what: str, points: int, to: str) -> Steps[RocCurve]:
-    """True and false positive rates at public places in the order of rows. See `Evaluation.roc_curve`."""
+# -- running totals at places --------------------------------------------------------------------------------
+
+
+def _at(totals: Value, places: Sequence[int]) -> Value:
+    """Running totals `(c, rows)` in rows at public places, `(c, k)`. Local."""
+    return totals.take(totals.builder.constant(np.array([places], dtype=np.float64)))
+
+
+def _at_secret(totals: Value, count: Value, shares: Sequence[float], step: int, most: float) -> Value:
+    """Running totals `(c, rows)` in the row at each share of a secret count and `step`, `(c, k)`.
+
+    The rises up to a row add up to the total there. One comparison for each row and share; about 12 rounds.
+    """
+    builder, rows = totals.builder, int(totals.type.rows)
+    numbers = (totals.select([0]).squeeze() * 0).shifted(-totals.scale) + builder.apply(
+        "count_up", totals.select([0]).squeeze()
+    )
+    inside = []
+    for share in shares:
+        place = count * builder.constant(share, scale=PLACE_BITS) + step
+        beyond = (place - numbers.at_scale(PLACE_BITS)).is_negative().to_ring()
+        inside.append(inverted(beyond).reshape(1, rows))
+    return (totals - totals.delay(1)).dot(concatenate(inside), magnitude=most)
+
+
+def _spaced(counts: Value, totals: Value, least: int) -> Value:
+    """Which of some points may be told: ones, else zeros, `(k,)`. About 12 rounds a point.
+
+    `counts` `(2, k)` are rows of both outcomes up to each point, `totals` `(2,)` those of all. Between two
+    points that are told, and before the first and after the last, there are at least `least` of each.
+    """
+    size = int(counts.type.rows)
+    rest = (counts * -1 + totals.column()).reshape(2 * size)
+    left = at_least(rest, least).reshape(2, size)
+    last, kept = (counts * 0).slice(0, 1), []
+    for point in range(size):
+        gap = counts.slice(point, point + 1) - last
+        enough = at_least(gap.reshape(2), least)
+        flags = [enough.slice(side, side + 1) for side in (0, 1)]
+        flags += [left.select([side]).slice(point, point + 1).squeeze().reshape(1) for side in (0, 1)]
+        kept.append(settled(both(settled(both(*flags[:2])), settled(both(*flags[2:])))))
+        last = settled((last + gap * kept[-1]).bounded(_size_of(counts), "a count"))
+    return side_by_side(kept)
+
+
+def _size_of(counts: Value) -> float:
+    return float(counts.type.limit) * 2.0**-counts.scale
+
+
+# -- the curves ----------------------------------------------------------------------------------------------
+
+
+def roc_curve(
+    ratios: Ratios, before: Value, *, what: str, points: int, least: int, to: str
+) -> Steps[RocCurve]:
+    """True and false positive rates at places in the order of rows. See `Evaluation.roc_curve`."""
     if points < 3:
         raise PlanError(f"points={points} is too few for a curve; ask for 3 or more")
-    builder, rows = ratios.builder, ratios.rows
-    places = np.unique(np.rint(np.linspace(0, rows, points)[1:-1]).astype(np.int64))
-    places = places[(places > 0) & (places < rows)]
-    found = before.take(builder.constant(places[None]))
+    rows, shares = ratios.rows, np.linspace(0, 1, points)[1:-1]
+    if ratios.counted:
+        found = _at_secret(before, ratios.counted[0], shares.tolist(), 0, 2.0 * rows)
+    else:
+        places = np.unique(np.rint(shares * rows).astype(np.int64))
+        found = _at(before, places[(places > 0) & (places < rows)].tolist())
+    found = settled(found.bounded(rows, "a count"))
     positives, above = (found.select([place]).squeeze() for place in (0, 1))
-    names = "true positive rates", "false positive rates"
     counts = positives, (above - positives).bounded(rows, "a count")
     totals = ratios.positives, ratios.negatives
+    kept = None
+    if least > 1:
+        together = concatenate([one.reshape(1, int(one.type.rows)) for one in counts])
+        kept = _spaced(together, side_by_side(totals), least)
+        kept.reveal(ALLOWED_POINTS, to=to)
+    names = "true positive rates", "false positive rates"
     for name, count, total in zip(names, counts, totals, strict=True):
-        ratios.ratio(count, total).reveal(name, to=to)
-    result = yield builder.plan()
-    rates = [np.concatenate([[0.0], np.clip(result.revealed[name], 0, 1), [1.0]]) for name in names]
+        rate = ratios.ratio(count, total)
+        (rate if kept is None else rate * kept).reveal(name, to=to)
+    revealed = (yield ratios.builder.plan()).revealed
+    told = revealed[ALLOWED_POINTS] > 0.5 if kept is not None else slice(None)
+    rates = [np.concatenate([[0.0], np.clip(revealed[name][told], 0, 1), [1.0]]) for name in names]
     return RocCurve(what, rates[1], rates[0])
 
 
 def calibration(
-    outcomes: Value, probabilities: Value, rows: int, *, what: str, bins: int, to: str
+    ratios: Ratios,
+    outcomes: Value,
+    probabilities: Value,
+    *,
+    what: str,
+    bins: int,
+    least: int,
+    to: str,
 ) -> Steps[Calibration]:
     """Sums of outcomes and probabilities over groups of rows by risk. See `Evaluation.calibration`."""
+    rows = ratios.rows
     if not 1 <= bins <= rows:
         raise PlanError(f"bins={bins} is not between 1 and the {rows} rows that there are")
-    borders = np.rint(np.linspace(rows, 0, bins + 1)).astype(np.int64)
-    names = "outcomes by group of risk", "sums of probabilities by group of risk"
-    for name, column in zip(names, (outcomes, probabilities), strict=True):
-        groups = [
-            column.slice(start, stop).sum().reshape(1, 1)
-            for stop, start in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)
-        ]
-        concatenate(groups).reshape(bins).reveal(name, to=to)
-    result = yield outcomes.builder.plan()
-    observed, expected = (result.revealed[name] for name in names)
-    return Calibration(what, -np.diff(borders), np.rint(observed), expected)
+    borders = np.rint(np.linspace(0, rows, bins + 1)[1:])
+    columns = [outcomes, probabilities, *[outcomes * 0 + 1] * bool(ratios.counted)]
+    totals = [one.reshape(1, rows).cumulate(magnitude=1.01 * rows) for one in columns]
+    if ratios.counted:
+        shares = (np.arange(1, bins + 1) / bins).tolist()
+        found = [_at_secret(one, ratios.counted[0], shares, -1, 1.01 * rows) for one in totals]
+    else:
+        found = [_at(one, (borders - 1).astype(np.int64).tolist()) for one in totals]
+    sums = [settled(one.bounded(1.01 * rows, "at most one a row")).squeeze() for one in found]
+    kept = _allowed_borders(sums, borders, ratios, least) if least > 1 else None
+    names = [
+        "outcomes up to borders of groups of risk",
+        "sums of probabilities up to borders of groups of risk",
+        "rows up to borders of groups of risk",
+    ][: len(sums)]
+    for name, value in zip(names, sums, strict=True):
+        (value if kept is None else value * kept).reveal(name, to=to)
+    if kept is not None:
+        kept.reveal(ALLOWED_GROUPS, to=to)
+    revealed = (yield ratios.builder.plan()).revealed
+    told = revealed[ALLOWED_GROUPS] > 0.5 if kept is not None else np.full(bins, fill_value=True)
+    if not told[-1]:
+        raise SchemaError(
+            f"the calibration of {what}: owners allow figures that rest on at least {least} rows, and fewer "
+            "have one of both outcomes; evaluate on more rows"
+        )
+    running = [revealed[name] for name in names] if ratios.counted else [*map(revealed.get, names), borders]
+    observed, expected, sizes = (np.diff(np.asarray(one)[told], prepend=0.0)[::-1] for one in running)
+    some = sizes > 0.5
+    return Calibration(what, np.rint(sizes[some]).astype(np.int64), np.rint(observed[some]), expected[some])
+
+
+def _allowed_borders(sums: Sequence[Value], borders: Reals, ratios: Ratios, least: int) -> Value:
+    """Which borders of groups may be told, the end of the last one if there are enough rows at all."""
+    size, builder = len(borders), ratios.builder
+    positives = sums[0].slice(0, size - 1) if size > 1 else sums[0]
+    whole = all_at_least([ratios.positives, ratios.negatives], least)
+    if size == 1:
+        return whole
+    up_to = sums[2].slice(0, size - 1) if ratios.counted else positives * 0 + builder.constant(borders[:-1])
+    others = (up_to - positives).bounded(ratios.rows, "a count")
+    counts = concatenate([one.reshape(1, size - 1) for one in (positives, others)])
+    inner = _spaced(counts, side_by_side([ratios.positives, ratios.negatives]), least)
+    return side_by_side([*[inner.slice(place, place + 1) for place in range(size - 1)], whole])
 
 
 @attrs.frozen(eq=False)

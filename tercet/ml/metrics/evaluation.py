@@ -184,9 +184,6 @@ class Evaluation:
         revealed: RevealedMetrics = self.lake.perform(self._reveal(names, to), "evaluate")
         return revealed
 
-    def _inputs(self, builder: Builder, *names: str) -> list[Value]:
-        return [builder.input(*self._stored[name]) for name in names]
-
     def _reveal(self, names: Sequence[str], to: str) -> Steps[RevealedMetrics]:
         builder = self.lake.builder(f"reveal metrics of {self.what}")
         found = {name: builder.input(*stored) for name, stored in self._stored.items()}
@@ -209,13 +206,13 @@ class Evaluation:
 
         Between the ends, thresholds lie after equal shares of the rows in the order of their decision values,
         or before the group of ties that these would cut through. Discloses the true and the false positive
-        rates there.
+        rates there; where owners set a minimum count, also which points are told: those that have as many
+        rows of both outcomes between them. Of a filtered table, it does not tell how many rows count.
         """
         self._require_order("the ROC curve")
         builder = self.lake.builder(f"ROC curve of {self.what}")
-        before, positives = self._inputs(builder, "before", "positives")
-        ratios = Ratios(builder, {"positives": positives}, self.rows)
-        steps = curves.roc_curve(ratios, before, what=self.what, points=points, to=to)
+        ratios, before = self._ratios(builder), builder.input(*self._stored["before"])
+        steps = curves.roc_curve(ratios, before, what=self.what, points=points, least=self.least, to=to)
         curve: curves.RocCurve = self.lake.perform(steps, "evaluate")
         return curve
 
@@ -223,26 +220,25 @@ class Evaluation:
         """Predicted and observed risk in so many groups of rows, to one receiver.
 
         Groups are of equal size but for one row, by predicted risk. Discloses in each the sum of the
-        probabilities and the number of rows whose outcome is 1.
+        probabilities and the number of rows whose outcome is 1; of a filtered table, also the number of rows
+        that count. Where owners set a minimum count, neighbouring groups become one until each has as many
+        rows of both outcomes, and it discloses which did. Raises SchemaError if not even all rows have.
         """
         self._require_order("the calibration")
         builder = self.lake.builder(f"calibration of {self.what}")
-        outcomes, probabilities = self._inputs(builder, "outcomes", "probabilities")
-        steps = curves.calibration(outcomes, probabilities, self.rows, what=self.what, bins=bins, to=to)
+        columns = [builder.input(*self._stored[name]) for name in ("outcomes", "probabilities")]
+        steps = curves.calibration(
+            self._ratios(builder), *columns, what=self.what, bins=bins, least=self.least, to=to
+        )
         table: curves.Calibration = self.lake.perform(steps, "evaluate")
         return table
 
+    def _ratios(self, builder: Builder) -> Ratios:
+        """The stored sums in a plan."""
+        found = {name: builder.input(*stored) for name, stored in self._stored.items()}
+        return Ratios(builder, found, self.rows)
+
     def _require_order(self, what: str) -> None:
-        if self.least > 1:
-            raise PlanError(
-                f"the evaluation of {self.what}: owners allow figures that rest on at least {self.least} "
-                f"rows, and {what} has points that rest on fewer; reveal metrics instead"
-            )
-        if "rows" in self._stored:
-            raise PlanError(
-                f"the evaluation of {self.what} is of a filtered table, and {what} would tell how many of "
-                "its rows count; filter with compact=True, if that may be told"
-            )
         if "before" not in self._stored:
             raise PlanError(
                 f"the evaluation of {self.what} did not sort its rows, and {what} needs their order; "
