@@ -9,6 +9,7 @@ corrupt, and follows the protocol.
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Sequence
 from typing import ClassVar
@@ -17,8 +18,8 @@ import numpy as np
 
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Cost, Op, Product, Protocol, Round, Shape, Share, align, declared
-from tercet.protocols.domains import WORD_BYTES, Z64, Domain, Words, packed_words
-from tercet.protocols.fourier import Series, union
+from tercet.protocols.domains import WORD_BYTES, Z64, Domain, Words
+from tercet.protocols.fourier import Series
 from tercet.protocols.gates import BitsToRing, Fourier, Gate, Truncation
 from tercet.protocols.replicated import DIGEST_WORDS, digest
 
@@ -30,10 +31,10 @@ def sent(rounds: int, *, dealer: int, others: int) -> Cost:
     return Cost(rounds, (dealer * WORD_BYTES, others * WORD_BYTES, others * WORD_BYTES))
 
 
-def gate_cost(x: Share, count: int, *, opened: int, dealt: int, results: int) -> Cost:
+def gate_cost(x: Share, count: int, gate: Gate) -> Cost:
     """The cost of `Additive.gate`; of a product, the dealer sends its own summand to both others."""
-    own = 2 * opened if isinstance(x, Product) else 0
-    return sent(2, dealer=dealt * count + own, others=opened + results * count)
+    own = 2 * gate.opened(count) * isinstance(x, Product)
+    return sent(2, dealer=gate.dealt * count + own, others=gate.opened(count) + gate.results * count)
 
 
 class Additive(Protocol):
@@ -46,9 +47,8 @@ class Additive(Protocol):
     # Words go round: the second word of a party is the first one of the next.
 
     @classmethod
-    def deal(cls, values: Words, *, domain: Domain, parties: int) -> list[list[Words]]:
+    def deal(cls, values: Words, *, domain: Domain, parties: int) -> list[list[Words]]:  # noqa: ARG003
         """Two random masks, and what they leave; an array of the value's shape for each word held."""
-        _ = parties
         a, b = np.frombuffer(secrets.token_bytes(2 * values.nbytes), np.uint64).reshape(2, *values.shape)
         m = domain.subtract(domain.subtract(values, a), b)
         return [[a, b], [b, m], [m, a]]
@@ -58,8 +58,7 @@ class Additive(Protocol):
         """The sum of the three words, each of which its two holders have to agree on."""
         if not all(np.array_equal(parts[p][1], parts[(p + 1) % 3][0]) for p in range(3)):
             raise ProtocolError("two parties disagree on a word of a result, which was thrown away")
-        a, b, m = (part[0] for part in parts)
-        return np.asarray(domain.add(domain.add(a, b), m)).reshape(shape)
+        return functools.reduce(domain.add, (part[0] for part in parts)).reshape(shape)
 
     @declared(lambda _, x: sent(1, dealer=x.size + DIGEST_WORDS, others=x.size + DIGEST_WORDS))
     def opening(self, x: Share) -> Op[Words]:
@@ -69,10 +68,9 @@ class Additive(Protocol):
             send={after: [x.data[0]], before: [digest(x.data[1])]},
             recv={before: [x.shape], after: [(DIGEST_WORDS,)]},
         )
-        lacked = got[before][0]
-        if not np.array_equal(digest(lacked), got[after][0]):
+        if not np.array_equal(digest(got[before][0]), got[after][0]):
             raise ProtocolError(f"parties {before} and {after} disagree on a word of an opened value")
-        return np.asarray(x.domain.add(x.domain.add(x.data[0], x.data[1]), lacked))
+        return functools.reduce(x.domain.add, [*x.data, got[before][0]])
 
     def constant(
         self, values: Words, *, domain: Domain = Z64, scale: int = 0, product: bool = False
@@ -89,8 +87,9 @@ class Additive(Protocol):
     def random(self, shape: Shape, *, domain: Domain = Z64) -> Share:
         """Every word from the key of its two holders."""
         tag = self.tag()
-        words = [self.draw((self.party + turn) % 3, tag, "random", shape) for turn in (-1, 1)]
-        return Share(domain, np.stack(words))
+        return Share(
+            domain, np.stack([self.draw((self.party + p) % 3, tag, "random", shape) for p in (2, 1)])
+        )
 
     def mul_local(self, x: Share, y: Share) -> Product:
         """Of the nine products of words, the three that start at this party's first word."""
@@ -98,33 +97,31 @@ class Additive(Protocol):
         z = x.domain.add(x.domain.multiply(x0, x.domain.add(y0, y1)), x.domain.multiply(x1, y0))
         return Product(x.domain, z[None], x.scale + y.scale)
 
+    def hidden(self, tag: str, x: Share) -> Words:
+        """This party's summand of a product under its share of zero: any two of the three are random."""
+        one, other = (self.draw((self.party + p) % 3, tag, "zero", x.shape) for p in (1, 2))
+        summand: Words = x.domain.add(x.data[0], x.domain.subtract(one, other))
+        return summand
+
     @declared(lambda _, x: sent(1, dealer=2 * x.size, others=x.size))
     def reduce(self, x: Share) -> Op[Share]:
-        """One round: new masks, and m from what all three hold; the dealer hides its summand from each."""
-        tag, z, domain = self.tag(), x.data[0], x.domain
+        """One round: new masks, and m from what all three hold."""
+        tag = self.tag()
+        z = self.hidden(tag, x)
         if self.party == DEALER:
-            hidden = {p: domain.subtract(z, self.draw(3 - p, tag, "hide", x.shape)) for p in (1, 2)}
-            yield Round(send={p: [words] for p, words in hidden.items()})
-            return self.masks(tag, domain, x.shape, x.scale)
-        hide = self.draw(DEALER, tag, "hide", x.shape)
-        return (yield from self.settle(tag, domain, z, x.scale, hide=hide))
-
-    def masks(self, tag: str, domain: Domain, shape: Shape, scale: int) -> Share:
-        """The dealer's share of a new sharing: a, from the key with party 2, and b."""
-        return Share(domain, np.stack([self.draw(p, tag, "mask", shape) for p in (2, 1)]), scale)
+            yield Round(send={1: [z], 2: [z]})
+        return (yield from self.settle(tag, x.domain, z, x.scale, heard=[DEALER]))
 
     def settle(
-        self, tag: str, domain: Domain, z: Words, scale: int, *, hide: Words | None = None
+        self, tag: str, domain: Domain, z: Words, scale: int, *, heard: Sequence[int] = ()
     ) -> Op[Share]:
-        """A new sharing, at parties 1 and 2, of their summands and what the dealer may send of its own."""
+        """A new sharing of the summands of parties 1 and 2, and of those of the parties `heard`: 1 round."""
+        if self.party == DEALER:
+            return Share(domain, np.stack([self.draw(p, tag, "mask", z.shape) for p in (2, 1)]), scale)
         mask, other = self.draw(DEALER, tag, "mask", z.shape), 3 - self.party
         mine = domain.subtract(z, mask)
-        told = mine if hide is None else domain.add(mine, hide)
-        recv = {other: [z.shape]} if hide is None else {other: [z.shape], DEALER: [z.shape]}
-        got = yield Round(send={other: [told]}, recv=recv)
-        m = mine
-        for words in got.values():
-            m = domain.add(m, words[0])
+        got = yield Round(send={other: [mine]}, recv={peer: [z.shape] for peer in (other, *heard)})
+        m = functools.reduce(domain.add, (words[0] for words in got.values()), mine)
         return Share(domain, np.stack([mask, m] if self.party == 1 else [m, mask]), scale)
 
     def gate(self, x: Share, count: int, gate: Gate, scale: int) -> Op[list[Share]]:
@@ -132,46 +129,33 @@ class Additive(Protocol):
 
         The dealer knows a mask r and deals functions of it; the others open x + r and put the two together.
         """
-        tag, add = self.tag(), gate.domain.add
-        opened, deal, results = (gate.opened(count),), (gate.dealt, count), (gate.results, count)
-        product = isinstance(x, Product)
+        tag, add, product = self.tag(), gate.domain.add, isinstance(x, Product)
+        opened, dealt = (gate.opened(count),), (gate.dealt, count)
+        own = self.hidden(tag, x) if product else x.data[0] if self.party == 1 else add(*x.data)
+        y = np.empty((gate.results, count), dtype=np.uint64)
         if self.party == DEALER:
-            r = add(*(self.draw(p, tag, "open", opened) for p in (1, 2)))
-            half, hidden = self.draw(1, tag, "deal", deal), []
-            if product:
-                own = add(*(self.draw(p, tag, "hide", opened) for p in (1, 2)))
-                r, hidden = add(r, own), [add(own, x.data[0].reshape(-1))]
-            gate.deal(r, half)
+            half = self.draw(1, tag, "deal", dealt)
+            gate.deal(add(*(self.draw(p, tag, "open", opened) for p in (1, 2))), half)
+            hidden = [own.reshape(-1)] * product
             yield Round(send={1: hidden, 2: [*hidden, half]})
             yield Round()
-            return self.parts(self.masks(tag, Z64, results, scale), x, count)
-        mine = x.data[0] if product or self.party == 1 else x.domain.add(x.data[0], x.data[1])
-        told = add(mine.reshape(-1), self.draw(DEALER, tag, "open", opened))
-        due = [opened] * product + [deal] * (self.party == 2)
-        got = yield Round(send={3 - self.party: [told]}, recv={3 - self.party: [opened], DEALER: due})
-        c = add(told, got[3 - self.party][0])
-        c = add(c, got[DEALER][0]) if product else c
-        half = self.draw(DEALER, tag, "deal", deal) if self.party == 1 else got[DEALER][-1]
-        y = np.empty(results, dtype=np.uint64)
-        gate.combine(c, half, y, first=self.party == 1)
-        return self.parts((yield from self.settle(tag, Z64, y, scale)), x, count)
-
-    @staticmethod
-    def parts(y: Share, x: Share, count: int) -> list[Share]:
-        """The results of a gate one by one, in the shape of x where they are as many."""
+        else:
+            told, other = add(own.reshape(-1), self.draw(DEALER, tag, "open", opened)), 3 - self.party
+            due = [opened] * product + [dealt] * (self.party == 2)
+            got = yield Round(send={other: [told]}, recv={other: [opened], DEALER: due})
+            c = functools.reduce(add, got[DEALER][:product], add(told, got[other][0]))
+            half = self.draw(DEALER, tag, "deal", dealt) if self.party == 1 else got[DEALER][-1]
+            gate.combine(c, half, y, first=self.party == 1)
+        made = yield from self.settle(tag, Z64, y, scale)
         shape = x.shape if count == x.size else (count,)
-        return [y.like(y.data[:, i].reshape(2, *shape)) for i in range(y.shape[0])]
+        return [made.like(made.data[:, i].reshape(2, *shape)) for i in range(gate.results)]
 
-    @declared(lambda _, x, *_bits: gate_cost(x, x.size, opened=x.size, dealt=2, results=1))
+    @declared(lambda _, x, bits: gate_cost(x, x.size, Truncation(bits)))
     def truncate(self, x: Share, bits: int) -> Op[Share]:
         """A gate; the default would open x under a mask that nobody knows, at many times the cost."""
         return (yield from self.gate(x, x.size, Truncation(bits), x.scale - bits))[0]
 
-    @declared(
-        lambda _, x, series, **_bits: gate_cost(
-            x, x.size, opened=x.size, dealt=union(*series).dealt, results=len(series)
-        )
-    )
+    @declared(lambda _, x, series, **bits: gate_cost(x, x.size, Fourier(series, scale=x.scale, **bits)))
     def fourier(
         self, x: Share, series: Sequence[Series], *, dealt_bits: int, coefficient_bits: int
     ) -> Op[list[Share]]:
@@ -179,7 +163,7 @@ class Additive(Protocol):
         gate = Fourier(series, scale=x.scale, dealt_bits=dealt_bits, coefficient_bits=coefficient_bits)
         return (yield from self.gate(x, x.size, gate, dealt_bits + coefficient_bits))
 
-    @declared(lambda _, x, count: gate_cost(x, count, opened=packed_words(count), dealt=1, results=1))
+    @declared(lambda _, x, count: gate_cost(x, count, BitsToRing()))
     def bits_to_ring(self, x: Share, count: int) -> Op[Share]:
         """A gate that deals the bits of the mask."""
         return (yield from self.gate(x, count, BitsToRing(), 0))[0]
