@@ -32,6 +32,10 @@ from tercet.progress import somebody_looks, watching
 
 T = TypeVar("T")
 
+CELLS_TO_CHECKPOINT = 1 << 23
+STEPS_TO_CHECKPOINT = 25
+"""A fit has a checkpoint when its steps have gone over so many cells, at the latest after so many steps."""
+
 
 @attrs.frozen
 class Phase:
@@ -67,6 +71,8 @@ class Driver:
         self._models: dict[str, SecretModel] = {}
         self.disclosed = DisclosureLog()
         self.phases: list[Phase] = []
+        self.checkpoint_every: int | None = None
+        """Steps of a fit between its checkpoints; None where the table's size decides."""
         self.on_phase: Callable[[str, str], None] | None = None
         """Called with the phase and the plan's name before each plan runs: for progress displays."""
         self.on_result: Callable[[Plan, RunResult], None] | None = None
@@ -84,6 +90,15 @@ class Driver:
     def handle(self, hint: str) -> str:
         """A new name for a value at the nodes."""
         return f"{hint}#{secrets.token_hex(8)}"
+
+    def checkpoint_steps(self, cells: int) -> int | None:
+        """After how many steps over a table of so many cells a fit has a checkpoint, None for never.
+
+        Only nodes that last keep checkpoints: after about a second of work, and at least every 25 steps.
+        """
+        if not self.remote:
+            return None
+        return self.checkpoint_every or max(1, min(STEPS_TO_CHECKPOINT, CELLS_TO_CHECKPOINT // max(1, cells)))
 
     async def _drive(self, steps: Steps[T], phase: str) -> T:
         """Run the plans that a computation yields.
@@ -109,7 +124,7 @@ class Driver:
 
     async def _run(self, plan: Plan, phase: str) -> RunResult:
         with watching(plan.name, wanted=self.progress) as watch:
-            result = await self.cluster.client.run(plan, watch)
+            result = await self.cluster.run(plan, watch)
         if self.on_result is not None:
             self.on_result(plan, result)
         return self._note(result, phase, plan.name)

@@ -32,7 +32,7 @@ from tercet.ml.table import Steps, Table
 from tercet.ml.upload import encode_for_upload
 from tercet.nodes.desk import Desk, Kept, Received, WaitingPlan
 from tercet.nodes.gate import TABLE
-from tercet.nodes.remote import open_remote
+from tercet.nodes.remote import PATIENCE_S, open_remote
 
 T = TypeVar("T")
 
@@ -453,21 +453,36 @@ def local(
 
 @contextlib.asynccontextmanager
 async def open_lake(
-    cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0, progress: bool | None = None
+    cluster: str | Path,
+    *,
+    identity: str | Path,
+    timeout_s: float = 6.0,
+    patience_s: float = PATIENCE_S,
+    progress: bool | None = None,
 ) -> AsyncIterator[AsyncLake]:
     """An `AsyncLake` over nodes that run elsewhere; options as for `connect`."""
-    async with open_remote(cluster, identity, timeout_s=timeout_s) as opened:
+    async with open_remote(cluster, identity, timeout_s=timeout_s, patience_s=patience_s) as opened:
         yield AsyncLake(opened, progress=progress)
 
 
 def connect(
-    cluster: str | Path, *, identity: str | Path, timeout_s: float = 6.0, progress: bool | None = None
+    cluster: str | Path,
+    *,
+    identity: str | Path,
+    timeout_s: float = 6.0,
+    patience_s: float = PATIENCE_S,
+    progress: bool | None = None,
 ) -> Lake:
     """The lake of nodes that run elsewhere, as the member whose key is given.
 
     `cluster` is the path of the lake's `cluster.toml`, `identity` that of a key that `tercet init` has made.
-    A node that is silent for `timeout_s` is given up, with a `PeerLost` that names it. `progress` is as for
-    `local`. Raises ConfigError for files that do not fit together, TransportError for nodes that cannot be
-    reached or refuse the key.
+    A node that is silent for `timeout_s` is given up. A plan that this interrupts waits for the nodes to come
+    back, for up to `patience_s`, and goes on, a fit from its latest checkpoint; then, or at once if that is
+    zero, it raises a `PeerLost` that names the node. `progress` is as for `local`. Raises ConfigError for
+    files that do not fit together, TransportError for nodes that cannot be reached or refuse the key.
     """
-    return Lake(Loop(lambda: open_remote(cluster, identity, timeout_s=timeout_s)), progress=progress)
+
+    def opened() -> contextlib.AbstractAsyncContextManager[Cluster]:
+        return open_remote(cluster, identity, timeout_s=timeout_s, patience_s=patience_s)
+
+    return Lake(Loop(opened), progress=progress)

@@ -412,6 +412,10 @@ class Value:
         self.builder.apply("store", self, handle=handle)
         return self
 
+    def checkpoint(self, point: int, name: str) -> None:
+        """Have nodes that last keep the value until the run has ended, with others of the same point."""
+        self.builder.apply("checkpoint", self, point=point, name=name)
+
 
 def concatenate(values: Sequence[Value]) -> Value:
     """Stack values along the first axis: tables side by side."""

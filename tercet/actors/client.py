@@ -14,7 +14,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -22,6 +22,7 @@ import numpy as np
 import trio
 
 from tercet.actors.arrivals import WORD_ROWS, Piece
+from tercet.actors.gate import Since
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import Line
 from tercet.actors.node import CLIENT, type_fields
@@ -57,6 +58,7 @@ class RunResult:
     Revealed numbers by name, types of stored values, symbols, cost, and what was disclosed.
 
     `bytes_sent` is the payload sent by each party; `client_bytes` what passed between client and nodes.
+    `interrupted` is how often the run was interrupted before; costs are those of what went on then.
     """
 
     revealed: Mapping[str, np.ndarray[Any, np.dtype[Any]]]
@@ -67,6 +69,7 @@ class RunResult:
     client_bytes: int
     seconds: float
     disclosed: tuple[Disclosure, ...]
+    interrupted: int = 0
 
 
 @attrs.define(eq=False)
@@ -98,6 +101,11 @@ class _Connection:
         self.line = Line(link, owner="the client", timeout_s=timeout_s, beats=False)
         self._under_way: dict[int, _Answer] = {}
         self._requests = 0
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that passed, both ways."""
+        return self.line.link.bytes_sent + self.line.link.bytes_received
 
     async def run(self) -> None:
         """Take answers until the line ends."""
@@ -168,8 +176,14 @@ class Client:
         *,
         timeout_s: float,
         tile_rows: int = TILE_ROWS,
+        lake: bytes = b"",
     ) -> None:
         self.protocol = protocol
+        self.mend: Callable[[], Awaitable[None]] | None = None
+        """Makes lines anew that have ended, before the next request. Raises PeerLost or TransportError."""
+        self._lake = lake
+        self._timeout_s = timeout_s
+        self._moved_before = 0
         self.parties = len(links)
         self.tile_rows = tile_rows
         self._nodes = [_Connection(index, link, timeout_s) for index, link in enumerate(links)]
@@ -186,15 +200,9 @@ class Client:
         lake: bytes = b"",
     ) -> Client:
         """Say hello to every node and start to read their answers. Raises PeerLost or TransportError."""
+        client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows, lake=lake)
         for index, link in enumerate(links):
-            mine = Hello(CLIENT, protocol.name, len(links), lake)
-            theirs = await greet(link, mine, timeout_s=timeout_s)
-            if theirs.role != party_name(index):
-                raise ProtocolError(
-                    f"{theirs.role} answered where {party_name(index)} was expected; correct the addresses"
-                )
-            link.peer = theirs.role
-        client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows)
+            await client._greet(index, link)
         client.start(nursery)
         return client
 
@@ -204,10 +212,31 @@ class Client:
         for node in self._nodes:
             nursery.start_soon(node.run)
 
+    async def _greet(self, index: int, link: Link) -> None:
+        mine = Hello(CLIENT, self.protocol.name, self.parties, self._lake)
+        theirs = await greet(link, mine, timeout_s=self._timeout_s)
+        if theirs.role != party_name(index):
+            raise ProtocolError(
+                f"{theirs.role} answered where {party_name(index)} was expected; correct the addresses"
+            )
+        link.peer = theirs.role
+
+    @property
+    def lost(self) -> list[int]:
+        """The nodes that this client has no line to any more."""
+        return [node.index for node in self._nodes if node.line.lost is not None]
+
+    async def relink(self, index: int, link: Link) -> None:
+        """Talk to a node that was lost over a new link. Raises PeerLost or TransportError, as `connect`."""
+        await self._greet(index, link)
+        self._moved_before += self._nodes[index].bytes_moved
+        node = self._nodes[index] = _Connection(index, link, self._timeout_s)
+        self._nursery.start_soon(node.run)
+
     @property
     def bytes_moved(self) -> int:
         """Bytes that passed between this client and the nodes, both ways."""
-        return sum(node.line.link.bytes_sent + node.line.link.bytes_received for node in self._nodes)
+        return self._moved_before + sum(node.bytes_moved for node in self._nodes)
 
     # -- what a client asks ----------------------------------------------------------------------------------
 
@@ -242,15 +271,25 @@ class Client:
         words = rows(piece.start, piece.start + piece.rows).reshape(word_shape(piece.own_type, {}))
         return self.protocol.deal(words, domain=piece.type.form.domain, parties=self.parties)
 
-    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+    async def run(
+        self,
+        plan: Plan,
+        watch: Watch | None = None,
+        *,
+        session: bytes | None = None,
+        since: Since | None = None,
+    ) -> RunResult:
         """Run a plan at all nodes and put together what it reveals; `watch` is told how far it is.
+
+        `session` is the run's name, by default a random one, and `since` a checkpoint to go on from.
 
         Raises PeerLost if a node is lost, and whatever else the nodes report; then nothing is stored.
         """
         plan = await self._optimised(plan)
         moved, began = self.bytes_moved, time.perf_counter()
-        session = secrets.token_bytes(SESSION_BYTES)
-        request = _Request("run", [session, plan.to_bytes()], most=self._most_revealed(plan))
+        session = session or secrets.token_bytes(SESSION_BYTES)
+        verb, more = ("run", ()) if since is None else ("resume", since)
+        request = _Request(verb, [session, plan.to_bytes(), *more], most=self._most_revealed(plan))
         try:
             with self._watched(session, plan, watch):
                 answers = await self._ask_all([request] * self.parties)
@@ -344,6 +383,8 @@ class Client:
 
     async def _ask_all(self, requests: Sequence[_Request]) -> list[_Answer]:
         """One request to each node; raises the error that explains best what went wrong."""
+        if self.lost and self.mend is not None:
+            await self.mend()
         self._check_nodes()
         answers: dict[int, _Answer] = {}
 

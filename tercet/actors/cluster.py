@@ -19,10 +19,11 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.client import Client
+from tercet.actors.client import Client, RunResult
 from tercet.actors.node import CLIENT, Node, Shaping
 from tercet.actors.party import Party, party_name
-from tercet.actors.plan import TILE_ROWS
+from tercet.actors.plan import TILE_ROWS, Plan
+from tercet.actors.progress import Watch
 from tercet.errors import PeerLost, PlanError, TercetError, TransportError, from_wire
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
@@ -118,6 +119,10 @@ class Cluster:
     transport: str
     pids: list[int] = attrs.field(factory=list)
     caller: str = CLIENT
+
+    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+        """Run a plan; see `Client.run`."""
+        return await self.client.run(plan, watch)
 
 
 @contextlib.asynccontextmanager

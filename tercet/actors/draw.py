@@ -52,8 +52,8 @@ def _texts(plan: Plan, index: int, notes: Mapping[int, str] | None = None) -> tu
     node = plan.nodes[index]
     told = KINDS[node.kind].discloses(node, [plan.type_of(ref) for ref in node.args])
     first = f"{node.kind} ({node.label})" if node.label else node.kind
-    if node.kind in ("reveal", "store"):
-        first += f" {node.get('name' if node.kind == 'reveal' else 'handle')!r}"
+    if node.kind in ("reveal", "store", "checkpoint"):
+        first += f" {node.get('handle' if node.kind == 'store' else 'name')!r}"
     types = [str(kind) for kind in node.types]
     second = types[0] if len(types) == 1 else "; ".join(dict.fromkeys(types))
     note = f", {notes[index]}" if notes and index in notes else ""

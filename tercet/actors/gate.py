@@ -7,13 +7,16 @@ of nodes that last: it knows members, rules, approvals, stored tables and jobs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tercet.actors.arrivals import Gathering, Sink
 from tercet.actors.plan import Plan, Type
 from tercet.actors.values import Outcome, Stored
-from tercet.errors import ProtocolError
+from tercet.errors import PlanError, ProtocolError
+
+Since = tuple[bytes, int]
+"""A checkpoint that a run goes on from: the session that came to it, and the point in the plan."""
 
 
 class Gate:
@@ -47,6 +50,16 @@ class Gate:
         """What the caller may have of an outcome. Raises ConsentError; then nothing of it is kept."""
         _ = caller, session, plan
         return outcome
+
+    async def reached(self, caller: str, session: bytes, point: int, values: Mapping[str, Stored]) -> None:
+        """A run has come to a checkpoint, with these values by name. Raises StorageError."""
+
+    async def resume(
+        self, caller: str, session: bytes, plan: Plan, since: Since
+    ) -> tuple[Plan, dict[str, Stored]]:
+        """The rest of a plan from a checkpoint on, and its values. Raises PlanError if that is not here."""
+        _ = caller, session, since
+        raise PlanError(f"nodes on one machine keep no checkpoints of plan {plan.name!r}; run all of it")
 
     def over(self, session: bytes) -> None:
         """A run has ended, well or not, perhaps before it was let through."""

@@ -13,7 +13,7 @@ import numpy as np
 from tercet.actors.builder import Builder
 from tercet.actors.kinds import Context, Data, Kind, Tiling, as_public, fields, kind, require, require_ring
 from tercet.actors.matching import intersect
-from tercet.actors.plan import Disclosure, Form, Node, Type, dims_product
+from tercet.actors.plan import NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.errors import PlanError
 from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Protocol, Share
@@ -288,9 +288,7 @@ class Sort(Kind):
         return ranking.openings(shapes[0][-1])
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure(
-            "comparisons of shuffled rows, a random order", "the nodes", dims_product(args[0].shape)
-        )
+        return Disclosure("comparisons of shuffled rows, a random order", NODES, dims_product(args[0].shape))
 
 
 # -- disclosing ----------------------------------------------------------------------------------------------
@@ -319,7 +317,7 @@ class Open(_Interactive):
         return math.prod(shapes[0])
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure(str(node.get("why")), "the nodes", dims_product(args[0].shape))
+        return Disclosure(str(node.get("why")), NODES, dims_product(args[0].shape))
 
 
 @kind("match")
@@ -350,7 +348,7 @@ class Match(Kind):
         return positions.view(np.uint64)
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure("the number of rows that match", "the nodes", "1")
+        return Disclosure("the number of rows that match", NODES, "1")
 
 
 class _Sink(Kind):
@@ -391,3 +389,13 @@ class Store(_Sink):
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require(args[0].form is not Form.PUBLIC, f"only secret values are stored, not {args[0]}")
         return [args[0]]
+
+
+@kind("checkpoint")
+class Checkpoint(Store):
+    """A value that nodes which last keep until the run has ended, to go on from after an interruption.
+
+    Values of one `point` are kept together; names are unique in a plan.
+    """
+
+    attributes = fields(point=int, name=str)

@@ -25,7 +25,7 @@ import numpy as np
 import trio
 
 from tercet.actors.arrivals import Arrival, Piece
-from tercet.actors.gate import Gate
+from tercet.actors.gate import Gate, Since
 from tercet.actors.hello import Hello, greet
 from tercet.actors.jobs import Jobs
 from tercet.actors.line import Line
@@ -124,12 +124,12 @@ class Node:
                 await self._all_here.wait()
             task_status.started()
 
-    async def run(self, session: bytes, packed: bytes, caller: str) -> Outcome:
+    async def run(self, session: bytes, packed: bytes, caller: str, since: Since | None = None) -> Outcome:
         """Run a plan for a client, with the other parties; see `Party.run_plan`."""
         if self.draining:
             name = self.party.name
             raise PeerLost(f"{name} is being stopped; try again once it is back", peer=name)
-        return await self.party.run_plan(session, packed, caller=caller, gate=self.gate)
+        return await self.party.run_plan(session, packed, caller=caller, gate=self.gate, since=since)
 
     async def _stay_linked(self, index: int, address: str) -> None:
         """Link up with a peer again and again: whenever the link is lost, until it answers."""
@@ -287,6 +287,8 @@ class _Service:
                 return {}, []
             case "run", [bytes(session), bytes(packed)]:
                 return _parts(await self.node.run(session, packed, self.caller))
+            case "resume", [bytes(session), bytes(packed), bytes(earlier), int(point)]:
+                return _parts(await self.node.run(session, packed, self.caller, (earlier, point)))
             case "progress", [bytes(session)]:
                 return attrs.asdict(self.party.progress(session, self.caller)), []
             case "submit", [bytes(session), bytes(packed)]:

@@ -24,15 +24,16 @@ import attrs
 import numpy as np
 import trio
 
-from tercet.actors.gate import Gate
+from tercet.actors.gate import Gate, Since
 from tercet.actors.line import Line, first_cause
+from tercet.actors.passes import checkpoints
 from tercet.actors.plan import Form, Plan, Type, word_shape
 from tercet.actors.progress import Progress
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.session import Session, Start
 from tercet.actors.tracing import TraceEvent
-from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
+from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.protocols.base import Protocol, Share, session_key
 from tercet.protocols.domains import Words
 from tercet.transports import Link
@@ -245,21 +246,28 @@ class Party:
     # -- sessions --------------------------------------------------------------------------------------------
 
     async def run_plan(
-        self, name: bytes, packed: bytes, *, caller: str = "", gate: Gate | None = None
+        self,
+        name: bytes,
+        packed: bytes,
+        *,
+        caller: str = "",
+        gate: Gate | None = None,
+        since: Since | None = None,
     ) -> Outcome:
         """Run a plan together with the other parties, under a session name that the client chose.
 
         The gate says whether `caller` may, and what of the outcome it may have. The parties first compare the
-        plan's digest and exchange fresh nonces, from which the session's keys are made. Raises what went
-        wrong, at whichever party; nothing is stored then.
+        plan's digest and exchange fresh nonces, from which the session's keys are made. With `since`, the run
+        goes on from that checkpoint of an earlier session. Raises what went wrong, at whichever party;
+        nothing is stored then.
         """
         gate = Gate() if gate is None else gate
-        session, inputs = await self._prepare(name, packed, caller, gate)
+        session, inputs = await self._prepare(name, packed, caller, gate, since)
         self._sessions[name] = session
         finished = False
         try:
             with session.scope:
-                outcome = await self._run_session(session, inputs, queued=gate.queues)
+                outcome = await self._run_session(session, inputs, gate)
                 outcome = await gate.after_run(caller, name, session.plan, outcome)
                 self.store.update(outcome.stored)
                 finished = True
@@ -277,7 +285,7 @@ class Party:
         raise session.error or ProtocolError("a session ended without result")
 
     async def _prepare(
-        self, name: bytes, packed: bytes, caller: str, gate: Gate
+        self, name: bytes, packed: bytes, caller: str, gate: Gate, since: Since | None
     ) -> tuple[Session, dict[str, Stored]]:
         if not 0 < len(name) <= LONGEST_NAME:
             raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
@@ -294,7 +302,10 @@ class Party:
                 else await trio.to_thread.run_sync(Plan.from_bytes, packed)
             )
             await gate.before_run(caller, name, plan)
-            inputs = await self._inputs(plan)
+            inputs: dict[str, Stored] = {}
+            if since is not None:
+                plan, inputs = await gate.resume(caller, name, plan, since)
+            inputs = await self._inputs(plan, inputs)
             self._preparing.discard(name)
             self._check_unused(name)  # a peer may have stopped it meanwhile
             self._check_peers()
@@ -334,13 +345,13 @@ class Party:
             "the traceback"
         )
 
-    async def _inputs(self, plan: Plan) -> dict[str, Stored]:
+    async def _inputs(self, plan: Plan, known: Mapping[str, Stored]) -> dict[str, Stored]:
         found: dict[str, Stored] = {}
         for index, node in enumerate(plan.nodes):
             if node.kind != "input":
                 continue
             handle = node.get("handle")
-            stored = found.get(handle) or self.store.get(handle)
+            stored = found.get(handle) or known.get(handle) or self.store.get(handle)
             if stored is None and self.load is not None:
                 stored = await self.load(handle)
             if stored is None:
@@ -359,12 +370,12 @@ class Party:
             found[handle] = stored
         return found
 
-    async def _run_session(self, session: Session, inputs: Mapping[str, Stored], *, queued: bool) -> Outcome:
+    async def _run_session(self, session: Session, inputs: Mapping[str, Stored], gate: Gate) -> Outcome:
         for peer in self._peers.values():
             peer.line.post(["start", session.name, session.own.digest, session.own.nonce])
             if session.name in peer.early:
                 session.start(peer.index, peer.early.pop(session.name))
-        if queued and self.index:
+        if gate.queues and self.index:
             await session.started_by(0)
         patience = PATIENCE_AT_START * self.timeout_s
         if missing := await session.wait_for_starts(patience):
@@ -377,6 +388,7 @@ class Party:
         keys = {index: session_key(peer.key, session.name, nonces) for index, peer in self._peers.items()}
         if not keys:
             keys = {self.index: session_key(nonces[self.index], session.name, nonces)}
+        reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)
         scheduler = self.scheduler(
             session.plan,
             self.protocol(party=self.index, parties=self.parties, keys=keys),
@@ -386,9 +398,28 @@ class Party:
             threads=self.threads,
             trace=self.trace,
             scratch=self.scratch,
+            reach=lambda *checkpoint: reached.send_nowait(checkpoint),
         )
         session.begin(scheduler)
-        return await scheduler.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_checkpoints, session, gate, coming)
+            outcome = await scheduler.run()
+            nursery.cancel_scope.cancel()
+        return outcome
+
+    async def _keep_checkpoints(
+        self, session: Session, gate: Gate, coming: trio.MemoryReceiveChannel[tuple[int, str, Stored]]
+    ) -> None:
+        """Hand checkpoints to the gate when all their values have come; the run does not wait for that."""
+        wanted, found = checkpoints(session.plan), dict[int, dict[str, Stored]]()
+        async for point, name, stored in coming:
+            values = found.setdefault(point, {})
+            values[name] = stored
+            if values.keys() == wanted[point]:
+                try:
+                    await gate.reached(session.caller, session.name, point, found.pop(point))
+                except StorageError as error:
+                    logger.warning("%s: checkpoint %d was not kept: %s", self.name, point, error)
 
     def _check_peers(self) -> None:
         for index in range(self.parties):

@@ -3,17 +3,21 @@
 Common subexpressions need no pass (nodes are hash-consed), and a product shares its round with the masked
 opening that reads it because `truncate` and `fourier` take products as they are. What remains is to drop what
 nobody reads, and to truncate after sums instead of before them: one truncation of a total replaces one for
-each row, and rounds less.
+each row, and rounds less. `rest` makes what is left of a plan that was interrupted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from tercet.actors.builder import Builder
 from tercet.actors.kinds import KINDS
 from tercet.actors.plan import Plan, Ref
 from tercet.errors import PlanError
+
+DRAWS = frozenset({"random", "shuffle"})
+"""Kinds whose results differ from run to run."""
 
 
 def optimise(plan: Plan) -> Plan:
@@ -23,14 +27,9 @@ def optimise(plan: Plan) -> Plan:
 
 def drop_dead(plan: Plan) -> Plan:
     """Drop every node that no disclosure and no stored value depends on."""
-    alive: set[int] = set()
-    for index in reversed(range(len(plan.nodes))):
-        node = plan.nodes[index]
-        if index in alive or KINDS[node.kind].keep:
-            alive.add(index)
-            alive.update(source for source, _ in node.args)
+    ends = [index for index, node in enumerate(plan.nodes) if KINDS[node.kind].keep]
     rebuilt = _Rebuild(plan)
-    for index in sorted(alive):
+    for index in sorted(_upstream(plan, ends, {})):
         rebuilt.copy(index)
     return rebuilt.builder.plan()
 
@@ -48,6 +47,65 @@ def truncate_late(plan: Plan) -> Plan:
     return rebuilt.builder.plan()
 
 
+def checkpoints(plan: Plan) -> dict[int, frozenset[str]]:
+    """The names of the values at each checkpoint of a plan. Raises PlanError if one comes twice."""
+    found: dict[int, frozenset[str]] = {}
+    for index, node in enumerate(plan.nodes):
+        if node.kind == "checkpoint":
+            point, name = int(node.get("point")), str(node.get("name"))
+            if any(name in names for names in found.values()):
+                raise PlanError(f"{node.title(index)}: there are two checkpoints of {name!r}")
+            found[point] = found.get(point, frozenset()) | {name}
+    return found
+
+
+def rest(plan: Plan, point: int) -> Plan:
+    """What is left of a plan from a checkpoint on, where inputs `checkpoint_handle(name)` have its values.
+
+    Every party makes it from the same plan, so that it needs no consent of its own. Raises PlanError for a
+    checkpoint that the plan does not have; if part of what led there is needed again and would come out
+    otherwise, since it draws at random; or if a size became known on the way.
+    """
+    kept = {
+        node.args[0]: str(node.get("name"))
+        for node in plan.nodes
+        if node.kind == "checkpoint" and node.get("point") == point
+    }
+    if not kept:
+        raise PlanError(f"plan {plan.name!r} has no checkpoint {point}")
+    before = _upstream(plan, [index for index, _ in kept], {})
+    ends = [
+        index
+        for index, node in enumerate(plan.nodes)
+        if KINDS[node.kind].keep and not (node.kind == "checkpoint" and node.get("point") <= point)
+    ]
+    alive = _upstream(plan, ends, kept)
+    for index in before:
+        kind = KINDS[plan.nodes[index].kind]
+        if kind.binds_symbol or (index in alive and plan.nodes[index].kind in DRAWS):
+            raise PlanError(f"{plan.nodes[index].title(index)} comes before checkpoint {point} and after it")
+    rebuilt = _Rebuild(plan)
+    for ref, name in kept.items():
+        rebuilt.read(ref, checkpoint_handle(name))
+    for index in sorted(alive):
+        rebuilt.copy(index)
+    return rebuilt.builder.plan()
+
+
+def checkpoint_handle(name: str) -> str:
+    """The handle under which the rest of a plan reads a value of a checkpoint."""
+    return f"checkpoint {name}"
+
+
+def _upstream(plan: Plan, ends: Iterable[int], kept: Mapping[Ref, str]) -> set[int]:
+    """Nodes that some nodes depend on, and these, but for what leads to results that are kept."""
+    found = set(ends)
+    for index in range(len(plan.nodes) - 1, -1, -1):
+        if index in found:
+            found.update(ref[0] for ref in plan.nodes[index].args if ref not in kept)
+    return found
+
+
 class _Rebuild:
     """A plan being copied, node by node, with the place where each old result went."""
 
@@ -62,7 +120,11 @@ class _Rebuild:
         self.builder.label = node.label
         made = self.builder.append(node.kind, [self.where[ref] for ref in node.args], dict(node.attributes))
         for output in range(len(node.types)):
-            self.where[index, output] = (made, output)
+            self.where.setdefault((index, output), (made, output))
+
+    def read(self, ref: Ref, handle: str) -> None:
+        """Read a result from a stored value."""
+        self.where[ref] = self.builder.input(handle, self.plan.type_of(ref)).ref
 
     def sum_first(self, index: int) -> bool:
         """Sum the untruncated value, then truncate; False (and nothing done) if that could overflow."""

@@ -37,6 +37,8 @@ MOST_TILES = 1 << 16
 RING_LIMIT = 2.0**63
 MOST_ELEMENTS = 1 << 40
 WIDEST_SCALE = 1 << 10
+NODES = "the nodes"
+"""Who learns what a plan opens on its way."""
 _MALFORMED = (
     ValueError,
     TypeError,

@@ -27,7 +27,7 @@ from tercet.actors.kinds import (
     require_ring,
 )
 from tercet.actors.local_kinds import Unary
-from tercet.actors.plan import Disclosure, Form, Node, Type
+from tercet.actors.plan import NODES, Disclosure, Form, Node, Type
 from tercet.errors import PlanError
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import Words, encode
@@ -271,4 +271,4 @@ class Ones(Kind):
         return positions.view(np.uint64)
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure("the number of rows that a filter keeps", "the nodes", "1")
+        return Disclosure("the number of rows that a filter keeps", NODES, "1")

@@ -88,8 +88,8 @@ class Scheduler:
     """One run of a plan at one party.
 
     `send` takes messages by peer and returns when they are queued; `deliver` is called by whoever reads the
-    links. `symbols` is filled in as the plan reveals row counts. Raises what operations raise, with the node
-    named.
+    links. `symbols` is filled in as the plan reveals row counts, `reach` called with the values of
+    checkpoints. Raises what operations raise, with the node named.
     """
 
     def __init__(
@@ -103,12 +103,14 @@ class Scheduler:
         threads: int = 1,
         trace: list[TraceEvent] | None = None,
         scratch: Scratch = IN_MEMORY,
+        reach: Callable[[int, str, Stored], None] | None = None,
     ) -> None:
         self.plan = plan
         self.protocol = protocol
         protocol.allocate = scratch.empty
         self._inputs = inputs
         self._send = send
+        self._reach = reach
         self._threads = threads
         self._recorder = Recorder(trace)
         self._symbols: dict[str, int] = {} if symbols is None else symbols
@@ -458,11 +460,15 @@ class Scheduler:
 
     def _sink(self, index: int) -> None:
         node = self.plan.nodes[index]
-        if node.kind == "store":
+        if node.kind in ("store", "checkpoint"):
             kind = node.types[0]
             bound = attrs.evolve(kind, shape=bind_shape(kind.shape, self._symbols))
             tiles = [part for part in self._flow.result((index, 0)).tiles if isinstance(part, Share)]
-            self._outcome.stored[node.get("handle")] = Stored(bound, tiles, self.plan.tile_rows)
+            stored = Stored(bound, tiles, self.plan.tile_rows)
+            if node.kind == "store":
+                self._outcome.stored[node.get("handle")] = stored
+            elif self._reach is not None:
+                self._reach(node.get("point"), node.get("name"), stored)
         elif node.kind == "reveal":
             whole = self._flow.result((index, 0)).whole()
             if not isinstance(whole, Share):

@@ -13,6 +13,7 @@ compare with.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -61,9 +62,16 @@ class Descent(Solver):
         with self.builder.scope("centre"):
             total = None if self.rows is None else self.rows.total(self.problem.rows)
             means = self.means(total)
-            columns = self.columns(means)
-            x = columns.append_row(1.0) if self.rows is None else columns
-            return self.start(x, means, centre=self.centre(total))
+            return self.start(self._features(means), means, centre=self.centre(total))
+
+    def resume(self, kept: Mapping[str, Value]) -> State:
+        """A state again, from what `State.kept` has of it."""
+        return State(x=self._features(kept["means"]), **kept)
+
+    def _features(self, means: Value) -> Value:
+        """Centred features and a row of ones `(d + 1, n)`."""
+        columns = self.columns(means)
+        return columns.append_row(1.0) if self.rows is None else columns
 
     def _penalties(self) -> Value | None:
         if not self.problem.strength:

@@ -12,13 +12,12 @@ import abc
 import functools
 import operator
 from collections.abc import Mapping
-from typing import Self
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Series, Type, Value
+from tercet.actors import Builder, Series, Value
 from tercet.ml.disclosure import at_least, inverted
 from tercet.ml.linalg import halvings, length, mean, reciprocal
 from tercet.ml.schema import INTEGER_BITS
@@ -141,24 +140,26 @@ class State:
         """What sums over rows multiply by: features times weights of rows."""
         return self.x if self.weighted is None else self.weighted
 
-    def store(self, handle: str, *, rows: bool = True) -> dict[str, str]:
-        """Keep everything at the nodes; the handles by name, which begin with `handle`.
-
-        Without `rows`, only what does not grow with the table.
-        """
-        values = {
+    @property
+    def kept(self) -> dict[str, Value]:
+        """What a fit goes on from, by name: all that does not grow with the table; see `Solver.resume`."""
+        return {
             name: value
             for name, value in attrs.asdict(self, recurse=False).items()
-            if value is not None and (rows or name not in {"x", "weighted"})
-        }
-        return {
-            name: value.store(f"{handle}.{name}") and f"{handle}.{name}" for name, value in values.items()
+            if value is not None and name not in {"x", "weighted"}
         }
 
-    @classmethod
-    def load(cls, builder: Builder, handles: Mapping[str, str], types: Mapping[str, Type]) -> Self:
-        """What `store` kept, in another plan."""
-        return cls(**{name: builder.input(handle, types[handle]) for name, handle in handles.items()})
+    def store(self, handle: str) -> dict[str, str]:
+        """Keep what a fit goes on from at the nodes; the handles by name, which begin with `handle`."""
+        handles = {name: f"{handle}.{name}" for name in self.kept}
+        for name, value in self.kept.items():
+            value.store(handles[name])
+        return handles
+
+    def checkpoint(self, step: int) -> None:
+        """Have nodes that last keep what a fit goes on from, until the plan has ended."""
+        for name, value in self.kept.items():
+            value.checkpoint(step, f"step {step} {name}")
 
 
 @attrs.frozen(eq=False)
@@ -204,6 +205,10 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def begin(self) -> State:
         """Bring the features into the solver's coordinates, and choose weights to start from."""
+
+    @abc.abstractmethod
+    def resume(self, kept: Mapping[str, Value]) -> State:
+        """A state again, from what `State.kept` has of it."""
 
     @abc.abstractmethod
     def step(self, state: State, number: int) -> State:

@@ -290,9 +290,12 @@ class LogisticRegression:
         solver = self._solver(problem, lake.builder(title))
         state, made, converged = solver.begin(), 0, None
         steps = self._steps(problem.probability.bound)
+        every = lake.checkpoint_steps(problem.rows * problem.size) or steps
         while made < steps and not converged:
             made += 1
             state = solver.step(state, made)
+            if made % every == 0 and made < steps:
+                state.checkpoint(made)
             if self.tol is not None and made < steps:
                 converged, state, solver = yield from self._look(solver, state, f"{title}, step {made + 1}")
         state = solver.polish(state)
@@ -300,7 +303,7 @@ class LogisticRegression:
         handles = [lake.handle(f"{target}.{part}") for part in ("weights", "intercept")]
         found.weights.store(handles[0])
         found.intercept.store(handles[1])
-        kept = state.store(lake.handle(f"{target}.state"), rows=False)
+        kept = state.store(lake.handle(f"{target}.state"))
         bits = solver.enough() | (solver.checks(state, found) if self.check else {})
         for name, bit in bits.items():
             bit.reveal(name, to=ANALYST)
@@ -319,9 +322,9 @@ class LogisticRegression:
         handles = state.store(lake.handle(solver.problem.target))
         solver.reveal_convergence(state, self.tol or 0.0)
         result = yield solver.builder.plan()
-        builder = lake.builder(title)
-        later = State.load(builder, handles, result.stored)
-        return bool(result.revealed[fitting.CONVERGED][0] > 0.5), later, self._solver(solver.problem, builder)
+        later = self._solver(solver.problem, lake.builder(title))
+        kept = {name: later.builder.input(handle, result.stored[handle]) for name, handle in handles.items()}
+        return bool(result.revealed[fitting.CONVERGED][0] > 0.5), later.resume(kept), later
 
     # -- using -----------------------------------------------------------------------------------------------
 

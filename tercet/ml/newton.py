@@ -159,7 +159,7 @@ class Newton(Solver):
         return self._at_base_rate(state, total)
 
     def resume(self, kept: Mapping[str, Value]) -> State:
-        """A state again, from what `State.store` kept of it without rows."""
+        """A state again, from what `State.kept` has of it."""
         x, weighted = self._scaled(kept["means"], kept["roots"])
         return State(x=x, weighted=weighted, **kept)
 

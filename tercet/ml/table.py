@@ -55,6 +55,9 @@ class Workspace(Interface):
     def handle(self, hint: str) -> str:
         """A new name for a value at the nodes."""
 
+    def checkpoint_steps(self, cells: int) -> int | None:
+        """After how many steps over so many cells of a table a fit has a checkpoint, None for never."""
+
     def keep_model(self, model: Any, name: str, readers: Sequence[str]) -> Any:
         """Keep a `SecretModel` under a name; nothing, or an awaitable of it."""
 

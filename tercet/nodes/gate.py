@@ -24,8 +24,9 @@ import msgpack
 import trio
 
 from tercet.actors.arrivals import Sink
-from tercet.actors.gate import Gate
+from tercet.actors.gate import Gate, Since
 from tercet.actors.party import Party
+from tercet.actors.passes import checkpoint_handle, checkpoints, rest
 from tercet.actors.plan import Plan, Type
 from tercet.actors.values import Outcome, Stored
 from tercet.consent.approvals import Approval
@@ -34,7 +35,7 @@ from tercet.consent.review import NOTHING, Review, Tables, review
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.nodes.config import ClusterFile, Member, NodeFile
-from tercet.nodes.ledger import Ledger
+from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
@@ -62,7 +63,7 @@ class LakeGate(Gate):
         self._cluster = cluster
         self._lake = cluster.digest()
         self._turns = Turns(file.runs_at_once)
-        self._plans: dict[bytes, tuple[Review, Tables]] = {}
+        self._plans: dict[bytes, tuple[Review, Tables, bytes]] = {}
 
     queues = True
 
@@ -132,21 +133,23 @@ class LakeGate(Gate):
         await trio.to_thread.run_sync(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
-        self._plans[session] = found, sources
+        self._plans[session] = found, sources, plan.digest()
 
     async def _wait(self, waiting: Waiting, facts: Mapping[str, str], *, once: bool) -> None:
+        """Wait for approvals. `once`: the plan opens what is not known to be harmless to the nodes."""
+
         def check(approval: Approval) -> None:
             self._check_approval(approval, waiting)
 
-        await self.ledger.ask(waiting, check)
+        await self.ledger.ask(waiting, check, most=1 if once else MOST_ATTEMPTS)
         if waiting.missing:
             self.audit.append("waits", caller=waiting.caller, **facts, owners=waiting.missing)
         await self.board.wait(waiting)
-        await self.ledger.let_through(waiting.run, once=once)
+        await self.ledger.let_through(waiting.run)
 
     async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:
         """Hold back what rests on too few rows; seal what is for others; note what was stored."""
-        found, sources = self._plans[session]
+        found, sources, _ = self._plans[session]
         fewest = min(outcome.symbols.values(), default=None)
         for table in sorted(sources):
             entry = await self._entry(table)
@@ -173,6 +176,21 @@ class LakeGate(Gate):
         values = {handle: LooseValue(caller, sources, rows) for handle, rows in found.stored.items()}
         stored = await self.ledger.end(session, values, outcome.stored, results)
         return attrs.evolve(outcome, revealed=mine, stored=stored)
+
+    async def reached(self, caller: str, session: bytes, point: int, values: Mapping[str, Stored]) -> None:
+        """Write a checkpoint down; see `Gate.reached`."""
+        *_, digest = self._plans[session]
+        await self.ledger.reach(session, caller, digest, point, values)
+
+    async def resume(
+        self, caller: str, session: bytes, plan: Plan, since: Since
+    ) -> tuple[Plan, dict[str, Stored]]:
+        """What is left of a plan that was let through as a whole; see `Gate.resume`."""
+        with self.audited(caller, "resume", session=session.hex()):
+            names = checkpoints(plan).get(since[1], ())
+            left = await trio.to_thread.run_sync(rest, plan, since[1])
+            values = await self.ledger.resume(session, caller, plan.digest(), since, names)
+        return left, {checkpoint_handle(name): stored for name, stored in values.items()}
 
     def over(self, session: bytes) -> None:
         """Forget a run that has ended; the next one may have its turn."""
@@ -249,6 +267,11 @@ class LakeGate(Gate):
                 return {}
             case "refuse", [bytes(session), str(why)]:
                 self._refuse_plan(caller, session, why)
+                return {}
+            case "interrupted", [bytes(run)]:
+                return await self.ledger.interrupted(run, caller)
+            case "abandon", [bytes(run)]:
+                await self.ledger.abandon(run, caller)
                 return {}
             case "results", []:
                 bodies = await self.vault.ask(self.vault.journal.results, caller)

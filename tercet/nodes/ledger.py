@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
+from tercet.actors.gate import Since
 from tercet.actors.values import Stored
 from tercet.consent.approvals import Approval
 from tercet.errors import ConsentError, PlanError
@@ -84,15 +85,17 @@ class Ledger:
 
     # -- runs ------------------------------------------------------------------------------------------------
 
-    async def ask(self, waiting: Waiting, check: Callable[[Approval], None]) -> None:
+    async def ask(self, waiting: Waiting, check: Callable[[Approval], None], *, most: int) -> None:
         """Note a run that owners are asked about, and find the approvals that it has from an earlier attempt.
 
-        Raises ConsentError if it is another plan's or member's, or has come to its end.
+        It may be let through `most` times. Raises ConsentError if it is another plan's or member's, was let
+        through so often, or has come to its end.
         """
-        asked = await self._ask(self._journal.ask, waiting.run, waiting.caller, waiting.plan.digest())
+        digest = waiting.plan.digest()
+        asked = await self._ask(self._journal.ask, waiting.run, waiting.caller, digest, most)
         if asked.spent:
             raise ConsentError("a run of this name was let through before; an approval holds for one run")
-        if (asked.caller, asked.digest) != (waiting.caller, waiting.plan.digest()):
+        if (asked.caller, asked.digest) != (waiting.caller, digest):
             raise ConsentError("owners were asked about another plan under this name; run it under a new one")
         for fields in asked.approvals:
             approval = Approval(**fields)
@@ -102,18 +105,9 @@ class Ledger:
                 continue  # it has expired, or its owner has a new key: the owner is asked again
             waiting.approvals[approval.approver] = approval
 
-    async def let_through(self, run: bytes, *, once: bool) -> None:
-        """Count an attempt of an approved run. Raises ConsentError if there were too many; `once` allows one.
-
-        A run that opens to the nodes what is not known to be harmless is let through once.
-        """
-        attempts = await self._ask(self._journal.let_through, run)
-        if attempts > (1 if once else MOST_ATTEMPTS):
-            raise ConsentError(
-                f"the approved run was interrupted {attempts - 1} times, and "
-                + ("opens what may tell more the second time" if once else "that is enough")
-                + "; ask for a new one"
-            )
+    async def let_through(self, run: bytes) -> None:
+        """Count an attempt of an approved run."""
+        await self._ask(self._journal.let_through, run)
 
     async def end(
         self,
@@ -153,18 +147,27 @@ class Ledger:
     ) -> None:
         """A session has come to a checkpoint: write its values."""
         handles = {name: _handle(session, name) for name in values}
-        for name, stored in values.items():
-            await self._vault.write(handles[name], stored)
         reached = Checkpoint(session, point, run_of(session), caller, digest, tuple(handles.values()))
-        await self._ask(self._journal.reach, reached)
+        try:
+            for name, stored in values.items():
+                await self._vault.write(handles[name], stored)
+            await self._ask(self._journal.reach, reached)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._vault.forget(handles.values())
+            raise
 
-    async def points(self, run: bytes, caller: str) -> list[tuple[bytes, int]]:
-        """The checkpoints of a member's run: sessions and points, the latest last."""
+    async def interrupted(self, run: bytes, caller: str) -> dict[str, Any]:
+        """What a member may know of a run: whether it needs new approvals, and the checkpoints that are here.
+
+        Each has the session that came to it and the point in the plan, the latest last.
+        """
         found = await self._ask(self._journal.checkpoints, run)
-        return [(one.session, one.point) for one in found if one.caller == caller]
+        points = [[one.session, one.point] for one in found if one.caller == caller]
+        return {"spent": await self._ask(self._journal.spent, run, caller), "points": points}
 
     async def resume(
-        self, session: bytes, caller: str, digest: bytes, since: tuple[bytes, int], names: Iterable[str]
+        self, session: bytes, caller: str, digest: bytes, since: Since, names: Iterable[str]
     ) -> dict[str, Stored]:
         """The values of a checkpoint of an earlier attempt at the same run, by name. Raises PlanError."""
         found = await self._ask(self._journal.checkpoints, run_of(session))
@@ -181,8 +184,7 @@ class Ledger:
 
     async def abandon(self, run: bytes, caller: str) -> None:
         """Forget the checkpoints of a member's run."""
-        if await self.points(run, caller):
-            await self._vault.forget(await self._ask(self._journal.abandon, run))
+        await self._vault.forget(await self._ask(self._journal.abandon, run, caller))
 
 
 def _handle(session: bytes, name: str) -> str:

@@ -9,22 +9,33 @@ from pathlib import Path
 import attrs
 import trio
 
-from tercet.actors.client import Client
+from tercet.actors.client import Client, RunResult
 from tercet.actors.cluster import Cluster, close_link, plain_errors
 from tercet.actors.node import CONNECT_S
 from tercet.actors.party import is_party, party_name
+from tercet.actors.plan import Plan
+from tercet.actors.progress import Watch
 from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError, PeerLost
 from tercet.nodes.config import ClusterFile
 from tercet.nodes.desk import Desk
+from tercet.nodes.patience import Patience
 from tercet.transports import Identity, Link, TlsTransport
+
+PATIENCE_S = 120.0
+"""How long a plan that was interrupted waits for lost nodes, unless told otherwise."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class Remote(Cluster):
-    """A cluster whose nodes run elsewhere, and the member's desk."""
+    """A cluster whose nodes run elsewhere, and the member's desk. Runs go on after a node was lost."""
 
     desk: Desk
+    patience: Patience
+
+    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+        """Run a plan; see `Patience.run`."""
+        return await self.patience.run(plan, watch)
 
 
 def who_am_i(cluster: ClusterFile, identity: Identity, where: Path) -> str:
@@ -52,9 +63,11 @@ async def dial(cluster: ClusterFile, transport: TlsTransport, index: int) -> Lin
 
 @contextlib.asynccontextmanager
 async def open_remote(
-    path: str | Path, identity: str | Path, *, timeout_s: float = 6.0
+    path: str | Path, identity: str | Path, *, timeout_s: float = 6.0, patience_s: float = PATIENCE_S
 ) -> AsyncIterator[Remote]:
     """Connect to all nodes of a lake as a member, and hang up at the end.
+
+    A plan that is interrupted, since a node was lost, waits for up to `patience_s` and goes on.
 
     Raises ConfigError for files that do not fit, PeerLost or TransportError for nodes that do not answer.
     """
@@ -63,20 +76,32 @@ async def open_remote(
     transport = TlsTransport(own, cluster.pins(nodes_only=True))
     async with plain_errors(), trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
         try:
-            links = []
-            for index in range(len(cluster.nodes)):
+
+            async def link_up(index: int) -> Link:
                 link = await dial(cluster, transport, index)
                 stack.push_async_callback(close_link, link)
-                links.append(link)
+                return link
+
+            links = [await link_up(index) for index in range(len(cluster.nodes))]
             client = await Client.connect(
                 cluster.protocol_class, links, nursery=nursery, timeout_s=timeout_s, lake=cluster.digest()
             )
+
+            one_at_a_time = trio.Lock()
+
+            async def mend() -> None:
+                async with one_at_a_time:
+                    for index in client.lost:
+                        await client.relink(index, await link_up(index))
+
+            client.mend = mend
             yield Remote(
                 client,
                 cluster.protocol,
                 len(links),
                 "tls",
                 caller=caller,
+                patience=Patience(client, patience_s),
                 desk=Desk(client, cluster, MemberKeys(attrs.evolve(own, name=caller))),
             )
         finally:

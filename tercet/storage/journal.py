@@ -43,6 +43,7 @@ RUNS = sa.Table(
     sa.Column("caller", sa.String(64), nullable=False),
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("most", sa.Integer, nullable=False),
     sa.Column("spent", sa.Boolean, nullable=False),
     sa.Column("asked", sa.Float, nullable=False),
 )
@@ -88,13 +89,12 @@ class LooseValue:
 class AskedRun:
     """A run that owners are asked about.
 
-    Its approvals are the fields that they were made of. `attempts` is how often it was let through; `spent`
-    says whether it has come to its end, so that it is let through no more.
+    Its approvals are the fields that they were made of. `spent` says whether it has come to its end, or was
+    let through as often as it may be, so that it is let through no more.
     """
 
     caller: str
     digest: bytes
-    attempts: int
     spent: bool
     approvals: tuple[Mapping[str, Any], ...]
 
@@ -156,19 +156,23 @@ class Journal:
 
     # -- runs ------------------------------------------------------------------------------------------------
 
-    def ask(self, run: bytes, caller: str, digest: bytes) -> AskedRun:
-        """What is known of a run that owners are asked about; it is noted if it is a new one."""
+    def ask(self, run: bytes, caller: str, digest: bytes, most: int) -> AskedRun:
+        """What is known of a run that owners are asked about.
+
+        It is noted if it is a new one, to be let through at most so often.
+        """
         with self._begin() as connection:
             row = connection.execute(sa.select(RUNS).where(RUNS.c.run == run)).first()
             if row is None:
-                fields = {"caller": caller, "digest": digest, "attempts": 0, "spent": False}
+                fields = {"caller": caller, "digest": digest, "attempts": 0, "most": most, "spent": False}
                 connection.execute(RUNS.insert().values(run=run, asked=time.time(), **fields))
-                return AskedRun(caller, digest, 0, spent=False, approvals=())
+                return AskedRun(caller, digest, spent=False, approvals=())
             rows = connection.execute(sa.select(APPROVALS).where(APPROVALS.c.run == run)).mappings()
             given = tuple(
                 {("session" if name == "run" else name): value for name, value in one.items()} for one in rows
             )
-            return AskedRun(row.caller, row.digest, row.attempts, row.spent, given)
+            spent = row.spent or row.attempts >= row.most
+            return AskedRun(row.caller, row.digest, spent, given)
 
     def approve(self, approval: Mapping[str, Any]) -> None:
         """Note an approval; a later one of the same owner replaces it."""
@@ -178,17 +182,23 @@ class Journal:
             connection.execute(APPROVALS.delete().where(same))
             connection.execute(APPROVALS.insert().values(**fields))
 
-    def let_through(self, run: bytes) -> int:
-        """Note that a run was let through; how often it was by now."""
+    def let_through(self, run: bytes) -> None:
+        """Count that a run was let through."""
         with self._begin() as connection:
             connection.execute(RUNS.update().where(RUNS.c.run == run).values(attempts=RUNS.c.attempts + 1))
-            return int(connection.execute(sa.select(RUNS.c.attempts).where(RUNS.c.run == run)).scalar_one())
 
-    def attempts(self, run: bytes) -> int:
-        """How often a run that owners were asked about was let through."""
+    def was_let_through(self, run: bytes) -> bool:
+        """Whether a run that owners were asked about has begun."""
+        query = sa.select(RUNS.c.run).where((RUNS.c.run == run) & (RUNS.c.attempts > 0))
         with self._begin() as connection:
-            query = sa.select(RUNS.c.attempts).where(RUNS.c.run == run)
-            return int(connection.execute(query).scalar() or 0)
+            return connection.execute(query).first() is not None
+
+    def spent(self, run: bytes, caller: str) -> bool:
+        """Whether a member's run that owners were asked about is let through no more."""
+        used = RUNS.c.spent | (RUNS.c.attempts >= RUNS.c.most)
+        query = sa.select(RUNS.c.run).where((RUNS.c.run == run) & (RUNS.c.caller == caller) & used)
+        with self._begin() as connection:
+            return connection.execute(query).first() is not None
 
     def end(
         self, run: bytes, stored: Mapping[str, LooseValue], results: Sequence[tuple[str, bytes]], most: int
@@ -245,10 +255,11 @@ class Journal:
             found = [{**row, "handles": tuple(_names(row["handles"]))} for row in rows]
         return [Checkpoint(**{name: one[name] for name in attrs.fields_dict(Checkpoint)}) for one in found]
 
-    def abandon(self, run: bytes) -> list[str]:
-        """Forget the checkpoints of a run; the handles of their values."""
+    def abandon(self, run: bytes, caller: str) -> list[str]:
+        """Forget the checkpoints of a member's run; the handles of their values."""
         with self._begin() as connection:
-            return _drop_checkpoints(connection, CHECKPOINTS.c.run == run)
+            mine = (CHECKPOINTS.c.run == run) & (CHECKPOINTS.c.caller == caller)
+            return _drop_checkpoints(connection, mine)
 
     # -- jobs and results ------------------------------------------------------------------------------------
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
+import threading
 
 import attrs
 import numpy as np
 import pytest
 
 import tercet
-from tercet.errors import PlanError
+from tercet.errors import ConsentError, PeerLost, PlanError
 from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 
@@ -69,3 +72,143 @@ def test_what_plans_have_stored(tables):
         with pytest.raises(PlanError, match="nothing of ann is stored"):
             LogisticRegression().fit(attrs.evolve(joined, lake=lake), target="sick")
     assert all(set(before[index]) <= set(files(tables, index)) for index in range(3))
+
+
+# -- fits go on ----------------------------------------------------------------------------------------------
+
+
+def query(nodes, index, text):
+    """Ask the catalog of a node."""
+    with contextlib.closing(sqlite3.connect(nodes.root / f"n{index}" / "catalog.sqlite")) as catalog:
+        found = catalog.execute(text).fetchall()
+        catalog.commit()
+    return found
+
+
+def checkpoints(nodes, index):
+    return query(nodes, index, "SELECT count(*) FROM checkpoints")[0][0]
+
+
+class Fit(threading.Thread):
+    """A fit on the side, and its coefficients; `results` are those of its plans, as they end."""
+
+    def __init__(self, nodes, table="ages", **options):
+        super().__init__()
+        self.nodes, self.table, self.options = nodes, table, options
+        self.results, self.coefficients, self.error = [], None, None
+
+    def run(self):
+        with connect(self.nodes) as lake:
+            lake.checkpoint_every = 10
+            lake.on_result = lambda _, result: self.results.append(result)
+            try:
+                model = LogisticRegression(**self.options).fit(lake.table(self.table), target="sick")
+                self.coefficients = model.reveal().coef_
+            except tercet.errors.TercetError as error:
+                self.error = error
+
+    def finished(self):
+        self.join(timeout=120)
+        assert self.error is None, self.error
+        return self.coefficients
+
+
+LONG = {"solver": "gd", "max_iter": 300, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tables):
+    fit = Fit(tables, **LONG)
+    fit.start()
+    fit.finished()
+    assert fit.results[0].interrupted == 0
+    return fit
+
+
+@pytest.mark.parametrize("lost", ["nothing", "checkpoints"])
+def test_a_fit_goes_on_after_a_node_was_killed(tables, undisturbed, lost):
+    files_before = [files(tables, index) for index in range(3)]
+    fit = Fit(tables, **LONG)
+    fit.start()
+    tables.wait_for(lambda: min(checkpoints(tables, index) for index in range(3)) > 3, "checkpoints written")
+    tables.stop(1, signal.SIGKILL)
+    assert checkpoints(tables, 1) < 30
+    if lost == "checkpoints":  # so that only two nodes have them
+        query(tables, 1, "DELETE FROM checkpoints")
+    tables.start(1)
+    np.testing.assert_allclose(fit.finished(), undisturbed.coefficients, atol=1e-5)
+    assert fit.results[0].interrupted >= 1
+    if lost == "nothing":
+        assert fit.results[0].rounds < undisturbed.results[0].rounds - 10
+    else:
+        assert fit.results[0].rounds >= undisturbed.results[0].rounds - 10
+    tables.wait_until_ready()
+    assert [checkpoints(tables, index) for index in range(3)] == [0, 0, 0]
+    for index in range(3):  # a model of two values and a state of three, and nothing of the attempts
+        assert len(set(files(tables, index)) - set(files_before[index])) == 5
+
+
+def approve_the_one_waiting(nodes):
+    """Wait until a plan waits at all nodes, and approve it; its number."""
+    with connect(nodes, "hospital") as lake:
+        nodes.wait_for(lambda: len(lake.plans()) == 1, "asked for approval")
+        (waiting,) = lake.plans()
+        lake.approve(waiting.number)
+        return waiting.number
+
+
+def test_a_plan_waits_for_approval_through_a_restart_of_all_nodes(tables):
+    fit = Fit(tables, "asking")
+    fit.start()
+    with connect(tables, "hospital") as lake:
+        tables.wait_for(lambda: len(lake.plans()) == 1, "asked for approval")
+        (before,) = lake.plans()
+    restart_roughly(tables)
+    assert approve_the_one_waiting(tables) == before.number
+    tables.wait_for(lambda: fit.results, "the fit has ended")
+    assert fit.results[0].interrupted >= 1
+    approve_the_one_waiting(tables)  # revealing is a plan of its own
+    assert np.isfinite(fit.finished()).all()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_owners_are_asked_again_only_if_a_node_had_come_to_the_end(tables, undisturbed, ended):
+    fit = Fit(tables, "asking", **LONG)
+    fit.start()
+    number = approve_the_one_waiting(tables)
+    tables.wait_for(lambda: min(checkpoints(tables, index) for index in range(3)) > 3, "checkpoints written")
+    tables.stop(2, signal.SIGKILL)
+    if ended:
+        query(tables, 2, "UPDATE runs SET spent = 1")
+    tables.start(2)
+    tables.wait_until_ready()
+    if ended:
+        assert approve_the_one_waiting(tables) != number
+    tables.wait_for(lambda: fit.results, "the fit has ended")
+    assert approve_the_one_waiting(tables) != number
+    np.testing.assert_allclose(fit.finished(), undisturbed.coefficients, atol=1e-5)
+    with (
+        connect(tables, "ann") as lake,
+        pytest.raises(ConsentError, match=r"let through before|another plan"),
+    ):
+        lake.call(run_again, lake, number, tables)
+
+
+async def run_again(lake, number, nodes):
+    """Ask for a run that has ended."""
+    runs = [run for (run,) in query(nodes, 0, "SELECT run FROM runs") if run.hex().startswith(number)]
+    table, builder = await lake._find_table("asking", lake), lake.builder("again")
+    table.features(builder, ["age"]).sum().reveal("sum", to="analyst")
+    await lake.cluster.client.run(builder.plan(), session=runs[0] + b"9")
+
+
+def test_patience_runs_out(tables):
+    with tercet.connect(tables.cluster, identity=tables.key("ann"), patience_s=1.0) as lake:
+        table = lake.table("ages")
+        tables.stop(0, signal.SIGKILL)
+        with pytest.raises(PeerLost, match=r"waited for 1 s, and party 0 cannot be") as told:
+            table.describe()
+        assert told.value.peer == "party 0"
+        tables.start(0)
+        tables.wait_until_ready()
+        assert "age" in str(table.describe())  # the same lake goes on, with a new link

@@ -30,6 +30,7 @@ from tests.soak.witness import ASKS, Witness
 from tests.soak.world import NAMES, OWNERS, World
 
 TIMEOUT_S = 4.0
+PATIENCE_S = 20.0
 MOST_SESSION_CALLS = 8
 OWN_ROWS = "rows of "
 """How names of tables begin that analysts upload."""
@@ -110,7 +111,8 @@ class Member:
     async def session(self) -> None:
         """Connect, make some calls, leave."""
         async with contextlib.AsyncExitStack() as stack:
-            opened = open_lake(self.nodes.cluster, identity=self.nodes.key(self.name), timeout_s=TIMEOUT_S)
+            key = self.nodes.key(self.name)
+            opened = open_lake(self.nodes.cluster, identity=key, timeout_s=TIMEOUT_S, patience_s=PATIENCE_S)
             self.lake = await self.watch.call("connect", stack.enter_async_context(opened))
             self.witness.watch(self.lake, self.name)
             for _ in range(self.rng.randint(1, MOST_SESSION_CALLS)):

@@ -20,8 +20,9 @@ from tercet.errors import PrivacyError, ProtocolError, TercetError, TransportErr
 
 T = TypeVar("T")
 
-BOUND_S = 120.0
-"""How long a call may take: the longest fault, time-outs, waiting for others' plans, and a slow machine."""
+BOUND_S = 300.0
+"""How long a call may take: some faults, one after the other, each with time-outs and patience, waiting for
+others' plans, and a slow machine."""
 NEVER = (ProtocolError, PrivacyError)
 """Errors that no fault explains."""
 

@@ -18,6 +18,7 @@ from tercet.actors import Plan
 from tercet.consent.audit import check_lines, parse, read_lines
 from tercet.errors import ConsentError
 from tercet.lake import AsyncLake
+from tercet.nodes.waiting import RUN_BYTES
 
 ASKS = "-asks"
 """How names of tables end whose owners sign every plan."""
@@ -49,12 +50,12 @@ class Witness:
 
         async def noting(requests: Sequence[Any]) -> Any:
             verb, args = requests[0].verb, requests[0].args
-            if verb in ("run", "submit"):
+            if verb in ("run", "resume", "submit"):
                 plan = Plan.from_bytes(args[1])
                 reveals = [str(one) for one in plan.disclosures()]
                 self.asked[args[0].hex()] = Sent(member, plan.digest().hex(), reveals)
             answers = await ask(requests)
-            if verb in ("run", "fetch"):
+            if verb in ("run", "resume", "fetch"):
                 self.told.add(args[0].hex())
             return answers
 
@@ -89,7 +90,7 @@ class Witness:
         if sent != Sent(line["caller"], line["digest"], line["reveals"]):
             yield f"{where} reveals {line['reveals']}; what was sent is {sent}"
         for owner in _who_sign(line["reads"], line["caller"], owners):
-            if (owner, line["session"]) not in approved:
+            if (owner, line["session"][: 2 * RUN_BYTES]) not in approved:  # of this or an earlier attempt
                 yield f"{where} ran without the signature of {owner}"
 
 

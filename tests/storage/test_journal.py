@@ -48,31 +48,41 @@ def test_loose_values_and_results_come_with_the_end_of_a_run(reopened):
 
 def test_a_run_with_approvals_ends_once(reopened):
     journal = reopened()
-    assert journal.ask(RUN, "ann", DIGEST).approvals == ()
+    assert journal.ask(RUN, "ann", DIGEST, 3).approvals == ()
     journal.approve(APPROVAL)
     journal.approve(APPROVAL | {"expires": 2e9})
-    asked = reopened().ask(RUN, "eve", b"e" * 32)
-    assert (asked.caller, asked.digest, asked.attempts, asked.spent) == ("ann", DIGEST, 0, False)
+    asked = reopened().ask(RUN, "eve", b"e" * 32, 1)
+    assert (asked.caller, asked.digest, asked.spent) == ("ann", DIGEST, False)
     assert asked.approvals == (APPROVAL | {"expires": 2e9},)
-    assert [journal.let_through(RUN), reopened().let_through(RUN)] == [1, 2]
-    assert (journal.attempts(RUN), journal.attempts(OTHER)) == (2, 0)
+    journal.let_through(RUN)
+    assert [journal.was_let_through(run) for run in (RUN, OTHER)] == [True, False]
     assert journal.end(RUN, {"x": VALUE}, [], most=2)[0]
     assert journal.end(RUN, {"y": VALUE}, [], most=2) == (False, [])
     assert list(reopened().loose()) == ["x"]
-    assert reopened().ask(RUN, "ann", DIGEST).spent
+    assert reopened().ask(RUN, "ann", DIGEST, 3).spent
+    assert [reopened().spent(RUN, caller) for caller in ("ann", "eve")] == [True, False]
+
+
+def test_a_run_is_let_through_so_often(reopened):
+    journal = reopened()
+    assert not journal.ask(RUN, "ann", DIGEST, 2).spent
+    journal.let_through(RUN)
+    assert not journal.ask(RUN, "ann", DIGEST, 9).spent
+    journal.let_through(RUN)
+    assert reopened().ask(RUN, "ann", DIGEST, 9).spent
 
 
 def test_names_stay_used_when_old_runs_are_forgotten(reopened):
     journal = reopened()
-    journal.ask(RUN, "ann", DIGEST)
+    journal.ask(RUN, "ann", DIGEST, 2)
     journal.let_through(RUN)
-    journal.ask(OTHER, "ann", DIGEST)
+    journal.ask(OTHER, "ann", DIGEST, 2)
     journal.approve(APPROVAL | {"session": OTHER})
     journal.sweep(before=0.0)
-    assert journal.ask(OTHER, "ann", DIGEST).approvals != ()
+    assert journal.ask(OTHER, "ann", DIGEST, 2).approvals != ()
     journal.sweep(before=1e12)
-    assert journal.ask(RUN, "ann", DIGEST).spent
-    assert journal.ask(OTHER, "ann", DIGEST).approvals == ()
+    assert journal.ask(RUN, "ann", DIGEST, 2).spent
+    assert journal.ask(OTHER, "ann", DIGEST, 2).approvals == ()
 
 
 def test_checkpoints(reopened):
@@ -86,7 +96,7 @@ def test_checkpoints(reopened):
     assert sorted(reopened().handles()) == ["o/2/a", "r/1/a", "r/1/b", "r1/1/a"]
     ended, gone = journal.end(RUN, {}, [], most=2)
     assert (ended, sorted(gone)) == (True, ["r/1/a", "r/1/b", "r1/1/a"])
-    assert journal.abandon(RUN) == []
+    assert journal.abandon(RUN, "ann") == journal.abandon(OTHER, "eve") == []
     assert journal.sweep(before=0.0) == []
     assert journal.sweep(before=1e12) == ["o/2/a"]
     assert reopened().handles() == []
@@ -99,9 +109,9 @@ def test_jobs(reopened):
     journal.put_job(first)
     journal.put_job(ended := attrs.evolve(first, ended=True, error=b"why"))
     assert reopened().jobs() == [ended, second]
-    journal.ask(OTHER, "ann", DIGEST)
+    journal.ask(OTHER, "ann", DIGEST, 2)
     journal.sweep(before=1e12)  # but jobs wait for as long as it takes
     journal.approve(APPROVAL | {"session": OTHER})
-    assert len(reopened().ask(OTHER, "ann", DIGEST).approvals) == 1
+    assert len(reopened().ask(OTHER, "ann", DIGEST, 2).approvals) == 1
     journal.drop_job(RUN)
     assert reopened().jobs() == [second]

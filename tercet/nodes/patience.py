@@ -1,0 +1,134 @@
+"""Runs that go on after a node was lost: wait until all are back, then run again from the latest checkpoint.
+
+A run is named by random bytes, its attempts by these and a number, so that nothing of one attempt can be
+taken for another's: keys, masks, values that it stored. What an attempt may have left is dropped before the
+next. An attempt begins at the latest checkpoint that all nodes have of the same earlier attempt, or at the
+beginning. Owners who have approved the run are asked again only if a node has come to its end (see
+`ledger`).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from tercet.actors.client import SESSION_BYTES, Client, RunResult
+from tercet.actors.gate import Since
+from tercet.actors.party import party_name
+from tercet.actors.passes import optimise, rest
+from tercet.actors.plan import NODES, Plan
+from tercet.actors.progress import Watch
+from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
+"""Pauses between looks at the nodes, and between attempts: each twice the one before."""
+MOST_ATTEMPTS = 16
+
+
+@attrs.frozen
+class Patience:
+    """Runs plans of a client. After a loss, nodes have `seconds` to come back."""
+
+    client: Client
+    seconds: float
+
+    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+        """Run a plan to its end. Raises as `Client.run`, and PeerLost when patience has run out."""
+        run, since = secrets.token_bytes(SESSION_BYTES), None
+        for attempt in range(MOST_ATTEMPTS):
+            name = run + bytes([attempt] if attempt else [])
+            try:
+                return _noted(await self.client.run(plan, watch, session=name, since=since), attempt)
+            except PeerLost as error:
+                if self.seconds <= 0:
+                    raise
+                await self._until_back(error, plan, attempt)
+            except BaseException:
+                self.client.post("abandon", [run])
+                raise
+            run, since = await self._go_on(plan, run)
+        raise PeerLost(
+            f"plan {plan.name!r} was interrupted {MOST_ATTEMPTS} times; look at the logs of the nodes",
+            peer=party_name(0),
+        )
+
+    async def _until_back(self, error: PeerLost, plan: Plan, attempt: int) -> None:
+        """Wait until all nodes answer and have links to each other. Raises PeerLost with what is wrong."""
+        logger.warning(
+            "plan %r was interrupted: %s. Waiting for up to %g s until all nodes are back",
+            plan.name,
+            str(error).rstrip("."),
+            self.seconds,
+        )
+        pause, problem = min(PAUSE_S * 2**attempt, LONGEST_PAUSE_S), "no node was asked"
+        with trio.move_on_after(self.seconds):
+            while problem:
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                problem = await self._problem()
+            return
+        raise PeerLost(
+            f"{str(error).rstrip('.')}; plan {plan.name!r} waited for {self.seconds:g} s, and {problem}",
+            peer=error.peer,
+        ) from error
+
+    async def _problem(self) -> str:
+        """Why plans cannot run now, or nothing."""
+        try:
+            for index, told in enumerate(await self.client.ask("status")):
+                if missing := told.get("missing_parties"):
+                    return f"{party_name(index)} has no link to party {', '.join(map(str, missing))}"
+        except TercetError as error:
+            return str(error)
+        return ""
+
+    async def _go_on(self, plan: Plan, run: bytes) -> tuple[bytes, Since | None]:
+        """Under which name to run a plan again, and from which checkpoint."""
+        stored = [node.get("handle") for node in plan.nodes if node.kind == "store"]
+        try:
+            if stored:
+                await self.client.drop(stored)
+            answers = await self.client.ask("interrupted", [run])
+        except PeerLost:
+            return run, None  # lost again; the next attempt finds out, and waits
+        try:
+            spent = any(told["spent"] for told in answers)
+            common = [(bytes(session), int(point)) for session, point in answers[0]["points"]]
+            others = [{(bytes(one), int(point)) for one, point in told["points"]} for told in answers[1:]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"what a node told of a run makes no sense: {error!r}") from error
+        if spent:
+            self.client.post("abandon", [run])
+            return secrets.token_bytes(SESSION_BYTES), None
+        held = [one for one in common if all(one in other for other in others)]
+        return run, await trio.to_thread.run_sync(_usable, plan, held)
+
+
+def _noted(result: RunResult, attempts: int) -> RunResult:
+    """The result, with what the nodes may have learnt more than once."""
+    if not attempts:
+        return result
+    again = f", perhaps {attempts} times before, in runs that were interrupted"
+    disclosed = [
+        attrs.evolve(one, what=one.what + again) if one.to == NODES else one for one in result.disclosed
+    ]
+    return attrs.evolve(result, interrupted=attempts, disclosed=tuple(disclosed))
+
+
+def _usable(plan: Plan, held: Sequence[Since]) -> Since | None:
+    """The latest checkpoint from which the rest of a plan can be run."""
+    whole = optimise(plan)
+    for since in reversed(held):
+        try:
+            rest(whole, since[1])
+        except PlanError as error:
+            logger.info("plan %r does not go on from checkpoint %d: %s", plan.name, since[1], error)
+        else:
+            return since
+    return None
