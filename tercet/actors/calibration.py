@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tercet.actors.builder import Builder, Value
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
+from tercet.actors.kinds import KINDS
 from tercet.actors.layout import Costs, Layout
 from tercet.actors.machine import LOCAL, TALKING, Machine, Pace
 from tercet.actors.passes import optimise
@@ -27,9 +28,10 @@ from tercet.protocols.base import Protocol
 from tercet.protocols.domains import packed_words
 from tercet.protocols.fourier import sigmoid
 
-SCALE, LIMIT = 16, 2.0**24
-SMALL, LARGE = 1 << 6, 1 << 14
-COPIES = 16
+SCALE, LIMIT = 16, 2.0**22
+SMALL, LEAST_LARGE, LARGE_WORK = 1 << 6, 1 << 12, 1 << 16
+"""Rows of small instances; rows of large ones, or their work by the weight of their kind."""
+COPIES = 8
 """Small instances of a kind in one plan."""
 ROUNDS, NODES = 64, 256
 LATENCY_MS = 3.0
@@ -50,6 +52,7 @@ def _words(b: Builder, rows: int, places: int, copy: int = 0) -> Value:
 
 
 PROBES: dict[str, Probe] = {
+    "store": lambda b, n, i: [_numbers(b, n, 8, copy=i)],
     LOCAL: lambda b, n, i: [_numbers(b, n, 8, copy=i).sum()],
     TALKING: lambda b, n, i: [_numbers(b, n, 8, copy=i) * _numbers(b, n, 8, copy=i)],
     "truncate": lambda b, n, i: [_numbers(b, n, 8, copy=i).rescale(8)],
@@ -69,9 +72,9 @@ PROBES: dict[str, Probe] = {
 
 
 async def calibrate(
-    protocol: str = "replicated", parties: int | None = None, *, repeat: int = 5, processes: bool = True
+    protocol: str = "replicated", parties: int | None = None, *, repeat: int = 3, processes: bool = True
 ) -> tuple[int, Machine]:
-    """Measure this machine under one protocol, with nodes of its own, in about ten seconds; on Linux.
+    """Measure this machine under one protocol, with nodes of its own, in some ten to forty seconds; on Linux.
 
     Also the number of parties that was measured. Each plan runs `repeat` times, of which the best counts.
     """
@@ -158,7 +161,9 @@ class Bench:
         )
         for kind in kinds:
             probe = PROBES[kind]
-            plans = [self.plan(kind, probe, SMALL, COPIES), self.plan(kind, probe, LARGE)]
+            weight = KINDS[kind].weight if kind in KINDS else 1
+            large = max(LEAST_LARGE, LARGE_WORK // weight)
+            plans = [self.plan(kind, probe, SMALL, COPIES), self.plan(kind, probe, large)]
             taken = [(await self.measure(plan)).work_s for plan in plans]
             alone = self._solved(_with_pace(alone, kind), plans, taken)
             if kind == LOCAL:

@@ -22,6 +22,7 @@ from tercet.actors.layout import Layout
 from tercet.errors import PlanError
 from tercet.protocols.base import Cost
 from tercet.protocols.domains import WORD_BYTES
+from tercet.protocols.fourier import Series, union
 
 MESSAGES_AROUND = 3
 """Messages in sequence around a run: the client's request, the parties' start, and the answer."""
@@ -60,9 +61,12 @@ class Machine:
         """The pace of a kind, or of its group."""
         return self.paces.get(kind) or self.paces.get(TALKING if talks else LOCAL) or Pace()
 
-    def crowd(self, parties: int, threads: int = 1) -> float:
-        """How many threads want each core when all parties compute; at least one."""
-        return max(1.0, parties * threads / self.cores)
+    def crowd(self, parties: int, threads: int = 1) -> int:
+        """How many threads take turns on the busiest core when all parties compute.
+
+        A round waits for the last party, so three of them on two cores take two turns.
+        """
+        return math.ceil(parties * threads / self.cores)
 
 
 def profile_path() -> Path:
@@ -115,12 +119,17 @@ def machine_for(protocol: str, parties: int) -> Machine:
 
 
 def units(layout: Layout, index: int, tile: int, cost: Cost) -> int:
-    """About how much work an instance is: words that a party reads and sends, or multiplications."""
+    """About how much work an instance is.
+
+    Words that a party reads and sends, multiplications in a matrix product, or terms of Fourier series.
+    """
     node = layout.plan.nodes[index]
     shapes = layout.word_shapes(index, tile)
     if node.kind in ("matmul", "dot"):
         outer = shapes[1][-1] if node.kind == "matmul" else shapes[1][0]
         return math.prod(shapes[0]) * outer
+    if node.kind == "fourier":
+        return union(*(Series(*fields) for fields in node.get("series"))).dealt * math.prod(shapes[0])
     return layout.needed_words(index, tile) + cost.total // (WORD_BYTES * len(cost.sent))
 
 

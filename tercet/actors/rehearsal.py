@@ -21,8 +21,6 @@ from tercet.actors.kinds import Tiling
 from tercet.actors.layout import Costs, without_session
 from tercet.actors.machine import MESSAGES_AROUND, Machine, units
 
-FREE = frozenset({"input", "store"})
-"""What the scheduler does by the way."""
 _NOTHING = np.empty(0, dtype=np.uint64)
 _Event = tuple[float, int, Callable[[], None]]
 
@@ -104,7 +102,7 @@ class Rehearsal:
         cost = self._costs.of(index, tile)
         node = self._layout.plan.nodes[index]
         heavy = self._flow.work(index, tile) >= HEAVY_WORDS
-        if node.kind in FREE:
+        if node.kind == "input":  # put in place by the way
             return _Instance(index, tile, heavy, 0, 0.0, [])
         pace = self._machine.pace(node.kind, talks=cost.rounds > 0)
         work_s = pace.unit_s * units(self._layout, index, tile, cost)

@@ -82,7 +82,7 @@ def compare(
 @app.command()
 def calibrate(
     protocols: Annotated[str, typer.Option(help="Protocols, as in replicated,shamir:5.")] = "replicated",
-    repeat: Annotated[int, typer.Option(help="Runs of each probe.", min=1)] = 5,
+    repeat: Annotated[int, typer.Option(help="Runs of each probe.", min=1)] = 3,
 ) -> None:
     """Measure what this machine takes for each kind of operation, so that `explain` predicts its seconds."""
     with sentences():

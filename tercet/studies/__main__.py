@@ -1,6 +1,6 @@
 """The table of `docs/studies.md`: how well `explain` predicts seconds, on some plans, protocols and networks.
 
-`python -m tercet.studies` calibrates this machine and measures every setting, in less than four minutes where
+`python -m tercet.studies` calibrates this machine and measures every setting, in about four minutes where
 nothing else runs; with the name of a page it puts the table into the page, in place of the one that is there.
 The machine's own profile is left as it is.
 """
