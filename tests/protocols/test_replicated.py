@@ -158,6 +158,28 @@ def test_shuffles_of_all_orders_occur():
     assert len(seen) == 6  # a false alarm has a chance of 6 * (5/6)^120 < 2e-9, and the keys are fixed
 
 
+@pytest.mark.parametrize("dealer", range(3))
+def test_every_party_misses_one_of_the_permutations_of_a_shuffle(dealer, monkeypatch):
+    drawn = [set(), set(), set()]
+    stream = Replicated.stream
+
+    def noted(self, key, tag, purpose):
+        assert (key, tag, purpose) not in drawn[self.party], "a stream was drawn twice"
+        drawn[self.party].add((key, tag, purpose))
+        return stream(self, key, tag, purpose)
+
+    monkeypatch.setattr(Replicated, "stream", noted)
+    session = parties(Replicated)
+    bound = [p.bind("shuffle", dealer=dealer) for p in session]
+    lockstep(
+        [p.shuffle([s]) for p, s in zip(bound, share(session, np.arange(9, dtype=np.uint64)), strict=True)]
+    )
+    orders = [{one for one in names if one[2] == "permutation"} for names in drawn]
+    assert len(set.union(*orders)) == 3
+    assert len(set.intersection(*orders)) == 0
+    assert [len(known) for known in orders] == [2, 2, 2]
+
+
 def shuffled(x, seed):
     session = parties(Replicated, seed=str(seed).encode())
     bound = [p.bind("shuffle") for p in session]

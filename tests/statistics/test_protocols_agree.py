@@ -45,3 +45,22 @@ def test_every_protocol_gives_the_same_results(clear, protocol, parties):
     assert found["metrics"].keys() == clear["metrics"].keys()
     for name, value in clear["metrics"].items():
         np.testing.assert_allclose(found["metrics"][name], value, atol=DIGITS, err_msg=name)
+
+
+def test_seven_parties_fit_as_one_does():
+    """Four dealers' angles are added in every sigmoid, and coefficients agree all the same."""
+    random = np.random.default_rng(1)
+    x = random.standard_normal((2, 80))
+    columns = {
+        "id": np.arange(80),
+        "a": x[0],
+        "b": x[1],
+        "y": (x[0] + random.standard_normal(80) > 0).astype(int),
+    }
+    found = []
+    for protocol, parties in (("plain", None), ("shamir", 7)):
+        with tercet.local(protocol=protocol, parties=parties, timeout_s=60) as lake:
+            table = lake.upload(columns, name="table", key="id", owner="owner")
+            told = LogisticRegression(C=1.0, max_iter=5).fit(table, target="y").reveal()
+            found.append(np.append(told.coef_, told.intercept_))
+    np.testing.assert_allclose(found[1], found[0], atol=DIGITS)
