@@ -136,6 +136,7 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     (ours ^ theirs).reveal("keys agree", to="analyst")
     (payload * payload).rescale(4).reveal("payload squared", to="analyst")
     payload.sum().reveal("payload sum", to="analyst")
+    payload.checkpoint(1, "payload")
     payload.store("joined")
     kept = np.isin(left, right)
 

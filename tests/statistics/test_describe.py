@@ -171,7 +171,7 @@ def test_what_is_suppressed_is_not_sent(lake):
 def test_rows_of_ruled_tables_are_not_revealed(lake, anes):
     table = upload(lake, anes[["age"]], min_count=2)
     with pytest.raises(
-        SchemaError, match="owner allows figures that rest on at least 2 rows, not single rows"
+        SchemaError, match="owners allow figures that rest on at least 2 rows, not single rows"
     ):
         table.reveal()
     with pytest.raises(SchemaError, match="not single rows"):
