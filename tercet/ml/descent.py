@@ -5,7 +5,7 @@ Let x be the columns less their means, with a column of ones, and w the weights,
     m <- momentum m + rate g,   w <- w - m,   g = (1/n) X^T (sigmoid(X w) - y) + (1 / (C n)) D w,
 
 where D is the identity but for the intercept, which is not penalised; rows that a mask drops count in n, and
-are zero in X; an offset is taken less its mean. Five rounds a step, whatever the number
+are zero in X; an offset is taken less its mean. Six rounds a step, whatever the number
 of rows. Newton's method needs far fewer steps; this is for columns too many to invert their Hessian, and to
 compare with.
 """

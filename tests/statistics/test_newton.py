@@ -196,3 +196,19 @@ def test_results_do_not_depend_on_tiles_and_threads(lake, put, data, options):
             found.append((model.reveal().coef_, np.array(list(scores.values())), confusion))
         for left, right in zip(*found, strict=True):
             np.testing.assert_allclose(left, right, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("solver", "rows", "rounds"), [("newton", 400, 18), ("newton", 32_769, 16), ("gd", 400, 6)]
+)
+@pytest.mark.filterwarnings("ignore::tercet.errors.ConvergenceWarning")
+def test_rounds_of_a_step(data, solver, rows, rounds):
+    """What decision 0009 says, which does not depend on the number of columns."""
+    source = data("large")
+    columns = {"x": source.X[:rows, 0], "z": source.X[:rows, 1], "y": source.y[:rows], "id": np.arange(rows)}
+    with tercet.local() as lake:
+        table = lake.upload(columns, name="table", key="id", owner="owner")
+        for steps in (2, 3):
+            LogisticRegression(solver=solver, max_iter=steps).fit(table, target="y")
+        short, long = (phase.rounds for phase in lake.phases if phase.name == "train")
+    assert long - short == rounds
