@@ -1,12 +1,12 @@
 """Newton's method for logistic regression (iteratively reweighted least squares), in 18 rounds a step.
 
 In large tables it is 16 (`_Precision.of`). Columns are centred and scaled by secret factors, so that every
-quantity has a known range whatever the columns measure; the penalty stays the one on the coefficients of the columns as they are. Sigmoid and its
-slope come from one opening. The inverse of the Hessian is refined from the last one, and the step is made
-along with it. Two things keep that safe. Slopes are raised by twice the error of their series, so that what
-the series errs by, which changes from step to step, neither makes the Hessian indefinite nor its inverse
-grow; and a ridge bounds the inverse. Both change the way to the optimum and not the optimum, which only the
-gradient decides.
+quantity has a known range whatever the columns measure; the penalty stays the one on the coefficients of the
+columns as they are. Sigmoid and its slope come from one opening. The inverse of the Hessian is refined from
+the last one, and the step is made along with it. Two things keep that safe. Slopes are raised by twice the
+error of their series, so that what the series errs by, which changes from step to step, neither makes the
+Hessian indefinite nor its inverse grow; and a ridge bounds the inverse. Both change the way to the optimum
+and not the optimum, which only the gradient decides.
 
 Steps can overshoot where slopes are small and grow, as with offsets that are far off. The loss is convex, so
 a step went too far if the loss rises at its end, in its direction, and the gradient that the next step needs
