@@ -141,7 +141,7 @@ class Driver:
         """What a job gave, once it has ended."""
         title = f"job {session.hex()[:8]}"
         with watching(title, wanted=self.progress) as watch:
-            result = await self.cluster.client.fetch(session, watch)
+            result = await self.cluster.fetch(session, watch)
         return self._note(result, "job", title)
 
     async def _submit(self, plan: Plan, lake: Any) -> Job:

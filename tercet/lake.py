@@ -374,7 +374,8 @@ class Lake(Driver):
     def submit(self, plan: Plan) -> Job:
         """Have a plan run whether or not this lake stays open; `result` of the job waits for it.
 
-        Nodes remember a member's last 64 jobs until they are restarted: `jobs` lists them, also another day.
+        Nodes remember a member's last 64 jobs: `jobs` lists them, also another day. A job that the loss of a
+        node interrupts goes on when all nodes are back.
         """
         job: Job = self._wait(self._submit, plan, self)
         return job

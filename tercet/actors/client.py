@@ -22,15 +22,16 @@ import numpy as np
 import trio
 
 from tercet.actors.arrivals import WORD_ROWS, Piece
+from tercet.actors.connection import Answer, Connection, Request
 from tercet.actors.gate import Since
 from tercet.actors.hello import Hello, greet
-from tercet.actors.line import Line
-from tercet.actors.node import CLIENT, type_fields
-from tercet.actors.party import party_name, read_type
+from tercet.actors.node import CLIENT
+from tercet.actors.party import party_name
 from tercet.actors.passes import optimise
-from tercet.actors.plan import TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
+from tercet.actors.plan import NODES, TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
 from tercet.actors.progress import Forecast, Progress, Watch
-from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
+from tercet.actors.values import read_type, type_fields
+from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import WORD_BYTES, Words, decode
 from tercet.transports import Link
@@ -71,99 +72,15 @@ class RunResult:
     disclosed: tuple[Disclosure, ...]
     interrupted: int = 0
 
-
-@attrs.define(eq=False)
-class _Answer:
-    """What a node answered, or will: a body and a payload of at most `most` bytes, or an error."""
-
-    most: int = 0
-    done: trio.Event = attrs.field(factory=trio.Event)
-    body: dict[str, Any] = attrs.field(factory=dict)
-    payload: Words = attrs.field(factory=lambda: np.empty(0, dtype=np.uint64))
-    error: TercetError | None = None
-
-
-@attrs.frozen(eq=False)
-class _Request:
-    """A question to one node; `most` is the longest payload that its answer may have, in bytes."""
-
-    verb: str
-    args: Sequence[Any]
-    buffers: Sequence[Words] = ()
-    most: int = 0
-
-
-class _Connection:
-    """A client's line to one node."""
-
-    def __init__(self, index: int, link: Link, timeout_s: float) -> None:
-        self.index = index
-        self.line = Line(link, owner="the client", timeout_s=timeout_s, beats=False)
-        self._under_way: dict[int, _Answer] = {}
-        self._requests = 0
-
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes that passed, both ways."""
-        return self.line.link.bytes_sent + self.line.link.bytes_received
-
-    async def run(self) -> None:
-        """Take answers until the line ends."""
-        await self.line.run(self)
-        for answer in self._under_way.values():
-            answer.error = self.line.error()
-            answer.done.set()
-
-    async def ask(self, request: _Request) -> _Answer:
-        """Ask the node, and wait for its answer; an error is in the answer.
-
-        Cancelled, it takes the request back.
-        """
-        self._requests += 1
-        number, answer = self._requests, _Answer(request.most)
-        self._under_way[number] = answer
-        try:
-            await self.line.send([request.verb, number, *request.args], request.buffers)
-            await answer.done.wait()
-        except PeerLost as error:
-            answer.error = error
-            answer.done.set()
-        finally:
-            del self._under_way[number]
-            if not answer.done.is_set():
-                self.line.post(["cancel", number])
-        return answer
-
-    def admit(self, message: list[Any], size: int) -> bool:
-        """Take the payload of an answer that somebody waits for."""
-        if message[0] != "done":
-            raise ProtocolError(
-                f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none"
-            )
-        answer = self._under_way.get(message[1])
-        if answer is not None and size > answer.most:
-            raise ProtocolError(
-                f"{self.line.other} answers with {size} bytes where at most {answer.most} are due"
-            )
-        return answer is not None
-
-    def take(self, message: list[Any], payload: Words | None) -> None:
-        """Hand an answer to who waits for it; one that nobody waits for was given up before it came."""
-        match message:
-            case ["done", int(number), dict(body)]:
-                answer = self._under_way.get(number)
-                if answer is not None and payload is None:
-                    answer.error = PlanError("this machine has no memory for what the plan reveals")
-                elif answer is not None and payload is not None:
-                    answer.body, answer.payload = body, payload
-            case ["failed", int(number), dict(fields)]:
-                answer = self._under_way.get(number)
-                if answer is not None:
-                    answer.error = from_wire(fields)
-            case _:
-                raise ProtocolError(f"{self.line.other} sent a message {message[0]!r} that no node sends")
-        if answer is not None:
-            answer.done.set()
+    def after(self, attempts: int) -> RunResult:
+        """The same after so many interrupted attempts, with what nodes may have learnt more than once."""
+        if not attempts:
+            return self
+        again = f", perhaps {attempts} times before, in runs that were interrupted"
+        disclosed = [
+            attrs.evolve(one, what=one.what + again) if one.to == NODES else one for one in self.disclosed
+        ]
+        return attrs.evolve(self, interrupted=attempts, disclosed=tuple(disclosed))
 
 
 class Client:
@@ -186,7 +103,7 @@ class Client:
         self._moved_before = 0
         self.parties = len(links)
         self.tile_rows = tile_rows
-        self._nodes = [_Connection(index, link, timeout_s) for index, link in enumerate(links)]
+        self._nodes = [Connection(index, link, timeout_s) for index, link in enumerate(links)]
 
     @classmethod
     async def connect(
@@ -230,7 +147,7 @@ class Client:
         """Talk to a node that was lost over a new link. Raises PeerLost or TransportError, as `connect`."""
         await self._greet(index, link)
         self._moved_before += self._nodes[index].bytes_moved
-        node = self._nodes[index] = _Connection(index, link, self._timeout_s)
+        node = self._nodes[index] = Connection(index, link, self._timeout_s)
         self._nursery.start_soon(node.run)
 
     @property
@@ -262,7 +179,7 @@ class Client:
                 piece = Piece(kind, self.tile_rows, start, min(step, total - start))
                 dealt = await trio.to_thread.run_sync(self._deal, piece, rows)
                 args = [handle, type_fields(kind), self.tile_rows, piece.start, piece.rows]
-                await self._ask_all([_Request("put", args, parts) for parts in dealt])
+                await self._ask_all([Request("put", args, parts) for parts in dealt])
         except BaseException:
             self._forget([handle])
             raise
@@ -289,7 +206,7 @@ class Client:
         moved, began = self.bytes_moved, time.perf_counter()
         session = session or secrets.token_bytes(SESSION_BYTES)
         verb, more = ("run", ()) if since is None else ("resume", since)
-        request = _Request(verb, [session, plan.to_bytes(), *more], most=self._most_revealed(plan))
+        request = Request(verb, [session, plan.to_bytes(), *more], most=self._most_revealed(plan))
         try:
             with self._watched(session, plan, watch):
                 answers = await self._ask_all([request] * self.parties)
@@ -318,10 +235,12 @@ class Client:
                 f"the nodes differ on what plan job {session.hex()[:8]} is; look at their logs"
             )
         plan = Plan.from_bytes(packed.pop())
-        request = _Request("fetch", [session], most=self._most_revealed(plan))
+        request = Request("fetch", [session], most=self._most_revealed(plan))
         with self._watched(session, plan, watch):
             answers = await self._ask_all([request] * self.parties)
-        return self._result(plan, answers, moved, began)
+        told = [answer.body.get("interrupted") for answer in answers]
+        attempts = max((one for one in told if isinstance(one, int)), default=0)
+        return self._result(plan, answers, moved, began).after(attempts)
 
     @contextlib.contextmanager
     def _watched(self, session: bytes, plan: Plan, watch: Watch | None) -> Iterator[None]:
@@ -367,26 +286,26 @@ class Client:
 
     async def drop(self, handles: Sequence[str]) -> None:
         """Have the nodes forget stored values."""
-        await self._ask_all([_Request("drop", [list(handles)])] * self.parties)
+        await self._ask_all([Request("drop", [list(handles)])] * self.parties)
 
     async def ask(self, verb: str, args: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Ask every node the same; what each answers."""
-        answers = await self._ask_all([_Request(verb, args)] * self.parties)
+        answers = await self._ask_all([Request(verb, args)] * self.parties)
         return [answer.body for answer in answers]
 
     async def trace(self, on: bool) -> list[list[list[Any]]]:
         """Start to record what every node does, or stop and return the events by node."""
-        answers = await self._ask_all([_Request("trace", [on])] * self.parties)
+        answers = await self._ask_all([Request("trace", [on])] * self.parties)
         return [answer.body.get("events", []) for answer in answers]
 
     # -- answers ---------------------------------------------------------------------------------------------
 
-    async def _ask_all(self, requests: Sequence[_Request]) -> list[_Answer]:
+    async def _ask_all(self, requests: Sequence[Request]) -> list[Answer]:
         """One request to each node; raises the error that explains best what went wrong."""
         if self.lost and self.mend is not None:
             await self.mend()
         self._check_nodes()
-        answers: dict[int, _Answer] = {}
+        answers: dict[int, Answer] = {}
 
         async def ask(index: int) -> None:
             answers[index] = await self._nodes[index].ask(requests[index])
@@ -429,7 +348,7 @@ class Client:
                 words += self.protocol.held * math.prod(word_shape(node.types[0], plan.maxima)) + DIGEST_WORDS
         return words * WORD_BYTES
 
-    def _result(self, plan: Plan, answers: Sequence[_Answer], moved: int, began: float) -> RunResult:
+    def _result(self, plan: Plan, answers: Sequence[Answer], moved: int, began: float) -> RunResult:
         bodies = [answer.body for answer in answers]
         try:
             statistics = [body["statistics"] for body in bodies]
@@ -448,7 +367,7 @@ class Client:
                 f"the nodes' answers to plan {plan.name!r} make no sense: {error!r}"
             ) from error
 
-    def _combine(self, answers: Sequence[_Answer]) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+    def _combine(self, answers: Sequence[Answer]) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         found: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
         starts = [0] * len(answers)
         for number, (name, _, fields, _) in enumerate(answers[0].body["revealed"]):

@@ -124,6 +124,10 @@ class Cluster:
         """Run a plan; see `Client.run`."""
         return await self.client.run(plan, watch)
 
+    async def fetch(self, job: bytes, watch: Watch | None = None) -> RunResult:
+        """What a job gave; see `Client.fetch`."""
+        return await self.client.fetch(job, watch)
+
 
 @contextlib.asynccontextmanager
 async def open_cluster(options: ClusterOptions) -> AsyncIterator[Cluster]:

@@ -1,8 +1,9 @@
 """Jobs: runs that go on when the client who asked for them has left, and whose results wait to be fetched.
 
 A run that a client waits for ends when the client does. One that was submitted is the node's: it may wait for
-approval for days. Every node keeps its part of what came out until it is fetched for good, replaced by newer
-jobs of the same client, or lost with the node.
+approval for days. Every node keeps its part of what came out until it is fetched for good or replaced by
+newer jobs of the same client. Here all of that is in memory and lost with the node; nodes that last have
+`tercet.nodes.jobs`, where it is not.
 """
 
 from __future__ import annotations
@@ -14,28 +15,56 @@ from typing import Any
 import attrs
 import trio
 
+from tercet.actors.gate import Since
 from tercet.actors.line import first_cause
-from tercet.actors.values import Outcome
+from tercet.actors.values import Outcome, type_fields
 from tercet.errors import PlanError, ProtocolError, TercetError, from_wire
+from tercet.protocols.domains import Words
 
 MOST_JOBS = 64
 """Jobs of one client that a node remembers."""
 
-Run = Callable[[bytes, bytes, str], Awaitable[Outcome]]
-"""Runs a packed plan under a session's name for a client."""
+Run = Callable[[bytes, bytes, str, Since | None], Awaitable[Outcome]]
+"""Runs a packed plan under a session's name for a client, from a checkpoint or from its beginning."""
+Answer = tuple[dict[str, Any], list[Words]]
+"""What a node answers to a request: a body, and words."""
+
+
+def answer(outcome: Outcome) -> Answer:
+    """This node's part of what a run gave."""
+    revealed, buffers = [], []
+    for name, to, kind, arrays in outcome.revealed:
+        revealed.append([name, to, type_fields(kind), [list(array.shape) for array in arrays]])
+        buffers += arrays
+    return {
+        "revealed": revealed,
+        "stored": {handle: type_fields(stored.type) for handle, stored in outcome.stored.items()},
+        "symbols": outcome.symbols,
+        "statistics": attrs.asdict(outcome.statistics),
+    }, buffers
 
 
 @attrs.define(eq=False)
 class Job:
-    """A run that was submitted: whose it is, and what has become of it."""
+    """A run that was submitted: whose it is, and what has become of it.
+
+    `session` is its name, `running` that of the session that is under way for it, empty if there is none.
+    `attempts` is how often it was begun again; `interruption` is why it is not under way now. `idle` is set
+    when that session has ended; `replaced` says that another one is to take its place.
+    """
 
     session: bytes
     caller: str
     packed: bytes = attrs.field(repr=False)
     asked: float = attrs.field(factory=time.time)
+    attempts: int = 0
+    running: bytes = b""
+    interruption: TercetError | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    idle: trio.Event = attrs.field(factory=trio.Event)
+    replaced: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
-    outcome: Outcome | None = None
+    answer: Answer | None = attrs.field(default=None, repr=False)
     error: TercetError | None = None
 
     @property
@@ -47,64 +76,111 @@ class Job:
 
     def to_wire(self) -> dict[str, Any]:
         """What the list of jobs says about it."""
-        why = "" if self.error is None else str(self.error)
+        error = self.error if self.done.is_set() else self.interruption
+        why = "" if error is None else str(error)
         return {"session": self.session, "asked": self.asked, "state": self.state, "why": why}
 
 
 class Jobs:
-    """The jobs of a node, which live in a nursery of its own."""
+    """The jobs of a node, which live in a nursery of its own once they are started."""
 
-    def __init__(self, run: Run, nursery: trio.Nursery) -> None:
+    def __init__(self) -> None:
+        self.jobs: dict[bytes, Job] = {}
+
+    def start(self, run: Run, nursery: trio.Nursery) -> None:
+        """Begin to run jobs."""
         self._run = run
         self._nursery = nursery
-        self._jobs: dict[bytes, Job] = {}
 
-    def submit(self, session: bytes, packed: bytes, caller: str) -> None:
+    async def submit(self, session: bytes, packed: bytes, caller: str) -> None:
         """Begin a job. Raises PlanError if the name was used, or too many jobs are under way."""
-        if session in self._jobs:
+        if session in self.jobs:
             raise PlanError("a job of this name was submitted before; names are used once")
         mine = self.of(caller)
+        oldest = None
         if len(mine) >= MOST_JOBS:
-            ended = next((job for job in mine if job.done.is_set()), None)
-            if ended is None:
+            oldest = next((job for job in mine if job.done.is_set()), None)
+            if oldest is None:
                 raise PlanError(f"{len(mine)} jobs of {caller} are under way; wait for some, or cancel them")
-            del self._jobs[ended.session]
-        job = self._jobs[session] = Job(session, caller, packed)
-        self._nursery.start_soon(self._work, job)
+            del self.jobs[oldest.session]
+        job = self.jobs[session] = Job(session, caller, packed)
+        try:
+            await self._note(job)
+            if oldest is not None:
+                await self._forget(oldest)
+        except BaseException:
+            self.jobs.pop(session, None)
+            raise
+        self.begin(job, session)
 
-    async def _work(self, job: Job) -> None:
+    def begin(self, job: Job, name: bytes, since: Since | None = None) -> None:
+        """Run a job under a session's name."""
+        job.running, job.interruption, job.replaced = name, None, False
+        job.scope, job.idle = trio.CancelScope(), trio.Event()
+        self._nursery.start_soon(self._work, job, since)
+
+    async def _work(self, job: Job, since: Since | None) -> None:
+        error: TercetError | None = None
         try:
             with job.scope:
-                job.outcome = await self._run(job.session, job.packed, job.caller)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the job's, and told to who fetches it
-            cause = first_cause(error)
-            if not isinstance(cause, TercetError):
-                cause = ProtocolError(f"the job failed in an unforeseen way ({cause!r})")
-            job.error = cause
-        if job.outcome is None and job.error is None:
-            job.error = PlanError("the job was cancelled")
-        job.done.set()
+                job.answer = answer(await self._run(job.running, job.packed, job.caller, since))
+        except Exception as group:  # noqa: BLE001 - whatever it is, it is the job's, and told to who fetches it
+            cause = first_cause(group)
+            unforeseen = ProtocolError(f"the job failed in an unforeseen way ({cause!r})")
+            error = cause if isinstance(cause, TercetError) else unforeseen
+        if job.answer is None and error is None:
+            error = PlanError("the job was cancelled")
+        job.running = b""
+        await self._ended(job, error)
+        job.idle.set()
 
     def of(self, caller: str) -> list[Job]:
         """All jobs of a client, in the order in which they were submitted."""
-        return [job for job in self._jobs.values() if job.caller == caller]
+        return [job for job in self.jobs.values() if job.caller == caller]
 
     def find(self, session: bytes, caller: str) -> Job:
         """A client's job. Raises PlanError if there is none."""
-        job = self._jobs.get(session)
+        job = self.jobs.get(session)
         if job is None or job.caller != caller:
-            raise PlanError(f"{caller} has no job {session.hex()[:8]} here; its node may have been restarted")
+            raise PlanError(f"{caller} has no job {session.hex()[:8]} here; submit the plan again")
         return job
 
-    async def fetch(self, session: bytes, caller: str) -> Outcome:
+    def under_way(self, session: bytes) -> bytes:
+        """The session under way for a job; of what is no job, the same name."""
+        job = self.jobs.get(session)
+        return session if job is None else job.running
+
+    async def fetch(self, session: bytes, caller: str) -> Answer:
         """Wait for a job, and what came out. Raises what it failed with."""
         job = self.find(session, caller)
         await job.done.wait()
-        if job.error is not None or job.outcome is None:
-            raise from_wire((job.error or PlanError("the job has no result")).to_wire())
-        return job.outcome
+        if job.error is not None:
+            raise from_wire(job.error.to_wire())
+        body, buffers = await self._answer(job)
+        return {**body, "interrupted": job.attempts}, buffers
 
-    def end(self, session: bytes, caller: str) -> None:
+    async def end(self, session: bytes, caller: str) -> None:
         """Cancel a job if it is under way, and forget it."""
-        self.find(session, caller).scope.cancel()
-        del self._jobs[session]
+        job = self.find(session, caller)
+        del self.jobs[session]
+        job.scope.cancel()
+        await self._forget(job)
+
+    # -- what nodes that last do besides ---------------------------------------------------------------------
+
+    async def _note(self, job: Job) -> None:
+        """A job is about to begin. Raises StorageError; then it does not."""
+
+    async def _ended(self, job: Job, error: TercetError | None) -> None:
+        """A run of a job has ended, well if there is no error."""
+        job.error = error
+        job.done.set()
+
+    async def _answer(self, job: Job) -> Answer:
+        """What came out of a job that is done."""
+        if job.answer is None:
+            raise ProtocolError(f"job {job.session.hex()[:8]} has ended without a result")
+        return job.answer
+
+    async def _forget(self, job: Job) -> None:
+        """A job is remembered no longer."""

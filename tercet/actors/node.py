@@ -27,11 +27,10 @@ import trio
 from tercet.actors.arrivals import Arrival, Piece
 from tercet.actors.gate import Gate, Since
 from tercet.actors.hello import Hello, greet
-from tercet.actors.jobs import Jobs
+from tercet.actors.jobs import Answer, Jobs, answer
 from tercet.actors.line import Line
-from tercet.actors.party import Party, is_party, link_key, party_name, read_type
-from tercet.actors.plan import Type
-from tercet.actors.values import Outcome
+from tercet.actors.party import Party, is_party, link_key, party_name
+from tercet.actors.values import Outcome, read_type
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES, Words
@@ -44,7 +43,6 @@ CLIENT = "client"
 CONNECT_S = 10.0
 RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
 """Pauses between attempts to link up with a peer: each twice the one before."""
-Answer = tuple[dict[str, Any], list[Words]]
 
 
 @attrs.frozen
@@ -78,16 +76,16 @@ class Node:
         lasting: bool = False,
         lake: bytes = b"",
         gate: Gate | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
         self.party = party
         self.transport = transport
         self.shaping = shaping
         self.lasting = lasting
         self.gate = Gate() if gate is None else gate
+        self.jobs = Jobs() if jobs is None else jobs
         self.clients: Counter[str] = Counter()
         """Clients that are connected now, by name."""
-        self.draining = False
-        """Whether the node is about to stop, and takes no new plans."""
         self._lake = lake
         self._trusted_names = trusted_names
         self._listener: Listener | None = None
@@ -113,7 +111,7 @@ class Node:
             self._all_here.set()
         async with trio.open_nursery() as nursery:
             await nursery.start(self.party.run)
-            self.jobs = Jobs(self.run, nursery)
+            self.jobs.start(self.run, nursery)
             nursery.start_soon(self._accept_all, nursery)
             for index in range(self.party.index):
                 if self.lasting:
@@ -126,9 +124,8 @@ class Node:
 
     async def run(self, session: bytes, packed: bytes, caller: str, since: Since | None = None) -> Outcome:
         """Run a plan for a client, with the other parties; see `Party.run_plan`."""
-        if self.draining:
-            name = self.party.name
-            raise PeerLost(f"{name} is being stopped; try again once it is back", peer=name)
+        if self.party.stopping:
+            raise self.party.cancelled("")
         return await self.party.run_plan(session, packed, caller=caller, gate=self.gate, since=since)
 
     async def _stay_linked(self, index: int, address: str) -> None:
@@ -286,13 +283,14 @@ class _Service:
                 await self._put(handle, piece, payload)
                 return {}, []
             case "run", [bytes(session), bytes(packed)]:
-                return _parts(await self.node.run(session, packed, self.caller))
+                return answer(await self.node.run(session, packed, self.caller))
             case "resume", [bytes(session), bytes(packed), bytes(earlier), int(point)]:
-                return _parts(await self.node.run(session, packed, self.caller, (earlier, point)))
+                return answer(await self.node.run(session, packed, self.caller, (earlier, point)))
             case "progress", [bytes(session)]:
-                return attrs.asdict(self.party.progress(session, self.caller)), []
+                under_way = self.node.jobs.under_way(session)
+                return attrs.asdict(self.party.progress(under_way, self.caller)), []
             case "submit", [bytes(session), bytes(packed)]:
-                self.node.jobs.submit(session, packed, self.caller)
+                await self.node.jobs.submit(session, packed, self.caller)
                 return {}, []
             case "jobs", []:
                 return {"jobs": [job.to_wire() for job in self.node.jobs.of(self.caller)]}, []
@@ -318,8 +316,8 @@ class _Service:
         if verb == "job":
             return {"packed": job.packed}, []
         if verb == "fetch":
-            return _parts(await jobs.fetch(session, self.caller))
-        jobs.end(session, self.caller)
+            return await jobs.fetch(session, self.caller)
+        await jobs.end(session, self.caller)
         return {}, []
 
     def _dealt(self, message: list[Any], size: int) -> tuple[Piece, list[tuple[int, ...]]]:
@@ -375,25 +373,6 @@ class _Service:
                 with trio.CancelScope(shield=True):
                     async with arrival.turn:
                         await trio.to_thread.run_sync(arrival.sink.abort)
-
-
-def _parts(outcome: Outcome) -> Answer:
-    """This node's part of what a run gave."""
-    revealed, buffers = [], []
-    for name, to, kind, arrays in outcome.revealed:
-        revealed.append([name, to, type_fields(kind), [list(array.shape) for array in arrays]])
-        buffers += arrays
-    return {
-        "revealed": revealed,
-        "stored": {handle: type_fields(stored.type) for handle, stored in outcome.stored.items()},
-        "symbols": outcome.symbols,
-        "statistics": attrs.asdict(outcome.statistics),
-    }, buffers
-
-
-def type_fields(kind: Type) -> list[Any]:
-    """The wire form of a stored type; see `party.read_type`."""
-    return [kind.form.value, list(kind.shape), kind.scale, kind.limit]
 
 
 # -- a node as a process -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ once with the same sentence.
 
 Messages between parties: `["start", session, digest, nonce]`, `["data", session, entries]` with one entry
 `[node, tile, step, sizes]` for each step of an instance and its words as payload, and `["stop", session,
-error]`.
+error]`; `["job", ...]` on nodes that last.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class Peer:
                     session.take(self.index, entries, payload)
             case ["stop", bytes(name), dict(fields)] if 0 < len(name) <= LONGEST_NAME:
                 self.party.peer_stops(name, from_wire(fields))
+            case ["job", *word] if self.party.on_word is not None:
+                self.party.on_word(self.index, word)
             case _:
                 raise ProtocolError(f"{self.line.other} sent a message {message[0]!r} that no party sends")
 
@@ -135,6 +137,10 @@ class Party:
         self.store: dict[str, Stored] = {}
         self.load: Callable[[str], Awaitable[Stored | None]] | None = None
         """Where values are looked up that are not in `store`."""
+        self.stopping = False
+        """Whether the node is about to stop, and takes no new plans."""
+        self.on_word: Callable[[int, list[Any]], None] | None = None
+        """Is told what peers say of jobs; see `nodes.jobs`."""
         self.trace: list[TraceEvent] | None = None
         self.ended, self.failed = 0, 0
         """Runs that have ended here, and those of them that failed."""
@@ -179,6 +185,11 @@ class Party:
         """The peers that this party has no line to now."""
         linked = {index for index, peer in self._peers.items() if not peer.gone.is_set()}
         return [index for index in range(self.parties) if index != self.index and index not in linked]
+
+    def tell(self, index: int, word: list[Any]) -> None:
+        """Say something about a job to a peer; it goes nowhere while the peer is lost."""
+        if index in self._peers:
+            self._peers[index].line.post(["job", *word])
 
     @property
     def running(self) -> int:
@@ -280,7 +291,7 @@ class Party:
             gate.over(name)
             self.ended, self.failed = self.ended + 1, self.failed + (not finished)
             if not finished and session.error is None:
-                session.fail(TercetError("the client that asked for this run left or cancelled it"))
+                session.fail(self.cancelled("the client that asked for this run left or cancelled it"))
             self._end(name, session.error)
         raise session.error or ProtocolError("a session ended without result")
 
@@ -313,16 +324,18 @@ class Party:
                 name, plan, self.protocol, party=self.index, parties=self.parties, caller=caller
             ), inputs
         except BaseException as error:
-            known = (
-                error
-                if isinstance(error, TercetError)
-                else TercetError("the run was cancelled before it began")
-            )
-            self._end(name, known)
+            stopped = self.cancelled("the run was cancelled before it began")
+            self._end(name, error if isinstance(error, TercetError) else stopped)
             gate.over(name)
             raise
         finally:
             self._preparing.discard(name)
+
+    def cancelled(self, why: str) -> TercetError:
+        """The error that ends a run which is cancelled here."""
+        if self.stopping:
+            return PeerLost(f"{self.name} is being stopped; try again once it is back", peer=self.name)
+        return TercetError(why)
 
     def progress(self, name: bytes, caller: str) -> Progress:
         """How far a run of a client's is; all zero before it has begun, and after it has ended."""
@@ -474,17 +487,4 @@ def cut(share: Share, tile_rows: int, *, bits: bool = False) -> list[Share]:
     return [share.like(np.ascontiguousarray(share.data[..., i : i + step])) for i in starts]
 
 
-def read_type(fields: Any) -> Type:
-    """A stored type from its wire form `[form, shape, scale, limit]`. Raises PlanError."""
-    try:
-        form, shape, scale, limit = fields
-        dims = tuple(int(dim) for dim in shape)
-        kind = Type(Form(form), dims, int(scale), float(limit))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise PlanError(f"{fields!r:.200} is no type of a stored value") from error
-    if kind.form is Form.PUBLIC or any(dim < 0 for dim in dims) or math.prod(dims) > 1 << 40:
-        raise PlanError(f"a value of type {kind} cannot be stored")
-    return kind
-
-
-__all__ = ["Party", "Peer", "cut", "is_party", "link_key", "party_name", "read_type"]
+__all__ = ["Party", "Peer", "cut", "is_party", "link_key", "party_name"]

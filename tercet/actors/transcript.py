@@ -25,11 +25,10 @@ from tercet.actors.draw import to_svg
 from tercet.actors.estimate import schedule
 from tercet.actors.layout import Costs, Layout
 from tercet.actors.line import first_cause
-from tercet.actors.node import type_fields
-from tercet.actors.party import Party, read_type
+from tercet.actors.party import Party
 from tercet.actors.plan import Plan
 from tercet.actors.scheduler import Message, Scheduler
-from tercet.actors.values import Outcome, Stored
+from tercet.actors.values import Outcome, Stored, read_type, type_fields
 from tercet.errors import PlanError, ProtocolError
 from tercet.protocols import registry
 from tercet.protocols.base import WORD_BYTES, Protocol, Share

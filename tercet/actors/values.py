@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from tercet.actors.kinds import Data
 from tercet.actors.plan import Form, Type
 from tercet.actors.scratch import IN_MEMORY, Scratch
+from tercet.errors import PlanError
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import WORD_BITS, Words
 
@@ -187,3 +189,21 @@ def split(kind: Type, whole: Data, tile_rows: int) -> list[Data]:
 def add_up(protocol: Protocol, parts: Iterable[Share | None]) -> Share:
     """The sum of the tiles' summands."""
     return functools.reduce(protocol.add, (part for part in parts if part is not None))
+
+
+def type_fields(kind: Type) -> list[Any]:
+    """The wire form of a stored type; see `read_type`."""
+    return [kind.form.value, list(kind.shape), kind.scale, kind.limit]
+
+
+def read_type(fields: Any) -> Type:
+    """A stored type from its wire form `[form, shape, scale, limit]`. Raises PlanError."""
+    try:
+        form, shape, scale, limit = fields
+        dims = tuple(int(dim) for dim in shape)
+        kind = Type(Form(form), dims, int(scale), float(limit))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PlanError(f"{fields!r:.200} is no type of a stored value") from error
+    if kind.form is Form.PUBLIC or any(dim < 0 for dim in dims) or math.prod(dims) > 1 << 40:
+        raise PlanError(f"a value of type {kind} cannot be stored")
+    return kind

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors.client import Client
-from tercet.actors.party import party_name, read_type
+from tercet.actors.party import party_name
 from tercet.actors.plan import Form, Plan, word_shape
+from tercet.actors.values import read_type
 from tercet.consent.approvals import DAYS, Approval
 from tercet.consent.audit import Head, check_lines
 from tercet.consent.keys import MemberKeys

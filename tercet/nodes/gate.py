@@ -35,6 +35,7 @@ from tercet.consent.review import NOTHING, Review, Tables, review
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.nodes.config import ClusterFile, Member, NodeFile
+from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
@@ -59,6 +60,7 @@ class LakeGate(Gate):
         self.audit = audit
         self.board = Board()
         self.ledger = Ledger(vault)
+        self.jobs = LastingJobs(party, vault, self.ledger)
         self._file = file
         self._cluster = cluster
         self._lake = cluster.digest()
@@ -174,8 +176,10 @@ class LakeGate(Gate):
                 (to, sealed_result(run, caller, plan.name, revealed, party=party, sealing_key=key))
             )
         values = {handle: LooseValue(caller, sources, rows) for handle, rows in found.stored.items()}
-        stored = await self.ledger.end(session, values, outcome.stored, results)
-        return attrs.evolve(outcome, revealed=mine, stored=stored)
+        outcome = attrs.evolve(outcome, revealed=mine)
+        answer = await self.jobs.sealed_answer(session, outcome)
+        stored = await self.ledger.end(session, values, outcome.stored, results, answer)
+        return attrs.evolve(outcome, stored=stored)
 
     async def reached(self, caller: str, session: bytes, point: int, values: Mapping[str, Stored]) -> None:
         """Write a checkpoint down; see `Gate.reached`."""

@@ -8,6 +8,7 @@ nodes have. They are shares of one session and fit no other's, so a checkpoint i
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -115,17 +116,19 @@ class Ledger:
         values: Mapping[str, LooseValue],
         stored: Mapping[str, Stored],
         results: Sequence[tuple[str, bytes]],
+        answer: bytes | None = None,
     ) -> dict[str, Stored]:
         """A run has come to its end: what it stored lasts, as is returned, and its approvals are used up.
 
-        `results` are sealed, by receiver. Raises StorageError, or ConsentError for a run that has ended
-        before; nothing is kept then.
+        `results` are sealed, by receiver, and so is the `answer` if the run is a job. Raises StorageError, or
+        ConsentError for a run that has ended before; nothing is kept then.
         """
         written: dict[str, Stored] = {}
         try:
             for handle, value in stored.items():
                 written[handle] = await self._vault.write(handle, value)
-            ended, old = await self._ask(self._journal.end, run_of(session), values, results, MOST_RESULTS)
+            end = functools.partial(self._journal.end, answer=answer)
+            ended, old = await self._ask(end, run_of(session), values, results, MOST_RESULTS)
             if not ended:
                 raise ConsentError("a run of this name has ended before; an approval holds for one run")
         except BaseException:

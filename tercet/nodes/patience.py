@@ -20,7 +20,7 @@ from tercet.actors.client import SESSION_BYTES, Client, RunResult
 from tercet.actors.gate import Since
 from tercet.actors.party import party_name
 from tercet.actors.passes import optimise, rest
-from tercet.actors.plan import NODES, Plan
+from tercet.actors.plan import Plan
 from tercet.actors.progress import Watch
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError
 
@@ -44,11 +44,12 @@ class Patience:
         for attempt in range(MOST_ATTEMPTS):
             name = run + bytes([attempt] if attempt else [])
             try:
-                return _noted(await self.client.run(plan, watch, session=name, since=since), attempt)
+                result = await self.client.run(plan, watch, session=name, since=since)
+                return result.after(attempt)
             except PeerLost as error:
                 if self.seconds <= 0:
                     raise
-                await self._until_back(error, plan, attempt)
+                await self._until_back(error, f"plan {plan.name!r}", attempt)
             except BaseException:
                 self.client.post("abandon", [run])
                 raise
@@ -58,15 +59,27 @@ class Patience:
             peer=party_name(0),
         )
 
-    async def _until_back(self, error: PeerLost, plan: Plan, attempt: int) -> None:
+    async def fetch(self, job: bytes, watch: Watch | None = None) -> RunResult:
+        """What a job gave, once it has ended: the nodes see to it that it does. Raises as `run`."""
+        attempt = 0
+        while True:
+            try:
+                return await self.client.fetch(job, watch)
+            except PeerLost as error:
+                if self.seconds <= 0:
+                    raise
+                await self._until_back(error, f"job {job.hex()[:8]}", attempt)
+                attempt += 1
+
+    async def _until_back(self, error: PeerLost, what: str, attempt: int) -> None:
         """Wait until all nodes answer and have links to each other. Raises PeerLost with what is wrong."""
         logger.warning(
-            "plan %r was interrupted: %s. Waiting for up to %g s until all nodes are back",
-            plan.name,
+            "%s was interrupted: %s. Waiting for up to %g s until all nodes are back",
+            what,
             str(error).rstrip("."),
             self.seconds,
         )
-        pause, problem = min(PAUSE_S * 2**attempt, LONGEST_PAUSE_S), "no node was asked"
+        pause, problem = min(PAUSE_S * 2 ** min(attempt, MOST_ATTEMPTS), LONGEST_PAUSE_S), "no node was asked"
         with trio.move_on_after(self.seconds):
             while problem:
                 await trio.sleep(pause)
@@ -74,7 +87,7 @@ class Patience:
                 problem = await self._problem()
             return
         raise PeerLost(
-            f"{str(error).rstrip('.')}; plan {plan.name!r} waited for {self.seconds:g} s, and {problem}",
+            f"{str(error).rstrip('.')}; {what} waited for {self.seconds:g} s, and {problem}",
             peer=error.peer,
         ) from error
 
@@ -99,36 +112,28 @@ class Patience:
             return run, None  # lost again; the next attempt finds out, and waits
         try:
             spent = any(told["spent"] for told in answers)
-            common = [(bytes(session), int(point)) for session, point in answers[0]["points"]]
-            others = [{(bytes(one), int(point)) for one, point in told["points"]} for told in answers[1:]]
+            points = [[(bytes(one), int(point)) for one, point in told["points"]] for told in answers]
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"what a node told of a run makes no sense: {error!r}") from error
         if spent:
             self.client.post("abandon", [run])
             return secrets.token_bytes(SESSION_BYTES), None
-        held = [one for one in common if all(one in other for other in others)]
-        return run, await trio.to_thread.run_sync(_usable, plan, held)
+        return run, await trio.to_thread.run_sync(lambda: latest(optimise(plan), points))
 
 
-def _noted(result: RunResult, attempts: int) -> RunResult:
-    """The result, with what the nodes may have learnt more than once."""
-    if not attempts:
-        return result
-    again = f", perhaps {attempts} times before, in runs that were interrupted"
-    disclosed = [
-        attrs.evolve(one, what=one.what + again) if one.to == NODES else one for one in result.disclosed
-    ]
-    return attrs.evolve(result, interrupted=attempts, disclosed=tuple(disclosed))
+def latest(whole: Plan, points: Sequence[Sequence[Since]]) -> Since | None:
+    """The latest checkpoint from which the rest of a plan can be run, of those that all nodes have.
 
-
-def _usable(plan: Plan, held: Sequence[Since]) -> Since | None:
-    """The latest checkpoint from which the rest of a plan can be run."""
-    whole = optimise(plan)
-    for since in reversed(held):
+    `points` are those of each node, the latest last.
+    """
+    first, *others = points
+    for since in reversed(first):
+        if not all(since in other for other in others):
+            continue
         try:
             rest(whole, since[1])
         except PlanError as error:
-            logger.info("plan %r does not go on from checkpoint %d: %s", plan.name, since[1], error)
+            logger.info("plan %r does not go on from checkpoint %d: %s", whole.name, since[1], error)
         else:
             return since
     return None

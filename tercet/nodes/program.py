@@ -144,6 +144,7 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
         lasting=True,
         lake=cluster.digest(),
         gate=gate,
+        jobs=gate.jobs,
     )
     for name in vault.swept:
         logger.warning("%s was left by an upload that did not end, and was removed", name)
@@ -176,7 +177,7 @@ async def _until_told(node: Node, grace_s: float) -> None:
         async for number in signals:
             logger.info("%s: waiting for %d runs to end", signal.Signals(number).name, node.party.running)
             break
-        node.draining = True
+        node.party.stopping = True
         with trio.move_on_after(grace_s):
             async with trio.open_nursery() as nursery:
 

@@ -37,6 +37,10 @@ class Remote(Cluster):
         """Run a plan; see `Patience.run`."""
         return await self.patience.run(plan, watch)
 
+    async def fetch(self, job: bytes, watch: Watch | None = None) -> RunResult:
+        """What a job gave; see `Patience.fetch`."""
+        return await self.patience.fetch(job, watch)
+
 
 def who_am_i(cluster: ClusterFile, identity: Identity, where: Path) -> str:
     """The member to whom an identity belongs. Raises ConfigError."""

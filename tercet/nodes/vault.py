@@ -9,10 +9,12 @@ memory; tiles that were not needed for longest make room.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import trio
+from cryptography.exceptions import InvalidTag
 
 from tercet.actors.plan import Type
 from tercet.actors.values import Stored
@@ -20,10 +22,13 @@ from tercet.errors import StorageError
 from tercet.nodes.config import NodeFile
 from tercet.storage.catalog import Catalog, Entry
 from tercet.storage.journal import Journal
-from tercet.storage.sealed import SealedFiles
+from tercet.storage.sealed import SALT_BYTES, SealedFiles
 from tercet.storage.shares import SealedTiles, ShareFiles, ShareWriter, TileCache
 
 T = TypeVar("T")
+
+NONCE = bytes(12)
+"""Every sealed message has a key of its own."""
 
 
 class Vault:
@@ -37,6 +42,7 @@ class Vault:
                 f"the storage key {file.storage_key} cannot be read ({error}); restore it"
             ) from error
         sealed = SealedFiles(file.storage, key, base=file.directory)
+        self._sealed = sealed
         self.files = ShareFiles(sealed, TileCache(file.memory_mb << 20))
         self.catalog = Catalog(file.catalog, base=file.directory)
         self._opened: dict[str, Stored] = {}
@@ -48,6 +54,19 @@ class Vault:
         self._changing = trio.Lock()
         self.swept = self.files.sweep([*kept, *self._loose])
         """Files that a crash had left, removed when the vault was opened."""
+
+    def seal(self, name: str, message: bytes) -> bytes:
+        """A message under the storage key, to be kept in the journal; `open` it under the same name."""
+        salt = secrets.token_bytes(SALT_BYTES)
+        return salt + self._sealed.cipher(name, salt).encrypt(NONCE, message, None)
+
+    def open(self, name: str, sealed: bytes) -> bytes:
+        """What was sealed under a name. Raises StorageError for what was changed since."""
+        try:
+            cipher = self._sealed.cipher(name, sealed[:SALT_BYTES])
+            return cipher.decrypt(NONCE, sealed[SALT_BYTES:], None)
+        except (InvalidTag, ValueError) as error:
+            raise StorageError(f"the catalog has no proper {name}; restore it, or ask for it anew") from error
 
     async def ask(self, question: Callable[..., T], *args: Any) -> T:
         """Ask the catalog something, in a thread."""

@@ -13,8 +13,8 @@ import attrs
 import msgpack
 import trio
 
-from tercet.actors.node import type_fields
 from tercet.actors.plan import Plan, Type
+from tercet.actors.values import type_fields
 from tercet.consent.approvals import Approval
 from tercet.consent.keys import seal
 from tercet.errors import ConsentError

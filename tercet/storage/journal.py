@@ -3,7 +3,8 @@
 Loose values that plans have stored, checkpoints of runs, runs that owners are asked about with the approvals
 that have come, jobs, and sealed results that wait for their receivers. They lie in the database of the
 catalog, beside its entries; values themselves are files. Every method is one transaction, which makes the
-files that were written before it count, and blocks: call it in a thread. Nothing in it is secret.
+files that were written before it count, and blocks: call it in a thread. Nothing in it is secret: results
+are sealed, those of jobs with the node's storage key.
 """
 
 from __future__ import annotations
@@ -57,14 +58,16 @@ APPROVALS = sa.Table(
     sa.Column("signature", sa.LargeBinary(64), nullable=False),
 )
 JOBS = sa.Table(
-    "jobs",
+    "submitted",
     METADATA,
     sa.Column("run", sa.LargeBinary(16), primary_key=True),
     sa.Column("caller", sa.String(64), nullable=False),
     sa.Column("packed", sa.LargeBinary, nullable=False),
     sa.Column("asked", sa.Float, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("ended", sa.Boolean, nullable=False),
     sa.Column("error", sa.LargeBinary, nullable=False),
+    sa.Column("answer", sa.LargeBinary, nullable=False),
 )
 RESULTS = sa.Table(
     "results",
@@ -113,12 +116,16 @@ class Checkpoint:
 
 @attrs.frozen
 class JobRow:
-    """A job: whose, what, when, whether it has ended, and the packed error if that is how it ended."""
+    """A job: whose, what, when, how often it was begun again.
+
+    And whether it has ended, with the packed error if that is how it ended.
+    """
 
     run: bytes
     caller: str
     packed: bytes = attrs.field(repr=False)
     asked: float
+    attempts: int = 0
     ended: bool = False
     error: bytes = b""
 
@@ -201,13 +208,19 @@ class Journal:
             return connection.execute(query).first() is not None
 
     def end(
-        self, run: bytes, stored: Mapping[str, LooseValue], results: Sequence[tuple[str, bytes]], most: int
+        self,
+        run: bytes,
+        stored: Mapping[str, LooseValue],
+        results: Sequence[tuple[str, bytes]],
+        most: int,
+        *,
+        answer: bytes | None = None,
     ) -> tuple[bool, list[str]]:
         """A run has come to its end: its values count, its results wait, it is let through no more.
 
-        `results` are receivers and bodies, of which the latest `most` stay for each. Returns whether all of
-        that was done, which it is not if the run had come to its end before; and the handles of checkpoints
-        that count no more.
+        `results` are receivers and bodies, of which the latest `most` stay for each; `answer` is the sealed
+        answer of a run that is a job. Returns whether all of that was done, which it is not if the run had
+        come to its end before; and the handles of checkpoints that count no more.
         """
         with self._begin() as connection:
             # The row is locked by being changed: of two ends, one finds it spent.
@@ -223,6 +236,8 @@ class Journal:
                 connection.execute(RESULTS.insert().values(run=run, receiver=receiver, body=body))
             for receiver in {receiver for receiver, _ in results}:
                 _trim(connection, receiver, most)
+            if answer is not None:
+                connection.execute(JOBS.update().where(JOBS.c.run == run).values(ended=True, answer=answer))
             return True, _drop_checkpoints(connection, CHECKPOINTS.c.run == run)
 
     def sweep(self, before: float) -> list[str]:
@@ -265,15 +280,32 @@ class Journal:
 
     def jobs(self) -> list[JobRow]:
         """All jobs, in the order in which they were asked for."""
+        columns = [JOBS.c[name] for name in attrs.fields_dict(JobRow)]
         with self._begin() as connection:
-            rows = connection.execute(sa.select(JOBS).order_by(JOBS.c.asked)).mappings()
+            rows = connection.execute(sa.select(*columns).order_by(JOBS.c.asked)).mappings()
             return [JobRow(**row) for row in rows]
 
     def put_job(self, job: JobRow) -> None:
-        """Note a job, or how it has ended."""
+        """Note a job."""
         with self._begin() as connection:
-            connection.execute(JOBS.delete().where(JOBS.c.run == job.run))
-            connection.execute(JOBS.insert().values(**attrs.asdict(job)))
+            connection.execute(JOBS.insert().values(**attrs.asdict(job), answer=b""))
+
+    def begin_job(self, run: bytes, attempts: int) -> None:
+        """Note how often a job was begun again."""
+        with self._begin() as connection:
+            connection.execute(JOBS.update().where(JOBS.c.run == run).values(attempts=attempts))
+
+    def fail_job(self, run: bytes, error: bytes) -> None:
+        """Note that a job has failed, and with what, unless it has ended or was forgotten."""
+        with self._begin() as connection:
+            under_way = (JOBS.c.run == run) & ~JOBS.c.ended
+            connection.execute(JOBS.update().where(under_way).values(ended=True, error=error))
+
+    def answer(self, run: bytes) -> bytes:
+        """The sealed answer of a job that has come to its end; nothing of any other."""
+        with self._begin() as connection:
+            found = connection.execute(sa.select(JOBS.c.answer).where(JOBS.c.run == run)).scalar()
+            return b"" if found is None else bytes(found)
 
     def drop_job(self, run: bytes) -> None:
         """Forget a job."""

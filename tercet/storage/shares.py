@@ -19,9 +19,8 @@ import attrs
 import msgpack
 import numpy as np
 
-from tercet.actors.party import read_type
 from tercet.actors.plan import Form, Type
-from tercet.actors.values import FiledTiles, Stored
+from tercet.actors.values import FiledTiles, Stored, read_type
 from tercet.errors import PlanError, StorageError
 from tercet.protocols.base import Share
 from tercet.protocols.domains import DOMAINS, WORD_BYTES, Domain, packed_words

@@ -8,8 +8,9 @@ import trio
 
 from tercet.actors import Form, Type
 from tercet.actors.arrivals import Gathering, Piece
-from tercet.actors.client import _Request, piece_rows
-from tercet.actors.node import type_fields
+from tercet.actors.client import piece_rows
+from tercet.actors.connection import Request
+from tercet.actors.values import type_fields
 from tercet.errors import PlanError
 from tercet.protocols.domains import Z64
 from tercet.protocols.plain import Plain
@@ -53,7 +54,7 @@ KIND = Type(Form.RING, (200,), 8, 2.0**30)
 def request(client, start, rows, *, kind=KIND, tile_rows=64):
     words = np.zeros(max(rows, 0), dtype=np.uint64)
     dealt = client.protocol.deal(words, domain=Z64, parties=client.parties)
-    return [_Request("put", ["x", type_fields(kind), tile_rows, start, rows], parts) for parts in dealt]
+    return [Request("put", ["x", type_fields(kind), tile_rows, start, rows], parts) for parts in dealt]
 
 
 @pytest.mark.parametrize(

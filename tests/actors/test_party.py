@@ -10,11 +10,13 @@ import trio
 import trio.testing
 
 from tercet.actors import Builder, Form, Type
-from tercet.actors.client import _Request, _verdict
+from tercet.actors.client import _verdict
+from tercet.actors.connection import Request
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import CHUNK_BYTES
-from tercet.actors.node import CLIENT, type_fields
+from tercet.actors.node import CLIENT
 from tercet.actors.party import MOST_EARLY_STARTS
+from tercet.actors.values import type_fields
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
 from tercet.protocols.base import Round
 from tercet.protocols.domains import Z64
@@ -117,7 +119,7 @@ async def test_an_upload_that_cannot_be_stored_is_answered(kind, why, open_clust
         dealt = client.protocol.deal(WORDS, domain=Z64, parties=3)
         args = ["x", type_fields(kind), client.tile_rows, 0, kind.rows]
         with pytest.raises(PlanError, match=why):
-            await client._ask_all([_Request("put", args, parts) for parts in dealt])
+            await client._ask_all([Request("put", args, parts) for parts in dealt])
         await client.put("x", KIND, WORDS)
         await client.run(squares())
 
@@ -443,7 +445,7 @@ async def test_a_request_that_makes_no_sense_is_answered(message, open_cluster_o
 
 
 def _raw(message):
-    return _Request(message[0], message[2:])
+    return Request(message[0], message[2:])
 
 
 @pytest.mark.parametrize("message", [["run"], [5, 5], ["run", "one"], []])

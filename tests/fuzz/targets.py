@@ -17,8 +17,8 @@ import attrs
 from tercet.actors import Builder, Form, Plan, Type, sigmoid
 from tercet.actors.hello import Hello
 from tercet.actors.layout import Costs, Layout, Ledger
-from tercet.actors.party import read_type
 from tercet.actors.progress import Progress
+from tercet.actors.values import read_type
 from tercet.consent.approvals import Approval
 from tercet.consent.audit import AuditLog, check_lines, read_lines
 from tercet.consent.keys import MemberKeys
@@ -29,6 +29,7 @@ from tercet.ml.models import FORMAT, SecretModel
 from tercet.ml.schema import ColumnSchema, TableSchema
 from tercet.nodes.config import NODE_TOML, ClusterFile, Member, NodeEntry, NodeFile
 from tercet.nodes.gate import _read_entry
+from tercet.nodes.jobs import Told
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES
 from tercet.transports import Identity, make_identity
@@ -142,6 +143,8 @@ def from_network() -> Iterator[tuple[str, Target]]:
     yield "errors", message_target(from_wire, TercetError("why").to_wire(), malformed=True)
     progress = {"done": 1, "nodes": 2, "rounds": 3, "bytes_sent": 4}
     yield "progress", message_target(Progress.read, progress)
+    told = Told("interrupted", b"s" * 24, 1, points=((b"s" * 16, 3),), error=TercetError("why"))
+    yield "words on jobs", message_target(Told.read, told.to_wire())
     table = {
         "kind": "table",
         "name": "t",

@@ -107,11 +107,27 @@ def test_jobs(reopened):
     journal = reopened()
     journal.put_job(second)
     journal.put_job(first)
-    journal.put_job(ended := attrs.evolve(first, ended=True, error=b"why"))
+    journal.fail_job(RUN, b"why")
+    journal.fail_job(RUN, b"why else")  # it has ended
+    journal.begin_job(OTHER, 3)
+    ended, second = attrs.evolve(first, ended=True, error=b"why"), attrs.evolve(second, attempts=3)
     assert reopened().jobs() == [ended, second]
     journal.ask(OTHER, "ann", DIGEST, 2)
     journal.sweep(before=1e12)  # but jobs wait for as long as it takes
     journal.approve(APPROVAL | {"session": OTHER})
     assert len(reopened().ask(OTHER, "ann", DIGEST, 2).approvals) == 1
     journal.drop_job(RUN)
+    journal.fail_job(RUN, b"why")
     assert reopened().jobs() == [second]
+
+
+def test_a_job_and_its_run_come_to_their_end_together(reopened):
+    journal = reopened()
+    journal.put_job(JobRow(RUN, "ann", b"plan", 1.0))
+    journal.ask(RUN, "ann", DIGEST, 2)
+    assert journal.answer(RUN) == journal.answer(OTHER) == b""
+    assert journal.end(RUN, {}, [], most=2, answer=b"sealed") == (True, [])
+    assert journal.end(RUN, {}, [], most=2, answer=b"other") == (False, [])
+    journal.fail_job(RUN, b"why")
+    assert reopened().jobs() == [JobRow(RUN, "ann", b"plan", 1.0, ended=True)]
+    assert (reopened().answer(RUN), reopened().spent(RUN, "ann")) == (b"sealed", True)
