@@ -20,6 +20,7 @@ import msgpack
 import numpy as np
 
 from tercet.actors.plan import Form, Type
+from tercet.actors.scratch import Scratch
 from tercet.actors.values import FiledTiles, Stored, read_type
 from tercet.errors import PlanError, StorageError
 from tercet.protocols.base import Share
@@ -117,8 +118,7 @@ class SealedTiles(FiledTiles):
     def __getitem__(self, tile: int | slice) -> Share | list[Share]:
         if isinstance(tile, slice):
             return [self[number] for number in range(*tile.indices(len(self)))]
-        if not 0 <= tile < len(self):
-            raise IndexError(tile)
+        tile = range(len(self))[tile]
         if tile + 1 < len(self):
             self._cache.expect((self, tile + 1), lambda: self._read(tile + 1))
         return self._cache.get((self, tile), lambda: self._read(tile))
@@ -135,7 +135,8 @@ class SealedTiles(FiledTiles):
     def keep(self, tiles: Sequence[Share]) -> None:
         """Put tiles into the cache that are in memory already, as far as they fit."""
         for number, tile in enumerate(tiles):
-            self._cache.get((self, number), lambda tile=tile: tile)  # type: ignore[misc]
+            if not Scratch.holds(tile.data):  # a tile there would keep the file that the whole value lies in
+                self._cache.get((self, number), lambda tile=tile: tile)  # type: ignore[misc]
 
     def forget(self) -> None:
         """Let what is in memory go."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tercet.actors import Form, Type
 from tercet.actors.party import cut
-from tercet.actors.values import Stored
+from tercet.actors.values import Stored, join
 from tercet.errors import StorageError
 from tercet.protocols.base import Share
 from tercet.storage.sealed import SealedFiles
@@ -44,6 +44,7 @@ def test_values_come_back(files, form, shape, held):
         assert (one.domain, one.scale) == (other.domain, other.scale)
         np.testing.assert_array_equal(one.data, other.data)
     assert after.tiles.nbytes == sum(tile.data.nbytes for tile in before.tiles)
+    np.testing.assert_array_equal(join(after.tiles).data, join(before.tiles).data)
 
 
 def test_a_value_in_the_place_of_another(files, tmp_path):
