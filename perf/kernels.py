@@ -132,10 +132,9 @@ class Bench:
     def permutations(self) -> Iterator[Kernel]:
         """Random orders, and gathers by them."""
         n, columns = self.n, 8
-        random, data, mask = self.words(n), self.words(columns, n), self.words(columns, n)
+        random, data = self.words(n), self.words(columns, n)
         order = kernels.permutation(random)
         out = np.empty_like(data)
-        moved = (3 * columns + 1) * WORD * n
         yield Kernel(
             "permutation",
             lambda: kernels.permutation(random),
@@ -150,20 +149,6 @@ class Bench:
             lambda: np.take(data, order, axis=1),
             n,
             (2 * columns + 1) * WORD * n,
-        )
-        yield Kernel(
-            "take_add, 8 columns",
-            lambda: kernels.take_add(data, order, mask, out),
-            lambda: np.take(data, order, axis=1) + mask,
-            n,
-            moved,
-        )
-        yield Kernel(
-            "take_xor, 8 columns",
-            lambda: kernels.take_xor(data, order, mask, out),
-            lambda: np.take(data, order, axis=1) ^ mask,
-            n,
-            moved,
         )
 
     def matrices(self) -> Iterator[Kernel]:

@@ -239,11 +239,13 @@ def _fisher_yates(random: Words, index: Indices) -> None:
         index[i], index[j] = index[j], index[i]
 
 
-def permutation(random: Words) -> Indices:
+def permutation(random: Words, out: Indices | None = None) -> Indices:
     """A permutation of range(n) from n uniform words, uniform to within n^2 / 2^64 (Fisher and Yates)."""
     if random.size >= 1 << 32:
         raise ValueError(f"a permutation of {random.size} elements needs ranges beyond 32 bits")
-    index = np.empty(random.size, dtype=np.int64)
+    index = np.empty(random.size, dtype=np.int64) if out is None else out
+    if index.shape != (random.size,):
+        raise ValueError(f"a permutation of {random.size} elements does not fit {index.shape}")
     _fisher_yates(random.reshape(-1), index)
     return index
 
@@ -265,52 +267,17 @@ def _take(data: Words, index: Indices, out: Words) -> None:
             target[i] = source[np.uint64(index[i])]
 
 
-@kernel(IN2, INDEX_IN, IN2, OUT2)
-def _take_add(data: Words, index: Indices, mask: Words, out: Words) -> None:
-    for row in range(data.shape[0]):
-        source, summand, target = data[row, :], mask[row, :], out[row, :]
-        for i in range(index.shape[0]):
-            target[i] = source[np.uint64(index[i])] + summand[i]
-
-
-@kernel(IN2, INDEX_IN, IN2, OUT2)
-def _take_xor(data: Words, index: Indices, mask: Words, out: Words) -> None:
-    for row in range(data.shape[0]):
-        source, summand, target = data[row, :], mask[row, :], out[row, :]
-        for i in range(index.shape[0]):
-            target[i] = source[np.uint64(index[i])] ^ summand[i]
-
-
-def _gathered(data: Words, index: Indices, mask: Words | None, out: Words | None) -> Words:
-    """`out`, made if need be, after checks that keep the kernels inside their arrays."""
+def take_columns(data: Words, index: Indices, out: Words | None = None) -> Words:
+    """`data[:, index]`, [k, n] to [k, m]: 24 bytes moved an element, 8 of them at random."""
     shape = (data.shape[0], index.size)
     if out is None:
         out = np.empty(shape, dtype=np.uint64)
-    if out.shape != shape or (mask is not None and mask.shape != shape):
+    # Checks that keep the kernel inside its arrays.
+    if out.shape != shape:
         raise ValueError(f"a gather of {index.size} columns from {data.shape} does not fit {out.shape}")
     if not _inside(index, data.shape[1]):
         raise IndexError(f"a column number lies outside the {data.shape[1]} columns there are")
-    return out
-
-
-def take_columns(data: Words, index: Indices, out: Words | None = None) -> Words:
-    """`data[:, index]`, [k, n] to [k, m]: 24 bytes moved an element, 8 of them at random."""
-    out = _gathered(data, index, None, out)
     _take(data, index, out)
-    return out
-
-
-def take_add(data: Words, index: Indices, mask: Words, out: Words | None = None) -> Words:
-    """`data[:, index] + mask`, mask [k, m]: one pass; `out` may be `mask`, not `data`."""
-    out = _gathered(data, index, mask, out)
-    _take_add(data, index, mask, out)
-    return out
-
-
-def take_xor(data: Words, index: Indices, mask: Words, out: Words | None = None) -> Words:
-    """`data[:, index] ^ mask`, mask [k, m]: one pass; `out` may be `mask`, not `data`."""
-    out = _gathered(data, index, mask, out)
-    _take_xor(data, index, mask, out)
     return out
 
 
