@@ -178,9 +178,9 @@ def cores(
 ) -> None:
     """What more cores give one party, by replaying its messages to it alone."""
     from perf.cores import run
-    from tercet.nodes.program import keep_memory
+    from tercet.nodes.program import settle_memory
 
-    keep_memory()  # as nodes do
+    settle_memory()  # as nodes do
     show(run(rows, repeat, threads, only or ()), as_json=as_json)
 
 

@@ -343,7 +343,7 @@ class Match(Kind):
         return [Type(Form.PUBLIC, (len(args), rows))]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
-        positions = intersect([as_public(arg) for arg in args])
+        positions = intersect([as_public(arg) for arg in args], protocol.allocate)
         context.symbols[str(node.get("rows"))] = positions.shape[1]
         return positions.view(np.uint64)
 

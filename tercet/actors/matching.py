@@ -1,20 +1,30 @@
 """Matching public pseudonyms in the clear: which rows occur in every one of several lists.
 
 Pseudonyms are uniformly random 128-bit words, so their low bits serve as the hash of an open-addressing
-table: one pass to fill it, one probe or two for each row that is looked up.
+table: one pass to fill it, one probe or two for each row that is looked up. Their high bits cut long lists
+into parts that are matched one after the other, so that a table never takes more than a few megabytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
+import attrs
 import numpy as np
 import numpy.typing as npt
+from numba import types
 
-from tercet.protocols.domains import Words
-from tercet.protocols.kernels import IN2, INDEX_OUT, kernel
+from tercet.protocols.base import in_memory
+from tercet.protocols.domains import WORD_BITS, Words
+from tercet.protocols.kernels import IN, IN2, INDEX_OUT, OUT2, kernel
 
 Positions = npt.NDArray[np.int64]
+
+Allocate = Callable[[tuple[int, ...]], Words]
+
+PART_ROWS = 1 << 20
+"""Rows of a list that are matched at a time, about: a table of 16 to 32 MB."""
 
 
 @kernel(IN2, INDEX_OUT)
@@ -42,6 +52,24 @@ def _look_up(listed: Words, wanted: Words, slots: Positions, found: Positions) -
         found[i] = position
 
 
+@kernel(IN, types.uint64, INDEX_OUT)
+def _count(tops: Words, shift: np.uint64, counts: Positions) -> None:
+    """How many words there are of each part, which their bits above `shift` number."""
+    for i in range(tops.shape[0]):
+        counts[tops[i] >> shift] += 1
+
+
+@kernel(IN2, types.uint64, INDEX_OUT, OUT2, INDEX_OUT)
+def _deal(listed: Words, shift: np.uint64, starts: Positions, dealt: Words, places: Positions) -> None:
+    """The columns of `listed` part by part, and their positions; moves `starts` to the ends of parts."""
+    for i in range(listed.shape[1]):
+        part = listed[1, i] >> shift
+        place = starts[part]
+        dealt[0, place], dealt[1, place] = listed[0, i], listed[1, i]
+        places[place] = i
+        starts[part] = place + 1
+
+
 def positions_in(listed: Words, wanted: Words) -> Positions:
     """The position of every column of `wanted` (2, m) among the distinct ones of `listed` (2, n), or -1."""
     listed, wanted = np.ascontiguousarray(listed), np.ascontiguousarray(wanted)
@@ -52,14 +80,52 @@ def positions_in(listed: Words, wanted: Words) -> Positions:
     return found
 
 
-def intersect(lists: Sequence[Words]) -> Positions:
+@attrs.frozen(eq=False)
+class _Parts:
+    """The columns of a list part by part: those of one part are neighbours, in the order of the list."""
+
+    dealt: Words
+    places: Positions
+    ends: Positions
+
+    @classmethod
+    def of(cls, listed: Words, bits: int, allocate: Allocate) -> Self:
+        """Parts by the uppermost bits."""
+        listed, shift = np.ascontiguousarray(listed), np.uint64(WORD_BITS - bits)
+        counts = np.zeros(1 << bits, dtype=np.int64)
+        _count(listed[1], shift, counts)
+        ends = np.cumsum(counts) - counts
+        dealt, places = allocate(listed.shape), allocate((listed.shape[1],)).view(np.int64)
+        _deal(listed, shift, ends, dealt, places)
+        return cls(dealt, places, ends)
+
+    def __iter__(self) -> Iterator[tuple[Words, Positions]]:
+        start = 0
+        for end in map(int, self.ends):
+            yield self.dealt[:, start:end], self.places[start:end]
+            start = end
+
+
+def intersect(lists: Sequence[Words], allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> Positions:
     """Positions `(lists, m)` of the columns `(2, n)` that all lists share, in the order of the first list.
 
-    Each list's columns are distinct, as pseudonyms of unique keys are.
+    Each list's columns are distinct, as pseudonyms of unique keys are. A part has about `part` rows of the
+    longest list; what has a number for each row comes from `allocate`.
     """
-    others = [positions_in(listed, lists[0]) for listed in lists[1:]]
-    everywhere = np.ones(lists[0].shape[1], dtype=bool)
-    for other in others:
-        everywhere &= other >= 0
-    here = np.flatnonzero(everywhere)
-    return np.stack([here, *[other[here] for other in others]])
+    bits = max(1, (max(listed.shape[1] for listed in lists) // part).bit_length())
+    wanted, *others = (_Parts.of(listed, bits, allocate) for listed in lists)
+    rows = len(wanted.places)
+    found = allocate((len(others), rows)).view(np.int64)
+    for other, listed in zip(found, others, strict=True):
+        for (keys, here), (among, there) in zip(wanted, listed, strict=True):
+            place = positions_in(among, keys)
+            other[here] = np.where(place >= 0, np.append(there, -1)[place], -1)
+    blocks = [slice(start, min(start + PART_ROWS, rows)) for start in range(0, rows, PART_ROWS)]
+    everywhere = [np.flatnonzero((found[:, block] >= 0).all(axis=0)) + block.start for block in blocks]
+    positions = allocate((len(lists), sum(map(len, everywhere)))).view(np.int64)
+    end = 0
+    for here in everywhere:
+        begin, end = end, end + len(here)
+        positions[0, begin:end] = here
+        np.take(found, here, axis=1, out=positions[1:, begin:end], mode="clip")
+    return positions

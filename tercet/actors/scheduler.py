@@ -107,7 +107,7 @@ class Scheduler:
     ) -> None:
         self.plan = plan
         self.protocol = protocol
-        protocol.allocate = scratch.empty
+        protocol.allocate, protocol.reach = scratch.empty, scratch.reach
         self._inputs = inputs
         self._send = send
         self._reach = reach

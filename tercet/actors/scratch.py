@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +28,14 @@ from tercet.protocols.domains import WORD_BYTES, Words
 class Scratch:
     """Makes arrays of words: in `directory` those of more than `above` bytes, in memory all others.
 
+    Of those in files, parts of up to `reach` bytes may be read in random order: so much stays in memory.
     For any thread.
     """
 
-    def __init__(self, directory: Path | None = None, *, above: int = 0) -> None:
+    def __init__(self, directory: Path | None = None, *, above: int = 0, reach: int = sys.maxsize) -> None:
         self._directory = directory
         self._above = above
+        self.reach = sys.maxsize if directory is None else reach
 
     def takes(self, size: int) -> bool:
         """Whether so many bytes go to a file."""

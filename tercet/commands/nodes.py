@@ -76,7 +76,7 @@ def node(
 ) -> None:
     """Run a node until it is told to stop (SIGTERM); its log goes to standard error, as JSON lines."""
     with sentences():
-        program.keep_memory()
+        program.settle_memory(config)
         program.main(config, level=log_level)
 
 

@@ -39,6 +39,16 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 60.0
 SHARE_OF_ONE = 16
 """What has more than this part of the node's `memory_mb` lies in the scratch, if there is one."""
+GIVE_BACK = {
+    **KEEP_MEMORY,
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
+    "MALLOC_TOP_PAD_": str(1 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 22),
+    "MALLOC_MMAP_MAX_": str(1 << 16),
+}
+"""Environment by which glibc gives freed arrays of 4 MB and more back to the kernel at once."""
+SHARE_IN_REACH = 2
+"""Of what lies there, so much is read in random order."""
 
 
 class JsonLines(logging.Formatter):
@@ -66,10 +76,15 @@ def log_to_stderr(*, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-def keep_memory() -> None:
-    """Start this process again if its C library was not told to keep freed memory (see `cluster`)."""
-    if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **KEEP_MEMORY})  # noqa: S606
+def settle_memory(path: Path | None = None) -> None:
+    """Start this process again if its C library was not told what to do with freed memory.
+
+    It is kept (see `cluster`), unless the file of a node names a scratch: such a node gives long arrays back,
+    since what it kept would be room that mapped files lack.
+    """
+    wanted = KEEP_MEMORY if path is None or NodeFile.read(path).scratch is None else GIVE_BACK
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})  # noqa: S606
 
 
 @attrs.define
@@ -129,7 +144,11 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
         protocol=cluster.protocol_class,
         timeout_s=file.timeout_s,
         threads=file.threads,
-        scratch=Scratch(file.scratch, above=(file.memory_mb << 20) // SHARE_OF_ONE),
+        scratch=Scratch(
+            file.scratch,
+            above=(file.memory_mb << 20) // SHARE_OF_ONE,
+            reach=(file.memory_mb << 20) // SHARE_IN_REACH,
+        ),
     )
     vault = await trio.to_thread.run_sync(Vault, file)
     audit = AuditLog(file.directory / "audit.log", MemberKeys(settings.identity))

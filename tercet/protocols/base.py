@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols import defaults
+from tercet.protocols.detour import Detour
 from tercet.protocols.domains import BITS, WORD_BYTES, Z64, Domain, Words
 from tercet.protocols.fourier import Series
 from tercet.protocols.kernels import Indices, take_columns
@@ -78,6 +80,8 @@ class Protocol(abc.ABC):
         self.allocate = in_memory
         """Makes arrays of words that are not set. Those with a word or more for every row of a table come
         from here: whoever runs the protocol may want them elsewhere than in memory."""
+        self.reach = sys.maxsize
+        """Bytes of such an array that may be read in random order; of longer ones, rows are moved by runs."""
         self._operation = ""
         self._drawn = 0
         self._openings = 0
@@ -271,7 +275,14 @@ class Protocol(abc.ABC):
         *lead, rows = x.data.shape
         places = math.prod(lead)
         taken = self.allocate((places, positions.size))
-        take_columns(np.ascontiguousarray(x.data).reshape(places, rows), positions, taken)
+        columns = np.ascontiguousarray(x.data).reshape(places, rows)
+        detour = Detour.plan(positions, rows, 1, self.reach, self.allocate)
+        if detour is None:
+            take_columns(columns, positions, taken)
+            return x.like(taken.reshape(*lead, positions.size))
+        way = self.allocate((positions.size, 1))
+        for column, result in zip(columns, taken, strict=True):
+            np.take(detour.first(column[:, None], way)[:, 0], detour.near, mode="clip", out=result)
         return x.like(taken.reshape(*lead, positions.size))
 
     def matmul_public(self, values: Words, x: Share, *, scale: int = 0) -> Share:

@@ -22,6 +22,7 @@ import numpy as np
 
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Cost, Op, Round, Shape, Share, require_full
+from tercet.protocols.detour import nearer
 from tercet.protocols.domains import WORD_BYTES, Domain, Words
 from tercet.protocols.kernels import Indices, permutation
 from tercet.protocols.masking import DEALER, FIRST, Masking
@@ -60,6 +61,7 @@ class _Table:
 
     def masked(
         self,
+        protocol: Masking,
         rows: Words,
         order: Indices,
         stream: Stream,
@@ -67,6 +69,7 @@ class _Table:
         settle: Callable[[slice, Words], None] | None = None,
     ) -> Words:
         """Permuted rows less a mask, block by block, in `moved`; `settle` is shown the mask."""
+        rows, order = nearer(rows, order, protocol.reach, protocol.allocate)
         buffer = self.buffer()
         for block in self.blocks():
             part = np.take(rows, order[block], axis=0, out=moved[block], mode="clip")
@@ -111,7 +114,14 @@ def shuffle_cost(protocol: Masking, columns: Sequence[Share]) -> Cost:
 
 def _order(protocol: Masking, dealer: int, tag: str, rows: int) -> Indices:
     """The permutation that A and B have in common."""
-    return permutation(protocol.draw(dealer + 2, tag, "permutation").fill(protocol.allocate((rows,))))
+    random = protocol.draw(dealer + 2, tag, "permutation").fill(protocol.allocate((rows,)))
+    return permutation(random, protocol.allocate((rows,)).view(np.int64))
+
+
+def _in_order(protocol: Masking, rows: Words, order: Indices) -> Words:
+    moved = protocol.allocate(rows.shape)
+    rows, order = nearer(rows, order, protocol.reach, protocol.allocate)
+    return np.take(rows, order, axis=0, mode="clip", out=moved)
 
 
 def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: list[Words]) -> Op[list[Words]]:
@@ -130,13 +140,13 @@ def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: lis
     if role == FIRST:
         stream = protocol.draw(dealer + 1, tag, "reshare")
         moved = [
-            table.masked(rows, order, stream, protocol.allocate(rows.shape))
+            table.masked(protocol, rows, order, stream, protocol.allocate(rows.shape))
             for table, rows in zip(tables, held, strict=True)
         ]
         held.clear()
         yield Round(send={(dealer + 2) % 3: moved})
         return []
-    moved = [np.take(rows, order, axis=0, mode="clip", out=protocol.allocate(rows.shape)) for rows in held]
+    moved = [_in_order(protocol, rows, order) for rows in held]
     held.clear()
     got = yield Round(recv={(dealer + 1) % 3: shapes})
     for table, mine, theirs in zip(tables, moved, got[(dealer + 1) % 3], strict=True):
@@ -166,7 +176,12 @@ def _settle(
     stream = protocol.draw(dealer + 1 - kept, tag, "reshare")
     moved = [
         table.masked(
-            rows, order, stream, protocol.allocate(rows.shape), functools.partial(_write, columns, kept)
+            protocol,
+            rows,
+            order,
+            stream,
+            protocol.allocate(rows.shape),
+            functools.partial(_write, columns, kept),
         )
         for table, rows, columns in zip(tables, held, results, strict=True)
     ]

@@ -21,7 +21,7 @@ from tercet.testing.lockstep import parties
 
 @pytest.fixture
 def scratch(tmp_path):
-    return Scratch(tmp_path, above=0)
+    return Scratch(tmp_path, above=0, reach=1000)
 
 
 def test_large_arrays_lie_in_files_without_a_name(tmp_path):

@@ -1,9 +1,10 @@
 """Tables larger than a node's memory, each node in a memory control group that the kernel holds it to.
 
 A table is uploaded from an iterator of chunks, kept, and read tile by tile by a fit whose coefficients are
-compared with those of the same steps in the clear; two tables are joined. `TERCET_LARGE_MB` is the size of a
-table's shares at each node, `TERCET_LIMIT_MB` what a node may use. That takes root and control groups
-(version 1); elsewhere these tests are skipped.
+compared with those of the same steps in the clear; so is a fit on the join of two tables, of which half the
+rows match. `TERCET_LARGE_MB` is the size of a table's shares at each node, of both tables together for the
+join; `TERCET_LIMIT_MB` is what a node may use. That takes root and control groups (version 1); elsewhere
+these tests are skipped.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ FEATURES, CHUNK_ROWS, STEPS = 10, 1 << 18, 3
 WEIGHTS = np.linspace(-1.0, 1.0, FEATURES)
 SHARE_BYTES = 16
 """What a node holds of each number."""
+KEY_WORDS = 2
 
 pytestmark = [
     pytest.mark.scale,
@@ -93,24 +95,26 @@ def limited(tmp_path):
             shutil.rmtree(tmp_path)  # pytest would keep it
 
 
-def chunks(rows: int, seed: int, keys: str = "id") -> Iterator[dict[str, np.ndarray]]:
-    for start in range(0, rows, CHUNK_ROWS):
+def chunks(rows: int, seed: int, first: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Rows in order of their keys, from `first`, a multiple of CHUNK_ROWS."""
+    for start in range(first, rows, CHUNK_ROWS):
         rng = np.random.default_rng([seed, start])
         count = min(CHUNK_ROWS, rows - start)
         X = rng.standard_normal((FEATURES, count))
         y = WEIGHTS @ X + rng.logistic(size=count) > 0
         columns = {f"x{place}": X[place] for place in range(FEATURES)}
-        yield {keys: np.arange(start, start + count), **columns, "y": y}
+        yield {"id": np.arange(start, start + count), **columns, "y": y}
 
 
-def descend(rows: int, seed: int) -> np.ndarray:
+def descend(stop: int, seed: int, first: int = 0) -> np.ndarray:
     """The same steps of gradient descent in the clear: intercept and coefficients."""
     names = [f"x{place}" for place in range(FEATURES)]
-    means = sum(np.array([chunk[name].sum() for name in names]) for chunk in chunks(rows, seed)) / rows
+    rows = stop - first
+    means = sum(np.array([chunk[name].sum() for name in names]) for chunk in chunks(stop, seed, first)) / rows
     weights = np.zeros(FEATURES + 1)
     for _ in range(STEPS):
         gradient = np.zeros(FEATURES + 1)
-        for chunk in chunks(rows, seed):
+        for chunk in chunks(stop, seed, first):
             X = np.stack([np.ones(len(chunk["y"])), *(chunk[name] for name in names)])
             X[1:] -= means[:, None]
             gradient += X @ (1 / (1 + np.exp(-(weights @ X))) - chunk["y"])
@@ -131,6 +135,10 @@ def reported(nodes, what: str, **facts: object) -> Iterator[None]:
     print(json.dumps({**told, "anonymous_mb": anonymous}), flush=True)  # noqa: T201
 
 
+def a_few_steps() -> LogisticRegression:
+    return LogisticRegression(penalty=None, solver="gd", max_iter=STEPS, tol=None, sigmoid_error=2e-4)
+
+
 def test_a_fit_on_a_table_larger_than_memory(limited):
     rows = (LARGE_MB << 20) // (SHARE_BYTES * (FEATURES + 1))
     with tercet.connect(limited.cluster, identity=limited.key("hospital"), timeout_s=30) as lake:
@@ -140,8 +148,30 @@ def test_a_fit_on_a_table_larger_than_memory(limited):
             )
         with reported(limited, "fit", steps=STEPS), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model = LogisticRegression(
-                penalty=None, solver="gd", max_iter=STEPS, tol=None, sigmoid_error=2e-4
-            ).fit(table, target="y")
-            found = model.reveal()
+            found = a_few_steps().fit(table, target="y").reveal()
     np.testing.assert_allclose([found.intercept_, *found.coef_], descend(rows, 1), atol=2e-3)
+
+
+def test_a_join_of_tables_larger_than_memory(limited):
+    names = [f"x{place}" for place in range(FEATURES)]
+    row_bytes = SHARE_BYTES * (2 * KEY_WORDS + FEATURES + 1)
+    third = (LARGE_MB << 20) // row_bytes // (2 * CHUNK_ROWS) * CHUNK_ROWS
+
+    def some(start: int, columns: Sequence[str], step: int) -> Iterator[dict[str, np.ndarray]]:
+        for chunk in chunks(start + 2 * third, 2, start):
+            yield {name: chunk[name][::step] for name in ("id", *columns)}
+
+    tables = {"first": some(0, names[:5], 1), "second": some(third, [*names[5:], "y"], -1)}
+    with tercet.connect(limited.cluster, identity=limited.key("hospital"), timeout_s=30) as lake:
+        with reported(limited, "uploads", rows=2 * third, shares_mb=LARGE_MB):
+            first, second = (
+                lake.upload(rows, name=name, key="id", owner="hospital", allow=Allow(plans="any"))
+                for name, rows in tables.items()
+            )
+        with reported(limited, "join"):
+            joined = first.join(second, on="id")
+        assert joined.rows == third > 0
+        with reported(limited, "fit", steps=STEPS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = a_few_steps().fit(joined, target="y").reveal()
+    np.testing.assert_allclose([found.intercept_, *found.coef_], descend(2 * third, 2, third), atol=2e-3)
