@@ -336,7 +336,6 @@ def and3_zero(x0: Words, x1: Words, y0: Words, y1: Words, a: Words, b: Words, ou
 
 TERMS, COLUMNS = 64, 512
 """A block of the right factor, 256 KiB: it stays in cache for all rows of the left factor."""
-_BLOCK_ROWS = 8192
 
 
 @kernel(IN2, IN2, OUT2)
@@ -374,39 +373,62 @@ def _matmul(a: Words, b: Words, out: Words) -> None:
                             s[j] += w0 * b0[j]
 
 
-@kernel(IN2, types.int64, IN2, types.int64, types.int64, OUT2)
-def _dot(x: Words, x_start: int, y: Words, y_start: int, rows: int, out: Words) -> None:
-    """`out += x[:, x_start:][:, :rows] @ y[:, y_start:][:, :rows].T` in blocks of rows that stay in cache."""
-    d, e = out.shape
-    block = min(4096, max(256, 32768 // (d + e + 1)))
+@inline
+def _dot_block(xs: Words, y: Words, start: int, out: Words) -> None:
+    """Add to out the products of one row xs with the columns `start:start + len(xs)` of all rows of y."""
+    stop = start + xs.shape[0]
     zero = np.uint64(0)
+    j = 0
+    while j + 4 <= y.shape[0]:
+        y0, y1, y2, y3 = y[j, start:stop], y[j + 1, start:stop], y[j + 2, start:stop], y[j + 3, start:stop]
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for r in range(xs.shape[0]):
+            s0 += xs[r] * y0[r]
+            s1 += xs[r] * y1[r]
+            s2 += xs[r] * y2[r]
+            s3 += xs[r] * y3[r]
+        out[j] += s0
+        out[j + 1] += s1
+        out[j + 2] += s2
+        out[j + 3] += s3
+        j += 4
+    while j < y.shape[0]:
+        y0 = y[j, start:stop]
+        s0 = zero
+        for r in range(xs.shape[0]):
+            s0 += xs[r] * y0[r]
+        out[j] += s0
+        j += 1
+
+
+@inline
+def _dot_rows(d: int, e: int) -> int:
+    """Rows of a block that stay in cache."""
+    return min(4096, max(256, 32768 // (d + e + 1)))
+
+
+@kernel(IN2, IN2, OUT2)
+def _dot(x: Words, y: Words, out: Words) -> None:
+    """`out += x @ y.T` in blocks of rows."""
+    rows, block = x.shape[1], _dot_rows(*out.shape)
     for start in range(0, rows, block):
-        size = min(block, rows - start)
-        left, right = x_start + start, y_start + start
-        for i in range(d):
-            xs = x[i, left : left + size]
-            j = 0
-            while j + 4 <= e:
-                y0, y1 = y[j, right : right + size], y[j + 1, right : right + size]
-                y2, y3 = y[j + 2, right : right + size], y[j + 3, right : right + size]
-                s0, s1, s2, s3 = zero, zero, zero, zero
-                for r in range(size):
-                    s0 += xs[r] * y0[r]
-                    s1 += xs[r] * y1[r]
-                    s2 += xs[r] * y2[r]
-                    s3 += xs[r] * y3[r]
-                out[i, j] += s0
-                out[i, j + 1] += s1
-                out[i, j + 2] += s2
-                out[i, j + 3] += s3
-                j += 4
-            while j < e:
-                y0 = y[j, right : right + size]
-                s0 = zero
-                for r in range(size):
-                    s0 += xs[r] * y0[r]
-                out[i, j] += s0
-                j += 1
+        for i in range(x.shape[0]):
+            _dot_block(x[i, start : min(start + block, rows)], y, start, out[i])
+
+
+@kernel(IN2, IN2, IN2, IN2, OUT2)
+def _dot3(x0: Words, x1: Words, y0: Words, y1: Words, out: Words) -> None:
+    """`out += x0 @ (y0 + y1).T + x1 @ y0.T` in blocks of rows."""
+    rows, block = x0.shape[1], _dot_rows(*out.shape)
+    summed = np.empty(block, dtype=np.uint64)
+    for start in range(0, rows, block):
+        stop = min(start + block, rows)
+        for i in range(x0.shape[0]):
+            left = x0[i, start:stop]
+            for r in range(stop - start):
+                summed[r] = left[r] + x1[i, start + r]
+            _dot_block(summed[: stop - start], y0, start, out[i])
+            _dot_block(left, y1, start, out[i])
 
 
 def _fits(a: Words, b: Words, axis: int) -> None:
@@ -448,7 +470,7 @@ def ring_dot(x: Words, y: Words) -> Words:
     if x.shape[0] > y.shape[0]:  # the kernel shares the loads of its first factor
         return np.ascontiguousarray(ring_dot(y, x).T)
     out = np.zeros((x.shape[0], y.shape[0]), dtype=np.uint64)
-    _dot(np.ascontiguousarray(x), 0, np.ascontiguousarray(y), 0, x.shape[1], out)
+    _dot(np.ascontiguousarray(x), np.ascontiguousarray(y), out)
     return out
 
 
@@ -459,9 +481,5 @@ def dot3(x0: Words, x1: Words, y0: Words, y1: Words) -> Words:
         return np.ascontiguousarray(dot3(y0, y1, x0, x1).T)
     x0, x1, y0, y1 = (np.ascontiguousarray(factor) for factor in (x0, x1, y0, y1))
     out = np.zeros((x0.shape[0], y0.shape[0]), dtype=np.uint64)
-    for start in range(0, x0.shape[1], _BLOCK_ROWS):
-        rows = min(_BLOCK_ROWS, x0.shape[1] - start)
-        summed = x0[:, start : start + rows] + x1[:, start : start + rows]
-        _dot(summed, 0, y0, start, rows, out)
-        _dot(x0, start, y1, start, rows, out)
+    _dot3(x0, x1, y0, y1, out)
     return out

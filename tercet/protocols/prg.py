@@ -20,7 +20,8 @@ KEY_BYTES = 32
 BLOCK_WORDS = 1 << 15
 """Words drawn at a time, 128 KiB: small enough that a block stays in the cache until it is used."""
 
-_ZEROS = memoryview(bytes(BLOCK_WORDS * 8))
+_ZEROS = memoryview(bytes(1 << 20))
+"""What is encrypted: so much in a call that calls, which give up the interpreter lock, are few."""
 _COUNTER_ZERO = bytes(16)
 
 
@@ -46,9 +47,6 @@ class Stream:
         if not out.flags.c_contiguous:
             raise ValueError("a stream fills contiguous arrays only")
         view = out.reshape(-1).view(np.uint8).data
-        if len(view) == len(_ZEROS):
-            self._context.update_into(_ZEROS, view)
-            return out
         for start in range(0, len(view), len(_ZEROS)):
             part = view[start : start + len(_ZEROS)]
             self._context.update_into(_ZEROS[: len(part)], part)

@@ -67,7 +67,7 @@ class Share:
 
     def like(self, data: Words, *, scale: int | None = None) -> Self:
         """A value of the same kind with other data."""
-        return attrs.evolve(self, data=data, scale=self.scale if scale is None else scale)
+        return type(self)(self.domain, data, self.scale if scale is None else scale)
 
     def map(self, function: Callable[[Words], Words]) -> Self:
         """Apply a function that moves elements (slices, reshapes) to every component."""
