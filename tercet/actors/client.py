@@ -331,7 +331,7 @@ class Client:
     def post(self, verb: str, args: Sequence[Any]) -> None:
         """Tell all nodes something, and wait for no answer."""
         for node in self._nodes:
-            node.line.post([verb, 0, *args])
+            node.tell(verb, args)
 
     def _forget(self, handles: list[str]) -> None:
         """Have the nodes drop what a failed request may have left at some of them.

@@ -77,6 +77,11 @@ class Connection:
                 self.line.post(["cancel", number])
         return answer
 
+    def tell(self, verb: str, args: Sequence[Any]) -> None:
+        """Ask the node, and wait for no answer."""
+        self._requests += 1
+        self.line.post([verb, self._requests, *args])
+
     def admit(self, message: list[Any], size: int) -> bool:
         """Take the payload of an answer that somebody waits for."""
         if message[0] != "done":

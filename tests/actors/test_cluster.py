@@ -13,6 +13,7 @@ import trio
 from tercet.actors import Builder, Form, Type
 from tercet.actors import cluster as cluster_module
 from tercet.actors.cluster import ClusterOptions, open_cluster
+from tercet.actors.line import Line
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.session import Session
 from tercet.errors import PeerLost, PlanError, ProtocolError, TransportError
@@ -37,6 +38,18 @@ async def test_nodes_as_tasks(protocol, transport):
     async with open_cluster(ClusterOptions(protocol=protocol, transport=transport, tile_rows=64)) as cluster:
         assert cluster.pids == []
         await use(cluster)
+
+
+async def test_what_nobody_waits_for_has_a_number_of_its_own(monkeypatch):
+    """Nodes end a link on which a number comes again while its request is under way."""
+    async with open_cluster(ClusterOptions()) as cluster:
+        sent = []
+        monkeypatch.setattr(Line, "post", lambda _, message: sent.append(message))
+        for _ in range(2):
+            cluster.client.post("drop", [["nothing"]])
+        monkeypatch.undo()
+    assert len(sent) == 6
+    assert len({number for _, number, _ in sent}) == 2
 
 
 async def test_a_run_leaves_nothing_for_the_garbage_collector():
