@@ -161,6 +161,8 @@ class Driver:
         """Deal a table to the nodes; where they keep tables, it lasts under its name."""
         schema = encoded.schema
         desk = self._desk() if self.remote else None
+        if desk is not None:
+            desk.require_members(allow.readers)
         fingerprint = b"" if desk is None else desk.keys.fingerprint(encoded.content)
         if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
             return describe(schema, known.handles, lake)
@@ -248,6 +250,9 @@ class Driver:
         return self._models[name]
 
 
+MOST_DAYS = 36_500
+
+
 @attrs.frozen
 class Allow:
     """What an owner allows with an upload: see `Rules`; and after how many days it is forgotten."""
@@ -256,6 +261,12 @@ class Allow:
     plans: Plans = "approved"
     rows: bool = False
     days: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.days is not None and not 0 < self.days <= MOST_DAYS:
+            raise ConsentError(
+                f"a table cannot be forgotten after {self.days:g} days; say 0 to {MOST_DAYS:,}"
+            )
 
     def rules(self, schema: TableSchema) -> Rules:
         """As nodes keep them."""

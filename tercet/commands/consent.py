@@ -46,19 +46,18 @@ def show(
         waiting, found = lake.show(plan)
         protocol, parties = lake.cluster.protocol, lake.cluster.parties
         owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
-    for line in _describe(waiting, found, owners):
-        say(line)
-    say(str(found.explain(protocol, parties, apart=True)))
-    if svg is not None:
-        svg.write_text(found.svg())
+        for line in _describe(waiting, found, owners):
+            say(line)
+        say(str(found.explain(protocol, parties, apart=True)))
+        if svg is not None:
+            svg.write_text(found.svg(), encoding="utf-8")
 
 
 def _describe(waiting: WaitingPlan, plan: Plan, owners: dict[str, str]) -> list[str]:
-    reads = [str(node.get("handle")) for node in plan.nodes if node.kind == "input"]
+    handles = [str(node.get("handle")) for node in plan.nodes if node.kind == "input"]
+    reads = [owners.get(handle, f"what was computed before: {handle}") for handle in handles]
     lines = [f"plan {waiting.number}: {plan.name}, for {waiting.caller}", "it reads"]
-    lines += [
-        f"  - {owners.get(handle, 'what was computed before: ' + handle)}" for handle in dict.fromkeys(reads)
-    ]
+    lines += [f"  - {one}" for one in dict.fromkeys(reads)]
     lines.append("it reveals" if plan.disclosures() else "it reveals nothing")
     lines += [f"  - {item}" for item in plan.disclosures()]
     return [*lines, f"digest {plan.digest().hex()}"]
@@ -113,11 +112,7 @@ def audit(
     for name, head, lines in logs:
         if not verify:
             for line in map(parse, lines):
-                facts = {
-                    key: value
-                    for key, value in line.items()
-                    if key not in ("before", "number", "time", "event")
-                }
+                facts = {key: value for key, value in line.items() if key not in SHOWN_APART}
                 when = dt.datetime.fromtimestamp(line["time"], dt.UTC)
                 say(f"{name} {line['number']} {when:%Y-%m-%dT%H:%M:%SZ} {line['event']} {facts}")
         say(f"{name}: {head.lines} lines, whole; head {head.digest}")

@@ -29,8 +29,14 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except (TercetError, OSError) as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        why = _of_file(error) if isinstance(error, OSError) and error.filename else str(error)
+        Console(stderr=True).print(f"error: {why}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def _of_file(error: OSError) -> str:
+    """What the system refuses to do with a file, without its number."""
+    return f"{error.filename} cannot be read or written ({error.strerror}); check the path"
 
 
 def say(text: str) -> None:

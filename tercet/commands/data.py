@@ -52,6 +52,8 @@ def upload(
 ) -> None:
     """Put a table into the lake, secret-shared: no node sees a value."""
     with sentences():
+        if "://" in source and not query:
+            raise SchemaError(f"{source} is the URL of a database; say what to read with --query")
         allow = Allow(tuple(reader or ()), _plans(plans), rows, days)
         with tercet.connect(cluster, identity=identity) as lake:
             table = lake.upload(
@@ -105,7 +107,10 @@ def read_query(url: str, query: str) -> Iterator[dict[str, list[Any]]]:
                 yield {name: [row[place] for row in rows] for place, name in enumerate(names)}
         engine.dispose()
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-        raise SchemaError(f"the query could not be run: {getattr(error, 'orig', None) or error}") from error
+        raise SchemaError(
+            f"the query could not be run: {getattr(error, 'orig', None) or error}; check the URL and the "
+            "query, and that the database's driver is installed"
+        ) from error
 
 
 @app.command()

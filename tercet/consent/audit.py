@@ -8,6 +8,7 @@ that is not public to members.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -54,8 +55,10 @@ class AuditLog:
         signature = self._keys.sign(PURPOSE, text.encode()).hex()
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(f"{text}\t{signature}\n")
+            try:
+                _write_whole(descriptor, f"{text}\t{signature}\n".encode())
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise self._unwritten(error) from error
         self.head = Head(self.head.lines + 1, _digest(text))
@@ -82,10 +85,21 @@ class AuditLog:
         return [line for number, line in enumerate(read_lines(self.path)) if start <= number < start + count]
 
 
+def _write_whole(descriptor: int, data: bytes) -> None:
+    """Add all of it or nothing: what is left of a line would spoil the next one."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a log; none if it does not exist yet."""
+    """The lines of a log; none if it does not exist yet. What is not UTF-8 comes as nobody has signed it."""
     if path.exists():
-        with path.open(encoding="utf-8", newline="\n") as file:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             yield from (line.removesuffix("\n") for line in file)
 
 
@@ -109,7 +123,7 @@ def check_lines(lines: Iterable[str], certificate: str, *, where: str) -> Head:
                 f"{where}, line {number + 1}, is damaged ({error}): keep it for who looks into it"
             ) from error
         if not signed or not linked:
-            what = "was not signed by this node" if not signed else "does not follow the line before"
+            what = "was not signed by this node's key" if not signed else "does not follow the line before"
             raise ConsentError(f"{where}, line {number + 1}, {what}: lines were changed, removed or inserted")
         head = Head(number + 1, _digest(text))
     return head

@@ -152,8 +152,8 @@ def _refuse_text(values: Values, spot: Spot) -> SchemaError:
     row = next((i for i, value in enumerate(rows) if not _is_number(value)), 0)
     what = "is text" if isinstance(rows[row], str) else f"is a {type(rows[row]).__name__}"
     return spot.error(
-        f"the value {rows[row]!r} {what}, not a number; leave the column out with columns=[...], or "
-        "encode it as numbers first.",
+        f"the value {rows[row]!r} {what}, not a number; leave the column out by naming the "
+        "others (columns=[...], or --column), or encode it as numbers first.",
         row,
     )
 
@@ -198,7 +198,7 @@ def require_range(values: npt.NDArray[Any], ends: tuple[float, float], kind: Kin
     if outside.any():
         row = int(np.argmax(outside))
         raise spot.error(
-            f"the value {values[row]} is outside of {low:g} to {high:g}, which ranges= declares; correct it, "
-            "or widen the range.",
+            f"the value {values[row]} is outside of {low:g} to {high:g}, which is declared as its range; "
+            "correct it, or widen the range.",
             row,
         )

@@ -99,17 +99,21 @@ class SecretModel:
         return evaluation
 
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
-        """The parameters in the columns' own units, to one receiver. Discloses them."""
+        """The parameters in the columns' own units, to one receiver. Discloses them.
+
+        To another member they go as they lie at the nodes, under a name that tells the units of the columns.
+        """
         revealed: RevealedModel = self.like.lake.perform(self._reveal(to), "reveal")
         return revealed
 
     def _reveal(self, to: str) -> Steps[RevealedModel]:
         builder = self.like.lake.builder(f"reveal model of {self.target_}")
-        names = f"coefficients of {self.target_!r}", f"intercept of {self.target_!r}"
+        exponents = [self.like.column(name).unit_exponent for name in self.feature_names_]
+        units = "" if to == ANALYST else f" by {', '.join(map(_in_units, self.feature_names_, exponents))}"
+        names = f"coefficients of {self.target_!r}{units}", f"intercept of {self.target_!r}"
         builder.input(*self.weights).reveal(names[0], to=to)
         builder.input(*self.intercept).reveal(names[1], to=to)
         result = yield builder.plan()
-        exponents = [self.like.column(name).unit_exponent for name in self.feature_names_]
         coefficients = np.ldexp(result.revealed[names[0]], np.negative(exponents))
         intercept = float(result.revealed[names[1]][0])
         return RevealedModel(self.target_, self.feature_names_, coefficients, intercept, self.offset)
@@ -158,6 +162,11 @@ class SecretModel:
         has: names, kinds and scales of columns.
         """
         return self.like.lake.keep_model(self, name, readers)
+
+
+def _in_units(name: str, exponent: int) -> str:
+    """A column as plans compute with it: divided by a power of two, its unit."""
+    return name if exponent == 0 else f"{name} / {2.0**exponent:g}"
 
 
 def _labels(z: Value, threshold: float | Table | None) -> Value:

@@ -35,6 +35,8 @@ BLOCK_BYTES = 1 << 25
 _Reader = Literal["polars", "pyarrow", "pandas"]
 _READERS: tuple[_Reader, ...] = ("polars", "pyarrow", "pandas")
 _FILES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+SEPARATORS = (";", "\t", "|", ",")
+"""What separates columns in files, somewhere."""
 _TRUTH = ["true", "false", "True", "False", "TRUE", "FALSE"]
 
 
@@ -135,6 +137,12 @@ def _read_csv(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
     first = next(records)
     header = _header(first, path, separator, request.table)
     _refuse_repeats(header, request.table)
+    other = next((mark for mark in SEPARATORS if len(header) == 1 and mark in header[0]), separator)
+    if other != separator and header[0] not in request.keys:
+        raise SchemaError(
+            f'Table "{request.table}": the columns of {path} are separated by {other!r} instead of '
+            f"{separator!r}; write it with {separator!r}, and numbers with decimal points."
+        )
     request.require(request.keys, header, "key")
     count = 0
     for block in records:

@@ -201,12 +201,7 @@ def _in(where: str, who: str, check: Callable[..., object], *args: Any) -> None:
 
 
 def _check_member(member: Member, where: str) -> None:
-    unknown = [role for role in member.roles if role not in ROLES]
-    if unknown or not member.roles:
-        raise ConfigError(
-            f"{where}: {member.name} has the roles {list(member.roles)}; a member has one or more of "
-            f"{', '.join(ROLES)}"
-        )
+    check_roles(member.name, member.roles, where)
     try:
         right = len(bytes.fromhex(member.sealing_key)) == 32
     except ValueError:
@@ -214,6 +209,14 @@ def _check_member(member: Member, where: str) -> None:
     if not right:
         raise ConfigError(
             f"{where}: the sealing key of {member.name} is not 64 hexadecimal digits; copy it again"
+        )
+
+
+def check_roles(name: str, roles: Sequence[str], where: str) -> None:
+    """Raise ConfigError if a member cannot have these roles."""
+    if not roles or not set(roles) <= set(ROLES):
+        raise ConfigError(
+            f"{where}: {name} has the roles {list(roles)}; a member has one or more of {', '.join(ROLES)}"
         )
 
 

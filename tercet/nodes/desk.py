@@ -87,6 +87,13 @@ class Desk:
         """The member's name."""
         return self.keys.identity.name
 
+    def require_members(self, names: Sequence[str]) -> None:
+        """Raise ConsentError if one of them is no member of the lake."""
+        for name in names:
+            if self.cluster.member(name) is None:
+                members = ", ".join(one.name for one in self.cluster.members)
+                raise ConsentError(f"there is no member {name!r} to read it; the members are {members}")
+
     async def keep(
         self,
         kind: str,
@@ -99,6 +106,7 @@ class Desk:
         days: float | None = None,
     ) -> None:
         """Have stored values last under a name, at all nodes or at none."""
+        self.require_members(rules.readers)
         fields = {
             "kind": kind,
             "name": name,

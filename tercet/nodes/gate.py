@@ -47,6 +47,8 @@ TABLE, MODEL = "table", "model"
 TO_CALLER = "analyst"
 """The receiver that stands for whoever has a plan run."""
 MOST_LINES = 256
+LATEST = 253_402_300_800.0
+"""The year 10,000, in seconds since 1970: calendars of members end there."""
 
 
 class LakeGate(Gate):
@@ -425,11 +427,15 @@ def _read_entry(caller: str, fields: Mapping[str, Any]) -> Entry:
             "handles": list(handles),
             "fingerprint": bytes(fingerprint),
             "expires": float() | None as expires,
-        } if kind in (TABLE, MODEL) and 0 < len(name) <= 256 and "\n" not in name:
+        } if kind in (TABLE, MODEL) and 0 < len(name) <= 256 and "\n" not in name and _is_time(expires):
             Rules.from_bytes(rules)
             names = tuple(str(handle) for handle in handles)
             return Entry(kind, name, caller, body, rules, names, fingerprint=fingerprint, expires=expires)
     raise ProtocolError(f"{caller} asked to keep something in a way that nodes do not know")
+
+
+def _is_time(expires: float | None) -> bool:
+    return expires is None or 0 < expires < LATEST
 
 
 def _shown(entry: Entry) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 from tercet.actors.node import Node
 from tercet.actors.values import FiledTiles
+from tercet.errors import ConfigError
 from tercet.protocols.domains import WORD_BYTES
 from tercet.transports.tcp import split_address
 
@@ -58,7 +59,7 @@ def health(node: Node) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def serve_metrics(node: Node, address: str) -> Iterator[str]:
-    """Serve until left; gives the address with its port. Raises OSError if it is taken."""
+    """Serve until left; gives the address with its port. Raises ConfigError if it is taken."""
     metrics = make_wsgi_app(registry_of(node))
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -75,7 +76,13 @@ def serve_metrics(node: Node, address: str) -> Iterator[str]:
         return [json.dumps(told).encode() + b"\n"]
 
     host, port = split_address(address)
-    server = make_server(host or "127.0.0.1", port, answer, ThreadingWSGIServer, _Quiet)
+    try:
+        server = make_server(host or "127.0.0.1", port, answer, ThreadingWSGIServer, _Quiet)
+    except OSError as error:
+        raise ConfigError(
+            f"metrics cannot be served at {address} ({error.strerror or error}); give this node another port "
+            'with metrics = "..." in its node.toml, or "" for none'
+        ) from error
     thread = threading.Thread(target=server.serve_forever, name="tercet-metrics", daemon=True)
     thread.start()
     try:

@@ -21,13 +21,13 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.cluster import KEEP_MEMORY
+from tercet.actors.cluster import KEEP_MEMORY, plain_errors
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party, is_party, party_name
 from tercet.actors.scratch import Scratch
 from tercet.consent.audit import AuditLog
 from tercet.consent.keys import MemberKeys
-from tercet.errors import ConfigError
+from tercet.errors import ConfigError, StorageError
 from tercet.nodes.config import ClusterFile, NodeFile
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
@@ -102,7 +102,10 @@ class Doorbell:
         self._hour, self._rung = hour, self._rung + 1 if hour == self._hour else 1
         if self._rung <= self.most:
             more = "; more in this hour are only in the node's log" if self._rung == self.most else ""
-            self.audit.append("refused", request="connect", why=why + more)
+            try:
+                self.audit.append("refused", request="connect", why=why + more)
+            except StorageError as error:  # strangers must not end the node; a plan's line has to be written
+                logger.error("%s", error)  # noqa: TRY400 - the traceback would say nothing
 
 
 @attrs.frozen
@@ -171,7 +174,7 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
         if file.metrics:
             where = stack.enter_context(serve_metrics(node, file.metrics))
             logger.info("health and metrics are at http://%s", where)
-        async with trio.open_nursery() as nursery:
+        async with plain_errors(), trio.open_nursery() as nursery:
             address = await node.listen(file.listen, nursery=nursery)
             await nursery.start(node.serve, [entry.address for entry in cluster.nodes])
             name = cluster.nodes[settings.index].name
@@ -184,9 +187,12 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
 
 
 async def _sweep(gate: LakeGate) -> None:
-    """Forget what has expired, now and then."""
+    """Forget what has expired, now and then; a catalog or disk that fails is asked again."""
     while True:
-        await gate.sweep()
+        try:
+            await gate.sweep()
+        except StorageError as error:
+            logger.error("%s", error)  # noqa: TRY400 - the traceback would say nothing
         await trio.sleep(SWEEP_S)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError
-from tercet.nodes.config import NODE_TOML, ClusterFile, Member, NodeEntry, check_name
+from tercet.nodes.config import NODE_TOML, ClusterFile, Member, NodeEntry, check_name, check_roles
 from tercet.transports import make_identity
 from tercet.transports.tcp import join_address, split_address
 
@@ -25,6 +25,7 @@ def make_node(
     TransportError, before anything is replaced.
     """
     check_name(name, "this node")
+    _refuse_slash(name)
     _, port = split_address(address)
     _refuse_to_replace(directory, ["node.toml", "node.key", "storage.key", "public.toml"])
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -45,8 +46,8 @@ def make_node(
 def make_member(name: str, roles: Sequence[str], directory: Path) -> Path:
     """Make a member's key, `NAME.key`, and its public part, `NAME.public.toml`, whose path is returned."""
     check_name(name, "this member")
-    if "/" in name:
-        raise ConfigError(f"the name {name!r} has a slash in it, and so cannot be that of a file")
+    _refuse_slash(name)
+    check_roles(name, roles, "this member")
     _refuse_to_replace(directory, [f"{name}.key", f"{name}.public.toml"])
     directory.mkdir(parents=True, exist_ok=True)
     identity = make_identity(name)
@@ -63,6 +64,11 @@ def make_cluster(parts: Sequence[Path], to: Path, *, protocol: str) -> ClusterFi
     merged.check("the merged file")
     merged.write(to)
     return merged
+
+
+def _refuse_slash(name: str) -> None:
+    if "/" in name:
+        raise ConfigError(f"the name {name!r} has a slash in it, and so cannot be that of a file")
 
 
 def _refuse_to_replace(directory: Path, names: Sequence[str]) -> None:

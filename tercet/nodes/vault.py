@@ -35,16 +35,20 @@ class Vault:
     """Entries with their values. What blocks runs in threads; changes are made one after the other."""
 
     def __init__(self, file: NodeFile) -> None:
+        path = file.storage_key
         try:
-            key = bytes.fromhex(file.storage_key.read_text())
+            key = bytes.fromhex(path.read_text())
+            mode = path.stat().st_mode
         except (OSError, ValueError) as error:
-            raise StorageError(
-                f"the storage key {file.storage_key} cannot be read ({error}); restore it"
-            ) from error
+            why = getattr(error, "strerror", None) or error
+            raise StorageError(f"the storage key {path} cannot be read ({why}); restore it") from error
+        if mode & 0o077:
+            raise StorageError(f"the storage key {path} can be read by others; run `chmod 600 {path}`")
         sealed = SealedFiles(file.storage, key, base=file.directory)
         self._sealed = sealed
         self.files = ShareFiles(sealed, TileCache(file.memory_mb << 20))
-        self.catalog = Catalog(file.catalog, base=file.directory)
+        # Without a catalog, every file would be swept away below.
+        self.catalog = Catalog(file.catalog, base=file.directory, may_be_new=not sealed.names())
         self._opened: dict[str, Stored] = {}
         """Kept values that were asked for since the node started."""
         self.journal = Journal(self.catalog)

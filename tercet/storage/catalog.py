@@ -67,18 +67,28 @@ class Entry:
 
 
 class Catalog:
-    """Entries by kind and name. Every method is one transaction, and blocks: call it in a thread."""
+    """Entries by kind and name. Every method is one transaction, and blocks: call it in a thread.
 
-    def __init__(self, url: str, *, base: Path) -> None:
+    Without `may_be_new`, raises StorageError for a database that has no catalog yet, and leaves it so.
+    """
+
+    def __init__(self, url: str, *, base: Path, may_be_new: bool = True) -> None:
         scheme, _, path = url.partition(":///")
         if scheme == "sqlite" and path and not path.startswith("/"):
             url = f"sqlite:///{base / path}"
         try:
             self._engine = sa.create_engine(url)
             with self._sentences():
-                METADATA.create_all(self._engine)
+                new = not {ENTRIES.name, HANDLES.name}.issubset(sa.inspect(self._engine).get_table_names())
+                if not new or may_be_new:
+                    METADATA.create_all(self._engine)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise StorageError(f"the catalog {_hidden(url)!r} is no usable database URL: {error}") from error
+        if new and not may_be_new:
+            raise StorageError(
+                f"the catalog at {_hidden(url)} is empty, but there are files of shares: restore it, or name "
+                "the right one in node.toml; if it is lost, empty the storage, and owners upload again"
+            )
 
     def close(self) -> None:
         """Close the connections."""
@@ -162,11 +172,9 @@ class Catalog:
     def _sentences(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.DBAPIError as error:
-            where = _hidden(str(self._engine.url))
-            raise StorageError(
-                f"the catalog at {where} failed: {error.orig}; look at that database"
-            ) from error
+        except sa.exc.SQLAlchemyError as error:
+            where, why = _hidden(str(self._engine.url)), getattr(error, "orig", None) or error
+            raise StorageError(f"the catalog at {where} failed: {why}; look at that database") from error
 
 
 def _hidden(url: str) -> str:

@@ -84,13 +84,15 @@ class SealedFiles:
 
     def sweep(self, wanted: set[str]) -> list[str]:
         """Remove what writes that did not end have left, and sealed files that nobody wants; their names."""
-        removed = []
-        for path in self._files.ls(self.root, detail=False):
-            name = str(path).rsplit("/", 1)[-1]
-            if _NAME.fullmatch(name) and name not in wanted:
-                self._files.rm(path)
-                removed.append(name)
+        removed = [name for name in self.names() if name not in wanted]
+        for name in removed:
+            self._files.rm(self.path(name))
         return removed
+
+    def names(self) -> list[str]:
+        """All sealed files, those of writes that did not end among them."""
+        found = [str(path).rsplit("/", 1)[-1] for path in self._files.ls(self.root, detail=False)]
+        return [name for name in found if _NAME.fullmatch(name)]
 
     # -- for writers and readers -----------------------------------------------------------------------------
 

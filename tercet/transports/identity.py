@@ -74,8 +74,9 @@ class Identity:
             text = path.read_text()
             mode = path.stat().st_mode
         except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or error
             raise TransportError(
-                f"The key {path} cannot be read ({error}); `tercet init` makes one."
+                f"The key {path} cannot be read ({why}); `tercet init` makes one."
             ) from error
         if mode & 0o077:
             raise TransportError(f"The key {path} can be read by others; run `chmod 600 {path}`.")

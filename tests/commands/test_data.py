@@ -48,3 +48,10 @@ def test_queries_are_read_some_rows_at_a_time(tmp_path, monkeypatch):
     assert none.schema.rows == 0
     with pytest.raises(SchemaError, match="the query could not be run: no such table: bills"):
         list(read_query(url, "SELECT * FROM bills"))
+
+
+def test_a_database_without_a_query():
+    options = ["--name", "a", "--key", "id", "--identity", "ann.key"]
+    done = CliRunner().invoke(app, ["upload", "sqlite:///claims.sqlite", *options])
+    assert done.exit_code == 1
+    assert "say what to read with --query" in done.stderr

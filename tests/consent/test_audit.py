@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tercet.consent.audit import AuditLog, check_lines, parse, read_lines
@@ -55,7 +57,7 @@ def test_every_change_is_found(log):
 def test_another_node_cannot_write_it(log, tmp_path):
     foreign = AuditLog(tmp_path / "other.log", OTHER)
     foreign.append("runs", caller="ann")
-    with pytest.raises(ConsentError, match="was not signed by this node"):
+    with pytest.raises(ConsentError, match="was not signed by this node's key"):
         verify(read_lines(foreign.path))
 
 
@@ -63,6 +65,20 @@ def test_a_node_does_not_start_on_a_damaged_log(log):
     log.path.write_text(log.path.read_text().replace("plan 2", "plan 9"))
     with pytest.raises(ConsentError, match="line 3"):
         AuditLog(log.path, NODE)
+    log.path.write_bytes(log.path.read_bytes()[:-9] + b"\xff")
+    with pytest.raises(ConsentError, match="line 3"):
+        AuditLog(log.path, NODE)
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(log, monkeypatch):
+    whole, write = log.path.read_bytes(), os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:50]))
+        with pytest.raises(StorageError, match=r"No space left.*make room"):
+            log.append("runs")
+    assert log.path.read_bytes() == whole
+    log.append("runs")
+    assert verify(read_lines(log.path)).lines == 5
 
 
 def test_a_log_that_cannot_be_written(tmp_path):

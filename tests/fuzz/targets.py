@@ -103,10 +103,6 @@ def read_approval(data: bytes) -> None:
     Approval(**unpack_message(data)).check(b"lake", b"s", b"d", CERTIFICATE)
 
 
-def read_lines_of(data: bytes) -> None:
-    check_lines(data.decode().splitlines(), CERTIFICATE, where="the log")
-
-
 def message_target(decode: Callable[[Any], object], *seeds: object, malformed: bool = False) -> Target:
     """Decodes what msgpack carries."""
     packed = tuple(pack_message(seed) for seed in seeds)
@@ -221,10 +217,9 @@ def from_files(directory: Path) -> Iterator[tuple[str, Target]]:
     yield (
         "logs",
         Target(
-            read_lines_of,
+            from_file(lambda file: check_lines(read_lines(file), CERTIFICATE, where="the log")),
             (lines, lines[: lines.index(b"\n")]),
             tree=False,
-            refuses=(TercetError, UnicodeDecodeError),
         ),
     )
 

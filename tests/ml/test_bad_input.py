@@ -55,7 +55,7 @@ def changed(name, row, value):
         ({"id": [*range(39), None]}, {}, ('"claims"', '"id"', "row 39", "missing", "fill or drop")),
         (changed("age", 3, None), {}, ('"claims"', '"age"', "row 3", "missing", "fill or drop")),
         (changed("age", 3, np.nan), {}, ('"claims"', '"age"', "row 3", "missing", "fill or drop")),
-        (changed("age", 5, "old"), {}, ('"claims"', '"age"', "row 5", "'old'", "columns=[...]")),
+        (changed("age", 5, "old"), {}, ('"claims"', '"age"', "row 5", "'old'", "columns=[...], or --column")),
         (changed("age", 6, np.inf), {}, ('"claims"', '"age"', "row 6", "infinite", "replace it or drop")),
         (changed("age", 8, 1e9), {"scales": {"age": 16}}, ('"age"', "row 8", "scale 16", "lower the scale")),
         (changed("visits", 2, 2**40), {}, ('"visits"', "row 2", "2**30", '"real"')),
@@ -74,6 +74,12 @@ def changed(name, row, value):
 def test_uploads(plain, change, options, parts):
     with refused(*parts):
         upload(plain, change, **options)
+
+
+def test_a_file_with_other_separators(plain, tmp_path):
+    (tmp_path / "claims.csv").write_text("id;age\n1;2,5\n")
+    with refused('"claims"', "separated by ';' instead of ','", "write it with ','"):
+        plain.upload(tmp_path / "claims.csv", name="claims", key="id", owner="insurer")
 
 
 # -- joins and splits ----------------------------------------------------------------------------------------

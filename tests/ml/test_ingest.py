@@ -518,7 +518,7 @@ def test_a_declared_range_gives_the_scale():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ranges": {"x": (0, 2)}}, r"row 2 .* the value 3.5 is outside of 0 to 2, which ranges= declares"),
+        ({"ranges": {"x": (0, 2)}}, r"row 2 .* the value 3.5 is outside of 0 to 2, which is declared"),
         ({"ranges": {"y": (0, 2)}}, "has no column 'y', which ranges names"),
         ({"ranges": {"x": (2, 0)}}, "the first number must not exceed"),
         ({"ranges": {"x": (0, np.inf)}}, "two finite numbers"),

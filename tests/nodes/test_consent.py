@@ -18,7 +18,7 @@ import trio
 
 import tercet
 from tercet.actors import Form, Type
-from tercet.actors.client import _Request
+from tercet.actors.connection import Request
 from tercet.consent.approvals import Approval
 from tercet.consent.keys import MemberKeys
 from tercet.errors import ConsentError, SchemaError, StorageError, TercetError, TransportError
@@ -124,14 +124,14 @@ def test_approve_join_reveal_and_send(tables):
         model = tercet.ml.LogisticRegression(max_iter=2).fit(joined, target="sick", features=["cost"])
         intercept = model.reveal().intercept_
         sent = model.reveal(to="insurer")
-        assert sent == Sent(("insurer",), ("coefficients of 'sick'", "intercept of 'sick'"))
+        assert sent == Sent(("insurer",), ("coefficients of 'sick' by cost", "intercept of 'sick'"))
         with refused(tables, "does not let single rows"):
             joined.reveal("age")
     with connect(tables, "hospital") as lake:
         assert lake.received() == []
     with connect(tables, "insurer") as lake:
         first, second = lake.received()
-        assert (first.sender, first.name) == ("ann", "coefficients of 'sick'")
+        assert (first.sender, first.name) == ("ann", "coefficients of 'sick' by cost")
         np.testing.assert_allclose(second.values, [intercept], atol=1e-6)
         assert lake.received() == []
 
@@ -195,7 +195,7 @@ def test_expiry_and_dropping(tables):
     data = [tables.root / f"n{index}" / "data" for index in range(3)]
     before = [sorted(one.iterdir()) for one in data]
     with connect(tables, "insurer") as lake:
-        lake.upload(COSTS, name="short", key="id", owner="insurer", allow=Allow(days=-1.0))
+        lake.upload(COSTS, name="short", key="id", owner="insurer", allow=Allow(days=1e-6))
         lake.drop("short")
         with pytest.raises(SchemaError, match=r"no table 'short' in the lake.*The tables are: "):
             lake.table("short")
@@ -232,6 +232,15 @@ def test_tables_of_others_cannot_be_replaced_or_dropped(tables):
             lake.drop("patients")
         with pytest.raises(ConsentError, match="is hospital's; take another name"):
             lake.upload(COSTS, name="patients", key="id", owner="insurer")
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [({"readers": ("mallory",)}, "no member 'mallory' to read it"), ({"days": -3.0}, "after -3 days")],
+)
+def test_rules_that_make_no_sense(tables, rules, why):
+    with connect(tables, "insurer") as lake, pytest.raises(ConsentError, match=why):
+        lake.upload(COSTS, name="other", key="id", owner="insurer", allow=Allow(**rules))
 
 
 def test_a_receiver_that_does_not_exist(tables):
@@ -380,7 +389,7 @@ def test_plans_that_differ_from_node_to_node(tables):
             (table.features(builder, ["age"]) * 2).sum().reveal("sum", to="analyst")
             other = builder.plan()
             packed = [one.to_bytes() for one in (shown, shown, other)]
-            await client._ask_all([_Request("submit", [session, one]) for one in packed])
+            await client._ask_all([Request("submit", [session, one]) for one in packed])
             waiting = await the_one_waiting(hospital, session)
             with pytest.raises(ConsentError, match="the nodes show different plans"):
                 await hospital.desk.approve(waiting.number)

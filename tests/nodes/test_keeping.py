@@ -71,6 +71,13 @@ def test_damage_on_one_disk_is_named_and_an_upload_mends_it(nodes):
 def test_a_node_that_lost_its_catalog_is_named(nodes):
     nodes.stop(2)
     (nodes.root / "n2" / "catalog.sqlite").unlink()
+    kept = files(nodes, 2)
+    nodes.start(2)
+    assert nodes.processes.pop(2).wait(timeout=60) == 1
+    assert "is empty, but there are files of shares: restore it" in nodes.logs()
+    assert kept == files(nodes, 2)
+    for path in kept:
+        path.unlink()
     nodes.start(2)
     nodes.wait_until_ready()
     with connect(nodes) as lake:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import urllib.request
 
 import numpy as np
@@ -11,10 +12,17 @@ import pytest
 from typer.testing import CliRunner
 
 import tercet
+from tercet.actors.node import Node, Shaping
+from tercet.actors.party import Party
 from tercet.cli import app
-from tercet.errors import ConfigError, PeerLost, TransportError
+from tercet.errors import ConfigError, PeerLost, StorageError, TransportError
+from tercet.nodes.config import NodeFile
+from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.program import Settings
 from tercet.nodes.setup import make_member
+from tercet.nodes.vault import Vault
+from tercet.protocols.plain import Plain
+from tercet.transports.memory import MemoryTransport
 
 LEFT = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
 RIGHT = {"id": np.arange(50, 150), "cost": np.linspace(-1, 1, 100)}
@@ -48,6 +56,16 @@ def test_metrics(nodes):
     assert numbers["tercet_runs_failed_total"] == "0.0"
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"http://{nodes.network.metrics[1]}/secrets", timeout=5)
+
+
+def test_a_port_for_metrics_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = pytest.raises(ConfigError, match=f"at {address} .*in use.*another port")
+        party = Party(0, parties=1, protocol=Plain)
+        node = Node(party, MemoryTransport(), shaping=Shaping(), trusted_names=True)
+        with refused, serve_metrics(node, address):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -115,12 +133,22 @@ def test_a_node_without_its_files(nodes_at_rest):
     (path / "node.key").unlink()
     with pytest.raises(TransportError, match=r"node.key cannot be read"):
         Settings.read(path / "node.toml")
+    (path / "storage.key").chmod(0o640)
+    with pytest.raises(StorageError, match=r"can be read by others; run `chmod 600"):
+        Vault(NodeFile.read(path / "node.toml"))
     nodes_at_rest.key("ann").rename(path / "node.key")
     with pytest.raises(ConfigError, match="lists no node with the certificate"):
         Settings.read(path / "node.toml")
     (path / "cluster.toml").unlink()
     with pytest.raises(ConfigError, match=r"cluster.toml cannot be read"):
         Settings.read(path / "node.toml")
+
+
+def test_an_address_that_is_not_there(nodes_at_rest, command):
+    nodes_at_rest.configure(0, listen="203.0.113.9:7301")
+    told = command("node", "n0/node.toml", cwd=nodes_at_rest.root, code=1)
+    assert "error: This end cannot listen at 203.0.113.9:7301" in told
+    assert "Traceback" not in told
 
 
 def test_setting_up_with_the_command(tmp_path, monkeypatch, command):
@@ -136,9 +164,14 @@ def test_setting_up_with_the_command(tmp_path, monkeypatch, command):
         assert f"tercet node n{index}/node.toml" in told
     assert "ann.key: keep it" in run("init", "--name", "ann", "--role", "analyst", "--role", "owner")
     assert "is there already" in run("init", "--name", "ann", "--role", "analyst", code=1)
+    assert "has the roles ['boss']; a member has" in run("init", "--name", "bob", "--role", "boss", code=1)
+    assert "has a slash in it" in run("init", "--name", "n/3", "--address", "127.0.0.1:7003", code=1)
+    assert not list(tmp_path.glob("bob*"))
     parts = [f"n{index}/public.toml" for index in range(3)]
     assert "has 2 nodes" in run("init", "--cluster", "cluster.toml", *parts[:2], code=1)
     assert "3 nodes and 1 members" in run("init", "--cluster", "cluster.toml", *parts, "ann.public.toml")
+    lost = run("init", "--cluster", "no/cluster.toml", *parts, code=1)
+    assert "error: no/cluster.toml cannot be read or written (No such file" in lost
     assert "give --name" in run("init", code=1)
     assert "merged with --cluster" in run("init", *parts, code=1)
     assert "cluster.toml cannot be read" in command("node", "n0/node.toml", cwd=tmp_path, code=1)
