@@ -90,8 +90,11 @@ class _Parts:
 
     @classmethod
     def of(cls, listed: Words, bits: int, allocate: Allocate) -> Self:
-        """Parts by the uppermost bits."""
-        listed, shift = np.ascontiguousarray(listed), np.uint64(WORD_BITS - bits)
+        """Parts by the uppermost bits; the list itself where they are none."""
+        listed = np.ascontiguousarray(listed)
+        if bits == 0:
+            return cls(listed, np.arange(listed.shape[1]), np.array([listed.shape[1]]))
+        shift = np.uint64(WORD_BITS - bits)
         counts = np.zeros(1 << bits, dtype=np.int64)
         _count(listed[1], shift, counts)
         ends = np.cumsum(counts) - counts
@@ -112,7 +115,7 @@ def intersect(lists: Sequence[Words], allocate: Allocate = in_memory, *, part: i
     Each list's columns are distinct, as pseudonyms of unique keys are. A part has about `part` rows of the
     longest list; what has a number for each row comes from `allocate`.
     """
-    bits = max(1, (max(listed.shape[1] for listed in lists) // part).bit_length())
+    bits = (max(listed.shape[1] for listed in lists) // part).bit_length()
     wanted, *others = (_Parts.of(listed, bits, allocate) for listed in lists)
     rows = len(wanted.places)
     found = allocate((len(others), rows)).view(np.int64)
