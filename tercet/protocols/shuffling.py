@@ -147,6 +147,7 @@ def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: lis
         yield Round(send={(dealer + 2) % 3: moved})
         return []
     moved = [_in_order(protocol, rows, order) for rows in held]
+    del order  # a word a row, while it waits
     held.clear()
     got = yield Round(recv={(dealer + 1) % 3: shapes})
     for table, mine, theirs in zip(tables, moved, got[(dealer + 1) % 3], strict=True):
@@ -185,6 +186,7 @@ def _settle(
         )
         for table, rows, columns in zip(tables, held, results, strict=True)
     ]
+    del order
     held.clear()
     got = yield Round(send={other: moved}, recv={other: shapes})
     for table, mine, theirs, columns in zip(tables, moved, got[other], results, strict=True):
