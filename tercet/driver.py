@@ -6,6 +6,7 @@ result back in. What a plan reveals to another member ends the computation: its 
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -18,17 +19,18 @@ import trio
 from tercet.actors import Builder, Disclosure, Plan
 from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster
+from tercet.actors.plan import word_shape
 from tercet.consent.rules import Plans, Rules
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.models import SecretModel
 from tercet.ml.schema import TableSchema, check_name, suggest
 from tercet.ml.table import Steps, Table
-from tercet.ml.upload import describe, handles_needed
+from tercet.ml.upload import describe, encode_for_upload, handles_needed
 from tercet.nodes.desk import Desk, Kept
 from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
-from tercet.progress import somebody_looks, watching
+from tercet.progress import counting, somebody_looks, watching
 
 T = TypeVar("T")
 
@@ -157,6 +159,11 @@ class Driver:
             found.append(Job(lake, session, worst["state"], worst["why"]))
         return found
 
+    def _encode(self, source: Any, *, name: str, **options: Any) -> EncodedTable:
+        """A table as it is dealt; see `encode_for_upload`."""
+        with counting(f"read {name}", None, wanted=self.progress) as watch:
+            return encode_for_upload(source, name=name, watch=watch, **options)
+
     async def _upload(self, encoded: EncodedTable, lake: Any, allow: Allow) -> Table:
         """Deal a table to the nodes; where they keep tables, it lasts under its name."""
         schema = encoded.schema
@@ -171,9 +178,11 @@ class Driver:
             self.on_phase("upload", f"upload {schema.name}")
         client = self.cluster.client
         table = describe(schema, [self.handle(schema.name) for _ in range(handles_needed(schema))], lake)
-        await client.put_rows(table.keys.handle, table.keys.type, encoded.key_rows)
-        for part in table.parts:
-            await client.put_rows(part.handle, part.type, encoded.value_words)
+        total = sum(math.prod(word_shape(part.type, {})) for part in (table.keys, *table.parts))
+        with counting(f"upload {table.name}", total, wanted=self.progress) as watch:
+            await client.put_rows(table.keys.handle, table.keys.type, encoded.key_rows, watch)
+            for part in table.parts:
+                await client.put_rows(part.handle, part.type, encoded.value_words, watch)
         if desk is not None:
             handles = [table.keys.handle, *(part.handle for part in table.parts)]
             body = msgpack.packb(schema.to_dict())

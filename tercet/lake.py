@@ -29,7 +29,6 @@ from tercet.ml.ingest import Missing
 from tercet.ml.models import SecretModel
 from tercet.ml.reading import Declared
 from tercet.ml.table import Steps, Table
-from tercet.ml.upload import encode_for_upload
 from tercet.nodes.desk import Desk, Kept, Received, WaitingPlan
 from tercet.nodes.gate import TABLE
 from tercet.nodes.remote import PATIENCE_S, open_remote
@@ -132,7 +131,7 @@ class AsyncLake(Driver):
     ) -> Table:
         """As `Lake.upload`."""
         encoded = await trio.to_thread.run_sync(
-            lambda: encode_for_upload(
+            lambda: self._encode(
                 source,
                 name=name,
                 key=key,
@@ -289,7 +288,7 @@ class Lake(Driver):
         a second time finds the first. Discloses the row count, the names, kinds and scales of columns. Raises
         SchemaError, and ConsentError for the name of another owner's table.
         """
-        encoded = encode_for_upload(
+        encoded = self._encode(
             source,
             name=name,
             key=key,
@@ -434,8 +433,8 @@ def local(
     loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
     `latency_ms` (one way) and `bandwidth_mbit` slow every link down, for experiments. A node that is silent
     for `timeout_s` is given up, with a `PeerLost` that names it. `threads` is the number of cores that each
-    party may use. `progress` draws bars for plans that take more than about a second, with the time that is
-    left; by default where standard error is a terminal, and in notebooks.
+    party may use. `progress` draws bars for plans and uploads that take more than about a second, with the
+    time that is left; by default where standard error is a terminal, and in notebooks.
     """
     options = ClusterOptions(
         protocol=protocol,

@@ -1,8 +1,9 @@
-"""Progress bars: how far a long plan is, drawn by tqdm where somebody looks, a terminal or a notebook.
+"""Progress bars: how far a plan or upload is, drawn by tqdm where somebody looks, a terminal or a notebook.
 
 A bar comes up when a plan has taken about a second, and goes when it has ended. It shows the share of the
 predicted work that is done, the time since the plan began and the time that is left at that rate, rounds and
-bytes. It is never drawn into a pipe or a file unless that is asked for.
+bytes. An upload has two: the rows that were read so far, whose number is not known before, and the share that
+was dealt. No bar is drawn into a pipe or a file unless that is asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.filesize import decimal
@@ -20,6 +21,9 @@ from tercet.actors.progress import Reading, Watch
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 NOT_EMPTY = 1e-9
 """A bar is drawn with its first reading, not before."""
+COUNT_FORMAT = "{desc}: {n_fmt} rows, {elapsed}"
+"""Of what has no end that is known."""
+SHOWN_AFTER_S = 1.0
 WAITING = "waits for its turn, or for owners"
 
 
@@ -41,6 +45,19 @@ def watching(title: str, *, wanted: bool) -> Iterator[Watch | None]:
         yield bar.show
     finally:
         bar.close()
+
+
+@contextlib.contextmanager
+def counting(title: str, total: int | None, *, wanted: bool) -> Iterator[Callable[[int], None] | None]:
+    """A function to be told of each part that is done, which draws a bar once that takes about a second.
+
+    `total` is all that there is to do, None if nobody knows: parts are rows then. None if no bar is wanted.
+    """
+    if not wanted:
+        yield None
+        return
+    with _drawn_late(title, total) as drawn:
+        yield drawn.update
 
 
 class _Bar:
@@ -75,9 +92,31 @@ class _Bar:
 
 
 def _draw(title: str) -> Any:
+    return _quiet_bar()(
+        total=1.0, desc=title, leave=False, bar_format=FORMAT, dynamic_ncols=True, delay=NOT_EMPTY
+    )
+
+
+def _drawn_late(title: str, total: int | None) -> Any:
+    """A bar that comes up after about a second, for what is done part by part."""
+    form = COUNT_FORMAT if total is None else FORMAT
+    return _quiet_bar()(
+        total=total,
+        desc=title,
+        leave=False,
+        bar_format=form,
+        dynamic_ncols=True,
+        delay=SHOWN_AFTER_S,
+        unit_scale=True,
+        mininterval=0.0,
+        miniters=1,
+    )
+
+
+def _quiet_bar() -> Any:
     from tqdm.auto import tqdm  # not before there is something to draw: it looks for notebooks
 
     class Quiet(tqdm):  # type: ignore[misc]  # without tqdm's thread, which would outlive the lake
         monitor_interval = 0
 
-    return Quiet(total=1.0, desc=title, leave=False, bar_format=FORMAT, dynamic_ncols=True, delay=NOT_EMPTY)
+    return Quiet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 
@@ -201,3 +202,40 @@ def test_a_bar(capsys):
     assert capsys.readouterr().err == ""
     with progress.watching("a plan", wanted=False) as nothing:
         assert nothing is None
+
+
+def test_bars_of_an_upload(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(progress, "SHOWN_AFTER_S", 1e-9)
+    monkeypatch.setattr(client, "PIECE_BYTES", 1)
+    file = tmp_path / "t.csv"
+    file.write_text("id,x\n" + "".join(f"{i},{i / 7}\n" for i in range(ROWS)))
+    with tercet.local(progress=True, tile_rows=128) as lake:
+        assert lake.upload(file, name="t", key="id", owner="clinic").rows == ROWS
+        drawn = capsys.readouterr().err
+        assert "read t: 400 rows" in drawn
+        shares = [int(part[-3:]) for part in drawn.split("%|")[:-1]]
+        assert shares == sorted(shares)
+        assert {21, 43, 64, 67, 100} <= set(shares)  # two of its three numbers a row are the key's
+        lake.progress = False
+        lake.upload(file, name="u", key="id", owner="clinic")
+    assert capsys.readouterr().err == ""
+
+
+def test_short_uploads_have_no_bar(capsys):
+    with progress.counting("upload t", 10, wanted=True) as advance:
+        advance(5)
+        advance(5)
+    with progress.counting("upload t", 10, wanted=False) as nothing:
+        assert nothing is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_upload_goes_on_without_its_terminal(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "the terminal is gone")
+
+    monkeypatch.setattr(progress, "SHOWN_AFTER_S", 1e-9)
+    with tercet.local(progress=True) as lake:
+        monkeypatch.setattr(sys, "stderr", Gone())
+        assert lake.upload(TABLE, name="t", key="id", owner="clinic").rows == ROWS

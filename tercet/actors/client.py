@@ -167,10 +167,17 @@ class Client:
 
         await self.put_rows(handle, kind, rows)
 
-    async def put_rows(self, handle: str, kind: Type, rows: Callable[[int, int], Words]) -> None:
+    async def put_rows(
+        self,
+        handle: str,
+        kind: Type,
+        rows: Callable[[int, int], Words],
+        watch: Callable[[int], None] | None = None,
+    ) -> None:
         """Deal a value that need not fit in memory: `rows(start, stop)` gives those rows of it, in a thread.
 
-        It is asked for a piece at a time, from the first row to the last; packed booleans as words.
+        It is asked for a piece at a time, from the first row to the last; packed booleans as words. `watch`
+        is told how many words of it were dealt with each piece.
         """
         step = piece_rows(kind, self.tile_rows)
         total = int(kind.rows)
@@ -180,6 +187,8 @@ class Client:
                 dealt = await trio.to_thread.run_sync(self._deal, piece, rows)
                 args = [handle, type_fields(kind), self.tile_rows, piece.start, piece.rows]
                 await self._ask_all([Request("put", args, parts) for parts in dealt])
+                if watch is not None:
+                    watch(math.prod(word_shape(piece.own_type, {})))
         except BaseException:
             self._forget([handle])
             raise

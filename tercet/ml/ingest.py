@@ -11,7 +11,7 @@ count from 0. Neither source nor table need fit in memory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -323,12 +323,14 @@ def _given_scale(scale: int, kind: Kind, spot: Spot) -> int:
     return int(scale)
 
 
-def _survey(source: Any, request: Request) -> _Survey:
+def _survey(source: Any, request: Request, watch: Callable[[int], None] | None) -> _Survey:
     survey: _Survey | None = None
     try:
         for chunk in read(source, request):
             survey = survey or _Survey(request, list(chunk))
             survey.add(chunk)
+            if watch is not None:
+                watch(len(next(iter(chunk.values()))))
     except _MixedKeyError as found:
         if not isinstance(source, str | Path):
             raise found.spot.error(
@@ -336,7 +338,7 @@ def _survey(source: Any, request: Request) -> _Survey:
                 f'types={{"{found.name}": "string"}}.'
             ) from None
         # A file is read again: integers in it are those that are written as text would be.
-        return _survey(source, attrs.evolve(request, types={**request.types, found.name: "string"}))
+        return _survey(source, attrs.evolve(request, types={**request.types, found.name: "string"}), watch)
     return cast("_Survey", survey)
 
 
@@ -353,6 +355,7 @@ def encode(
     missing: Missing = "refuse",
     min_count: int = 1,
     binary: bool = False,
+    watch: Callable[[int], None] | None = None,
 ) -> EncodedTable:
     """Read a table, check it and encode it as integers.
 
@@ -370,7 +373,8 @@ def encode(
     each column with missing values a boolean one beside it, `<name>_missing`, which everyone may know to
     exist; a missing value is stored as the mean of the others, which enlarges no spread and is never read as
     one. `min_count`: the least number of rows that a revealed figure may rest on. `binary`: whether integers
-    that are all 0 and 1 become booleans, unless `types` or `ranges` name their column.
+    that are all 0 and 1 become booleans, unless `types` or `ranges` name their column. `watch` is told the
+    number of rows of each chunk that was read.
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or
@@ -380,7 +384,7 @@ def encode(
     check_name(owner, f'The owner of table "{name}"')
     chosen = None if columns is None else names_of(columns)
     request = Request(name, key, chosen, dict(scales or {}), dict(types or {}), dict(ranges or {}), missing)
-    return _survey(source, request).finish(owner=owner, min_count=min_count, binary=binary)
+    return _survey(source, request, watch).finish(owner=owner, min_count=min_count, binary=binary)
 
 
 def decode(stored: npt.ArrayLike, scale: int) -> Numbers:
