@@ -163,7 +163,7 @@ def test_a_join_of_tables_larger_than_memory(limited):
 
     tables = {"first": some(0, names[:5], 1), "second": some(third, [*names[5:], "y"], -1)}
     with tercet.connect(limited.cluster, identity=limited.key("hospital"), timeout_s=30) as lake:
-        with reported(limited, "uploads", rows=2 * third, shares_mb=LARGE_MB):
+        with reported(limited, "uploads", rows=2 * third, shares_mb=2 * third * row_bytes >> 20):
             first, second = (
                 lake.upload(rows, name=name, key="id", owner="hospital", allow=Allow(plans="any"))
                 for name, rows in tables.items()
