@@ -44,6 +44,8 @@ MEAN_SCALE = 22
 CENTRE_SCALE = 12
 MOST_OUTCOME_BITS = 38
 """Fractional bits of probabilities, where sums leave room for them."""
+SEPARATED = 0.25
+"""If probabilities are nearer to outcomes than this, summed over rows, no coefficients are best."""
 STEADY = 1e-4
 """A fit has converged if the square of its last step, in standard errors, is below this: a hundredth of
 one."""
@@ -119,8 +121,9 @@ class State:
     the intercept last. `roots` `(d + 1,)` are what scaled the columns, `penalties` the Hessian's share of the
     penalty, `inverse` that of the Hessian, `decrement` the square of the last step in standard errors, over
     2^halved, `centre` `(1,)` what offsets are taken less. `change` is how the weights came from those of the
-    last step, and `fall` `(1,)` how steeply the loss falls there in that direction. Without an intercept,
-    d + 1 is d.
+    last step, and `fall` `(1,)` how steeply the loss falls there in that direction; `missed` `(1,)` is how
+    far probabilities are from outcomes, summed over rows. Without an intercept, d + 1 is d. `lifted` are
+    `roots` before the penalty's powers of two, with all their digits.
     """
 
     x: Value
@@ -134,6 +137,8 @@ class State:
     decrement: Value | None = None
     centre: Value | None = None
     fall: Value | None = None
+    missed: Value | None = None
+    lifted: Value | None = None
 
     @property
     def summed(self) -> Value:
@@ -369,7 +374,9 @@ class Solver(abc.ABC):
             if state.decrement is not None:
                 steady = STEADY * 2.0**-self.problem.halved
                 still = [(side - steady).is_negative() for side in (state.decrement, -state.decrement)]
-                bits[MOVING] = -(still[0] & still[1]).to_ring() + 1
+                if state.missed is not None:
+                    still.append((-state.missed + SEPARATED).is_negative())
+                bits[MOVING] = -functools.reduce(operator.and_, still).to_ring() + 1
             return bits
 
     def _one_class(self) -> Value:

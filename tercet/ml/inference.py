@@ -70,7 +70,7 @@ class Inference:
         self.problem, self.builder, self.alpha = problem, builder, alpha
         self.solver = Newton(problem, builder)
         self.state = self.solver.resume(kept)
-        self.roots, self.begun = kept["roots"], kept["inverse"]
+        self.roots, self.lifted, self.begun = kept["roots"], kept["lifted"], kept["inverse"]
         found = self.solver.parameters(self.state, COEFFICIENT_SCALE)
         self.coefficients, self.intercept = found.weights, found.intercept
         self.weights = self.solver.rows
@@ -184,12 +184,12 @@ class Inference:
         return self._stacked(self.coefficients, intercept)
 
     def se(self) -> Value:
-        """Standard errors in units of the columns, times the root of 2^halved."""
+        """Standard errors in units of the columns, times the root of 2^halved and 2^exponents."""
         count = len(self.problem.names)
         features, intercept = self._inverse_roots()
         some = self._variances.column().select(list(range(count))).reshape(count)
         deviations = some.times(features, magnitude=2.0**9).rescale(24)
-        used = self.roots.column().select(list(range(count))).reshape(count)
+        used = self.lifted.column().select(list(range(count))).reshape(count)
         errors = [deviations.times(used, magnitude=2.0**17).rescale(ERROR_SCALE)]
         if intercept is not None:
             errors.append(self._intercept_variance.times(intercept, magnitude=2.0**17).rescale(ERROR_SCALE))

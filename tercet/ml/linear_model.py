@@ -78,7 +78,8 @@ class LogisticRegression:
     beyond. With `check`, each try reveals up to four bits: whether all decision values and coefficients
     stayed within their range, whether only one outcome occurs, whether a weight was out of range, and whether
     the last of Newton's steps still moved the fit by more than a hundredth of a standard error, which gives a
-    `ConvergenceWarning`. `converged_` says so too.
+    `ConvergenceWarning`; so do columns that tell all outcomes apart without error if there is no penalty,
+    since then no coefficients are best. `converged_` says so too.
 
     Columns that repeat others share what one of them would get; a column that does not vary gets nothing.
 
@@ -238,8 +239,9 @@ class LogisticRegression:
         raise SchemaError(
             f"fit of {target!r} on {table.name!r}: a decision value left [-{bound:g}, {bound:g}], where the "
             "sigmoid is exact, or a coefficient grew without limit: perhaps some columns tell the outcomes "
-            "apart without error or nearly repeat each other, or the learning rate is too large; fit with a "
-            f"smaller C or learning_rate, with {wider}standardised columns or fewer of them"
+            "apart without error or nearly repeat each other, rows lie far from all others, "
+            f"{'offsets are too large, ' if problem.offset else ''}or the learning rate is too large; fit "
+            f"with a smaller C or learning_rate, with {wider}standardised columns or fewer of them"
         )
 
     def _require_sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
@@ -268,7 +270,7 @@ class LogisticRegression:
             warnings.warn(
                 f"the fit of {problem.target!r} on {problem.table.name!r} was still moving after "
                 f"{self.n_iter_} steps; raise max_iter, lower C, or leave out columns that nearly repeat "
-                "others",
+                "others or tell outcomes apart without error",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -1,6 +1,6 @@
 """Newton's method for logistic regression (iteratively reweighted least squares), in 18 rounds a step.
 
-In large tables it is 16 (`_Precision.of`). Columns are centred and scaled by secret factors, so that every
+Columns are centred and scaled by secret factors, so that every
 quantity has a known range whatever the columns measure; the penalty stays the one on the coefficients of the
 columns as they are. Sigmoid and its slope come from one opening. The inverse of the Hessian is refined from
 the last one, and the step is made along with it. Two things keep that safe. Slopes are raised by twice the
@@ -89,35 +89,27 @@ class _Precision:
     outcome: int
     coefficient: int
     slope: int
-    truncates: bool
 
     @classmethod
     def of(cls, rows: int) -> _Precision:
         """Bits such that sums over rows of slope times feature times feature fit 61 bits.
 
-        By Cauchy and Schwarz, such a sum is at most a quarter of the row count. In small tables slopes are
-        truncated, which costs two rounds a step. In large ones their series is made smaller by a power of
-        two, so that they are used as they come; the rounding of a slope is random there and drowns in the
-        sum.
+        By Cauchy and Schwarz, such a sum is at most a quarter of the row count. Slopes are truncated to what
+        sums leave room for, in two rounds: what they err by has to be small beside the share of rare
+        outcomes.
         """
         halved = halvings(rows)
         if rows <= SMALL_ROWS:
-            return cls(16, min(MOST_OUTCOME_BITS, 45 - halved), 17, min(24, 30 - halved), truncates=True)
+            return cls(16, min(MOST_OUTCOME_BITS, 45 - halved), 17, min(24, 30 - halved))
         feature = max(10, min(16, (39 - halved) // 2))
-        return cls(feature, min(30, 60 - feature - halved), 20, 63 - halved - 2 * feature, truncates=False)
+        return cls(feature, min(30, 60 - feature - halved), 20, min(24, 63 - halved - 2 * feature))
 
 
-def _shrunk(series: Series, bits: int, coefficient_bits: int) -> tuple[Series, float]:
-    """A series over 2^bits, and the error of the series with the coefficients that this rounds."""
-    unit = 2.0 ** (bits - coefficient_bits)
+def _error(series: Series, coefficient_bits: int) -> float:
+    """The error of a series whose coefficients are rounded."""
+    unit = 2.0**-coefficient_bits
     rounded = {name: tuple(np.rint(np.divide(getattr(series, name), unit)) * unit) for name in ("cos", "sin")}
-    error = Series(**{**attrs.asdict(series, filter=attrs.filters.exclude("error")), **rounded}).error
-    factor = 2.0**-bits
-    cosines, sines = (tuple((factor * np.array(weights)).tolist()) for weights in rounded.values())
-    small = attrs.evolve(
-        series, cos=cosines, sin=sines, constant=factor * series.constant, error=factor * error
-    )
-    return small, error
+    return Series(**{**attrs.asdict(series, filter=attrs.filters.exclude("error")), **rounded}).error
 
 
 class Newton(Solver):
@@ -127,10 +119,8 @@ class Newton(Solver):
         super().__init__(problem, builder)
         self.precision = _Precision.of(problem.rows)
         self.outcome_bits, self.coefficient_bits = self.precision.outcome, self.precision.coefficient
-        excess = 0 if self.precision.truncates else self.precision.outcome - self.precision.slope
-        self.shrunk_bits = max(0, excess)
-        exact = slope(problem.probability)
-        self.slope, error = _shrunk(exact, self.shrunk_bits, self.coefficient_bits)
+        self.slope = slope(problem.probability)
+        error = _error(self.slope, self.coefficient_bits)
         self.floor = SLOPE_FLOOR * error + 2.0**-self.precision.slope
         self.first_factors = schulz_factors(RIDGE * TRACE / problem.size)
 
@@ -144,7 +134,7 @@ class Newton(Solver):
         with self.builder.scope("scale"):
             total = None if self.rows is None else self.rows.total(self.problem.rows)
             means = self.means(total)
-            roots, penalties = self._scales(self.columns(means))
+            lifted, roots, penalties = self._scales(self.columns(means))
             if self.rows is None and self.problem.intercept:
                 roots = roots.column().append_row(1.0).reshape(self.problem.size)
             x, weighted = self._scaled(means, roots)
@@ -153,6 +143,7 @@ class Newton(Solver):
                 means,
                 weighted=weighted,
                 roots=roots,
+                lifted=lifted,
                 penalties=penalties,
                 centre=self.centre(total),
             )
@@ -194,7 +185,7 @@ class Newton(Solver):
         return total.shifted(halved).rescale(SPREAD_SCALE), widest
 
     def _at_base_rate(self, state: State, total: Value | None) -> State:
-        """The state with the intercept at half the log-odds of the outcomes' share, if that can be had."""
+        """The state with the intercept at the log-odds of the outcomes' share, if that can be had."""
         if not self.problem.intercept:
             zero = [self.builder.constant([number], scale=BASE_SLOPE_BITS) for number in (0.5, 0.25)]
             self.base = zero if self.problem.offset is None else []
@@ -212,11 +203,11 @@ class Newton(Solver):
             return attrs.evolve(state, weights=state.weights + log_odds * self.builder.constant(last))
 
     def _base_rate(self, total: Value | None) -> list[Value]:
-        """Half the log-odds of the outcomes' share, the sigmoid there and a slope, `(1,)` each.
+        """Log-odds of the outcomes' share, the sigmoid there and a slope, `(1,)` each.
 
         From a table: the first step needs no series there, and where outcomes are rare, many steps are saved.
-        All of the log-odds would be too far: slopes are small there and grow, so that the next steps
-        overshoot. The slope is the mean, in proportion, of that and the largest one.
+        Slopes are small there and grow, so the one for the first step is the mean, in proportion, of that and
+        the largest one.
         """
         halved = self.problem.halved
         if self.rows is None or total is None:
@@ -227,21 +218,28 @@ class Newton(Solver):
             positives = Weights(self.rows.rows * self.y, self.rows.mask).total(self.problem.rows)
             part, share = 1.0, positives.times(inverse, magnitude=1.01).rescale(28)
         ends = expit((LOG_ODDS[1:] + LOG_ODDS[:-1]) / 2) * part
-        start = 0.5 * LOG_ODDS
-        columns = [start, expit(start), np.sqrt(expit(start) * expit(-start) / 4)]
+        chance = expit(LOG_ODDS)
+        columns = [LOG_ODDS, chance, np.sqrt(chance * (1 - chance) / 4)]
         scales = (WEIGHT_SCALE, self.outcome_bits, BASE_SLOPE_BITS)
         return from_table(share, ends, list(zip(columns, scales, strict=True)))
 
-    def _scales(self, columns: Value) -> tuple[Value, Value | None]:
+    def exponents(self, count: int) -> npt.NDArray[np.int64]:
+        """Public powers of two by which the penalty alone shrinks `count` columns, so that it fits."""
+        shares, most = self._shares(count)
+        halved = np.ceil(np.log2(np.maximum(shares * most, 2.0**-60)) / 2)
+        return np.maximum(0, halved).astype(np.int64)
+
+    def _scales(self, columns: Value) -> tuple[Value, Value, Value | None]:
         """Factors of columns: one over the root of variance and its penalty's share of the Hessian.
 
-        Also the penalty's part of the Hessian's diagonal in these coordinates, at most 1/4. Public powers of
-        two keep the penalties of columns of tiny scale in range.
+        Before them, the same over the powers of two in `exponents`, which keep the penalties of columns of
+        tiny scale in range; after them, the penalty's part of the Hessian's diagonal in these coordinates, at
+        most 1/4.
         """
         builder, part = self.builder, self.problem.rows / 2.0**self.problem.halved
         spread, widest = self._mean_squares(columns)
-        shares, most = self._shares(length(spread))
-        exponents = np.maximum(0, np.ceil(np.log2(np.maximum(shares * most, 2.0**-60)) / 2)).astype(np.int64)
+        shares, _ = self._shares(length(spread))
+        exponents = self.exponents(length(spread))
         penalties = builder.constant(part * shares * np.exp2(-2.0 * exponents), scale=SPREAD_SCALE)
         if self.rows is not None and self.rows.factor is not None:
             penalties = penalties.times(self.rows.factor, magnitude=1.0).rescale(SPREAD_SCALE)
@@ -256,7 +254,7 @@ class Newton(Solver):
             powers = builder.constant(np.exp2(-exponents), scale=int(min(exponents.max(), 30)))
             roots = (lifted * powers).rescale(ROOT_SCALE)
         roots = roots.bounded(WIDEST_ROOT, "a root's range")
-        return roots, self._penalties(lifted, penalties) if self.problem.strength else None
+        return lifted, roots, self._penalties(lifted, penalties) if self.problem.strength else None
 
     def _shares(self, count: int) -> tuple[npt.NDArray[np.float64], float]:
         """The penalty over a quarter of the row count, for `count` columns, and what may multiply it."""
@@ -355,16 +353,23 @@ class Newton(Solver):
             gradient = self.gradient(state, residuals, state.penalties)
             move = state.inverse.matmul(gradient.column(), magnitude=WIDEST_RESIDUAL)
             move = move.rescale(RESIDUAL_BITS).reshape(self.problem.size)
+            missed = None if self.problem.strength else self._missed(residuals)
             # The finer series moves fits of rare outcomes; whether they converged, the step before tells.
-            return self.moved(state, move)
+            return attrs.evolve(self.moved(state, move), missed=missed)
+
+    def _missed(self, residuals: Value) -> Value:
+        """The sum over rows that count of how far probabilities are from outcomes, `(1,)`.
+
+        Below one half, all rows are on their side: columns tell the outcomes apart without error.
+        """
+        side = self.y * -2 + 1
+        if self.rows is not None:
+            side = (side * self.rows.mask).bounded(1.0, "a sign or zero")
+        return residuals.dot(settled(side), magnitude=1.05 * self.problem.rows).reshape(1)
 
     def _curvature(self, state: State, slopes: Value) -> Value:
         """`X^T S X` over 2^halved: a slope is at most 1/4 and its floor."""
-        if self.precision.truncates:
-            slopes = slopes.rescale(self.precision.slope)
-        else:
-            slopes = slopes.shifted(-self.shrunk_bits)
-        return self._summed(state, slopes + self.floor)
+        return self._summed(state, slopes.rescale(self.precision.slope) + self.floor)
 
     def _summed(self, state: State, slopes: Value) -> Value:
         total = state.summed.dot(slopes * state.x, magnitude=0.27 * self.problem.rows)

@@ -20,6 +20,7 @@ from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.fitting import Problem
 from tercet.ml.inference import FIGURES, GUARDED, INEXACT, Inference
+from tercet.ml.newton import LARGEST_SHARE
 from tercet.ml.table import Steps
 from tercet.ml.tails import chi_square_tail, critical, two_sided
 
@@ -100,6 +101,8 @@ def summarise(
     if not 0 < alpha < 1:
         raise PlanError(f"alpha={alpha} is not between 0 and 1; give the level of significance, such as 0.05")
     asked = figures(problem, reveal)
+    if GUARDED & set(told(asked, counts_rows=True)):
+        _require_data_to_count(problem)
     table, target = problem.table, problem.target
     names = told(asked, counts_rows=not problem.weighs)
     builder = table.lake.builder(f"summary of {target} on {table.name}")
@@ -116,26 +119,40 @@ def summarise(
     if guarded and result.revealed[INEXACT] > 0.5:
         raise SchemaError(
             f"fit of {target!r} on {table.name!r}: standard errors cannot be made exact, since some column "
-            "does not vary, or nearly repeats others, or the outcome is too rare; leave such columns out"
+            "does not vary, nearly repeats others, has a mean far beyond its spread or tells some outcomes "
+            "apart without error, or the outcome is too rare; leave such columns out"
         )
     found = {name: result.revealed[title] for name, title in titles.items()}
-    exponent = 0 if inference.weights is None else inference.weights.exponent
     return Summary(
         f"{target!r} on {table.name!r}",
         (*problem.names, INTERCEPT) if problem.intercept else problem.names,
         None if problem.weighs else problem.rows,
         alpha,
-        derived(asked, _in_units(problem, found, exponent), problem, alpha),
+        derived(asked, _in_units(inference, found), problem, alpha),
         penalised=problem.strength > 0,
     )
 
 
-def _in_units(problem: Problem, found: dict[str, Reals], exponent: int) -> dict[str, Reals]:
+def _require_data_to_count(problem: Problem) -> None:
+    """Raise PlanError where the penalty is so strong that it was cut for the fit."""
+    factors = problem.penalties(LARGEST_SHARE)
+    if factors.max() >= LARGEST_SHARE:
+        name = problem.names[int(factors.argmax())]
+        raise PlanError(
+            f"the penalty leaves nothing of column {name!r}, whose standard error is that of the penalty "
+            "alone; use a larger C, or measure the column in larger units"
+        )
+
+
+def _in_units(inference: Inference, found: dict[str, Reals]) -> dict[str, Reals]:
     """Figures in the columns' own units."""
+    problem = inference.problem
+    exponent = 0 if inference.weights is None else inference.weights.exponent
+    shrunk = np.exp2(-np.append(inference.solver.exponents(len(problem.names)), [0] * problem.intercept))
     units = np.exp2(-np.append(problem.unit_exponents, [0] * problem.intercept).astype(np.float64))
     sums = 2.0 ** (problem.halved + exponent)
     factors: dict[str, Any] = dict.fromkeys(("llf", "llnull", "nobs"), sums)
-    factors |= {"coef": units, "se": units / math.sqrt(sums), "lr": 2 * sums}
+    factors |= {"coef": units, "se": units * shrunk / math.sqrt(sums), "lr": 2 * sums}
     made = {name: np.asarray(values * factors.get(name, 1.0)) for name, values in found.items()}
     for name in ("p", "lr_p"):
         if name in made:

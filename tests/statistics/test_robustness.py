@@ -10,7 +10,7 @@ import pytest
 import statsmodels.api as sm
 
 import tercet
-from tercet.errors import ConvergenceWarning, SchemaError
+from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import LogisticRegression
 from tercet.ml.fitting import MOVING, ONE_CLASS, OUT_OF_RANGE
 from tercet.ml.newton import Newton
@@ -224,3 +224,43 @@ def full_slopes(self, state):
     """The first step as any other."""
     probabilities, slopes = self.functions(state, self.problem.probability, self.slope)
     return self.residuals(probabilities), self._curvature(state, slopes)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 12])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_separation_is_told_in_small_tables_too(plain, rows, weighted):
+    """After some steps, the next ones change so little that they look like the last ones."""
+    x = np.linspace(-1, 1, rows)
+    columns = {"x": np.append(x, 0), "y": np.append(x > 0, weighted), "id": np.arange(rows + 1)}
+    columns["w"] = np.append(np.ones(rows, dtype=bool), False) if weighted else np.ones(rows + 1, dtype=bool)
+    table = plain.upload(columns, name="table", key="id", owner="owner", types={"x": "real"})
+    options = {"target": "y", "features": ["x"], "sample_weight": "w" if weighted else None}
+    for steps in (16, 40):
+        with pytest.warns(ConvergenceWarning, match="tell outcomes apart without error"):
+            LogisticRegression(penalty=None, max_iter=steps).fit(table, **options)
+    assert LogisticRegression(C=1.0).fit(table, **options).converged_
+
+
+def test_rare_outcomes(plain):
+    generator = np.random.default_rng(2)
+    X = generator.normal(size=(40_000, 2))
+    chances = np.exp(X @ [1, 0.5])
+    y = np.zeros(len(X), dtype=int)
+    y[generator.choice(len(X), 10, replace=False, p=chances / chances.sum())] = 1
+    model = LogisticRegression(penalty=None).fit(upload(plain, X, y), target="y")
+    coefficients, _, errors = best(X, y, np.inf)
+    assert model.converged_
+    assert (np.abs(model.reveal().coef_ - coefficients) / errors).max() < 0.02
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-5])
+def test_standard_errors_under_strong_penalties(plain, unit):
+    """What the penalty leaves of a column in tiny units is its own spread, the root of C."""
+    generator = np.random.default_rng(14)
+    X = generator.normal(size=(400, 2)) * [1, unit]
+    y = (generator.random(400) < 1 / (1 + np.exp(-X[:, 0]))).astype(int)
+    table = upload(plain, X, y)
+    found = LogisticRegression(C=4.0).fit(table, target="y").summary(["se"])
+    np.testing.assert_allclose(found.se[1], 2.0, rtol=1e-4)
+    with pytest.raises(PlanError, match="the penalty leaves nothing of column 'x0'"):
+        LogisticRegression(C=1e-40).fit(table, target="y").summary(["se"])
