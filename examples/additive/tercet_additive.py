@@ -9,10 +9,8 @@ corrupt, and follows the protocol.
 
 from __future__ import annotations
 
-import functools
 import secrets
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -40,9 +38,9 @@ def gate_cost(x: Share, count: int, gate: Gate) -> Cost:
 class Additive(Protocol):
     """Three parties, one of them a dealer of masks; one corrupt, semi-honest. An example."""
 
-    name: ClassVar[str] = "additive"
-    held: ClassVar[int] = 2
-    sizes: ClassVar[tuple[int, ...]] = (3,)
+    name = "additive"
+    held = 2
+    sizes = (3,)
 
     # Words go round: the second word of a party is the first one of the next.
 
@@ -58,7 +56,7 @@ class Additive(Protocol):
         """The sum of the three words, each of which its two holders have to agree on."""
         if not all(np.array_equal(parts[p][1], parts[(p + 1) % 3][0]) for p in range(3)):
             raise ProtocolError("two parties disagree on a word of a result, which was thrown away")
-        return functools.reduce(domain.add, (part[0] for part in parts)).reshape(shape)
+        return domain.total(part[0] for part in parts).reshape(shape)
 
     @declared(lambda _, x: sent(1, dealer=x.size + DIGEST_WORDS, others=x.size + DIGEST_WORDS))
     def opening(self, x: Share) -> Op[Words]:
@@ -70,7 +68,7 @@ class Additive(Protocol):
         )
         if not np.array_equal(digest(got[before][0]), got[after][0]):
             raise ProtocolError(f"parties {before} and {after} disagree on a word of an opened value")
-        return functools.reduce(x.domain.add, [*x.data, got[before][0]])
+        return x.domain.total([*x.data, got[before][0]])
 
     def constant(
         self, values: Words, *, domain: Domain = Z64, scale: int = 0, product: bool = False
@@ -80,15 +78,11 @@ class Additive(Protocol):
         words = [[nothing, nothing], [nothing, values], [values, nothing]][self.party]
         return Product(domain, words[0][None], scale) if product else Share(domain, np.stack(words), scale)
 
-    def draw(self, peer: int, tag: str, purpose: str, shape: Shape) -> Words:
-        """Random words that this party and a peer know."""
-        return self.stream(self.keys[peer], tag, purpose).words(shape)
-
     def random(self, shape: Shape, *, domain: Domain = Z64) -> Share:
         """Every word from the key of its two holders."""
         tag = self.tag()
         return Share(
-            domain, np.stack([self.draw((self.party + p) % 3, tag, "random", shape) for p in (2, 1)])
+            domain, np.stack([self.draw_with((self.party + p) % 3, tag, "random", shape) for p in (2, 1)])
         )
 
     def mul_local(self, x: Share, y: Share) -> Product:
@@ -97,15 +91,9 @@ class Additive(Protocol):
         z = x.domain.add(x.domain.multiply(x0, x.domain.add(y0, y1)), x.domain.multiply(x1, y0))
         return Product(x.domain, z[None], x.scale + y.scale)
 
-    def hidden(self, tag: str, x: Share) -> Words:
-        """This party's summand of a product under its share of zero: any two of the three are random."""
-        one, other = (self.draw((self.party + p) % 3, tag, "zero", x.shape) for p in (1, 2))
-        summand: Words = x.domain.add(x.data[0], x.domain.subtract(one, other))
-        return summand
-
     @declared(lambda _, x: sent(1, dealer=2 * x.size, others=x.size))
     def reduce(self, x: Share) -> Op[Share]:
-        """One round: new masks, and m from what all three hold."""
+        """One round: new masks, and m from what all three hold, each hidden by a summand of zero."""
         tag = self.tag()
         z = self.hidden(tag, x)
         if self.party == DEALER:
@@ -117,11 +105,11 @@ class Additive(Protocol):
     ) -> Op[Share]:
         """A new sharing of the summands of parties 1 and 2, and of those of the parties `heard`: 1 round."""
         if self.party == DEALER:
-            return Share(domain, np.stack([self.draw(p, tag, "mask", z.shape) for p in (2, 1)]), scale)
-        mask, other = self.draw(DEALER, tag, "mask", z.shape), 3 - self.party
+            return Share(domain, np.stack([self.draw_with(p, tag, "mask", z.shape) for p in (2, 1)]), scale)
+        mask, other = self.draw_with(DEALER, tag, "mask", z.shape), 3 - self.party
         mine = domain.subtract(z, mask)
         got = yield Round(send={other: [mine]}, recv={peer: [z.shape] for peer in (other, *heard)})
-        m = functools.reduce(domain.add, (words[0] for words in got.values()), mine)
+        m = domain.total([mine, *(words[0] for words in got.values())])
         return Share(domain, np.stack([mask, m] if self.party == 1 else [m, mask]), scale)
 
     def gate(self, x: Share, count: int, gate: Gate, scale: int) -> Op[list[Share]]:
@@ -134,17 +122,17 @@ class Additive(Protocol):
         own = self.hidden(tag, x) if product else x.data[0] if self.party == 1 else add(*x.data)
         y = np.empty((gate.results, count), dtype=np.uint64)
         if self.party == DEALER:
-            half = self.draw(1, tag, "deal", dealt)
-            gate.deal(add(*(self.draw(p, tag, "open", opened) for p in (1, 2))), half)
+            half = self.draw_with(1, tag, "deal", dealt)
+            gate.deal(add(*(self.draw_with(p, tag, "open", opened) for p in (1, 2))), half)
             hidden = [own.reshape(-1)] * product
             yield Round(send={1: hidden, 2: [*hidden, half]})
             yield Round()
         else:
-            told, other = add(own.reshape(-1), self.draw(DEALER, tag, "open", opened)), 3 - self.party
+            told, other = add(own.reshape(-1), self.draw_with(DEALER, tag, "open", opened)), 3 - self.party
             due = [opened] * product + [dealt] * (self.party == 2)
             got = yield Round(send={other: [told]}, recv={other: [opened], DEALER: due})
-            c = functools.reduce(add, got[DEALER][:product], add(told, got[other][0]))
-            half = self.draw(DEALER, tag, "deal", dealt) if self.party == 1 else got[DEALER][-1]
+            c = x.domain.total([told, got[other][0], *got[DEALER][:product]])
+            half = self.draw_with(DEALER, tag, "deal", dealt) if self.party == 1 else got[DEALER][-1]
             gate.combine(c, half, y, first=self.party == 1)
         made = yield from self.settle(tag, Z64, y, scale)
         shape = x.shape if count == x.size else (count,)

@@ -127,6 +127,21 @@ class Protocol(abc.ABC):
         """The pseudorandom stream of a key for a tag and purpose."""
         return Stream(key, f"{tag}/{purpose}".encode())
 
+    def draw_with(self, peer: int, tag: str, purpose: str, shape: Shape) -> Words:
+        """Random words that this party and a peer know, and nobody else: no rounds."""
+        return self.stream(self.keys[peer], tag, purpose).words(shape)
+
+    def hidden(self, tag: str, x: Share) -> Words:
+        """This party's first word of `x` and its summand of zero, which each pair of parties draws together.
+
+        So all parties' add up to what the first words do, and those of any but all of them are random.
+        """
+        hidden: Words = x.data[0]
+        for peer in self.keys:
+            join = x.domain.add if peer > self.party else x.domain.subtract
+            hidden = join(hidden, self.draw_with(peer, tag, "zero", x.shape))
+        return hidden
+
     def cost(self, operation: str, *args: Any, **kwargs: Any) -> Cost:
         """The declared cost of an operation on these arguments, shares or `spec`s; overriding inherits it."""
         for cls in type(self).__mro__:

@@ -8,7 +8,8 @@ key word, or one bit of 64 different rows) is known to the plan, not to the shar
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -35,6 +36,10 @@ class Domain:
 
     def __repr__(self) -> str:
         return self.name
+
+    def total(self, words: Iterable[Words]) -> Words:
+        """The sum of arrays of words of one shape."""
+        return functools.reduce(self.add, words)
 
 
 Z64 = Domain("Z64", np.add, np.subtract, np.multiply, np.add.reduce)

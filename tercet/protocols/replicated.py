@@ -97,8 +97,7 @@ class Replicated(Masking):
                     f"party {component} and party {party} disagree on component {component} of a result; one "
                     "of them is faulty, and the result was thrown away"
                 )
-        total = domain.add(domain.add(parts[0][0], parts[1][0]), parts[2][0])
-        return np.asarray(total, dtype=np.uint64).reshape(shape)
+        return domain.total(part[0] for part in parts).reshape(shape)
 
     @declared(lambda self, x: self.each(1, x.size + DIGEST_WORDS))
     def opening(self, x: Share) -> Op[Words]:
@@ -116,8 +115,7 @@ class Replicated(Masking):
                 f"the opening of {self._operation!r} failed its cross-check: party {self.prev} and party "
                 f"{self.next} hold different components"
             )
-        total: Words = x.domain.add(x.domain.add(x.data[0], x.data[1]), missing)
-        return total
+        return x.domain.total([x.data[0], x.data[1], missing])
 
     def constant(
         self, values: Words, *, domain: Domain = Z64, scale: int = 0, product: bool = False
