@@ -192,9 +192,9 @@ def _curves(axes: Any, figure: Figure, found: dict[str, Any]) -> None:
     axes.annotate(
         "proportional",
         (decade[0], seconds[-1] / 10),
-        xytext=(-5, -5),
+        xytext=(4, -9),
         color=ACCENT,
-        ha="right",
+        ha="left",
         **{**label, "fontsize": 9},
     )
     for end in (0, -1):
