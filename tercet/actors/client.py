@@ -31,7 +31,7 @@ from tercet.actors.passes import optimise
 from tercet.actors.plan import NODES, TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
 from tercet.actors.progress import Forecast, Progress, Watch
 from tercet.actors.values import read_type, type_fields
-from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError
+from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import WORD_BYTES, Words, decode
 from tercet.transports import Link
@@ -403,10 +403,12 @@ def piece_rows(kind: Type, tile_rows: int) -> int:
 def _verdict(errors: Mapping[int, TercetError]) -> TercetError:
     """The one error for the caller, of those that the nodes answered with.
 
-    A cause other than a lost peer comes first. Otherwise the accused is who most nodes have lost; if it
-    answered itself, it lives, and the fault is between it and its accuser.
+    A cause other than a lost peer comes first, with the node if it is about a disk. Otherwise the accused is
+    who most nodes have lost; if it answered itself, it lives, and the fault is between it and its accuser.
     """
-    for error in errors.values():
+    for index, error in errors.items():
+        if isinstance(error, StorageError):
+            return StorageError(f"{party_name(index)}: {error}")
         if not isinstance(error, PeerLost):
             return error
     accusations = {index: error for index, error in errors.items() if isinstance(error, PeerLost)}

@@ -61,7 +61,7 @@ def test_damage_on_one_disk_is_named_and_an_upload_mends_it(nodes):
     assert files(nodes, 1) == damaged  # what an upload had left is gone
     names = "|".join(path.name for path in damaged)
     with connect(nodes) as lake:
-        with pytest.raises(StorageError, match=rf"n1/data/({names}) is damaged in chunk 0"):
+        with pytest.raises(StorageError, match=rf"^party 1: .*n1/data/({names}) is damaged in chunk 0"):
             lake.table("ages").reveal("age")
         other = TABLE | {"age": TABLE["age"] + 1}
         lake.upload(other, name="ages", key="id", owner="hospital")
