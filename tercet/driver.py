@@ -19,6 +19,7 @@ import trio
 from tercet.actors import Builder, Disclosure, Plan
 from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster
+from tercet.actors.passes import optimise
 from tercet.actors.plan import word_shape
 from tercet.consent.rules import Plans, Rules
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
@@ -146,8 +147,31 @@ class Driver:
             result = await self.cluster.fetch(session, watch)
         return self._note(result, "job", title)
 
-    async def _submit(self, plan: Plan, lake: Any) -> Job:
-        return Job(lake, await self.cluster.client.submit(plan))
+    async def _collect(self, again: Callable[[Plan], Steps[T]], session: bytes) -> T:
+        """Finish a computation of one plan that was submitted: `again` makes it anew, with the job's handles.
+
+        Raises PlanError if that does not give the plan of the job.
+        """
+        submitted = await self.cluster.client.submitted(session)
+        steps = again(submitted)
+        made = await trio.to_thread.run_sync(_advance, steps, None)
+        if not isinstance(made, Plan) or optimise(made).digest() != submitted.digest():
+            steps.close()
+            raise PlanError(
+                f"job {session.hex()[:8]} is not this computation: it was submitted with other options, on "
+                "another table, or by another release"
+            )
+        ended = await trio.to_thread.run_sync(_advance, steps, await self.fetch(session))
+        if isinstance(ended, Plan):
+            raise PlanError(f"job {session.hex()[:8]} is one plan of several; have all of them run")
+        value: T = ended.value
+        return value
+
+    async def _submit(self, plan: Plan | Steps[Any], lake: Any) -> Job:
+        made = plan if isinstance(plan, Plan) else await trio.to_thread.run_sync(_advance, plan, None)
+        if not isinstance(made, Plan):
+            raise PlanError("a computation without a plan is no job; have it run")
+        return Job(lake, await self.cluster.client.submit(made))
 
     async def _jobs(self, lake: Any) -> list[Job]:
         answers = [told["jobs"] for told in await self.cluster.client.ask("jobs")]

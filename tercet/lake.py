@@ -203,11 +203,15 @@ class AsyncLake(Driver):
         """An awaitable that runs the plans of `steps` and gives their result."""
         return self._drive(steps, phase)
 
+    def collect(self, again: Callable[[Plan], Steps[Any]], job: Job) -> Any:
+        """As `Lake.collect`, to be awaited."""
+        return self._collect(again, job.session)
+
     async def run(self, plan: Plan) -> RunResult:
         """Run one plan of your own."""
         return await self._run(plan, "plan")
 
-    async def submit(self, plan: Plan) -> Job:
+    async def submit(self, plan: Plan | Steps[Any]) -> Job:
         """As `Lake.submit`."""
         return await self._submit(plan, self)
 
@@ -365,13 +369,20 @@ class Lake(Driver):
         value: T = self._wait(self._drive, steps, phase)
         return value
 
+    def collect(self, again: Callable[[Plan], Steps[T]], job: Job) -> T:
+        """Finish a computation whose one plan was submitted, as `LogisticRegression.collect` does."""
+        value: T = self._wait(self._collect, again, job.session)
+        return value
+
     def run(self, plan: Plan) -> RunResult:
         """Run one plan of your own."""
         result: RunResult = self._wait(self._run, plan, "plan")
         return result
 
-    def submit(self, plan: Plan) -> Job:
-        """Have a plan run whether or not this lake stays open; `result` of the job waits for it.
+    def submit(self, plan: Plan | Steps[Any]) -> Job:
+        """Have a plan, or the first of a computation, run whether or not this lake stays open.
+
+        `result` of the job waits for it.
 
         Nodes remember a member's last 64 jobs: `jobs` lists them, also another day. A job that the loss of a
         node interrupts goes on when all nodes are back.

@@ -235,15 +235,19 @@ class Client:
             raise
         return session
 
-    async def fetch(self, session: bytes, watch: Watch | None = None) -> RunResult:
-        """Wait for a plan that was submitted, and put together what it reveals. As `run`."""
-        moved, began = self.bytes_moved, time.perf_counter()
+    async def submitted(self, session: bytes) -> Plan:
+        """The plan that was submitted under a name. Raises PlanError if there is none."""
         packed = {bytes(told.get("packed", b"")) for told in await self.ask("job", [session])}
         if len(packed) != 1:
             raise ProtocolError(
                 f"the nodes differ on what plan job {session.hex()[:8]} is; look at their logs"
             )
-        plan = Plan.from_bytes(packed.pop())
+        return Plan.from_bytes(packed.pop())
+
+    async def fetch(self, session: bytes, watch: Watch | None = None) -> RunResult:
+        """Wait for a plan that was submitted, and put together what it reveals. As `run`."""
+        moved, began = self.bytes_moved, time.perf_counter()
+        plan = await self.submitted(session)
         request = Request("fetch", [session], most=self._most_revealed(plan))
         with self._watched(session, plan, watch):
             answers = await self._ask_all([request] * self.parties)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Type, Value, sigmoid
+from tercet.actors import Builder, Plan, Type, Value, sigmoid
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
 from tercet.ml.descent import Descent
@@ -57,6 +57,14 @@ def _too_few(problem: Problem) -> SchemaError:
         "count, and their owners do not allow figures that rest on so few; filter by a wider condition, or "
         "use more rows"
     )
+
+
+def _begun_with(hint: str, handles: Sequence[str]) -> str:
+    """The name for values that was made from a hint, of those that a plan has stored under."""
+    for handle in handles:
+        if handle.startswith(f"{hint}#"):
+            return handle[: len(hint)] + handle[len(hint) :].partition(".")[0]
+    return hint
 
 
 @attrs.define(eq=False)
@@ -134,6 +142,61 @@ class LogisticRegression:
         steps = self.fit_steps(table, target, features, sample_weight=sample_weight, offset=offset)
         fitted: Self = table.lake.perform(steps, "train")
         return fitted
+
+    def submit(
+        self,
+        table: Table,
+        target: str,
+        *,
+        features: str | Sequence[str] | None = None,
+        sample_weight: str | None = None,
+        offset: str | None = None,
+    ) -> Any:
+        """Have a fit run whether or not this lake stays open: a job, for `collect` with the same arguments.
+
+        A job is one plan, so it is the first range of decision values that `fit` would try, or that of
+        `z_bound`. Raises PlanError for options that take several plans (`tol`), and as `fit`.
+        """
+        problem = self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
+        return table.lake.submit(self._fit_within(problem))
+
+    def collect(
+        self,
+        job: Any,
+        table: Table,
+        target: str,
+        *,
+        features: str | Sequence[str] | None = None,
+        sample_weight: str | None = None,
+        offset: str | None = None,
+    ) -> Self:
+        """Wait for a fit that a model with these options has submitted, here or elsewhere.
+
+        Parameters stay secret; discloses what `fit` does for one try. Raises PlanError if the job is not this
+        fit, and SchemaError as `fit`, also where that would try a wider range: submit it again with the
+        `z_bound` that it names.
+        """
+        problem = self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
+        self._found = None
+
+        def again(plan: Plan) -> Steps[Self]:
+            handles = [str(node.get("handle")) for node in plan.nodes if node.kind == "store"]
+            revealed = yield from self._fit_within(problem, lambda hint: _begun_with(hint, handles))
+            if self._sound(problem, revealed):
+                return self
+            raise self._out_of_range(problem)
+
+        fitted: Self = table.lake.collect(again, job)
+        return fitted
+
+    def _problem_of_a_job(self, roles: Roles, table: Table) -> Problem:
+        self.check_options()
+        if self.tol is not None:
+            raise PlanError(f"a fit with tol={self.tol} is several plans, and a job is one; leave tol out")
+        problem = self.problem(table, roles, self.bounds(table.rows)[0])
+        if table.rows < table.min_count:
+            raise _too_few(problem)
+        return problem
 
     def check_options(self) -> None:
         """Raise PlanError for options that are not supported."""
@@ -224,24 +287,35 @@ class LogisticRegression:
             if table.rows < table.min_count:
                 raise _too_few(problem)
             revealed = yield from self._fit_within(problem)
-            if fitting.TOO_FEW in revealed and revealed[fitting.TOO_FEW] > 0.5:
-                self._found = None
-                raise _too_few(problem)
-            if not self.check:
-                self._note_convergence(problem, revealed)
+            if self._sound(problem, revealed):
                 return self
+        raise self._out_of_range(problem)
+
+    def _sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> bool:
+        """Whether a try is right, by its check bits. Raises SchemaError for what no wider range can mend."""
+        if fitting.TOO_FEW in revealed and revealed[fitting.TOO_FEW] > 0.5:
+            self._found = None
+            raise _too_few(problem)
+        if self.check:
             self._require_sound(problem, revealed)
-            if revealed[fitting.OUT_OF_RANGE] < 0.5:
-                self._note_convergence(problem, revealed)
-                return self
+        if self.check and revealed[fitting.OUT_OF_RANGE] > 0.5:
+            return False
+        self._note_convergence(problem, revealed)
+        return True
+
+    def _out_of_range(self, problem: Problem) -> SchemaError:
+        """Build the error that a try left its range; there is no model then."""
         self._found = None
-        wider = "a larger z_bound, " if bound < BOUNDS[-1] else ""
-        raise SchemaError(
-            f"fit of {target!r} on {table.name!r}: a decision value left [-{bound:g}, {bound:g}], where the "
-            "sigmoid is exact, or a coefficient grew without limit: perhaps some columns tell the outcomes "
-            "apart without error or nearly repeat each other, rows lie far from all others, "
-            f"{'offsets are too large, ' if problem.offset else ''}or the learning rate is too large; fit "
-            f"with a smaller C or learning_rate, with {wider}standardised columns or fewer of them"
+        bound = problem.probability.bound
+        larger = next((one for one in BOUNDS if one > bound), None)
+        wider = "" if larger is None else f"a larger z_bound such as {larger:g}, "
+        return SchemaError(
+            f"fit of {problem.target!r} on {problem.table.name!r}: a decision value left [-{bound:g}, "
+            f"{bound:g}], where the sigmoid is exact, or a coefficient grew without limit: perhaps some "
+            "columns tell the outcomes apart without error or nearly repeat each other, rows lie far from "
+            f"all others, {'offsets are too large, ' if problem.offset else ''}or the learning rate is too "
+            "large; "
+            f"fit with a smaller C or learning_rate, with {wider}standardised columns or fewer of them"
         )
 
     def _require_sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
@@ -285,9 +359,15 @@ class LogisticRegression:
         found = solver.parameters(state)
         return found, solver.checks(state, found) if self.check else {}
 
-    def _fit_within(self, problem: Problem) -> Steps[Mapping[str, Reals]]:
-        """One fit with one range of the sigmoid; returns what was revealed."""
+    def _fit_within(
+        self, problem: Problem, handle: Callable[[str], str] | None = None
+    ) -> Steps[Mapping[str, Reals]]:
+        """One fit with one range of the sigmoid; returns what was revealed.
+
+        `handle` names what it stores, by default anew.
+        """
         lake, target = problem.table.lake, problem.target
+        handle = lake.handle if handle is None else handle
         title = f"fit {target} on {problem.table.name}"
         solver = self._solver(problem, lake.builder(title))
         state, made, converged = solver.begin(), 0, None
@@ -302,10 +382,10 @@ class LogisticRegression:
                 converged, state, solver = yield from self._look(solver, state, f"{title}, step {made + 1}")
         state = solver.polish(state)
         found = solver.parameters(state)
-        handles = [lake.handle(f"{target}.{part}") for part in ("weights", "intercept")]
+        handles = [handle(f"{target}.{part}") for part in ("weights", "intercept")]
         found.weights.store(handles[0])
         found.intercept.store(handles[1])
-        kept = state.store(lake.handle(f"{target}.state"))
+        kept = state.store(handle(f"{target}.state"))
         bits = solver.enough() | (solver.checks(state, found) if self.check else {})
         for name, bit in bits.items():
             bit.reveal(name, to=ANALYST)

@@ -10,7 +10,7 @@ and trio programs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from typing import Protocol as Interface
 
@@ -48,6 +48,12 @@ class Workspace(Interface):
 
     def perform(self, steps: Steps[Any], phase: str) -> Any:
         """Run the plans that `steps` yields; the result, or an awaitable of it."""
+
+    def submit(self, plan: Steps[Any]) -> Any:
+        """Have the first plan of `plan` run, whoever waits; a job, or an awaitable of it."""
+
+    def collect(self, again: Callable[[Plan], Steps[Any]], job: Any) -> Any:
+        """Finish a computation that was submitted; its result, or an awaitable of it."""
 
     def builder(self, name: str) -> Builder:
         """A builder for a plan that this lake can run."""

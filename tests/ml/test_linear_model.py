@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tercet
+from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, StandardScaler
 
 RNG = np.random.default_rng(21)
@@ -136,3 +137,46 @@ async def test_in_a_trio_program(scripted):
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-decided)), atol=1e-4)
     np.testing.assert_allclose(found.coef_, same.coef_, atol=1e-3)
     np.testing.assert_allclose(found.intercept_, same.intercept_, atol=1e-3)
+
+
+# -- fits that nobody waits for ------------------------------------------------------------------------------
+
+
+def test_a_fit_that_was_submitted(plain, put):
+    table = put(X, Y, into=plain)
+    plain.disclosed.clear()
+    job = LogisticRegression(C=2.0).submit(table, target="y")
+    assert told(plain) == []
+    model = LogisticRegression(C=2.0)
+    assert model.collect(job, table, target="y") is model
+    assert told(plain) == CHECKS
+    fitted = LogisticRegression(C=2.0).fit(table, target="y")
+    np.testing.assert_allclose(model.reveal().coef_, fitted.reveal().coef_, rtol=1e-3)
+    assert (model.converged_, model.n_iter_) == (fitted.converged_, fitted.n_iter_)
+    names = ["p", "se"]
+    np.testing.assert_allclose(model.summary(names).se, fitted.summary(names).se, rtol=1e-3)
+    with pytest.raises(PlanError, match="submitted with other options"):
+        LogisticRegression(C=3.0).collect(job, table, target="y")
+    with pytest.raises(PlanError, match="on another table"):
+        model.collect(job, put(X, Y, into=plain), target="y")
+
+
+def test_fits_that_are_no_job(plain, put):
+    table = put(X, Y, into=plain)
+    with pytest.raises(PlanError, match="several plans, and a job is one"):
+        LogisticRegression(tol=1e-3).submit(table, target="y")
+    narrow = LogisticRegression(z_bound=1.0, max_iter=8)
+    job = narrow.submit(table, target="y")
+    with pytest.raises(SchemaError, match=r"left \[-1, 1\].*a larger z_bound such as 24"):
+        narrow.collect(job, table, target="y")
+    with pytest.raises(PlanError, match="not fitted yet"):
+        narrow.reveal()
+
+
+async def test_a_fit_that_was_submitted_in_trio():
+    async with tercet.open_local(protocol="plain") as lake:
+        rows = {"id": np.arange(ROWS), "x": X[:, 0], "y": Y}
+        table = await lake.upload(rows, name="t", key="id", owner="clinic")
+        job = await LogisticRegression().submit(table, target="y")
+        model = await LogisticRegression().collect(job, table, target="y")
+        assert (await model.reveal()).coef_.shape == (1,)

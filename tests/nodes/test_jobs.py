@@ -8,8 +8,9 @@ import pytest
 import tercet
 from tercet.errors import PlanError
 from tercet.lake import Allow
+from tercet.ml import LogisticRegression
 
-TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
+TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100), "old": np.arange(100) * 7 % 100 > 40}
 
 
 def connect(nodes, member):
@@ -74,6 +75,15 @@ def test_a_job_that_fails_says_why(table):
             job.result()
         (told,) = [one for one in lake.jobs() if one.session == job.session]
         assert (told.state, "single rows" in told.why) == ("failed", True)
+
+
+def test_a_fit_is_collected_from_elsewhere(table):
+    with connect(table, "insurer") as lake:
+        job = LogisticRegression().submit(lake.table("free"), target="old")
+    with connect(table, "insurer") as lake:
+        again = next(one for one in lake.jobs() if one.session == job.session)
+        model = LogisticRegression().collect(again, lake.table("free"), target="old")
+        assert model.predict(lake.table("free")).rows == 100
 
 
 def test_jobs_on_one_machine():
