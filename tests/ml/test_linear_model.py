@@ -49,7 +49,7 @@ def test_what_a_fit_discloses(lake, put):
     assert told(lake) == [
         ("roc_auc", "hospital", "1"),
         ("f1", "hospital", "1"),
-        ("coefficients of 'y'", "insurer", "3"),
+        ("coefficients of 'y' by x0, x1, x2", "insurer", "3"),
         ("intercept of 'y'", "insurer", "1"),
         ("means of columns", "hospital", "3"),
         ("inverse standard deviations of columns", "hospital", "3"),
