@@ -32,26 +32,11 @@ def chi_square_tail(statistic: float, dof: int) -> float:
     return float(chdtrc(dof, max(statistic, 0.0)))
 
 
-def f_tail(statistic: float, dof: int, dof_of_errors: int) -> float:
-    """Chance that a variable of Fisher's F distribution exceeds a statistic."""
-    from scipy.special import fdtrc
-
-    return float(fdtrc(dof, dof_of_errors, max(statistic, 0.0)))
+def two_sided(value: float) -> float:
+    """The p-value of a standard normal z."""
+    return math.erfc(abs(value) / math.sqrt(2))
 
 
-def two_sided(value: float, dof: int | None = None) -> float:
-    """The p-value of a standard normal z, or of Student's t with so many degrees of freedom."""
-    if dof is None:
-        return math.erfc(abs(value) / math.sqrt(2))
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(dof, -abs(value)))
-
-
-def critical(alpha: float, dof: int | None = None) -> float:
-    """The value of z, or of t, beyond which p-values are below alpha."""
-    if dof is None:
-        return NormalDist().inv_cdf(1 - alpha / 2)
-    from scipy.special import stdtrit
-
-    return float(stdtrit(dof, 1 - alpha / 2))
+def critical(alpha: float) -> float:
+    """The value of z beyond which p-values are below alpha."""
+    return NormalDist().inv_cdf(1 - alpha / 2)
