@@ -22,7 +22,7 @@ from tercet.ml import fitting
 from tercet.ml.descent import Descent
 from tercet.ml.fitting import Parameters, Problem, Solver, State
 from tercet.ml.metrics import Evaluation, evaluate
-from tercet.ml.models import RevealedModel, SecretModel
+from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.roles import Roles
 from tercet.ml.summary import Summary, summarise
@@ -113,6 +113,7 @@ class LogisticRegression:
     feature_names_: tuple[str, ...] = attrs.field(default=(), init=False)
     target_: str = attrs.field(default="", init=False)
     _found: _Fitted | None = attrs.field(default=None, init=False, repr=False)
+    _examined: SecretModel | None = attrs.field(default=None, init=False, repr=False)
 
     # -- fitting ---------------------------------------------------------------------------------------------
 
@@ -340,6 +341,13 @@ class LogisticRegression:
         """Set `converged_`, from the tolerance's bit or the check's, and warn."""
         if fitting.MOVING in revealed:
             self.converged_ = bool(self.converged_) or bool(revealed[fitting.MOVING] < 0.5)
+        if self._examined is not None and not self.converged_:
+            self._found = None
+            raise SchemaError(
+                f"the model of {problem.target!r} is not the best one on {problem.table.name!r}: a step of "
+                "Newton's method would move it by more than a hundredth of a standard error; use the rows "
+                "that it was fitted on, more steps where it was solver='gd', or solver='newton'"
+            )
         if self.converged_ is False:
             warnings.warn(
                 f"the fit of {problem.target!r} on {problem.table.name!r} was still moving after "
@@ -372,6 +380,9 @@ class LogisticRegression:
         solver = self._solver(problem, lake.builder(title))
         state, made, converged = solver.begin(), 0, None
         steps = self._steps(problem.probability.bound)
+        if self._examined is not None and isinstance(solver, Newton):
+            state = solver.examine(state, *self._examined.parameters(solver.builder, problem.table))
+            steps = 0
         every = lake.checkpoint_steps(problem.rows * problem.size) or steps
         while made < steps and not converged:
             made += 1
@@ -380,7 +391,7 @@ class LogisticRegression:
                 state.checkpoint(made)
             if self.tol is not None and made < steps:
                 converged, state, solver = yield from self._look(solver, state, f"{title}, step {made + 1}")
-        state = solver.polish(state)
+        state = solver.polish(state) if self._examined is None else state
         found = solver.parameters(state)
         handles = [handle(f"{target}.{part}") for part in ("weights", "intercept")]
         found.weights.store(handles[0])
@@ -392,11 +403,40 @@ class LogisticRegression:
         result = yield solver.builder.plan()
         weights, intercept = ((handle, result.stored[handle]) for handle in handles)
         state_of = {name: (handle, result.stored[handle]) for name, handle in kept.items()}
-        model = SecretModel(problem.table, target, problem.names, weights, intercept, problem.offset)
+        model = SecretModel(
+            problem.table, target, problem.names, weights, intercept, problem.offset, self._objective(problem)
+        )
         self._found = _Fitted(model, problem, state_of)
         self.feature_names_, self.target_ = problem.names, target
         self.n_iter_, self.converged_ = made, converged
         return result.revealed
+
+    def _objective(self, problem: Problem) -> dict[str, Any]:
+        """What was minimised, as plain values: what a summary of the model has to know."""
+        given = {name: getattr(self, name) for name in OBJECTIVE - {"sample_weight"}}
+        return given | {"sample_weight": problem.sample_weight}
+
+    @classmethod
+    def summarise_model(
+        cls,
+        model: SecretModel,
+        table: Table,
+        *,
+        reveal: str | Sequence[str] | None,
+        to: str,
+        alpha: float,
+    ) -> Steps[Summary]:
+        """The plans of `SecretModel.summary`."""
+        options = dict(model.objective)
+        weight = options.pop("sample_weight")
+        found = cls(**options)
+        found.check_options()
+        found._examined = model
+        features = model.feature_names_
+        yield from found.fit_steps(table, model.target_, features, sample_weight=weight, offset=model.offset)
+        fitted = found._fitted()
+        summary = yield from summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
+        return summary
 
     def _look(self, solver: Solver, state: State, title: str) -> Steps[tuple[bool, State, Solver]]:
         """End a plan to see whether the fit has converged, and go on in the next."""
@@ -454,11 +494,11 @@ class LogisticRegression:
 
         Discloses these, and with anything that rests on standard errors one bit, whether they are exact.
         p-values alone are within 1e-3. Raises SchemaError if they are not exact, PlanError for unknown
-        figures and for fits by gradient descent, which need not have come to the optimum.
+        figures. A fit by gradient descent is examined first, as `SecretModel.summary` does.
         """
         fitted = self._fitted()
         if self.solver != "newton":
-            raise PlanError("a summary needs a fit by solver='newton', which goes all the way to the optimum")
+            return fitted.model.summary(fitted.problem.table, reveal, to=to, alpha=alpha)
         steps = summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
         summary: Summary = fitted.problem.table.lake.perform(steps, "summary")
         return summary

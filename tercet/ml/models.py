@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
@@ -18,22 +18,28 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Form, Type, Value
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.fitting import WIDEST_OFFSET, offsets
+from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.table import ANALYST, Column, Part, SecretColumn, Steps, Table, Workspace
+
+if TYPE_CHECKING:
+    from tercet.ml.summary import Summary
 
 Reals = npt.NDArray[np.float64]
 
 PROBABILITY_SCALE = 30
 FORMAT = "tercet.logistic/1"
+OBJECTIVE = {"penalty", "C", "class_weight", "fit_intercept", "sample_weight"}
+"""What a summary has to know of the loss that was minimised, beside the columns."""
 
 
 @attrs.frozen(eq=False)
 class SecretModel:
     """A fitted logistic regression whose parameters only the nodes hold.
 
-    `like` is a table with the columns as they were when the model was fitted; its rows are not needed. On an
+    `like` is a table with the columns as they were when the model was fitted; its rows are not needed.
+    `objective` has the options of the fit that say what it minimised, and the name of its weights. On an
     `AsyncLake`, what computes gives an awaitable of what is annotated here.
     """
 
@@ -43,6 +49,20 @@ class SecretModel:
     weights: tuple[str, Type] = attrs.field(repr=False)
     intercept: tuple[str, Type] = attrs.field(repr=False)
     offset: str | None = None
+    objective: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+    def parameters(self, builder: Builder, table: Table) -> tuple[Value, Value]:
+        """In a plan, coefficients `(d,)` of a table's columns in its units, and the intercept `(1,)`."""
+        table.require_like(self.like, self.feature_names_, "the model was fitted on")
+        weights, intercept = builder.input(*self.weights), builder.input(*self.intercept)
+        moves = [
+            table.column(name).unit_exponent - self.like.column(name).unit_exponent
+            for name in self.feature_names_
+        ]
+        if any(moves):
+            factors = builder.constant(np.exp2(moves), scale=max(0, -min(moves)))
+            weights = weights * factors
+        return weights.bounded(WIDEST_COEFFICIENT, "checked at the end"), intercept
 
     def decision_values(self, builder: Builder, table: Table) -> Value:
         """`X w + b` for the rows of a table, as a product at full scale, inside a plan.
@@ -98,6 +118,35 @@ class SecretModel:
         evaluation: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
         return evaluation
 
+    def summary(
+        self,
+        table: Table,
+        reveal: str | Sequence[str] | None = None,
+        *,
+        to: str = ANALYST,
+        alpha: float = 0.05,
+    ) -> Summary:
+        """Standard errors, tests and likelihoods on the table that the model was fitted on.
+
+        Figures are those of `LogisticRegression.summary`, and so are their disclosures. Before, one step of
+        Newton's method is planned, and not made, to see whether the model is the best one for these rows:
+        that discloses to the analyst the check bits of a fit, whether a decision value or a coefficient left
+        its range (for each range that is tried), whether only one outcome occurs, whether the step would
+        move the fit by more than a hundredth of a standard error, and where `fit` does whether a weight was
+        out of range and whether too few rows count. If the model is not the best, there are no figures.
+        Raises SchemaError then, and PlanError for a model that was saved without what it minimised.
+        """
+        from tercet.ml.linear_model import LogisticRegression
+
+        if not self.objective:
+            raise PlanError(
+                f"the model of {self.target_!r} was saved by a version that did not keep its penalty and "
+                "weights, which a summary needs; fit and save it again"
+            )
+        steps = LogisticRegression.summarise_model(self, table, reveal=reveal, to=to, alpha=alpha)
+        summary: Summary = table.lake.perform(steps, "summary")
+        return summary
+
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver. Discloses them.
 
@@ -129,6 +178,7 @@ class SecretModel:
             "target": self.target_,
             "features": list(self.feature_names_),
             "offset": self.offset,
+            "objective": dict(self.objective),
             "columns": [[schema.name, schema.kind, schema.scale] for schema in columns],
             "parameters": [
                 [kind.scale, kind.limit, list(kind.shape)] for _, kind in (self.weights, self.intercept)
@@ -151,7 +201,10 @@ class SecretModel:
             like = Table(lake, f"model {name}", columns, 0, (), none, (), (), 0)
             features = tuple(map(str, facts["features"]))
             weights, intercept = parameters
-            return cls(like, str(facts["target"]), features, weights, intercept, facts["offset"])
+            objective = dict(facts.get("objective", {}))
+            if objective and (set(objective) != OBJECTIVE or not isinstance(objective["C"], float | int)):
+                raise ValueError("what it minimised is not known")
+            return cls(like, str(facts["target"]), features, weights, intercept, facts["offset"], objective)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SchemaError(f"the description of model {name!r} is malformed ({error})") from error
 
@@ -159,7 +212,7 @@ class SecretModel:
         """Keep the model, secret, in the lake under a name, for `lake.model(name)`.
 
         Where nodes know members, `readers` names those who may use it besides you. Discloses what `to_dict`
-        has: names, kinds and scales of columns.
+        has: names, kinds and scales of columns, and which loss was minimised.
         """
         return self.like.lake.keep_model(self, name, readers)
 

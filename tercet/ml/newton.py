@@ -22,13 +22,18 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Series, Value, sigmoid, slope
+from tercet.actors import Builder, Series, Value, concatenate, sigmoid, slope
+from tercet.errors import PlanError
 from tercet.ml.fitting import (
+    CHECKED,
     MEAN_SCALE,
     MOST_OUTCOME_BITS,
     WEIGHT_SCALE,
+    WIDEST_COEFFICIENT,
+    WIDEST_INTERCEPT,
     WIDEST_ROOT,
     WIDEST_VALUE,
+    WIDEST_WEIGHT,
     Problem,
     Solver,
     State,
@@ -67,6 +72,8 @@ SMALL_ROWS = 1 << 15
 POLISHED_BOUND, POLISHED_ERROR = 56.0, 1e-6
 """Up to this range there are series that err so little."""
 LARGEST_SHARE = 2.0**60
+LOWEST_ROOT = -17
+"""Given parameters are brought into coordinates whose factors are two to this power or more."""
 LOG_ODDS = np.arange(-14, 14.5, 0.5)
 """Where a fit can start; those of one in a million are -13.8."""
 BASE_SLOPE_BITS = 28
@@ -237,7 +244,8 @@ class Newton(Solver):
         most 1/4.
         """
         builder, part = self.builder, self.problem.rows / 2.0**self.problem.halved
-        spread, widest = self._mean_squares(columns)
+        spread, self._widest = self._mean_squares(columns)
+        widest = self._widest
         shares, _ = self._shares(length(spread))
         exponents = self.exponents(length(spread))
         penalties = builder.constant(part * shares * np.exp2(-2.0 * exponents), scale=SPREAD_SCALE)
@@ -245,7 +253,8 @@ class Newton(Solver):
             penalties = penalties.times(self.rows.factor, magnitude=1.0).rescale(SPREAD_SCALE)
         if exponents.any():
             factors = builder.constant(np.exp2(-2.0 * exponents), scale=20)
-            spread = spread.times(factors, magnitude=widest + 1).rescale(spread.scale)
+            coarse = spread.rescale(min(spread.scale, 61 - factors.scale - math.ceil(math.log2(widest + 1))))
+            spread = coarse.times(factors, magnitude=widest + 1).rescale(spread.scale)
         spread = (spread + penalties).bounded(widest + 1, "shares are below one")
         high, factor = high_power(widest + 1), math.sqrt(part)
         lifted = inverse_sqrt(spread, low=LOW_POWER, high=high, scale=ROOT_SCALE, factor=factor)
@@ -334,6 +343,40 @@ class Newton(Solver):
             return settled((one + overshot * (other - one)).bounded(most, "one of both"))
 
         return {name: either(name) for name in new}
+
+    def examine(self, state: State, weights: Value, intercept: Value) -> State:
+        """The state at given parameters, with the step that would come next, which is not made.
+
+        `weights` `(d,)` are coefficients of columns in units, `intercept` `(1,)`; they become `state.weights`
+        within 1e-5 of themselves. Whether they are the optimum and within their ranges, `checks` tells.
+        """
+        with self.builder.scope("place"):
+            there = attrs.evolve(state, weights=self._placed(state, weights, intercept))
+        return attrs.evolve(self.step(there, 2), weights=there.weights)
+
+    def _placed(self, state: State, weights: Value, intercept: Value) -> Value:
+        """Parameters of columns in units in the solver's coordinates `(d + 1,)`."""
+        count, roots = len(self.problem.names), state.roots
+        low = -high_power(self._widest + 1) - 1 - int(self.exponents(count).max())
+        if roots is None or low < LOWEST_ROOT:
+            raise PlanError(
+                "the penalty leaves so little of some column that given coefficients cannot be examined; ask "
+                "the model that solver='newton' has fitted, use a larger C, or measure it in larger units"
+            )
+        inverse = reciprocal(roots, low=low, high=9, scale=min(20, 34 + low))
+        offset = weights.dot(state.means, magnitude=WIDEST_INTERCEPT / 2).reshape(1)
+        last = offset.rescale(20) + intercept.rescale(20)
+        last = last if state.centre is None else last + state.centre.at_scale(20)
+        last = last.bounded(WIDEST_INTERCEPT, CHECKED)
+        some = inverse.column().select(list(range(count))).reshape(count)
+        placed = weights.times(some, magnitude=WIDEST_COEFFICIENT * 2.0 ** (1 - low)).rescale(WEIGHT_SCALE)
+        if self.problem.intercept:
+            if self.rows is not None:
+                other = inverse.column().select([count]).reshape(1).rescale(20 + low)
+                last = last.times(other, magnitude=WIDEST_INTERCEPT * 2.0 ** (1 - low))
+            parts = [placed.column(), last.rescale(WEIGHT_SCALE).column()]
+            placed = concatenate(parts).reshape(self.problem.size)
+        return placed.bounded(WIDEST_WEIGHT, CHECKED)
 
     def polish(self, state: State) -> State:
         """One more step with the last inverse, from probabilities that are rounded much less. 8 rounds.

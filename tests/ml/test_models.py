@@ -13,6 +13,8 @@ X = RNG.normal(size=(200, 3)) * [1, 50, 0.02]
 Z = X @ [1.0, 0.02, -40.0] + 0.3
 Y = (RNG.random(200) < 1 / (1 + np.exp(-Z))).astype(int)
 
+OBJECTIVE = {"penalty": "l2", "C": 1.0, "class_weight": None, "fit_intercept": True}
+
 
 @pytest.fixture
 def fitted(lake, put):
@@ -46,7 +48,16 @@ def test_a_model_from_its_public_facts(lake, put, fitted):
     np.testing.assert_array_equal(again.predict(new).reveal(), fitted.predict(new).reveal())
     np.testing.assert_allclose(again.reveal().coef_, fitted.reveal().coef_, rtol=1e-12)
     assert again.evaluate(put(X, Y), metrics=["accuracy"]).reveal().accuracy > 0.6
-    for damage in ({"format": "other"}, {"columns": [["x0", "real"]]}, {"parameters": []}):
+    assert again.objective == model.objective == {**OBJECTIVE, "sample_weight": None}
+    older = {name: fact for name, fact in model.to_dict().items() if name != "objective"}
+    with pytest.raises(PlanError, match="saved by a version that did not keep its penalty"):
+        type(model).from_dict(older, "older", handles, lake).summary(new)
+    for damage in (
+        {"objective": {"C": 1.0}},
+        {"format": "other"},
+        {"columns": [["x0", "real"]]},
+        {"parameters": []},
+    ):
         with pytest.raises(SchemaError, match=r"'again' (has format|is malformed)"):
             type(model).from_dict(model.to_dict() | damage, "again", handles, lake)
 

@@ -8,6 +8,7 @@ import statsmodels.api as sm
 import tercet
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
+from tercet.ml.fitting import MOVING, ONE_CLASS, OUT_OF_RANGE
 
 SETS = ["spector", "heart", "fair", "star98", "anes96", "tumours", "randhie", "digits", "1 in 100"]
 """From 32 rows to 20,190, from 2 columns to 52, from 1 % of positive outcomes to 69 %."""
@@ -176,8 +177,63 @@ def test_what_cannot_be(put, data):
         model.summary(["r2"])
     with pytest.raises(PlanError, match="alpha=5 is not between 0 and 1"):
         model.summary(alpha=5)
-    with pytest.raises(PlanError, match="a summary needs a fit by solver='newton'"):
-        LogisticRegression(solver="gd", max_iter=2).fit(table, target="y").summary()
+
+
+FITS = {
+    "penalised": ({"C": 0.1, "class_weight": "balanced"}, {"sample_weight": "w"}),
+    "offset": ({"penalty": None}, {"sample_weight": "w", "offset": "o"}),
+    "descent": ({"penalty": None, "solver": "gd", "learning_rate": 4.0}, {"offset": "o"}),
+}
+
+
+@pytest.fixture
+def some(put, data):
+    """A table of standardised columns, weights and an offset, and the names of its features."""
+    source, generator = data("star98"), np.random.default_rng(6)
+    X = (source.X - source.X.mean(0)) / source.X.std(0)
+    more = np.column_stack([X, generator.random(len(X)) + 0.5, generator.normal(0, 0.3, len(X))])
+    return put(type(source)(more[:, 2:], source.y, (*source.names[2:], "w", "o"))), source.names[2:]
+
+
+@pytest.mark.parametrize("kind", FITS)
+def test_models_that_were_saved(lake, some, kind):
+    """A model tells on its rows what the fit tells, or what the fit by Newton's method does."""
+    (options, roles), (table, names) = FITS[kind], some
+    model = LogisticRegression(**options).fit(table, target="y", features=names, **roles)
+    model.save("kept")
+    lake.disclosed.clear()
+    found = lake.model("kept").summary(table, ["coef", "se", "llf"], to="hospital")
+    told = [(item.what, item.to) for item in lake.disclosed]
+    bits = 4 if roles.get("sample_weight") else 3
+    assert told[:2] == [(OUT_OF_RANGE, "analyst"), (ONE_CLASS, "analyst")]
+    assert told[bits - 1 :] == [
+        (MOVING, "analyst"),
+        ("whether standard errors cannot be made exact", "hospital"),
+        ("coefficients of 'y'", "hospital"),
+        ("standard errors of 'y'", "hospital"),
+        ("log-likelihood of 'y'", "hospital"),
+    ]
+    if kind == "descent":
+        options = {"penalty": None}
+        np.testing.assert_allclose(model.summary(["se"]).se, found.se, rtol=1e-5)
+    right = LogisticRegression(**options).fit(table, target="y", features=names, **roles).summary()
+    assert (np.abs(found.coef - right.coef) / right.se).max() < 0.01
+    np.testing.assert_allclose(found.se, right.se, rtol=5e-4)
+    np.testing.assert_allclose(found.llf, right.llf, rtol=1e-5)
+
+
+def test_models_that_are_not_the_best(lake, put, data, some):
+    table, names = some
+    early = LogisticRegression(solver="gd", max_iter=3).fit(table, target="y", features=names)
+    lake.disclosed.clear()
+    with pytest.raises(SchemaError, match=r"the model of 'y' is not the best one on 'table.*use the rows"):
+        early.summary()
+    assert {item.what for item in lake.disclosed} == {OUT_OF_RANGE, ONE_CLASS, MOVING}
+    source = data("star98")
+    model = LogisticRegression(penalty=None).fit(put(source), target="y")
+    model.save("whole")
+    with pytest.raises(SchemaError, match="is not the best one"):
+        lake.model("whole").summary(put(source, rows=slice(0, 200)))
 
 
 @pytest.mark.parametrize("options", [{"tile_rows": 64}, {"threads": 2}])
