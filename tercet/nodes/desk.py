@@ -48,7 +48,10 @@ class Kept:
 
 @attrs.frozen
 class WaitingPlan:
-    """A plan that waits for owners, as all nodes show it. `number` is what people call it."""
+    """A plan that waits for owners, as all nodes show it. `number` is what people call it.
+
+    `missing` are the owners whose approval some node lacks.
+    """
 
     session: bytes
     caller: str
@@ -159,13 +162,16 @@ class Desk:
     # -- consent ---------------------------------------------------------------------------------------------
 
     async def plans(self) -> list[WaitingPlan]:
-        """Plans that wait at every node."""
+        """Plans that every node has and that some node lacks approvals for."""
         answers = await self.client.ask("plans")
         with _sense():
             first, *others = [{one["session"]: one for one in told["plans"]} for told in answers]
-            return [
-                _waiting(one) for session, one in first.items() if all(session in told for told in others)
+            shown = [
+                [one, *(told[session] for told in others)]
+                for session, one in first.items()
+                if all(session in told for told in others)
             ]
+            return [_waiting(each) for each in shown if any(one["missing"] for one in each)]
 
     async def show(self, number: str) -> tuple[WaitingPlan, Plan]:
         """A waiting plan by its first digits. Raises ConsentError if the nodes show different ones."""
@@ -270,12 +276,14 @@ def _kept(fields: Mapping[str, Any]) -> Kept:
     )
 
 
-def _waiting(fields: Mapping[str, Any]) -> WaitingPlan:
+def _waiting(each: Sequence[Mapping[str, Any]]) -> WaitingPlan:
+    """A plan, from what each node says of it."""
+    fields = each[0]
     return WaitingPlan(
         fields["session"],
         fields["caller"],
         fields["plan"],
         fields["digest"],
         fields["asked"],
-        tuple(fields["missing"]),
+        tuple(sorted({owner for one in each for owner in one["missing"]})),
     )

@@ -126,7 +126,7 @@ class LakeGate(Gate):
             found, sources = await self._look(caller, plan)
             owners = await self._check(member, found, sources)
             if owners:
-                waiting = Waiting(run_of(session), caller, plan, tuple(sorted(owners)))
+                waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
                 await self._wait(waiting, facts, once=any(found.unclear_about(table) for table in sources))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan)
@@ -200,6 +200,7 @@ class LakeGate(Gate):
 
     def over(self, session: bytes) -> None:
         """Forget a run that has ended; the next one may have its turn."""
+        self.board.under_way.pop(session, None)
         if self._plans.pop(session, None) is not None and self.party.index == 0:
             self._turns.give_back()
 
@@ -264,7 +265,7 @@ class LakeGate(Gate):
                 await self._forget(caller, kind, name)
                 return {}
             case "plans", []:
-                return {"plans": [one.summary() for one in self.board.plans.values()]}
+                return {"plans": self.board.shown()}
             case "plan", [bytes(session)]:
                 waiting = self.board.find(session)
                 return {**waiting.summary(), "packed": waiting.plan.to_bytes()}

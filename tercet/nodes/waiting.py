@@ -38,7 +38,7 @@ def run_of(session: bytes) -> bytes:
 class Waiting:
     """A plan that a member has asked for, and who still has to approve it."""
 
-    run: bytes
+    session: bytes
     caller: str
     plan: Plan
     owners: tuple[str, ...]
@@ -46,6 +46,11 @@ class Waiting:
     approvals: dict[str, Approval] = attrs.field(factory=dict)
     refusal: str = ""
     changed: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def run(self) -> bytes:
+        """The run that is approved; see `run_of`."""
+        return run_of(self.session)
 
     @property
     def missing(self) -> list[str]:
@@ -73,10 +78,22 @@ class Waiting:
 
 
 class Board:
-    """The plans that wait at a node."""
+    """The plans that wait at a node, and those that have waited and are under way.
+
+    Another node may still wait for an approval that has come here, if it was away when it came.
+    """
 
     def __init__(self) -> None:
         self.plans: dict[bytes, Waiting] = {}
+        self.under_way: dict[bytes, Waiting] = {}
+        """Approved plans by session, until that is over."""
+
+    def shown(self) -> list[dict[str, Any]]:
+        """What the list of plans says."""
+        return [one.summary() for one in {**self._by_run(), **self.plans}.values()]
+
+    def _by_run(self) -> dict[bytes, Waiting]:
+        return {one.run: one for one in self.under_way.values()}
 
     async def wait(self, waiting: Waiting) -> None:
         """Put a plan on the board until its owners have decided. Raises ConsentError."""
@@ -88,14 +105,16 @@ class Board:
         self.plans[waiting.run] = waiting
         try:
             await waiting.until_decided()
+            self.under_way[waiting.session] = waiting
         finally:
             del self.plans[waiting.run]
 
     def find(self, run: bytes) -> Waiting:
-        """A plan by its run. Raises ConsentError if none waits under that name."""
-        if run not in self.plans:
+        """A plan by its run. Raises ConsentError if none waits or is under way under that name."""
+        found = self.plans.get(run) or self._by_run().get(run)
+        if found is None:
             raise ConsentError(f"no plan {run.hex()[:8]} waits here; it has run, or its analyst has left")
-        return self.plans[run]
+        return found
 
 
 def context(run: bytes, name: str, party: int) -> bytes:

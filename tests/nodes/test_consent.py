@@ -331,6 +331,26 @@ def test_approvals_that_are_forged_foreign_or_altered(tables):
     trio.run(main)
 
 
+def test_an_approval_that_has_not_come_to_all_nodes_is_given_again(tables):
+    async def main():
+        async with (
+            open_lake(tables.cluster, identity=tables.key("ann")) as ann,
+            open_lake(tables.cluster, identity=tables.key("hospital")) as hospital,
+        ):
+            job = await ann.submit(total_age(ann, await ann.table("patients")))
+            waiting = await the_one_waiting(hospital, job.session)
+            given = Request("approve", approval(hospital, waiting))
+            await hospital.cluster.client._ask_all([given, given, Request("plans", [])])
+            assert await hospital.desk.plans() == [waiting]
+            _, plan = await hospital.desk.show(waiting.number)
+            assert plan.digest() == waiting.digest
+            await hospital.desk.approve(waiting.number)
+            assert (await job.result()).revealed["sum"].shape == (1,)
+            assert await hospital.desk.plans() == []
+
+    trio.run(main)
+
+
 def test_an_approval_that_is_replayed_and_a_plan_that_was_altered_after_it(tables):
     async def main(again):
         async with (
@@ -396,8 +416,9 @@ def test_plans_that_differ_from_node_to_node(tables):
             give = hospital.cluster.client.ask
             with refused(tables, "another plan", by=[2]):
                 await give("approve", approval(hospital, waiting))
-            with refused(tables, "no plan", by=[0, 1]):
-                await give("approve", approval(hospital, attrs.evolve(waiting, digest=other.digest())))
+            signed = Request("approve", approval(hospital, attrs.evolve(waiting, digest=other.digest())))
+            look = Request("plans", [])
+            await hospital.cluster.client._ask_all([look, look, signed])
             with pytest.raises(TercetError, match="different plans under one session"):
                 await client.ask("fetch", [session])
 
