@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml examples/additive/pyproject.toml
 demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machine
 	$(BIN)/tercet demo
 
+# A file of tests at a time on each core; threads of BLAS would only wait for each other.
 test: $(STAMP) ## the test suite
-	$(BIN)/pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 
 cluster-test: $(STAMP) ## nodes as processes in network namespaces, with owners, an analyst, PostgreSQL, crashes, restarts
 	$(BIN)/pytest -m 'scale or not scale' tests/nodes tests/storage
