@@ -32,6 +32,7 @@ from tercet.ml.linalg import (
 )
 from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored
 from tercet.ml.newton import INVERSE_SCALE, WIDEST_INVERSE, Newton
+from tercet.ml.table import UNIT_BITS
 from tercet.ml.tails import chi_square_tail, critical, two_sided
 
 ERROR = 1e-6
@@ -245,7 +246,11 @@ class Inference:
         """Sums over 2^halved, for the weights as given in units."""
         if self.weights is None or self.weights.mean is None:
             return x
-        return x.rescale(24).times(self.weights.mean, magnitude=2.0**20.5).rescale(24)
+        x, mean = x.rescale(24), self.weights.mean
+        high = mean.rescale(UNIT_BITS)
+        low = (mean - high.at_scale(mean.scale)).bounded(2.0 ** (1 - UNIT_BITS), "what was rounded off")
+        product = x.times(high, magnitude=2.0**20.5).rescale(24)
+        return product + x.times(low, magnitude=2.0 ** (8 - UNIT_BITS)).rescale(24)
 
     @functools.cached_property
     def _loss(self) -> Value:

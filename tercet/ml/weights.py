@@ -25,6 +25,7 @@ LARGEST = 2.0**10
 """No row weighs more than so many times the mean: checked."""
 SMALLEST_MEAN, LARGEST_MEAN = -6, 14
 """Powers of two between which the mean of a column of weights lies, in units; beyond, weights are zero."""
+MEAN_SCALE = UNIT_BITS + 8
 TOTAL_SCALE = 38
 BALANCE_SCALE = 20
 
@@ -123,15 +124,18 @@ def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -
     """Sample weights over their mean in the table, where they are kept; the factor in that; the mean."""
     rows, halved = table.rows, halvings(table.rows)
     w = table.features(builder, [name]).squeeze()
-    mean = w.sum().reshape(1).shifted(halved).rescale(UNIT_BITS + 8)
+    mean = w.sum().reshape(1).shifted(halved).rescale(MEAN_SCALE)
     scale = min(24, 44 - halved)
-    inverse = reciprocal(mean, low=SMALLEST_MEAN, high=LARGEST_MEAN, scale=scale)
+    inverse = reciprocal(mean, low=SMALLEST_MEAN, high=LARGEST_MEAN, scale=24)
+    rest = 1 - mean.times(inverse, magnitude=1.01).rescale(26)
+    inverse = inverse + inverse.times(rest, magnitude=2.0 ** (2 - SMALLEST_MEAN)).rescale(24)
+    inverse = inverse.bounded(2.0 ** (1 - SMALLEST_MEAN), "one over the mean, or zero")
     inverse = (inverse * builder.constant(rows / 2.0**halved, scale=20)).rescale(scale)
     largest = 2.0 ** (INTEGER_BITS - UNIT_BITS - SMALLEST_MEAN + 1)
     v = w.times(inverse, magnitude=largest).rescale(weight_bits(rows))
     v = v if kept is None else v * kept
     whole = builder.constant(2.0**halved / rows, scale=20)
-    return v, inverse, (mean * whole).rescale(UNIT_BITS)
+    return v, inverse, (mean * whole).rescale(MEAN_SCALE)
 
 
 def _balanced(y: Value, v: Value | None, rows: int) -> tuple[Value, Value]:
