@@ -35,6 +35,9 @@ from tercet.progress import counting, somebody_looks, watching
 
 T = TypeVar("T")
 
+TEMPORARY = "~"
+"""What handles of values begin with that plans of one computation store for each other."""
+
 CELLS_TO_CHECKPOINT = 1 << 23
 STEPS_TO_CHECKPOINT = 25
 """A fit has a checkpoint when its steps have gone over so many cells, at the latest after so many steps."""
@@ -94,6 +97,10 @@ class Driver:
         """A new name for a value at the nodes."""
         return f"{hint}#{secrets.token_hex(8)}"
 
+    def temporary(self, hint: str) -> str:
+        """A new name for values that later plans of a computation read, and that go when it ends."""
+        return self.handle(TEMPORARY + hint)
+
     def checkpoint_steps(self, cells: int) -> int | None:
         """After how many steps over a table of so many cells a fit has a checkpoint, None for never.
 
@@ -108,8 +115,19 @@ class Driver:
 
         Plans are made in a worker thread: large ones take a while.
         """
+        temporary: list[str] = []
+        try:
+            return await self._through(steps, phase, temporary)
+        finally:
+            if temporary:
+                self.cluster.client.post("drop", [temporary])
+
+    async def _through(self, steps: Steps[T], phase: str, temporary: list[str]) -> T:
+        """What the computation returns; adds handles of what plans store for each other to `temporary`."""
         made = await trio.to_thread.run_sync(_advance, steps, None)
         while isinstance(made, Plan):
+            handles = (str(node.get("handle")) for node in made.nodes if node.kind == "store")
+            temporary += [handle for handle in handles if handle.startswith(TEMPORARY)]
             if self.on_phase is not None:
                 self.on_phase(phase, made.name)
             result: RunResult | TercetError

@@ -64,9 +64,9 @@ class Descent(Solver):
             means = self.means(total)
             return self.start(self._features(means), means, centre=self.centre(total))
 
-    def resume(self, kept: Mapping[str, Value]) -> State:
-        """A state again, from what `State.kept` has of it."""
-        return State(x=self._features(kept["means"]), **kept)
+    def coordinates(self, kept: Mapping[str, Value]) -> dict[str, Value]:
+        """The features in the solver's coordinates, by their names in a state, from the rest of it."""
+        return {"x": self._features(kept["means"])}
 
     def _features(self, means: Value) -> Value:
         """Centred features and a row of ones `(d + 1, n)`."""

@@ -112,6 +112,10 @@ class Problem:
         return factors
 
 
+ROWS = ("x", "weighted")
+"""What grows with the table, of a state."""
+
+
 @attrs.frozen(eq=False)
 class State:
     """What goes from step to step.
@@ -148,16 +152,21 @@ class State:
     @property
     def kept(self) -> dict[str, Value]:
         """What a fit goes on from, by name: all that does not grow with the table; see `Solver.resume`."""
-        return {
-            name: value
-            for name, value in attrs.asdict(self, recurse=False).items()
-            if value is not None and name not in {"x", "weighted"}
-        }
+        return {name: value for name, value in self._values.items() if name not in ROWS}
 
-    def store(self, handle: str) -> dict[str, str]:
-        """Keep what a fit goes on from at the nodes; the handles by name, which begin with `handle`."""
-        handles = {name: f"{handle}.{name}" for name in self.kept}
-        for name, value in self.kept.items():
+    @property
+    def _values(self) -> dict[str, Value]:
+        fields = attrs.asdict(self, recurse=False)
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def store(self, handle: str, *, rows: bool = False) -> dict[str, str]:
+        """Keep what a fit goes on from at the nodes; the handles by name, which begin with `handle`.
+
+        With `rows`, also what grows with the table.
+        """
+        values = self._values if rows else self.kept
+        handles = {name: f"{handle}.{name}" for name in values}
+        for name, value in values.items():
             value.store(handles[name])
         return handles
 
@@ -211,9 +220,13 @@ class Solver(abc.ABC):
     def begin(self) -> State:
         """Bring the features into the solver's coordinates, and choose weights to start from."""
 
-    @abc.abstractmethod
     def resume(self, kept: Mapping[str, Value]) -> State:
-        """A state again, from what `State.kept` has of it."""
+        """A state again, from what `State.kept` has of it; rows are computed again unless it has them."""
+        return State(**(kept if "x" in kept else {**self.coordinates(kept), **kept}))
+
+    @abc.abstractmethod
+    def coordinates(self, kept: Mapping[str, Value]) -> dict[str, Value]:
+        """The features in the solver's coordinates, by their names in a state, from the rest of it."""
 
     @abc.abstractmethod
     def step(self, state: State, number: int) -> State:

@@ -20,7 +20,7 @@ from tercet.actors import Builder, Plan, Type, Value, sigmoid
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
 from tercet.ml.descent import Descent
-from tercet.ml.fitting import Parameters, Problem, Solver, State
+from tercet.ml.fitting import ROWS, Parameters, Problem, Solver, State
 from tercet.ml.metrics import Evaluation, evaluate
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
@@ -383,6 +383,7 @@ class LogisticRegression:
         if self._examined is not None and isinstance(solver, Newton):
             state = solver.examine(state, *self._examined.parameters(solver.builder, problem.table))
             steps = 0
+        between: Mapping[str, tuple[str, Type]] = {}
         every = lake.checkpoint_steps(problem.rows * problem.size) or steps
         while made < steps and not converged:
             made += 1
@@ -390,7 +391,10 @@ class LogisticRegression:
             if made % every == 0 and made < steps:
                 state.checkpoint(made)
             if self.tol is not None and made < steps:
-                converged, state, solver = yield from self._look(solver, state, f"{title}, step {made + 1}")
+                between, converged = yield from self._look(solver, state, between)
+                builder = lake.builder(f"{title}, step {made + 1}")
+                solver = self._solver(problem, builder)
+                state = solver.resume({name: builder.input(*stored) for name, stored in between.items()})
         state = solver.polish(state) if self._examined is None else state
         found = solver.parameters(state)
         handles = [handle(f"{target}.{part}") for part in ("weights", "intercept")]
@@ -438,15 +442,20 @@ class LogisticRegression:
         summary = yield from summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
         return summary
 
-    def _look(self, solver: Solver, state: State, title: str) -> Steps[tuple[bool, State, Solver]]:
-        """End a plan to see whether the fit has converged, and go on in the next."""
-        lake = solver.problem.table.lake
-        handles = state.store(lake.handle(solver.problem.target))
+    def _look(
+        self, solver: Solver, state: State, before: Mapping[str, tuple[str, Type]]
+    ) -> Steps[tuple[dict[str, tuple[str, Type]], bool]]:
+        """End a plan to see whether the fit has converged.
+
+        Returns where all is that the next plan goes on from, and whether it has. `before` is where that was
+        for this plan: rows in the solver's coordinates stay where the first one has stored them.
+        """
+        rows = {name: stored for name, stored in before.items() if name in ROWS}
+        handles = state.store(solver.problem.table.lake.temporary(solver.problem.target), rows=not rows)
         solver.reveal_convergence(state, self.tol or 0.0)
         result = yield solver.builder.plan()
-        later = self._solver(solver.problem, lake.builder(title))
-        kept = {name: later.builder.input(handle, result.stored[handle]) for name, handle in handles.items()}
-        return bool(result.revealed[fitting.CONVERGED][0] > 0.5), later.resume(kept), later
+        kept = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
+        return {**rows, **kept}, bool(result.revealed[fitting.CONVERGED][0] > 0.5)
 
     # -- using -----------------------------------------------------------------------------------------------
 

@@ -156,10 +156,10 @@ class Newton(Solver):
             )
         return self._at_base_rate(state, total)
 
-    def resume(self, kept: Mapping[str, Value]) -> State:
-        """A state again, from what `State.kept` has of it."""
+    def coordinates(self, kept: Mapping[str, Value]) -> dict[str, Value]:
+        """The features in the solver's coordinates, by their names in a state, from the rest of it."""
         x, weighted = self._scaled(kept["means"], kept["roots"])
-        return State(x=x, weighted=weighted, **kept)
+        return {"x": x} if weighted is None else {"x": x, "weighted": weighted}
 
     def _scaled(self, means: Value, roots: Value) -> tuple[Value, Value | None]:
         """Features in the solver's coordinates `(d + 1, n)`, and those times weights."""

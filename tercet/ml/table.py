@@ -61,6 +61,12 @@ class Workspace(Interface):
     def handle(self, hint: str) -> str:
         """A new name for a value at the nodes."""
 
+    def temporary(self, hint: str) -> str:
+        """A new name for values that later plans of a computation read, and that go when it ends.
+
+        Those are all whose names begin with it.
+        """
+
     def checkpoint_steps(self, cells: int) -> int | None:
         """After how many steps over so many cells of a table a fit has a checkpoint, None for never."""
 

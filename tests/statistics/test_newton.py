@@ -9,7 +9,7 @@ import statsmodels.api as sm
 from sklearn.linear_model import LogisticRegression as Clear
 
 import tercet
-from tercet.errors import ConvergenceWarning
+from tercet.errors import ConvergenceWarning, PlanError
 from tercet.ml import LogisticRegression, StandardScaler
 
 
@@ -161,6 +161,32 @@ def test_a_tolerance_stops_early_and_finds_the_same(put, data, lake):
     ]
     assert all((item.to, item.size) == ("analyst", "1") for item in lake.disclosed)
     assert distances(model.reveal(), source.X, source.y, 1.0).max() < 0.002
+
+
+@pytest.mark.parametrize("options", [{}, {"class_weight": "balanced"}, {"solver": "gd", "max_iter": 4}])
+@pytest.mark.filterwarnings("ignore::tercet.errors.ConvergenceWarning")
+def test_what_plans_of_a_fit_store_for_each_other(lake, put, data, options):
+    """The first plan stores rows in the solver's coordinates, no other does, and all goes with the fit."""
+    source, stored = data("spector"), []
+    table = put(type(source)((source.X - source.X.mean(0)) / source.X.std(0), source.y, source.names))
+    lake.on_result = lambda _, result: stored.append(result.stored)
+    try:
+        model = LogisticRegression(tol=1e-3, **options).fit(table, target="y")
+    finally:
+        lake.on_result = None
+    assert len(stored) >= 4
+    grows = [sum(kind.shape[-1] == table.rows for kind in plan.values()) for plan in stored]
+    assert grows == [2 if "class_weight" in options else 1] + [0] * (len(stored) - 1)
+    for number, plan in enumerate(stored):
+        for handle, kind in plan.items():
+            builder = lake.builder("read")
+            builder.input(handle, kind).sum().reveal("sum", to="analyst")
+            if number == len(stored) - 1:
+                assert np.isfinite(lake.run(builder.plan()).revealed["sum"]).all()
+            else:
+                with pytest.raises(PlanError, match="nothing is stored under"):
+                    lake.run(builder.plan())
+    assert np.isfinite(model.reveal().coef_).all()
 
 
 def test_wider_ranges_are_tried_by_themselves(put, data, lake):
