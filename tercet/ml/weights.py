@@ -126,16 +126,17 @@ def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -
     w = table.features(builder, [name]).squeeze()
     mean = w.sum().reshape(1).shifted(halved).rescale(MEAN_SCALE)
     scale = min(24, 44 - halved)
-    inverse = reciprocal(mean, low=SMALLEST_MEAN, high=LARGEST_MEAN, scale=24)
-    rest = 1 - mean.times(inverse, magnitude=1.01).rescale(26)
-    inverse = inverse + inverse.times(rest, magnitude=2.0 ** (2 - SMALLEST_MEAN)).rescale(24)
-    inverse = inverse.bounded(2.0 ** (1 - SMALLEST_MEAN), "one over the mean, or zero")
+    inverse = reciprocal(mean, low=SMALLEST_MEAN, high=LARGEST_MEAN, scale=scale)
     inverse = (inverse * builder.constant(rows / 2.0**halved, scale=20)).rescale(scale)
     largest = 2.0 ** (INTEGER_BITS - UNIT_BITS - SMALLEST_MEAN + 1)
     v = w.times(inverse, magnitude=largest).rescale(weight_bits(rows))
     v = v if kept is None else v * kept
     whole = builder.constant(2.0**halved / rows, scale=20)
-    return v, inverse, (mean * whole).rescale(MEAN_SCALE)
+    mean = (mean * whole).rescale(MEAN_SCALE)
+    # One over the factor itself, which is rounded.
+    short = 1 - mean.times(inverse, magnitude=1.01).rescale(22)
+    lacks = mean.times(short, magnitude=2.0 ** (LARGEST_MEAN + 1)).rescale(MEAN_SCALE)
+    return v, inverse, (mean + lacks).bounded(2.0 ** (LARGEST_MEAN + 1), "one over the factor")
 
 
 def _balanced(y: Value, v: Value | None, rows: int) -> tuple[Value, Value]:
