@@ -170,7 +170,7 @@ def kernels(
 @app.command()
 def cores(
     *,
-    rows: Rows = 200_000,
+    rows: Rows = 1_000_000,
     threads: Annotated[int, typer.Option(min=2, help="Threads and cores to compare with one.")] = 2,
     only: Annotated[list[str] | None, typer.Option(help="join or train; both by default.")] = None,
     repeat: Repeat = 5,

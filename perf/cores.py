@@ -8,12 +8,17 @@ replay must end in the very shares that the real run left, which is checked.
 
 Threads alone would not do: with one worker thread a party has its event loop beside it. So a replay with
 `threads=k` is also confined to k cores.
+
+Cores share memory and caches, virtual ones more than that. What k of them give at best is measured as well:
+k processes replay the same at the same time, each on a core of its own, and share nothing but the machine.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,8 +97,9 @@ def run(rows: int, repeat: int, threads: int, only: Sequence[str] = ()) -> Measu
 def _replays(
     recordings: Sequence[Tape], available: Sequence[int], threads: int, repeat: int
 ) -> tuple[dict[str, float], int]:
-    """Alternate replays on one core and on all."""
+    """Alternate replays on one core, on all, and by a process on each."""
     seconds: dict[int, list[float]] = {1: [], threads: []}
+    apart: list[float] = []
     differing = 0
 
     async def all_sessions(count: int) -> None:
@@ -109,11 +115,39 @@ def _replays(
         for count in seconds:
             confine(available[:count])
             trio.run(all_sessions, count)
+        apart.append(_apart(recordings, available[:threads]))
     received = WORD * sum(one.words for recorded in recordings for one in recorded.heard)
     one, more = median(seconds[1]), median(seconds[threads])
     return {
         "seconds_one_core": one,
         "seconds_all_cores": more,
         "speedup": one / more,
+        "speedup_of_processes": threads * one / median(apart),
         "bytes_received": received,
     }, differing
+
+
+def _apart(recordings: Sequence[Tape], available: Sequence[int]) -> float:
+    """Seconds of the slowest of several processes that replay the same at the same time, each on one core."""
+    context = multiprocessing.get_context("fork")  # they share the recordings
+    begin, taken = context.Barrier(len(available)), context.SimpleQueue()
+
+    async def all_sessions() -> float:
+        return sum([(await replay(recorded, threads=1)).seconds for recorded in recordings])
+
+    def alone(core: int) -> None:
+        confine([core])
+        begin.wait()
+        taken.put(trio.run(all_sessions))
+
+    with warnings.catch_warnings():
+        # Threads that this process has do not run in the others; those of trio are made anew there.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        processes = [context.Process(target=alone, args=(core,), daemon=True) for core in available]
+        for process in processes:
+            process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"a replay in a process of its own ended with exit code {process.exitcode}")
+    return max(taken.get() for _ in processes)

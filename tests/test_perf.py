@@ -121,6 +121,7 @@ def test_replays_end_in_the_recorded_shares():
     assert os.sched_getaffinity(0) == allowed
     assert found["error"] == 0
     assert found["speedup"] > 0
+    assert found["train"]["speedup_of_processes"] > 0
     assert found["join"]["bytes_received"] > 0
     assert found["train"]["bytes_received"] > 0
 

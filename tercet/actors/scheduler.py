@@ -3,17 +3,21 @@
 Every (node, tile) is an instance with the same name at every party. The scheduler steps each instance whose
 inputs are there, collects what it sends, and flushes one message per peer when nothing more can step; what
 peers send is put away by (node, tile, step), so parties need not batch alike, and one tile computes while
-another is on the wire. Heavy steps run in worker threads, light ones inline. Instances that wait for the
-network are capped, which bounds memory; the first unfinished instance in plan order may always start, so
-parties that start things in different order cannot starve each other.
+another is on the wire. Heavy steps run in worker threads, which go from one to the next by themselves: on the
+way through the event loop two threads would have to wake up, which takes longer than many a step. So what
+says how far the run is changes under one lock. The event loop sends, and steps what is light. Instances that
+wait for the network are capped, which bounds memory; the first unfinished instance in plan order may always
+start, so parties that start things in different order cannot starve each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import inspect
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -128,7 +132,11 @@ class Scheduler:
         self._mail: dict[Name, dict[int, dict[int, list[Words]]]] = {}
         self._busy = 0
         self._outbox: dict[int, list[Message]] = {}
+        self._lock = threading.Lock()
+        """Held by whoever reads or changes how far the run is: threads, the loop and those that deliver."""
+        self._over = False
         self._changed = trio.Event()
+        self._reached: list[tuple[int, str, Stored]] = []
         self._revealed: dict[int, tuple[str, str, Type, list[Words]]] = {}
         self._outcome = Outcome([], {}, self._symbols, Statistics())
         self._told = Progress(nodes=self._unfinished)
@@ -138,17 +146,21 @@ class Scheduler:
     async def run(self) -> Outcome:
         """Run the plan to its end."""
         began = time.perf_counter()
+        self._token = trio.lowlevel.current_trio_token()
         for index, node in enumerate(self.plan.nodes):
             if not node.args and not self._flow.inline[index]:
                 self._expand(index)
-        async with trio.open_nursery() as nursery:
-            while self._unfinished:
-                self._changed = trio.Event()
-                if self._step_ready(nursery):
-                    await trio.lowlevel.checkpoint()
-                    continue
-                await self._flush()
-                await self._changed.wait()
+        try:
+            async with trio.open_nursery() as nursery:
+                while self._unfinished:
+                    self._changed = trio.Event()
+                    if self._step_ready(nursery):
+                        await trio.lowlevel.checkpoint()
+                        continue
+                    await self._flush()
+                    await self._changed.wait()
+        finally:
+            self._over = True
         await self._flush()
         # Reveal nodes end in any order; the receiver puts the parties' answers together by plan order.
         self._outcome.revealed = [self._revealed[index] for index in sorted(self._revealed)]
@@ -160,29 +172,40 @@ class Scheduler:
 
         It stands still once the plan has revealed a size, which the caller may not be meant to learn.
         """
-        if not self._symbols:
-            statistics = self._outcome.statistics
-            reached = max((instance.depth for instance in self._waiting.values()), default=0)
-            done, rounds = self._told.nodes - self._unfinished, max(statistics.rounds, reached)
-            self._told = Progress(done, self._told.nodes, rounds, statistics.bytes_sent)
-        return self._told
+        with self._lock:
+            if not self._symbols:
+                statistics = self._outcome.statistics
+                reached = max((instance.depth for instance in self._waiting.values()), default=0)
+                done, rounds = self._told.nodes - self._unfinished, max(statistics.rounds, reached)
+                self._told = Progress(done, self._told.nodes, rounds, statistics.bytes_sent)
+            return self._told
 
     def _step_ready(self, nursery: trio.Nursery) -> bool:
         """Step what can step now; heavy steps go to threads. Whether there was anything."""
         stop = time.perf_counter() + SLICE_S
         stepped = False
-        while (chosen := self._next()) is not None:
+        while steps := self._take():
             stepped = True
-            instance, got = chosen
-            if instance.heavy:
-                self._busy += 1
-                nursery.start_soon(self._step_in_thread, self._with(chosen))
+            if steps[0][0].heavy:
+                nursery.start_soon(self._step_in_thread, steps)
             else:
-                self._after(instance, *self._advance(instance, got))
+                self._step(steps)
             # Only now: a process that stood still for longer must not take that for having nothing to do.
             if time.perf_counter() >= stop:
                 break
         return stepped
+
+    def _take(self, *, in_thread: bool = False) -> list[Step]:
+        """What to step next: a light step, or heavy ones for a thread. A thread that gets none goes."""
+        with self._lock:
+            chosen = None if self._over else self._next(idle=in_thread or self._busy < self._threads)
+            if chosen is None:
+                self._busy -= in_thread
+                return []
+            if not chosen[0].heavy:
+                return [chosen]
+            self._busy += not in_thread
+            return self._with(chosen)
 
     def _with(self, first: Step) -> list[Step]:
         """A heavy step and those that its thread takes along: its part of what idle threads could take."""
@@ -205,11 +228,10 @@ class Scheduler:
     def _is_tile(self, instance: _Instance) -> bool:
         return self._layout.tiling[instance.name[0]] is not Tiling.WHOLE
 
-    def _next(self) -> Step | None:
-        """The next step: instances that go on come before new ones, new ones by tile."""
+    def _next(self, *, idle: bool) -> Step | None:
+        """The next step, heavy if a thread is idle: what goes on comes before what is new, that by tile."""
         if self._light:
             return self._light.popleft()
-        idle = self._busy < self._threads
         if idle and self._heavy:
             return self._heavy.popleft()
         instance = self._next_fresh()
@@ -230,18 +252,27 @@ class Scheduler:
             heapq.heappop(self._by_name)
         return self._fresh[name] if name < min(self._waiting) else None
 
-    async def _step_in_thread(self, steps: Sequence[Step]) -> None:
-        try:
-            # A step that nobody waits for any more may run out by itself: it sends nothing and keeps nothing.
-            stepped = await trio.to_thread.run_sync(self._advance_all, steps, abandon_on_cancel=True)
-        finally:
-            self._busy -= 1
-        for (instance, _), (awaits, result) in zip(steps, stepped, strict=True):
-            self._after(instance, awaits, result)
+    async def _step_in_thread(self, steps: list[Step]) -> None:
+        # A step that nobody waits for any more may run out by itself: it sends nothing and keeps nothing.
+        await trio.to_thread.run_sync(self._work, steps, abandon_on_cancel=True)
+
+    def _work(self, steps: list[Step]) -> None:
+        """In a thread, these steps and what comes next, until there is nothing more for it."""
+        while steps:
+            self._step(steps)
+            steps = self._take(in_thread=True)
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._ring, idempotent=True)
+
+    def _ring(self) -> None:
         self._changed.set()
 
-    def _advance_all(self, steps: Sequence[Step]) -> list[tuple[Round | None, Any]]:
-        return [self._advance(instance, got) for instance, got in steps]
+    def _step(self, steps: Sequence[Step]) -> None:
+        made = [self._advance(instance, got) for instance, got in steps]
+        with self._lock:
+            for (instance, _), (awaits, result) in zip(steps, made, strict=True):
+                if not self._over:
+                    self._after(instance, awaits, result)
 
     def _advance(self, instance: _Instance, got: Received | None) -> tuple[Round | None, Any]:
         """One step of an instance, in whatever thread: its next round, or None and its result."""
@@ -295,7 +326,7 @@ class Scheduler:
         return [self._flow.shelve((index, output), tile, part) for output, part in enumerate(results)]
 
     def _after(self, instance: _Instance, awaits: Round | None, result: Any) -> None:
-        """Put away what a step did; runs in the trio thread."""
+        """Put away what a step did."""
         if awaits is None:
             if self._waiting.pop(instance.name, None) is not None:
                 self._heavy_waiting -= instance.heavy
@@ -320,12 +351,12 @@ class Scheduler:
         instance.parked = time.perf_counter()
         self._resume_if_complete(instance)
 
-    def _resume_if_complete(self, instance: _Instance) -> None:
+    def _resume_if_complete(self, instance: _Instance) -> bool:
         if instance.awaited is None:
-            return
+            return False
         mail = self._mail.get(instance.name, {}).get(instance.step, {})
         if any(shapes and peer not in mail for peer, shapes in instance.awaited.items()):
-            return
+            return False
         got: dict[int, list[Words]] = {}
         for peer in mail.keys() | instance.awaited.keys():
             shapes, arrays = instance.awaited.get(peer, []), mail.get(peer, [])
@@ -343,14 +374,19 @@ class Scheduler:
         instance.step += 1
         instance.awaited = None
         (self._heavy if instance.heavy else self._light).append((instance, got))
-        self._changed.set()
+        return True
 
     # -- messages --------------------------------------------------------------------------------------------
 
     async def _flush(self) -> None:
-        if not self._outbox:
+        with self._lock:
+            outbox, self._outbox = self._outbox, {}
+            reached, self._reached = self._reached, []
+        if self._reach is not None:
+            for checkpoint in reached:
+                self._reach(*checkpoint)
+        if not outbox:
             return
-        outbox, self._outbox = self._outbox, {}
         if self._recorder.on:
             now = time.perf_counter()
             for peer, messages in outbox.items():
@@ -365,17 +401,19 @@ class Scheduler:
         """Take one message of a peer. Raises ProtocolError for one that no run of this plan sends."""
         if not 0 <= node < len(self.plan.nodes):
             raise ProtocolError(f"party {peer} sent a message for node {node}, which the plan does not have")
-        instance = self._waiting.get((node, tile))
-        now = instance.step if instance is not None else 0
-        box = self._mail.setdefault((node, tile), {}).setdefault(step, {})
-        if tile in self._states[node].finished or step < now or peer in box:
-            raise ProtocolError(
-                f"party {peer} sent step {step} of {self.plan.nodes[node].title(node)}, tile {tile}, "
-                "too late or twice"
-            )
-        box[peer] = arrays
-        if instance is not None and instance.step == step:
-            self._resume_if_complete(instance)
+        with self._lock:
+            instance = self._waiting.get((node, tile))
+            now = instance.step if instance is not None else 0
+            box = self._mail.setdefault((node, tile), {}).setdefault(step, {})
+            if tile in self._states[node].finished or step < now or peer in box:
+                raise ProtocolError(
+                    f"party {peer} sent step {step} of {self.plan.nodes[node].title(node)}, tile {tile}, "
+                    "too late or twice"
+                )
+            box[peer] = arrays
+            resumed = instance is not None and instance.step == step and self._resume_if_complete(instance)
+        if resumed:
+            self._changed.set()
 
     # -- instances -------------------------------------------------------------------------------------------
 
@@ -409,7 +447,6 @@ class Scheduler:
         self._fresh[index, tile] = _Instance((index, tile), self.plan.nodes[index], heavy, depth)
         heapq.heappush(self._by_tile, (tile, index))
         heapq.heappush(self._by_name, (index, tile))
-        self._changed.set()
 
     # -- results ---------------------------------------------------------------------------------------------
 
@@ -467,8 +504,8 @@ class Scheduler:
             stored = Stored(bound, tiles, self.plan.tile_rows)
             if node.kind == "store":
                 self._outcome.stored[node.get("handle")] = stored
-            elif self._reach is not None:
-                self._reach(node.get("point"), node.get("name"), stored)
+            else:
+                self._reached.append((node.get("point"), node.get("name"), stored))
         elif node.kind == "reveal":
             whole = self._flow.result((index, 0)).whole()
             if not isinstance(whole, Share):
@@ -478,8 +515,6 @@ class Scheduler:
 
     def _node_done(self) -> None:
         self._unfinished -= 1
-        if not self._unfinished:
-            self._changed.set()
 
 
 def _event_name(instance: _Instance) -> str:

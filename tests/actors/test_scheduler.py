@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,6 +45,24 @@ async def test_tiles_and_threads(protocol, threads, tile_rows, example, schedule
     one = example(333, tile_rows)
     revealed, _ = await scheduled(one.plan, protocol, one.inputs, threads=threads)
     verified(one, revealed)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("seed", range(3))
+async def test_threads_that_take_turns_at_every_moment(
+    protocol, seed, example, scheduled, verified, monkeypatch
+):
+    """Steps of all sizes in more threads than there are cores, while mail comes in any order."""
+    monkeypatch.setattr("tercet.actors.scheduler.HEAVY_WORDS", 200)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        one = example(1000, 64)
+        revealed, outcomes = await scheduled(one.plan, protocol, one.inputs, threads=4, mail_seed=seed)
+    finally:
+        sys.setswitchinterval(before)
+    verified(one, revealed)
+    assert len({outcome.statistics.rounds for outcome in outcomes}) == 1
 
 
 @pytest.mark.parametrize("seed", range(6))
