@@ -73,11 +73,16 @@ def _ask(what: str, option: str) -> str:
 def node(
     config: Annotated[Path, typer.Argument(help="The node's file.")] = Path("node.toml"),
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    *,
+    log_lost: Annotated[
+        bool,
+        typer.Option("--log-lost", help="Start on an audit log that has lost lines; its next line says so."),
+    ] = False,
 ) -> None:
     """Run a node until it is told to stop (SIGTERM); its log goes to standard error, as JSON lines."""
     with sentences():
         program.settle_memory(config)
-        program.main(config, level=log_level)
+        program.main(config, level=log_level, log_lost=log_lost)
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 One JSON object a line, each with the hash of the line before and a signature with the node's key. A line that
 was changed, removed or inserted breaks the chain at that place; a log that was cut at its end is found by
-comparing its head with one that an auditor has noted, which `tercet audit` prints. No line has anything in it
-that is not public to members.
+comparing its head with one that was noted elsewhere: by an auditor, from what `tercet audit` prints, and by
+the node, in its catalog. No line has anything in it that is not public to members.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,28 @@ class Head:
 
 
 class AuditLog:
-    """The log of this node, open for appending; verified when it is opened."""
+    """The log of this node, open for appending; verified when it is opened.
 
-    def __init__(self, path: Path, keys: MemberKeys) -> None:
+    `noted` is a head that it has had. Raises ConsentError for a log that was changed, and unless `lost` for
+    one that has lost lines since; where it is said to be lost, the next line tells what was noted.
+    """
+
+    def __init__(
+        self, path: Path, keys: MemberKeys, *, noted: Head | None = None, lost: bool = False
+    ) -> None:
         self.path = path
         self._keys = keys
-        self.head = check_lines(read_lines(path), keys.identity.certificate_pem, where=str(path))
+        self.head, noted = Head(), noted or Head()
+        known = noted == self.head
+        for self.head in _heads(read_lines(path), keys.identity.certificate_pem, where=str(path)):
+            known = known or noted == self.head
+        if not known and not lost:
+            raise ConsentError(
+                f"{path} has lost lines: it had {noted.lines}, and the last of those is not among the "
+                f"{self.head.lines} that it has; restore it, or if it is lost start the node with --log-lost"
+            )
+        if not known:
+            self.append("lost", lines=noted.lines, digest=noted.digest)
 
     def append(self, event: str, **facts: Any) -> None:
         """Add a line; `settle` has it on the disk. Raises StorageError if it cannot be written."""
@@ -111,6 +128,12 @@ def parse(line: str) -> dict[str, Any]:
 
 def check_lines(lines: Iterable[str], certificate: str, *, where: str) -> Head:
     """Verify a whole log; where it stands. Raises ConsentError that names the first line that is wrong."""
+    heads = deque(_heads(lines, certificate, where=where), maxlen=1)
+    return heads[0] if heads else Head()
+
+
+def _heads(lines: Iterable[str], certificate: str, *, where: str) -> Iterator[Head]:
+    """Where a log stood after each of its lines, verified."""
     head = Head()
     for number, line in enumerate(lines):
         text, _, signature = line.partition("\t")
@@ -126,7 +149,7 @@ def check_lines(lines: Iterable[str], certificate: str, *, where: str) -> Head:
             what = "was not signed by this node's key" if not signed else "does not follow the line before"
             raise ConsentError(f"{where}, line {number + 1}, {what}: lines were changed, removed or inserted")
         head = Head(number + 1, _digest(text))
-    return head
+        yield head
 
 
 def _digest(text: str) -> str:

@@ -115,6 +115,13 @@ class LakeGate(Gate):
             self.audit.append("expired", kind=entry.kind, name=entry.name, owner=entry.owner)
             await self.vault.drop(entry.kind, entry.name)
         await self.ledger.sweep()
+        await self.note_log()
+
+    async def note_log(self) -> None:
+        """Remember in the catalog how far the audit log has come, to miss it if it is cut."""
+        head = self.audit.head
+        await trio.to_thread.run_sync(self.audit.settle)
+        await self.vault.ask(self.vault.journal.note, head.lines, head.digest)
 
     # -- plans -----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ signal ends it at once. Whatever makes a start impossible is one sentence and ex
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -25,7 +26,7 @@ from tercet.actors.cluster import KEEP_MEMORY, plain_errors
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party, is_party, party_name
 from tercet.actors.scratch import Scratch
-from tercet.consent.audit import AuditLog
+from tercet.consent.audit import AuditLog, Head
 from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError, StorageError
 from tercet.nodes.config import ClusterFile, NodeFile
@@ -138,8 +139,16 @@ class Settings:
         return TlsTransport(self.identity, pins)
 
 
-async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
-    """Run a node until it is cancelled or told to stop by a signal. Raises what makes a start impossible."""
+async def serve(
+    settings: Settings,
+    *,
+    log_lost: bool = False,
+    task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a node until it is cancelled or told to stop by a signal. Raises what makes a start impossible.
+
+    With `log_lost`, an audit log that has lost lines does not.
+    """
     file, cluster = settings.file, settings.cluster
     party = Party(
         settings.index,
@@ -154,7 +163,13 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
         ),
     )
     vault = await trio.to_thread.run_sync(Vault, file)
-    audit = AuditLog(file.directory / "audit.log", MemberKeys(settings.identity))
+    noted = await vault.ask(vault.journal.noted)
+    audit = AuditLog(
+        file.directory / "audit.log",
+        MemberKeys(settings.identity),
+        noted=None if noted is None else Head(*noted),
+        lost=log_lost,
+    )
     gate = LakeGate(party, file, cluster, vault, audit)
     transport = settings.transport()
     transport.on_refusal = Doorbell(audit).ring
@@ -184,6 +199,10 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[Node] = trio
             task_status.started(node)
             await _until_told(node, file.grace_s)
             nursery.cancel_scope.cancel()
+    try:
+        await gate.note_log()
+    except StorageError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the traceback would say nothing
 
 
 async def _sweep(gate: LakeGate) -> None:
@@ -216,10 +235,10 @@ async def _until_told(node: Node, grace_s: float) -> None:
         logger.info("ended with %d runs under way", node.party.running)
 
 
-def main(path: Path, *, level: str = "info") -> None:
-    """Be a node until told to stop. Raises what makes a start impossible."""
+def main(path: Path, *, level: str = "info", log_lost: bool = False) -> None:
+    """Be a node until told to stop, as `serve`. Raises what makes a start impossible."""
     log_to_stderr(level=level)
     settings = Settings.read(path)
     gc.freeze()  # as in `actors.node.main`
     with contextlib.suppress(KeyboardInterrupt):
-        trio.run(serve, settings)
+        trio.run(functools.partial(serve, settings, log_lost=log_lost))

@@ -1,10 +1,10 @@
 """The journal of a node: what was under way, so that a restart does not lose it.
 
 Loose values that plans have stored, checkpoints of runs, runs that owners are asked about with the approvals
-that have come, jobs, and sealed results that wait for their receivers. They lie in the database of the
-catalog, beside its entries; values themselves are files. Every method is one transaction, which makes the
-files that were written before it count, and blocks: call it in a thread. Nothing in it is secret: results
-are sealed, those of jobs with the node's storage key.
+that have come, jobs, sealed results that wait for their receivers, and how far the audit log has come. They
+lie in the database of the catalog, beside its entries; values themselves are files. Every method is one
+transaction, which makes the files that were written before it count, and blocks: call it in a thread. Nothing
+in it is secret: results are sealed, those of jobs with the node's storage key.
 """
 
 from __future__ import annotations
@@ -79,6 +79,14 @@ RESULTS = sa.Table(
 )
 
 
+AUDIT = sa.Table(
+    "audit",
+    METADATA,
+    sa.Column("lines", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+)
+
+
 @attrs.frozen
 class LooseValue:
     """A value that was not kept: whose, made from which tables, of which of them by row."""
@@ -142,6 +150,20 @@ class Journal:
             loose = list(connection.execute(sa.select(LOOSE.c.handle)).scalars())
             kept = connection.execute(sa.select(CHECKPOINTS.c.handles)).scalars()
             return loose + [handle for listed in kept for handle in _names(listed)]
+
+    # -- the audit log ---------------------------------------------------------------------------------------
+
+    def noted(self) -> tuple[int, str] | None:
+        """How many lines the audit log had, and the hash of the last one, when that was noted."""
+        with self._begin() as connection:
+            row = connection.execute(sa.select(AUDIT)).first()
+        return None if row is None else (row.lines, row.digest)
+
+    def note(self, lines: int, digest: str) -> None:
+        """Remember how far the audit log has come; those lines are on the disk."""
+        with self._begin() as connection:
+            connection.execute(AUDIT.delete())
+            connection.execute(AUDIT.insert().values(lines=lines, digest=digest))
 
     # -- loose values ----------------------------------------------------------------------------------------
 

@@ -54,6 +54,28 @@ def test_every_change_is_found(log):
     assert verify(lines[:3]) != log.head  # a log that was cut has an earlier head
 
 
+def test_a_log_that_was_cut_since_its_head_was_noted(log):
+    lines = log.path.read_text().splitlines(keepends=True)
+    noted = log.head
+    log.append("runs", caller="bob")
+    assert AuditLog(log.path, NODE, noted=noted).head == log.head
+    for left in ("", "".join(lines[:3])):
+        log.path.write_text(left)
+        found = left.count("\n")
+        with pytest.raises(ConsentError, match=f"had 4, .* among the {found} that it has.*--log-lost"):
+            AuditLog(log.path, NODE, noted=noted)
+    log.path.unlink()
+    other = AuditLog(log.path, NODE)
+    for number in range(5):
+        other.append("runs", caller="ann", plan=f"other plan {number}")
+    with pytest.raises(ConsentError, match="it had 4, and the last of those is not among the 5 that it has"):
+        AuditLog(log.path, NODE, noted=noted)
+    anew = AuditLog(log.path, NODE, noted=noted, lost=True)
+    assert verify(read_lines(log.path)) == anew.head
+    told = parse(anew.lines(5, 1)[0])
+    assert (told["event"], told["lines"], told["digest"]) == ("lost", 4, noted.digest)
+
+
 def test_another_node_cannot_write_it(log, tmp_path):
     foreign = AuditLog(tmp_path / "other.log", OTHER)
     foreign.append("runs", caller="ann")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import urllib.request
 
 import numpy as np
@@ -12,6 +13,7 @@ import trio
 
 import tercet
 from tercet.actors import Form, Type
+from tercet.consent.audit import parse
 from tercet.errors import SchemaError, StorageError
 from tercet.lake import open_lake
 
@@ -66,6 +68,28 @@ def test_damage_on_one_disk_is_named_and_an_upload_mends_it(nodes):
         other = TABLE | {"age": TABLE["age"] + 1}
         lake.upload(other, name="ages", key="id", owner="hospital")
         np.testing.assert_allclose(lake.table("ages").reveal("age")["age"], other["age"], atol=1e-3)
+
+
+@pytest.mark.parametrize(("number", "share"), [(signal.SIGTERM, 0.5), (signal.SIGKILL, 0.0)])
+def test_a_node_that_lost_lines_of_its_audit_log(nodes, number, share, command):
+    path = nodes.root / "n1" / "audit.log"
+    nodes.stop(1, number)
+    lines = path.read_text().splitlines(keepends=True)
+    left = int(share * len(lines))
+    path.write_text("".join(lines[:left]))
+    nodes.start(1)
+    assert nodes.processes.pop(1).wait(timeout=60) == 1
+    assert "audit.log has lost lines: it had" in (nodes.root / "n1" / "log").read_text()
+    nodes.programs[1] = ["-m", "tercet", "node", "node.toml", "--log-lost"]
+    nodes.start(1)
+    nodes.wait_until_ready()
+    del nodes.programs[1]
+    told = [parse(line)["event"] for line in path.read_text().splitlines()[left:]]
+    assert told[:2] == ["lost", "started"]
+    nodes.stop(1)
+    nodes.start(1)
+    nodes.wait_until_ready()
+    assert "lines, whole; head" in command("audit", "--verify", "node.toml", cwd=nodes.root / "n1")
 
 
 def test_a_node_that_lost_its_catalog_is_named(nodes):
