@@ -147,6 +147,7 @@ class Scheduler:
         """Run the plan to its end."""
         began = time.perf_counter()
         self._token = trio.lowlevel.current_trio_token()
+        self._places = trio.CapacityLimiter(self._threads)
         for index, node in enumerate(self.plan.nodes):
             if not node.args and not self._flow.inline[index]:
                 self._expand(index)
@@ -253,8 +254,9 @@ class Scheduler:
         return self._fresh[name] if name < min(self._waiting) else None
 
     async def _step_in_thread(self, steps: list[Step]) -> None:
-        # A step that nobody waits for any more may run out by itself: it sends nothing and keeps nothing.
-        await trio.to_thread.run_sync(self._work, steps, abandon_on_cancel=True)
+        # A step that nobody waits for any more may run out by itself: it sends nothing and keeps nothing. The
+        # thread may stay for the whole run, so it takes no place of those for short work.
+        await trio.to_thread.run_sync(self._work, steps, abandon_on_cancel=True, limiter=self._places)
 
     def _work(self, steps: list[Step]) -> None:
         """In a thread, these steps and what comes next, until there is nothing more for it."""

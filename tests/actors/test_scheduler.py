@@ -65,6 +65,22 @@ async def test_threads_that_take_turns_at_every_moment(
     assert len({outcome.statistics.rounds for outcome in outcomes}) == 1
 
 
+async def test_threads_take_no_places_of_short_work(example, scheduled, monkeypatch):
+    monkeypatch.setattr("tercet.actors.scheduler.HEAVY_WORDS", 100)
+    borrowed, work = [], Scheduler._work
+
+    def watched(self, steps):
+        limiter = trio.from_thread.run_sync(trio.to_thread.current_default_thread_limiter)
+        borrowed.append(limiter.borrowed_tokens)
+        work(self, steps)
+
+    monkeypatch.setattr(Scheduler, "_work", watched)
+    one = example(200, 64)
+    await scheduled(one.plan, Replicated, one.inputs, threads=2)
+    assert len(borrowed) > 3
+    assert not any(borrowed)
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_order_of_mail(seed, example, scheduled, verified):
     one = example(200, 64)
