@@ -34,6 +34,7 @@ from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored
 from tercet.ml.newton import INVERSE_SCALE, WIDEST_INVERSE, Newton
 from tercet.ml.table import UNIT_BITS
 from tercet.ml.tails import chi_square_tail, critical, two_sided
+from tercet.ml.weights import LARGEST_MEAN, SMALLEST_MEAN
 
 ERROR = 1e-6
 DEALT_BITS, COEFFICIENT_BITS = 24, 24
@@ -196,13 +197,20 @@ class Inference:
             errors.append(self._intercept_variance.times(intercept, magnitude=2.0**17).rescale(ERROR_SCALE))
         return self._unweighted(self._stacked(*errors, *[None] * (2 - len(errors))))
 
+    @functools.cached_property
+    def _root_of_mean(self) -> tuple[Value, Value] | None:
+        """One over the root of the mean of sample weights `(1,)`, and the root; None for a mean of one."""
+        if self.weights is None or self.weights.mean is None:
+            return None
+        mean = self.weights.mean
+        inverse = inverse_sqrt(mean, low=SMALLEST_MEAN // 2, high=(LARGEST_MEAN + 1) // 2, scale=24)
+        return inverse, mean.times(inverse, magnitude=2.0**7.5).rescale(20)
+
     def _unweighted(self, errors: Value) -> Value:
         """Errors, or what else is in proportion to one over the root of weights, for the weights as given."""
-        if self.weights is None or self.weights.factor is None:
+        if self._root_of_mean is None:
             return errors
-        factor = self.weights.factor.rescale(20)
-        root = factor.times(inverse_sqrt(factor, low=-7, high=4, scale=20), magnitude=2.0**4).rescale(18)
-        return errors.rescale(22).times(root, magnitude=2.0**20.5).rescale(22)
+        return _product(errors.rescale(22), self._root_of_mean[0], bits=18, most=2.0**17, magnitude=2.0**20.5)
 
     def z(self) -> Value:
         """Coefficients over their standard errors."""
@@ -215,9 +223,9 @@ class Inference:
             found.append(last.times(intercept, magnitude=2.0**12).rescale(WEIGHT_SCALE))
         stacked = self._stacked(*found, *[None] * (2 - len(found)))
         factor = 2.0 ** (self.problem.halved / 2)
-        if self.weights is not None and self.weights.factor is not None:
-            inverse = inverse_sqrt(self.weights.factor.rescale(20), low=-7, high=4, scale=20)
-            stacked = stacked.times(inverse, magnitude=2.0**16).rescale(WEIGHT_SCALE)
+        if self.weights is not None and self._root_of_mean is not None:
+            root = self._root_of_mean[1]
+            stacked = stacked.times(root, magnitude=2.0**16).rescale(WEIGHT_SCALE)
             factor *= 2.0 ** (self.weights.exponent / 2)
         scale = 20 - math.ceil(math.log2(factor))
         return (stacked * self.builder.constant(factor, scale=scale)).rescale(Z_SCALE)
@@ -246,11 +254,7 @@ class Inference:
         """Sums over 2^halved, for the weights as given in units."""
         if self.weights is None or self.weights.mean is None:
             return x
-        x, mean = x.rescale(24), self.weights.mean
-        high = mean.rescale(UNIT_BITS)
-        low = (mean - high.at_scale(mean.scale)).bounded(2.0 ** (1 - UNIT_BITS), "what was rounded off")
-        product = x.times(high, magnitude=2.0**20.5).rescale(24)
-        return product + x.times(low, magnitude=2.0 ** (8 - UNIT_BITS)).rescale(24)
+        return _product(x.rescale(24), self.weights.mean, bits=UNIT_BITS, most=2.0**6.5, magnitude=2.0**20.5)
 
     @functools.cached_property
     def _loss(self) -> Value:
@@ -323,6 +327,17 @@ class Inference:
         """The sum of weights over 2^halved, in units."""
         positive, negative = self._totals
         return self._as_given((positive + negative).rescale(RATIO_SCALE))
+
+
+def _product(x: Value, y: Value, *, bits: int, most: float, magnitude: float) -> Value:
+    """`x y` at the scale of x, where y has more digits than the bound of the product leaves room for.
+
+    Those beyond `bits` are multiplied apart; `most` bounds x.
+    """
+    high = y.rescale(bits)
+    low = (y - high.at_scale(y.scale)).bounded(2.0 ** (1 - bits), "what was rounded off")
+    product = x.times(high, magnitude=magnitude).rescale(x.scale)
+    return product + x.times(low, magnitude=most * 2.0 ** (1 - bits)).rescale(x.scale)
 
 
 FIGURES: dict[str, Callable[[Inference], Value]] = {

@@ -113,6 +113,24 @@ def test_weights_count_rows(put, data, kind):
     np.testing.assert_allclose(alone.lr, 2 * (clear.llf - clear.llnull), rtol=1e-3)
 
 
+def test_weights_that_are_large_and_alike(put, data):
+    """Their mean is many of their units, so it takes more digits than one over it leaves room for."""
+    source = data("star98")
+    X = (source.X - source.X.mean(0)) / source.X.std(0)
+    weights = 1000 + np.random.default_rng(5).normal(size=len(X))
+    table = put(type(source)(np.column_stack([X, weights]), source.y, (*source.names, "w")))
+    model = LogisticRegression(penalty=None).fit(table, target="y", sample_weight="w")
+    family = sm.families.Binomial()
+    clear = sm.GLM(source.y, np.column_stack([X, np.ones(len(X))]), family=family, freq_weights=weights)
+    clear = clear.fit(tol=1e-12)
+    found = model.summary()
+    assert (np.abs(found.coef - clear.params) / clear.bse).max() < 0.01
+    np.testing.assert_allclose(found.se, clear.bse, rtol=2e-4)
+    np.testing.assert_allclose((found.llf, found.llnull), (clear.llf, clear.llnull), rtol=1e-5)
+    np.testing.assert_allclose(found.nobs, weights.sum(), rtol=2e-6)
+    np.testing.assert_allclose(model.summary(["z"]).z, clear.tvalues, rtol=1e-3, atol=5e-3)
+
+
 def test_offset_and_no_intercept(put, data):
     source = data("star98")
     rows = len(source.y)
