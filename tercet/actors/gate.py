@@ -61,6 +61,10 @@ class Gate:
         _ = caller, session, since
         raise PlanError(f"nodes on one machine keep no checkpoints of plan {plan.name!r}; run all of it")
 
+    def bytes_held(self) -> int:
+        """Bytes of values in memory besides those of the party."""
+        return 0
+
     def over(self, session: bytes) -> None:
         """A run has ended, well or not, perhaps before it was let through."""
 

@@ -205,6 +205,10 @@ class LakeGate(Gate):
             values = await self.ledger.resume(session, caller, plan.digest(), since, names)
         return left, {checkpoint_handle(name): stored for name, stored in values.items()}
 
+    def bytes_held(self) -> int:
+        """Bytes of tiles of values that lie in files."""
+        return self.vault.files.cache.held
+
     def over(self, session: bytes) -> None:
         """Forget a run that has ended; the next one may have its turn."""
         self.board.under_way.pop(session, None)

@@ -38,17 +38,18 @@ def registry_of(node: Node) -> CollectorRegistry:
         "tercet_runs_total": ("Plans that have ended, well or not.", lambda: party.ended),
         "tercet_runs_failed_total": ("Plans that have failed.", lambda: party.failed),
         "tercet_values_in_memory": ("Values held in memory.", lambda: len(party.store)),
-        "tercet_bytes_in_memory": ("Their bytes.", lambda: stored_bytes(node)),
+        "tercet_bytes_in_memory": ("Their bytes.", lambda: bytes_held(node)),
     }
     for name, (what, read) in numbers.items():
         Gauge(name, what, registry=registry).set_function(read)
     return registry
 
 
-def stored_bytes(node: Node) -> int:
-    """Bytes of the values that a node holds in memory."""
+def bytes_held(node: Node) -> int:
+    """Bytes of values that a node holds in memory, tiles of those that lie in files among them."""
     values = [one.tiles for one in node.party.store.values() if not isinstance(one.tiles, FiledTiles)]
-    return sum(tile.data.size * WORD_BYTES for tiles in values for tile in tiles)
+    own = sum(tile.data.size * WORD_BYTES for tiles in values for tile in tiles)
+    return own + node.gate.bytes_held()
 
 
 def health(node: Node) -> dict[str, Any]:

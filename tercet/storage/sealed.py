@@ -238,7 +238,11 @@ class SealedReader:
                 into[at : at + len(taken)] = taken
                 at += len(taken)
                 # Where one read ends in the middle of a chunk, the next one goes on.
-                self._latest = number, chunk
+                self._latest = (number, chunk) if start + at < self.size else None
+
+    def rest(self) -> None:
+        """Keep nothing in memory until the next read."""
+        self._latest = None
 
     def _chunk(self, file: Any, number: int) -> bytes:
         file.seek(HEAD_BYTES + number * (CHUNK_BYTES + TAG_BYTES))

@@ -44,6 +44,11 @@ class TileCache:
         self._lock = threading.Lock()
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read ahead")
 
+    @property
+    def held(self) -> int:
+        """Bytes of the tiles that are in memory."""
+        return self._bytes
+
     def has(self, key: Key) -> bool:
         """Whether a tile is there, so that `get` does not wait."""
         future = self._tiles.get(key)
@@ -78,6 +83,12 @@ class TileCache:
             future = self._tiles[key] = Future()
             return future, True
 
+    def _make_room(self, besides: Key) -> None:
+        for old in [one for one, held in self._tiles.items() if held.done() and one != besides]:
+            self._bytes -= self._tiles.pop(old).result().data.nbytes
+            if self._bytes <= self._most:
+                break
+
     def _fill(self, key: Key, future: Future[Share], read: Callable[[], Share]) -> None:
         try:
             share = read()
@@ -89,10 +100,8 @@ class TileCache:
         with self._lock:
             self._bytes += share.data.nbytes
             future.set_result(share)
-            for old in [one for one, held in self._tiles.items() if held.done() and one != key]:
-                if self._bytes <= self._most:
-                    break
-                self._bytes -= self._tiles.pop(old).result().data.nbytes
+            if self._bytes > self._most:
+                self._make_room(key)
 
 
 class SealedTiles(FiledTiles):
@@ -219,6 +228,7 @@ class ShareFiles:
             reader.fill(memoryview(prefix), 0)
             head = bytearray(int.from_bytes(prefix, "big"))
             reader.fill(memoryview(head), LENGTH_BYTES)
+            reader.rest()
             name, fields, tile_rows, domain, shapes = msgpack.unpackb(head)
             kind: Type = read_type(fields)
             if name != handle:

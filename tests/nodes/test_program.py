@@ -54,6 +54,7 @@ def test_metrics(nodes):
     assert numbers["tercet_peers_linked"] == "2.0"
     assert float(numbers["tercet_runs_total"]) >= 2
     assert numbers["tercet_runs_failed_total"] == "0.0"
+    assert float(numbers["tercet_bytes_in_memory"]) > 100 * 2 * 8
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"http://{nodes.network.metrics[1]}/secrets", timeout=5)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -92,6 +94,26 @@ def test_memory_for_tiles_is_bounded(files):
     for tiles in both:
         tiles.forget()
     assert files.cache._bytes == 0
+
+
+def test_values_that_were_opened_and_read_hold_no_more_than_tiles(files):
+    handles = [f"x{number}" for number in range(50)]
+    for handle in handles:
+        files.save(handle, value(Form.RING, (4, 640)))
+    tracemalloc.start()
+    try:
+        opened = [files.load(handle) for handle in handles]
+        after_opening = tracemalloc.get_traced_memory()[0]
+        for one in opened:
+            assert join(one.tiles).data.shape == (2, 4, 640)
+        files.cache._ahead.submit(int).result()  # whatever is read ahead is there now
+        after_reading = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(opened) * opened[0].tiles.nbytes > 2_000_000
+    assert after_opening < 500_000
+    assert after_reading < 500_000
+    assert files.cache.held <= 4096
 
 
 def test_a_tile_that_has_changed_is_found_when_it_is_read(files, tmp_path):
