@@ -309,8 +309,20 @@ class LakeGate(Gate):
         before = await self.vault.ask(self.vault.catalog.find, entry.kind, entry.name)
         if before is not None and before.owner != caller:
             raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
+        if before is not None and (before.body, before.rules, before.handles) == (
+            entry.body,
+            entry.rules,
+            entry.handles,
+        ):
+            return  # also the second time that somebody asks
         known, values = [], {}
         for handle in entry.handles:
+            kept = await self.vault.ask(self.vault.catalog.of_handle, handle)
+            if kept is not None and kept.owner == caller:
+                raise ConsentError(
+                    f"{entry.kind} {entry.name!r} is kept as {kept.name!r} already, and only once: open it "
+                    "under that name, or drop it and make it anew"
+                )
             one, value = self.ledger.find(handle), self.party.store.get(handle) or await self.load(handle)
             if one is None or one.caller != caller or value is None:
                 raise ConsentError(f"no value of {caller} is stored under {handle!r}")

@@ -14,8 +14,9 @@ import trio
 import tercet
 from tercet.actors import Form, Type
 from tercet.consent.audit import parse
-from tercet.errors import SchemaError, StorageError
+from tercet.errors import ConsentError, SchemaError, StorageError
 from tercet.lake import open_lake
+from tercet.ml import LogisticRegression
 
 TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
 
@@ -68,6 +69,20 @@ def test_damage_on_one_disk_is_named_and_an_upload_mends_it(nodes):
         other = TABLE | {"age": TABLE["age"] + 1}
         lake.upload(other, name="ages", key="id", owner="hospital")
         np.testing.assert_allclose(lake.table("ages").reveal("age")["age"], other["age"], atol=1e-3)
+
+
+def test_a_model_is_kept_once_however_often_it_is_saved(nodes):
+    ill = {"id": np.arange(100), "age": TABLE["age"], "sick": np.arange(100) % 3 == 0}
+    with connect(nodes) as lake:
+        table = lake.upload(ill, name="ill", key="id", owner="hospital")
+        model = LogisticRegression(max_iter=4, check=False).fit(table, target="sick")
+        model.save("risk")
+        coefficients = lake.model("risk").reveal().coef_
+        model.save("risk")
+        with pytest.raises(ConsentError, match="model 'other' is kept as 'risk' already, and only once"):
+            model.save("other")
+        np.testing.assert_array_equal(lake.model("risk").reveal().coef_, coefficients)
+        assert [one.name for one in lake.entries() if one.kind == "model"] == ["risk"]
 
 
 @pytest.mark.parametrize(("number", "share"), [(signal.SIGTERM, 0.5), (signal.SIGKILL, 0.0)])
