@@ -62,7 +62,20 @@ class ConfigError(TercetError):
 
 
 class StorageError(TercetError):
-    """Something stored is missing, damaged or cannot be written; the message names table or file."""
+    """Something stored is missing, damaged or cannot be written; the message names table or file.
+
+    `party` is the node whose disk it is, for instance "party 1", once the error has left it.
+    """
+
+    extra = ("party",)
+
+    def __init__(self, message: str, *, party: str | None = None) -> None:
+        super().__init__(message)
+        self.party = party
+
+    def at(self, party: str) -> StorageError:
+        """The same with the party's name, unless it has one: peers pass it on."""
+        return self if self.party else StorageError(f"{party}: {self}", party=party)
 
 
 class ConsentError(TercetError):

@@ -412,7 +412,7 @@ def _verdict(errors: Mapping[int, TercetError]) -> TercetError:
     """
     for index, error in errors.items():
         if isinstance(error, StorageError):
-            return StorageError(f"{party_name(index)}: {error}")
+            return error.at(party_name(index))
         if not isinstance(error, PeerLost):
             return error
     accusations = {index: error for index, error in errors.items() if isinstance(error, PeerLost)}

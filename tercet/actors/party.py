@@ -325,7 +325,7 @@ class Party:
             ), inputs
         except BaseException as error:
             stopped = self.cancelled("the run was cancelled before it began")
-            self._end(name, error if isinstance(error, TercetError) else stopped)
+            self._end(name, self._in_a_sentence(error) if isinstance(error, TercetError) else stopped)
             gate.over(name)
             raise
         finally:
@@ -350,6 +350,8 @@ class Party:
             raise PlanError("a session of this name was started before; names are used once")
 
     def _in_a_sentence(self, cause: BaseException) -> TercetError:
+        if isinstance(cause, StorageError):
+            return cause.at(self.name)
         if isinstance(cause, TercetError):
             return cause
         logger.error("%s: a plan failed in an unforeseen way", self.name, exc_info=cause)

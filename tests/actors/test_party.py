@@ -17,7 +17,15 @@ from tercet.actors.line import CHUNK_BYTES
 from tercet.actors.node import CLIENT
 from tercet.actors.party import MOST_EARLY_STARTS
 from tercet.actors.values import type_fields
-from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
+from tercet.errors import (
+    PeerLost,
+    PlanError,
+    ProtocolError,
+    StorageError,
+    TercetError,
+    TransportError,
+    from_wire,
+)
 from tercet.protocols.base import Round
 from tercet.protocols.domains import Z64
 from tercet.protocols.plain import Plain
@@ -476,3 +484,31 @@ def test_the_verdict():
     assert "party 0 and party 1 lost each other" in str(both)
     cause = TransportError("first")
     assert _verdict({0: lost("party 1"), 1: cause}) is cause
+
+
+class Damaged(Replicated):
+    def truncate(self, x, bits):
+        if self.party == 1:
+            raise StorageError("a file is damaged")
+        yield Round(recv={1: [(1,)]})
+        return x
+
+
+async def test_a_disk_is_named_by_whoever_tells_of_it(open_cluster_of_nodes):
+    async with open_cluster_of_nodes(Damaged) as nodes:
+        client = await nodes.client()
+        await client.put("x", KIND, WORDS)
+        with pytest.raises(StorageError, match="a file is damaged") as raised:
+            await client.run(squares())
+        told = "party 1: node 2 (truncate): a file is damaged"
+        assert (str(raised.value), raised.value.party) == (told, "party 1")
+        for party in nodes.parties:
+            await party.until_idle()
+            assert [str(error) for error in party._over.values()] == [told]
+
+
+def test_a_disk_is_named_by_the_client():
+    verdict = _verdict({0: lost("party 1"), 1: StorageError("a file is damaged")})
+    assert str(verdict) == "party 1: a file is damaged"
+    passed_on = from_wire(verdict.to_wire())
+    assert str(_verdict({0: passed_on, 1: passed_on})) == "party 1: a file is damaged"
