@@ -101,20 +101,12 @@ def _replays(
     seconds: dict[int, list[float]] = {1: [], threads: []}
     apart: list[float] = []
     differing = 0
-
-    async def all_sessions(count: int) -> None:
-        nonlocal differing
-        taken = 0.0
-        for recorded in recordings:
-            replayed = await replay(recorded, threads=count)
-            taken += replayed.seconds
-            differing += replayed.differing
-        seconds[count].append(taken)
-
     for _ in range(repeat):
         for count in seconds:
             confine(available[:count])
-            trio.run(all_sessions, count)
+            taken, wrong = trio.run(_replay_all, recordings, count)
+            seconds[count].append(taken)
+            differing += wrong
         apart.append(_apart(recordings, available[:threads]))
     received = WORD * sum(one.words for recorded in recordings for one in recorded.heard)
     one, more = median(seconds[1]), median(seconds[threads])
@@ -127,18 +119,21 @@ def _replays(
     }, differing
 
 
+async def _replay_all(recordings: Sequence[Tape], threads: int) -> tuple[float, int]:
+    """Seconds of all sessions, and how many words differ."""
+    replayed = [await replay(recorded, threads=threads) for recorded in recordings]
+    return sum(one.seconds for one in replayed), sum(one.differing for one in replayed)
+
+
 def _apart(recordings: Sequence[Tape], available: Sequence[int]) -> float:
     """Seconds of the slowest of several processes that replay the same at the same time, each on one core."""
     context = multiprocessing.get_context("fork")  # they share the recordings
-    begin, taken = context.Barrier(len(available)), context.SimpleQueue()
-
-    async def all_sessions() -> float:
-        return sum([(await replay(recorded, threads=1)).seconds for recorded in recordings])
+    begin, taken = context.Barrier(len(available), timeout=PATIENCE_S), context.SimpleQueue()
 
     def alone(core: int) -> None:
         confine([core])
         begin.wait()
-        taken.put(trio.run(all_sessions))
+        taken.put(trio.run(_replay_all, recordings, 1)[0])
 
     with warnings.catch_warnings():
         # Threads that this process has do not run in the others; those of trio are made anew there.

@@ -36,7 +36,7 @@ from tercet.progress import counting, somebody_looks, watching
 T = TypeVar("T")
 
 TEMPORARY = "~"
-"""What handles of values begin with that plans of one computation store for each other."""
+"""What handles of values begin with that plans of one computation store for each other; no name has it."""
 
 CELLS_TO_CHECKPOINT = 1 << 23
 STEPS_TO_CHECKPOINT = 25

@@ -272,9 +272,10 @@ class Scheduler:
     def _step(self, steps: Sequence[Step]) -> None:
         made = [self._advance(instance, got) for instance, got in steps]
         with self._lock:
+            if self._over:
+                return
             for (instance, _), (awaits, result) in zip(steps, made, strict=True):
-                if not self._over:
-                    self._after(instance, awaits, result)
+                self._after(instance, awaits, result)
 
     def _advance(self, instance: _Instance, got: Received | None) -> tuple[Round | None, Any]:
         """One step of an instance, in whatever thread: its next round, or None and its result."""

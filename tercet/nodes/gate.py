@@ -118,10 +118,14 @@ class LakeGate(Gate):
         await self.note_log()
 
     async def note_log(self) -> None:
-        """Remember in the catalog how far the audit log has come, to miss it if it is cut."""
+        """Note in the catalog how far the audit log has come, to miss it if it is cut. Can be cancelled."""
         head = self.audit.head
-        await trio.to_thread.run_sync(self.audit.settle)
-        await self.vault.ask(self.vault.journal.note, head.lines, head.digest)
+
+        def note() -> None:
+            self.audit.settle()
+            self.vault.journal.note(head.lines, head.digest)
+
+        await trio.to_thread.run_sync(note, abandon_on_cancel=True)
 
     # -- plans -----------------------------------------------------------------------------------------------
 

@@ -38,7 +38,10 @@ def registry_of(node: Node) -> CollectorRegistry:
         "tercet_runs_total": ("Plans that have ended, well or not.", lambda: party.ended),
         "tercet_runs_failed_total": ("Plans that have failed.", lambda: party.failed),
         "tercet_values_in_memory": ("Values held in memory.", lambda: len(party.store)),
-        "tercet_bytes_in_memory": ("Their bytes.", lambda: bytes_held(node)),
+        "tercet_bytes_in_memory": (
+            "Bytes of values in memory, tiles of those in files among them.",
+            lambda: bytes_held(node),
+        ),
     }
     for name, (what, read) in numbers.items():
         Gauge(name, what, registry=registry).set_function(read)

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -199,8 +200,15 @@ async def serve(
             task_status.started(node)
             await _until_told(node, file.grace_s)
             nursery.cancel_scope.cancel()
-    try:
+    with _survived(), trio.move_on_after(file.timeout_s):
         await gate.note_log()
+
+
+@contextlib.contextmanager
+def _survived() -> Iterator[None]:
+    """Log a catalog or disk that fails, and go on."""
+    try:
+        yield
     except StorageError as error:
         logger.error("%s", error)  # noqa: TRY400 - the traceback would say nothing
 
@@ -208,10 +216,8 @@ async def serve(
 async def _sweep(gate: LakeGate) -> None:
     """Forget what has expired, now and then; a catalog or disk that fails is asked again."""
     while True:
-        try:
+        with _survived():
             await gate.sweep()
-        except StorageError as error:
-            logger.error("%s", error)  # noqa: TRY400 - the traceback would say nothing
         await trio.sleep(SWEEP_S)
 
 
