@@ -136,7 +136,7 @@ async def test_calibration_measures_every_probe():
 async def test_a_calibrated_machine_takes_what_the_probes_took():
     """With rounds, on nodes in this process: what a probe took is what its rehearsal takes."""
     async with open_cluster(ClusterOptions()) as cluster:
-        bench = Bench(cluster, Replicated, repeat=1)
+        bench = Bench(cluster, Replicated, repeat=3)
         machine = await bench.paces(Machine(cores=3), ["store", "local", "truncate"])
         machine = await bench.rounds(machine)
         taken = await bench.measure(deep := bench.plan("rounds", chain_of_rounds, 64))

@@ -21,14 +21,14 @@ async def test_one_way_latency():
     left, right = shaped(0.003)
     seconds = []
     async with left, right:
-        for _ in range(40):
+        for _ in range(100):
             start = time.monotonic()
             await left.send(b"ping")
             assert await right.receive_header() == (b"ping", 0)
             seconds.append(time.monotonic() - start)
     assert min(seconds) >= 0.003
-    # The best quarter: the others tell how busy the machine is.
-    assert statistics.quantiles(seconds, n=4)[0] < 0.0033
+    # The best twentieth: the others tell how busy the machine is.
+    assert statistics.quantiles(seconds, n=20)[0] < 0.0033
 
 
 async def test_latencies_of_frames_in_flight_overlap():
@@ -39,11 +39,11 @@ async def test_latencies_of_frames_in_flight_overlap():
             await left.send(b"%d" % i)
         got = [(await right.receive_header())[0] for _ in range(50)]
         assert got == [b"%d" % i for i in range(50)]
-        assert 0.05 <= time.monotonic() - start < 0.15
+        assert 0.05 <= time.monotonic() - start < 1  # 2.5 if they did not
 
 
 async def test_bandwidth_is_shared_by_frames_in_flight():
-    left, right = shaped(0.01, 8e6)  # a megabyte a second
+    left, right = shaped(0.1, 8e6)  # a megabyte a second
     async with left, right:
         start = time.monotonic()
         for _ in range(10):
@@ -52,14 +52,14 @@ async def test_bandwidth_is_shared_by_frames_in_flight():
         for k in range(10):
             await right.receive_header()
             await right.receive_payload(buffer)
-            assert time.monotonic() - start >= 0.01 + (k + 1) * 0.005
-        assert time.monotonic() - start < 0.12
+            assert time.monotonic() - start >= 0.1 + (k + 1) * 0.005
+        assert time.monotonic() - start < 0.8  # 1.05 if each waited for the one before
 
 
 @pytest.mark.parametrize("coarse", [0.0, 1.0], ids=["while trio sleeps", "while a thread sleeps"])
 async def test_a_receive_that_is_cancelled_during_the_wait_loses_nothing(monkeypatch, coarse):
     monkeypatch.setattr("tercet.transports.shaped._COARSE", coarse)
-    left, right = shaped(0.3)
+    left, right = shaped(0.6)
     async with left, right:
         start = time.monotonic()
         await left.send(b"patience", [b"data"])
@@ -68,7 +68,7 @@ async def test_a_receive_that_is_cancelled_during_the_wait_loses_nothing(monkeyp
                 await right.receive_header()
             assert scope.cancelled_caught
         assert await right.receive_header() == (b"patience", 4)
-        assert 0.3 <= time.monotonic() - start < 0.55
+        assert 0.6 <= time.monotonic() - start < 1.15
 
 
 async def test_both_ends_must_be_shaped():
