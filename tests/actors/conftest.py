@@ -104,7 +104,7 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     sig = sigmoid(8.0, 1e-4)
     probability, curve = x0.fourier(sig, slope(sig), dealt_bits=20, coefficient_bits=14)
     logistic = 1 / (1 + np.exp(-real[0]))
-    show("sigmoid", probability, logistic, 3e-4)
+    show("sigmoid", probability, logistic, 5e-4)
     show("slope", curve, logistic * (1 - logistic), 1e-2)
     negative, equal = x0 < 0, (x0 - x0).is_zero()
     show("negative", negative.to_ring(), numbers[0] < 0)

@@ -98,7 +98,7 @@ def test_probabilities_stay_within_zero_and_one(lake, put):
     assert p.min() >= 0
     assert p.max() <= 1
     z = model.decision_function(put(x[:, None])).reveal()
-    np.testing.assert_allclose(p, 1 / (1 + np.exp(-z)), atol=4e-5)
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-z)), atol=2.2e-5)
 
 
 def test_a_revealed_model_in_scikit_learn_and_as_text(fitted):

@@ -233,7 +233,7 @@ def test_models_that_were_saved(lake, some, kind):
     ]
     if kind == "descent":
         options = {"penalty": None}
-        np.testing.assert_allclose(model.summary(["se"]).se, found.se, rtol=1e-5)
+        np.testing.assert_allclose(model.summary(["se"]).se, found.se, rtol=1e-4)
     right = LogisticRegression(**options).fit(table, target="y", features=names, **roles).summary()
     assert (np.abs(found.coef - right.coef) / right.se).max() < 0.01
     np.testing.assert_allclose(found.se, right.se, rtol=5e-4)
@@ -255,12 +255,13 @@ def test_models_that_are_not_the_best(lake, put, data, some):
 
 
 @pytest.mark.parametrize("options", [{"tile_rows": 64}, {"threads": 2}])
-def test_printed_figures_do_not_depend_on_tiles_and_threads(lake, put, data, options):
+def test_figures_do_not_depend_on_tiles_and_threads(lake, put, data, options):
     source = data("star98")
     with tercet.local(protocol=lake.protocol, **options) as other:
         found = []
         for one in (lake, other):
             summary = LogisticRegression(penalty=None).fit(put(source, into=one), target="y").summary()
-            rounded = [np.ravel(value) for value in summary.values.values()]
-            found.append(np.concatenate(rounded).astype(float))
+            # An odds ratio of 1,400 is 7 in figures that have an absolute error.
+            values = summary.values | {"odds_ratio": np.log(summary.odds_ratio)}
+            found.append(np.concatenate([np.ravel(value) for value in values.values()]).astype(float))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
