@@ -160,7 +160,7 @@ def test_a_grid_finds_the_penalty_that_scores_best(lake, put):
 def test_folds_share_their_rounds(lake, put):
     """Five fits and evaluations take about the rounds of one."""
     X = RNG.normal(size=(60, 2))
-    table = put(X, X[:, 0] + RNG.normal(size=60) > 0)
+    table = put(X, 3 * X[:, 0] + RNG.normal(size=60) > 0)
     model = LogisticRegression(max_iter=6)
     mark = len(lake.phases)
     model.fit(table, target="y").evaluate(table, metrics="roc_auc").reveal()
