@@ -337,7 +337,8 @@ class MeanImputer(Transformer):
                 values = values + flag.squeeze() * (_number(learned, place) - values)
             values = values.bounded(WIDEST_COLUMN, "a mean of values")
             if not proved:
-                draft.narrow(values, source.widest_spread)
+                parts = max(1.0, table.rows_of_sources / table.rows)  # a sample may spread further by chance
+                draft.narrow(values, source.widest_spread * math.sqrt(parts))
             scale = UNIT_BITS if source.schema.kind == "boolean" else source.schema.scale
             kind: Kind = "integer" if source.is_wide else "real"
             schema = ColumnSchema(name, kind, scale, range=_hull(mine.range, source.schema.range))
