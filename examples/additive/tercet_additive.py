@@ -41,6 +41,7 @@ class Additive(Protocol):
     name = "additive"
     held = 2
     sizes = (3,)
+    truncates_down = True
 
     # Words go round: the second word of a party is the first one of the next.
 

@@ -289,6 +289,16 @@ class Value:
             return self.at_scale(scale)
         return self.builder.apply("truncate", self, bits=self.scale - scale)
 
+    def nearest(self, scale: int) -> Value:
+        """The same numbers at another scale, to the nearest, halves up: equal numbers stay equal.
+
+        For what is compared, sorted or counted afterwards, row by row. Fewer bits cost about 12 rounds, where
+        `rescale` takes 2 and may round equal numbers apart.
+        """
+        if scale >= self.scale:
+            return self.at_scale(scale)
+        return self.builder.apply("nearest", self, bits=self.scale - scale)
+
     def shifted(self, bits: int) -> Value:
         """The value times 2^-bits, by reading the point at another place: free and exact."""
         return self if bits == 0 else self.builder.apply("move_point", self, bits=bits)

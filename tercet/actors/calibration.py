@@ -56,6 +56,7 @@ PROBES: dict[str, Probe] = {
     LOCAL: lambda b, n, i: [_numbers(b, n, 8, copy=i).sum()],
     TALKING: lambda b, n, i: [_numbers(b, n, 8, copy=i) * _numbers(b, n, 8, copy=i)],
     "truncate": lambda b, n, i: [_numbers(b, n, 8, copy=i).rescale(8)],
+    "nearest": lambda b, n, i: [_numbers(b, n, 8, copy=i).nearest(8)],
     "fourier": lambda b, n, i: _numbers(b, n, copy=i).fourier(
         sigmoid(48.0, 3e-4), dealt_bits=20, coefficient_bits=14
     ),

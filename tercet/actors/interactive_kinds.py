@@ -22,6 +22,7 @@ from tercet.protocols.domains import Words
 from tercet.protocols.fourier import Series
 
 TRUNCATION_LIMIT = 2.0**62
+NEAREST_LIMIT = 2.0**61
 TRUNCATION_ERROR = 3
 """Units by which a truncated value may exceed the exact one, whatever the protocol."""
 
@@ -88,6 +89,33 @@ class Truncate(_Interactive):
 
     def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
         return protocol.cost("truncate", args[0], int(node.get("bits")))
+
+
+@kind("nearest")
+class Nearest(_Interactive):
+    """Cut fractional bits such that equal values stay equal."""
+
+    weight = 24
+    attributes = fields(bits=int)
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        (x,) = args
+        bits = int(attributes["bits"])
+        require_ring(x, "nearest")
+        require(0 < bits < 61, f"rounding by {bits} bits")
+        require(
+            x.limit < NEAREST_LIMIT,
+            f"values up to 2^{math.log2(max(x.limit, 1)):.1f} ring units cannot be rounded safely "
+            "(limit 2^61); rescale an operand first",
+        )
+        limit = math.floor(math.ldexp(x.limit, -bits) + 0.5)
+        return [attrs.evolve(x, scale=x.scale - bits, limit=float(limit), product=False)]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        return protocol.nearest(x, int(node.get("bits")))
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("nearest", args[0], int(node.get("bits")))
 
 
 @functools.cache

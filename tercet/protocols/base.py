@@ -69,6 +69,8 @@ class Protocol(abc.ABC):
     """Words a party holds for each shared word."""
     sizes: ClassVar[tuple[int, ...]]
     """Numbers of parties it can run with; the first is the default."""
+    truncates_down: ClassVar[bool] = False
+    """Whether `truncate` gives the integer below or the one above, never another, so `nearest` is cheaper."""
     words_uniform: ClassVar[bool] = True
     """Whether every 64-bit word is as likely as any other in a message, which `check_protocol` tests."""
 
@@ -333,6 +335,15 @@ class Protocol(abc.ABC):
     def truncate(self, x: Share, bits: int) -> Op[Share]:
         """`x / 2**bits`, within `truncation_error` of the nearest, for every |x| < 2^62, product or not."""
         return defaults.truncate(self, x, bits)
+
+    @declared(defaults.nearest_cost)
+    def nearest(self, x: Share, bits: int) -> Op[Share]:
+        """`x / 2**bits` to the nearest, halves up, for every |x| < 2^61, product or not.
+
+        Where `truncate` may round equal values apart, this gives all of them one result, at every party and
+        in every run.
+        """
+        return defaults.nearest(self, x, bits)
 
     @abc.abstractmethod
     def fourier(

@@ -139,6 +139,63 @@ def truncate_cost(protocol: Protocol, x: Share, *_: int) -> Cost:
     return reduced + planes_to_ring_cost(protocol, WORD_BITS, x.size) + _masked_cost(protocol, x.size)
 
 
+# -- rounding that depends on the value alone ----------------------------------------------------------------
+
+
+def nearest(protocol: Protocol, x: Share, bits: int) -> Op[Share]:
+    """`x / 2**bits` to the nearest, halves up: a truncation, and comparisons that tell by how much it is off.
+
+    With x, half a unit of the result added, in units of the result: if the truncation is j too large, what is
+    left of x is below 1 - j, and if it is j too small, it is j or more. So the truncation less the number of
+    `left < 0, -1, ...`, plus the number of `left >= 1, 2, ...`, is the floor, whatever the masks were.
+    """
+    if isinstance(x, Product):
+        x = yield from protocol.reduce(x)
+    flat, count = x.map(lambda component: component.reshape(-1)), x.size
+    half = np.full(count, 1 << (bits - 1), dtype=np.uint64)
+    raised = protocol.add_public(flat, half)
+    low, high = _off(protocol)
+    cut = yield from protocol.truncate(raised if protocol.truncates_down else flat, bits)
+    unit = np.uint64(1 << bits)
+    left = protocol.subtract(raised, protocol.mul_public(cut, np.asarray(unit), scale=bits))
+    ends = [*range(high), *range(low, 0)]
+    moved = np.array([end << bits for end in ends], dtype=np.int64).view(np.uint64)
+    probes = protocol.add_public(left.map(lambda part: np.tile(part, len(ends))), np.repeat(moved, count))
+    below = yield from protocol.is_negative(probes, _probe_bits(protocol, bits))
+    flags = yield from protocol.bits_to_ring(below, len(ends) * count)
+    flags = flags.map(lambda part: part.reshape(len(ends), count))
+    excess = protocol.sum(flags, axis=0)
+    exact = protocol.subtract(cut, excess.like(excess.data, scale=cut.scale))
+    if low:
+        exact = protocol.add_public(exact, np.full(count, -low, dtype=np.uint64))
+    return exact.map(lambda part: part.reshape(x.shape))
+
+
+def _off(protocol: Protocol) -> tuple[int, int]:
+    """The least and the most units by which the truncation inside `nearest` may be off."""
+    return (0, 1) if protocol.truncates_down else (-protocol.truncation_error, protocol.truncation_error)
+
+
+def _probe_bits(protocol: Protocol, bits: int) -> int:
+    """Bits of what `nearest` compares with zero: at most `high - low` units of the result."""
+    low, high = _off(protocol)
+    return min(bits + 1 + (high - low).bit_length(), WORD_BITS)
+
+
+def nearest_cost(protocol: Protocol, x: Share, bits: int) -> Cost:
+    """Cost of `nearest`."""
+    low, high = _off(protocol)
+    reduced = protocol.cost("reduce", x) if isinstance(x, Product) else protocol.free()
+    probes = protocol.spec(((high - low) * x.size,))
+    packed = protocol.spec((packed_words(probes.size),), domain=BITS)
+    return (
+        reduced
+        + protocol.cost("truncate", protocol.spec((x.size,), scale=x.scale), bits)
+        + protocol.cost("is_negative", probes, _probe_bits(protocol, bits))
+        + protocol.cost("bits_to_ring", packed, probes.size)
+    )
+
+
 # -- comparisons ---------------------------------------------------------------------------------------------
 
 

@@ -143,6 +143,11 @@ class Plain(Protocol):
         return _done(Share(Z64, rounded, x.scale - bits))
 
     @declared(_FREE)
+    def nearest(self, x: Share, bits: int) -> Op[Share]:
+        """The same."""
+        return self.truncate(x, bits)
+
+    @declared(_FREE)
     def fourier(
         self, x: Share, series: Sequence[Series], *, dealt_bits: int, coefficient_bits: int
     ) -> Op[list[Share]]:

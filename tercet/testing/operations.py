@@ -249,6 +249,13 @@ OPERATIONS = (
         tolerance=lambda p: p.truncation_error,
     ),
     Operation(
+        name="nearest",
+        inputs=lambda v, n: [Secret(v((n,), 62), scale=SCALE)],
+        run=lambda p, s: _each(p.nearest(s[0], SCALE)),
+        expected=lambda w: [((_signed(w[0]) + (1 << (SCALE - 1))) >> SCALE).view(np.uint64)],
+        cost=lambda p, s: p.cost("nearest", s[0], SCALE),
+    ),
+    Operation(
         name="fourier, sigmoid and its slope",
         inputs=lambda v, n: [Secret(v((n,), SCALE + 3), scale=SCALE)],
         run=lambda p, s: _fourier(p, s[0]),

@@ -164,28 +164,30 @@ def matrices(draw: Draw) -> Case:
 
 @st.composite
 def truncations(draw: Draw) -> Case:
-    """A truncation, of a sharing or of a product."""
-    by, scale = draw(st.integers(1, 61)), draw(st.integers(0, 40))
+    """A truncation, or rounding to the nearest, of a sharing or of a product."""
+    kind = draw(st.sampled_from(["truncate", "nearest"]))
+    width = 63 if kind == "truncate" else 62
+    by, scale = draw(st.integers(1, width - 2)), draw(st.integers(0, 40))
     shape, make = draw(array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)), _values(draw)
     product = draw(st.booleans())
-    factors = [Secret(make(shape, 63), scale=scale)]
+    factors = [Secret(make(shape, width), scale=scale)]
     if product:
-        factors = [Secret(make(shape, 32), scale=scale), Secret(make(shape, 32))]
+        factors = [Secret(make(shape, width // 2), scale=scale), Secret(make(shape, width // 2))]
 
     def run(p: Protocol, s: list[Share]) -> Op[list[Any]]:
-        return _one(p.truncate(p.mul_local(*s) if product else s[0], by))
+        return _one(getattr(p, kind)(p.mul_local(*s) if product else s[0], by))
 
     def expected(w: list[Words]) -> list[Words]:
         x = (w[0] * w[1] if product else w[0]).view(np.int64)
         return [((x >> (by - 1)) + 1 >> 1).view(np.uint64)]
 
     return _case(
-        f"a truncation by {by} bits of a {'product' if product else 'sharing'} of shape {shape}",
+        f"{kind} by {by} bits of a {'product' if product else 'sharing'} of shape {shape}",
         factors,
         run,
         expected,
-        lambda p, _: p.cost("truncate", p.spec(shape, product=product), by),
-        tolerance=lambda p: p.truncation_error,
+        lambda p, _: p.cost(kind, p.spec(shape, product=product), by),
+        tolerance=lambda p: p.truncation_error if kind == "truncate" else 0,
     )
 
 
