@@ -369,7 +369,7 @@ class Value:
 
     def is_negative(self, bits: int | None = None) -> Value:
         """Secret booleans `x < 0`; `bits` defaults to what the bound on x needs."""
-        needed = max(2, math.ceil(math.log2(self.type.limit + 1)) + 1)
+        needed = max(2, math.ceil(self.type.limit).bit_length() + 1)
         return self.builder.apply("is_negative", self, bits=min(64, bits or needed))
 
     def __lt__(self, other: Value | float) -> Value:

@@ -35,8 +35,9 @@ class Public:
 
     `low` and `high` bound every value, `spread` bounds the standard deviation over the rows of the sources,
     `unit` and `size` are log2 of a usual spread and of a usual absolute value, `scale` the fractional bits of
-    the stored integer. If `checked`, these bounds, or bounds that they rest on, are not proved, but hold if
-    the check bit of the plan that computes it is zero.
+    the stored integer. `grain` is how far a value may be from the number that is meant, as far as rounding of
+    what is stored goes: zero for integers. If `checked`, these bounds, or bounds that they rest on, are not
+    proved, but hold if the check bit of the plan that computes it is zero.
     """
 
     kind: Kind
@@ -47,6 +48,11 @@ class Public:
     size: float
     scale: int
     checked: bool = False
+    grain: float = 0.0
+
+    def rounded(self, grain: float) -> Public:
+        """The same of what was rounded to its scale, from numbers that were off by up to `grain`."""
+        return attrs.evolve(self, grain=grain + half_unit(self.scale))
 
     @property
     def reach(self) -> float:
@@ -72,7 +78,13 @@ class Public:
         )
         unit = SPREAD_BITS - scale
         size = math.log2(max(abs(low), abs(high))) if schema.range else unit
-        return cls(schema.kind, low, high, spread, unit, min(size, unit + MOST_SIZE), scale)
+        grain = half_unit(scale) if schema.kind == "real" else 0.0
+        return cls(schema.kind, low, high, spread, unit, min(size, unit + MOST_SIZE), scale, grain=grain)
+
+
+def half_unit(scale: int) -> float:
+    """What a number is rounded by at most, at a scale."""
+    return math.ldexp(1.0, -scale - 1)
 
 
 BOOLEAN = Public("boolean", 0.0, 1.0, 0.5, 0.0, 0.0, 0)
@@ -86,6 +98,7 @@ def bounds(
     *,
     unit: float,
     size: float,
+    grain: float = 0.0,
     source: Public | None = None,
 ) -> Public:
     """Facts on a real or integer result: its scale is the largest at which values and spread surely fit.
@@ -104,7 +117,7 @@ def bounds(
         scale = min(_scale(reach, spread, 0), SPREAD_BITS)
         small = reach <= 2.0**INTEGER_BITS and spread <= WIDE_SPREAD * 2.0**SPREAD_BITS
         if small and (scale >= wanted or wanted <= 0):
-            return Public(kind, low, high, spread, unit, size, max(scale, 0))
+            return Public(kind, low, high, spread, unit, size, max(scale, 0), grain=grain)
         if wanted <= 0:
             kind = "real"
     scale = _scale(reach, spread, PADDING)
@@ -112,10 +125,12 @@ def bounds(
         scale = min(scale, source.scale + FINEST_GAIN)
     if scale >= wanted:
         padding = 0.0 if kind == "integer" else PADDING * 2.0**-scale
-        return Public(kind, low - padding, high + padding, spread, unit, size, scale)
+        return Public(kind, low - padding, high + padding, spread, unit, size, scale, grain=grain)
     scale = math.floor(wanted)
     reach, spread = 2.0 ** (INTEGER_BITS - scale), 2.0 ** (SPREAD_BITS - scale)
-    return Public(kind, max(low, -reach), min(high, reach), spread, unit, size, scale, checked=True)
+    return Public(
+        kind, max(low, -reach), min(high, reach), spread, unit, size, scale, checked=True, grain=grain
+    )
 
 
 def _scale(reach: float, spread: float, padding: int) -> int:

@@ -61,7 +61,7 @@ def quantiles(
         )
         part = place + (beyond.sum().reshape(1) - (rows - 1))  # place less the number of rows up to it, and 1
         part = part.bounded(1.0, "what is left of a place after its row")
-        way = (part * (upper - lower)).rescale(UNIT_BITS)
+        way = (part * (upper - lower)).nearest(UNIT_BITS)
         found.append((lower + way).bounded(4 * WIDEST_UNIT, "between two rows"))
         above = sample.count - 1 - place
         enough = [at_least(side, least - 1 - NEARLY) for side in (place, above)]

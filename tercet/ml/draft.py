@@ -1,7 +1,8 @@
 """Drafts: expressions on their way into a plan.
 
 A draft writes every expression once, keeps its value for all that read it, and collects what has to be
-checked where public bounds are no proof. The checks of a plan become one bit.
+checked where public bounds are no proof. The checks of a plan become one bit. Values are rounded to the
+nearest, by themselves alone, so rows that are equal stay equal.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError
+from tercet.ml.bounds import half_unit
 from tercet.ml.linalg import mean
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ GUARD_BITS = 16
 """Fractional bits of unfinished sums, beyond those of the result."""
 ROOM_BITS = 57
 """Operands of sums stay below 2^57 ring units."""
-MOST_CUT = 61
+MOST_CUT = 60
+"""Bits that are rounded off at once."""
 SQUARES_BITS = 61
 """Sums of squares stay below 2^61."""
 
@@ -60,6 +62,31 @@ class Draft:
             )
         return [rescaled(value, finest) for value in values]
 
+    # -- what counts as equal --------------------------------------------------------------------------------
+
+    def equal_units(self, expression: Expression, number: float) -> tuple[int, int]:
+        """The least and the most ring units of the expression's value that mean a public number.
+
+        One number for a column as it was uploaded, which was rounded as this is; none, the least above the
+        most, for a fraction that an integer cannot be.
+        """
+        value, grain = self.value(expression), expression.public.grain
+        place = math.ldexp(number, value.scale)
+        slack = math.ldexp(grain, value.scale)
+        if 0 < slack <= 0.5:
+            return round(place), round(place)
+        return math.ceil(place - slack), math.floor(place + slack)
+
+    def difference(self, x: Expression, y: Expression) -> tuple[Value, float]:
+        """The first less the second, at one scale, and the largest difference of what means the same.
+
+        That is what both are rounded by together, less a unit, which rounding to one grid cannot make.
+        """
+        left, right = self.common(max(x.public.scale, y.public.scale), x, y)
+        cut = sum(half_unit(left.scale) for one in (x, y) if self.value(one).scale > left.scale)
+        slack = math.ldexp(x.public.grain + y.public.grain + cut, left.scale)
+        return left - right, math.ldexp(max(0, math.ceil(slack) - 1), -left.scale)
+
     # -- checks ----------------------------------------------------------------------------------------------
 
     def inside(self, value: Value, most: float) -> Value:
@@ -90,10 +117,10 @@ class Draft:
 
 
 def rescaled(value: Value, scale: int) -> Value:
-    """The same numbers at another scale, however far away; a truncation cuts 61 bits at most."""
+    """The nearest numbers at another scale, however far away: equal ones stay equal."""
     while value.scale - scale > MOST_CUT:
-        value = value.rescale(value.scale - MOST_CUT)
-    return value.rescale(scale)
+        value = value.nearest(value.scale - MOST_CUT)
+    return value.nearest(scale)
 
 
 def _room(value: Value) -> int:
@@ -101,13 +128,16 @@ def _room(value: Value) -> int:
     return value.scale + ROOM_BITS - math.ceil(math.log2(max(value.type.limit, 1.0)))
 
 
-def ring_units(number: float, value: Value, rule: Callable[[float], int]) -> int:
-    """A public number in ring units of a value, rounded by a rule; no further out than the value's bound."""
+def within(value: Value, least: float, most: float) -> Value:
+    """Ones where `least <= value <= most`, whole ring units, else zeros. 8 rounds."""
+    if least == most:
+        return (value - as_ring_units(int(least), value)).is_zero().to_ring()
+    sides = value - as_ring_units(int(least), value), value * -1 + as_ring_units(int(most), value)
+    outside = [side.is_negative().to_ring() for side in sides]
+    return ((outside[0] + outside[1]) * -1 + 1).bounded(1.0, "no value is on both sides")
+
+
+def as_ring_units(units: int, value: Value) -> Value:
+    """A public number of ring units at the value's scale, no further out than just beyond its bound."""
     most = math.ceil(value.type.limit) + 1
-    return min(max(rule(math.ldexp(number, value.scale)), -most), most)
-
-
-def as_ring_units(number: float, value: Value, rule: Callable[[float], int]) -> Value:
-    """`ring_units` as a public value of the plan at the value's scale."""
-    units = ring_units(number, value, rule)
-    return value.builder.constant(math.ldexp(units, -value.scale), scale=value.scale)
+    return value.builder.constant(math.ldexp(min(max(units, -most), most), -value.scale), scale=value.scale)

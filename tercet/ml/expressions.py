@@ -5,6 +5,10 @@ and secret values. It is a small tree of closures: each knows its public facts a
 ones are refused where they are written, and how to write itself into a plan. Nothing is computed before
 `Table.assign` or `Table.filter` makes that plan. Values inside it are unfinished, at whatever scale is exact
 and free, and settle at their public scale where a product or the table needs them.
+
+What is equal stays equal: every rounding is to the nearest and depends on the value alone, and comparisons
+allow for what the stored numbers were rounded by, their `grain`. So `table["x"] / 10 == 0.3` holds where x is
+3, and columns that two owners stored at different scales are equal where their numbers were.
 """
 
 from __future__ import annotations
@@ -20,24 +24,23 @@ import attrs
 
 from tercet.actors import Value
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.bounds import BOOLEAN, Public, bounds
-from tercet.ml.draft import Draft, as_ring_units, rescaled, ring_units
-from tercet.ml.linalg import reciprocal
-from tercet.ml.schema import Kind
+from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit
+from tercet.ml.draft import Draft, as_ring_units, rescaled, within
+from tercet.ml.linalg import quotient
+from tercet.ml.schema import Kind, check_name
 
 if TYPE_CHECKING:
     from tercet.ml.table import Table
 
 Number = float | int | bool
 
-FACTOR_BITS = 24
+FACTOR_BITS = 30
 """Significant bits of public factors."""
 USUAL_PART = 4
 """What lies between two bounds usually has a spread of 2^-4 times their distance."""
 MOST_POWER = 8
 QUOTIENT_OCTAVES = 14
 """Divisors lie between two powers of two that are no further apart."""
-QUOTIENT_BITS = 28
 
 
 def _joint(kinds: Iterable[Kind]) -> Kind:
@@ -130,6 +133,8 @@ class Expression:
             size = max(mine.size, _log2(shift))
             ends = mine.low + shift, mine.high + shift
             public = bounds(kind, *ends, mine.spread, unit=mine.unit, size=size)
+            grain = mine.grain + (0.0 if _is_exact(shift, public.scale) else half_unit(public.scale))
+            public = attrs.evolve(public, grain=grain)
 
             def moved(draft: Draft) -> Value:
                 value = draft.common(public.scale, self)[0]
@@ -145,6 +150,7 @@ class Expression:
             mine.spread + theirs.spread,
             unit=max(mine.unit, theirs.unit),
             size=max(mine.size, theirs.size),
+            grain=mine.grain + theirs.grain,
         )
 
         def write(draft: Draft) -> Value:
@@ -180,6 +186,7 @@ class Expression:
             unit=max(a.unit + b.size, a.size + b.unit),
             size=a.size + b.size,
         )
+        public = public.rounded(a.grain * 2.0**b.size + b.grain * 2.0**a.size)
 
         def write(draft: Draft) -> Value:
             product = draft.settled(self) * draft.settled(other)
@@ -189,7 +196,7 @@ class Expression:
         return self._make(text, public, write, other)
 
     def _scaled(self, factor: float, text: str) -> Expression:
-        """The column times a public number, to 24 significant bits; whole numbers exactly."""
+        """The column times a public number, to 30 significant bits; whole numbers exactly."""
         mantissa, exponent = math.frexp(factor)
         units, bits = round(math.ldexp(mantissa, FACTOR_BITS)), FACTOR_BITS - exponent
         while units and units % 2 == 0:
@@ -204,12 +211,17 @@ class Expression:
             mine.spread * abs(exact),
             unit=mine.unit + grown,
             size=mine.size + grown,
+            grain=mine.grain * abs(exact),
         )
+        if exact != factor:
+            public = public.rounded(public.grain)
 
         def write(draft: Draft) -> Value:
             if abs(units) == 1:
                 return (draft.value(self) if units > 0 else draft.value(self) * -1).shifted(bits)
-            return (draft.settled(self) * units).shifted(bits)
+            product = (draft.settled(self) * units).shifted(bits)
+            # A factor that lacks digits makes digits that mean nothing, and would tell equal numbers apart.
+            return product if exact == factor else rescaled(product, public.scale)
 
         return self._make(text, public, write)
 
@@ -228,7 +240,7 @@ class Expression:
     def __truediv__(self, other: Expression | Number) -> Expression:
         text = f"{_term(self)} / {_term(other)}"
         if isinstance(other, Expression):
-            return self._product(other._reciprocal(), text)
+            return self._quotient(other, text)
         divisor = _number(other, text)
         if divisor == 0:
             raise PlanError(f"{text} divides by zero")
@@ -236,37 +248,49 @@ class Expression:
 
     def __rtruediv__(self, other: Number) -> Expression:
         text = f"{other:g} / {_term(self)}"
-        return self._reciprocal()._scaled(_number(other, text), text)
+        return self._constant(_number(other, text))._quotient(self, text)
 
-    def _reciprocal(self) -> Expression:
-        """One over the column, within 1e-5 of it; its bounds must exclude zero. About 25 rounds."""
-        mine = self.public
+    def _quotient(self, divisor: Expression, text: str) -> Expression:
+        """The nearest to the quotient as stored; the divisor's bounds must exclude zero. About 35 rounds."""
+        mine = divisor.public
         if mine.low <= 0 <= mine.high:
             raise SchemaError(
-                f"{self.text} lies between {mine.low:g} and {mine.high:g} by what is public, so it may be "
+                f"{divisor.text} lies between {mine.low:g} and {mine.high:g} by what is public, so it may be "
                 "zero and cannot divide; clip it to a range without zero, as in .clip(1, 100), or have its "
                 "owner declare one with ranges= at upload"
             )
         if mine.low < 0:
-            negated: Expression = -self
-            return -Expression._reciprocal(negated)
+            return Expression._quotient(-self, -divisor, text)
         low, high = math.floor(math.log2(mine.low)), math.floor(math.log2(mine.high)) + 1
         if high - low > QUOTIENT_OCTAVES:
             raise SchemaError(
-                f"{self.text} lies between {mine.low:g} and {mine.high:g} by what is public, too far apart "
-                f"for a divisor (at most a factor of 2**{QUOTIENT_OCTAVES}); clip it first"
+                f"{divisor.text} lies between {mine.low:g} and {mine.high:g} by what is public, too far "
+                f"apart for a divisor (at most a factor of 2**{QUOTIENT_OCTAVES}); clip it first"
             )
-        error = 1.0 + 2e-5
-        ends = (1 / (mine.high * error), error / mine.low)
-        unit = math.log2(ends[1] - ends[0]) - USUAL_PART
-        public = bounds("real", *ends, math.inf, unit=unit, size=math.log2(ends[1]))
+        a, ends = self.public, (1 / mine.high, 1 / mine.low)
+        corners = [x * y for x in (a.low, a.high) for y in ends]
+        unit, size = math.log2(ends[1] - ends[0]) - USUAL_PART, math.log2(ends[1])
+        public = bounds(
+            "real",
+            min(corners),
+            max(corners),
+            math.inf,
+            unit=max(a.unit + size, a.size + unit),
+            size=a.size + size,
+        ).rounded((a.grain + mine.grain * 2.0 ** (a.size + size)) * ends[1])
 
         def write(draft: Draft) -> Value:
-            unit = draft.settled(self).shifted(high)  # from 2^(low - high) to 1
-            inverse = reciprocal(unit, low=low - high, high=0, scale=QUOTIENT_BITS - (high - low))
-            return inverse.shifted(high).bounded(public.reach, f"bounds of 1 / {self.text}")
+            return quotient(
+                draft.settled(self),
+                draft.settled(divisor),
+                low=low,
+                high=high,
+                scale=public.scale,
+                magnitude=public.reach,
+                inside=draft.inside if public.checked else None,
+            )
 
-        return self._make(f"1 / {_term(self)}", public, write)
+        return self._make(text, public, write, divisor)
 
     # -- conditions ------------------------------------------------------------------------------------------
 
@@ -289,39 +313,39 @@ class Expression:
         return attrs.evolve(~self._equals(other, "=="), text=f"{_term(self)} != {_term(other)}")
 
     def _compare(self, other: Expression | Number, sign: str) -> Expression:
-        """`self < other` or `self > other`, exactly as stored. 8 rounds."""
+        """`self < other` or `self > other`, as far as the stored numbers tell. 8 rounds, or 17."""
         text = f"{_term(self)} {sign} {_term(other)}"
         if isinstance(other, Expression):
 
             def secret(draft: Draft) -> Value:
-                x, y = draft.common(max(self.public.scale, other.public.scale), self, other)
-                return (x - y if sign == "<" else y - x).is_negative().to_ring()
+                apart, alike = draft.difference(self, other)
+                return ((apart if sign == "<" else apart * -1) + alike).is_negative().to_ring()
 
             return self._make(text, BOOLEAN, secret, other)
         number = _number(other, text)
 
         def public(draft: Draft) -> Value:
             value = draft.value(self)
-            # For whole x: x < c if x < ceil c, and x > c if x > floor c.
-            end = as_ring_units(number, value, math.ceil if sign == "<" else math.floor)
-            return (value - end if sign == "<" else value * -1 + end).is_negative().to_ring()
+            least, most = draft.equal_units(self, number)
+            below, above = value - as_ring_units(least, value), value * -1 + as_ring_units(most, value)
+            return (below if sign == "<" else above).is_negative().to_ring()
 
         return self._make(text, BOOLEAN, public)
 
     def _equals(self, other: Expression | Number, sign: str) -> Expression:
-        """`self == other`, as stored. 8 rounds."""
+        """`self == other`, as far as the stored numbers tell. 8 rounds, or 17."""
         text = f"{_term(self)} {sign} {_term(other)}"
         if isinstance(other, Expression):
 
             def write(draft: Draft) -> Value:
-                x, y = draft.common(max(self.public.scale, other.public.scale), self, other)
-                return (x - y).is_zero().to_ring()
+                apart, alike = draft.difference(self, other)
+                return within(apart, -math.ldexp(alike, apart.scale), math.ldexp(alike, apart.scale))
 
             return self._make(text, BOOLEAN, write, other)
         return attrs.evolve(self.isin([other]), text=text)
 
     def isin(self, numbers: Sequence[Number]) -> Expression:
-        """Whether a value is one of some public numbers, as stored. 8 rounds."""
+        """Whether a value is one of some public numbers, as far as the stored numbers tell. 8 rounds."""
         text = f"{_term(self)}.isin([{', '.join(map(_text, numbers))}])"
         known = [_number(number, text) for number in numbers]
         if not known:
@@ -329,21 +353,40 @@ class Expression:
 
         def write(draft: Draft) -> Value:
             value = draft.value(self)
-            places = {
-                ring_units(number, value, round): as_ring_units(number, value, round) for number in known
-            }
-            bits = [(value - place).is_zero().to_ring() for place in places.values()]
+            spans: list[tuple[int, int]] = []
+            for least, most in sorted(draft.equal_units(self, number) for number in known):
+                if spans and least <= spans[-1][1]:
+                    spans[-1] = spans[-1][0], max(most, spans[-1][1])
+                elif least <= most:
+                    spans.append((least, most))
+            if not spans:
+                return _zeros(draft, self)
+            bits = [within(value, *span) for span in spans]
             return functools.reduce(operator.add, bits).bounded(1.0, "the numbers differ")
 
         return self._make(text, BOOLEAN, write)
 
-    def one_hot(self, categories: Sequence[Number]) -> dict[str, Expression]:
+    def one_hot(self, categories: Sequence[Number], *, prefix: str | None = None) -> dict[str, Expression]:
         """A condition for each of some public categories, by name: `grade_1`, `grade_2`, ...
 
         For `table.assign(**table["grade"].one_hot([1, 2, 3]))`; leave one category out to compare with it.
+        Names begin with `prefix`, by default what the expression is written as. Raises SchemaError for
+        categories that occur twice, and for names that the table has already.
         """
-        name = self.text if self.text.isidentifier() else "category"
-        return {f"{name}_{category:g}": self == category for category in categories}
+        prefix = self.text if prefix is None else check_name(prefix, "The prefix of new columns")
+        numbers = [_number(category, f"{self.text}.one_hot") for category in categories]
+        names = [f"{prefix}_{int(one) if one.is_integer() else one!r}" for one in numbers]
+        if not names or len(set(numbers)) < len(numbers):
+            raise SchemaError(
+                f"{self.text}.one_hot: the categories are {list(categories)}; name some, each one once"
+            )
+        for name in names:
+            if name in (*self.table.column_names, *self.table.key_names):
+                raise SchemaError(
+                    f"table {self.table.name!r} has a column {name!r} already, which {self.text}.one_hot "
+                    "would replace; give the new ones another prefix="
+                )
+        return {name: self == number for name, number in zip(names, numbers, strict=True)}
 
     def __and__(self, other: Expression) -> Expression:
         return self._logic(other, "&")
@@ -380,6 +423,8 @@ class Expression:
         """A public number in every row."""
         kind: Kind = "integer" if number.is_integer() else "real"
         public = bounds(kind, number, number, 0.0, unit=-math.inf, size=_log2(number))
+        if not _is_exact(number, public.scale):
+            public = public.rounded(0.0)
 
         def write(draft: Draft) -> Value:
             zero = draft.settled(self) * 0
@@ -406,6 +451,7 @@ class Expression:
         kind = _joint([mine.kind, *("integer" if end.is_integer() else "real" for end in ends)])
         width, reach = _log2(ends[1] - ends[0]), _log2(max(map(abs, ends)))
         public = bounds(kind, *ends, mine.spread, unit=min(mine.unit, width), size=reach, source=mine)
+        public = attrs.evolve(public, grain=max(mine.grain, half_unit(public.scale)) if mine.grain else 0.0)
 
         def write(draft: Draft) -> Value:
             value = result = draft.settled(self).rescale(max(mine.scale, public.scale))
@@ -444,6 +490,8 @@ class Expression:
         size = max(mine.size, theirs.size)
         unit = max(mine.unit, theirs.unit, size)
         public = bounds(_joint([mine.kind, theirs.kind]), *ends, math.inf, unit=unit, size=size)
+        if mine.grain or theirs.grain:
+            public = attrs.evolve(public, grain=max(mine.grain, theirs.grain, half_unit(public.scale)))
 
         def write(draft: Draft) -> Value:
             x, y = draft.common(public.scale, self, other)
@@ -466,6 +514,11 @@ def _require_condition(given: Any, text: str) -> None:
         raise SchemaError(
             f"{text}: {given} is {kind}, not a condition; compare it, as in (table['age'] > 50)"
         )
+
+
+def _is_exact(number: float, scale: int) -> bool:
+    """Whether a public number has no more fractional bits than a scale."""
+    return math.ldexp(number, scale).is_integer()
 
 
 def _zeros(draft: Draft, like: Expression) -> Value:

@@ -24,6 +24,10 @@ WORK_BITS = 26
 BUCKETS = 4
 """Ranges in an octave: the ends of each differ by a factor of 2^(1/4)."""
 FACTOR_BITS = 20
+QUOTIENT_BITS = 28
+"""Fractional bits of a reciprocal in a quotient, less the octaves that divisors span."""
+QUOTIENT_STEPS = 4
+"""Units by which a quotient may be off before it is corrected: what truncations err by, and one."""
 TRUNCATION_BITS = 62
 """A number that is truncated has fewer bits."""
 
@@ -128,6 +132,44 @@ def reciprocal(x: Value, *, low: int, high: int, scale: int) -> Value:
     (factor,) = from_table(x, ends, [(factors, max(high, 0) + 8)])
     unit = x.times(factor, magnitude=1.1).rescale(WORK_BITS)
     return _evaluate(RECIPROCAL, unit).times(factor, magnitude=2.0 ** (1 - low)).rescale(scale)
+
+
+def quotient(
+    a: Value,
+    b: Value,
+    *,
+    low: int,
+    high: int,
+    scale: int,
+    magnitude: float,
+    inside: Callable[[Value, float], Value] | None = None,
+) -> Value:
+    """`a / b` of vectors with `2^low <= b < 2^high`, to the nearest at `scale`, halves up; about 35 rounds.
+
+    The nearest to the exact quotient of the stored integers, so equal fractions come out equal. `magnitude`
+    promises a bound on the result, or `inside` checks it; b and the result have at most 30 bits. A reciprocal
+    gives a first quotient, what it leaves of `a`, over b, is added, and comparisons of what is left then with
+    odd multiples of b see by how many units that is still off.
+    """
+    builder, most = a.builder, math.ldexp(magnitude, scale)
+    inverse = reciprocal(b.shifted(high), low=low - high, high=0, scale=QUOTIENT_BITS - (high - low))
+    inverse = inverse.shifted(b.scale + high)  # one over the stored integer
+    lift = scale + b.scale - a.scale
+    top, bottom = a.shifted(-a.scale), b.shifted(-b.scale)
+    first = (top * inverse.shifted(-lift)).rescale(0)
+    bound = 1.01 * most + 1
+    first = first.bounded(bound, "promised") if inside is None else inside(first, bound)
+    largest = max(bottom.type.limit, 1.0) * 2.0 ** max(-lift, 0)
+    dividend = top.times(builder.constant(2.0 ** max(lift, 0)), magnitude=bound * largest)
+    divisor = settled(bottom * builder.constant(2.0 ** max(-lift, 0)))
+    left = settled(dividend - divisor * first).bounded((most * 2.0**-13 + 4) * largest, "an error times b")
+    short = max(0, low + b.scale + max(-lift, 0) - 3)  # cuts less than an eighth of b
+    part = left.shifted(short).rescale(0).shifted(max(-lift, 0) - short)
+    nearer = first + part.times(inverse, magnitude=most * 2.0**-12 + 4).rescale(0)
+    twice = (dividend - divisor * nearer).bounded((QUOTIENT_STEPS + 1) * largest, "some units") * 2
+    for step in range(1 - QUOTIENT_STEPS, QUOTIENT_STEPS + 1):
+        nearer = nearer - (settled(twice) + divisor * (1 - 2 * step)).is_negative().to_ring()
+    return (nearer + QUOTIENT_STEPS).bounded(most, "the nearest of the quotient").shifted(scale)
 
 
 def inverse_sqrt(x: Value, *, low: int, high: int, scale: int, factor: float = 1.0) -> Value:

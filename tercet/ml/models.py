@@ -19,7 +19,9 @@ import numpy.typing as npt
 from tercet.actors import Builder, Form, Type, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
+from tercet.ml.linalg import logarithm, settled
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
+from tercet.ml.newton import expit
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.table import ANALYST, Column, Part, SecretColumn, Steps, Table, Workspace
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 Reals = npt.NDArray[np.float64]
 
 PROBABILITY_SCALE = 30
+LOG_ODDS_BITS, LOWEST_SHARE = 26, 20
+"""Fractional bits of a secret threshold, and halvings down to the least one that is told from zero."""
 FORMAT = "tercet.logistic/1"
 OBJECTIVE = {"penalty", "C", "class_weight", "fit_intercept", "sample_weight"}
 """What a summary has to know of the loss that was minimised, beside the columns."""
@@ -80,15 +84,20 @@ class SecretModel:
         return self._predict(table, "decision value", None)
 
     def predict_proba(self, table: Table) -> SecretColumn:
-        """Secret probabilities of the outcome 1 for each row, within 1e-4. Discloses nothing."""
+        """Secret probabilities of the outcome 1 for each row. Discloses nothing.
+
+        The nodes hold their log-odds, to 24 bits after the point. These are what `reveal` discloses to you,
+        and your client computes the probabilities, so equal rows have equal ones. Another receiver is sent
+        probabilities within 2e-5, in which equal rows may differ by as much.
+        """
         return self._predict(table, "probability", None)
 
     def predict(self, table: Table, *, threshold: float | Table | None = None) -> SecretColumn:
         """Secret labels of each row: 1 where the probability exceeds a threshold, by default 1/2.
 
         `threshold` is a public number between 0 and 1, or a secret one: a table of one row and one column, as
-        its owner uploaded it. A probability nearer to a secret threshold than 1e-4 can get either label.
-        Discloses nothing. Raises PlanError for another threshold.
+        its owner uploaded it. Probabilities nearer to a secret threshold than 1e-5 can get either label, and
+        equal ones get the same. Discloses nothing. Raises PlanError for another threshold.
         """
         return self._predict(table, "label", threshold)
 
@@ -99,19 +108,15 @@ class SecretModel:
     def _prediction(self, table: Table, what: str, threshold: float | Table | None) -> Steps[SecretColumn]:
         table.require_rows("a prediction")
         builder = table.lake.builder(f"{what} of {self.target_} on {table.name}")
-        z = self.decision_values(builder, table).rescale(DECISION_SCALE)
-        if what == "label":
-            value = _labels(z, threshold)
-        elif what == "probability":
-            value = probabilities(z).rescale(PROBABILITY_SCALE)
-        else:
-            value = z
+        z = self.decision_values(builder, table)
+        value = _labels(z, threshold) if what == "label" else z.nearest(DECISION_SCALE)
         handle = table.lake.handle(what)
         value.store(handle)
         result = yield builder.plan()
         title = f"{what} of {self.target_!r} on {table.name!r}"
-        limits = (0.0, 1.0) if what == "probability" else None
-        return SecretColumn(table.lake, title, handle, result.stored[handle], limits)
+        if what == "probability":
+            return SecretColumn(table.lake, title, handle, result.stored[handle], expit, _probabilities)
+        return SecretColumn(table.lake, title, handle, result.stored[handle])
 
     def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
         """Quality metrics on a table with the target; see `LogisticRegression.evaluate`."""
@@ -222,6 +227,21 @@ def _in_units(name: str, exponent: int) -> str:
     return name if exponent == 0 else f"{name} / {2.0**exponent:g}"
 
 
+def _probabilities(z: Value) -> Value:
+    """Probabilities of log-odds, in MPC, between 0 and 1 to the last place."""
+    return probabilities(z).rescale(PROBABILITY_SCALE)
+
+
+def _log_odds(share: Value) -> Value:
+    """Log-odds of a secret number `(1,)` from 2^-20 to 1 - 2^-20, within 1e-5; of others, those of an end."""
+    for _ in range(2):  # what is below 0 becomes 0; then seen from 1, and back
+        share = settled((share * -1).is_negative().to_ring() * share)
+        share = share * -1 + 1
+    share = share.bounded(1.0, "cut off").rescale(LOG_ODDS_BITS)
+    chances = (logarithm(one, low=-LOWEST_SHARE, scale=DECISION_SCALE) for one in (share, share * -1 + 1))
+    return next(chances) - next(chances)
+
+
 def _labels(z: Value, threshold: float | Table | None) -> Value:
     """1 where the sigmoid of z exceeds a threshold."""
     if isinstance(threshold, Table):
@@ -233,7 +253,7 @@ def _labels(z: Value, threshold: float | Table | None) -> Value:
         (column,) = threshold.columns
         (raw,) = threshold.raw(z.builder, [column.name])
         secret = raw.squeeze().shifted(column.schema.scale)
-        return (secret - probabilities(z)).is_negative().to_ring()
+        return (_log_odds(secret) - z.nearest(DECISION_SCALE)).is_negative().to_ring()
     cut = 0.5 if threshold is None else threshold
     if not 0 < cut < 1:
         raise PlanError(f"threshold={cut} is not between 0 and 1; give a probability")
@@ -258,7 +278,7 @@ def linear_predictor(
     if offset is None:
         return values
     added = offsets(builder, table, offset).bounded(WIDEST_OFFSET, "as in the fit")
-    return values + added.rescale(values.scale)
+    return values + added.nearest(values.scale)
 
 
 @attrs.frozen(eq=False)

@@ -82,12 +82,22 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
 
 
 def _with_missing(expressions: Mapping[str, Expression]) -> dict[str, Expression]:
-    """New columns, and beside each that may be missing one that tells where it is."""
-    found: dict[str, Expression] = {}
+    """New columns, and beside each that may be missing one that tells where it is.
+
+    Raises SchemaError if that has the name of another column.
+    """
+    found: dict[str, Expression] = dict(expressions)
     for name, expression in expressions.items():
-        found[name] = expression
-        if expression.missing:
-            found[f"{name}_missing"] = expression.isna()
+        if not expression.missing:
+            continue
+        beside, table = f"{name}_missing", expression.table
+        mine = name in table.column_names and table.column(name).schema.missing == beside
+        if beside in expressions or (beside in (*table.column_names, *table.key_names) and not mine):
+            raise SchemaError(
+                f"table {table.name!r}: the new column {name!r} may be missing, and {beside!r} would tell "
+                "where, but there is a column of that name; give one of them another name"
+            )
+        found[beside] = expression.isna()
     return found
 
 

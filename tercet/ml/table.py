@@ -193,8 +193,9 @@ class Table:
     ) -> Value:
         """Columns in units, `(columns, rows)` at scale 16: of spread about one, whatever they measure.
 
-        With `like`, in the units that another table stores them in; that costs 2 rounds where those are
-        larger. Raises SchemaError for columns with missing values, unless what fills them will do.
+        With `like`, in the units that another table stores them in; that rounds to the nearest where those
+        are larger, in about 10 rounds. Raises SchemaError for columns with missing values, unless what fills
+        them will do.
         """
         chosen = [self.column(name) for name in names]
         if not filled:
@@ -219,7 +220,7 @@ class Table:
                 why = "booleans are small, and so is what has larger units elsewhere"
                 block = raised.bounded(2.0 ** (INTEGER_BITS + extra), why)
             blocks.append(block)
-        return concatenate(blocks).shifted(UNIT_BITS + extra).rescale(UNIT_BITS)
+        return concatenate(blocks).shifted(UNIT_BITS + extra).nearest(UNIT_BITS)
 
     def selected(self, builder: Builder) -> Value | None:
         """Ones for rows that count and zeros for others `(rows,)`; None if all do."""
@@ -422,15 +423,19 @@ class Table:
 class SecretColumn:
     """A secret result with one number for each row, such as a prediction.
 
-    `limits` cut off what fixed point errs beyond them. `reveal` sends it to one receiver; on an `AsyncLake`
-    it gives an awaitable of what is annotated here.
+    Where the nodes hold another number that tells it, as log-odds tell a probability, `read` makes it of what
+    the caller is revealed, and `told` makes it in MPC for other receivers. `reveal` sends it to one receiver;
+    on an `AsyncLake` it gives an awaitable of what is annotated here.
     """
 
     lake: Workspace = attrs.field(repr=False)
     what: str
     handle: str
     type: Type
-    limits: tuple[float, float] | None = None
+    read: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = attrs.field(
+        default=None, repr=False
+    )
+    told: Callable[[Value], Value] | None = attrs.field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -444,7 +449,9 @@ class SecretColumn:
 
     def _reveal(self, to: str) -> Steps[npt.NDArray[np.float64]]:
         builder = self.lake.builder(f"reveal {self.what}")
-        builder.input(self.handle, self.type).reveal(self.what, to=to)
+        value, mine = builder.input(self.handle, self.type), to == ANALYST
+        name = f"{self.what}, as log-odds" if mine and self.read is not None else self.what
+        (value if mine or self.told is None else self.told(value)).reveal(name, to=to)
         result = yield builder.plan()
-        found = result.revealed[self.what]
-        return found if self.limits is None else np.clip(found, *self.limits)
+        found = result.revealed[name]
+        return self.read(found) if mine and self.read is not None else found

@@ -1,7 +1,8 @@
 """Transformers in MPC with scikit-learn's manner: standardising, scaling by extremes, imputing by means.
 
 Each learns secret numbers from one table and applies them to that one or another; what it has learned stays
-at the nodes, and owners' minimum counts go along with it. Numbers of one table say nothing on the rows of
+at the nodes, and owners' minimum counts go along with it. Rows that are equal stay equal: what is made of
+them is rounded by its value alone. Numbers of one table say nothing on the rows of
 another, so what they make of these is checked wherever public bounds are no proof that it fits.
 """
 
@@ -208,7 +209,7 @@ class StandardScaler(Transformer):
         features = table.features(draft.builder, self.names_, like=known.table)
         proved = known.covers(table, self.names_)
         scale = UNIT_BITS if proved else UNIT_BITS - OTHER_SPREAD_BITS
-        scaled = (features - means.column()).times(roots.column(), magnitude=WIDEST_SCALED).rescale(scale)
+        scaled = (features - means.column()).times(roots.column(), magnitude=WIDEST_SCALED).nearest(scale)
         if proved and known.table.selection:
             selected = table.selected(draft.builder)
             scaled = scaled if selected is None else scaled * selected
@@ -288,7 +289,7 @@ class MinMaxScaler(Transformer):
             x = table.features(draft.builder, [name], like=known.table).squeeze()
             below, above = (side.is_negative().to_ring() for side in (x - least, most - x))
             inside = x - least + below * (least - x) + above * (most - x)
-            part = inside.times(inverse, magnitude=1.0 + 2e-5).rescale(scale)
+            part = inside.times(inverse, magnitude=1.0 + 2e-5).nearest(scale)
             schema = ColumnSchema(name, "real", scale, range=(0.0, 1.0 + 2.0 ** (1 - SPREAD_BITS)))
             made.append((part, schema))
         return made

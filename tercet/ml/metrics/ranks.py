@@ -54,9 +54,8 @@ def order(scored: Scored) -> Ordered:
     keys, outcomes, probabilities, *mask = builder.apply_all(
         "sort", key, *columns, bits=key.scale + TAIL_BITS + 1
     )
-    # Equal rows have equal keys; a truncation rounds them by one unit at most.
-    apart = (1 if scored.exact else 2) * 2.0**-key.scale
-    tied = (keys - keys.delay(1) - apart).is_negative().to_ring()
+    # Keys do not fall, and equal rows have equal ones: less than a unit more than the one before is no more.
+    tied = (keys - keys.delay(1) - 2.0**-key.scale).is_negative().to_ring()
     last = tied.delay(-1).reshape(1, rows) * -1 + 1
     last = last.bounded(1.0, "a bit")
     counted = mask[0] if mask else outcomes * 0 + 1

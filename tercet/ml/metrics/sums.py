@@ -39,17 +39,18 @@ class Scored:
     y: Value
     rows: int
     mask: Value | None = None
-    exact: bool = True
-    """Whether decision values were not rounded."""
 
     @classmethod
     def of(cls, z: Value, y: Value, rows: int, mask: Value | None = None) -> Scored:
-        """Rows at a scale such that sums of decision values, and these beside row numbers, fit a word."""
+        """Rows at a scale such that sums of decision values, and these beside row numbers, fit a word.
+
+        Where that cuts bits, equal decision values stay equal.
+        """
         scale = min(z.scale, key_scale(rows))
         if mask is not None:
             mask = settled(mask)
             y = settled((y * mask).bounded(1.0, "a product of bits"))
-        return cls(settled(z.rescale(scale)), y, rows, mask, exact=scale == z.scale)
+        return cls(settled(z.nearest(scale)), y, rows, mask)
 
     @property
     def positive(self) -> Value:
