@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import sqlalchemy as sa
 import typer
@@ -19,6 +19,8 @@ from tercet.errors import SchemaError
 from tercet.lake import Allow
 
 app = typer.Typer()
+
+Declared = Literal["real", "integer", "boolean", "string"]
 
 ROWS_AT_ONCE = 1 << 16
 """Rows that are fetched from a database at a time."""
@@ -44,6 +46,10 @@ def upload(
         list[str] | None,
         typer.Option("--range", help="Public bounds of a column, as in age=0:120; again for more."),
     ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="What a column holds, as in id=string or age=real; again for more."),
+    ] = None,
     missing: Annotated[
         str, typer.Option(help="'refuse' missing values, or 'indicator': store where they are.")
     ] = "refuse",
@@ -63,11 +69,24 @@ def upload(
                 owner=lake.cluster.caller,
                 columns=column,
                 min_count=min_count,
+                types=types_of(kind or ()),
                 ranges=ranges_of(within or ()),
                 missing=_missing(missing),
                 allow=allow,
             )
             say(f"{table}")
+
+
+def types_of(given: Sequence[str]) -> dict[str, Declared]:
+    """Types by column from words such as `id=string`. Raises SchemaError for others."""
+    found: dict[str, Declared] = {}
+    for word in given:
+        name, _, declared = word.rpartition("=")
+        if not name or declared not in get_args(Declared):
+            kinds = ", ".join(get_args(Declared))
+            raise SchemaError(f"--type {word} is no type; write it as in id=string, with one of {kinds}")
+        found[name] = cast("Declared", declared)
+    return found
 
 
 def ranges_of(given: Sequence[str]) -> dict[str, tuple[float, float]]:

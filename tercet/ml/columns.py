@@ -7,48 +7,112 @@ its table, column and row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Any
+from uuid import UUID
 
 import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import SchemaError
+from tercet.ml.cells import NUMBER, Cells, Doubt, doubt_text, feature_cells, key_cells, mixed_truth, no_number
 from tercet.ml.keys import Text, encode_text, series_text
 from tercet.ml.reading import Declared
 from tercet.ml.schema import KeyType, Kind, Spot, check_range, refuse_large
 
 Values = npt.NDArray[Any] | Text
 
+_TRUTH_TYPES = (bool, np.bool_)
+_DAYS = np.dtype("M8[D]")
 
-# Missing values: a column comes apart into where they are and what is there.
+
+# A column comes apart into where its values are missing and those that are there.
 
 
-def absent(column: Any) -> npt.NDArray[np.bool_]:
+def feature_parts(column: Any, spot: Spot) -> tuple[npt.NDArray[np.bool_], Values]:
+    """Where a feature's values are missing, shape (n,), and those that are not."""
+    return feature_cells(column, spot) if isinstance(column, Cells) else _parts(column, spot)
+
+
+def key_parts(column: Any, spot: Spot, *, integers: bool) -> tuple[npt.NDArray[np.bool_], Values]:
+    """As `feature_parts`, of a key; cells of a file are `integers`, if all are, only where these may be."""
+    if not isinstance(column, Cells):
+        return _parts(column, spot)
+    nulls = np.array([not text for text in column.texts], np.bool_)
+    if nulls.any():
+        return nulls, Text.of([])
+    return nulls, key_cells(column, spot, integers=integers)
+
+
+def _parts(column: Any, spot: Spot) -> tuple[npt.NDArray[np.bool_], Values]:
+    if isinstance(column, nw.Series):
+        column = _known(column, spot)
+    nulls = _absent(column)
+    return nulls, _values(_without(column, nulls), spot.only(~nulls))
+
+
+def _known(column: nw.Series[Any], spot: Spot) -> Any:
+    """A column of a data frame, or, where its type says nothing of numbers or text, an array of its objects.
+
+    Raises SchemaError for what is neither, such as times and lists, unless all of it is missing.
+    """
+    try:
+        dtype = column.dtype
+    except (TypeError, ValueError):  # narwhals has no name for some, such as decimals of negative scale
+        return _objects(column)
+    if dtype.is_numeric() or dtype in (nw.Boolean, nw.String, nw.Categorical, nw.Enum, nw.Date):
+        return column
+    if dtype.is_nested() or dtype in (nw.Binary, nw.Time, nw.Duration, nw.Datetime):
+        if len(column) and not column.is_null().all():
+            native = column.to_native()
+            raise _unknown(getattr(native, "dtype", None) or native.type, spot)
+        return np.full(len(column), None)
+    return _objects(column)
+
+
+def _objects(column: nw.Series[Any]) -> npt.NDArray[Any]:
+    return np.fromiter(column.to_list(), object, len(column))
+
+
+def _unknown(dtype: object, spot: Spot) -> SchemaError:
+    return spot.error(
+        f"it holds {dtype} values; a column holds numbers, booleans or text, a key integers, text, dates or "
+        "UUIDs: convert it, or leave it out by naming the others (columns=[...], or --column)."
+    )
+
+
+def _absent(column: Any) -> npt.NDArray[np.bool_]:
     """Tell where the values of a column are missing, shape (n,): null, masked, None or not a number."""
     if isinstance(column, nw.Series):
         nulls = column.is_null().to_numpy().astype(bool)
         if column.dtype.is_float():
-            nulls[~nulls] = np.isnan(without(column, nulls).to_numpy().astype(np.float64))
+            nulls[~nulls] = np.isnan(_without(column, nulls).to_numpy().astype(np.float64))
         found: npt.NDArray[np.bool_] = nulls
         return found
     if isinstance(column, np.ma.MaskedArray):
-        return np.ma.getmaskarray(column) | absent(column.data)
-    if column.dtype.kind == "f":
-        return np.isnan(np.asarray(column, np.float64))
-    if column.dtype.kind != "O":
+        return np.ma.getmaskarray(column) | _absent(column.data)
+    if column.dtype.kind in "fcmM":
+        nowhere: npt.NDArray[np.bool_] = np.isnat(column) if column.dtype.kind in "mM" else np.isnan(column)
+        return nowhere
+    if column.dtype.kind not in "OT":
         return np.zeros(len(column), np.bool_)
-    nothing = ("NoneType", "NAType", "NaTType")
-    items = column.tolist()
-    return np.array(
-        [type(v).__name__ in nothing or (isinstance(v, float) and v != v) for v in items], np.bool_
-    )
+    return np.fromiter(map(_is_nothing, column.tolist()), np.bool_, len(column))
 
 
-def without(column: Any, nulls: npt.NDArray[np.bool_]) -> Any:
+def _is_nothing(value: object) -> bool:
+    if isinstance(value, str):
+        return False
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    if isinstance(value, float | np.floating | np.datetime64 | np.timedelta64):
+        return bool(value != value)
+    return type(value).__name__ in ("NoneType", "NAType", "NaTType")
+
+
+def _without(column: Any, nulls: npt.NDArray[np.bool_]) -> Any:
     """The values of a column that are not missing."""
     if isinstance(column, np.ma.MaskedArray):
         column = column.data
@@ -57,7 +121,28 @@ def without(column: Any, nulls: npt.NDArray[np.bool_]) -> Any:
     return column.filter((~nulls).tolist()) if isinstance(column, nw.Series) else column[~nulls]
 
 
-# Columns to arrays: booleans, integers, float64 or Text; any other dtype is refused afterwards.
+# Columns to arrays: booleans, integers, float64, days, Text, or objects that are refused afterwards.
+
+
+def _values(column: Any, spot: Spot) -> Values:
+    """Turn a column without missing values into an array or `Text`."""
+    if not isinstance(column, nw.Series):
+        return _array_values(column, spot)
+    if column.dtype == nw.String:
+        return series_text(column, spot)
+    if column.dtype in (nw.Decimal, nw.Int128, nw.UInt128, nw.Date):
+        return _array_values(_objects(column), spot)
+    return _array_values(column.to_numpy(), spot)
+
+
+def _array_values(array: npt.NDArray[Any], spot: Spot) -> Values:
+    if array.dtype.kind in "UT":
+        return encode_text(array.tolist(), spot)
+    if array.dtype.kind == "O":
+        return _object_values(array, spot)
+    if array.dtype.kind not in "biuf" and array.dtype != _DAYS:
+        raise _unknown(array.dtype, spot)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def _object_values(array: npt.NDArray[Any], spot: Spot) -> Values:
@@ -66,15 +151,21 @@ def _object_values(array: npt.NDArray[Any], spot: Spot) -> Values:
     types = set(map(type, items))
     if all(issubclass(t, str) for t in types):
         return encode_text(items, spot)
-    if types <= {bool, np.bool_}:
+    if types <= set(_TRUTH_TYPES):
         return array.astype(np.bool_)
-    numeric = all(issubclass(t, Real | Decimal | np.bool_) for t in types)
-    whole = all(issubclass(t, Integral | np.bool_) for t in types)
-    for dtype in (np.int64, np.uint64) if whole else (np.float64,) if numeric else ():
-        try:
-            return array.astype(dtype)
-        except OverflowError:
-            continue
+    if types == {date}:
+        return array.astype(_DAYS)
+    if all(issubclass(t, Real | Decimal | np.bool_) for t in types):
+        truths = [isinstance(value, _TRUTH_TYPES) for value in items]
+        if any(truths):
+            raise mixed_truth(spot, truths.index(not truths[0]))
+    if all(issubclass(t, Real) for t in types):
+        whole = all(issubclass(t, Integral) for t in types)
+        for dtype in (np.int64, np.uint64) if whole else (np.float64,):
+            try:
+                return array.astype(dtype)
+            except OverflowError:
+                continue
     return array
 
 
@@ -85,100 +176,112 @@ def _whole(values: npt.NDArray[Any]) -> bool:
     return values.dtype.kind in "iu"
 
 
-def _array_values(array: npt.NDArray[Any], spot: Spot) -> Values:
-    if array.dtype.kind in "UT":
-        return encode_text(array.tolist(), spot)
-    if array.dtype.kind == "O":
-        converted = _object_values(array, spot)
-        if isinstance(converted, Text):
-            return converted
-        array = converted
-    if array.dtype.kind == "f":
-        array = array.astype(np.float64)
-    return array
-
-
-def values_of(column: Any, spot: Spot) -> Values:
-    """Turn a column without missing values into an array or `Text`."""
-    if not isinstance(column, nw.Series):
-        return _array_values(column, spot)
-    if column.dtype == nw.String:
-        return series_text(column, spot)
-    if len(column) == 0 and column.dtype in (nw.Unknown, nw.Object):
-        return Text.of([])
-    if column.dtype == nw.Decimal:
-        column = column.cast(nw.Float64)
-    if column.dtype in (nw.Int128, nw.UInt128):
-        return _array_values(np.array(column.to_list(), dtype=object), spot)
-    return _array_values(column.to_numpy(), spot)
-
-
 # Arrays to what is stored.
 
 
-def key_of(values: Values, declared: Declared | None, spot: Spot) -> tuple[Values, KeyType]:
-    """Check a key, of integers or text, and give its type."""
+def key_of(
+    values: Values, declared: Declared | None, spot: Spot, *, written: bool
+) -> tuple[Values, KeyType, Doubt]:
+    """Check a key, of integers or text, and give its type; `written` if it comes from cells of a file."""
     if declared not in (None, "integer", "string"):
         raise spot.error(f'types declares this key as {declared!r}; a key is an "integer" or a "string".')
+    if not isinstance(values, Text):
+        values = _text_of(values)
     if isinstance(values, Text):
         if declared == "integer" and values.rows:
             raise spot.error(f"the key {values.at(0)!r} is text, and types declares integers; convert it.", 0)
-        return values, "string"
+        doubt = Doubt() if declared == "string" else doubt_text(values, spot, written=written)
+        return values, "string", doubt
     if not _whole(values):
-        sort = "objects of several types" if values.dtype.kind == "O" else f"{values.dtype} values"
-        raise spot.error(f"it holds {sort}; a key is an integer or text: convert it, or choose another key.")
+        raise spot.error(_why_no_key(values))
     if declared == "string":
-        return Text.of(map(str, values.tolist())), "string"
+        return Text.of(map(str, values.tolist())), "string", Doubt()
     if values.dtype.kind == "O":
         row = next(i for i, v in enumerate(values.tolist()) if not -(2**63) <= v < 2**63)
         raise spot.too_wide(values[row], row)
-    return values, "integer"
+    return values, "integer", Doubt()
 
 
-def _is_number(value: object) -> bool:
-    try:
-        float(cast("Any", value))
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+def _text_of(values: npt.NDArray[Any]) -> Values:
+    """Days and UUIDs as the text that standards have for them, as it stands in files; the rest as it is."""
+    if values.dtype == _DAYS:
+        return Text.of(np.datetime_as_string(values).tolist())
+    if values.dtype.kind == "O" and values.size and all(isinstance(v, UUID) for v in values.tolist()):
+        return Text.of(map(str, values.tolist()))
+    return values
 
 
-def _refuse_text(values: Values, spot: Spot) -> SchemaError:
-    """Point at the first value that is no number; if all look like numbers, at the first."""
-    if isinstance(values, Text):
-        rows: Sequence[Any] = [values.at(i) for i in range(values.rows)]
-    else:
-        rows = values.tolist()
-    row = next((i for i, value in enumerate(rows) if not _is_number(value)), 0)
-    what = "is text" if isinstance(rows[row], str) else f"is a {type(rows[row]).__name__}"
-    return spot.error(
-        f"the value {rows[row]!r} {what}, not a number; leave the column out by naming the "
-        "others (columns=[...], or --column), or encode it as numbers first.",
-        row,
-    )
+def _why_no_key(values: npt.NDArray[Any]) -> str:
+    rule = "a key is an integer or text"
+    types = sorted({type(value).__name__ for value in values.tolist()})
+    name = str(values.dtype) if values.dtype.kind != "O" else types[0] if len(types) == 1 else ""
+    if values.dtype.kind == "f" or (not name and all(isinstance(v, Real) for v in values.tolist())):
+        return (
+            f"it holds {name or ' and '.join(types)} values; {rule}, and what went through a float, as it "
+            "does in pandas where some are missing, may have lost digits: read it again as text or "
+            "integers, or convert it if all are whole and less than 2**53."
+        )
+    holds = f"{name} values" if name else f"objects of several types ({', '.join(types)})"
+    return f"it holds {holds}; {rule}, a date or a UUID: convert all to one of these, or choose another key."
 
 
-def feature_of(values: Values, declared: Declared | None, spot: Spot) -> tuple[npt.NDArray[Any], Kind]:
-    """Check a feature against its kind; integers may be of any size yet."""
+def feature_of(
+    values: Values, declared: Declared | None, spot: Spot
+) -> tuple[npt.NDArray[Any], Kind, SchemaError | None]:
+    """Check a feature against its kind; numbers, the kind, and the error that an integer is too large.
+
+    That one is to be raised if the column turns out to be of integers once all rows are seen.
+    """
     if declared not in (None, "real", "integer", "boolean"):
         raise spot.error(f'types declares it as {declared!r}; a feature is "real", "integer" or "boolean".')
-    if isinstance(values, Text) and values.rows == 0:
+    if isinstance(values, Text):
+        if values.rows:
+            raise _refuse_text([values.at(row) for row in range(values.rows)], spot)
         values = np.zeros(0)
-    if not isinstance(values, Text) and values.dtype.kind == "O" and _whole(values):
-        if declared != "real":
-            refuse_large(values, spot)
-        values = np.array([float(v) if abs(v) < 2**1023 else np.inf for v in values.tolist()])
-    if isinstance(values, Text) or values.dtype.kind not in "biuf":
-        raise _refuse_text(values, spot)
-    inferred: dict[str, Kind] = {"b": "boolean", "i": "integer", "u": "integer", "f": "real"}
+    inferred: dict[str, Kind] = {"b": "boolean", "i": "integer", "u": "integer", "O": "integer", "f": "real"}
+    large = None
+    if values.dtype.kind == "O" and not _whole(values):
+        values = _as_floats(values, spot)
+    if values.dtype == _DAYS:
+        raise _refuse_text(values.tolist(), spot)
     kind = declared or inferred[values.dtype.kind]
+    if kind == "integer":
+        try:
+            refuse_large(values, spot)
+        except SchemaError as error:
+            large = error
+    if values.dtype.kind == "O":
+        values = _as_floats(values, spot)
     infinite = np.isinf(values)
     if infinite.any():
-        raise spot.error(
+        raise large or spot.error(
             "the value is infinite, or as good as; replace it or drop the row.", int(np.argmax(infinite))
         )
-    if kind == "real":
-        return values, kind
+    if kind != "real":
+        _require_kind(values, kind, spot)
+    return values, kind, large
+
+
+def _as_floats(values: npt.NDArray[Any], spot: Spot) -> npt.NDArray[np.float64]:
+    """Numbers of Python as floats, infinite where they are beyond; SchemaError for other objects."""
+    items = values.tolist()
+    if not all(isinstance(value, Real | Decimal) for value in items):
+        raise _refuse_text(items, spot)
+    return np.array([float(v) if abs(v) < 2**1023 else np.inf for v in items])
+
+
+def _refuse_text(values: list[Any], spot: Spot) -> SchemaError:
+    """Point at the first value that does not even look like a number, or else at the first that is none."""
+    rows = [row for row, value in enumerate(values) if not isinstance(value, Real | Decimal)]
+    row = next((row for row in rows if not _looks_like_a_number(values[row])), rows[0] if rows else 0)
+    return no_number(values[row], spot, row)
+
+
+def _looks_like_a_number(value: object) -> bool:
+    return isinstance(value, str) and NUMBER.fullmatch(value.strip()) is not None
+
+
+def _require_kind(values: npt.NDArray[Any], kind: Kind, spot: Spot) -> None:
     if kind == "boolean":
         wrong, rule = (values != 0) & (values != 1), "a boolean, which is 0 or 1"
     else:
@@ -188,7 +291,6 @@ def feature_of(values: Values, declared: Declared | None, spot: Spot) -> tuple[n
         raise spot.error(
             f'the value {values[row]} is not {rule}; correct it, or declare the column "real".', row
         )
-    return values, kind
 
 
 def require_range(values: npt.NDArray[Any], ends: tuple[float, float], kind: Kind, spot: Spot) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import attrs
@@ -21,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import SchemaError
-from tercet.ml.columns import Values, absent, feature_of, key_of, require_range, values_of, without
+from tercet.ml.cells import Cells, Doubt, mixed_truth
+from tercet.ml.columns import Values, feature_of, feature_parts, key_of, key_parts, require_range
 from tercet.ml.keys import find_duplicate_in_parts, hash_keys
-from tercet.ml.reading import CHUNK_ROWS, Declared, Request, names_of, read
+from tercet.ml.reading import CHUNK_ROWS, Declared, Request, read
 from tercet.ml.schema import (
     SCALES,
     ColumnSchema,
@@ -31,11 +31,11 @@ from tercet.ml.schema import (
     Kind,
     Spot,
     TableSchema,
+    check_column_name,
     check_name,
     fixed_point,
     magnitude,
     range_scale,
-    refuse_large,
     scale_for,
 )
 from tercet.ml.spool import RowSpool
@@ -128,20 +128,24 @@ class _Column:
         self.missing = 0
         self._request = request
         self._large: SchemaError | None = None
+        self._truth: bool | None = None
+        """Whether its values are booleans, and not numbers."""
 
     def add(self, column: Any, start: int) -> Numbers:
         """Check the values of a chunk that begins with row `start`; as numbers, missing ones as NaN."""
         request = self._request
-        nulls, spot = absent(column), Spot(request.table, self.name, start + np.arange(len(column)))
+        spot = Spot(request.table, self.name, start + np.arange(len(column)))
+        nulls, found = feature_parts(column, spot)
         if nulls.any() and request.missing == "refuse":
-            raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS)
+            raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS or isinstance(column, Cells))
         self.missing += int(nulls.sum())
-        spot = Spot(request.table, self.name, start + np.flatnonzero(~nulls))
-        values, kind = feature_of(values_of(without(column, nulls), spot), request.types.get(self.name), spot)
+        spot = spot.only(~nulls)
+        values, kind, large = feature_of(found, request.types.get(self.name), spot)
         if self.name in request.ranges:
             require_range(values, request.ranges[self.name], kind, spot)
         if values.size:
             self._note(values, kind, spot)
+            self._large = self._large or large
         else:
             self.empty = max(self.empty, kind, key=KINDS.index)
         numbers = np.full(len(nulls), np.nan)
@@ -149,13 +153,12 @@ class _Column:
         return numbers
 
     def _note(self, values: npt.NDArray[Any], kind: Kind, spot: Spot) -> None:
+        truth = values.dtype.kind == "b"
+        if self._truth is not None and truth != self._truth:
+            raise mixed_truth(spot, 0)
+        self._truth = truth
         self.kind = kind if self.kind is None else max(self.kind, kind, key=KINDS.index)
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        if kind == "integer" and self._large is None:
-            try:
-                refuse_large(values, spot)
-            except SchemaError as error:
-                self._large = error  # unless the column turns out to be real
 
     def settle(self, *, binary: bool) -> tuple[Kind, float, float]:
         """The kind of the column and its ends; with `binary`, undeclared integers 0 and 1 are booleans.
@@ -172,6 +175,41 @@ class _Column:
         return kind, low, high
 
 
+class _Key:
+    """What is known of a key column after some chunks."""
+
+    def __init__(self, name: str, request: Request) -> None:
+        self.name = name
+        self.type: KeyType | None = None
+        self._doubt = Doubt()
+        self._request = request
+        self._seen = False
+
+    def add(self, column: Any, start: int) -> Values:
+        """Check the keys of a chunk that begins with row `start`. Raises SchemaError, or `_MixedKeyError`."""
+        request, written = self._request, isinstance(column, Cells)
+        declared = request.types.get(self.name)
+        spot = Spot(request.table, self.name, start + np.arange(len(column)))
+        nulls, found = key_parts(
+            column, spot, integers=declared != "string" and self.name not in request.as_text
+        )
+        if nulls.any():
+            raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS or written)
+        values, key_type, doubt = key_of(found, declared, spot, written=written)
+        self._doubt |= doubt
+        if len(column) or self.type is None:
+            if self._seen and key_type != self.type:
+                raise _MixedKeyError(self.name, spot, again=written)
+            self.type, self._seen = key_type, self._seen or bool(len(column))
+        return values
+
+    def settle(self) -> KeyType:
+        """The type of the key. Raises SchemaError for numbers that are ids only where others are words."""
+        if self._doubt.error is not None and not self._doubt.word:
+            raise self._doubt.error
+        return cast("KeyType", self.type)
+
+
 class _Survey:
     """Everything that the first pass finds out: keys and numbers go to spools, columns are summed up."""
 
@@ -185,33 +223,21 @@ class _Survey:
         request.require(request.scales, names, "scales")
         request.require(request.ranges, names, "ranges")
         for name in (*request.keys, *names):
-            check_name(name, f'A column of table "{request.table}"')
+            check_column_name(name, f'A column of table "{request.table}"')
+        self.keys = [_Key(name, request) for name in request.keys]
         self.columns = [_Column(place, name, request) for place, name in enumerate(names)]
-        self.key_types: dict[str, KeyType] = {}
         self.hashes, self.numbers = RowSpool(np.uint64, 2), RowSpool(np.float64, len(names))
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take the next rows. Raises SchemaError, or `_MixedKeyError`."""
         start = self.hashes.rows
-        keys: dict[str, Values] = {name: self._key(name, chunk[name], start) for name in self.request.keys}
+        keys = {key.name: key.add(chunk[key.name], start) for key in self.keys}
         hashes = hash_keys(keys, table=self.request.table)
         numbers = np.empty((len(self.columns), hashes.shape[1]))
         for column in self.columns:
             numbers[column.place] = column.add(chunk[column.name], start)
         self.hashes.append(hashes)
         self.numbers.append(numbers)
-
-    def _key(self, name: str, column: Any, start: int) -> Values:
-        nulls, spot = absent(column), Spot(self.request.table, name, start + np.arange(len(column)))
-        if nulls.any():
-            raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS)
-        values, key_type = key_of(values_of(without(column, nulls), spot), self.request.types.get(name), spot)
-        if len(column) or name not in self.key_types:
-            known = self.key_types.setdefault(name, key_type)
-            if known != key_type and start:
-                raise _MixedKeyError(name, spot)
-            self.key_types[name] = key_type
-        return values
 
     def blocks(self) -> Iterator[tuple[int, Numbers]]:
         """The numbers of all features again, some rows at a time, with the number of the first row."""
@@ -221,10 +247,10 @@ class _Survey:
 
     def finish(self, *, owner: str, min_count: int, binary: bool) -> EncodedTable:
         """The whole table. Raises SchemaError for keys that occur twice, and values that cannot be stored."""
+        described = [ColumnSchema(key.name, "key", key_type=key.settle()) for key in self.keys]
         self._check_keys()
         settled = [column.settle(binary=binary) for column in self.columns]
         moments = self._moments([(low, high) for _, low, high in settled])
-        described = [ColumnSchema(name, "key", key_type=kind) for name, kind in self.key_types.items()]
         features = []
         for column, (kind, low, high), (spread, mean) in zip(self.columns, settled, moments, strict=True):
             feature = self._feature(column, kind, (low, high), spread, mean)
@@ -306,11 +332,11 @@ class _Survey:
 
 
 class _MixedKeyError(Exception):
-    """A chunk has text where chunks before it have integers."""
+    """A chunk has text where chunks before it have integers; `again` if the source can be read again."""
 
-    def __init__(self, name: str, spot: Spot) -> None:
+    def __init__(self, name: str, spot: Spot, *, again: bool) -> None:
         super().__init__(name)
-        self.name, self.spot = name, spot
+        self.name, self.spot, self.again = name, spot, again
 
 
 def _given_scale(scale: int, kind: Kind, spot: Spot) -> int:
@@ -332,13 +358,13 @@ def _survey(source: Any, request: Request, watch: Callable[[int], None] | None) 
             if watch is not None:
                 watch(len(next(iter(chunk.values()))))
     except _MixedKeyError as found:
-        if not isinstance(source, str | Path):
+        if not found.again:
             raise found.spot.error(
                 "some chunks have integers and some have text; convert the column, or declare it text with "
                 f'types={{"{found.name}": "string"}}.'
             ) from None
-        # A file is read again: integers in it are those that are written as text would be.
-        return _survey(source, attrs.evolve(request, types={**request.types, found.name: "string"}), watch)
+        # Integers in a file are those that are written as text would be.
+        return _survey(source, attrs.evolve(request, as_text=request.as_text | {found.name}), watch)
     return cast("_Survey", survey)
 
 
@@ -382,8 +408,7 @@ def encode(
     """
     check_name(name, "The table's name")
     check_name(owner, f'The owner of table "{name}"')
-    chosen = None if columns is None else names_of(columns)
-    request = Request(name, key, chosen, dict(scales or {}), dict(types or {}), dict(ranges or {}), missing)
+    request = Request.of(name, key, columns, scales, types, ranges, missing)
     return _survey(source, request, watch).finish(owner=owner, min_count=min_count, binary=binary)
 
 

@@ -18,7 +18,7 @@ from tercet.errors import SchemaError
 from tercet.ml.disclosure import inverted, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
-from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_name
+from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_column_name
 from tercet.ml.table import ANALYST, Column, Part, Steps, Table, as_names
 
 TOO_FEW = "whether a filter keeps or drops fewer rows than owners allow to tell"
@@ -52,7 +52,7 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
     if not expressions:
         raise SchemaError(f"table {table.name!r}: name at least one new column, as in assign(double=...)")
     for name, expression in expressions.items():
-        check_name(name, f"A new column of table {table.name!r}")
+        check_column_name(name, f"A new column of table {table.name!r}")
         if name in table.key_names:
             raise SchemaError(f"table {table.name!r}: {name!r} is its key; give the new column another name")
         _require_rows_of(table, expression, f"the new column {name!r}")

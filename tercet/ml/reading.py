@@ -1,27 +1,26 @@
 """Reading: any source to its columns by name, before anyone looks at what is in them.
 
 Data frames of every library that narwhals knows, dictionaries of columns, CSV and Parquet files. What they
-differ in ends here: keys in a CSV file stay text as they are written, and a column comes out as a narwhals
-series or a one-dimensional array, with its missing values still in it. Sources are read in chunks of rows, so
-they may be larger than memory: files, and iterators of data frames.
+differ in ends here: a column comes out as a narwhals series, a one-dimensional array, or the cells of a CSV
+file as they are written, with its missing values still in it. Sources are read in chunks of rows, so they may
+be larger than memory: files, and iterators of data frames.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import importlib
 import importlib.util
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MappingView, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal
 
 import narwhals as nw
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 
 from tercet.errors import SchemaError
+from tercet.ml.csv_files import read_csv, refuse_repeats
 from tercet.ml.schema import Spot, suggest
 
 Declared = Literal["real", "integer", "boolean", "string"]
@@ -29,20 +28,28 @@ Declared = Literal["real", "integer", "boolean", "string"]
 
 CHUNK_ROWS = 1 << 18
 """Rows that are looked at together."""
-BLOCK_BYTES = 1 << 25
-"""How much of a CSV file is parsed at a time."""
-
-_Reader = Literal["polars", "pyarrow", "pandas"]
-_READERS: tuple[_Reader, ...] = ("polars", "pyarrow", "pandas")
 _FILES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-SEPARATORS = (";", "\t", "|", ",")
-"""What separates columns in files, somewhere."""
-_TRUTH = ["true", "false", "True", "False", "TRUE", "FALSE"]
 
 
-def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several, as a tuple."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def names_of(given: object, what: str, table: str) -> tuple[str, ...]:
+    """One name or several, as a tuple; SchemaError, about the option `what`, if they are no text."""
+    names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    for name in names:
+        if not isinstance(name, str):
+            raise SchemaError(
+                f'Table "{table}": {what} names {name!r}, which is not text; a column is named by its name, '
+                'as in "age", and a source whose columns have other names is renamed first.'
+            )
+    return names
+
+
+def _options(given: object, what: str, table: str) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise SchemaError(
+            f'Table "{table}": {what} is {given!r}; it is a dictionary from names of columns, as in '
+            f'{what}={{"age": ...}}.'
+        )
+    return dict(given or {})
 
 
 @frozen
@@ -50,12 +57,36 @@ class Request:
     """What the caller of `encode` asked for."""
 
     table: str
-    keys: tuple[str, ...] = field(converter=names_of)
+    keys: tuple[str, ...]
     columns: tuple[str, ...] | None
     scales: dict[str, int]
     types: dict[str, Declared]
     ranges: dict[str, tuple[float, float]]
     missing: str
+    as_text: frozenset[str] = frozenset()
+    """Keys of a file in which some row was found that is no integer, so that all are text."""
+
+    @classmethod
+    def of(
+        cls,
+        table: str,
+        key: object,
+        columns: object,
+        scales: object,
+        types: object,
+        ranges: object,
+        missing: str,
+    ) -> Request:
+        """Check what sort of things the options are; SchemaError for another sort."""
+        return cls(
+            table,
+            names_of(key, "key", table),
+            None if columns is None else names_of(columns, "columns", table),
+            _options(scales, "scales", table),
+            _options(types, "types", table),
+            _options(ranges, "ranges", table),
+            missing,
+        )
 
     def __attrs_post_init__(self) -> None:
         if self.missing not in ("refuse", "indicator"):
@@ -78,125 +109,12 @@ class Request:
                 )
 
 
-def _backend(table: str) -> _Reader:
-    for name in _READERS:
-        if importlib.util.find_spec(name) is not None:
-            return name
-    raise SchemaError(
-        f'Table "{table}": reading files needs polars, pyarrow or pandas, and none is installed; run '
-        "`pip install polars`."
-    )
-
-
-def _records(path: Path) -> Iterator[bytes]:
-    """The lines of a file: the first one, then many at a time, cut only where no quotation is open."""
-    with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        rest, end = b"", 0
-        while not end and (block := file.read(1 << 12)):
-            rest += block
-            end = _first_end(rest)
-        first, rest = (rest[:end], rest[end:]) if end else (rest, b"")
-        yield first
-        while block := file.read(BLOCK_BYTES):
-            rest += block
-            if end := _last_end(rest):
-                yield rest[:end]
-                rest = rest[end:]
-        yield rest
-
-
-def _first_end(data: bytes) -> int:
-    """Where the first record ends, 0 if it does not."""
-    end = data.find(b"\n") + 1
-    while end and data[:end].count(b'"') % 2:
-        end = data.find(b"\n", end) + 1
-    return end
-
-
-def _last_end(data: bytes) -> int:
-    """Where the last record ends that does, 0 if none does."""
-    end = data.rfind(b"\n") + 1
-    while end and data[:end].count(b'"') % 2:
-        end = data.rfind(b"\n", 0, end - 1) + 1
-    return end
-
-
-def _header(first: bytes, path: Path, separator: str, table: str) -> list[str]:
-    """Read the column names ourselves: each library renames duplicates in its own way."""
-    line = first.decode("utf-8-sig").splitlines(keepends=True)
-    names = next(csv.reader(line, delimiter=separator), [])
-    if not names:
-        raise SchemaError(f'Table "{table}": the file {path} is empty; its first line must name the columns.')
-    return names
-
-
-def _read_csv(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
-    """Read a CSV file: keys as text first, so that "007" survives, the rest as its rows suggest."""
-    separator = "\t" if ".tsv" in path.name.lower() else ","
-    records = _records(path)
-    first = next(records)
-    header = _header(first, path, separator, request.table)
-    _refuse_repeats(header, request.table)
-    other = next((mark for mark in SEPARATORS if len(header) == 1 and mark in header[0]), separator)
-    if other != separator and header[0] not in request.keys:
-        raise SchemaError(
-            f'Table "{request.table}": the columns of {path} are separated by {other!r} instead of '
-            f"{separator!r}; write it with {separator!r}, and numbers with decimal points."
-        )
-    request.require(request.keys, header, "key")
-    count = 0
-    for block in records:
-        if block or not count:  # a file without rows is one block without any
-            frame = _parse_csv(first + block, separator, request)
-            count += 1
-            yield frame
-
-
-def _parse_csv(data: bytes, separator: str, request: Request) -> nw.DataFrame[Any]:
-    """Some lines of a CSV file, the first one with the names of the columns."""
-    backend = _backend(request.table)
-    native: Any = importlib.import_module(backend)
-    lines = io.BytesIO(data)
-    if backend == "polars":
-        overrides = dict.fromkeys(request.keys, native.String)
-        frame = native.read_csv(
-            lines, separator=separator, infer_schema_length=None, schema_overrides=overrides
-        )
-    elif backend == "pyarrow":
-        native_csv: Any = importlib.import_module("pyarrow.csv")
-        types = dict.fromkeys(request.keys, native.string())
-        frame = native_csv.read_csv(
-            lines,
-            parse_options=native_csv.ParseOptions(delimiter=separator),
-            convert_options=native_csv.ConvertOptions(
-                null_values=[""], strings_can_be_null=True, column_types=types
-            ),
-            read_options=native_csv.ReadOptions(block_size=2 * max(len(data), 1)),
-        )
-    else:
-        frame = native.read_csv(
-            lines,
-            sep=separator,
-            dtype=dict.fromkeys(request.keys, str),
-            keep_default_na=False,
-            na_values=[""],
-            index_col=False,
-            low_memory=False,
-        )
-    found: nw.DataFrame[Any] = nw.from_native(frame, eager_only=True)
-    for name in found.columns:
-        if name in request.keys:
-            found = found.with_columns(_key_from_text(found[name], request))
-        elif len(found) and found[name].dtype == nw.String and found[name].is_in(_TRUTH).all():
-            found = found.with_columns(found[name].str.to_lowercase() == "true")
-    return found
-
-
 def _read_parquet(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
-    """Read a Parquet file: in chunks with pyarrow, as a whole with other libraries."""
+    """Read a Parquet file in chunks, with pyarrow."""
     if importlib.util.find_spec("pyarrow") is None:
-        yield nw.read_parquet(str(path), backend=_backend(request.table))
-        return
+        raise SchemaError(
+            f'Table "{request.table}": reading Parquet files needs pyarrow; run `pip install pyarrow`.'
+        )
     parquet: Any = importlib.import_module("pyarrow.parquet")
     native: Any = importlib.import_module("pyarrow")
     with parquet.ParquetFile(path) as file:
@@ -206,34 +124,17 @@ def _read_parquet(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
             yield nw.from_native(native.Table.from_batches([batch]), eager_only=True)
 
 
-def _key_from_text(key: nw.Series[Any], request: Request) -> nw.Series[Any]:
-    """Type a key column of a CSV file: integers if each is written as integers are, else text."""
-    if request.types.get(key.name) == "string" or len(key) == 0:
-        return key
-    lines = key.str.contains(
-        "\n", literal=True
-    ).any()  # where "$" means different things to different libraries
-    if not lines and key.str.contains("^(?:0|-?[1-9][0-9]*)$").all():
-        spot = Spot(request.table, key.name)
-        long = (key.str.len_chars() > 18).fill_null(value=False).to_numpy()  # below 10**18 all fit int64
-        for row in np.flatnonzero(long).tolist():
-            if not -(2**63) <= int(key[row]) < 2**63:
-                raise spot.too_wide(key[row], row)
-        return key.cast(nw.Int64)
-    if not lines and key.str.contains(r"^[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+[eE][+-]?[0-9]+)$").all():
-        return key.cast(nw.Float64)  # refused later, with the reason
-    return key
-
-
-def _read_file(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
+def _read_file(path: Path, request: Request) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise SchemaError(f'Table "{request.table}": there is no file {path}; check the path.')
     if not path.name.lower().endswith(_FILES):
         raise SchemaError(f'Table "{request.table}": {path} is no file of a known type: {", ".join(_FILES)}.')
-    read = _read_parquet if path.name.lower().endswith(".parquet") else _read_csv
     try:
-        for frame in read(path, request):
-            yield frame.drop([name for name in frame.columns if name.startswith("__index_level_")])
+        if not path.name.lower().endswith(".parquet"):
+            yield from read_csv(path, request.table, request.keys, CHUNK_ROWS)
+            return
+        for frame in _read_parquet(path, request):
+            yield {n: c for n, c in _series(frame, request).items() if not n.startswith("__index_level_")}
     except SchemaError:
         raise
     except Exception as problem:
@@ -243,15 +144,9 @@ def _read_file(path: Path, request: Request) -> Iterator[nw.DataFrame[Any]]:
         ) from problem
 
 
-def _refuse_repeats(names: Sequence[object], table: str) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise SchemaError(f'Table "{table}" has two columns named {name!r}; rename or drop one.')
-
-
 def _read_frame(source: Any, request: Request) -> nw.DataFrame[Any]:
     if nw.dependencies.is_pandas_dataframe(source):
-        _refuse_repeats(list(source.columns), request.table)
+        _require_names(source.columns, request)
         levels = [name for name in request.keys if name in source.index.names and name not in source.columns]
         source = source.reset_index(level=levels) if levels else source
     try:
@@ -268,17 +163,26 @@ def _read_frame(source: Any, request: Request) -> nw.DataFrame[Any]:
     return frame.collect() if isinstance(frame, nw.LazyFrame) else frame
 
 
+def _require_names(names: Any, request: Request) -> None:
+    """Raise SchemaError unless a source's names of columns are text, each its own."""
+    levels = getattr(names, "nlevels", 1)
+    if levels > 1:
+        raise SchemaError(
+            f'Table "{request.table}": its columns have names of {levels} levels (a MultiIndex); give them '
+            'plain ones first, as with df.columns = ["_".join(map(str, name)) for name in df.columns].'
+        )
+    for name in names:
+        if not isinstance(name, str):
+            raise SchemaError(
+                f'A column of table "{request.table}" is named {name!r}, which is not text; rename it, or '
+                "all with df.columns = df.columns.astype(str)."
+            )
+    refuse_repeats(list(names), request.table)
+
+
 def _read_mapping(source: Mapping[str, Any], request: Request) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for name, given in source.items():
-        column = nw.from_native(given, series_only=True, pass_through=True)
-        if not isinstance(column, nw.Series | np.ndarray):
-            items = list(column)
-            column = np.empty(len(items), object)
-            column[:] = items
-        if isinstance(column, np.ndarray) and column.ndim != 1:
-            raise Spot(request.table, name).error(f"it has {column.ndim} dimensions; a column has one.")
-        columns[name] = column
+    _require_names(source, request)
+    columns = {name: _column(given, Spot(request.table, name)) for name, given in source.items()}
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
         raise SchemaError(
@@ -287,14 +191,42 @@ def _read_mapping(source: Mapping[str, Any], request: Request) -> dict[str, Any]
     return columns
 
 
+def _column(given: Any, spot: Spot) -> Any:
+    """A column of a dictionary: a series, an array, or whatever else has values in an order."""
+    pyarrow = nw.dependencies.get_pyarrow()
+    if pyarrow is not None and isinstance(given, pyarrow.Array):
+        given = pyarrow.chunked_array([given])
+    column = nw.from_native(given, series_only=True, pass_through=True)
+    if isinstance(column, nw.Series):
+        return column
+    unordered = isinstance(given, AbstractSet) and not isinstance(given, MappingView)
+    if isinstance(given, str | bytes | bytearray | Mapping) or unordered or not isinstance(given, Iterable):
+        why = "which has no order" if unordered else "which is no column"
+        raise spot.error(
+            f"it is {given!r:.60} (type {type(given).__name__}), {why}; give a list, an array or a series. "
+            "Rows that are dictionaries become a table with pandas.DataFrame(rows)."
+        )
+    if hasattr(given, "__array__") and not isinstance(given, np.ma.MaskedArray):
+        column = np.asarray(given)
+    if not isinstance(column, np.ndarray):
+        column = np.fromiter(given, object)
+    if column.ndim != 1:
+        raise spot.error(f"it has {column.ndim} dimensions; a column has one.")
+    return column
+
+
 def read(source: Any, request: Request) -> Iterator[Mapping[str, Any]]:
-    """Read any source into its columns by name, each a narwhals series or a one-dimensional array.
+    """Read any source into its columns by name, each a narwhals series, a one-dimensional array or `Cells`.
 
     They come in chunks of rows, at least one. All chunks have the same columns.
     """
     names: list[str] | None = None
-    for whole in _frames(source, request):
-        for columns in _cut(_columns(whole, request)):
+    if isinstance(source, str | Path):
+        found: Iterable[Mapping[str, Any]] = _read_file(Path(source).expanduser(), request)
+    else:
+        found = (_columns(frame, request) for frame in _frames(source))
+    for whole in found:
+        for columns in _cut(whole):
             if names is not None and set(columns) != set(names):
                 raise SchemaError(
                     f'Table "{request.table}": a chunk has the columns {", ".join(columns)} instead of '
@@ -308,10 +240,8 @@ def read(source: Any, request: Request) -> Iterator[Mapping[str, Any]]:
         )
 
 
-def _frames(source: Any, request: Request) -> Iterable[Any]:
+def _frames(source: Any) -> Iterable[Any]:
     """The data frames, or mappings, that a source consists of."""
-    if isinstance(source, str | Path):
-        return _read_file(Path(source).expanduser(), request)
     if isinstance(source, Iterator) or (isinstance(source, list | tuple) and source and _is_frame(source[0])):
         return source
     return [source]
@@ -324,7 +254,10 @@ def _is_frame(one: Any) -> bool:
 def _columns(source: Any, request: Request) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         return _read_mapping(source, request)
-    frame = source if isinstance(source, nw.DataFrame) else _read_frame(source, request)
+    return _series(_read_frame(source, request), request)
+
+
+def _series(frame: nw.DataFrame[Any], request: Request) -> dict[str, nw.Series[Any]]:
     try:
         return {name: frame[name] for name in frame.columns}
     except nw.exceptions.DuplicateError as problem:

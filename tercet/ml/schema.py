@@ -37,13 +37,18 @@ SCALES = (-1100, 1104)
 _TABLE_FIELDS = ("name", "owner", "columns", "rows", "min_count")
 _COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing")
 _NAME = re.compile(r"[\w\-. ]+")
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Characters that show nothing, besides those whose category says so."""
 
 
 def check_name(text: object, what: str) -> str:
-    """Return `text` if it can name a table, an owner or a column, else raise `SchemaError` about `what`.
+    """Return `text` if it can name a table or an owner, else raise `SchemaError` about `what`.
 
-    A name has letters of any script, digits, underscores, hyphens, dots and spaces inside. It has one
-    spelling: no space at either end, and composed Unicode (NFC), so that names that look alike are alike.
+    These stand in rules, addresses and commands, so they are narrower than names of columns: a name has
+    letters of any script, digits, underscores, hyphens, dots and spaces inside. It has one spelling: no space
+    at either end, and composed Unicode (NFC), so that names that look alike are alike.
     """
     if not isinstance(text, str):
         raise SchemaError(f"{what} is {text!r}, which is not text; rename it.")
@@ -55,6 +60,43 @@ def check_name(text: object, what: str) -> str:
             "space at either end and accents composed with their letters (NFC): rename it."
         )
     return text
+
+
+def check_column_name(text: object, what: str) -> str:
+    """Return `text` if it can name a column, else raise `SchemaError` about `what`.
+
+    Names that R, SPSS and Excel write are taken as they are: letters, marks, digits, punctuation and signs of
+    all scripts, and spaces inside. What nobody can see is not: control characters and line breaks, which
+    would end lines of messages and files; format characters such as those that turn the direction of text,
+    and spaces other than the plain one, which make different names look alike. As for tables, a name has one
+    spelling: no space at either end, and composed Unicode (NFC).
+    """
+    if not isinstance(text, str):
+        raise SchemaError(f"{what} is {text!r}, which is not text; rename it.")
+    if not text.strip():
+        raise SchemaError(
+            f"{what} has the name {text!r}, which is empty; give it a name, or, if it is an index that "
+            "pandas has written, write the file with index=False."
+        )
+    hidden = [char for char in text if _is_hidden(char)]
+    if hidden:
+        kind = unicodedata.name(hidden[0], "a control character")
+        raise SchemaError(
+            f"{what} is {text!r}, with {kind} (U+{ord(hidden[0]):04X}) in it, which nobody can see or "
+            "tell from others: rename it."
+        )
+    if text != unicodedata.normalize("NFC", text).strip():
+        raise SchemaError(
+            f"{what} is {text!r}; a name has no space at either end and accents composed with their letters "
+            "(NFC): rename it."
+        )
+    return text
+
+
+def _is_hidden(char: str) -> bool:
+    # Not unassigned ones (Cn): a later Python knows more of them, and owners and nodes have to agree.
+    invisible = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs") and char != " "
+    return invisible or _UNSEEN.match(char) is not None
 
 
 def suggest(name: object, known: Iterable[str], *, kind: str = "columns") -> str:
@@ -89,6 +131,11 @@ class Spot:
         return SchemaError(
             f"{place}: {message}" if row is None else f"{place}, row {row} (counted from 0): {message}"
         )
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Spot:
+        """The spot of some of these rows, those where `chosen` is true."""
+        rows = np.flatnonzero(chosen) if self.rows is None else self.rows[chosen]
+        return Spot(self.table, self.column, rows)
 
     def missing(self, nulls: npt.NDArray[np.bool_], *, more: bool = False) -> SchemaError:
         """Build the error that values are missing where `nulls`, shape (n,), is true; `more` may follow."""
@@ -210,7 +257,7 @@ class ColumnSchema:
     missing: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        check_name(self.name, "A column's name")
+        check_column_name(self.name, "A column's name")
         where = f'Column "{self.name}"'
         if self.kind not in get_args(Kind):
             raise SchemaError(f"{where} has kind {self.kind!r}; the kinds are {', '.join(get_args(Kind))}.")
@@ -223,7 +270,7 @@ class ColumnSchema:
         if self.range is not None:
             check_range(self.range, self.kind, where)
         if self.missing is not None:
-            check_name(self.missing, f"{where}: the column that tells where it is missing")
+            check_column_name(self.missing, f"{where}: the column that tells where it is missing")
         allowed: tuple[object, ...] = get_args(KeyType) if self.kind == "key" else (None,)
         if self.key_type not in allowed:
             options = " or ".join(repr(option) for option in allowed)

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from tercet.commands.data import app, ranges_of, read_query
+from tercet.commands.data import app, ranges_of, read_query, types_of
 from tercet.errors import SchemaError
 from tercet.ml.ingest import encode
 
@@ -20,9 +20,20 @@ def test_what_is_no_range_is_refused(word):
         ranges_of([word])
 
 
+def test_types_are_read():
+    assert types_of(["id=string", "a=b=real"]) == {"id": "string", "a=b": "real"}
+
+
+@pytest.mark.parametrize("word", ["id", "id=text", "=real", ""])
+def test_what_is_no_type_is_refused(word):
+    with pytest.raises(SchemaError, match="is no type; write it as in id=string"):
+        types_of([word])
+
+
 def test_the_command_knows_them():
     shown = CliRunner().invoke(app, ["upload", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     assert "--range" in shown
+    assert "--type" in shown
     assert "--missing" in shown
 
 

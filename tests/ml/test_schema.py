@@ -18,6 +18,7 @@ from tercet.ml.schema import (
     Spot,
     TableSchema,
     automatic_scale,
+    check_column_name,
     check_name,
     fixed_point,
     largest_scale,
@@ -203,6 +204,95 @@ def test_good_names(name):
 def test_bad_names(name):
     with pytest.raises(SchemaError, match="It is"):
         check_name(name, "It")
+
+
+COLUMN_NAMES = [
+    "age",
+    "RBC.Age",
+    "Blood pressure (mmHg)",
+    "a/b",
+    "+x",
+    "50 %",
+    "Größe",
+    "log(x+1)",
+    "C++",
+    "x=y",
+]
+COLUMN_NAMES += [
+    "a:b",
+    "it's",
+    'say "hi"',
+    "<b>",
+    "[x]",
+    "{x}",
+    "%s",
+    "\\a",
+    "$1",
+    "#1",
+    "आयु",
+    "年齢",
+    "a,b",
+    "_",
+    "👍",
+]
+COLUMN_NAMES += ["-", "..1", "1st", "a°", "x²", "µg/l", "±", "№"]
+
+
+@pytest.mark.parametrize("name", COLUMN_NAMES)
+def test_good_names_of_columns(name):
+    assert check_column_name(name, "It") == name
+    assert ColumnSchema(name, "real", missing=f"{name}_missing").name == name
+
+
+HIDDEN = [
+    "a\tb",
+    "a\nb",
+    "a\r",
+    "a\0",
+    "\x7fa",
+    "a\x85b",
+    "a\u2028b",
+    "a\u2029",
+    "a\u00a0b",
+    "a\u3000b",
+    "a\u2009b",
+]
+HIDDEN += [
+    "a\u202eb",
+    "a\u2066b",
+    "a\u200bb",
+    "a\u200db",
+    "\ufeffa",
+    "a\u00ad",
+    "a\ufe0f",
+    "a\u3164",
+    "a\ud800",
+]
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_names_of_columns_with_what_nobody_sees(name):
+    with pytest.raises(SchemaError, match=r"It is '.*' *(with|, with).*U\+[0-9A-F]{4}.* nobody can see"):
+        check_column_name(name, "It")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "is empty; give it a name"),
+        ("  ", "is empty"),
+        (" age", "no space at either end"),
+        ("age ", "no space at either end"),
+        ("e\u0301", "accents composed"),
+        (7, "not text"),
+        (None, "not text"),
+        (float("nan"), "is nan, which is not text"),
+        (("a", "b"), "not text"),
+    ],
+)
+def test_bad_names_of_columns(name, message):
+    with pytest.raises(SchemaError, match="^It .*" + message):
+        check_column_name(name, "It")
 
 
 def altered(**change):
