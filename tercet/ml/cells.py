@@ -27,7 +27,7 @@ TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _FLOATED = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+[eE][+-][0-9]+)(?:[eE][+-]?[0-9]+)?")
 """What a float becomes where an id was: 123.0, 1.23457E+11, 1e+05. (12E5 is also part of a hash.)"""
-_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 _LONGEST_INTEGER = 400
 """Digits, beyond which no float reaches."""
@@ -100,7 +100,7 @@ def no_number(value: object, spot: Spot, row: int) -> SchemaError:
     """The error that a feature's value, in that row, is none."""
     what = "is text" if isinstance(value, str) else f"is a {type(value).__name__}"
     point = isinstance(value, str) and NUMBER.fullmatch(value.strip().replace(",", ".", 1)) and "," in value
-    mend = "write it with a decimal point, " if point else ""
+    mend = "write numbers with decimal points and no other marks, " if point else ""
     return spot.error(
         f"the value {value!r} {what}, not a number; {mend}leave the column out by naming the others "
         "(columns=[...], or --column), or encode it as numbers first.",
@@ -159,9 +159,9 @@ def doubt_text(keys: Text, spot: Spot, *, written: bool) -> Doubt:
         why = _why_no_key(text)
         if why:
             raise _no_key(text, why, spot, row)
-        if not NUMBER.fullmatch(text) or (text.lstrip("+-").isdigit() and not _INTEGER.fullmatch(text)):
+        if not NUMBER.fullmatch(text) or (text.lstrip("+-").isdigit() and not INTEGER.fullmatch(text)):
             doubt |= Doubt(word=True)
-        elif not _INTEGER.fullmatch(text):
+        elif not INTEGER.fullmatch(text):
             doubt |= Doubt(_no_key(text, _FLOAT, spot, row))
         elif not -(2**63) <= int(text[:40]) < 2**63:
             doubt |= Doubt(spot.too_wide(text, row))

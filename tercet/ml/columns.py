@@ -18,7 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import SchemaError
-from tercet.ml.cells import NUMBER, Cells, Doubt, doubt_text, feature_cells, key_cells, mixed_truth, no_number
+from tercet.ml.cells import (
+    INTEGER,
+    NUMBER,
+    Cells,
+    Doubt,
+    doubt_text,
+    feature_cells,
+    key_cells,
+    mixed_truth,
+    no_number,
+)
 from tercet.ml.keys import Text, encode_text, series_text
 from tercet.ml.reading import Declared
 from tercet.ml.schema import KeyType, Kind, Spot, check_range, refuse_large
@@ -78,9 +88,12 @@ def _objects(column: nw.Series[Any]) -> npt.NDArray[Any]:
 
 
 def _unknown(dtype: object, spot: Spot) -> SchemaError:
+    days = (
+        " (timestamps to days with .dt.date)" if str(dtype).lower().startswith(("date", "timestamp")) else ""
+    )
     return spot.error(
         f"it holds {dtype} values; a column holds numbers, booleans or text, a key integers, text, dates or "
-        "UUIDs: convert it, or leave it out by naming the others (columns=[...], or --column)."
+        f"UUIDs: convert it{days}, or leave it out by naming the others (columns=[...], or --column)."
     )
 
 
@@ -188,9 +201,12 @@ def key_of(
     if not isinstance(values, Text):
         values = _text_of(values)
     if isinstance(values, Text):
-        if declared == "integer" and values.rows:
-            raise spot.error(f"the key {values.at(0)!r} is text, and types declares integers; convert it.", 0)
         doubt = Doubt() if declared == "string" else doubt_text(values, spot, written=written)
+        if declared == "integer" and values.rows:
+            row = next((row for row in range(values.rows) if not INTEGER.fullmatch(values.at(row))), 0)
+            raise spot.error(
+                f"the key {values.at(row)!r} is text, and types declares integers; convert it.", row
+            )
         return values, "string", doubt
     if not _whole(values):
         raise spot.error(_why_no_key(values))

@@ -392,15 +392,15 @@ def encode(
     keep, in this order (default: all in the order of the source; `[]` keeps the key only).
 
     `types`: the kind of a column where the dtype does not tell: "real", "integer" or "boolean" (0 and 1) for
-    a feature; "string" or "integer" for a key. A key in a CSV file is read as integers if all are written
-    canonically (no "007", no "+7"), else as text; a key of integers declared "string" becomes their decimal
-    text. `scales`: the fractional bits of a column, in place of `automatic_scale`. `ranges`: public bounds of
-    columns; such a column takes its scale from them and not from its values. `missing`: "indicator" gives
-    each column with missing values a boolean one beside it, `<name>_missing`, which everyone may know to
-    exist; a missing value is stored as the mean of the others, which enlarges no spread and is never read as
-    one. `min_count`: the least number of rows that a revealed figure may rest on. `binary`: whether integers
-    that are all 0 and 1 become booleans, unless `types` or `ranges` name their column. `watch` is told the
-    number of rows of each chunk that was read.
+    a feature; "string" or "integer" for a key. What cells of CSV files mean, and which keys are refused, is
+    defined in docs/files.md and `tercet.ml.cells`; keys that are declared "string" are taken as they are, and
+    integers become their decimal text. `scales`: the fractional bits of a column, in place of
+    `automatic_scale`. `ranges`: public bounds of columns; such a column takes its scale from them and not
+    from its values. `missing`: "indicator" gives each column with missing values a boolean one beside it,
+    `<name>_missing`, which everyone may know to exist; a missing value is stored as the mean of the others,
+    which enlarges no spread and is never read as one. `min_count`: the least number of rows that a revealed
+    figure may rest on. `binary`: whether integers that are all 0 and 1 become booleans, unless `types` or
+    `ranges` name their column. `watch` is told the number of rows of each chunk that was read.
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or

@@ -33,6 +33,8 @@ _FILES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
 def names_of(given: object, what: str, table: str) -> tuple[str, ...]:
     """One name or several, as a tuple; SchemaError, about the option `what`, if they are no text."""
+    if isinstance(given, AbstractSet) and not isinstance(given, MappingView):
+        raise SchemaError(f'Table "{table}": {what} is {given!r}, and a set has no order; give a list.')
     names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
     for name in names:
         if not isinstance(name, str):

@@ -4,10 +4,12 @@ What `tercet.ml.ingest` says of single values is tested with it; here it is all 
 meet it.
 """
 
+import html
 import re
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import tercet
@@ -74,6 +76,31 @@ def changed(name, row, value):
 def test_uploads(plain, change, options, parts):
     with refused(*parts):
         upload(plain, change, **options)
+
+
+def test_names_that_other_programs_write(plain, tmp_path):
+    """From a file to a model, a summary and statistics, as they are."""
+    names = ["RBC.Age", "Blood pressure (mmHg)", "a/b", "+x", "50 %", "Größe", "[b]x[/b]", "<i>"]
+    columns = {name: RNG.normal(0, 1, 200).round(3) for name in names}
+    columns |= {"id (nr.)": np.arange(200), "ill?": RNG.random(200) < 0.5}
+    pd.DataFrame(columns).to_csv(tmp_path / "a.csv", index=False)
+    options = {"key": "id (nr.)", "owner": "clinic"}
+    table = plain.upload(tmp_path / "a.csv", name="names", ranges={"a/b": (-9, 9)}, **options)
+    assert table.column_names == [*names, "ill?"]
+    other = plain.upload(
+        {"id (nr.)": np.arange(200), "c (d)": RNG.normal(0, 1, 200)}, name="others", **options
+    )
+    joined = table.join(other, on="id (nr.)")
+    joined = joined.assign(**{"a/b * c": joined["a/b"].clip(-4, 4) * joined["c (d)"].clip(-4, 4)})
+    features = [*names, "a/b * c"]
+    model = LogisticRegression(penalty=None).fit(joined, target="ill?", features=features)
+    summary = model.summary()
+    for name in features:
+        assert name in str(summary)
+    assert html.escape("<i>") in summary._repr_html_()
+    assert r"50 \%" in summary.to_latex()
+    assert list(joined.describe(features).to_frame().columns) == features
+    assert set(table.reveal()) == {*names, "ill?"}
 
 
 def test_a_file_with_other_separators(plain, tmp_path):

@@ -327,7 +327,7 @@ def test_keys_do_not_depend_on_chunks(upload, chunk_rows, keys, kind):
         (["1", "NA", "NA", "true"], 'column "x", row 3 .*some values are booleans'),
         (["1", "2", "9" * 20, "3"], f'column "x", row 2 .*{"9" * 20} is an integer beyond'),
         (["1", "2", "3", "?"], "column \"x\", row 3 .*'\\?' is text, not a number"),
-        (["1", "2", "3", '"2,5"'], "column \"x\", row 3 .*'2,5' is text.*decimal point"),
+        (["1", "2", "3", '"2,5"'], "column \"x\", row 3 .*'2,5' is text.*decimal points"),
         (["1", "2", "1e400", "3"], 'column "x", row 2 .*infinite'),
     ],
 )
@@ -442,6 +442,15 @@ def test_a_stray_mark_costs_no_second_look(upload, monkeypatch):
 def test_columns_that_are_not_taken_may_hold_anything(upload):
     table = upload('k,x,n\n1,2,"a\nb"\n2,3,\n3,4,NA\n', columns=["x"])
     assert table.schema.rows == 3
+
+
+def test_keys_declared_integers(upload):
+    text = "k,x\n1,1\n007,2\n"
+    with pytest.raises(SchemaError, match=r"row 1 .*'007' is text, and types declares integers"):
+        upload(text, types={"k": "integer"})
+    with pytest.raises(SchemaError, match=r"row 1 .*'7\.0' is written as a float"):
+        upload(text.replace("007", "7.0"), types={"k": "integer"})
+    assert_same(upload(text.replace("007", "7"), types={"k": "integer"}), upload(text.replace("007", "7")))
 
 
 def test_literal_keys(upload):
