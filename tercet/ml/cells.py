@@ -80,11 +80,13 @@ def _numbers(texts: list[str], joined: str) -> npt.NDArray[Any] | None:
     try:
         if other or not texts or max(map(len, texts)) > _LONGEST_INTEGER:
             return np.fromiter(map(float, texts), np.float64, len(texts))
-        return np.fromiter(map(int, texts), np.int64, len(texts))
+        whole = list(map(int, texts))
     except ValueError:
         return None
+    try:
+        return np.array(whole, np.int64)
     except OverflowError:
-        return np.fromiter(map(int, texts), object, len(texts))
+        return np.array(whole, object)
 
 
 def _no_feature(texts: list[str], spot: Spot) -> SchemaError:

@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.errors import SchemaError
@@ -235,6 +235,7 @@ def files(draw):
     return keys, feature, draw(st.sampled_from([b"", codecs.BOM_UTF8])) + text.encode()
 
 
+@settings(max_examples=400, deadline=None)
 @given(files(), st.integers(1, 5), st.booleans())
 def test_files_of_random_cells(tmp_path_factory, file, rows, declared):
     """The same table as the definition gives, or refused as it refuses, in chunks of any size."""
