@@ -1,15 +1,19 @@
 """Metrics at their edges: one row, one outcome, nothing predicted, all the same; chosen ones only."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from sklearn import metrics
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
-from tercet.ml.metrics import METRICS
+from tercet.ml.metrics import METRICS, Calibration
+from tercet.ml.metrics import evaluation as evaluation_of
 from tercet.ml.metrics.evaluation import rule_on
+from tercet.ml.metrics.ratios import UNDEFINED
 
 RNG = np.random.default_rng(31)
 X = RNG.normal(size=(200, 2))
@@ -35,9 +39,18 @@ def test_one_row(model, put, outcome, sign):
     matrix[outcome, label] = 1
     np.testing.assert_array_equal(scores.confusion_matrix, matrix)
     both = float(label and outcome)
-    expected = {"accuracy": right, "precision": both, "recall": both, "f1": both, "roc_auc": 0}
+    nan = np.nan
+    expected = {
+        "accuracy": right,
+        "precision": both if label else nan,
+        "recall": both if outcome else nan,
+        "specificity": nan if outcome else float(right),
+        "f1": both if label or outcome else nan,
+        **dict.fromkeys(("balanced_accuracy", "mcc", "roc_auc", "roc_auc_se"), nan),
+        "average_precision": 1.0 if outcome else nan,
+    }
     for name, value in expected.items():
-        assert getattr(scores, name) == pytest.approx(float(value), abs=1e-4), name
+        assert getattr(scores, name) == pytest.approx(float(value), abs=1e-4, nan_ok=True), name
     assert scores.rows == 1
     if right:
         assert 0 < scores.log_loss < 0.1
@@ -49,25 +62,85 @@ def test_one_row(model, put, outcome, sign):
 
 @pytest.mark.parametrize("rows", [3, 64, 100])
 def test_nothing_is_predicted(model, put, rows):
-    """Precision is zero where no row is labelled 1, as scikit-learn's zero_division=0."""
+    """Of no rows there is no precision, as scikit-learn's zero_division=nan."""
     outcomes = np.arange(rows) % 3 == 0
     scores = model.evaluate(put(far(-1, rows), outcomes)).reveal()
     positives = int(outcomes.sum())
     np.testing.assert_array_equal(scores.confusion_matrix, [[rows - positives, 0], [positives, 0]])
-    assert (scores.precision, scores.recall, scores.f1) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert np.isnan((scores.precision, scores.mcc)).all()
+    assert (scores.recall, scores.f1) == pytest.approx((0, 0), abs=1e-6)
     assert scores.accuracy == pytest.approx(1 - positives / rows, abs=1e-4)
 
 
-@pytest.mark.parametrize("outcome", [False, True])
-def test_one_outcome(model, put, outcome):
-    """An area under a curve needs two outcomes: without, it is told as zero."""
-    table = put(X[:70], np.full(70, outcome))
-    scores = model.evaluate(table).reveal()
-    assert scores.roc_auc == 0
+DEFINED = {
+    "accuracy": metrics.accuracy_score,
+    "precision": functools.partial(metrics.precision_score, zero_division=np.nan),
+    "recall": functools.partial(metrics.recall_score, zero_division=np.nan),
+    "specificity": functools.partial(metrics.recall_score, pos_label=0, zero_division=np.nan),
+    "f1": functools.partial(metrics.f1_score, zero_division=np.nan),
+}
+"""Of labels, by scikit-learn."""
+WANTING = {"balanced_accuracy", "mcc", "roc_auc", "roc_auc_se"}
+"""What takes rows of both outcomes, whatever the labels."""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "side", "filtered"),
+    [(False, 0, False), (True, 0, False), (True, -1, True), (False, 1, True)],
+)
+def test_one_outcome(model, put, lake, outcome, side, filtered):
+    """What is not defined is missing, and says why; all else is right. A filter makes no difference."""
+    rows = X[:70] if side == 0 else far(side, 70)
+    table = put(np.column_stack([rows, np.arange(70)]), np.arange(70) < 40 if filtered else [outcome] * 70)
+    if filtered:
+        table = table.filter((table["y"] == 1) if outcome else (table["y"] == 0))
+    lake.disclosed.clear()
+    evaluation = model.evaluate(table)
+    scores = evaluation.reveal()
+    assert {item.what for item in lake.disclosed[1:]} == set(METRICS)  # no bit beside them
     labels = model.predict(table).reveal()
-    assert scores.accuracy == pytest.approx(np.mean(labels == outcome), abs=1e-4)
-    assert scores.precision == pytest.approx(float(outcome), abs=1e-4)
-    assert scores.recall == pytest.approx(labels.mean() if outcome else 0, abs=1e-4)
+    kept = (np.arange(70) < 40) == outcome if filtered else np.full(70, True)
+    labels, truth = labels[kept], np.full(kept.sum(), outcome)
+    for name, wanted in DEFINED.items():
+        expected = wanted(truth, labels)
+        assert getattr(scores, name) == pytest.approx(expected, abs=1e-4, nan_ok=True), name
+    missing = {name for name in METRICS[:-1] if np.isnan(getattr(scores, name))}
+    assert missing >= WANTING
+    assert ("average_precision" in missing) == (not outcome)
+    assert {"log_loss", "brier"}.isdisjoint(missing)
+    assert set(scores.reasons) == missing
+    assert "roc_auc           nan: takes rows of both outcomes" in str(scores)
+    assert np.isnan(scores.roc_auc_interval()).all()
+    curve = evaluation.roc_curve(points=5)
+    known, unknown = (curve.tpr, curve.fpr) if outcome else (curve.fpr, curve.tpr)
+    assert np.isnan(unknown).all()
+    assert (np.diff(known) >= -1e-6).all()
+    assert (known[0], known[-1]) == (0, 1)
+
+
+def test_no_row_counts(model, put, lake):
+    """Nothing is defined but the counts, which are zero."""
+    table = put(X, Y)
+    evaluation = model.evaluate(table.filter(table["x0"] > 50))
+    scores = evaluation.reveal()
+    assert {name for name in METRICS if name not in scores.reasons} == {"confusion_matrix"}
+    assert np.isnan([getattr(scores, name) for name in METRICS[:-1]]).all()
+    assert scores.confusion_matrix.tolist() == [[0, 0], [0, 0]]
+    curve = evaluation.roc_curve(points=5)
+    assert np.isnan([curve.fpr, curve.tpr]).all()
+    with pytest.raises(SchemaError, match="a filter leaves no row; filter by a wider condition"):
+        evaluation.calibration(bins=3)
+
+
+def test_what_is_not_defined_tells_nothing_else(model, put, lake, monkeypatch):
+    """What reaches the receiver is one number for all that is not defined: no trace of its terms."""
+    seen, decoded = {}, evaluation_of.decode
+    monkeypatch.setattr(
+        evaluation_of, "decode", lambda name, told: seen.update({name: told}) or decoded(name, told)
+    )
+    model.evaluate(put(X[:70], [True] * 70)).reveal()
+    for name in (*WANTING, "specificity"):
+        assert seen[name] == pytest.approx(UNDEFINED, abs=1e-7), name
 
 
 def test_right_and_wrong_without_exception(model, put):
@@ -82,12 +155,17 @@ def test_right_and_wrong_without_exception(model, put):
 
 
 def test_one_row_of_an_outcome(model, put):
-    """A variance needs two rows of each outcome: one of a single row adds nothing."""
+    """A variance needs two rows of each outcome, an area does not."""
     x = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
     scores = model.evaluate(put(x, [0, 1, 0, 0])).reveal(["roc_auc", "roc_auc_se", "average_precision"])
     assert scores.roc_auc == pytest.approx(2 / 3, abs=1e-6)
     assert scores.average_precision == pytest.approx(1 / 2, abs=1e-6)
-    assert scores.roc_auc_se == pytest.approx(np.sqrt(np.var([0, 1, 1], ddof=1) / 3), abs=1e-5)
+    assert np.isnan(scores.roc_auc_se)
+    assert np.isnan(scores.roc_auc_interval()).all()
+    scores = model.evaluate(put(x, [1, 1, 0, 0])).reveal("roc_auc_se")
+    assert scores.roc_auc_se == pytest.approx(0, abs=1e-5)
+    scores = model.evaluate(put(x, [1, 0, 1, 0])).reveal("roc_auc_se")
+    assert scores.roc_auc_se == pytest.approx(np.sqrt(2 * np.var([0.5, 1], ddof=1) / 2), abs=1e-5)
 
 
 def test_decision_values_beyond_all_series(lake, put):
@@ -159,7 +237,7 @@ def test_metrics_keep_the_minimum_count_of_owners(model, put, lake):
         *METRICS,
         *(rule_on(name) for name in METRICS if name not in ("accuracy", "log_loss", "brier")),
     }
-    assert "confusion_matrix  nan" in str(found)
+    assert "confusion_matrix  nan: rests on fewer than 10 rows, which owners do not allow" in str(found)
     assert len(evaluation.roc_curve().tpr) == 2  # its ends, which everyone knows
     with pytest.raises(SchemaError, match="at least 10 rows, and fewer have one of both outcomes"):
         evaluation.calibration()
@@ -275,6 +353,20 @@ def test_curves_of_a_few_rows(model, put):
     curve = evaluation.roc_curve(points=50)
     assert len(curve.tpr) == 4
     assert set(np.round(curve.tpr, 6)) <= {0, 0.5, 1}
+
+
+def test_a_curve_of_one_row(model, put):
+    with pytest.raises(SchemaError, match="takes rows of both outcomes, and there is one row in all"):
+        model.evaluate(put(X[:1], [1], types={"y": "boolean"}), metrics="roc_auc").roc_curve()
+
+
+def test_groups_whose_outcomes_cannot_be():
+    """Probabilities of exactly 0 rule an outcome out; nothing else of such a group counts."""
+    rows, expected = np.array([5, 5, 5]), np.array([0.0, 2.5, 2.5])
+    wrong = Calibration("x", rows, np.array([1.0, 2.0, 3.0]), expected).hosmer_lemeshow()
+    assert (wrong.statistic, wrong.p_value) == (np.inf, 0)
+    right = Calibration("x", rows, np.array([0.0, 2.0, 3.0]), expected).hosmer_lemeshow()
+    assert right.statistic == pytest.approx(0.4)
 
 
 def test_plots(model, put):

@@ -20,7 +20,7 @@ from tercet.actors import Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.disclosure import all_at_least, at_least, both, inverted, side_by_side
 from tercet.ml.linalg import settled
-from tercet.ml.metrics.ratios import Ratios
+from tercet.ml.metrics.ratios import UNDEFINED, Ratios, marked
 from tercet.ml.table import Steps
 from tercet.ml.tails import ChiSquareTest
 
@@ -93,6 +93,8 @@ def roc_curve(
     if points < 3:
         raise PlanError(f"points={points} is too few for a curve; ask for 3 or more")
     rows, shares = ratios.rows, np.linspace(0, 1, points)[1:-1]
+    if rows < 2:
+        raise SchemaError(f"the ROC curve of {what} takes rows of both outcomes, and there is one row in all")
     if ratios.counted:
         found = _at_secret(before, ratios.counted[0], shares.tolist(), 0, 2.0 * rows)
     else:
@@ -109,12 +111,19 @@ def roc_curve(
         kept.reveal(ALLOWED_POINTS, to=to)
     names = "true positive rates", "false positive rates"
     for name, count, total in zip(names, counts, totals, strict=True):
-        rate = ratios.ratio(count, total)
+        rate = marked(ratios.ratio(count, total), at_least(total, 1))
         (rate if kept is None else rate * kept).reveal(name, to=to)
     revealed = (yield ratios.builder.plan()).revealed
     told = revealed[ALLOWED_POINTS] > 0.5 if kept is not None else slice(None)
-    rates = [np.concatenate([[0.0], np.clip(revealed[name][told], 0, 1), [1.0]]) for name in names]
+    rates = [_from_zero_to_one(revealed[name][told]) for name in names]
     return RocCurve(what, rates[1], rates[0])
+
+
+def _from_zero_to_one(rates: Reals) -> Reals:
+    """Rates in the clear with both ends of the curve, all `nan` if there are no rows to take a rate of."""
+    undefined = (rates < UNDEFINED / 2).any()
+    ends = np.concatenate([[0.0], np.clip(rates, 0, 1), [1.0]])
+    return np.full_like(ends, np.nan) if undefined else ends
 
 
 def calibration(
@@ -160,6 +169,8 @@ def calibration(
     running = [revealed[name] for name in names] if ratios.counted else [*map(revealed.get, names), borders]
     observed, expected, sizes = (np.diff(np.asarray(one)[told], prepend=0.0)[::-1] for one in running)
     some = sizes > 0.5
+    if not some.any():
+        raise SchemaError(f"the calibration of {what}: a filter leaves no row; filter by a wider condition")
     return Calibration(what, np.rint(sizes[some]).astype(np.int64), np.rint(observed[some]), expected[some])
 
 
@@ -179,7 +190,10 @@ def _allowed_borders(sums: Sequence[Value], borders: Reals, ratios: Ratios, leas
 
 @attrs.frozen(eq=False)
 class RocCurve:
-    """A ROC curve in the clear: `fpr` and `tpr` `(points,)`, from (0, 0) to (1, 1)."""
+    """A ROC curve in the clear: `fpr` and `tpr` `(points,)`, from (0, 0) to (1, 1).
+
+    Without rows whose outcome is 0, `fpr` is `nan`, and `tpr` without those whose outcome is 1.
+    """
 
     what: str
     fpr: Reals
@@ -221,15 +235,16 @@ class Calibration:
         """Hosmer and Lemeshow's test (1980) that the probabilities are right.
 
         `dof` is by default the number of groups less 2, which is for the rows that the model was fitted on;
-        for others, it is the number of groups. Raises PlanError where that leaves none.
+        for others, it is the number of groups. Raises PlanError where that leaves none. The statistic is
+        infinite if a group has outcomes that its probabilities rule out.
         """
         freedom = len(self.rows) - 2 if dof is None else dof
         if freedom < 1:
             raise PlanError(f"{len(self.rows)} groups leave {freedom} degrees of freedom; ask for more bins")
         variance = self.expected * (1 - self.predicted_risk)
-        squares = np.divide(
-            (self.observed - self.expected) ** 2, variance, out=np.zeros(len(variance)), where=variance > 0
-        )
+        missed = np.abs(self.observed - self.expected)
+        certain = np.where(missed < 0.5, 0.0, np.inf)
+        squares = np.divide(missed**2, variance, out=certain, where=variance > 0)
         statistic = float(squares.sum())
         return ChiSquareTest.of(statistic, freedom)
 

@@ -20,7 +20,7 @@ from tercet.errors import PlanError
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import all_at_least
 from tercet.ml.metrics import curves, ranks, sums
-from tercet.ml.metrics.ratios import Ratios
+from tercet.ml.metrics.ratios import UNDEFINED, Ratios, marked
 from tercet.ml.metrics.sums import Scored
 from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
 
@@ -39,31 +39,53 @@ PARTS: Mapping[str, Callable[[Scored], Mapping[str, Value]]] = {
 
 @attrs.frozen
 class _Metric:
-    """How a metric is computed, which parts it needs, and on which counts of rows it rests."""
+    """How a metric is computed, which parts it needs, what it takes, and on which counts of rows it rests."""
 
     compute: Callable[[Ratios], Value]
     parts: tuple[str, ...]
+    divides_by: tuple[str, ...] = ()
+    """Names of counts of `Ratios` of which none may be below `least`; none for all rows that count."""
+    takes: str = "a row that counts"
+    """The same in words."""
+    least: int = 1
     rests_on: tuple[str, ...] = ()
-    """Names of counts of `Ratios`; none for all rows that count."""
+    """Names of counts that owners' rules are applied to; none for all rows that count."""
 
 
 _LABELS, _RANKS, _LOSSES = ("outcomes", "labels"), ("outcomes", "ranks"), ("outcomes", "losses")
 _CLASSES, _CELLS = ("positives", "negatives"), ("agreed_on_zero", "alarms", "missed", "agreed")
+_BOTH, _TRUE, _FALSE = "rows of both outcomes", "rows whose outcome is 1", "rows whose outcome is 0"
 
 _METRICS: Mapping[str, _Metric] = {
     "accuracy": _Metric(Ratios.accuracy, _LABELS),
-    "balanced_accuracy": _Metric(Ratios.balanced_accuracy, _LABELS, _CLASSES),
-    "precision": _Metric(Ratios.precision, _LABELS, ("predicted",)),
-    "recall": _Metric(Ratios.recall, _LABELS, ("positives",)),
-    "specificity": _Metric(Ratios.specificity, _LABELS, ("negatives",)),
-    "f1": _Metric(Ratios.f1, _LABELS, ("predicted", "positives")),
-    "mcc": _Metric(Ratios.mcc, _LABELS, _CELLS),
-    "roc_auc": _Metric(Ratios.roc_auc, _RANKS, _CLASSES),
-    "roc_auc_se": _Metric(Ratios.roc_auc_variance, _RANKS, _CLASSES),
-    "average_precision": _Metric(Ratios.average_precision, _RANKS, _CLASSES),
+    "balanced_accuracy": _Metric(Ratios.balanced_accuracy, _LABELS, _CLASSES, _BOTH, rests_on=_CLASSES),
+    "precision": _Metric(
+        Ratios.precision, _LABELS, ("predicted",), "rows labelled 1", rests_on=("predicted",)
+    ),
+    "recall": _Metric(Ratios.recall, _LABELS, ("positives",), _TRUE, rests_on=("positives",)),
+    "specificity": _Metric(Ratios.specificity, _LABELS, ("negatives",), _FALSE, rests_on=("negatives",)),
+    "f1": _Metric(
+        Ratios.f1,
+        _LABELS,
+        ("labelled_or_positive",),
+        "rows whose label or outcome is 1",
+        rests_on=("predicted", "positives"),
+    ),
+    "mcc": _Metric(
+        Ratios.mcc,
+        _LABELS,
+        ("predicted", "labelled_zero", *_CLASSES),
+        "rows of both labels and both outcomes",
+        rests_on=_CELLS,
+    ),
+    "roc_auc": _Metric(Ratios.roc_auc, _RANKS, _CLASSES, _BOTH, rests_on=_CLASSES),
+    "roc_auc_se": _Metric(
+        Ratios.roc_auc_variance, _RANKS, _CLASSES, "two rows of each outcome", least=2, rests_on=_CLASSES
+    ),
+    "average_precision": _Metric(Ratios.average_precision, _RANKS, ("positives",), _TRUE, rests_on=_CLASSES),
     "log_loss": _Metric(Ratios.log_loss, _LOSSES),
     "brier": _Metric(Ratios.brier, _LOSSES),
-    "confusion_matrix": _Metric(Ratios.confusion_matrix, _LABELS, _CELLS),
+    "confusion_matrix": _Metric(Ratios.confusion_matrix, _LABELS, least=0, rests_on=_CELLS),
 }
 METRICS = tuple(_METRICS)
 """Names of all metrics, in the order in which they are shown."""
@@ -97,6 +119,20 @@ def metric_of(builder: Builder, name: str, found: Mapping[str, Value], rows: int
         return _METRICS[name].compute(Ratios(builder, found, rows))
 
 
+def defined(builder: Builder, name: str, found: Mapping[str, Value], rows: int) -> Value | None:
+    """Whether a metric is defined, `(1,)`: whether there is what it takes; None if it always is."""
+    metric = _METRICS[name]
+    with builder.scope(name):
+        ratios = Ratios(builder, found, rows)
+        counts = [getattr(ratios, count) for count in metric.divides_by] or ratios.counted
+        return all_at_least(counts, metric.least) if counts and metric.least else None
+
+
+def takes(name: str) -> str:
+    """What a metric takes to be defined, in words."""
+    return _METRICS[name].takes
+
+
 def rule_on(name: str) -> str:
     """How the bit is declared that says whether a minimum count allows a metric."""
     return f"whether the rule allows {name}"
@@ -111,15 +147,25 @@ def allowed(builder: Builder, name: str, found: Mapping[str, Value], rows: int, 
 
 
 def decode(name: str, numbers: npt.NDArray[np.float64]) -> Any:
-    """A revealed metric as what users see: fixed point can leave its range by a unit in the last place."""
+    """A revealed metric as what users see, `nan` for UNDEFINED.
+
+    Fixed point can leave a metric's range by a unit in the last place.
+    """
     if name == "confusion_matrix":
         return np.rint(numbers).astype(np.int64).reshape(2, 2)
     number = float(numbers[0])
+    if number < UNDEFINED / 2:
+        return math.nan
     if name == "log_loss":
         return number
     if name == "roc_auc_se":
         return math.sqrt(max(number, 0.0))
     return float(np.clip(number, -1.0 if name == "mcc" else 0.0, 1.0))
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a metric in the clear is missing."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def evaluate(
@@ -169,7 +215,15 @@ class Evaluation:
         Discloses these and nothing else (of a filtered table, a confusion matrix tells how many rows count);
         where owners set a minimum count, also for each whether it rests on enough rows (a rate on those that
         it is a rate of, others on both outcomes, a confusion matrix and mcc on each of four cells). If not,
-        the metric stays secret and is `nan`. Known are accuracy, balanced_accuracy, precision, recall,
+        the metric stays secret and is `nan`.
+
+        A metric that is not defined is `nan` too, and tells nothing but that: a rate of no rows, an area, its
+        error or balanced_accuracy without rows of both outcomes (the error takes two of each), mcc without
+        rows of both labels besides, any but a confusion matrix where a filter leaves no row. `reasons` says
+        why. To another member than the analyst metrics go as they lie at the nodes: -4 is "not defined", and
+        roc_auc_se a variance.
+
+        Known are accuracy, balanced_accuracy, precision, recall,
         specificity, f1, mcc (Matthews' correlation), roc_auc, roc_auc_se (its standard error, after DeLong),
         average_precision, log_loss, brier and confusion_matrix. Raises PlanError for others, and for those
         that the evaluation left out.
@@ -189,25 +243,27 @@ class Evaluation:
         found = {name: builder.input(*stored) for name, stored in self._stored.items()}
         for name in names:
             value = metric_of(builder, name, found, self.rows)
+            value = marked(value, defined(builder, name, found, self.rows))
             rule = allowed(builder, name, found, self.rows, self.least) if self.least > 1 else None
             if rule is not None:
                 value = value * rule
                 rule.reveal(rule_on(name), to=to)
             value.reveal(name, to=to)
         told = (yield builder.plan()).revealed
-        values = {
-            name: decode(name, told[name]) if told.get(rule_on(name), 1.0) > 0.5 else math.nan
-            for name in names
-        }
-        return RevealedMetrics(self.what, self.rows, values)
+        hidden = [name for name in names if told.get(rule_on(name), 1.0) < 0.5]
+        values = {name: math.nan if name in hidden else decode(name, told[name]) for name in names}
+        reasons = {name: f"takes {takes(name)}" for name in names if is_nan(values[name])}
+        rule_says = f"rests on fewer than {self.least} rows, which owners do not allow"
+        return RevealedMetrics(self.what, self.rows, values, reasons | dict.fromkeys(hidden, rule_says))
 
     def roc_curve(self, *, points: int = 50, to: str = ANALYST) -> curves.RocCurve:
         """The ROC curve at so many points, its ends among them, to one receiver.
 
         Between the ends, thresholds lie after equal shares of the rows in the order of their decision values,
         or before the group of ties that these would cut through. Discloses the true and the false positive
-        rates there; where owners set a minimum count, also which points are told: those that have as many
-        rows of both outcomes between them. Of a filtered table, it does not tell how many rows count.
+        rates there, which are `nan` in rows of one outcome, of which there is no rate, and tell just that;
+        where owners set a minimum count, also which points are told: those that have as many rows of both
+        outcomes between them. Of a filtered table, it does not tell how many rows count.
         """
         self._require_order("the ROC curve")
         builder = self.lake.builder(f"ROC curve of {self.what}")
@@ -222,7 +278,8 @@ class Evaluation:
         Groups are of equal size but for one row, by predicted risk. Discloses in each the sum of the
         probabilities and the number of rows whose outcome is 1; of a filtered table, also the number of rows
         that count. Where owners set a minimum count, neighbouring groups become one until each has as many
-        rows of both outcomes, and it discloses which did. Raises SchemaError if not even all rows have.
+        rows of both outcomes, and it discloses which did. Raises SchemaError if not even all rows have, or if
+        a filter leaves no row.
         """
         self._require_order("the calibration")
         builder = self.lake.builder(f"calibration of {self.what}")
@@ -248,11 +305,16 @@ class Evaluation:
 
 @attrs.frozen(eq=False)
 class RevealedMetrics:
-    """Metrics in the clear, as attributes; what was not asked for is missing."""
+    """Metrics in the clear, as attributes; what was not asked for is missing.
+
+    A metric that is not defined, or that a rule of owners keeps secret, is `nan`; `reasons` says why, by
+    name.
+    """
 
     what: str
     rows: int
     values: dict[str, Any]
+    reasons: dict[str, str] = attrs.field(factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         values = object.__getattribute__(self, "values")
@@ -263,11 +325,15 @@ class RevealedMetrics:
         raise AttributeError(name)
 
     def roc_auc_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Confidence interval of the ROC AUC, from its standard error and the normal distribution."""
+        """Confidence interval of the ROC AUC, from its standard error and the normal distribution.
+
+        Both ends are `nan` where one of the two is.
+        """
         if not 0 < level < 1:
             raise PlanError(f"level={level} is not between 0 and 1; 0.95 is usual")
         reach = NormalDist().inv_cdf((1 + level) / 2) * self.roc_auc_se
-        return max(self.roc_auc - reach, 0.0), min(self.roc_auc + reach, 1.0)
+        low, high = np.clip([self.roc_auc - reach, self.roc_auc + reach], 0.0, 1.0)
+        return float(low), float(high)
 
     def as_dict(self) -> dict[str, float | npt.NDArray[np.int64]]:
         """Metrics by name."""
@@ -283,5 +349,6 @@ class RevealedMetrics:
                     "positives"
                 )
             else:
-                lines.append(f"{name:<17} {value:.4f}")
+                reason = f": {self.reasons[name]}" if name in self.reasons else ""
+                lines.append(f"{name:<17} {value:.4f}{reason}")
         return "\n".join(lines)

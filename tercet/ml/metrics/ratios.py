@@ -1,8 +1,9 @@
 """From sums over rows to metrics, in MPC: fractions, their reciprocals and roots.
 
 Counts become fractions of the row count, halved to below one, which are exact. A ratio multiplies by a
-reciprocal, which one step of Newton's method makes as exact as its last place. Where an outcome does not
-occur, or no row is labelled 1, a ratio is zero, as scikit-learn's `zero_division=0`.
+reciprocal, which one step of Newton's method makes as exact as its last place. Where what it is divided by is
+zero, a ratio is some number that means nothing: `tercet.ml.metrics.evaluation` knows which counts each metric
+takes, and tells of one that lacks them nothing but that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 import attrs
 
 from tercet.actors import Builder, Value
-from tercet.ml.disclosure import side_by_side
+from tercet.ml.disclosure import inverted, side_by_side
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.metrics.ranks import squares_shift
 from tercet.ml.metrics.sums import SUM_SCALE
@@ -21,9 +22,11 @@ from tercet.ml.metrics.sums import SUM_SCALE
 FRACTION_SCALE = 34
 INVERSE_SCALE = 26
 """A fraction times an inverse fits 62 bits."""
-VARIANCE_SCALE = 30
+VARIANCE_SCALE, ERROR_SCALE = 30, 44
 ROOT_SCALE = 20
 COVARIANCE_SCALE = 40
+UNDEFINED = -4.0
+"""What is told instead of a figure that is not defined: none is below -1."""
 
 
 @attrs.frozen(eq=False)
@@ -65,6 +68,16 @@ class Ratios:
         return self._others(self.positives)
 
     @property
+    def labelled_zero(self) -> Value:
+        """Rows labelled 0."""
+        return self._others(self.predicted)
+
+    @property
+    def labelled_or_positive(self) -> Value:
+        """Rows labelled 1 and rows whose outcome is 1, both counted."""
+        return (self.predicted + self.positives).bounded(2 * self.rows, "two counts")
+
+    @property
     def _total(self) -> Value | int:
         """Rows that count."""
         return self.sums.get("rows", self.rows)
@@ -100,7 +113,7 @@ class Ratios:
         return count.shifted(self.halved).at_scale(FRACTION_SCALE)
 
     def _inverse(self, count: Value) -> Value:
-        """One over a count's fraction, within 2^-26 of it and the last place; 0 for 0. `count` may be halved.
+        """One over a count's fraction, within 2^-26 of it and the last place. `count` may be halved.
 
         From 1e-5, by a step of Newton's method: `v + v (1 - x v)`.
         """
@@ -117,7 +130,7 @@ class Ratios:
         return result.bounded(1.01, "a part of a whole")
 
     def ratio(self, part: Value, count: Value) -> Value:
-        """A count over another that is no smaller; 0 where both are."""
+        """A count over another that is no smaller."""
         return self._over(self._fraction(part), count)
 
     def _over_rows(self, value: Value) -> Value:
@@ -156,7 +169,7 @@ class Ratios:
 
     def f1(self) -> Value:
         """Harmonic mean of precision and recall."""
-        mean = (self.predicted + self.positives).shifted(1).bounded(self.rows, "a mean of counts")
+        mean = self.labelled_or_positive.shifted(1).bounded(self.rows, "a mean of counts")
         return self.ratio(self.agreed, mean)
 
     def mcc(self) -> Value:
@@ -194,13 +207,13 @@ class Ratios:
         """Variance of the area over samples of rows (DeLong, DeLong, Clarke-Pearson 1988).
 
         For each outcome, the variance over its rows of the share of rows of the other outcome that are on the
-        right side, over the number of rows. An outcome of one row adds nothing.
+        right side, over the number of rows; so it takes two rows of each.
         """
         positives, negatives = self.positives, self.negatives
         area = self.roc_auc()
         first = self._mean_variance(_entry(self.sums["squares"], 0), -area + 1, positives, negatives)
         second = self._mean_variance(_entry(self.sums["squares"], 1), area, negatives, positives)
-        return (first + second).shifted(self.halved)
+        return (first + second).shifted(self.halved).rescale(ERROR_SCALE)
 
     def _mean_variance(self, squares: Value, mean: Value, count: Value, others: Value) -> Value:
         """Variance of the mean of shares of `others` over `count` rows, times 2^halved.
@@ -215,11 +228,16 @@ class Ratios:
         spread = square.rescale(VARIANCE_SCALE) - (short * short).rescale(VARIANCE_SCALE)
         fewer = (count - 1).bounded(self.rows, "a count, or -1")
         inverse = self._inverse(fewer).rescale(min(INVERSE_SCALE, 31 - self.halved))
-        return spread.times(inverse, magnitude=2.0**self.halved)
+        return spread.times(inverse, magnitude=0.3 * 2.0**self.halved)  # a share varies by 1/4 at most
 
     def average_precision(self) -> Value:
         """Mean of the precision at each positive row's threshold."""
         return self._over(_placed(self.sums["precisions"], self.halved, FRACTION_SCALE, 1.0), self.positives)
+
+
+def marked(value: Value, sound: Value | None) -> Value:
+    """A figure where it is defined, by a bit `(1,)`, else UNDEFINED: nothing else is told of it then."""
+    return value if sound is None else value * sound + inverted(sound) * UNDEFINED
 
 
 def _entry(pair: Value, place: int) -> Value:
