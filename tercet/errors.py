@@ -86,6 +86,10 @@ class ConvergenceWarning(UserWarning):
     """A fit ended before its coefficients settled; the message says what helps."""
 
 
+class UndefinedMetricWarning(UserWarning):
+    """A score is not defined in some fold; the message names the folds, and says what helps."""
+
+
 def _classes() -> dict[str, type[TercetError]]:
     found: dict[str, type[TercetError]] = {}
     stack: list[type[TercetError]] = [TercetError]

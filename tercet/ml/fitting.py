@@ -59,6 +59,11 @@ MOVING = "whether the last step still moved the fit"
 CONVERGED = "whether the fit has converged"
 
 
+def stronger(penalised: bool) -> str:
+    """What helps fits that grow without limit, in words."""
+    return "a smaller C" if penalised else "a penalty (penalty='l2')"
+
+
 @attrs.frozen(eq=False)
 class Problem:
     """What is fitted: all of it public.

@@ -316,7 +316,8 @@ class LogisticRegression:
             "columns tell the outcomes apart without error or nearly repeat each other, rows lie far from "
             f"all others, {'offsets are too large, ' if problem.offset else ''}or the learning rate is too "
             "large; "
-            f"fit with a smaller C or learning_rate, with {wider}standardised columns or fewer of them"
+            f"fit with {fitting.stronger(problem.strength > 0)} or a smaller learning_rate, with {wider}"
+            "standardised columns or fewer of them"
         )
 
     def _require_sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
@@ -351,8 +352,8 @@ class LogisticRegression:
         if self.converged_ is False:
             warnings.warn(
                 f"the fit of {problem.target!r} on {problem.table.name!r} was still moving after "
-                f"{self.n_iter_} steps; raise max_iter, lower C, or leave out columns that nearly repeat "
-                "others or tell outcomes apart without error",
+                f"{self.n_iter_} steps; raise max_iter, use {fitting.stronger(problem.strength > 0)}, or "
+                "leave out columns that nearly repeat others or tell outcomes apart without error",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value, concatenate
-from tercet.errors import ConvergenceWarning, PlanError, SchemaError
+from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import fitting
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import inverted
+from tercet.ml.disclosure import inverted, side_by_side
 from tercet.ml.linear_model import LogisticRegression
-from tercet.ml.metrics import METRICS, allowed, metric_of, sums_of
+from tercet.ml.metrics import METRICS, UNDEFINED, allowed, defined, marked, metric_of, sums_of, takes
 from tercet.ml.models import linear_predictor
 from tercet.ml.roles import Roles
 from tercet.ml.table import ANALYST, Part, Steps, Table, as_names
@@ -140,7 +140,7 @@ def _stored(
 
 @attrs.frozen(eq=False)
 class CrossValidation:
-    """Scores in the clear, by name: `(folds,)` each."""
+    """Scores in the clear, by name: `(folds,)` each, `nan` in folds in which a score is not defined."""
 
     what: str
     scores: Mapping[str, Reals]
@@ -148,11 +148,26 @@ class CrossValidation:
     def __getitem__(self, name: str) -> Reals:
         return self.scores[name]
 
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each score over the folds in which it is defined; `nan` if it is in none."""
+        return {name: _mean(scores[~np.isnan(scores)]) for name, scores in self.scores.items()}
+
     def __str__(self) -> str:
-        lines = [self.what]
-        for name, scores in self.scores.items():
-            lines.append(f"{name:<17} {scores.mean():.4f}, from {scores.min():.4f} to {scores.max():.4f}")
-        return "\n".join(lines)
+        return "\n".join([self.what, *(f"{name:<17} {_spread(one)}" for name, one in self.scores.items())])
+
+
+def _mean(scores: Reals) -> float:
+    return float(scores.mean()) if len(scores) else math.nan
+
+
+def _spread(scores: Reals) -> str:
+    """Scores of folds in a line: their mean and ends, and in how many folds they are defined."""
+    some = scores[~np.isnan(scores)]
+    if not len(some):
+        return "nan: not defined in any fold"
+    line = f"{_mean(some):.4f}, from {some.min():.4f} to {some.max():.4f}"
+    return line if len(some) == len(scores) else f"{line}, in {len(some)} of {len(scores)} folds"
 
 
 def cross_validate(
@@ -172,7 +187,8 @@ def cross_validate(
 
     `scoring` names metrics (all but roc_auc_se and confusion_matrix). By default folds have the same share of
     outcomes, as in scikit-learn. All fits are one plan, of about the rounds of one; the model itself is left
-    as it is. Sample weights weigh in the fits alone.
+    as it is. Sample weights weigh in the fits alone. A score that is not defined in a fold, as an area where
+    all rows have the same outcome, is `nan` there and in no mean; an UndefinedMetricWarning names the folds.
 
     Discloses each fold's scores to `to`; the check bits of a fit, of all fits together, and where owners set
     a minimum count, whether a score rests on fewer rows, which then all stay secret; to the nodes a random
@@ -187,15 +203,16 @@ def cross_validate(
 
 
 def _cross_validate(search: _Validation, to: str) -> Steps[CrossValidation]:
-    (scores,) = yield from search.run([search.model])
+    (scored,) = yield from search.run([search.model])
     builder = search.table.lake.builder(f"reveal scores of {search.what}")
-    for name, stored in scores.items():
-        builder.input(*stored).reveal(f"{name} of each fold", to=to)
-    result = yield builder.plan()
-    return CrossValidation(
-        f"{search.what}, {search.cv} folds",
-        {name: result.revealed[f"{name} of each fold"] for name in search.scoring},
-    )
+    for name in search.scoring:
+        marked(*scored.input(builder, name)).reveal(f"{name} of each fold", to=to)
+    revealed = (yield builder.plan()).revealed
+    found = {name: revealed[f"{name} of each fold"] for name in search.scoring}
+    found = {name: np.where(scores < UNDEFINED / 2, np.nan, scores) for name, scores in found.items()}
+    for name, scores in found.items():
+        search.warn_of_folds(name, np.isnan(scores))
+    return CrossValidation(f"{search.what}, {search.cv} folds", found)
 
 
 @attrs.define(eq=False)
@@ -205,6 +222,9 @@ class GridSearch:
     `fit` makes all fits, for each C and fold, in one plan. What is revealed of them are means over folds, for
     each C, of one score: `mean_scores_` `(len(C),)`. `best_params_` has the best one (the smallest for
     log_loss and brier), and `best_model_` is fitted with it on all rows.
+
+    A fold in which a score is not defined is in no mean, and an UndefinedMetricWarning names it. The choice
+    is among those C whose score is defined in most folds.
     """
 
     model: LogisticRegression
@@ -229,8 +249,9 @@ class GridSearch:
     ) -> Self:
         """Search, and fit the best model on all rows; its parameters stay secret.
 
-        Discloses the mean score for each C to `to`, otherwise what `cross_validate` and the last fit
-        disclose.
+        Discloses the mean score for each C to `to` and, of a score that may not be defined, in which folds it
+        is; otherwise what `cross_validate` and the last fit disclose. Raises SchemaError if the score is
+        not defined in any fold.
         """
         if not self.C or len(set(self.C)) < len(self.C):
             raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
@@ -245,12 +266,22 @@ class GridSearch:
         (score,), lake = search.scoring, search.table.lake
         found = yield from search.run([attrs.evolve(self.model, C=c) for c in self.C])
         builder = lake.builder(f"reveal mean scores of {search.what}")
-        what = f"sum over folds of {score}, for each C"
-        sums = [builder.input(*scores[score]).sum().reshape(1, 1) for scores in found]
-        concatenate(sums).reshape(len(self.C)).reveal(what, to=to)
-        result = yield builder.plan()
-        self.mean_scores_ = result.revealed[what] / self.cv
-        place = int((np.argmin if score in LOSSES else np.argmax)(self.mean_scores_))
+        what, where = (
+            f"sum over folds of {score}, for each C",
+            f"folds in which {score} is defined, for each C",
+        )
+        inputs = [scored.input(builder, score) for scored in found]
+        concatenate([value.sum().reshape(1, 1) for value, _ in inputs]).reshape(len(self.C)).reveal(
+            what, to=to
+        )
+        sound = [bits for _, bits in inputs if bits is not None]
+        if sound:
+            bits = concatenate([each.reshape(1, self.cv) for each in sound])
+            bits.reveal(where, to=to)
+        revealed = (yield builder.plan()).revealed
+        shape = len(self.C), self.cv
+        there = revealed[where].reshape(shape) > 0.5 if sound else np.full(shape, fill_value=True)
+        place = self._choose(search, revealed[what], there)
         self.best_params_ = {"C": float(self.C[place])}
         best = attrs.evolve(self.model, C=self.best_params_["C"])
         self.best_model_ = yield from best.fit_steps(
@@ -262,6 +293,19 @@ class GridSearch:
         )
         return self
 
+    def _choose(self, search: _Validation, sums: Reals, there: npt.NDArray[np.bool_]) -> int:
+        """The place of the best C, by sums over folds `(len(C),)` and where they are defined `(.., cv)`."""
+        (score,), counts, by_fold = search.scoring, there.sum(1), there.sum(0)
+        if not counts.any():
+            raise SchemaError(
+                f"grid search of {search.what}: {score} is not defined in any fold, for any C, since it "
+                f"takes {takes(score)}; {search.mend}, or score by accuracy, log_loss or brier"
+            )
+        search.warn_of_folds(score, by_fold < len(sums))
+        self.mean_scores_ = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+        sign = -1.0 if score in LOSSES else 1.0
+        return int(np.argmax(np.where(counts == counts.max(), sign * self.mean_scores_, -np.inf)))
+
 
 def _scores(scoring: str | Sequence[str]) -> tuple[str, ...]:
     names = as_names(scoring)
@@ -272,6 +316,22 @@ def _scores(scoring: str | Sequence[str]) -> tuple[str, ...]:
 
 
 Stored = tuple[str, Type]
+
+
+@attrs.frozen(eq=False)
+class _Scored:
+    """Where scores of folds `(cv,)` are, by name, and bits that say in which folds they are defined.
+
+    A score is zero where it is not; those that are always defined have no bits.
+    """
+
+    scores: Mapping[str, Stored]
+    defined: Mapping[str, Stored]
+
+    def input(self, builder: Builder, name: str) -> tuple[Value, Value | None]:
+        """In a plan, a score of all folds, and its bits."""
+        bits = builder.input(*self.defined[name]) if name in self.defined else None
+        return builder.input(*self.scores[name]), bits
 
 
 @attrs.frozen(eq=False)
@@ -293,11 +353,28 @@ class _Validation:
         """A title."""
         return f"{self.target!r} on {self.table.name!r}"
 
+    @property
+    def mend(self) -> str:
+        """What helps if an outcome is missing from a fold."""
+        return "use fewer folds" if self.stratify else "use stratify=True, or fewer folds"
+
+    def warn_of_folds(self, score: str, without: npt.NDArray[np.bool_]) -> None:
+        """Warn of folds `(cv,)` in which a score is not defined."""
+        if not without.any():
+            return
+        numbers = ", ".join(map(str, np.flatnonzero(without) + 1))
+        warnings.warn(
+            f"cross-validation of {self.what}: {score} is not defined in fold {numbers} of {self.cv}, since "
+            f"it takes {takes(score)}; the mean leaves such folds out; {self.mend}",
+            UndefinedMetricWarning,
+            stacklevel=2,
+        )
+
     def _roles(self, table: Table) -> Roles:
         return Roles.of(table, self.target, self.features, self.sample_weight, self.offset)
 
-    def run(self, models: Sequence[LogisticRegression]) -> Steps[list[dict[str, Stored]]]:
-        """For each model, where its scores `(cv,)` are, by name. Reveals check bits only.
+    def run(self, models: Sequence[LogisticRegression]) -> Steps[list[_Scored]]:
+        """For each model, where its scores are. Reveals check bits only.
 
         Should a decision value leave the range of the sigmoid anywhere, all start again with a wider one.
         """
@@ -322,32 +399,42 @@ class _Validation:
             self._require_sound(revealed)
             if not revealed.get(fitting.OUT_OF_RANGE):
                 return [
-                    {name: (handle, result.stored[handle]) for name, handle in one.items()} for one in handles
+                    _Scored(
+                        *(
+                            {name: (handle, result.stored[handle]) for name, handle in part.items()}
+                            for part in one
+                        )
+                    )
+                    for one in handles
                 ]
         raise SchemaError(
             f"cross-validation of {self.what}: in some fold a decision value left [-{bound:g}, {bound:g}], "
-            "where the sigmoid is exact, or a coefficient grew without limit; use a smaller C, a larger "
-            "z_bound, or fewer columns"
+            "where the sigmoid is exact, or a coefficient grew without limit; use "
+            f"{fitting.stronger(self.model.penalty is not None)}, a larger z_bound, or fewer columns"
         )
 
     def _plan(
         self, builder: Builder, models: Sequence[LogisticRegression], parts: Sequence[Fold], bound: float
-    ) -> tuple[list[dict[str, str]], dict[str, list[Value]]]:
-        """All fits and their scores: handles of scores for each model, and all check bits by name."""
-        handles: list[dict[str, str]] = []
+    ) -> tuple[list[tuple[dict[str, str], ...]], dict[str, list[Value]]]:
+        """All fits and their scores: for each model handles of scores and of bits; all check bits by name."""
+        handles: list[tuple[dict[str, str], ...]] = []
         bits: dict[str, list[Value]] = {}
         for model in models:
             scores: dict[str, list[Value]] = {name: [] for name in self.scoring}
+            sound: dict[str, list[Value]] = {}
             for number, (train, test) in enumerate(parts):
                 with builder.scope(f"C={model.C:g}, fold {number + 1}"):
-                    for name, bit in self._score(builder, model, train, test, bound, scores).items():
+                    for name, bit in self._score(builder, model, train, test, bound, scores, sound).items():
                         bits.setdefault(name, []).append(bit)
-            handles.append({name: self.table.lake.handle(name) for name in self.scoring})
-            for name, values in scores.items():
-                concatenate([value.reshape(1, 1) for value in values]).reshape(len(parts)).store(
-                    handles[-1][name]
-                )
+            handles.append(tuple(map(self._keep, (scores, sound))))
         return handles, bits
+
+    def _keep(self, found: Mapping[str, Sequence[Value]]) -> dict[str, str]:
+        """Store a vector of what was found in all folds `(1,)`, by name; the handles."""
+        handles = {name: self.table.lake.handle(name) for name in found}
+        for name, values in found.items():
+            side_by_side(values).store(handles[name])
+        return handles
 
     def _score(
         self,
@@ -357,8 +444,12 @@ class _Validation:
         test: Table,
         bound: float,
         scores: Mapping[str, list[Value]],
+        sound: dict[str, list[Value]],
     ) -> Mapping[str, Value]:
-        """Fit on one table and append the scores on another; returns the fit's check bits."""
+        """Fit on one table; append the scores on another, and bits that say whether these are defined.
+
+        Returns the fit's check bits.
+        """
         roles = self._roles(train)
         found, bits = model.planned(builder, model.problem(train, roles, bound))
         z = linear_predictor(
@@ -367,7 +458,10 @@ class _Validation:
         sums = sums_of(z, test, self.target, self.scoring)
         least, few = test.min_count, []
         for name in self.scoring:
-            scores[name].append(metric_of(builder, name, sums, test.rows))
+            score, bit = metric_of(builder, name, sums, test.rows), defined(builder, name, sums, test.rows)
+            scores[name].append(score if bit is None else score * bit)
+            if bit is not None:
+                sound.setdefault(name, []).append(bit)
             if least > 1 and (rule := allowed(builder, name, sums, test.rows, least)) is not None:
                 few.append(inverted(rule))
         return {**bits, TOO_FEW: any_bit(few)} if few else bits
@@ -392,7 +486,8 @@ class _Validation:
         if revealed.get(fitting.MOVING) and not revealed.get(fitting.OUT_OF_RANGE):
             warnings.warn(
                 f"cross-validation of {self.what}: some fit was still moving after its last step; raise "
-                "max_iter, lower C, or leave out columns that nearly repeat others",
+                f"max_iter, use {fitting.stronger(self.model.penalty is not None)}, or leave out columns "
+                "that nearly repeat others or tell outcomes apart without error",
                 ConvergenceWarning,
                 stacklevel=2,
             )

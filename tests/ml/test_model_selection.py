@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression as Clear
 from sklearn.metrics import log_loss
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from tercet.errors import PlanError, SchemaError
+from tercet.errors import PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import GridSearch, LogisticRegression, cross_validate
 from tercet.ml.model_selection import folds
 
@@ -170,6 +170,81 @@ def test_folds_share_their_rounds(lake, put):
     assert sum(phase.rounds for phase in lake.phases[mark:]) <= 1.1 * one
     assert scores.shape == (5,)
     assert 0.5 < scores.mean() <= 1
+
+
+RARE_X = np.concatenate([np.linspace(-2, 2, 28), [1.0, 1.5]])[:, None]
+RARE_Y = np.arange(30) >= 28
+
+
+def test_folds_without_an_outcome_are_told_and_in_no_mean(lake, put):
+    """Of two positives among five folds, two folds have one each: areas of those, and no zeros."""
+    table = put(RARE_X, RARE_Y, types={"y": "boolean"})
+    model = LogisticRegression(max_iter=5)
+    lake.disclosed.clear()
+    with pytest.warns(UndefinedMetricWarning) as told:
+        found = cross_validate(model, table, "y", cv=5, scoring=["roc_auc", "accuracy", "recall"])
+    assert [item.what for item in lake.disclosed if "fold" in item.what] == [
+        f"{name} of each fold" for name in ("roc_auc", "accuracy", "recall")
+    ]
+    missing = np.isnan(found["roc_auc"])
+    assert missing.sum() == 3
+    np.testing.assert_array_equal(np.isnan(found["recall"]), missing)
+    assert not np.isnan(found["accuracy"]).any()
+    numbers = ", ".join(map(str, np.flatnonzero(missing) + 1))
+    first = str(told[0].message)
+    assert f"roc_auc is not defined in fold {numbers} of 5, since it takes rows of both outcomes" in first
+    assert first.endswith("the mean leaves such folds out; use fewer folds")
+    assert len(told) == 2
+    assert found.means["roc_auc"] == pytest.approx(found["roc_auc"][~missing].mean())
+    assert found.means["roc_auc"] > 0.5
+    lines = str(found).splitlines()
+    assert lines[1].startswith(f"roc_auc           {found.means['roc_auc']:.4f}, from 0.")
+    assert lines[1].endswith(", in 2 of 5 folds")
+    assert "folds" not in lines[2]
+
+
+def test_a_grid_chooses_by_folds_with_both_outcomes(lake, put):
+    """Its means are those of the folds that have them; which these are is disclosed, and told."""
+    table = put(RARE_X, RARE_Y, types={"y": "boolean"})
+    lake.disclosed.clear()
+    search = GridSearch(LogisticRegression(max_iter=5), C=[0.01, 1.0], cv=5)
+    with pytest.warns(UndefinedMetricWarning, match="roc_auc is not defined in fold"):
+        search.fit(table, "y")
+    assert (search.mean_scores_ > 0.6).all()  # not two fifths of that
+    shown = [(item.what, item.size) for item in lake.disclosed if "for each C" in item.what]
+    assert shown == [
+        ("sum over folds of roc_auc, for each C", "2"),
+        ("folds in which roc_auc is defined, for each C", "2 x 5"),
+    ]
+
+
+def test_a_penalty_under_which_a_score_is_not_defined_is_not_chosen(plain, put):
+    """So strong a penalty labels no row 1: there is no precision, neither the worst one nor the best."""
+    table = put(RNG.normal(size=(40, 1)) + np.arange(40)[:, None] % 4, np.arange(40) % 4 == 3, into=plain)
+    search = GridSearch(LogisticRegression(max_iter=6), C=[1e-6, 1.0], scoring="precision", cv=2)
+    with pytest.warns(UndefinedMetricWarning, match="in fold 1, 2 of 2, since it takes rows labelled 1"):
+        search.fit(table, "y")
+    assert np.isnan(search.mean_scores_).tolist() == [True, False]
+    assert search.best_params_ == {"C": 1.0}
+    hopeless = GridSearch(LogisticRegression(max_iter=6), C=[1e-7, 1e-6], scoring="precision", cv=2)
+    with pytest.raises(SchemaError, match="precision is not defined in any fold, for any C, since it takes"):
+        hopeless.fit(table, "y")
+    assert hopeless.best_model_ is None
+
+
+def test_folds_of_rows_that_a_filter_drops(plain, put):
+    """A fold of which no row counts has no score at all."""
+    x = np.arange(12.0)[:, None]
+    table = put(x, np.arange(12) % 2 == 0, into=plain)
+    kept = table.filter(table["x0"] < 5)
+    with pytest.warns(UndefinedMetricWarning, match="accuracy is not defined in fold .*a row that counts"):
+        found = cross_validate(LogisticRegression(max_iter=5), kept, "y", cv=12, scoring="accuracy")
+    assert np.isnan(found["accuracy"]).sum() == 7
+    assert found.means["accuracy"] == pytest.approx(np.nanmean(found["accuracy"]))
+    with pytest.warns(UndefinedMetricWarning, match="roc_auc is not defined in fold 1, 2, 3"):
+        found = cross_validate(LogisticRegression(max_iter=5), table, "y", cv=12)
+    assert np.isnan(found.means["roc_auc"])
+    assert str(found).endswith("roc_auc           nan: not defined in any fold")
 
 
 def test_validation_says_what_is_wrong(plain, put):

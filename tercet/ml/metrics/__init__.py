@@ -10,22 +10,29 @@ from tercet.ml.metrics.evaluation import (
     Evaluation,
     RevealedMetrics,
     allowed,
+    defined,
     evaluate,
     metric_of,
     sums_of,
+    takes,
 )
+from tercet.ml.metrics.ratios import UNDEFINED, marked
 from tercet.ml.metrics.sums import DECISION_SCALE, probabilities
 
 __all__ = [
     "DECISION_SCALE",
     "METRICS",
+    "UNDEFINED",
     "Calibration",
     "Evaluation",
     "RevealedMetrics",
     "RocCurve",
     "allowed",
+    "defined",
     "evaluate",
+    "marked",
     "metric_of",
     "probabilities",
     "sums_of",
+    "takes",
 ]
