@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
+NUMBER = re.compile(r"(\B<)?[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

@@ -7,6 +7,11 @@ errors are then those of the posterior under the normal prior that the penalty s
 count as so many rows each.
 
 Each figure is a value of the plan of its own, so that whoever asks for p-values alone learns nothing else.
+
+Where columns repeat others, do not vary, or tell some outcomes apart without error, the Hessian has no
+inverse. `loose` finds those columns, in their order, as R and Stata do, and figures are made again of the
+others: their inverse is that of the rest of the Hessian, and their coefficients take over what follows from
+theirs of what was left out. Rows whose outcome is certain do not count then, as if they were dropped.
 """
 
 from __future__ import annotations
@@ -14,24 +19,30 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import attrs
 import numpy as np
+import numpy.typing as npt
 
 from tercet.actors import Builder, Value, concatenate, sigmoid, softplus_tail
-from tercet.ml.fitting import WEIGHT_SCALE, WIDEST_INTERCEPT, Problem
+from tercet.ml.fitting import WEIGHT_SCALE, WIDEST_INTERCEPT, WIDEST_WEIGHT, Parameters, Problem
 from tercet.ml.linalg import (
+    RESIDUAL_BITS,
     WARM_FACTORS,
+    dependent,
     halvings,
     inverse_sqrt,
     length,
     logarithm,
     reciprocal,
     refine_inverse,
+    scaled_identity,
     settled,
     tabulated,
 )
 from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored
-from tercet.ml.newton import INVERSE_SCALE, WIDEST_INVERSE, Newton
+from tercet.ml.newton import HESSIAN_SCALE, INVERSE_SCALE, TRACE, WIDEST_INVERSE, Newton
 from tercet.ml.table import UNIT_BITS
 from tercet.ml.tails import chi_square_tail, critical, two_sided
 from tercet.ml.weights import LARGEST_MEAN, SMALLEST_MEAN
@@ -43,23 +54,29 @@ COEFFICIENT_SCALE = 24
 REFINEMENTS = (*WARM_FACTORS, 1.0, 1.0)
 STILL = 2.0**-11
 """The inverse stands still if its last refinement changed no diagonal entry by more of it than this."""
-LARGEST_VARIANCE = 2.0**13
-"""Of a coefficient in scaled coordinates, times the row count: beyond it, columns nearly repeat others."""
+LEAST_POWER = -13
+"""Two to this power is the least information on a coefficient in scaled coordinates, over the row count,
+given the others: below it, columns nearly repeat others."""
+LARGEST_VARIANCE = 2.0**-LEAST_POWER
 LARGEST_RATIO = 2.0**12
 """Of a column's mean to its spread."""
 VARIANCE_SCALE, ERROR_SCALE, Z_SCALE, RATIO_SCALE = 20, 30, 20, 28
+SURE = 8.0
+"""Beyond this decision value, an outcome is sure: chances of another one are 1 in 3,000."""
 CERTAIN = 9.0
 """A z-value beyond has a p-value below 1e-18."""
 LEAST_SHARE = -20
 
 INEXACT = "whether standard errors cannot be made exact"
+LOOSE = "of which columns there are no standard errors"
 
 
 class Inference:
     """Figures of a fit as values of a plan, each made when it is asked for.
 
     `kept` is what the fit left of its state. Figures of coefficients are `(k,)`, the intercept's last; those
-    of the fit `(1,)`.
+    of the fit `(1,)`. `without` `(k,)` says, in the clear, of which coefficients nothing can be said, by
+    default of none: their columns are left out, and their figures are zero. The intercept is never left out.
     """
 
     def __init__(
@@ -68,13 +85,18 @@ class Inference:
         builder: Builder,
         kept: Mapping[str, Value],
         alpha: float,
+        without: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.problem, self.builder, self.alpha = problem, builder, alpha
+        self.shown = None if without is None else 1.0 - without
+        """Ones for coefficients that figures are told of; None for all."""
+        self.used = None if self.shown is None else self.shown.copy()
+        """The same, and a one for the intercept."""
+        if self.used is not None and problem.intercept:
+            self.used[-1] = 1.0
         self.solver = Newton(problem, builder)
         self.state = self.solver.resume(kept)
         self.roots, self.lifted, self.begun = kept["roots"], kept["lifted"], kept["inverse"]
-        found = self.solver.parameters(self.state, COEFFICIENT_SCALE)
-        self.coefficients, self.intercept = found.weights, found.intercept
         self.weights = self.solver.rows
 
     # -- rows ------------------------------------------------------------------------------------------------
@@ -114,19 +136,88 @@ class Inference:
         top = max(scale, first.scale)
         return first.at_scale(top).rescale(scale), second.at_scale(top).rescale(scale)
 
+    def figure(self, name: str) -> Value:
+        """A figure, by its name in `FIGURES`; zero for coefficients of which nothing can be said."""
+        found = FIGURES[name](self)
+        if self.shown is None or name not in OF_COEFFICIENTS:
+            return found
+        return found * self._bits(self.shown)
+
     # -- coefficients ----------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _inverses(self) -> tuple[Value, Value]:
-        """The inverse of the Hessian `(k, k)`, and the diagonal before the last refinement."""
+    def _slopes(self) -> Value:
         upper, _ = self._functions
-        slopes = upper.times(1 - upper, magnitude=0.26)
-        hessian = self.solver.information(self.state, slopes)
-        zero = self.state.weights * 0
+        return upper.times(1 - upper, magnitude=0.26)
+
+    @functools.cached_property
+    def _doubtful(self) -> Value:
+        """The Hessian `(k, k)` of the rows whose outcome is not sure."""
+        unsure = (self._scored.size - SURE).is_negative().to_ring()
+        slopes = settled(self._slopes.rescale(PROBABILITY_SCALE)) * unsure
+        return self.solver.information(self.state, slopes.bounded(0.26, "a slope or zero"))
+
+    @functools.cached_property
+    def _solved(self) -> tuple[Value, Value, Value]:
+        """The inverse of the Hessian `(k, k)`, the diagonal before the last refinement, and its product.
+
+        With coefficients left out, it is the inverse of the Hessian of the others, and a quarter stands for
+        each of the former; the product is how far the others move without them, `(k,)`.
+        """
+        moved, factors = self.state.weights * 0, list(REFINEMENTS)
+        if self.used is None:
+            hessian, start = self.solver.information(self.state, self._slopes), self.begun.shifted(1)
+        else:
+            hessian = self._doubtful
+            used, out = self.used, 1 - self.used
+            between = (hessian * self._bits(np.outer(used, out))).bounded(0.6, "a part of the Hessian")
+            moved = between.matmul(self.state.weights.column(), magnitude=2.0**8).rescale(RESIDUAL_BITS)
+            moved = moved.reshape(self.problem.size)
+            quarters = self.builder.constant(np.diag(out / 4), scale=HESSIAN_SCALE)
+            hessian = (hessian * self._bits(np.outer(used, used)) + quarters).bounded(0.6, "a part of it")
+            start = scaled_identity(hessian, TRACE / length(hessian), scale=INVERSE_SCALE)
+            factors = [*self.solver.first_factors, *REFINEMENTS]
         refine = functools.partial(refine_inverse, hessian, bound=WIDEST_INVERSE, scale=INVERSE_SCALE)
-        first, _ = refine(self.begun.shifted(1), zero, factors=REFINEMENTS)
-        last, _ = refine(first, zero, factors=(1.0,))
-        return last, self._diagonal(first)
+        first, _ = refine(start, moved, factors=factors)
+        last, product = refine(first, moved, factors=(1.0,))
+        return last, self._diagonal(first), product
+
+    def _bits(self, bits: npt.NDArray[np.floating[Any]]) -> Value:
+        """Public zeros and ones."""
+        return self.builder.constant(bits.astype(np.float64), scale=0)
+
+    @functools.cached_property
+    def loose(self) -> Value:
+        """Which coefficients nothing can be said of, given those before them, `(k,)`: the intercept is first.
+
+        The intercept's bit is also 1 if the mean of some other column is too far beyond its spread.
+        """
+        count, size = len(self.problem.names), self.problem.size
+        order = [*range(count, size), *range(count)]
+        found = dependent(self._doubtful, order, low=LEAST_POWER)
+        if not self.problem.intercept:
+            return found
+        slope = self._gradient
+        far = [LARGEST_RATIO + side for side in (slope, slope * -1)]
+        beyond = far[0].is_negative().to_ring() + far[1].is_negative().to_ring()
+        beyond = (beyond * (found * -1 + 1)).bounded(1.0, "a condition").sum().reshape(1)
+        last = found.slice(count, size) + (beyond.is_zero().to_ring() * -1 + 1)
+        last = (last.is_zero().to_ring() * -1 + 1).reshape(1, 1)
+        others = found.slice(0, count).reshape(count, 1)
+        return concatenate([others, last]).reshape(size)
+
+    @functools.cached_property
+    def _shown(self) -> Value:
+        """Coefficients in scaled coordinates; those left out are zero, and others take over from them."""
+        weights = self.state.weights
+        if self.used is None:
+            return weights
+        moved = (weights + self._solved[2].rescale(WEIGHT_SCALE)) * self._bits(self.used)
+        return moved.bounded(WIDEST_WEIGHT, "as without the columns that are left out")
+
+    @functools.cached_property
+    def _parameters(self) -> Parameters:
+        return self.solver.parameters(attrs.evolve(self.state, weights=self._shown), COEFFICIENT_SCALE)
 
     def _diagonal(self, matrix: Value) -> Value:
         size = length(matrix)
@@ -135,29 +226,32 @@ class Inference:
     @functools.cached_property
     def _variances(self) -> Value:
         """Variances of coefficients in scaled coordinates, times 2^halved."""
-        return self._diagonal(self._inverses[0]).bounded(WIDEST_INVERSE, "the inverse's bound")
+        return self._diagonal(self._solved[0]).bounded(WIDEST_INVERSE, "the inverse's bound")
 
     @functools.cached_property
     def _gradient(self) -> Value:
         """How the intercept depends on coefficients in scaled coordinates."""
         means = -self.state.means.column()
         ones = means.append_row(1.0)
-        return (ones * self.roots.column()).rescale(14).reshape(self.problem.size)
+        slope = (ones * self.roots.column()).rescale(14).reshape(self.problem.size)
+        if self.used is None or self.shown is None:
+            return slope
+        return slope * self._bits(self.used * self.shown[-1])  # nothing of an intercept that is not told
 
     @functools.cached_property
     def _intercept_variance(self) -> Value:
         """The intercept's variance, times 2^halved, `(1,)`."""
         gradient = self._gradient.bounded(LARGEST_RATIO, "checked")
-        moved = self._inverses[0].matmul(gradient.column(), magnitude=2.0**22).rescale(12)
+        moved = self._solved[0].matmul(gradient.column(), magnitude=2.0**22).rescale(12)
         return gradient.matmul(moved, magnitude=2.0**32).rescale(12)
 
     @functools.cached_property
     def inexact(self) -> Value:
         """Whether a standard error cannot be made exact: one bit."""
-        last, first = self._variances, self._inverses[1]
+        last, first = self._variances, self._solved[1]
         slack = last * self.builder.constant(STILL, scale=12)
         doubts = [slack - (last - first), slack + (last - first), last * -1 + LARGEST_VARIANCE, last - 1.0]
-        if self.problem.intercept:
+        if self.problem.intercept and (self.shown is None or self.shown[-1]):
             doubts += [self._gradient + LARGEST_RATIO, self._gradient * -1 + LARGEST_RATIO]
             doubts += [self._intercept_variance * -1 + 2.0**30, self._intercept_variance - 0.5]
         counted = [doubt.is_negative().to_ring().sum().reshape(1) for doubt in doubts]
@@ -182,8 +276,9 @@ class Inference:
 
     def coef(self) -> Value:
         """Coefficients in units of the columns."""
-        intercept = self.intercept.rescale(WEIGHT_SCALE) if self.problem.intercept else None
-        return self._stacked(self.coefficients, intercept)
+        found = self._parameters
+        intercept = found.intercept.rescale(WEIGHT_SCALE) if self.problem.intercept else None
+        return self._stacked(found.weights, intercept)
 
     def se(self) -> Value:
         """Standard errors in units of the columns, times the root of 2^halved and 2^exponents."""
@@ -216,10 +311,10 @@ class Inference:
         """Coefficients over their standard errors."""
         count = len(self.problem.names)
         features, intercept = self._inverse_roots()
-        scaled = self.state.weights.column().select(list(range(count))).reshape(count)
+        scaled = self._shown.column().select(list(range(count))).reshape(count)
         found = [scaled.times(features, magnitude=2.0**9).rescale(WEIGHT_SCALE)]
         if intercept is not None:
-            last = self.intercept.rescale(Z_SCALE).bounded(WIDEST_INTERCEPT, "checked by the fit")
+            last = self._parameters.intercept.rescale(Z_SCALE).bounded(WIDEST_INTERCEPT, "checked by the fit")
             found.append(last.times(intercept, magnitude=2.0**12).rescale(WEIGHT_SCALE))
         stacked = self._stacked(*found, *[None] * (2 - len(found)))
         factor = 2.0 ** (self.problem.halved / 2)
@@ -289,23 +384,24 @@ class Inference:
         """Log-likelihood over 2^halved of a constant probability."""
         return -self._as_given(self._null_loss)
 
-    def lr(self) -> Value:
+    def llr(self) -> Value:
         """Half of the likelihood ratio's statistic over 2^halved."""
         return self._as_given(self._null_loss - self._loss)
 
-    def lr_p(self) -> Value:
+    def llr_pvalue(self) -> Value:
         """The likelihood ratio's p-value, within 1e-3."""
-        dof = len(self.problem.names)
+        used = np.ones(self.problem.size) if self.used is None else self.used
+        dof = int(used[: len(self.problem.names)].sum())
         most = dof + 12 * math.sqrt(2 * dof) + 40
         exponent = self.problem.halved + 1
         if self.weights is not None:
             exponent += self.weights.exponent
-        statistic = self.lr().shifted(-exponent)
+        statistic = self.llr().shifted(-exponent)
         tail = functools.partial(chi_square_tail, dof=dof)
         return tabulated(statistic, tail, most * np.linspace(0, 1, 400) ** 3, scale=24)
 
-    def mcfadden(self) -> Value:
-        """One less the ratio of log-likelihoods."""
+    def prsquared(self) -> Value:
+        """McFadden's R2: one less the ratio of log-likelihoods."""
         null = self._null_loss.rescale(RATIO_SCALE)
         inverse = reciprocal(null, low=LEAST_SHARE, high=1, scale=22)
         ratio = self._loss.rescale(RATIO_SCALE).times(inverse, magnitude=2.0**7)
@@ -349,12 +445,14 @@ FIGURES: dict[str, Callable[[Inference], Value]] = {
     "significant": Inference.significant,
     "llf": Inference.llf,
     "llnull": Inference.llnull,
-    "lr": Inference.lr,
-    "lr_p": Inference.lr_p,
-    "mcfadden": Inference.mcfadden,
+    "llr": Inference.llr,
+    "llr_pvalue": Inference.llr_pvalue,
+    "prsquared": Inference.prsquared,
     "tjur": Inference.tjur,
     "nobs": Inference.nobs,
 }
 """What a plan can reveal, each alone."""
+OF_COEFFICIENTS = frozenset({"coef", "se", "z", "p", "sign", "significant"})
+"""Of them, those of coefficients."""
 GUARDED = frozenset({"se", "z", "p", "significant"})
 """What is revealed as zeros if `inexact` is 1."""

@@ -274,3 +274,28 @@ def refine_inverse(
             squared = (residual.matmul(residual, magnitude=WIDEST_RESIDUAL) * factor).rescale(RESIDUAL_BITS)
             residual = squared + builder.constant((1 - step) * np.eye(size), scale=RESIDUAL_BITS)
     return inverse, solution.reshape(size)
+
+
+PIVOT_BITS = 24
+"""Fractional bits of a matrix that is eliminated, and of pivots."""
+
+
+def dependent(matrix: Value, order: Sequence[int], *, low: int) -> Value:
+    """Which rows of a symmetric positive matrix `(d, d)` follow from those before them, as ones `(d,)`.
+
+    Gaussian elimination in the public `order`: a row whose pivot, what is left of its diagonal entry without
+    the rows before it, is below 2^low is marked and passed over, by a factor of zero. Entries of the matrix
+    are at most one. About 24 rounds a row.
+    """
+    size, left = length(matrix), matrix.rescale(PIVOT_BITS)
+    found: dict[int, Value] = {}
+    for place in order:
+        row = left.select([place])
+        pivot = row.squeeze().slice(place, place + 1)
+        found[place] = (pivot - 2.0**low).is_negative().to_ring()
+        inverse = reciprocal(pivot, low=low, high=1, scale=20)
+        # By Cauchy and Schwarz, no entry exceeds the root of the product of both pivots.
+        part = row.times(inverse.reshape(1, 1), magnitude=2.0 ** (1 - low / 2)).rescale(PIVOT_BITS)
+        taken = part.reshape(size, 1).times(row, magnitude=1.1).rescale(PIVOT_BITS)
+        left = (left - taken).bounded(1.1, "what is left of a positive matrix")
+    return concatenate([found[place].reshape(1, 1) for place in range(size)]).reshape(size)

@@ -496,15 +496,19 @@ class LogisticRegression:
     ) -> Summary:
         """Standard errors, tests and likelihoods of the fit, to one receiver, in the columns' own units.
 
-        `reveal` names figures of coefficients (coef, se, z, p, ci, odds_ratio, sign, significant at `alpha`)
-        and of the fit (llf, llnull, lr, lr_p, mcfadden, tjur, aic, bic, nobs); by default all. What is not
-        asked for stays secret, but for what follows from what is: odds ratios tell coefficients, and those
-        together with standard errors tell z, p and intervals. AIC and BIC tell the log-likelihood, BIC of
-        weighted rows also their sum.
+        `reveal` names figures of coefficients (coef, se, z, p, ci, odds_ratio, odds_ratio_ci, sign,
+        significant at `alpha`) and of the fit (llf, llnull, llr, llr_pvalue, prsquared, tjur, aic, bic,
+        nobs); by default all. Beside odds ratios, "ci" is their interval. What is not asked for stays secret,
+        but for what follows from what is: odds ratios tell coefficients, and those together with standard
+        errors tell z, p and intervals. AIC and BIC tell the log-likelihood, BIC of weighted rows also their
+        sum.
 
-        Discloses these, and with anything that rests on standard errors one bit, whether they are exact.
-        p-values alone are within 1e-3. Raises SchemaError if they are not exact, PlanError for unknown
-        figures. A fit by gradient descent is examined first, as `SecretModel.summary` does.
+        Discloses these, and with anything that rests on standard errors one bit, whether they are exact. If
+        they are not, it discloses to the receiver one bit a coefficient, whether anything can be said of it
+        (its column may repeat others before it, not vary, or tell some outcomes apart without error), makes
+        the figures again without those columns, and names them. p-values alone are within 1e-3. Raises
+        SchemaError if no column is left, PlanError for unknown figures. A fit by gradient descent is examined
+        first, as `SecretModel.summary` does.
         """
         fitted = self._fitted()
         if self.solver != "newton":

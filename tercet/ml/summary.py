@@ -18,20 +18,20 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.fitting import Problem
-from tercet.ml.inference import FIGURES, GUARDED, INEXACT, Inference
+from tercet.ml.fitting import Problem, stronger
+from tercet.ml.inference import FIGURES, GUARDED, INEXACT, LOOSE, Inference
 from tercet.ml.newton import LARGEST_SHARE
-from tercet.ml.table import Steps
-from tercet.ml.tails import chi_square_tail, critical, two_sided
+from tercet.ml.table import Steps, as_names
+from tercet.ml.tails import chi_square_tail, critical, shown_p, two_sided
 
 Reals = npt.NDArray[np.float64]
 
 Inputs = Callable[[Builder], Mapping[str, Value]]
 
 INTERCEPT = "(intercept)"
-OF_COEFFICIENTS = ("coef", "se", "z", "p", "ci", "odds_ratio", "sign", "significant")
-OF_FIT = ("llf", "llnull", "lr", "lr_p", "mcfadden", "tjur", "aic", "bic", "nobs")
-AGAINST_CONSTANT = frozenset({"llnull", "lr", "lr_p", "mcfadden"})
+OF_COEFFICIENTS = ("coef", "se", "z", "p", "ci", "odds_ratio", "odds_ratio_ci", "sign", "significant")
+OF_FIT = ("llf", "llnull", "llr", "llr_pvalue", "prsquared", "tjur", "aic", "bic", "nobs")
+AGAINST_CONSTANT = frozenset({"llnull", "llr", "llr_pvalue", "prsquared"})
 """What compares with a constant probability: not for fits with an offset or without an intercept."""
 TITLES = {
     "coef": "coefficients",
@@ -42,22 +42,31 @@ TITLES = {
     "significant": "which coefficients are significant",
     "llf": "log-likelihood",
     "llnull": "log-likelihood of a constant",
-    "lr": "likelihood ratio",
-    "lr_p": "p-value of the likelihood ratio",
-    "mcfadden": "McFadden's R2",
+    "llr": "likelihood ratio",
+    "llr_pvalue": "p-value of the likelihood ratio",
+    "prsquared": "McFadden's R2",
     "tjur": "Tjur's R2",
     "nobs": "sum of weights",
 }
 """What disclosures call figures."""
+SERIES = {"params": "coef", "bse": "se", "tvalues": "z", "pvalues": "p", "odds_ratio": "odds_ratio"}
+SERIES |= {"sign": "sign", "significant": "significant"}
+"""Figures of coefficients by the names that they have as attributes, which are those of statsmodels."""
+METHODS = {"conf_int": "ci", "odds_ratio_conf_int": "odds_ratio_ci"}
+"""Intervals by the methods that give them."""
 
 
 def figures(problem: Problem, reveal: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The figures asked for, by default all that a fit has. Raises PlanError for others."""
+    """The figures asked for, by default all that a fit has. Raises PlanError for others.
+
+    They are asked for by the heads of their columns, as "coef", or by their attributes, as "params". The
+    interval "ci" is that of the effect that is asked for with it: of coefficients, odds ratios, or both.
+    """
     compared = problem.intercept and problem.offset is None
     has = [name for name in (*OF_COEFFICIENTS, *OF_FIT) if compared or name not in AGAINST_CONSTANT]
     if reveal is None:
         return tuple(has)
-    asked = (reveal,) if isinstance(reveal, str) else tuple(reveal)
+    asked = [{**SERIES, **METHODS}.get(name, name) for name in as_names(reveal)]
     for name in asked:
         if name not in (*OF_COEFFICIENTS, *OF_FIT):
             known = ", ".join((*OF_COEFFICIENTS, *OF_FIT))
@@ -67,7 +76,9 @@ def figures(problem: Problem, reveal: str | Sequence[str] | None) -> tuple[str, 
                 f"{name!r} compares a fit with a constant probability, which means nothing for a fit with an "
                 "offset or without an intercept; leave it out of reveal="
             )
-    return asked
+    if {"ci", "odds_ratio"} <= set(asked):  # an interval beside an odds ratio is the odds ratio's
+        asked = [name for name in asked if name != "ci" or "coef" in asked] + ["odds_ratio_ci"]
+    return tuple(dict.fromkeys(asked))
 
 
 def told(asked: Iterable[str], *, counts_rows: bool) -> tuple[str, ...]:
@@ -76,7 +87,8 @@ def told(asked: Iterable[str], *, counts_rows: bool) -> tuple[str, ...]:
     `counts_rows` says that the number of observations is public.
     """
     wanted, found = set(asked), set[str]()
-    effects, widths = wanted & {"coef", "odds_ratio", "ci"}, wanted & {"se", "ci"}
+    intervals = wanted & {"ci", "odds_ratio_ci"}
+    effects, widths = wanted & {"coef", "odds_ratio"} | intervals, wanted & {"se"} | intervals
     if (effects and widths | (wanted & {"z"})) or {"se", "z"} <= wanted:
         found |= {"coef", "se"}
     else:
@@ -89,8 +101,8 @@ def told(asked: Iterable[str], *, counts_rows: bool) -> tuple[str, ...]:
     found |= wanted & {"llnull", "tjur"}
     found |= {"nobs"} if wanted & {"nobs", "bic"} and not counts_rows else set()
     if not {"llf", "llnull"} <= found:
-        found |= wanted & {"lr", "mcfadden"}
-        found |= wanted & {"lr_p"} - ({"lr_p"} if "lr" in wanted else set())
+        found |= wanted & {"llr", "prsquared"}
+        found |= wanted & {"llr_pvalue"} - ({"llr_pvalue"} if "llr" in wanted else set())
     return tuple(name for name in FIGURES if name in found)
 
 
@@ -101,35 +113,83 @@ def summarise(
     if not 0 < alpha < 1:
         raise PlanError(f"alpha={alpha} is not between 0 and 1; give the level of significance, such as 0.05")
     asked = figures(problem, reveal)
-    if GUARDED & set(told(asked, counts_rows=True)):
-        _require_data_to_count(problem)
-    table, target = problem.table, problem.target
     names = told(asked, counts_rows=not problem.weighs)
+    if GUARDED & set(names):
+        _require_data_to_count(problem)
+    found = yield from _revealed(problem, inputs, names, alpha, to)
+    loose = np.zeros(problem.size, dtype=bool)
+    if found is None:
+        loose = yield from _loose(problem, inputs, alpha, to)
+        found = yield from _revealed(problem, inputs, names, alpha, to, loose)
+    if found is None:
+        raise _inexact(problem, loose)
+    return Summary(
+        f"{problem.target!r} on {problem.table.name!r}",
+        _names(problem),
+        None if problem.weighs else problem.rows,
+        alpha,
+        derived(asked, found, problem, alpha, loose),
+        tuple(name for name, bit in zip(_names(problem), loose, strict=True) if bit),
+        penalised=problem.strength > 0,
+    )
+
+
+def _names(problem: Problem) -> tuple[str, ...]:
+    """Names of the coefficients."""
+    return (*problem.names, INTERCEPT) if problem.intercept else problem.names
+
+
+def _revealed(
+    problem: Problem,
+    inputs: Inputs,
+    names: Sequence[str],
+    alpha: float,
+    to: str,
+    loose: npt.NDArray[np.bool_] | None = None,
+) -> Steps[dict[str, Reals] | None]:
+    """Figures in the columns' own units, without the coefficients that are `loose`.
+
+    None if standard errors are among them and not exact; then nothing is told of coefficients.
+    """
+    table, target = problem.table, problem.target
     builder = table.lake.builder(f"summary of {target} on {table.name}")
-    inference = Inference(problem, builder, inputs(builder), alpha)
+    inference = Inference(problem, builder, inputs(builder), alpha, loose)
     titles = {name: f"{TITLES[name]} of {target!r}" for name in names}
-    if guarded := GUARDED & set(names):
+    guarded = GUARDED & set(names)
+    if guarded:
         inference.inexact.reveal(INEXACT, to=to)
     for name in names:
         with builder.scope(name):
-            value = FIGURES[name](inference)
-            value = value * (1 - inference.inexact) if name in guarded else value
-            value.reveal(titles[name], to=to)
-    result = yield builder.plan()
-    if guarded and result.revealed[INEXACT] > 0.5:
-        raise SchemaError(
-            f"fit of {target!r} on {table.name!r}: standard errors cannot be made exact, since some column "
-            "does not vary, nearly repeats others, has a mean far beyond its spread or tells some outcomes "
-            "apart without error, or the outcome is too rare; leave such columns out"
-        )
-    found = {name: result.revealed[title] for name, title in titles.items()}
-    return Summary(
-        f"{target!r} on {table.name!r}",
-        (*problem.names, INTERCEPT) if problem.intercept else problem.names,
-        None if problem.weighs else problem.rows,
-        alpha,
-        derived(asked, _in_units(inference, found), problem, alpha),
-        penalised=problem.strength > 0,
+            value = inference.figure(name)
+            hidden = guarded and name in OF_COEFFICIENTS
+            (value * (1 - inference.inexact) if hidden else value).reveal(titles[name], to=to)
+    revealed = (yield builder.plan()).revealed
+    if guarded and revealed[INEXACT] > 0.5:
+        return None
+    return _in_units(inference, {name: revealed[title] for name, title in titles.items()})
+
+
+def _loose(problem: Problem, inputs: Inputs, alpha: float, to: str) -> Steps[npt.NDArray[np.bool_]]:
+    """Which coefficients have no standard error, `(k,)`. Raises SchemaError if no column has one."""
+    builder = problem.table.lake.builder(
+        f"columns without errors of {problem.target} on {problem.table.name}"
+    )
+    Inference(problem, builder, inputs(builder), alpha).loose.reveal(LOOSE, to=to)
+    loose: npt.NDArray[np.bool_] = (yield builder.plan()).revealed[LOOSE] > 0.5
+    if loose[: len(problem.names)].all() or not loose.any():
+        raise _inexact(problem, loose)
+    return loose
+
+
+def _inexact(problem: Problem, loose: npt.NDArray[np.bool_]) -> SchemaError:
+    """Build the error that there is no standard error to be told."""
+    columns = [name for name, bit in zip(problem.names, loose, strict=False) if bit]
+    among = f" (among them {', '.join(map(repr, columns))})" if 0 < len(columns) < len(problem.names) else ""
+    return SchemaError(
+        f"fit of {problem.target!r} on {problem.table.name!r}: standard errors cannot be made exact: columns"
+        f"{among} do not vary, nearly repeat others, have a mean far beyond their spread or tell outcomes "
+        "apart without error, or the outcome is too rare; leave such columns out, or fit with "
+        f"{stronger(problem.strength > 0)}"
     )
 
 
@@ -152,53 +212,79 @@ def _in_units(inference: Inference, found: dict[str, Reals]) -> dict[str, Reals]
     units = np.exp2(-np.append(problem.unit_exponents, [0] * problem.intercept).astype(np.float64))
     sums = 2.0 ** (problem.halved + exponent)
     factors: dict[str, Any] = dict.fromkeys(("llf", "llnull", "nobs"), sums)
-    factors |= {"coef": units, "se": units * shrunk / math.sqrt(sums), "lr": 2 * sums}
+    factors |= {"coef": units, "se": units * shrunk / math.sqrt(sums), "llr": 2 * sums}
     made = {name: np.asarray(values * factors.get(name, 1.0)) for name, values in found.items()}
-    for name in ("p", "lr_p"):
+    for name in ("p", "llr_pvalue"):
         if name in made:
             made[name] = np.clip(made[name], 0.0, 1.0)
     return made
 
 
-def derived(asked: Sequence[str], found: dict[str, Reals], problem: Problem, alpha: float) -> dict[str, Any]:
-    """The figures asked for, from those revealed."""
-    made: dict[str, Any] = dict(found)
+def derived(
+    asked: Sequence[str],
+    found: dict[str, Reals],
+    problem: Problem,
+    alpha: float,
+    loose: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """The figures asked for, from those revealed; `nan` for coefficients that are `loose`."""
+    made: dict[str, Any] = {
+        name: np.where(loose, np.nan, values) if name in OF_COEFFICIENTS else values
+        for name, values in found.items()
+    }
     if {"coef", "se"} <= made.keys():
         made["z"] = made["coef"] / made["se"]
-        half = critical(alpha) * made["se"]
-        made["ci"] = np.column_stack([made["coef"] - half, made["coef"] + half])
+        made["ci"] = _interval(made["coef"], made["se"], alpha)
+        made["odds_ratio_ci"] = np.exp(made["ci"])
     if "coef" in made:
         made["odds_ratio"] = np.exp(made["coef"])
     if "z" in made:
         made["p"] = np.array([two_sided(float(z)) for z in made["z"]])
     if "p" in made:
-        made["significant"] = made["p"] < alpha
+        made["significant"] = np.where(np.isnan(made["p"]), np.nan, made["p"] < alpha)
     signed = made.get("coef", made.get("z"))
     if signed is not None:
-        made["sign"] = np.where(signed < 0, -1, 1)
-    elif "sign" in made:
-        made["sign"] = np.where(made["sign"] > 0.5, -1, 1)
-    if "significant" in made:
-        made["significant"] = np.asarray(made["significant"]) > 0.5
+        made["sign"] = np.where(np.isnan(signed), np.nan, np.where(signed < 0, -1, 1))
+    if "significant" in made and "p" not in made:
+        made["significant"] = np.where(np.isnan(made["significant"]), np.nan, made["significant"] > 0.5)
+    if signed is None and "sign" in made:
+        made["sign"] = np.where(np.isnan(made["sign"]), np.nan, np.where(made["sign"] > 0.5, -1, 1))
     made["nobs"] = made.get("nobs", np.array([problem.rows]))
-    parameters = problem.size
+    features = int((~loose[: len(problem.names)]).sum())
     if "llf" in made:
+        parameters = features + problem.intercept
         made["aic"] = 2 * parameters - 2 * made["llf"]
         made["bic"] = parameters * np.log(made["nobs"]) - 2 * made["llf"]
     if {"llf", "llnull"} <= made.keys():
-        made["lr"] = 2 * (made["llf"] - made["llnull"])
-        made["mcfadden"] = 1 - made["llf"] / made["llnull"]
-    if "lr" in made:
-        made["lr_p"] = np.array([chi_square_tail(float(made["lr"][0]), len(problem.names))])
+        made["llr"] = 2 * (made["llf"] - made["llnull"])
+        made["prsquared"] = 1 - made["llf"] / made["llnull"]
+    if "llr" in made:
+        made["llr_pvalue"] = np.array([chi_square_tail(float(made["llr"][0]), features)])
+    for name in {"sign", "significant"} & made.keys():
+        if not np.isnan(made[name]).any():
+            made[name] = made[name].astype(np.bool_ if name == "significant" else np.int64)
     return {name: float(made[name][0]) if name in OF_FIT else made[name] for name in asked}
+
+
+def _interval(effects: Reals, errors: Reals, alpha: float) -> Reals:
+    """Both ends of confidence intervals, `(k, 2)`."""
+    half = critical(alpha) * errors
+    return np.column_stack([effects - half, effects + half])
 
 
 @attrs.frozen(eq=False)
 class Summary:
     """A fit as statisticians print it, of the figures that were revealed.
 
-    Figures are attributes: of coefficients, arrays in the order of `names_`, `ci` `(k, 2)`; of the fit,
-    numbers. Standard errors of a penalised fit are those of the posterior under the penalty's prior.
+    Figures are attributes with the names of statsmodels: `params`, `bse`, `tvalues`, `pvalues`, `odds_ratio`,
+    `sign` and `significant` of coefficients, pandas series by name where pandas is installed, else arrays in
+    the order of `names_`; `llf`, `llnull`, `llr`, `llr_pvalue`, `prsquared` (McFadden's), `tjur`, `aic`,
+    `bic` and `nobs` of the fit, numbers. Standard errors of a penalised fit are those of the posterior under
+    the penalty's prior.
+
+    `without` names coefficients that nothing can be said of, because their columns do not vary, repeat others
+    before them or tell some outcomes apart without error (the intercept, because the mean of some column is
+    too far beyond its spread). Their figures are `nan`, and all others those of the fit without them.
     """
 
     what: str
@@ -206,48 +292,136 @@ class Summary:
     rows: int | None
     alpha: float
     values: dict[str, Any]
+    without: tuple[str, ...] = ()
     penalised: bool = False
 
     def __getattr__(self, name: str) -> Any:
         values = object.__getattribute__(self, "values")
-        if name in values:
-            return values[name]
-        if name in (*OF_COEFFICIENTS, *OF_FIT):
-            raise AttributeError(f"{name!r} was not revealed; ask for it in summary(reveal=[...])")
-        raise AttributeError(name)
+        figure = SERIES.get(name, name)
+        if name in SERIES and figure in values:
+            return self._labelled(values[figure])
+        if name in OF_FIT and figure in values:
+            return values[figure]
+        if name in (*SERIES, *OF_FIT):
+            raise self._not_revealed(name)
+        raise AttributeError(f"a summary has no {name!r}; it has {', '.join((*SERIES, *METHODS, *OF_FIT))}")
+
+    @staticmethod
+    def _not_revealed(name: str) -> AttributeError:
+        return AttributeError(f"{name!r} was not revealed; ask for it in summary(reveal=[...])")
+
+    def _labelled(self, values: Reals, columns: Sequence[Any] | None = None) -> Any:
+        """Figures of coefficients with their names, as pandas has them."""
+        try:
+            import pandas as pd
+        except ImportError:
+            return values
+        names = list(self.names_)
+        return pd.Series(values, names) if columns is None else pd.DataFrame(values, names, columns)
+
+    @property
+    def df_model(self) -> int:
+        """The number of columns whose coefficients are told."""
+        return len(set(self.names_) - {INTERCEPT} - set(self.without))
+
+    def conf_int(self, alpha: float | None = None) -> Any:
+        """Confidence intervals of coefficients at level 1 - alpha, by default that of the summary.
+
+        A pandas data frame with columns 0 and 1, or an array `(k, 2)`. Raises AttributeError if neither they
+        nor coefficients and standard errors were revealed.
+        """
+        return self._labelled(self._ends("conf_int", alpha), [0, 1])
+
+    def odds_ratio_conf_int(self, alpha: float | None = None) -> Any:
+        """Confidence intervals of odds ratios, as `conf_int`: from e to the lower to e to the upper end."""
+        return self._labelled(np.exp(self._ends("odds_ratio_conf_int", alpha)), [0, 1])
+
+    def _ends(self, method: str, alpha: float | None) -> Reals:
+        """Intervals of coefficients, from whatever was revealed that tells them."""
+        level = self.alpha if alpha is None else alpha
+        if not 0 < level < 1:
+            raise PlanError(f"alpha={level} is not between 0 and 1; give the level of significance, as 0.05")
+        values = self.values
+        if level == self.alpha and "ci" in values:
+            found: Reals = values["ci"]
+            return found
+        if "ci" in values or "odds_ratio_ci" in values:
+            known = values["ci"] if "ci" in values else np.log(values["odds_ratio_ci"])
+            effects, errors = known.mean(1), (known[:, 1] - known[:, 0]) / (2 * critical(self.alpha))
+        elif {"coef", "se"} <= values.keys():
+            effects, errors = values["coef"], values["se"]
+        else:
+            raise self._not_revealed(method)
+        return _interval(effects, errors, level)
 
     def _columns(self) -> dict[str, list[str]]:
         """Columns of the table, as text."""
         low, high = (f"{100 * share:g}%" for share in (self.alpha / 2, 1 - self.alpha / 2))
+        titles = {
+            "coef": ("coef", ".5g"), "se": ("std err", ".4g"), "z": ("z", ".3f"), "p": ("P>|z|", ""),
+            "ci": ("", ".5g"), "odds_ratio": ("odds ratio", ".5g"), "odds_ratio_ci": ("OR ", ".5g"),
+        }  # fmt: skip
         made: dict[str, list[str]] = {}
-        titles = {"coef": "coef", "se": "std err", "z": "z", "p": "P>|z|", "odds_ratio": "odds ratio"}
-        formats = {"coef": ".5g", "se": ".4g", "z": ".3f", "p": ".4f", "odds_ratio": ".5g"}
-        for name, title in titles.items():
-            if name in self.values:
-                made[title] = [format(number, formats[name]) for number in self.values[name]]
-        if "ci" in self.values:
-            for place, title in enumerate((low, high)):
-                made[title] = [format(number, ".5g") for number in self.values["ci"][:, place]]
-        if "sign" in self.values and "coef" not in self.values:
-            made["sign"] = ["+-"[int(sign < 0)] for sign in self.values["sign"]]
-        if "significant" in self.values and "p" not in self.values:
-            made[f"P<{self.alpha:g}"] = [("no", "yes")[int(yes)] for yes in self.values["significant"]]
+        for name, (title, style) in titles.items():
+            if name not in self.values:
+                continue
+            if name == "p":
+                made[title] = [shown_p(number) for number in self.values[name]]
+            elif name in ("ci", "odds_ratio_ci"):
+                for place, end in enumerate((low, high)):
+                    made[f"{title}{end}"] = [format(one, style) for one in self.values[name][:, place]]
+            else:
+                made[title] = [format(number, style) for number in self.values[name]]
+        words = {
+            "sign": ("sign", "coef", ("-", "+")),
+            "significant": (f"P<{self.alpha:g}", "p", ("no", "yes")),
+        }
+        for name, (title, tells, (low_word, high_word)) in words.items():
+            if name in self.values and tells not in self.values:
+                made[title] = [
+                    "nan" if np.isnan(one) else high_word if one > 0 else low_word
+                    for one in self.values[name].astype(float)
+                ]
         return made
+
+    def _notes(self) -> list[str]:
+        """What has to be said of coefficients that are not told."""
+        columns = [name for name in self.without if name != INTERCEPT]
+        notes = []
+        if columns:
+            notes.append(
+                f"left out, with no standard errors: {', '.join(columns)} (a column that does not vary, "
+                "repeats others before it, or tells some outcomes apart without error)"
+            )
+        if INTERCEPT in self.without:
+            notes.append(
+                f"no standard error: {INTERCEPT} (the mean of some column is too far beyond its spread; take "
+                "a constant off)"
+            )
+        return notes
 
     def _facts(self) -> list[tuple[str, str]]:
         """What is said of the fit as a whole."""
         titles = {
             "nobs": "observations", "llf": "log-likelihood", "llnull": "null log-likelihood",
-            "lr": "likelihood ratio", "lr_p": "P>chi2", "mcfadden": "McFadden R2", "tjur": "Tjur R2",
+            "llr": "likelihood ratio", "llr_pvalue": "P>chi2", "prsquared": "McFadden R2", "tjur": "Tjur R2",
             "aic": "AIC", "bic": "BIC",
         }  # fmt: skip
-        return [(title, f"{self.values[name]:.6g}") for name, title in titles.items() if name in self.values]
+        found = {name: self.values[name] for name in titles if name in self.values}
+        return [
+            (titles[name], shown_p(number) if name == "llr_pvalue" else f"{number:.6g}")
+            for name, number in found.items()
+        ]
+
+    @property
+    def _title(self) -> str:
+        return f"logistic regression of {self.what}" + (", penalised" if self.penalised else "")
 
     def __str__(self) -> str:
         columns = self._columns()
         cells = [["", *columns], *([name, *row] for name, row in self._rows(columns))]
         widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
-        lines = [f"logistic regression of {self.what}" + (", penalised" if self.penalised else "")]
+        lines = [self._title]
         facts = self._facts()
         broad = max((len(title) for title, _ in facts), default=0)
         lines += [f"{title:<{broad}}  {number}" for title, number in facts]
@@ -255,7 +429,7 @@ class Summary:
             lines += [
                 "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
             ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._notes()])
 
     def _rows(self, columns: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
         """Rows of the table; the intercept comes first."""
@@ -268,31 +442,40 @@ class Summary:
         """The table of coefficients as a pandas data frame, a row for each."""
         import pandas as pd
 
-        columns = {
-            name: self.values[name] for name in OF_COEFFICIENTS if name in self.values and name != "ci"
-        }
-        if "ci" in self.values:
-            columns |= {"ci_low": self.values["ci"][:, 0], "ci_high": self.values["ci"][:, 1]}
+        columns: dict[str, Any] = {}
+        for name in OF_COEFFICIENTS:
+            if name in self.values and name in METHODS.values():
+                columns |= {
+                    f"{name}_{end}": self.values[name][:, place] for place, end in enumerate(("low", "high"))
+                }
+            elif name in self.values:
+                columns[name] = self.values[name]
         return pd.DataFrame(columns, index=list(self.names_))
 
     def _repr_html_(self) -> str:
         columns = self._columns()
         head = "".join(f"<th>{html.escape(title)}</th>" for title in ("", *columns))
         body = "".join(
-            f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
+            f"<tr><th>{html.escape(name)}</th>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            + "</tr>"
             for name, row in self._rows(columns)
         )
         facts = "".join(
-            f"<tr><th>{html.escape(title)}</th><td>{number}</td></tr>" for title, number in self._facts()
+            f"<tr><th>{html.escape(title)}</th><td>{html.escape(number)}</td></tr>"
+            for title, number in self._facts()
         )
-        title = html.escape(f"logistic regression of {self.what}")
-        return f"<table><caption>{title}</caption>{facts}</table><table><tr>{head}</tr>{body}</table>"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
+        title = html.escape(self._title)
+        return f"<table><caption>{title}</caption>{facts}</table><table><tr>{head}</tr>{body}</table>{notes}"
 
     def to_latex(self) -> str:
         """The table of coefficients as a LaTeX tabular."""
         columns = self._columns()
         lines = [" & ".join(map(_latex, ("", *columns))) + r" \\", r"\hline"]
         lines += [" & ".join(map(_latex, (name, *row))) + r" \\" for name, row in self._rows(columns)]
+        width = len(columns) + 1
+        lines += [rf"\multicolumn{{{width}}}{{l}}{{{_latex(note)}}} \\" for note in self._notes()]
         begin = r"\begin{tabular}{l" + "r" * len(columns) + "}"
         return "\n".join([begin, *lines, r"\end{tabular}"])
 

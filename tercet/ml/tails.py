@@ -40,3 +40,8 @@ def two_sided(value: float) -> float:
 def critical(alpha: float) -> float:
     """The value of z beyond which p-values are below alpha."""
     return NormalDist().inv_cdf(1 - alpha / 2)
+
+
+def shown_p(value: float) -> str:
+    """A p-value as it is printed: never as zero."""
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"

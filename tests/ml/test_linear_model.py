@@ -154,7 +154,7 @@ def test_a_fit_that_was_submitted(plain, put):
     np.testing.assert_allclose(model.reveal().coef_, fitted.reveal().coef_, rtol=1e-3)
     assert (model.converged_, model.n_iter_) == (fitted.converged_, fitted.n_iter_)
     names = ["p", "se"]
-    np.testing.assert_allclose(model.summary(names).se, fitted.summary(names).se, rtol=1e-3)
+    np.testing.assert_allclose(model.summary(names).bse, fitted.summary(names).bse, rtol=1e-3)
     with pytest.raises(PlanError, match="submitted with other options"):
         LogisticRegression(C=3.0).collect(job, table, target="y")
     with pytest.raises(PlanError, match="on another table"):

@@ -125,4 +125,4 @@ async def test_in_a_trio_program():
         labels = await (await (await lake.model("risk")).predict(table)).reveal()
         summary = await model.summary(["coef"])
     assert set(labels) == {0, 1}
-    assert summary.coef.shape == (4,)
+    assert summary.params.shape == (4,)

@@ -261,6 +261,6 @@ def test_standard_errors_under_strong_penalties(plain, unit):
     y = (generator.random(400) < 1 / (1 + np.exp(-X[:, 0]))).astype(int)
     table = upload(plain, X, y)
     found = LogisticRegression(C=4.0).fit(table, target="y").summary(["se"])
-    np.testing.assert_allclose(found.se[1], 2.0, rtol=1e-4)
+    np.testing.assert_allclose(found.bse["x1"], 2.0, rtol=1e-4)
     with pytest.raises(PlanError, match="the penalty leaves nothing of column 'x0'"):
         LogisticRegression(C=1e-40).fit(table, target="y").summary(["se"])

@@ -150,7 +150,7 @@ def test_rows_that_a_filter_drops(lake, put, data):
     params, errors = glm(X, y)
     check(model, X, params, errors)
     found = model.summary(["se", "nobs"])
-    np.testing.assert_allclose(found.se, errors, rtol=1e-3)
+    np.testing.assert_allclose(found.bse, errors, rtol=1e-3)
     np.testing.assert_allclose(found.nobs, kept.sum(), rtol=1e-4)
 
 
