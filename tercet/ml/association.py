@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tercet.actors import Builder, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import at_least, both, inverted, tellable
+from tercet.ml.disclosure import UNDEFINED, at_least, both, inverted, marked, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
@@ -49,7 +49,8 @@ class Crosstab:
 
     `counts` `(r, c)` has `nan` where a rule suppressed a cell, and is None if only the test was asked for.
     `test` is Pearson's chi-square test without continuity correction; it is None if only counts were asked
-    for, or if a cell is suppressed.
+    for, or if a cell is suppressed. It leaves out categories that have no rows, and is `nan` if either column
+    is left with fewer than two; without counts, it is `nan` if any category has no rows.
     """
 
     what: str
@@ -77,7 +78,12 @@ class Crosstab:
             for category, row in zip(self.categories[0], self.counts, strict=True):
                 cells = ("-" if math.isnan(cell) else f"{cell:.0f}" for cell in row)
                 lines.append(f"{_label(category):<10}" + "".join(f"{cell:>10}" for cell in cells))
-        if self.test is not None:
+        if self.test is not None and math.isnan(self.test.statistic):
+            named = (
+                "" if self.counts is not None else ", and without counts each that is named has to have rows"
+            )
+            lines.append(f"chi-square nan: it takes two categories or more of both columns{named}")
+        elif self.test is not None:
             lines.append(
                 f"chi-square {self.test.statistic:.4f} on {self.test.dof}, p = {self.test.p_value:.4g}"
             )
@@ -117,9 +123,10 @@ def crosstab(
 ) -> Steps[Crosstab]:
     """Reveal how many rows have each pair of categories, a chi-square test of independence, or both.
 
-    Discloses to the receiver the counts and, only if these are not asked for, the statistic by itself; where
-    owners set a minimum count, also which of them are suppressed. Raises SchemaError for columns without
-    public categories, PlanError for statistics that do not exist.
+    Discloses to the receiver the counts and, only if these are not asked for, the statistic by itself, or
+    nothing but that some category has no rows; where owners set a minimum count, also which of them are
+    suppressed. Raises SchemaError for columns without public categories, PlanError for statistics that do not
+    exist.
     """
     if not statistics or not set(statistics) <= {"counts", "chi2"}:
         raise PlanError(f"statistics={list(statistics)}: a cross table has 'counts' and 'chi2'")
@@ -135,11 +142,19 @@ def crosstab(
         _tell(cells, allowed, COUNTS, ALLOWED, title, to)
     else:
         value = _chi_square(cells.reshape(len(found[0]), len(found[1])), table.rows)
+        value = marked(value, _every_category(cells, len(found[0]), len(found[1])))
         whole = None if allowed is None else (allowed.sum().reshape(1) - math.prod(map(len, found))).is_zero()
         _tell(value, None if whole is None else whole.to_ring(), TEST, TEST_ALLOWED, title, to)
     result = yield builder.plan()
     told = {name: result.revealed.get(f"{name} of {title}") for name in (COUNTS, ALLOWED, TEST, TEST_ALLOWED)}
     return _read(told, title, names, (found[0], found[1]), "chi2" in statistics)
+
+
+def _every_category(cells: Value, r: int, c: int) -> Value:
+    """Whether every row and every column of counts `(r c,)` has some, `(1,)`."""
+    table = cells.reshape(r, c)
+    sums = [table.transpose().sum_columns().reshape(r, 1), table.sum_columns().reshape(c, 1)]
+    return (at_least(concatenate(sums).reshape(r + c), 1).sum().reshape(1) - (r + c)).is_zero().to_ring()
 
 
 def _tell(value: Value, allowed: Value | None, name: str, rule: str, title: str, to: str) -> None:
@@ -223,10 +238,9 @@ def _read(
     shape = len(categories[0]), len(categories[1])
     if told[COUNTS] is None:
         hidden = told[TEST_ALLOWED] is not None and told[TEST_ALLOWED][0] < 0.5
-        dof = (shape[0] - 1) * (shape[1] - 1)
-        return Crosstab(
-            title, names, categories, None, None if hidden else ChiSquareTest.of(float(told[TEST][0]), dof)
-        )
+        dof, statistic = (shape[0] - 1) * (shape[1] - 1), float(told[TEST][0])
+        test = ChiSquareTest.of(math.nan if statistic < UNDEFINED / 2 else statistic, dof)
+        return Crosstab(title, names, categories, None, None if hidden else test)
     counts = np.rint(np.asarray(told[COUNTS], dtype=np.float64))
     if told[ALLOWED] is not None:
         counts[told[ALLOWED] < 0.5] = np.nan
@@ -236,7 +250,7 @@ def _read(
     there = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
     expected = there.sum(1, keepdims=True) * there.sum(0, keepdims=True) / max(there.sum(), 1.0)
     statistic = float(((there - expected) ** 2 / expected).sum())
-    dof = max(0, (there.shape[0] - 1) * (there.shape[1] - 1))
+    dof = (there.shape[0] - 1) * (there.shape[1] - 1) if there.size else 0
     return Crosstab(title, names, categories, counts, ChiSquareTest.of(statistic, dof))
 
 

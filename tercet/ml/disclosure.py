@@ -14,6 +14,9 @@ from collections.abc import Iterable
 
 from tercet.actors import Value, concatenate
 
+UNDEFINED = -4.0
+"""What is told instead of a figure that is not defined, of figures that are never below -1."""
+
 
 def at_least(counts: Value, least: float) -> Value:
     """Ones where numbers `(d,)` are at least a public number, else zeros. 8 rounds."""
@@ -50,3 +53,8 @@ def side_by_side(values: Iterable[Value]) -> Value:
     """Values `(1,)` at one scale as one `(d,)`."""
     listed = [value.reshape(1, 1) for value in values]
     return concatenate(listed).reshape(len(listed))
+
+
+def marked(value: Value, sound: Value | None) -> Value:
+    """A figure where it is defined, by a bit `(1,)`, else UNDEFINED, and nothing else of it. 1 round."""
+    return value if sound is None else value * sound + inverted(sound) * UNDEFINED

@@ -23,9 +23,9 @@ from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import fitting
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import inverted, side_by_side
+from tercet.ml.disclosure import UNDEFINED, inverted, marked, side_by_side
 from tercet.ml.linear_model import LogisticRegression
-from tercet.ml.metrics import METRICS, UNDEFINED, allowed, defined, marked, metric_of, sums_of, takes
+from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, takes
 from tercet.ml.models import linear_predictor
 from tercet.ml.roles import Roles
 from tercet.ml.table import ANALYST, Part, Steps, Table, as_names

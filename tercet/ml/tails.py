@@ -13,7 +13,7 @@ import attrs
 
 @attrs.frozen
 class ChiSquareTest:
-    """A test's statistic, its degrees of freedom and its p-value."""
+    """A test's statistic, its degrees of freedom and its p-value; `nan` where there is nothing to test."""
 
     statistic: float
     dof: int
@@ -21,8 +21,10 @@ class ChiSquareTest:
 
     @classmethod
     def of(cls, statistic: float, dof: int) -> ChiSquareTest:
-        """The test of a statistic; without degrees of freedom, nothing can deviate."""
-        return cls(statistic, dof, chi_square_tail(statistic, dof) if dof else 1.0)
+        """The test of a statistic. Without degrees of freedom nothing can deviate, and there is no test."""
+        if not dof or math.isnan(statistic):
+            return cls(math.nan, dof, math.nan)
+        return cls(statistic, dof, chi_square_tail(statistic, dof))
 
 
 def chi_square_tail(statistic: float, dof: int) -> float:

@@ -10,10 +10,10 @@ from sklearn import metrics
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
+from tercet.ml.disclosure import UNDEFINED
 from tercet.ml.metrics import METRICS, Calibration
 from tercet.ml.metrics import evaluation as evaluation_of
 from tercet.ml.metrics.evaluation import rule_on
-from tercet.ml.metrics.ratios import UNDEFINED
 
 RNG = np.random.default_rng(31)
 X = RNG.normal(size=(200, 2))

@@ -251,6 +251,56 @@ def test_rows_of_no_category_count_as_hidden(lake):
     assert np.nanmax(found) == 25
 
 
+@pytest.mark.parametrize(
+    ("columns", "kept", "categories", "when"),
+    [
+        (("grade", "flag"), "all", {}, "defined"),
+        (("grade", "flag"), "all", {"grade": [1, 2, 3, 4]}, "defined with counts"),
+        (("grade", "flag"), "all", {"grade": [1]}, "never"),
+        (("grade", "same"), "all", {}, "never"),
+        (("same", "grade"), "all", {}, "never"),
+        (("grade", "flag"), "none", {}, "never"),
+        (("grade", "flag"), "one grade", {}, "never"),
+    ],
+)
+def test_a_test_of_nothing_is_missing(lake, columns, kept, categories, when):
+    """Categories without rows have no degrees of freedom, and without any there is no test."""
+    rows = pd.DataFrame(
+        {"grade": np.arange(60) % 3 + 1, "flag": np.arange(60) % 7 < 3, "same": np.full(60, True)}
+    )
+    table = upload(lake, rows, types={"grade": "integer"}, ranges={"grade": (1, 3)})
+    chosen = {"all": table["grade"] > 0, "none": table["grade"] > 5, "one grade": table["grade"] == 2}[kept]
+    some = table.filter(chosen)
+    both = some.crosstab(*columns, categories=categories)
+    alone = some.crosstab(*columns, categories=categories, statistics=["chi2"])
+    assert lake.disclosed[-1].size == "1"  # the statistic, and no bit beside it
+    if when != "never":
+        wanted = stats.chi2_contingency(pd.crosstab(rows[columns[0]], rows[columns[1]]), correction=False)
+        assert (both.test.statistic, both.test.dof) == (pytest.approx(wanted.statistic), wanted.dof)
+        assert both.test.p_value == pytest.approx(wanted.pvalue)
+    for found, defined in ((both, when != "never"), (alone, when == "defined")):
+        assert np.isnan(found.test.statistic) != defined
+        assert np.isnan(found.test.p_value) != defined
+        assert ("chi-square nan: it takes two categories or more" in str(found)) != defined
+    if when == "defined":
+        assert alone.test.statistic == pytest.approx(both.test.statistic, rel=1e-4)
+
+
+def test_one_row_has_no_spread_and_no_correlation(lake):
+    """As pandas says; and a column that does not vary correlates with none."""
+    rows = pd.DataFrame({"x": np.arange(20.0), "same": np.full(20, 3.7), "flag": np.arange(20) < 9})
+    table = upload(lake, rows)
+    one = table.filter((table["x"] > 4.5) & (table["x"] < 5.5))
+    found = one.describe()
+    assert [found[name]["count"] for name in rows] == [1, 1, 1]
+    assert np.isnan([found[name]["std"] for name in rows]).all()
+    assert found["x"]["mean"] == pytest.approx(5, abs=1e-3)
+    assert np.isnan(one.corr(["x", "flag"]).values).all()
+    corr = table.corr(["x", "same", "flag"]).to_frame()
+    pd.testing.assert_frame_equal(corr.isna(), rows.assign(same=3.0).corr().isna())
+    assert np.isnan(upload(lake, rows.head(1)).describe("x")["x"]["std"])
+
+
 def test_categories_are_public(lake, anes):
     frame = anes[["educ", "age"]].assign(half=anes.age / 2)
     table = upload(lake, frame, types={"educ": "integer"}, ranges={"educ": (1, 7)})

@@ -16,13 +16,11 @@ from tercet.ml.metrics.evaluation import (
     sums_of,
     takes,
 )
-from tercet.ml.metrics.ratios import UNDEFINED, marked
 from tercet.ml.metrics.sums import DECISION_SCALE, probabilities
 
 __all__ = [
     "DECISION_SCALE",
     "METRICS",
-    "UNDEFINED",
     "Calibration",
     "Evaluation",
     "RevealedMetrics",
@@ -30,7 +28,6 @@ __all__ = [
     "allowed",
     "defined",
     "evaluate",
-    "marked",
     "metric_of",
     "probabilities",
     "sums_of",

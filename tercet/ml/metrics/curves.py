@@ -18,9 +18,17 @@ import numpy.typing as npt
 
 from tercet.actors import Value, concatenate
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.disclosure import all_at_least, at_least, both, inverted, side_by_side
+from tercet.ml.disclosure import (
+    UNDEFINED,
+    all_at_least,
+    at_least,
+    both,
+    inverted,
+    marked,
+    side_by_side,
+)
 from tercet.ml.linalg import settled
-from tercet.ml.metrics.ratios import UNDEFINED, Ratios, marked
+from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.table import Steps
 from tercet.ml.tails import ChiSquareTest
 

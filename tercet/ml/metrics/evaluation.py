@@ -18,9 +18,9 @@ import numpy.typing as npt
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import all_at_least
+from tercet.ml.disclosure import UNDEFINED, all_at_least, marked
 from tercet.ml.metrics import curves, ranks, sums
-from tercet.ml.metrics.ratios import UNDEFINED, Ratios, marked
+from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
 from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
 

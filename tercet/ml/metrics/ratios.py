@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import attrs
 
 from tercet.actors import Builder, Value
-from tercet.ml.disclosure import inverted, side_by_side
+from tercet.ml.disclosure import side_by_side
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.metrics.ranks import squares_shift
 from tercet.ml.metrics.sums import SUM_SCALE
@@ -25,8 +25,6 @@ INVERSE_SCALE = 26
 VARIANCE_SCALE, ERROR_SCALE = 30, 44
 ROOT_SCALE = 20
 COVARIANCE_SCALE = 40
-UNDEFINED = -4.0
-"""What is told instead of a figure that is not defined: none is below -1."""
 
 
 @attrs.frozen(eq=False)
@@ -233,11 +231,6 @@ class Ratios:
     def average_precision(self) -> Value:
         """Mean of the precision at each positive row's threshold."""
         return self._over(_placed(self.sums["precisions"], self.halved, FRACTION_SCALE, 1.0), self.positives)
-
-
-def marked(value: Value, sound: Value | None) -> Value:
-    """A figure where it is defined, by a bit `(1,)`, else UNDEFINED: nothing else is told of it then."""
-    return value if sound is None else value * sound + inverted(sound) * UNDEFINED
 
 
 def _entry(pair: Value, place: int) -> Value:
