@@ -39,6 +39,7 @@ WIDEST_SCALED = 2.0**24
 OTHER_SPREAD_BITS = 2
 """Standardised by another table, a column may spread over 2^2 deviations; it is stored that much coarser."""
 TOO_FEW = "whether a transformer learned from fewer rows than owners allow"
+NONE_LEFT = "whether a transformer learned from no row at all"
 MEANS, ROOTS, ENDS = "means of columns", "inverse standard deviations of columns", "ends of columns"
 
 
@@ -68,8 +69,8 @@ class Transformer(abc.ABC):
     """Columns of a table made into others, by secret numbers that were learned before.
 
     `columns` names those to transform; by default it is all that it makes sense for. Learning discloses
-    nothing to receivers; of a table of which an owner set a minimum count, one bit, if a filter or missing
-    values leave a secret number of rows: whether that is fewer, and then nothing is learned. Transforming
+    nothing to receivers but, if a filter or missing values leave a secret number of rows, one bit: whether
+    that is none, or fewer than the minimum count of an owner, and then nothing is learned. Transforming
     another table than the one learned from may disclose one bit: whether a new value left its range. On an
     `AsyncLake`, every method gives an awaitable of what is annotated here.
     """
@@ -130,9 +131,16 @@ class Transformer(abc.ABC):
         selected = table.selected(builder)
         weights = [weights_of(table, builder, [name], selected) for name in names]
         counts = [each.sum().reshape(1) for each in weights if each is not None]
-        if table.min_count > 1 and counts:
-            inverted(all_at_least(counts, table.min_count)).reveal(TOO_FEW, to=ANALYST)
+        checked = TOO_FEW if table.min_count > 1 else NONE_LEFT
+        if counts:
+            inverted(all_at_least(counts, max(table.min_count, 1))).reveal(checked, to=ANALYST)
         result = yield builder.plan()
+        if result.revealed.get(NONE_LEFT, 0.0) > 0.5:
+            raise SchemaError(
+                f"table {table.name!r}: {type(self).__name__} would learn from no value at all of some "
+                f"column among {', '.join(map(repr, names))}, since a filter or missing values leave none; "
+                "filter by a wider condition, or leave that column out"
+            )
         if result.revealed.get(TOO_FEW, 0.0) > 0.5:
             raise SchemaError(
                 f"table {table.name!r}: {type(self).__name__} would learn from fewer than {table.min_count} "
@@ -185,8 +193,8 @@ class StandardScaler(Transformer):
     The variance divides by the number of rows; those that a filter dropped do not count, and become zero
     where the filter is the one that the scaler learned by. A column that does not vary where it was learned,
     or by less than a millionth of its mean, becomes zero. Booleans are left alone unless they are named in
-    `columns`. Discloses nothing where it scales the table that it learned from; for another one, a bit:
-    whether a column spreads over more than four of the learned deviations there.
+    `columns`. Transforming discloses nothing where it scales the table that it learned from; for another one,
+    a bit: whether a column spreads over more than four of the learned deviations there.
     """
 
     def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
@@ -301,8 +309,9 @@ class MeanImputer(Transformer):
 
     By default it fills all columns of a table that may have missing values. They become real, with the mean
     to the last place; integers that are stored exactly get it rounded. The columns that tell where values
-    were missing stay, as features of their own. Discloses nothing where it fills the table that it learned
-    from; for another one, a bit: whether the filled columns spread further than their scales allow.
+    were missing stay, as features of their own. Transforming discloses nothing where it fills the table that
+    it learned from; for another one, a bit: whether the filled columns spread further than their scales
+    allow.
     """
 
     def _choose(self, table: Table) -> tuple[str, ...]:

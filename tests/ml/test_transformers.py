@@ -8,6 +8,7 @@ from sklearn.preprocessing import MinMaxScaler as ClearMinMax
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, MeanImputer, MinMaxScaler, StandardScaler
+from tercet.ml.transformers import NONE_LEFT
 
 NAMES = ["age", "income", "visits", "flag"]
 ORDER = "comparisons of shuffled rows, a random order"
@@ -47,7 +48,7 @@ def test_means_fill_what_is_missing(upload, frame, lake):
     table = upload()
     lake.disclosed.clear()
     filled = MeanImputer().fit_transform(table)
-    assert lake.disclosed == []
+    assert [item.what for item in lake.disclosed] == [NONE_LEFT]
     assert filled.column_names == table.column_names
     found, wanted = filled.reveal(), SimpleImputer().fit_transform(numbers(frame))
     for place, name in enumerate(NAMES):
@@ -209,7 +210,7 @@ def test_rows_that_a_filter_drops_do_not_widen_a_scaled_column(lake):
     kept = table.filter((table["x"] < 2) & (table["x"] > -2))
     lake.disclosed.clear()
     scaled = StandardScaler().fit_transform(kept)
-    assert lake.disclosed == []
+    assert [item.what for item in lake.disclosed] == [NONE_LEFT]
     found = scaled.reveal()["x"]
     np.testing.assert_allclose(found[:50], x[:50] / x[:50].std(), atol=2e-2)
     np.testing.assert_array_equal(found[50:], 0)
@@ -227,3 +228,22 @@ def test_a_filled_column_has_the_bounds_of_both_tables(lake):
     assert imputer.transform(third).column("x").schema.range is None
     filled = MeanImputer().fit(put([1.5, np.nan, 2.5], "d", ranges={"x": (1, 9)})).transform(first)
     assert filled.column("x").schema.range == (0, 9)
+
+
+@pytest.mark.parametrize("transformer", [StandardScaler, MinMaxScaler, MeanImputer])
+def test_nothing_is_learned_from_no_row(lake, transformer):
+    """Where a filter or missing values leave none, no number is made up, nor taken from other rows."""
+    x = np.where(np.arange(20) < 5, 7.5, np.nan)
+    columns = {"id": np.arange(20), "x": x, "z": np.arange(20.0)}
+    table = lake.upload(columns, name="t", key="id", owner="o", missing="indicator")
+    column = "x" if transformer is MeanImputer else "z"
+    empty = [table.filter(table["z"] > 50)]
+    if transformer is MeanImputer:
+        empty.append(table.filter(table["z"] > 10))
+    for one in empty:
+        made = transformer(columns=column)
+        with pytest.raises(SchemaError, match=f"{transformer.__name__} would learn from no value at all"):
+            made.fit(one)
+        with pytest.raises(PlanError, match="has not learned anything yet"):
+            made.transform(table)
+    transformer(columns=column).fit(table.filter(table["z"] < 1.5))
