@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tercet.actors import Builder, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import UNDEFINED, at_least, both, inverted, marked, tellable
+from tercet.ml.disclosure import MISSING, UNDEFINED, at_least, both, inverted, marked, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
@@ -277,7 +277,7 @@ class Correlations:
         for name, row in zip(self.names, self.values, strict=True):
             cells = ("-" if math.isnan(one) else f"{one:.4f}" for one in row)
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>{max(width, 9)}}" for cell in cells))
-        return "\n".join(lines)
+        return "\n".join([*lines, MISSING] if np.isnan(self.values).any() else lines)
 
     def _repr_html_(self) -> str:
         html: str = self.to_frame().to_html()

@@ -19,7 +19,7 @@ import numpy as np
 
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.disclosure import at_least, both, inverted, side_by_side, tellable
+from tercet.ml.disclosure import MISSING, at_least, both, inverted, side_by_side, tellable
 from tercet.ml.sample import WIDEST_UNIT, Sample
 from tercet.ml.spreads import widest_variance
 from tercet.ml.table import UNIT_BITS, Column, Steps, Table, as_names
@@ -74,7 +74,7 @@ def quantiles(
 
 @attrs.frozen(eq=False)
 class Description:
-    """Statistics in the clear, by column and name; what a rule suppressed is `nan`.
+    """Statistics in the clear, by column and name; what a rule suppressed, or is not defined, is `nan`.
 
     `rows` is the table's public row count; `count` among the statistics is how many of them count.
     """
@@ -102,7 +102,8 @@ class Description:
         for one in statistics:
             numbers = (found[one] for found in self.values.values())
             lines.append(f"{one:<8}" + "".join(f"{_shown(number):>{width}}" for number in numbers))
-        return "\n".join(lines)
+        gaps = any(math.isnan(number) for found in self.values.values() for number in found.values())
+        return "\n".join([*lines, MISSING] if gaps else lines)
 
     def _repr_html_(self) -> str:
         html: str = self.to_frame().to_html()

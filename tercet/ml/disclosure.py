@@ -18,6 +18,10 @@ UNDEFINED = -4.0
 """What is told instead of a figure that is not defined, of figures that are never below -1."""
 
 
+MISSING = "- is not defined, of values that are too few or all alike, or not told by a rule of owners"
+"""The line below a printed table in which something is missing."""
+
+
 def at_least(counts: Value, least: float) -> Value:
     """Ones where numbers `(d,)` are at least a public number, else zeros. 8 rounds."""
     return inverted((counts - least).is_negative().to_ring())

@@ -203,6 +203,46 @@ def test_columns_without_errors_are_named_and_the_rest_is_shown(lake, put, data,
     assert "nan" in str(found)
 
 
+@pytest.mark.parametrize("kind", ["weights", "offset", "no intercept", "a filter", "saved"])
+def test_the_rest_of_other_fits_is_shown_too(put, lake, data, kind):
+    """What counts rows, moves or drops them makes no difference; nor does a model that was saved."""
+    generator = np.random.default_rng(23)
+    rows = 400
+    x, certain = generator.normal(size=(rows, 2)), generator.random(rows) < 0.1
+    y = ((generator.random(rows) < 1 / (1 + np.exp(-x @ [1.0, -0.5]))) | certain).astype(int)
+    counts, offset = generator.integers(0, 4, rows), generator.normal(0, 0.3, rows)
+    columns = {"a": x[:, 0], "certain": certain * 1.0, "b": x[:, 1], "copy": 2 * x[:, 1] - x[:, 0]}
+    names = list(columns)
+    columns |= {"w": counts * 1.0, "o": offset}
+    source = type(data("fair"))(np.column_stack(list(columns.values())), y, tuple(columns))
+    table = put(source, types=dict.fromkeys(columns, "real"))
+    table = table.filter(table["w"] > 0.5) if kind == "a filter" else table
+    given = {"weights": {"sample_weight": "w"}, "offset": {"offset": "o"}}.get(kind, {})
+    model = LogisticRegression(penalty=None, max_iter=20, fit_intercept=kind != "no intercept")
+    model.fit(table, "y", features=names, **given)
+    if kind == "saved":
+        model.save("certain")
+    found = lake.model("certain").summary(table) if kind == "saved" else model.summary()
+    assert found.without == ("certain", "copy")
+    X = pd.DataFrame(columns)[["a", "b"]]
+    X = X if kind == "no intercept" else X.assign(**{"(intercept)": 1.0})
+    kept = ~certain & ((counts > 0) | (kind != "a filter"))
+    options = {"weights": {"freq_weights": counts[kept]}, "offset": {"offset": offset[kept]}}.get(kind, {})
+    clear = sm.GLM(y[kept], X[kept], family=sm.families.Binomial(), **options).fit(tol=1e-12)
+    shown = list(X.columns)
+    assert ((found.params[shown] - clear.params) / clear.bse).abs().max() < 0.01
+    np.testing.assert_allclose(found.bse[shown], clear.bse, rtol=1e-3)
+
+
+def test_with_a_penalty_nothing_is_named(put, data):
+    """Then a certain category and a copy have coefficients, and errors under the prior."""
+    columns, y, _, _ = tricky("a copy and a dummy")
+    source = type(data("fair"))(np.column_stack(list(columns.values())), y, tuple(columns))
+    found = LogisticRegression(C=1.0).fit(put(source), target="y").summary()
+    assert found.without == ()
+    assert np.isfinite(found.bse).all()
+
+
 def test_what_is_named_does_not_tell_the_rest(lake, put, data):
     """Of p-values alone, the bits and p-values are told; and nothing of coefficients before that."""
     columns, y, named, _ = tricky("one row")
