@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import attrs
 import msgpack
@@ -32,6 +32,8 @@ from tercet.nodes.desk import Desk, Kept
 from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
 from tercet.progress import counting, somebody_looks, watching
+from tercet.tracebacks import short
+from tercet.transports.forks import Home
 
 T = TypeVar("T")
 
@@ -63,6 +65,9 @@ class Phase:
 class DisclosureLog(list[Disclosure]):
     """Everything that was opened so far, to whom, in order."""
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         return "\n".join(f"- {item}" for item in self) if self else "nothing"
 
@@ -71,7 +76,8 @@ class Driver:
     """What both lakes share."""
 
     def __init__(self, cluster: Cluster, *, progress: bool | None = None) -> None:
-        self.cluster = cluster
+        self._cluster = cluster
+        self._home = Home()
         self.progress = somebody_looks() if progress is None else progress
         """Whether bars on standard error show how far long plans are."""
         self._models: dict[str, SecretModel] = {}
@@ -84,10 +90,30 @@ class Driver:
         self.on_result: Callable[[Plan, RunResult], None] | None = None
         """Called with each plan that has run, and its result: for studies of what plans cost."""
 
+    def __repr__(self) -> str:
+        where = "elsewhere" if isinstance(self._cluster, Remote) else "on this machine"
+        nodes = f"{self._cluster.parties} nodes {where}, protocol {self.protocol}"
+        return f"{type(self).__name__} of {nodes}, {self._state()}"
+
+    def _state(self) -> str:
+        return "open" if self._home.here else "of another process"
+
+    @property
+    def cluster(self) -> Cluster:
+        """The nodes. Raises TercetError in a fork of the process that opened the lake."""
+        self._home.require()
+        return self._cluster
+
     @property
     def protocol(self) -> str:
         """Name of the protocol."""
-        return self.cluster.protocol
+        return self._cluster.protocol
+
+    def __reduce__(self) -> NoReturn:
+        raise TercetError(
+            "a lake lives in the process that opened it, so neither it nor a table or model of it can be "
+            "pickled or copied; open a lake there, or pass on what was revealed"
+        )
 
     def builder(self, name: str) -> Builder:
         """A builder for a plan that this lake can run."""
@@ -110,11 +136,13 @@ class Driver:
             return None
         return self.checkpoint_every or max(1, min(STEPS_TO_CHECKPOINT, CELLS_TO_CHECKPOINT // max(1, cells)))
 
+    @short
     async def _drive(self, steps: Steps[T], phase: str) -> T:
         """Run the plans that a computation yields.
 
         Plans are made in a worker thread: large ones take a while.
         """
+        self._home.require()
         temporary: list[str] = []
         try:
             return await self._through(steps, phase, temporary)
@@ -144,6 +172,8 @@ class Driver:
         return value
 
     async def _run(self, plan: Plan, phase: str) -> RunResult:
+        if not isinstance(plan, Plan):
+            raise PlanError(f"a {type(plan).__name__} is no plan; make one with lake.builder(name).plan()")
         with watching(plan.name, wanted=self.progress) as watch:
             result = await self.cluster.run(plan, watch)
         if self.on_result is not None:
@@ -165,6 +195,7 @@ class Driver:
             result = await self.cluster.fetch(session, watch)
         return self._note(result, "job", title)
 
+    @short
     async def _collect(self, again: Callable[[Plan], Steps[T]], session: bytes) -> T:
         """Finish a computation of one plan that was submitted: `again` makes it anew, with the job's handles.
 
@@ -203,6 +234,7 @@ class Driver:
 
     def _encode(self, source: Any, *, name: str, **options: Any) -> EncodedTable:
         """A table as it is dealt; see `encode_for_upload`."""
+        self._home.require()
         with counting(f"read {name}", None, wanted=self.progress) as watch:
             return encode_for_upload(source, name=name, watch=watch, **options)
 
@@ -274,6 +306,7 @@ class Driver:
             raise StorageError(f"the description of table {name!r} is malformed ({error})") from error
         return describe(schema, found.handles, lake)
 
+    @short
     async def _keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
         """Keep a model: at the nodes where they last, else as long as this lake is open."""
         check_name(name, "A model's name")
@@ -336,6 +369,9 @@ class Job:
     state: str = "under way"
     why: str = ""
 
+    def __repr__(self) -> str:
+        return f"job {self.number}: {self.state}" + (f" ({self.why})" if self.why else "")
+
     @property
     def number(self) -> str:
         """What people call it; the same as in the list of plans that wait for approval."""
@@ -358,6 +394,9 @@ class Sent:
 
     to: tuple[str, ...]
     what: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         return f"sent to {', '.join(self.to)}, who can open it: {', '.join(self.what)}"

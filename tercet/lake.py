@@ -9,8 +9,6 @@ lake drives the same generators of plans; they differ only in who waits.
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -25,6 +23,7 @@ from tercet.actors.tracing import write_chrome_trace
 from tercet.consent.audit import Head
 from tercet.driver import Allow, DisclosureLog, Driver, Job, Phase, Sent
 from tercet.errors import TercetError
+from tercet.loop import Loop, Opening
 from tercet.ml.ingest import Missing
 from tercet.ml.models import SecretModel
 from tercet.ml.reading import Declared
@@ -32,6 +31,7 @@ from tercet.ml.table import Steps, Table
 from tercet.nodes.desk import Desk, Kept, Received, WaitingPlan
 from tercet.nodes.gate import TABLE
 from tercet.nodes.remote import PATIENCE_S, open_remote
+from tercet.tracebacks import short, short_tracebacks
 
 T = TypeVar("T")
 
@@ -50,64 +50,7 @@ __all__ = [
 ]
 
 
-class Loop:
-    """An event loop in a thread of its own, and in it an open cluster, until it is closed.
-
-    Raises what opening the cluster does.
-    """
-
-    def __init__(self, open_it: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]) -> None:
-        self._told: queue.SimpleQueue[Cluster | BaseException] = queue.SimpleQueue()
-        self._open_it = open_it
-        self._thread = threading.Thread(target=self._run, name="tercet-lake", daemon=True)
-        self._thread.start()
-        first = self._told.get()
-        if isinstance(first, BaseException):
-            raise first
-        self.cluster = first
-
-    def _run(self) -> None:
-        try:
-            trio.run(self._main)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            self._told.put(error)
-
-    async def _main(self) -> None:
-        async with self._open_it() as cluster:
-            self._token, self._closing = trio.lowlevel.current_trio_token(), trio.Event()
-            self._told.put(cluster)
-            await self._closing.wait()
-
-    def wait(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Wait for what an asynchronous function gives; interrupted, it is cancelled."""
-        scope = trio.CancelScope()
-
-        async def work() -> Any:
-            with scope:
-                return await function(*args)
-
-        try:
-            return trio.from_thread.run(work, trio_token=self._token)
-        except KeyboardInterrupt:
-            self._soon(scope.cancel)
-            raise
-        except (trio.RunFinishedError, trio.Cancelled) as error:
-            raise TercetError("this lake is closed; open it again") from error
-
-    def close(self) -> None:
-        """End the loop. Raises what has ended it before; a second time does nothing."""
-        self._soon(self._closing.set)
-        self._thread.join()
-        if not self._told.empty():
-            failed = self._told.get()
-            if isinstance(failed, BaseException):
-                raise failed
-
-    def _soon(self, function: Callable[[], object]) -> None:
-        with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(function)
-
-
+@short_tracebacks
 class AsyncLake(Driver):
     """A lake for trio programs: what computes is awaited.
 
@@ -238,10 +181,13 @@ class AsyncLake(Driver):
             write_chrome_trace(path, await client.trace(False))
 
 
+@short_tracebacks
 class Lake(Driver):
     """A lake for scripts and notebooks, from `tercet.local` or `tercet.connect`.
 
-    Use it as a context manager, or `close` it. Interrupting a call ends what it had under way at the nodes.
+    Use it as a context manager, or `close` it; else it is closed when neither it nor a table or model of it
+    is in use any more. Interrupting a call ends what it had under way at the nodes. Threads may share a lake,
+    forked processes may not.
     """
 
     def __init__(self, loop: Loop, *, progress: bool | None = None) -> None:
@@ -257,6 +203,9 @@ class Lake(Driver):
     def close(self) -> None:
         """Hang up, and stop the nodes if they are on this machine. Raises what has ended them before."""
         self._loop.close()
+
+    def _state(self) -> str:
+        return super()._state() if self._loop.is_open else "closed"
 
     def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._loop.wait(function, *args)
@@ -418,13 +367,16 @@ class Lake(Driver):
             write_chrome_trace(path, self._wait(client.trace, False))
 
 
-@contextlib.asynccontextmanager
-async def open_local(*, progress: bool | None = None, **options: Any) -> AsyncIterator[AsyncLake]:
-    """An `AsyncLake` over nodes on this machine; options as for `local`."""
-    async with open_cluster(ClusterOptions(**options)) as cluster:
-        yield AsyncLake(cluster, progress=progress)
+def open_local(*, progress: bool | None = None, **options: Any) -> Opening[AsyncLake]:
+    """An `AsyncLake` over nodes on this machine, for `async with`; options as for `local`."""
+
+    def opened() -> contextlib.AbstractAsyncContextManager[Cluster]:
+        return open_cluster(ClusterOptions(**options))
+
+    return Opening("open_local", opened, lambda cluster: AsyncLake(cluster, progress=progress))
 
 
+@short
 def local(
     *,
     protocol: str = "replicated",
@@ -438,7 +390,10 @@ def local(
     tile_rows: int | None = None,
     progress: bool | None = None,
 ) -> Lake:
-    """Start all parties' nodes on this machine; they stop when the lake is closed.
+    """Start all parties' nodes on this machine.
+
+    They stop when the lake is closed, when neither it nor a table or model of it is in use any more, and when
+    the interpreter ends.
 
     `processes=True` gives each node an operating-system process and TLS 1.3 with pinned certificates on
     loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
@@ -462,20 +417,23 @@ def local(
     return Lake(Loop(lambda: open_cluster(options)), progress=progress)
 
 
-@contextlib.asynccontextmanager
-async def open_lake(
+def open_lake(
     cluster: str | Path,
     *,
     identity: str | Path,
     timeout_s: float = 6.0,
     patience_s: float = PATIENCE_S,
     progress: bool | None = None,
-) -> AsyncIterator[AsyncLake]:
-    """An `AsyncLake` over nodes that run elsewhere; options as for `connect`."""
-    async with open_remote(cluster, identity, timeout_s=timeout_s, patience_s=patience_s) as opened:
-        yield AsyncLake(opened, progress=progress)
+) -> Opening[AsyncLake]:
+    """An `AsyncLake` over nodes that run elsewhere, for `async with`; options as for `connect`."""
+
+    def opened() -> contextlib.AbstractAsyncContextManager[Cluster]:
+        return open_remote(cluster, identity, timeout_s=timeout_s, patience_s=patience_s)
+
+    return Opening("open_lake", opened, lambda cluster: AsyncLake(cluster, progress=progress))
 
 
+@short
 def connect(
     cluster: str | Path,
     *,

@@ -13,6 +13,7 @@ import tercet.demo
 from tercet.cli import app
 from tercet.errors import PeerLost
 
+pytestmark = pytest.mark.smoke
 runner = CliRunner()
 
 

@@ -209,6 +209,7 @@ def test_three_processes_over_tls():
 # -- the clear reference -------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_the_plain_protocol_agrees_with_scikit_learn_too():
     require_agreement(run(Settings(protocol="plain", processes=False, latency_ms=0.0)).to_json())
 

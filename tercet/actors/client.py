@@ -72,6 +72,10 @@ class RunResult:
     disclosed: tuple[Disclosure, ...]
     interrupted: int = 0
 
+    def __repr__(self) -> str:
+        revealed = ", ".join(f"{name} {values.shape}" for name, values in self.revealed.items()) or "nothing"
+        return f"result of a plan: {revealed} revealed, {self.rounds} rounds, {self.seconds:.3g} s"
+
     def after(self, attempts: int) -> RunResult:
         """The same after so many interrupted attempts, with what nodes may have learnt more than once."""
         if not attempts:

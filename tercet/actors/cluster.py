@@ -29,6 +29,7 @@ from tercet.protocols import registry
 from tercet.protocols.base import Protocol
 from tercet.transports import Identity, Link, MemoryTransport, Transport, make_identity
 from tercet.transports import registry as transports
+from tercet.transports.forks import Home, keep_from_children
 
 MEMORY = "memory"
 """The transport whose ends have to be in one process."""
@@ -220,6 +221,7 @@ async def _start_processes(
 ) -> AsyncIterator[_Nodes]:
     """Each node as a process of its own, on loopback."""
     _ = nursery
+    home = Home()
     processes: list[trio.Process] = []
     try:
         for _ in range(parties):
@@ -232,6 +234,9 @@ async def _start_processes(
                 start_new_session=True,
             )
             processes.append(process)
+            for pipe in (process.stdin, process.stdout):
+                if isinstance(pipe, trio.lowlevel.FdStream):
+                    keep_from_children(pipe)
         with trio.move_on_after(START_S) as scope:
             configs = [_config(options, index, parties, transport, identities) for index in range(parties)]
             addresses = [told["address"] for told in await _converse(processes, configs)]
@@ -241,8 +246,9 @@ async def _start_processes(
             raise TransportError(f"the nodes did not start within {START_S:g} s; is this machine overloaded?")
         yield _Nodes(addresses, [process.pid for process in processes])
     finally:
-        with trio.CancelScope(shield=True):
-            await _stop(processes)
+        if home.here:  # a fork's nodes are its parent's
+            with trio.CancelScope(shield=True):
+                await _stop(processes)
 
 
 async def _converse(processes: list[trio.Process], messages: list[Any]) -> list[Any]:

@@ -57,6 +57,9 @@ class Explanation:
     by_kind: tuple[Part, ...]
     disclosures: tuple[Disclosure, ...]
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         about = "" if self.exact else "about "
         lines = [

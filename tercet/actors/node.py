@@ -379,13 +379,27 @@ class _Service:
 
 
 def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(0)  # whoever started this process has gone
+
+
+def _line(read_line: Callable[[], bytes]) -> bytes:
+    """The next line from whoever started this process.
+
+    When they go, so does the process, at once and whatever it computes: it keeps nothing.
+    """
+    line = read_line()
+    if not line:
+        os._exit(0)
+    return line
 
 
 async def _main(read_line: Callable[[], bytes]) -> None:
     async def hear() -> Any:
-        return json.loads(await trio.to_thread.run_sync(read_line, abandon_on_cancel=True))
+        return json.loads(await trio.to_thread.run_sync(_line, read_line, abandon_on_cancel=True))
 
     config = await hear()
     party = Party(
@@ -402,9 +416,7 @@ async def _main(read_line: Callable[[], bytes]) -> None:
         _say({"address": await node.listen("127.0.0.1:0", nursery=nursery), "pid": os.getpid()})
         await nursery.start(node.serve, await hear())
         _say({"ready": True})
-        # Whoever started this process holds the other end of standard input: when it goes, so does the node.
-        await trio.to_thread.run_sync(read_line, abandon_on_cancel=True)
-        nursery.cancel_scope.cancel()
+        await hear()
 
 
 def main() -> None:

@@ -140,6 +140,10 @@ class Plan:
     packed: bytes | None = attrs.field(default=None, repr=False)
     """The msgpack form that the plan was read from, if it was."""
 
+    def __repr__(self) -> str:
+        told = "; ".join(map(str, self.disclosures())) or "nothing"
+        return f"plan {self.name!r}: {len(self.nodes)} nodes, which disclose: {told}"
+
     def type_of(self, ref: Ref) -> Type:
         """The type of a result."""
         return self.nodes[ref[0]].types[ref[1]]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Value, concatenate
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import views
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import MISSING, UNDEFINED, at_least, both, inverted, marked, tellable
 from tercet.ml.draft import Draft
@@ -58,6 +59,8 @@ class Crosstab:
     categories: tuple[tuple[float, ...], tuple[float, ...]]
     counts: Reals | None
     test: ChiSquareTest | None
+
+    __repr__ = views.as_printed
 
     def to_frame(self) -> Any:
         """Counts as a pandas data frame. Raises PlanError if they were not revealed."""
@@ -265,6 +268,8 @@ class Correlations:
     names: tuple[str, ...]
     values: Reals
 
+    __repr__ = views.as_printed
+
     def to_frame(self) -> Any:
         """As a pandas data frame, like `DataFrame.corr`."""
         import pandas as pd
@@ -280,8 +285,11 @@ class Correlations:
         return "\n".join([*lines, MISSING] if np.isnan(self.values).any() else lines)
 
     def _repr_html_(self) -> str:
-        html: str = self.to_frame().to_html()
-        return html
+        rows = [
+            [name, *("-" if math.isnan(one) else f"{one:.4f}" for one in row)]
+            for name, row in zip(self.names, self.values, strict=True)
+        ]
+        return views.html_table(self.what, ["", *self.names], rows)
 
 
 def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Steps[Correlations]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import views
 from tercet.ml.disclosure import MISSING, at_least, both, inverted, side_by_side, tellable
 from tercet.ml.sample import WIDEST_UNIT, Sample
 from tercet.ml.spreads import widest_variance
@@ -83,6 +84,8 @@ class Description:
     rows: int
     values: Mapping[str, Mapping[str, float]]
 
+    __repr__ = views.as_printed
+
     def __getitem__(self, column: str) -> Mapping[str, float]:
         return self.values[column]
 
@@ -106,8 +109,9 @@ class Description:
         return "\n".join([*lines, MISSING] if gaps else lines)
 
     def _repr_html_(self) -> str:
-        html: str = self.to_frame().to_html()
-        return html
+        statistics = list(next(iter(self.values.values()), {}))
+        rows = [[one, *(_shown(found[one]) for found in self.values.values())] for one in statistics]
+        return views.html_table(f"{self.what}, {self.rows} rows", ["", *self.values], rows)
 
 
 def _shown(number: float) -> str:

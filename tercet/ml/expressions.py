@@ -24,10 +24,12 @@ import attrs
 
 from tercet.actors import Value
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import views
 from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit
 from tercet.ml.draft import Draft, as_ring_units, rescaled, within
 from tercet.ml.linalg import quotient
 from tercet.ml.schema import Kind, check_name
+from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from tercet.ml.table import Table
@@ -48,6 +50,7 @@ def _joint(kinds: Iterable[Kind]) -> Kind:
     return "integer" if set(kinds) <= {"integer", "boolean"} else "real"
 
 
+@short_tracebacks
 @attrs.frozen(eq=False)
 class Expression:
     """A lazy secret column: arithmetic on the columns of one table, with pandas' operators.
@@ -68,6 +71,7 @@ class Expression:
     write: Callable[[Draft], Value] = attrs.field(repr=False)
     missing: frozenset[str] = frozenset()
 
+    __repr__ = views.expression_text
     __array_ufunc__ = None  # so that numpy's numbers leave operators to us
 
     @classmethod

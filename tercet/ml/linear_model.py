@@ -28,6 +28,7 @@ from tercet.ml.roles import Roles
 from tercet.ml.summary import Summary, summarise
 from tercet.ml.table import ANALYST, SecretColumn, Steps, Table
 from tercet.ml.weights import LARGEST
+from tercet.tracebacks import short_tracebacks
 
 Reals = npt.NDArray[np.float64]
 
@@ -67,6 +68,7 @@ def _begun_with(hint: str, handles: Sequence[str]) -> str:
     return hint
 
 
+@short_tracebacks
 @attrs.define(eq=False)
 class LogisticRegression:
     """Binary logistic regression with scikit-learn's conventions, fitted in MPC.

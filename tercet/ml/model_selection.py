@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedMetricWarning
-from tercet.ml import fitting
+from tercet.ml import fitting, views
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import UNDEFINED, inverted, marked, side_by_side
 from tercet.ml.linear_model import LogisticRegression
@@ -29,6 +29,7 @@ from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, tak
 from tercet.ml.models import linear_predictor
 from tercet.ml.roles import Roles
 from tercet.ml.table import ANALYST, Part, Steps, Table, as_names
+from tercet.tracebacks import short_tracebacks
 
 Reals = npt.NDArray[np.float64]
 Fold = tuple[Table, Table]
@@ -145,6 +146,8 @@ class CrossValidation:
     what: str
     scores: Mapping[str, Reals]
 
+    __repr__ = views.as_printed
+
     def __getitem__(self, name: str) -> Reals:
         return self.scores[name]
 
@@ -215,6 +218,7 @@ def _cross_validate(search: _Validation, to: str) -> Steps[CrossValidation]:
     return CrossValidation(f"{search.what}, {search.cv} folds", found)
 
 
+@short_tracebacks
 @attrs.define(eq=False)
 class GridSearch:
     """The penalty that a cross-validation finds best, and the model with it.

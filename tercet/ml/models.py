@@ -18,12 +18,14 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Form, Type, Value
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import views
 from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
 from tercet.ml.linalg import logarithm, settled
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import expit
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.table import ANALYST, Column, Part, SecretColumn, Steps, Table, Workspace
+from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from tercet.ml.summary import Summary
@@ -38,6 +40,7 @@ OBJECTIVE = {"penalty", "C", "class_weight", "fit_intercept", "sample_weight"}
 """What a summary has to know of the loss that was minimised, beside the columns."""
 
 
+@short_tracebacks
 @attrs.frozen(eq=False)
 class SecretModel:
     """A fitted logistic regression whose parameters only the nodes hold.
@@ -54,6 +57,8 @@ class SecretModel:
     intercept: tuple[str, Type] = attrs.field(repr=False)
     offset: str | None = None
     objective: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+    __repr__ = views.model_text
 
     def parameters(self, builder: Builder, table: Table) -> tuple[Value, Value]:
         """In a plan, coefficients `(d,)` of a table's columns in its units, and the intercept `(1,)`."""
@@ -290,6 +295,8 @@ class RevealedModel:
     coef_: Reals
     intercept_: float
     offset_: str | None = None
+
+    __repr__ = views.as_printed
 
     def to_sklearn(self) -> Any:
         """The same model as a fitted `sklearn.linear_model.LogisticRegression`.

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import views
 from tercet.ml.fitting import Problem, stronger
 from tercet.ml.inference import FIGURES, GUARDED, INEXACT, LOOSE, Inference
 from tercet.ml.newton import LARGEST_SHARE
@@ -294,6 +295,8 @@ class Summary:
     values: dict[str, Any]
     without: tuple[str, ...] = ()
     penalised: bool = False
+
+    __repr__ = views.as_printed
 
     def __getattr__(self, name: str) -> Any:
         values = object.__getattribute__(self, "values")

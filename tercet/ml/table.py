@@ -21,7 +21,9 @@ import numpy.typing as npt
 from tercet.actors import Builder, Plan, Type, Value, concatenate
 from tercet.actors.client import RunResult
 from tercet.errors import SchemaError
+from tercet.ml import views
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
+from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from tercet.ml.association import Correlations, Crosstab
@@ -117,6 +119,7 @@ class Column:
         return self.schema.kind == "integer" and self.schema.scale == 0
 
 
+@short_tracebacks
 @attrs.frozen(eq=False)
 class Table:
     """A virtual table: a public schema, a public row count, secret contents.
@@ -140,6 +143,8 @@ class Table:
     rows_of_sources: int
     selection: tuple[Column, ...] = ()
     min_count: int = 1
+
+    __repr__, _repr_html_ = views.table_text, views.table_html
 
     def __len__(self) -> int:
         return self.rows
@@ -419,6 +424,7 @@ class Table:
         return f"{self.name}: {self.rows} secret rows by key {', '.join(self.key_names)}; {columns}"
 
 
+@short_tracebacks
 @attrs.frozen(eq=False)
 class SecretColumn:
     """A secret result with one number for each row, such as a prediction.
@@ -436,6 +442,8 @@ class SecretColumn:
         default=None, repr=False
     )
     told: Callable[[Value], Value] | None = attrs.field(default=None, repr=False)
+
+    __repr__ = views.column_text
 
     @property
     def rows(self) -> int:

@@ -28,6 +28,7 @@ from tercet.ml.sample import Sample, weights_of
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, range_scale
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
 from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, as_names
+from tercet.tracebacks import short_tracebacks
 
 WIDTH_POWERS = (-8, 16)
 """Ranges of columns in units are told apart between these powers of two; narrower ones count as constant."""
@@ -64,6 +65,7 @@ class _Learned:
         return mine == theirs and places(self.table, self.table.selection) <= places(table, table.selection)
 
 
+@short_tracebacks
 @attrs.define(eq=False)
 class Transformer(abc.ABC):
     """Columns of a table made into others, by secret numbers that were learned before.

@@ -7,12 +7,13 @@ uint64 (inputs may be read-only or unaligned, as received buffers are), the last
 arithmetic wraps modulo 2^64.
 
 The compiled code is kept in numba's cache. `kernel` compiles under a lock between processes: when three
-parties start on one machine, the first compiles and the others load what it left.
+parties start on one machine, the first compiles and the others load what it left. Who compiles says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from numba import types
 
 if sys.platform != "win32":
     import fcntl
+
+logger = logging.getLogger(__name__)
 
 Words = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
@@ -43,6 +46,18 @@ def _only_process(cache: Path) -> Iterator[None]:
         yield
 
 
+_compiled: list[str] = []  # kernels that this process did not find in the cache
+
+
+def _tell(name: str) -> None:
+    """Say once why the first start takes so long: where no log is set up, on standard error."""
+    _compiled.append(name)
+    if len(_compiled) == 2:  # one takes no time worth a word
+        logger.warning(
+            "Tercet compiles its numerical kernels for this machine, once; it takes a minute or two"
+        )
+
+
 def kernel(*arguments: Any) -> Callable[[Function], Function]:
     """Compile a function for numba types `arguments`, or load it from the cache; it never compiles again.
 
@@ -54,6 +69,8 @@ def kernel(*arguments: Any) -> Callable[[Function], Function]:
         dispatcher = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
         with _only_process(Path(str(dispatcher.stats.cache_path))):
             dispatcher.compile(arguments)
+        if dispatcher.stats.cache_misses:
+            _tell(function.__name__)
         dispatcher.disable_compile()
         return cast("Function", dispatcher)
 

@@ -18,6 +18,7 @@ import trio
 
 from tercet.errors import PeerLost, TransportError
 from tercet.transports.base import Buffer, Link, OneAtATime, byte_view, payload_view
+from tercet.transports.forks import keep_from_children
 from tercet.transports.wire import DEFAULT_LIMITS, PREFIX_SIZE, FrameLimits, FrameReader, encode_prefix
 
 _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
@@ -50,7 +51,7 @@ class SocketStream(ByteStream):
     """
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._socket = socket
+        self._socket = keep_from_children(socket)
 
     async def send_all(self, pieces: list[memoryview]) -> None:
         """Send the pieces with as few system calls as the kernel allows."""

@@ -16,6 +16,7 @@ import trio
 
 from tercet.errors import PeerLost, TransportError
 from tercet.transports.base import Listener, Transport
+from tercet.transports.forks import keep_from_children
 from tercet.transports.stream import SocketStream, StreamLink
 from tercet.transports.wire import DEFAULT_LIMITS, FrameLimits
 
@@ -127,7 +128,7 @@ class SocketListener:
     """A listening socket that survives what its clients and a full descriptor table do."""
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._socket = socket
+        self._socket = keep_from_children(socket)
         host, port, *_ = socket.getsockname()
         self.address = join_address(host, port)
         self.closed = False

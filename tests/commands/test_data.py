@@ -8,6 +8,8 @@ from tercet.commands.data import app, ranges_of, read_query, types_of
 from tercet.errors import SchemaError
 from tercet.ml.ingest import encode
 
+pytestmark = pytest.mark.smoke
+
 
 def test_ranges_are_read():
     assert ranges_of([]) == {}

@@ -13,6 +13,7 @@ from tercet.nodes.config import ClusterFile, Member, NodeEntry, NodeFile
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.transports import make_identity
 
+pytestmark = pytest.mark.smoke
 IDENTITIES = [make_identity(f"n{number}") for number in range(5)]
 
 

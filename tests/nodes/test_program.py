@@ -36,16 +36,19 @@ def join_and_reveal(nodes, member="ann"):
         np.testing.assert_allclose(np.sort(joined.reveal("age")["age"]), LEFT["age"][50:], atol=1e-3)
 
 
+@pytest.mark.smoke
 def test_the_same_lake_as_a_local_one(nodes):
     join_and_reveal(nodes)
 
 
+@pytest.mark.smoke
 def test_check_finds_nothing(nodes, command):
     told = command("check", "--identity", "ann.key", cwd=nodes.root)
     assert told.count("ok ") == 4
     assert "BAD" not in told
 
 
+@pytest.mark.smoke
 def test_metrics(nodes):
     join_and_reveal(nodes)
     with urllib.request.urlopen(f"http://{nodes.network.metrics[1]}/metrics", timeout=5) as answer:

@@ -208,3 +208,19 @@ def test_a_cold_cache_is_compiled_once(tmp_path):
     ]
     outputs = [process.communicate(timeout=120)[0].strip() for process in processes]
     assert sorted(outputs) == ["0", "0", "1"]
+
+
+def test_who_compiles_says_so_once(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from numba import types\n"
+        "from tercet.protocols.kernels import kernel\n"
+        + "".join(f"@kernel(types.int64)\ndef add_{n}(x):\n    return x + {n}\n" for n in range(3))
+    )
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mine"]
+    said = [
+        subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stderr
+        for _ in range(2)
+    ]
+    assert said[0].count("\n") == 1
+    assert said[0].startswith("Tercet compiles its numerical kernels for this machine, once")
+    assert said[1] == ""

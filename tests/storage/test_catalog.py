@@ -8,6 +8,7 @@ import pytest
 from tercet.errors import StorageError
 from tercet.storage.catalog import Catalog, Entry
 
+pytestmark = pytest.mark.smoke
 ENTRY = Entry(
     "table", "patients", "clinic", b"body", b"rules", ("p#2", "p#1"), ("a", "b"), ("b",), fingerprint=b"f"
 )

@@ -17,6 +17,8 @@ from tercet.protocols.base import Share
 from tercet.storage.sealed import SealedFiles
 from tercet.storage.shares import ShareFiles, TileCache
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture
 def files(tmp_path):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tercet.actors import Value, concatenate
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import views
 from tercet.ml.disclosure import (
     UNDEFINED,
     all_at_least,
@@ -228,6 +229,8 @@ class Calibration:
     rows: npt.NDArray[np.int64]
     observed: Reals
     expected: Reals
+
+    __repr__ = views.as_printed
 
     @property
     def predicted_risk(self) -> Reals:

@@ -17,12 +17,14 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError
+from tercet.ml import views
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import UNDEFINED, all_at_least, marked
 from tercet.ml.metrics import curves, ranks, sums
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
 from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
+from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from tercet.ml.linear_model import LogisticRegression
@@ -194,6 +196,7 @@ def evaluate(
     return Evaluation(table.lake, title, table.rows, wanted, table.min_count, stored)
 
 
+@short_tracebacks
 @attrs.frozen(eq=False)
 class Evaluation:
     """Metrics of a model on a test set, secret until `reveal`; curves, until they are asked for.
@@ -208,6 +211,8 @@ class Evaluation:
     least: int
     """What owners allow figures to rest on: no fewer rows."""
     _stored: dict[str, tuple[str, Type]] = attrs.field(repr=False)
+
+    __repr__ = views.evaluation_text
 
     def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
         """Some metrics in the clear (all that were computed by default), to one receiver.
@@ -315,6 +320,8 @@ class RevealedMetrics:
     rows: int
     values: dict[str, Any]
     reasons: dict[str, str] = attrs.field(factory=dict)
+
+    __repr__ = views.as_printed
 
     def __getattr__(self, name: str) -> Any:
         values = object.__getattribute__(self, "values")
