@@ -49,15 +49,6 @@ def _only_process(cache: Path) -> Iterator[None]:
 _compiled: list[str] = []  # kernels that this process did not find in the cache
 
 
-def _tell(name: str) -> None:
-    """Say once why the first start takes so long: where no log is set up, on standard error."""
-    _compiled.append(name)
-    if len(_compiled) == 2:  # one takes no time worth a word
-        logger.warning(
-            "Tercet compiles its numerical kernels for this machine, once; it takes a minute or two"
-        )
-
-
 def kernel(*arguments: Any) -> Callable[[Function], Function]:
     """Compile a function for numba types `arguments`, or load it from the cache; it never compiles again.
 
@@ -70,7 +61,10 @@ def kernel(*arguments: Any) -> Callable[[Function], Function]:
         with _only_process(Path(str(dispatcher.stats.cache_path))):
             dispatcher.compile(arguments)
         if dispatcher.stats.cache_misses:
-            _tell(function.__name__)
+            _compiled.append(function.__name__)
+            if len(_compiled) == 2:  # one alone takes no time worth a word
+                what = "compiles its numerical kernels for this machine, once; it takes a minute or two"
+                logger.warning("Tercet %s", what)  # where no log is set up, on standard error
         dispatcher.disable_compile()
         return cast("Function", dispatcher)
 
