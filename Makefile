@@ -1,12 +1,15 @@
-# Everything that a checkout needs: Python 3.11 or newer, pip and make. All of it lands in .venv, which git ignores.
+# Everything that a checkout needs: Python 3.11 or newer, pip and make. All of it lands in .venv and .venv-lowest,
+# which git ignores.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
+UV := $(LOWEST)/tools/bin/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test cluster-test fuzz scale soak lint format clean
+.PHONY: help install demo test lowest cluster-test fuzz scale soak lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +31,22 @@ demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machin
 # A file of tests at a time on each core; threads of BLAS would only wait for each other.
 test: $(STAMP) ## the test suite
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+
+# What the packages of then deprecate in each other says nothing here. Compiled kernels have a cache of their own,
+# since another numba would overwrite that of .venv.
+lowest: export NUMBA_CACHE_DIR := $(CURDIR)/$(LOWEST)/kernels
+lowest: $(LOWEST)/.installed ## a smoke test with Python 3.11 and the lowest versions that pyproject.toml allows
+	OPENBLAS_NUM_THREADS=1 $(LOWEST)/python/bin/pytest -m smoke -n auto --maxprocesses 8 --dist loadfile \
+		-p no:cacheprovider $(addprefix -W ignore::,DeprecationWarning PendingDeprecationWarning FutureWarning)
+
+# uv, which comes from PyPI as all else does, finds the lowest versions; should there be no Python 3.11, it fetches one.
+$(LOWEST)/.installed: pyproject.toml examples/additive/pyproject.toml
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv --without-pip $(LOWEST)/tools
+	$(PYTHON) -m pip --python $(LOWEST)/tools/bin/python install --disable-pip-version-check uv
+	$(UV) venv --python 3.11 $(LOWEST)/python
+	$(UV) pip install --python $(LOWEST)/python/bin/python --resolution lowest-direct -e '.[test]' -e examples/additive
+	@touch $@
 
 cluster-test: $(STAMP) ## nodes as processes in network namespaces, with owners, an analyst, PostgreSQL, crashes, restarts
 	$(BIN)/pytest -m 'scale or not scale' tests/nodes tests/storage
@@ -51,4 +70,4 @@ format: $(STAMP) ## rewrite the code in the house's layout
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -92,8 +92,9 @@ class Driver:
 
     def __repr__(self) -> str:
         where = "elsewhere" if isinstance(self._cluster, Remote) else "on this machine"
-        nodes = f"{self._cluster.parties} nodes {where}, protocol {self.protocol}"
-        return f"{type(self).__name__} of {nodes}, {self._state()}"
+        count = self._cluster.parties
+        nodes = f"{count} node{'s' if count > 1 else ''} {where}"
+        return f"{type(self).__name__} of {nodes}, protocol {self.protocol}, {self._state()}"
 
     def _state(self) -> str:
         return "open" if self._home.here else "of another process"
@@ -217,6 +218,7 @@ class Driver:
         return value
 
     async def _submit(self, plan: Plan | Steps[Any], lake: Any) -> Job:
+        self._home.require()
         made = plan if isinstance(plan, Plan) else await trio.to_thread.run_sync(_advance, plan, None)
         if not isinstance(made, Plan):
             raise PlanError("a computation without a plan is no job; have it run")

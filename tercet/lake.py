@@ -73,6 +73,7 @@ class AsyncLake(Driver):
         allow: Allow | None = None,
     ) -> Table:
         """As `Lake.upload`."""
+        self._home.require()
         encoded = await trio.to_thread.run_sync(
             lambda: self._encode(
                 source,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -114,7 +115,9 @@ def _drawn_late(title: str, total: int | None) -> Any:
 
 
 def _quiet_bar() -> Any:
-    from tqdm.auto import tqdm  # not before there is something to draw: it looks for notebooks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bars are of text
+        from tqdm.auto import tqdm  # not before there is something to draw: it looks for notebooks
 
     class Quiet(tqdm):  # type: ignore[misc]  # without tqdm's thread, which would outlive the lake
         monitor_interval = 0

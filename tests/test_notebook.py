@@ -22,10 +22,11 @@ model.summary()
 """
 
 
-def run(*cells: str) -> list[list[dict]]:
+def run(*cells: str, errors: bool = False) -> list[list[dict]]:
     """What each cell has put out."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=errors)
+    client.execute()
     return [cell.outputs for cell in notebook.cells]
 
 
@@ -49,9 +50,28 @@ except tercet.TercetError as error:
 """
 
 
+@pytest.mark.smoke
 def test_a_lake_on_this_machine():
     upload = 'lake = tercet.local(latency_ms=2)\ntable = lake.upload(rows, name="t", key="id", owner="me")'
     check_session(run(PREPARE, upload, FIT, AFTERWARDS))
+
+
+def test_a_cell_that_is_run_again_leaves_no_node():
+    start = "lake = tercet.local(processes=True, protocol='plain'); pids.append(lake.cluster.pids[0])"
+    upload = "table = lake.upload({'id': [1, 2], 'x': [1, 2]}, name='t', key='id', owner='me')"
+    cells = run(
+        "import os, time, tercet; pids = []",
+        f"{start}\n{upload}\nprint(table.reveal('x')['x'].sum())",
+        f"{start}\n{upload}\nprint(table.reveal('x')['x'].sum())",
+        "while os.path.exists(f'/proc/{pids[0]}'): time.sleep(0.01)",
+        "table",
+        "table.filter(table['x'])",
+        errors=True,
+    )
+    assert text(cells[1]) == text(cells[2]) == "3\n"
+    assert "<table" in cells[4][0]["data"]["text/html"]
+    assert cells[4][0]["data"]["text/plain"].startswith("table 't': 2 secret rows")
+    assert len(cells[5][0]["traceback"]) < 6
 
 
 @pytest.fixture

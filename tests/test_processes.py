@@ -235,6 +235,34 @@ assert len(t.reveal("x")["x"]) == 9
     assert program.returncode == 0
 
 
+def test_a_fork_of_a_trio_program_is_refused_at_once():
+    program = script("""\
+        import trio
+        async def main():
+            async with tercet.open_local(transport="tcp") as lake:
+                u = await lake.upload({"id": [1, 2], "x": [1, 2]}, name="u", key="id", owner="o")
+                pid = os.fork()
+                if pid == 0:
+                    refused = 0
+                    for call in (
+                        lambda: lake.upload({"id": [1], "x": [1]}, name="v", key="id", owner="o"),
+                        lambda: u.reveal("x"),
+                        lambda: lake.submit(u._reveal(["x"], "me")),
+                        lambda: lake.jobs(),
+                    ):
+                        try:
+                            await call()
+                        except tercet.TercetError:
+                            refused += 1
+                    os._exit(refused)
+                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
+                assert len((await u.reveal("x"))["x"]) == 2
+        trio.run(main)
+    """)
+    assert program.communicate(timeout=PATIENCE_S)[1] == ""
+    assert program.returncode == 0
+
+
 def test_a_fork_may_open_a_lake_of_its_own():
     program = script(
         CHILD

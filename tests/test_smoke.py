@@ -84,6 +84,16 @@ def test_a_fit_is_that_of_scikit_learn(patients, model):
     np.testing.assert_allclose(found, np.ravel(peer.coef_), atol=2e-3)
 
 
+def test_a_summary_is_that_of_statsmodels(patients):
+    import statsmodels.api as sm
+
+    frame = pd.DataFrame(COLUMNS).merge(pd.DataFrame(OTHER), on="id")
+    names = ["x", "n", "z"]
+    peer = sm.Logit(frame["y"].astype(float), sm.add_constant(frame[names].astype(float))).fit(disp=False)
+    found = LogisticRegression(penalty=None).fit(patients, target="y").summary().to_frame()
+    np.testing.assert_allclose(found.loc[names, "se"], peer.bse[names], rtol=2e-3)
+
+
 def test_metrics_and_curves(patients, model):
     evaluation = model.evaluate(patients)
     assert 0.5 < evaluation.reveal().roc_auc < 1
