@@ -100,10 +100,10 @@ async def open_remote(
 
             client.mend = mend
             yield Remote(
-                client,
-                cluster.protocol,
-                len(links),
-                "tls",
+                client=client,
+                protocol=cluster.protocol,
+                parties=len(links),
+                transport="tls",
                 caller=caller,
                 patience=Patience(client, patience_s),
                 desk=Desk(client, cluster, MemberKeys(attrs.evolve(own, name=caller))),

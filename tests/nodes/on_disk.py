@@ -18,7 +18,7 @@ import attrs
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tests.nodes.network import Loopback, Network
 
-START_S = 60.0
+START_S = 240.0
 MEMBERS = {"hospital": "owner", "insurer": "owner", "ann": "analyst", "aud": "auditor", "olga": "operator"}
 
 
