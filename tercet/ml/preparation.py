@@ -86,8 +86,9 @@ def _with_missing(expressions: Mapping[str, Expression]) -> dict[str, Expression
 
     Raises SchemaError if that has the name of another column.
     """
-    found: dict[str, Expression] = dict(expressions)
+    found: dict[str, Expression] = {}
     for name, expression in expressions.items():
+        found[name] = expression
         if not expression.missing:
             continue
         beside, table = f"{name}_missing", expression.table
