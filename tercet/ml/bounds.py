@@ -10,6 +10,7 @@ when it is computed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import attrs
 
@@ -25,6 +26,8 @@ EXTREME_SCALE = 480
 """Scales beyond 480 bits on either side are not computed with: their bounds would leave floating point."""
 MOST_SIZE = 14
 """No value of a column exceeds 2^14 units."""
+USUAL_PART = 4
+"""What lies between two bounds usually has a spread of 2^-4 times their distance."""
 PADDING = 2
 """By how many units in the last place a result may exceed its bounds, from truncation and public factors."""
 
@@ -131,6 +134,42 @@ def bounds(
     return Public(
         kind, max(low, -reach), min(high, reach), spread, unit, size, scale, checked=True, grain=grain
     )
+
+
+def joint(kinds: Iterable[Kind]) -> Kind:
+    """The kind of a sum or product: an integer unless something real takes part."""
+    return "integer" if set(kinds) <= {"integer", "boolean"} else "real"
+
+
+def product_bounds(a: Public, b: Public, low: float = -math.inf) -> Public:
+    """Facts on a product, which is known to be at least `low`."""
+    corners = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+    public = bounds(
+        joint([a.kind, b.kind]),
+        max(low, min(corners)),
+        max(corners),
+        # |xy - mean x mean y| <= |mean x| |y - mean y| + |y| |x - mean x|
+        a.reach * b.spread + b.reach * a.spread,
+        unit=max(a.unit + b.size, a.size + b.unit),
+        size=a.size + b.size,
+    )
+    return public.rounded(a.grain * 2.0**b.size + b.grain * 2.0**a.size)
+
+
+def quotient_bounds(a: Public, b: Public) -> Public:
+    """Facts on a quotient by what lies above zero."""
+    ends = 1 / b.high, 1 / b.low
+    corners = [x * y for x in (a.low, a.high) for y in ends]
+    unit, size = math.log2(ends[1] - ends[0]) - USUAL_PART, math.log2(ends[1])
+    public = bounds(
+        "real",
+        min(corners),
+        max(corners),
+        math.inf,
+        unit=max(a.unit + size, a.size + unit),
+        size=a.size + size,
+    )
+    return public.rounded((a.grain + b.grain * 2.0 ** (a.size + size)) * ends[1])
 
 
 def _scale(reach: float, spread: float, padding: int) -> int:

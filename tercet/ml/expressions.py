@@ -16,8 +16,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,29 +24,19 @@ import attrs
 from tercet.actors import Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
-from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit
+from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_bounds, quotient_bounds
 from tercet.ml.draft import Draft, as_ring_units, rescaled, within
 from tercet.ml.linalg import quotient
+from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
 from tercet.ml.schema import Kind, check_name
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from tercet.ml.table import Table
 
-Number = float | int | bool
-
-FACTOR_BITS = 30
-"""Significant bits of public factors."""
-USUAL_PART = 4
-"""What lies between two bounds usually has a spread of 2^-4 times their distance."""
 MOST_POWER = 8
 QUOTIENT_OCTAVES = 14
 """Divisors lie between two powers of two that are no further apart."""
-
-
-def _joint(kinds: Iterable[Kind]) -> Kind:
-    """The kind of a sum or product: an integer unless something real takes part."""
-    return "integer" if set(kinds) <= {"integer", "boolean"} else "real"
 
 
 @short_tracebacks
@@ -126,18 +115,18 @@ class Expression:
         return (-self)._sum(other, 1)
 
     def __neg__(self) -> Expression:
-        return self._scaled(-1.0, f"-{_term(self)}")
+        return self._scaled(-1.0, f"-{term_of(self)}")
 
     def _sum(self, other: Expression | Number, sign: int) -> Expression:
-        text = f"{self.text} {'+' if sign > 0 else '-'} {_term(other) if sign < 0 else _text(other)}"
+        text = f"{self.text} {'+' if sign > 0 else '-'} {term_of(other) if sign < 0 else text_of(other)}"
         mine = self.public
         if not isinstance(other, Expression):
-            shift = sign * _number(other, text)
-            kind = _joint([mine.kind, "integer" if shift.is_integer() else "real"])
-            size = max(mine.size, _log2(shift))
+            shift = sign * number_of(other, text)
+            kind = joint([mine.kind, "integer" if shift.is_integer() else "real"])
+            size = max(mine.size, log2_of(shift))
             ends = mine.low + shift, mine.high + shift
             public = bounds(kind, *ends, mine.spread, unit=mine.unit, size=size)
-            grain = mine.grain + (0.0 if _is_exact(shift, public.scale) else half_unit(public.scale))
+            grain = mine.grain + (0.0 if is_exact(shift, public.scale) else half_unit(public.scale))
             public = attrs.evolve(public, grain=grain)
 
             def moved(draft: Draft) -> Value:
@@ -148,7 +137,7 @@ class Expression:
         theirs = other.public
         ends = sign * theirs.low, sign * theirs.high
         public = bounds(
-            _joint([mine.kind, theirs.kind]),
+            joint([mine.kind, theirs.kind]),
             mine.low + min(ends),
             mine.high + max(ends),
             mine.spread + theirs.spread,
@@ -166,31 +155,20 @@ class Expression:
     # -- products --------------------------------------------------------------------------------------------
 
     def __mul__(self, other: Expression | Number) -> Expression:
-        text = f"{_term(self)} * {_term(other)}"
+        text = f"{term_of(self)} * {term_of(other)}"
         if not isinstance(other, Expression):
-            return self._scaled(_number(other, text), text)
+            return self._scaled(number_of(other, text), text)
         return self._product(other, text)
 
     def __rmul__(self, other: Number) -> Expression:
-        text = f"{other:g} * {_term(self)}"
-        return self._scaled(_number(other, text), text)
+        text = f"{text_of(other)} * {term_of(self)}"
+        return self._scaled(number_of(other, text), text)
 
     def _product(self, other: Expression, text: str, low: float = -math.inf) -> Expression:
         a, b = self.public, other.public
         if a.kind == b.kind == "boolean":
             return self._make(text, BOOLEAN, lambda draft: draft.settled(self) * draft.settled(other), other)
-        corners = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
-        # |xy - mean x mean y| <= |mean x| |y - mean y| + |y| |x - mean x|
-        spread = a.reach * b.spread + b.reach * a.spread
-        public = bounds(
-            _joint([a.kind, b.kind]),
-            max(low, min(corners)),
-            max(corners),
-            spread,
-            unit=max(a.unit + b.size, a.size + b.unit),
-            size=a.size + b.size,
-        )
-        public = public.rounded(a.grain * 2.0**b.size + b.grain * 2.0**a.size)
+        public = product_bounds(a, b, low)
 
         def write(draft: Draft) -> Value:
             product = draft.settled(self) * draft.settled(other)
@@ -201,13 +179,10 @@ class Expression:
 
     def _scaled(self, factor: float, text: str) -> Expression:
         """The column times a public number, to 30 significant bits; whole numbers exactly."""
-        mantissa, exponent = math.frexp(factor)
-        units, bits = round(math.ldexp(mantissa, FACTOR_BITS)), FACTOR_BITS - exponent
-        while units and units % 2 == 0:
-            units, bits = units // 2, bits - 1
+        units, bits = factor_of(factor)
         exact, mine = math.ldexp(units, -bits), self.public
-        ends, grown = [mine.low * exact, mine.high * exact], _log2(exact)
-        kind = _joint([mine.kind, "integer" if exact.is_integer() else "real"])
+        ends, grown = [mine.low * exact, mine.high * exact], log2_of(exact)
+        kind = joint([mine.kind, "integer" if exact.is_integer() else "real"])
         public = bounds(
             kind,
             min(ends),
@@ -232,7 +207,7 @@ class Expression:
     def __pow__(self, power: int) -> Expression:
         if isinstance(power, bool) or not isinstance(power, int) or not 1 <= power <= MOST_POWER:
             raise PlanError(f"{self.text} ** {power!r}: a power is a whole number from 1 to {MOST_POWER}")
-        text = f"{_term(self)} ** {power}"
+        text = f"{term_of(self)} ** {power}"
         if power == 1:
             return self
         half = self if power < 4 else self ** (power // 2)
@@ -242,17 +217,17 @@ class Expression:
     # -- quotients -------------------------------------------------------------------------------------------
 
     def __truediv__(self, other: Expression | Number) -> Expression:
-        text = f"{_term(self)} / {_term(other)}"
+        text = f"{term_of(self)} / {term_of(other)}"
         if isinstance(other, Expression):
             return self._quotient(other, text)
-        divisor = _number(other, text)
+        divisor = number_of(other, text)
         if divisor == 0:
             raise PlanError(f"{text} divides by zero")
         return self._scaled(1 / divisor, text)
 
     def __rtruediv__(self, other: Number) -> Expression:
-        text = f"{other:g} / {_term(self)}"
-        return self._constant(_number(other, text))._quotient(self, text)
+        text = f"{text_of(other)} / {term_of(self)}"
+        return self._constant(number_of(other, text))._quotient(self, text)
 
     def _quotient(self, divisor: Expression, text: str) -> Expression:
         """The nearest to the quotient as stored; the divisor's bounds must exclude zero. About 35 rounds."""
@@ -271,17 +246,7 @@ class Expression:
                 f"{divisor.text} lies between {mine.low:g} and {mine.high:g} by what is public, too far "
                 f"apart for a divisor (at most a factor of 2**{QUOTIENT_OCTAVES}); clip it first"
             )
-        a, ends = self.public, (1 / mine.high, 1 / mine.low)
-        corners = [x * y for x in (a.low, a.high) for y in ends]
-        unit, size = math.log2(ends[1] - ends[0]) - USUAL_PART, math.log2(ends[1])
-        public = bounds(
-            "real",
-            min(corners),
-            max(corners),
-            math.inf,
-            unit=max(a.unit + size, a.size + unit),
-            size=a.size + size,
-        ).rounded((a.grain + mine.grain * 2.0 ** (a.size + size)) * ends[1])
+        public = quotient_bounds(self.public, mine)
 
         def write(draft: Draft) -> Value:
             return quotient(
@@ -305,20 +270,20 @@ class Expression:
         return self._compare(other, ">")
 
     def __le__(self, other: Expression | Number) -> Expression:
-        return attrs.evolve(~self._compare(other, ">"), text=f"{_term(self)} <= {_term(other)}")
+        return attrs.evolve(~self._compare(other, ">"), text=f"{term_of(self)} <= {term_of(other)}")
 
     def __ge__(self, other: Expression | Number) -> Expression:
-        return attrs.evolve(~self._compare(other, "<"), text=f"{_term(self)} >= {_term(other)}")
+        return attrs.evolve(~self._compare(other, "<"), text=f"{term_of(self)} >= {term_of(other)}")
 
     def __eq__(self, other: Expression | Number) -> Expression:  # type: ignore[override]
         return self._equals(other, "==")
 
     def __ne__(self, other: Expression | Number) -> Expression:  # type: ignore[override]
-        return attrs.evolve(~self._equals(other, "=="), text=f"{_term(self)} != {_term(other)}")
+        return attrs.evolve(~self._equals(other, "=="), text=f"{term_of(self)} != {term_of(other)}")
 
     def _compare(self, other: Expression | Number, sign: str) -> Expression:
         """`self < other` or `self > other`, as far as the stored numbers tell. 8 rounds, or 17."""
-        text = f"{_term(self)} {sign} {_term(other)}"
+        text = f"{term_of(self)} {sign} {term_of(other)}"
         if isinstance(other, Expression):
 
             def secret(draft: Draft) -> Value:
@@ -326,7 +291,7 @@ class Expression:
                 return ((apart if sign == "<" else apart * -1) + alike).is_negative().to_ring()
 
             return self._make(text, BOOLEAN, secret, other)
-        number = _number(other, text)
+        number = number_of(other, text)
 
         def public(draft: Draft) -> Value:
             value = draft.value(self)
@@ -338,7 +303,7 @@ class Expression:
 
     def _equals(self, other: Expression | Number, sign: str) -> Expression:
         """`self == other`, as far as the stored numbers tell. 8 rounds, or 17."""
-        text = f"{_term(self)} {sign} {_term(other)}"
+        text = f"{term_of(self)} {sign} {term_of(other)}"
         if isinstance(other, Expression):
 
             def write(draft: Draft) -> Value:
@@ -350,8 +315,8 @@ class Expression:
 
     def isin(self, numbers: Sequence[Number]) -> Expression:
         """Whether a value is one of some public numbers, as far as the stored numbers tell. 8 rounds."""
-        text = f"{_term(self)}.isin([{', '.join(map(_text, numbers))}])"
-        known = [_number(number, text) for number in numbers]
+        text = f"{term_of(self)}.isin([{', '.join(map(text_of, numbers))}])"
+        known = [number_of(number, text) for number in numbers]
         if not known:
             raise PlanError(f"{text}: name at least one number")
 
@@ -378,7 +343,7 @@ class Expression:
         categories that occur twice, and for names that the table has already.
         """
         prefix = self.text if prefix is None else check_name(prefix, "The prefix of new columns")
-        numbers = [_number(category, f"{self.text}.one_hot") for category in categories]
+        numbers = [number_of(category, f"{self.text}.one_hot") for category in categories]
         names = [f"{prefix}_{int(one) if one.is_integer() else one!r}" for one in numbers]
         if not names or len(set(numbers)) < len(numbers):
             raise SchemaError(
@@ -403,7 +368,7 @@ class Expression:
 
     def _logic(self, other: Expression, sign: str) -> Expression:
         """AND, OR or XOR of two conditions. 1 round."""
-        text = f"{_term(self)} {sign} {_term(other)}"
+        text = f"{term_of(self)} {sign} {term_of(other)}"
         for side in (self, other):
             _require_condition(side, text)
 
@@ -416,18 +381,18 @@ class Expression:
         return self._make(text, BOOLEAN, write, other)
 
     def __invert__(self) -> Expression:
-        _require_condition(self, f"~{_term(self)}")
+        _require_condition(self, f"~{term_of(self)}")
 
         def write(draft: Draft) -> Value:
             return (draft.settled(self) * -1 + 1).bounded(1.0, "a condition")
 
-        return self._make(f"~{_term(self)}", BOOLEAN, write)
+        return self._make(f"~{term_of(self)}", BOOLEAN, write)
 
     def _constant(self, number: float) -> Expression:
         """A public number in every row."""
         kind: Kind = "integer" if number.is_integer() else "real"
-        public = bounds(kind, number, number, 0.0, unit=-math.inf, size=_log2(number))
-        if not _is_exact(number, public.scale):
+        public = bounds(kind, number, number, 0.0, unit=-math.inf, size=log2_of(number))
+        if not is_exact(number, public.scale):
             public = public.rounded(0.0)
 
         def write(draft: Draft) -> Value:
@@ -436,7 +401,7 @@ class Expression:
                 number, scale=public.scale
             )
 
-        return self._make(_text(number), public, write)
+        return self._make(text_of(number), public, write)
 
     # -- choices ---------------------------------------------------------------------------------------------
 
@@ -445,15 +410,15 @@ class Expression:
 
         Makes public bounds tight, so that what follows keeps its digits and needs no check.
         """
-        text = f"{_term(self)}.clip({_text(lower)}, {_text(upper)})"
+        text = f"{term_of(self)}.clip({text_of(lower)}, {text_of(upper)})"
         mine = self.public
-        low = mine.low if lower is None else _number(lower, text)
-        high = mine.high if upper is None else _number(upper, text)
+        low = mine.low if lower is None else number_of(lower, text)
+        high = mine.high if upper is None else number_of(upper, text)
         if not low <= high:
             raise PlanError(f"{text}: nothing lies between {low:g} and {high:g}")
         ends = (min(max(mine.low, low), high), max(min(mine.high, high), low))
-        kind = _joint([mine.kind, *("integer" if end.is_integer() else "real" for end in ends)])
-        width, reach = _log2(ends[1] - ends[0]), _log2(max(map(abs, ends)))
+        kind = joint([mine.kind, *("integer" if end.is_integer() else "real" for end in ends)])
+        width, reach = log2_of(ends[1] - ends[0]), log2_of(max(map(abs, ends)))
         public = bounds(kind, *ends, mine.spread, unit=min(mine.unit, width), size=reach, source=mine)
         public = attrs.evolve(public, grain=max(mine.grain, half_unit(public.scale)) if mine.grain else 0.0)
 
@@ -471,29 +436,29 @@ class Expression:
         """Whether a value is missing; known to be false, and free, where none can be."""
         flags = [Expression.of(self.table, name) for name in sorted(self.missing)]
         if not flags:
-            return self._make(f"{_term(self)}.isna()", BOOLEAN, lambda draft: _zeros(draft, self))
+            return self._make(f"{term_of(self)}.isna()", BOOLEAN, lambda draft: _zeros(draft, self))
         found = functools.reduce(operator.or_, flags)
-        return attrs.evolve(found, text=f"{_term(self)}.isna()", sources=found.sources | self.sources)
+        return attrs.evolve(found, text=f"{term_of(self)}.isna()", sources=found.sources | self.sources)
 
     def fillna(self, number: Number) -> Expression:
         """A public number where a value is missing. 1 round."""
         filled = self.where(~self.isna(), number) if self.missing else self
-        return attrs.evolve(filled, text=f"{_term(self)}.fillna({_text(number)})", missing=frozenset())
+        return attrs.evolve(filled, text=f"{term_of(self)}.fillna({text_of(number)})", missing=frozenset())
 
     def where(self, condition: Expression, other: Expression | Number) -> Expression:
         """Values where a condition holds, `other` elsewhere. 1 round after those of its parts."""
-        text = f"{_term(self)}.where({condition}, {_text(other)})"
+        text = f"{term_of(self)}.where({condition}, {text_of(other)})"
         _require_condition(condition, text)
         mine = self.public
         if not isinstance(other, Expression):
-            other = self._constant(_number(other, text))
+            other = self._constant(number_of(other, text))
         theirs = other.public
         if mine.kind == theirs.kind == "boolean":
             return (condition & self) | (~condition & other)
         ends = (min(mine.low, theirs.low), max(mine.high, theirs.high))
         size = max(mine.size, theirs.size)
         unit = max(mine.unit, theirs.unit, size)
-        public = bounds(_joint([mine.kind, theirs.kind]), *ends, math.inf, unit=unit, size=size)
+        public = bounds(joint([mine.kind, theirs.kind]), *ends, math.inf, unit=unit, size=size)
         if mine.grain or theirs.grain:
             public = attrs.evolve(public, grain=max(mine.grain, theirs.grain, half_unit(public.scale)))
 
@@ -508,10 +473,6 @@ class Expression:
 # -- parts of the above --------------------------------------------------------------------------------------
 
 
-def _text(other: Any) -> str:
-    return f"{other:g}" if isinstance(other, int | float) else str(other)
-
-
 def _require_condition(given: Any, text: str) -> None:
     if not isinstance(given, Expression) or given.public.kind != "boolean":
         kind = given.public.kind if isinstance(given, Expression) else type(given).__name__
@@ -520,34 +481,6 @@ def _require_condition(given: Any, text: str) -> None:
         )
 
 
-def _is_exact(number: float, scale: int) -> bool:
-    """Whether a public number has no more fractional bits than a scale."""
-    return math.ldexp(number, scale).is_integer()
-
-
 def _zeros(draft: Draft, like: Expression) -> Value:
     zero = draft.settled(like) * 0
     return zero.shifted(-zero.scale)
-
-
-def _log2(number: float) -> float:
-    return math.log2(abs(number)) if number else -math.inf
-
-
-def _term(other: Any) -> str:
-    """How an operand reads inside a larger expression."""
-    text = bare = _text(other)
-    while (shorter := re.sub(r"\([^()]*\)", "", bare)) != bare:
-        bare = shorter
-    return f"({text})" if isinstance(other, Expression) and " " in bare else text
-
-
-def _number(other: Any, text: str) -> float:
-    """A public number. Raises PlanError for anything else, infinities included."""
-    try:
-        number = float(other)
-    except (TypeError, ValueError) as error:
-        raise PlanError(f"{text}: {other!r} is neither a number nor a column of the table") from error
-    if not math.isfinite(number):
-        raise PlanError(f"{text}: {number} is not finite")
-    return number

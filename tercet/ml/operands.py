@@ -1,0 +1,63 @@
+"""Operands: the public numbers in column arithmetic, and how an expression reads.
+
+What an expression is written as names its columns, stands in errors and tells owners what was computed, so
+it is made in one place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from tercet.errors import PlanError
+
+Number = float | int | bool
+
+FACTOR_BITS = 30
+"""Significant bits of public factors."""
+
+
+def text_of(other: Any) -> str:
+    """How an operand reads; a number with all its digits."""
+    if not isinstance(other, int | float):
+        return str(other)
+    return str(int(other)) if math.isfinite(other) and float(other).is_integer() else repr(float(other))
+
+
+def is_exact(number: float, scale: int) -> bool:
+    """Whether a public number has no more fractional bits than a scale."""
+    return math.ldexp(number, scale).is_integer()
+
+
+def log2_of(number: float) -> float:
+    """The logarithm of a number's size."""
+    return math.log2(abs(number)) if number else -math.inf
+
+
+def term_of(other: Any) -> str:
+    """How an operand reads inside a larger expression."""
+    text = bare = text_of(other)
+    while (shorter := re.sub(r"\([^()]*\)", "", bare)) != bare:
+        bare = shorter
+    return f"({text})" if not isinstance(other, int | float) and " " in bare else text
+
+
+def number_of(other: Any, text: str) -> float:
+    """A public number. Raises PlanError for anything else, infinities included."""
+    try:
+        number = float(other)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"{text}: {other!r} is neither a number nor a column of the table") from error
+    if not math.isfinite(number):
+        raise PlanError(f"{text}: {number} is not finite")
+    return number
+
+
+def factor_of(factor: float) -> tuple[int, int]:
+    """Units and fractional bits of a public factor, in its 30 leading bits; whole numbers are exact."""
+    mantissa, exponent = math.frexp(factor)
+    units, bits = round(math.ldexp(mantissa, FACTOR_BITS)), FACTOR_BITS - exponent
+    while units and units % 2 == 0:
+        units, bits = units // 2, bits - 1
+    return units, bits
