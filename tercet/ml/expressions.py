@@ -28,7 +28,7 @@ from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_
 from tercet.ml.draft import Draft, as_ring_units, rescaled, within
 from tercet.ml.linalg import quotient
 from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
-from tercet.ml.schema import Kind, check_name
+from tercet.ml.schema import Kind, check_column_name
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ class Expression:
         Names begin with `prefix`, by default what the expression is written as. Raises SchemaError for
         categories that occur twice, and for names that the table has already.
         """
-        prefix = self.text if prefix is None else check_name(prefix, "The prefix of new columns")
+        prefix = self.text if prefix is None else check_column_name(prefix, "The prefix of new columns")
         numbers = [number_of(category, f"{self.text}.one_hot") for category in categories]
         names = [f"{prefix}_{int(one) if one.is_integer() else one!r}" for one in numbers]
         if not names or len(set(numbers)) < len(numbers):
