@@ -54,6 +54,7 @@ OUT_OF_RANGE = "whether a decision value or a coefficient left its range"
 ONE_CLASS = "whether only one outcome occurs"
 TOO_FEW = "whether a fit rests on fewer rows than its owners allow"
 FLAWED = "whether a weight is negative or too large"
+FAR_OFFSET = "whether an offset is out of range"
 CHECKED = "checked at the end"
 MOVING = "whether the last step still moved the fit"
 CONVERGED = "whether the fit has converged"
@@ -383,10 +384,10 @@ class Solver(abc.ABC):
                 (found.weights, WIDEST_COEFFICIENT),
                 (found.offset, WIDEST_INTERCEPT / 2),
             ]
-            if (offset := self.offset()) is not None:
-                ranges.append((offset, WIDEST_OFFSET))
             missing = functools.reduce(operator.add, (_outside(value, bound) for value, bound in ranges))
             bits = {OUT_OF_RANGE: -missing.is_zero().to_ring() + 1, ONE_CLASS: self._one_class()}
+            if (offset := self.offset()) is not None:
+                bits[FAR_OFFSET] = -_outside(offset, WIDEST_OFFSET).is_zero().to_ring() + 1
             if self.rows is not None and self.rows.flaws is not None:
                 bits[FLAWED] = -self.rows.flaws.is_zero().to_ring() + 1
             if state.decrement is not None:

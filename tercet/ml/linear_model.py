@@ -20,7 +20,7 @@ from tercet.actors import Builder, Plan, Type, Value, sigmoid
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import fitting
 from tercet.ml.descent import Descent
-from tercet.ml.fitting import ROWS, Parameters, Problem, Solver, State
+from tercet.ml.fitting import ROWS, WIDEST_OFFSET, Parameters, Problem, Solver, State
 from tercet.ml.metrics import Evaluation, evaluate
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
@@ -57,6 +57,33 @@ def _too_few(problem: Problem) -> SchemaError:
         f"fit of {problem.target!r} on {problem.table.name!r}: fewer than {problem.table.min_count} rows "
         "count, and their owners do not allow figures that rest on so few; filter by a wider condition, or "
         "use more rows"
+    )
+
+
+def _flawed(problem: Problem) -> SchemaError:
+    """Build the error that some weight is out of range."""
+    given = f"sample_weight {problem.sample_weight!r}" if problem.sample_weight else "class_weight"
+    return SchemaError(
+        f"table {problem.table.name!r}, {given}: some weight is negative, or more than {LARGEST:g} times the "
+        "mean of all; leave such rows out, or use weights nearer to each other"
+    )
+
+
+def _one_class(problem: Problem) -> SchemaError:
+    """Build the error that all rows that count have the same outcome."""
+    where, target = f"table {problem.table.name!r}, ", problem.target
+    if problem.sample_weight is None:
+        which = "all rows that count" if problem.weighs else f"all {problem.rows} rows"
+        return SchemaError(
+            f"{where}target {target!r}: {which} have the same outcome, so there is nothing to tell apart; "
+            "join or split differently"
+        )
+    schema = problem.table.column(problem.sample_weight).schema
+    steps = f" (weights are stored in steps of {2.0**-schema.scale:g})" if schema.kind != "boolean" else ""
+    return SchemaError(
+        f"{where}sample_weight {problem.sample_weight!r}: no rows with different outcomes of {target!r} have a "
+        f"weight above zero; others are zero, or too small beside the largest to be told from zero{steps}; "
+        "use weights nearer to each other, or more rows"
     )
 
 
@@ -316,29 +343,27 @@ class LogisticRegression:
             f"fit of {problem.target!r} on {problem.table.name!r}: a decision value left [-{bound:g}, "
             f"{bound:g}], where the sigmoid is exact, or a coefficient grew without limit: perhaps some "
             "columns tell the outcomes apart without error or nearly repeat each other, rows lie far from "
-            f"all others, {'offsets are too large, ' if problem.offset else ''}or the learning rate is too "
+            f"all others, or the learning rate is too "
             "large; "
             f"fit with {fitting.stronger(problem.strength > 0)} or a smaller learning_rate, with {wider}"
             "standardised columns or fewer of them"
         )
 
     def _require_sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
-        """Raise SchemaError for what no wider range of the sigmoid can mend."""
-        where = f"table {problem.table.name!r}, "
+        """Raise SchemaError for what no wider range of the sigmoid can mend, and first for wrong weights."""
+        if revealed.get(fitting.FLAWED, 0.0) > 0.5:
+            self._found = None
+            raise _flawed(problem)
+        if revealed.get(fitting.FAR_OFFSET, 0.0) > 0.5:
+            self._found = None
+            raise SchemaError(
+                f"table {problem.table.name!r}, offset {problem.offset!r}: some value is beyond "
+                f"{WIDEST_OFFSET:g} on one side, and offsets are added to log-odds; upload it in that unit, or "
+                "leave such rows out"
+            )
         if revealed[fitting.ONE_CLASS] > 0.5:
             self._found = None
-            which = "all rows that count" if problem.weighs else f"all {problem.rows} rows"
-            raise SchemaError(
-                f"{where}target {problem.target!r}: {which} have the same outcome, so there is nothing to "
-                "tell apart; join or split differently"
-            )
-        if fitting.FLAWED in revealed and revealed[fitting.FLAWED] > 0.5:
-            self._found = None
-            what = f"sample_weight {problem.sample_weight!r}" if problem.sample_weight else "class_weight"
-            raise SchemaError(
-                f"{where}{what}: some weight is negative, or more than {LARGEST:g} times the mean of all; "
-                "leave such rows out, or use weights nearer to each other"
-            )
+            raise _one_class(problem)
 
     def _note_convergence(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
         """Set `converged_`, from the tolerance's bit or the check's, and warn."""

@@ -472,6 +472,16 @@ class _Validation:
 
     def _require_sound(self, revealed: Mapping[str, bool]) -> None:
         """Raise SchemaError for what no wider range of the sigmoid can mend; warn of fits that still move."""
+        if revealed.get(fitting.FLAWED):
+            raise SchemaError(
+                f"cross-validation of {self.what}: in some fold a weight is negative, or too large beside "
+                "the mean of all; leave such rows out, or use weights nearer to each other"
+            )
+        if revealed.get(fitting.FAR_OFFSET):
+            raise SchemaError(
+                f"cross-validation of {self.what}: some value of offset {self.offset!r} is beyond "
+                f"{fitting.WIDEST_OFFSET:g} on one side, and offsets are added to log-odds"
+            )
         if revealed.get(fitting.ONE_CLASS):
             raise SchemaError(
                 f"cross-validation of {self.what}: without one of the folds, all rows that count have the "
@@ -481,11 +491,6 @@ class _Validation:
             raise SchemaError(
                 f"cross-validation of {self.what}: in some fold a score rests on fewer rows of an outcome "
                 "than owners allow; use fewer folds, or score by accuracy, log_loss or brier"
-            )
-        if revealed.get(fitting.FLAWED):
-            raise SchemaError(
-                f"cross-validation of {self.what}: in some fold a weight is negative, or too large beside "
-                "the mean of all; leave such rows out, or use weights nearer to each other"
             )
         if revealed.get(fitting.MOVING) and not revealed.get(fitting.OUT_OF_RANGE):
             warnings.warn(

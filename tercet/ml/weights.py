@@ -36,7 +36,7 @@ class Weights:
 
     `mask` is 1 where v is positive and else 0. Sample weights in units of 2^`exponent` were multiplied by
     `factor` `(1,)`, at most 2^-SMALLEST_MEAN, which is one over their `mean`; None for 1. `flaws` `(1,)`
-    counts what is outside of `0 <= v <= LARGEST`, None where nothing can be.
+    counts given weights below zero and v above `LARGEST`, None where nothing can be.
     """
 
     rows: Value
@@ -103,12 +103,12 @@ def weigh(
     v, factor, mean, exponent, flaws = kept, None, None, 0, []
     if column is not None:
         exponent = table.column(column).unit_exponent
-        v, factor, mean = _normalised(builder, table, column, kept)
-        flaws.append(_out_of_range(v))
+        v, factor, mean, negative = _normalised(builder, table, column, kept)
+        flaws += [negative, _too_large(v)]
         v = v.bounded(LARGEST, "checked at the end")
     if balanced:
         v, rare = _balanced(y, v, table.rows)
-        flaws += [rare, _out_of_range(v)]
+        flaws += [rare, _too_large(v)]
     v = (y * 0 + 1 if v is None else v).bounded(LARGEST, "checked at the end")
     return Weights(
         v, (-v).is_negative().to_ring(), factor, mean, exponent, functools.reduce(operator.add, flaws)
@@ -120,10 +120,17 @@ def _boolean(builder: Builder, table: Table, name: str) -> Value:
     return bits.squeeze()
 
 
-def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -> tuple[Value, Value, Value]:
-    """Sample weights over their mean in the table, where they are kept; the factor in that; the mean."""
+def _normalised(
+    builder: Builder, table: Table, name: str, kept: Value | None
+) -> tuple[Value, Value, Value, Value]:
+    """Sample weights over their mean in the table, where they are kept; the factor in that; the mean.
+
+    Last, how many of those that are kept are negative `(1,)`: as they were given, since nothing is left of
+    their signs where the mean is about zero.
+    """
     rows, halved = table.rows, halvings(table.rows)
     w = table.features(builder, [name]).squeeze()
+    negative = (w if kept is None else w * kept).is_negative().to_ring().sum().reshape(1)
     mean = w.sum().reshape(1).shifted(halved).rescale(MEAN_SCALE)
     scale = min(24, 44 - halved)
     inverse = reciprocal(mean, low=SMALLEST_MEAN, high=LARGEST_MEAN, scale=scale)
@@ -136,7 +143,8 @@ def _normalised(builder: Builder, table: Table, name: str, kept: Value | None) -
     # One over the factor itself, which is rounded.
     short = 1 - mean.times(inverse, magnitude=1.01).rescale(22)
     lacks = mean.times(short, magnitude=2.0 ** (LARGEST_MEAN + 1)).rescale(MEAN_SCALE)
-    return v, inverse, (mean + lacks).bounded(2.0 ** (LARGEST_MEAN + 1), "one over the factor")
+    mean = (mean + lacks).bounded(2.0 ** (LARGEST_MEAN + 1), "one over the factor")
+    return v, inverse, mean, negative
 
 
 def _balanced(y: Value, v: Value | None, rows: int) -> tuple[Value, Value]:
@@ -159,7 +167,6 @@ def _balanced(y: Value, v: Value | None, rows: int) -> tuple[Value, Value]:
     return (balanced[0] + balanced[1]).rescale(weight_bits(rows)), rare
 
 
-def _out_of_range(v: Value) -> Value:
-    """How many weights are negative or larger than LARGEST, `(1,)`."""
-    negative, large = (side.is_negative().to_ring().sum() for side in (v, v * -1 + LARGEST))
-    return (negative + large).reshape(1)
+def _too_large(v: Value) -> Value:
+    """How many weights are larger than LARGEST, `(1,)`."""
+    return (v * -1 + LARGEST).is_negative().to_ring().sum().reshape(1)

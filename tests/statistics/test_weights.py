@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from sklearn.linear_model import LogisticRegression as Clear
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml import LogisticRegression
+from tercet.ml import LogisticRegression, cross_validate
 
 
 @pytest.fixture
@@ -17,6 +17,17 @@ def put_with(lake, put):
         names = (*source.names, *more)
         types = {name: "boolean" for name, column in more.items() if column.dtype == bool}
         return put(type(source)(np.column_stack([source.X, *more.values()]), source.y, names), types=types)
+
+    return upload
+
+
+@pytest.fixture
+def columns_of(lake):
+    """Upload columns by name."""
+
+    def upload(**columns):
+        columns["id"] = np.arange(len(columns["x"]))
+        return lake.upload(columns, name="table", key="id", owner="owner")
 
     return upload
 
@@ -192,13 +203,46 @@ def test_what_cannot_be(put_with, data):
     )
     with pytest.raises(SchemaError, match="'negative': some weight is negative"):
         LogisticRegression().fit(table, "y", features=source.names, sample_weight="negative")
-    with pytest.raises(SchemaError, match="'y': all rows that count have the same outcome"):
-        LogisticRegression().fit(table, "y", features=source.names, sample_weight="first")
-    with pytest.raises(SchemaError, match="'y': all rows that count have the same outcome"):
-        LogisticRegression().fit(table, "y", features=source.names, sample_weight="nothing")
+    for weights in ("first", "nothing"):
+        with pytest.raises(SchemaError, match=f"{weights}': no rows with different outcomes of 'y' have a wei"):
+            LogisticRegression().fit(table, "y", features=source.names, sample_weight=weights)
     with pytest.raises(SchemaError, match="'x0' is named in offset= and cannot be a feature"):
         LogisticRegression().fit(table, "y", features=source.names, offset="x0")
     with pytest.raises(PlanError, match="solver='gd' takes no weights but zeros and ones"):
         LogisticRegression(solver="gd").fit(table, "y", features=source.names, sample_weight="negative")
     with pytest.raises(PlanError, match="class_weight='equal'"):
         LogisticRegression(class_weight="equal").fit(table, "y")
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        (lambda x: x, "some weight is negative"),  # of mean about zero
+        (lambda x: -np.abs(x) - 1, "some weight is negative"),
+        (lambda x: np.where(np.arange(len(x)) == 1, -1e-3, 1.0), "some weight is negative"),
+        (lambda x: np.where(np.arange(len(x)) == 0, 1e6, 1.0), "too small beside the largest .* in steps of 2"),
+        (lambda x: 0 * x, "no rows with different outcomes of 'y' have a weight above zero"),
+        (lambda x: 1e-9 * (np.arange(len(x)) == 7), "no rows with different outcomes"),
+    ],
+)
+@pytest.mark.parametrize("model", [{"penalty": None}, {"class_weight": "balanced"}])
+def test_weights_out_of_range_are_told_before_outcomes(columns_of, weights, told, model):
+    """Though what is left of them has one outcome, or none."""
+    generator = np.random.default_rng(3)
+    x = generator.normal(size=200)
+    table = columns_of(x=x, y=np.arange(200) % 2, w=weights(x))
+    with pytest.raises(SchemaError, match=f"sample_weight 'w': .*{told}"):
+        LogisticRegression(**model).fit(table, "y", sample_weight="w")
+
+
+@pytest.mark.parametrize("outcomes", [np.arange(80) % 2, np.ones(80, dtype=int)])
+@pytest.mark.parametrize("far", [2000.0, -1e5])
+def test_offsets_out_of_range_are_told_before_outcomes(lake, columns_of, outcomes, far):
+    offset = np.where(np.arange(80) == 5, far, 0.5)
+    table = columns_of(x=np.random.default_rng(4).normal(size=80), y=outcomes, o=offset)
+    lake.phases.clear()
+    with pytest.raises(SchemaError, match="offset 'o': some value is beyond 1024"):
+        LogisticRegression().fit(table, "y", offset="o")
+    assert len(lake.phases) == 1
+    with pytest.raises(SchemaError, match="offset 'o' is beyond 1024"):
+        cross_validate(LogisticRegression(max_iter=2), table, "y", cv=2, offset="o", stratify=False)
