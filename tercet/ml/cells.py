@@ -105,7 +105,8 @@ def no_number(value: object, spot: Spot, row: int) -> SchemaError:
     mend = "write numbers with decimal points and no other marks, " if point else ""
     return spot.error(
         f"the value {value!r} {what}, not a number; {mend}leave the column out by naming the others "
-        "(columns=[...], or --column), or encode it as numbers first.",
+        "(columns=[...], or --column), or encode it as numbers first, one of two texts as in "
+        f"frame[{spot.column!r}] == {value!r}.",
         row,
     )
 

@@ -126,6 +126,8 @@ class _Column:
         """Of chunks without values, which tell the kind only if no other does."""
         self.low, self.high = np.inf, -np.inf
         self.missing = 0
+        self._bits = True
+        """Whether every value so far is 0 or 1."""
         self._request = request
         self._large: SchemaError | None = None
         self._truth: bool | None = None
@@ -159,9 +161,10 @@ class _Column:
         self._truth = truth
         self.kind = kind if self.kind is None else max(self.kind, kind, key=KINDS.index)
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self._bits = self._bits and bool(((values == 0) | (values == 1)).all())
 
     def settle(self, *, binary: bool) -> tuple[Kind, float, float]:
-        """The kind of the column and its ends; with `binary`, undeclared integers 0 and 1 are booleans.
+        """The kind of the column and its ends; with `binary`, undeclared numbers 0 and 1 are booleans.
 
         Raises SchemaError for integers that are too large.
         """
@@ -170,7 +173,7 @@ class _Column:
         if kind == "integer" and self._large is not None:
             raise self._large
         free = self.name not in self._request.types and self.name not in self._request.ranges
-        if binary and free and kind == "integer" and self.kind and low >= 0 and high <= 1:
+        if binary and free and self.kind and self._bits:
             kind = "boolean"
         return kind, low, high
 
@@ -392,15 +395,7 @@ def encode(
     keep, in this order (default: all in the order of the source; `[]` keeps the key only).
 
     `types`: the kind of a column where the dtype does not tell: "real", "integer" or "boolean" (0 and 1) for
-    a feature; "string" or "integer" for a key. What cells of CSV files mean, and which keys are refused, is
-    defined in docs/files.md and `tercet.ml.cells`; keys that are declared "string" are taken as they are, and
-    integers become their decimal text. `scales`: the fractional bits of a column, in place of
-    `automatic_scale`. `ranges`: public bounds of columns; such a column takes its scale from them and not
-    from its values. `missing`: "indicator" gives each column with missing values a boolean one beside it,
-    `<name>_missing`, which everyone may know to exist; a missing value is stored as the mean of the others,
-    which enlarges no spread and is never read as one. `min_count`: the least number of rows that a revealed
-    figure may rest on. `binary`: whether integers that are all 0 and 1 become booleans, unless `types` or
-    `ranges` name their column. `watch` is told the number of rows of each chunk that was read.
+        self._bits = self._bits and bool(((values == 0) | (values == 1)).all())
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or

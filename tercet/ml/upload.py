@@ -18,7 +18,7 @@ ROUNDED_SPREAD = 1 + 2.0**-8
 
 
 def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
-    """Encode an owner's table; integer columns of zeros and ones become booleans, spreads are checked.
+    """Encode an owner's table; columns of zeros and ones become booleans, spreads are checked.
 
     Raises SchemaError as `tercet.ml.ingest.encode` does.
     """

@@ -595,6 +595,22 @@ def test_scales_do_not_depend_on_chunks(values, rows):
     assert claims(in_chunks(data, rows)).schema.column("x").scale == scale
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_numbers_that_are_all_zero_or_one_are_booleans(chunked, small_chunks):
+    """However they are written: an outcome that went through a float is one too."""
+    bits = [float(place % 3 == 0) for place in range(200)]
+    data = {"id": range(200), "y": bits, "half": [*bits[:-1], 0.5], "two": [*bits[:-1], 2.0]}
+    data |= {"mixed": [*map(int, bits[:150]), *bits[150:]], "declared": bits, "gaps": [None, *bits[1:]]}
+    options = {"types": {"declared": "real"}, "missing": "indicator"}
+    found = claims(in_chunks(data, make=dict) if chunked else data, binary=True, **options).schema
+    kinds = {column.name: column.kind for column in found.features}
+    assert kinds == {"y": "boolean", "half": "real", "two": "real", "mixed": "boolean"} | {
+        "declared": "real",
+        "gaps": "boolean",
+        "gaps_missing": "boolean",
+    }
+
+
 def test_kinds_come_from_all_chunks(small_chunks):
     data = {"id": range(200), "x": [1] * 199 + [0.5], "y": [2**35] * 100 + [0.25] * 100}
     data |= {"b": [True] * 100 + [None] * 100, "late": [None] * 150 + [7] * 50, "never": [None] * 200}
