@@ -61,7 +61,7 @@ async def run(rows: int, features: int, conditions: Conditions) -> Measured:
 
         spent = await repeat(lake, evaluate, conditions)
         revealed = await model.reveal()
-    odds = tables.design(columns) @ revealed.coef_ + revealed.intercept_
+    odds = tables.design(columns) @ revealed.coef_[0] + revealed.intercept_[0]
     runs = [clear_metrics(columns[tables.TARGET], odds) for _ in range(conditions.repeat)]
     clear, clear_seconds = runs[-1][0], median([seconds for _, seconds in runs])
     found = spent.result.as_dict()

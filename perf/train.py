@@ -103,8 +103,8 @@ async def run(rows: int, features: int, fit: Fit, conditions: Conditions) -> Mea
 
         spent = await repeat(lake, train, conditions)
         revealed = await spent.result.reveal()
-        found = np.concatenate([[revealed.intercept_], revealed.coef_])
-        steps = spent.result.n_iter_
+        found = np.concatenate([revealed.intercept_, revealed.coef_[0]])
+        steps = int(spent.result.n_iter_[0])
         rounds_per_step = await _rounds_per_step(lake, uploaded.table, fit, spent, steps)
     clear = clear_fit(columns, fit.solver, fit.iterations, conditions.repeat)
     return _report(rows, features, fit, conditions, spent, uploaded, found, clear, steps, rounds_per_step)

@@ -31,6 +31,7 @@ from tercet.ml.upload import describe, encode_for_upload, handles_needed
 from tercet.nodes.desk import Desk, Kept
 from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
+from tercet.options import FLAG, READERS, Number
 from tercet.progress import counting, somebody_looks, watching
 from tercet.tracebacks import short
 from tercet.transports.forks import Home
@@ -343,10 +344,10 @@ MOST_DAYS = 36_500
 class Allow:
     """What an owner allows with an upload: see `Rules`; and after how many days it is forgotten."""
 
-    readers: Sequence[str] = ()
+    readers: Sequence[str] = attrs.field(default=(), validator=READERS)
     plans: Plans = "approved"
-    rows: bool = False
-    days: float | None = None
+    rows: bool = attrs.field(default=False, validator=FLAG)
+    days: float | None = attrs.field(default=None, validator=Number(none=True))
 
     def __attrs_post_init__(self) -> None:
         if self.days is not None and not 0 < self.days <= MOST_DAYS:

@@ -28,6 +28,10 @@ class PlanError(TercetError):
     """A plan is not well formed, or could overflow; the message names the node."""
 
 
+class MissingAttribute(PlanError, AttributeError):
+    """A model does not have what was asked for, or not yet: it is not fitted, or keeps it secret."""
+
+
 class SchemaError(TercetError):
     """A table does not fit its schema or a request; the message names table, column and row."""
 

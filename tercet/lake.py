@@ -31,6 +31,7 @@ from tercet.ml.table import Steps, Table
 from tercet.nodes.desk import Desk, Kept, Received, WaitingPlan
 from tercet.nodes.gate import TABLE
 from tercet.nodes.remote import PATIENCE_S, open_remote
+from tercet.options import CONNECT, JOB, LOCAL, NAME, PATH, PLAN, STEPS, UPLOAD, takes
 from tercet.tracebacks import short, short_tracebacks
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class AsyncLake(Driver):
     Also on tables and models, as in `await table.join(...)`.
     """
 
+    @takes(**UPLOAD)
     async def upload(
         self,
         source: Any,
@@ -90,10 +92,12 @@ class AsyncLake(Driver):
         )
         return await self._upload(encoded, self, allow or Allow())
 
+    @takes(name=NAME)
     async def table(self, name: str) -> Table:
         """As `Lake.table`."""
         return await self._find_table(name, self)
 
+    @takes(name=NAME)
     async def model(self, name: str) -> SecretModel:
         """As `Lake.model`."""
         return await self._find_model(name, self)
@@ -110,6 +114,7 @@ class AsyncLake(Driver):
         """As `Lake.tables`."""
         return [one for one in await self.entries() if one.kind == TABLE]
 
+    @takes(name=NAME)
     async def drop(self, name: str) -> None:
         """As `Lake.drop`."""
         await self.desk.forget(TABLE, name)
@@ -147,14 +152,17 @@ class AsyncLake(Driver):
         """An awaitable that runs the plans of `steps` and gives their result."""
         return self._drive(steps, phase)
 
+    @takes(job=JOB)
     def collect(self, again: Callable[[Plan], Steps[Any]], job: Job) -> Any:
         """As `Lake.collect`, to be awaited."""
         return self._collect(again, job.session)
 
+    @takes(plan=PLAN)
     async def run(self, plan: Plan) -> RunResult:
         """Run one plan of your own."""
         return await self._run(plan, "plan")
 
+    @takes(plan=STEPS)
     async def submit(self, plan: Plan | Steps[Any]) -> Job:
         """As `Lake.submit`."""
         return await self._submit(plan, self)
@@ -167,6 +175,7 @@ class AsyncLake(Driver):
         """An awaitable of what an asynchronous function gives."""
         return function(*args)
 
+    @takes(path=PATH)
     @contextlib.asynccontextmanager
     async def trace(self, path: str | Path = "trace.json") -> AsyncIterator[None]:
         """As `Lake.trace`."""
@@ -211,6 +220,7 @@ class Lake(Driver):
     def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._loop.wait(function, *args)
 
+    @takes(**UPLOAD)
     def upload(
         self,
         source: Any,
@@ -257,11 +267,13 @@ class Lake(Driver):
         table: Table = self._wait(self._upload, encoded, self, allow or Allow())
         return table
 
+    @takes(name=NAME)
     def table(self, name: str) -> Table:
         """A table that the nodes keep. Raises SchemaError if there is none, StorageError if nodes differ."""
         found: Table = self._wait(self._find_table, name, self)
         return found
 
+    @takes(name=NAME)
     def model(self, name: str) -> SecretModel:
         """A model that was saved, to predict with. Raises SchemaError if there is none."""
         found: SecretModel = self._wait(self._find_model, name, self)
@@ -280,6 +292,7 @@ class Lake(Driver):
         """All tables that the nodes keep."""
         return [one for one in self.entries() if one.kind == TABLE]
 
+    @takes(name=NAME)
     def drop(self, name: str) -> None:
         """Have the nodes forget a table of yours, for good."""
         self._wait(self._desk().forget, TABLE, name)
@@ -319,16 +332,19 @@ class Lake(Driver):
         value: T = self._wait(self._drive, steps, phase)
         return value
 
+    @takes(job=JOB)
     def collect(self, again: Callable[[Plan], Steps[T]], job: Job) -> T:
         """Finish a computation whose one plan was submitted, as `LogisticRegression.collect` does."""
         value: T = self._wait(self._collect, again, job.session)
         return value
 
+    @takes(plan=PLAN)
     def run(self, plan: Plan) -> RunResult:
         """Run one plan of your own."""
         result: RunResult = self._wait(self._run, plan, "plan")
         return result
 
+    @takes(plan=STEPS)
     def submit(self, plan: Plan | Steps[Any]) -> Job:
         """Have a plan, or the first of a computation, run whether or not this lake stays open.
 
@@ -349,6 +365,7 @@ class Lake(Driver):
         """Wait for what an asynchronous function gives."""
         return self._wait(function, *args)
 
+    @takes(path=PATH)
     @contextlib.contextmanager
     def trace(self, path: str | Path = "trace.json") -> Iterator[None]:
         """Write what every party does meanwhile to a file for chrome://tracing or ui.perfetto.dev.
@@ -368,6 +385,7 @@ class Lake(Driver):
             write_chrome_trace(path, self._wait(client.trace, False))
 
 
+@takes(**LOCAL)
 def open_local(*, progress: bool | None = None, **options: Any) -> Opening[AsyncLake]:
     """An `AsyncLake` over nodes on this machine, for `async with`; options as for `local`."""
 
@@ -378,6 +396,7 @@ def open_local(*, progress: bool | None = None, **options: Any) -> Opening[Async
 
 
 @short
+@takes(**LOCAL)
 def local(
     *,
     protocol: str = "replicated",
@@ -418,6 +437,7 @@ def local(
     return Lake(Loop(lambda: open_cluster(options)), progress=progress)
 
 
+@takes(**CONNECT)
 def open_lake(
     cluster: str | Path,
     *,
@@ -435,6 +455,7 @@ def open_lake(
 
 
 @short
+@takes(**CONNECT)
 def connect(
     cluster: str | Path,
     *,

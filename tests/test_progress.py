@@ -186,7 +186,7 @@ def test_a_bar_that_cannot_be_drawn_does_not_end_the_run(at_once, monkeypatch, c
     caplog.set_level("INFO", "tercet.actors.client")
     with tercet.local(latency_ms=5, progress=True) as lake:
         table = lake.upload(TABLE, name="t", key="id", owner="clinic")
-        assert LogisticRegression(max_iter=3).fit(table, target="y").reveal().coef_.shape == (1,)
+        assert LogisticRegression(max_iter=3).fit(table, target="y").reveal().coef_.shape == (1, 1)
     assert "no longer watched" in caplog.text
 
 

@@ -78,7 +78,7 @@ def test_a_fit_is_that_of_scikit_learn(patients, model):
 
     frame = pd.DataFrame(COLUMNS).merge(pd.DataFrame(OTHER), on="id")
     peer = InTheClear(C=1.0, tol=1e-8).fit(frame[["x", "n", "z"]], frame["y"])
-    names = list(model.reveal().feature_names_)
+    names = list(model.reveal().feature_names_in_)
     coefficients = dict(zip(names, np.ravel(model.reveal().coef_), strict=True))
     found = [coefficients[name] for name in ("x", "n", "z")]
     np.testing.assert_allclose(found, np.ravel(peer.coef_), atol=2e-3)

@@ -180,7 +180,7 @@ def run(settings: Settings | None = None, watcher: Watcher | None = None) -> Rep
                 for part in (train, test)
             )
             reference = check.fit_in_the_clear(in_train, in_test, tables.features)
-        coef = dict(zip(fitted.feature_names_, np.ravel(fitted.coef_).tolist(), strict=True))
+        coef = dict(zip(fitted.feature_names_in_, fitted.coef_[0].tolist(), strict=True))
         return Report(
             settings=settings,
             transport=lake.cluster.transport,
@@ -195,7 +195,7 @@ def run(settings: Settings | None = None, watcher: Watcher | None = None) -> Rep
             features=tables.features,
             owners={column.name: column.owner for column in patients.columns},
             coef=np.array([coef[name] for name in tables.features]),
-            intercept=float(np.ravel(fitted.intercept_)[0]),
+            intercept=float(fitted.intercept_[0]),
             metrics={name: float(getattr(scores, name)) for name in check.METRICS},
             probabilities=np.ravel(probabilities),
             reference=reference,

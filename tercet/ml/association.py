@@ -103,7 +103,7 @@ def categories_of(table: Table, column: Column, given: Sequence[float] | None) -
     Raises SchemaError where there are none.
     """
     if given is not None:
-        if not given or len(set(given)) < len(given):
+        if len(given) == 0 or len(set(given)) < len(given):
             raise SchemaError(f"categories of {column.name!r} are {list(given)}; name each one once")
         return tuple(float(one) for one in given)
     if column.schema.kind == "boolean":

@@ -29,6 +29,7 @@ from tercet.ml.draft import Draft, as_ring_units, rescaled, within
 from tercet.ml.linalg import quotient
 from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
 from tercet.ml.schema import Kind, check_column_name
+from tercet.options import MANY, NUMBER, NUMBERS, takes
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -313,6 +314,7 @@ class Expression:
             return self._make(text, BOOLEAN, write, other)
         return attrs.evolve(self.isin([other]), text=text)
 
+    @takes(numbers=MANY)
     def isin(self, numbers: Sequence[Number]) -> Expression:
         """Whether a value is one of some public numbers, as far as the stored numbers tell. 8 rounds."""
         text = f"{term_of(self)}.isin([{', '.join(map(text_of, numbers))}])"
@@ -335,6 +337,7 @@ class Expression:
 
         return self._make(text, BOOLEAN, write)
 
+    @takes(categories=NUMBERS)
     def one_hot(self, categories: Sequence[Number], *, prefix: str | None = None) -> dict[str, Expression]:
         """A condition for each of some public categories, by name: `grade_1`, `grade_2`, ...
 
@@ -440,6 +443,7 @@ class Expression:
         found = functools.reduce(operator.or_, flags)
         return attrs.evolve(found, text=f"{term_of(self)}.isna()", sources=found.sources | self.sources)
 
+    @takes(number=NUMBER)
     def fillna(self, number: Number) -> Expression:
         """A public number where a value is missing. 1 round."""
         filled = self.where(~self.isna(), number) if self.missing else self

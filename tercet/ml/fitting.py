@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -56,6 +56,7 @@ TOO_FEW = "whether a fit rests on fewer rows than its owners allow"
 FLAWED = "whether a weight is negative or too large"
 FAR_OFFSET = "whether an offset is out of range"
 CHECKED = "checked at the end"
+APART = "whether columns tell all outcomes apart without error"
 MOVING = "whether the last step still moved the fit"
 CONVERGED = "whether the fit has converged"
 
@@ -116,6 +117,20 @@ class Problem:
         exponents = np.minimum(-2.0 * self.unit_exponents, 2.0**9)
         factors: npt.NDArray[np.float64] = np.minimum(self.strength * np.exp2(exponents), most)
         return factors
+
+
+def title(problem: Problem, made: int) -> str:
+    """The name of a plan of a fit that begins after so many steps."""
+    title = f"fit {problem.target} on {problem.table.name}"
+    return f"{title}, step {made + 1}" if made else title
+
+
+def begun_with(hint: str, handles: Sequence[str]) -> str:
+    """The name for values that was made from a hint, of those that a plan has stored under."""
+    for handle in handles:
+        if handle.startswith(f"{hint}#"):
+            return handle[: len(hint)] + handle[len(hint) :].partition(".")[0]
+    return hint
 
 
 ROWS = ("x", "weighted")
@@ -393,9 +408,9 @@ class Solver(abc.ABC):
             if state.decrement is not None:
                 steady = STEADY * 2.0**-self.problem.halved
                 still = [(side - steady).is_negative() for side in (state.decrement, -state.decrement)]
-                if state.missed is not None:
-                    still.append((-state.missed + SEPARATED).is_negative())
                 bits[MOVING] = -functools.reduce(operator.and_, still).to_ring() + 1
+            if state.missed is not None:
+                bits[APART] = (state.missed - SEPARATED).is_negative().to_ring()
             return bits
 
     def _one_class(self) -> Value:

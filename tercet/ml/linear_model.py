@@ -2,7 +2,8 @@
 
 The model is what users hold: options, public facts on the fit, and the handles of secret parameters. The
 default solver is Newton's method (`tercet.ml.newton`), the other one gradient descent (`tercet.ml.descent`).
-The number of steps is public and fixed, unless `tol` asks for one revealed bit a step.
+A fit by Newton's method is a plan of a few steps, and where the bit says that the last one still moved it,
+more plans that go on from the stored state.
 """
 
 from __future__ import annotations
@@ -17,23 +18,36 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors import Builder, Plan, Type, Value, sigmoid
-from tercet.errors import ConvergenceWarning, PlanError, SchemaError
-from tercet.ml import fitting
+from tercet.actors.client import RunResult
+from tercet.errors import ConvergenceWarning, MissingAttribute, PlanError, SchemaError
+from tercet.ml import fitting, verdicts
 from tercet.ml.descent import Descent
-from tercet.ml.fitting import ROWS, WIDEST_OFFSET, Parameters, Problem, Solver, State
+from tercet.ml.estimator import Estimator, SecretParameters
+from tercet.ml.fitting import ROWS, Parameters, Problem, Solver, State
 from tercet.ml.metrics import Evaluation, evaluate
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
-from tercet.ml.roles import Roles
+from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
 from tercet.ml.summary import Summary, summarise
 from tercet.ml.table import ANALYST, SecretColumn, Steps, Table
-from tercet.ml.weights import LARGEST
+from tercet.options import (
+    FLAG,
+    JOB,
+    NAMES,
+    RECEIVER,
+    TABLE,
+    Choice,
+    Number,
+    takes,
+)
 from tercet.tracebacks import short_tracebacks
 
 Reals = npt.NDArray[np.float64]
 
 NEWTON_STEPS, WIDE_NEWTON_STEPS, DESCENT_STEPS = 12, 24, 100
 """Where decision values reach beyond 56, the series is less exact and Newton's method takes longer."""
+FIRST_STEPS, MORE_STEPS, MOST_STEPS = 6, 3, 24
+"""Newton steps of a fit's first plan, which most fits need no more of, and the least and most of others."""
 BOUNDS = (24.0, 56.0, 120.0)
 """Ranges of decision values to try, in order."""
 
@@ -51,101 +65,109 @@ class _Fitted:
         return {name: builder.input(*stored) for name, stored in self.kept.items()}
 
 
-def _too_few(problem: Problem) -> SchemaError:
-    """Build the error that owners want more rows."""
-    return SchemaError(
-        f"fit of {problem.target!r} on {problem.table.name!r}: fewer than {problem.table.min_count} rows "
-        "count, and their owners do not allow figures that rest on so few; filter by a wider condition, or "
-        "use more rows"
-    )
-
-
-def _flawed(problem: Problem) -> SchemaError:
-    """Build the error that some weight is out of range."""
-    given = f"sample_weight {problem.sample_weight!r}" if problem.sample_weight else "class_weight"
-    return SchemaError(
-        f"table {problem.table.name!r}, {given}: some weight is negative, or more than {LARGEST:g} times the "
-        "mean of all; leave such rows out, or use weights nearer to each other"
-    )
-
-
-def _one_class(problem: Problem) -> SchemaError:
-    """Build the error that all rows that count have the same outcome."""
-    where, target = f"table {problem.table.name!r}, ", problem.target
-    if problem.sample_weight is None:
-        which = "all rows that count" if problem.weighs else f"all {problem.rows} rows"
-        return SchemaError(
-            f"{where}target {target!r}: {which} have the same outcome, so there is nothing to tell apart; "
-            "join or split differently"
-        )
-    schema = problem.table.column(problem.sample_weight).schema
-    steps = f" (weights are stored in steps of {2.0**-schema.scale:g})" if schema.kind != "boolean" else ""
-    return SchemaError(
-        f"{where}sample_weight {problem.sample_weight!r}: no rows with different outcomes of {target!r} have a "
-        f"weight above zero; others are zero, or too small beside the largest to be told from zero{steps}; "
-        "use weights nearer to each other, or more rows"
-    )
-
-
-def _begun_with(hint: str, handles: Sequence[str]) -> str:
-    """The name for values that was made from a hint, of those that a plan has stored under."""
-    for handle in handles:
-        if handle.startswith(f"{hint}#"):
-            return handle[: len(hint)] + handle[len(hint) :].partition(".")[0]
-    return hint
-
-
 @short_tracebacks
-@attrs.define(eq=False)
-class LogisticRegression:
+@attrs.define(eq=False, repr=False)
+class LogisticRegression(Estimator, SecretParameters):
     """Binary logistic regression with scikit-learn's conventions, fitted in MPC.
 
-    `penalty` is "l2" or None, `C` the inverse of its strength; the intercept is not penalised. `solver` is
-    "newton" or "gd" (full-batch gradient descent with `learning_rate` and `momentum` on the mean loss, over
-    the columns as they are, so standardise them first; `tercet.ml.descent` has the formula). `max_iter` steps
-    are made (by default 12 of Newton's, 24 in the widest range, or 100 of descent); with `tol`, one revealed
-    bit after each step says whether the largest change of a scaled coefficient fell below it, and the fit
-    stops there.
+    `penalty` is "l2" or None, `C` the inverse of its strength; the intercept is not penalised.
+
+    `solver` is "newton" or "gd" (full-batch gradient descent with `learning_rate` and `momentum` on the mean
+    loss, over the columns as they are, so standardise them first; `tercet.ml.descent` has the formula).
+    Newton's method makes up to `max_iter` steps (by default 12, or 24 in the widest range), and stops when
+    the last one moved the fit by less than a hundredth of a standard error: it looks after 6 steps, after 9,
+    12, 16, and each time a third more, so `n_iter_` is one of these numbers, or `max_iter`. Gradient descent
+    makes all `max_iter` steps (by default 100). With `tol`, either looks after each step whether the largest
+    change of a scaled coefficient fell below it, and stops there.
 
     `class_weight="balanced"` makes both outcomes weigh the same. `fit_intercept=False` fits the columns as
     they are, without a constant.
 
     `z_bound` is the largest |decision value| for which the sigmoid is exact to `sigmoid_error`. By default a
     fit tries 56 (24 for large tables) and starts again with wider bounds, up to 120, if a decision value was
-    beyond. With `check`, each try reveals up to four bits: whether all decision values and coefficients
-    stayed within their range, whether only one outcome occurs, whether a weight was out of range, and whether
-    the last of Newton's steps still moved the fit by more than a hundredth of a standard error, which gives a
-    `ConvergenceWarning`; so do columns that tell all outcomes apart without error if there is no penalty,
-    since then no coefficients are best. `converged_` says so too.
+    beyond. With `check`, each try reveals some bits: whether all decision values and coefficients
+    stayed within their range, whether only one outcome occurs, whether a weight was out of range, whether an
+    offset was, and whether the last of Newton's steps still moved the fit by more than a hundredth of a
+    standard error; the first and the last of them each time that it looks, so how often tells the number of
+    steps. Without a penalty, each look also reveals whether columns tell all outcomes apart without error,
+    since then no coefficients are best, and the fit ends. That gives a `ConvergenceWarning`, and so does a
+    fit that still moves after `max_iter` steps; `converged_` says so too. Without `check` nothing is
+    revealed, and all steps are made.
 
     Columns that repeat others share what one of them would get; a column that does not vary gets nothing.
+
+    What is public of a fit has scikit-learn's names: `classes_`, `feature_names_in_`, `n_features_in_`,
+    `n_iter_`, beside `target_`; `reveal()` gives a model with `coef_` and `intercept_`. Raises PlanError for
+    options that cannot be, when they are given.
 
     On an `AsyncLake`, what computes (`fit`, `evaluate`, `predict` and its kin, `reveal`) gives an awaitable
     of what is annotated here.
     """
 
-    penalty: Literal["l2"] | None = "l2"
-    C: float = 1.0
-    solver: Literal["newton", "gd"] = "newton"
-    max_iter: int | None = None
-    tol: float | None = None
-    learning_rate: float = 1.0
-    momentum: float = 0.0
-    z_bound: float | None = None
-    sigmoid_error: float | None = None
-    check: bool = True
-    class_weight: Literal["balanced"] | None = None
-    fit_intercept: bool = True
+    penalty: Literal["l2"] | None = attrs.field(default="l2", validator=Choice(choices=("l2",), none=True))
+    C: float = attrs.field(
+        default=1.0, validator=Number(above=0, advice="a smaller C means a stronger penalty, as in C=0.1")
+    )
+    solver: Literal["newton", "gd"] = attrs.field(
+        default="newton", validator=Choice(choices=("newton", "gd"))
+    )
+    max_iter: int | None = attrs.field(default=None, validator=Number(whole=True, least=1, none=True))
+    tol: float | None = attrs.field(
+        default=None,
+        validator=Number(least=1e-6, below=1, none=True, advice="leave it None to look after a few steps"),
+    )
+    learning_rate: float = attrs.field(default=1.0, validator=Number(above=0, most=64))
+    momentum: float = attrs.field(default=0.0, validator=Number(least=0, below=1))
+    z_bound: float | None = attrs.field(default=None, validator=Number(least=1, most=BOUNDS[-1], none=True))
+    sigmoid_error: float | None = attrs.field(
+        default=None, validator=Number(least=1e-7, most=0.01, none=True)
+    )
+    check: bool = attrs.field(default=True, validator=FLAG)
+    class_weight: Literal["balanced"] | None = attrs.field(
+        default=None, validator=Choice(choices=("balanced",), none=True)
+    )
+    fit_intercept: bool = attrs.field(default=True, validator=FLAG)
 
-    n_iter_: int = attrs.field(default=0, init=False)
-    converged_: bool | None = attrs.field(default=None, init=False)
-    feature_names_: tuple[str, ...] = attrs.field(default=(), init=False)
-    target_: str = attrs.field(default="", init=False)
-    _found: _Fitted | None = attrs.field(default=None, init=False, repr=False)
-    _examined: SecretModel | None = attrs.field(default=None, init=False, repr=False)
+    _converged: bool | None = attrs.field(default=None, init=False)
+    _found: _Fitted | None = attrs.field(default=None, init=False)
+    _examined: SecretModel | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Raise PlanError for options that do not go together."""
+        if self.solver == "gd" and (self.class_weight or not self.fit_intercept):
+            raise PlanError(
+                "solver='gd' has no class_weight and always an intercept (fit_intercept=True); use "
+                "solver='newton' for others"
+            )
+
+    # -- what was learned ------------------------------------------------------------------------------------
+
+    def _fitted(self) -> _Fitted:
+        if self._found is None:
+            raise MissingAttribute("this model is not fitted yet; call fit(table, target=...) first")
+        return self._found
+
+    def _facts(self) -> tuple[tuple[str, ...], int]:
+        model = self._fitted().model
+        return model.names, model.steps
+
+    @property
+    def target_(self) -> str:
+        """Name of the outcome's column."""
+        return self._fitted().model.target_
+
+    @property
+    def converged_(self) -> bool | None:
+        """Whether the fit came to its end; None where that was not looked at."""
+        self._fitted()
+        return self._converged
 
     # -- fitting ---------------------------------------------------------------------------------------------
 
+    @takes(**COLUMNS_OF_A_FIT)
     def fit(
         self,
         table: Table,
@@ -163,8 +185,10 @@ class LogisticRegression:
         model predicts.
 
         Discloses the check bits, and with `tol` one bit a step; with real weights or balanced classes, one
-        more says whether a weight was out of range; with secret weights of rows whose owners set a minimum
-        count, one more says whether fewer count, and then there is no model. Raises SchemaError for a target
+        more says whether a weight was out of range, with an offset, whether that was; with secret weights of
+        rows whose owners set a minimum count, one more says whether fewer count, and then there is no model.
+        Two of the bits are revealed each time that Newton's method looks whether it has converged, which
+        tells about how many steps it takes. Raises SchemaError for a target
         that is not 0/1, an empty table, more features than rows, or when a check bit says that the fit cannot
         be right.
         """
@@ -173,6 +197,7 @@ class LogisticRegression:
         fitted: Self = table.lake.perform(steps, "train")
         return fitted
 
+    @takes(**COLUMNS_OF_A_FIT)
     def submit(
         self,
         table: Table,
@@ -185,11 +210,13 @@ class LogisticRegression:
         """Have a fit run whether or not this lake stays open: a job, for `collect` with the same arguments.
 
         A job is one plan, so it is the first range of decision values that `fit` would try, or that of
-        `z_bound`. Raises PlanError for options that take several plans (`tol`), and as `fit`.
+        `z_bound`, and all of Newton's steps are planned at once, converged or not: `max_iter`, but no more
+        than 24. Raises PlanError for options that take several plans (`tol`), and as `fit`.
         """
         problem = self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
-        return table.lake.submit(self._fit_within(problem))
+        return table.lake.submit(self._fit_within(problem, job=True))
 
+    @takes(job=JOB, **COLUMNS_OF_A_FIT)
     def collect(
         self,
         job: Any,
@@ -211,10 +238,12 @@ class LogisticRegression:
 
         def again(plan: Plan) -> Steps[Self]:
             handles = [str(node.get("handle")) for node in plan.nodes if node.kind == "store"]
-            revealed = yield from self._fit_within(problem, lambda hint: _begun_with(hint, handles))
+            revealed = yield from self._fit_within(
+                problem, lambda hint: fitting.begun_with(hint, handles), job=True
+            )
             if self._sound(problem, revealed):
                 return self
-            raise self._out_of_range(problem)
+            raise self._left_range(problem)
 
         fitted: Self = table.lake.collect(again, job)
         return fitted
@@ -225,49 +254,32 @@ class LogisticRegression:
             raise PlanError(f"a fit with tol={self.tol} is several plans, and a job is one; leave tol out")
         problem = self.problem(table, roles, self.bounds(table.rows)[0])
         if table.rows < table.min_count:
-            raise _too_few(problem)
+            raise verdicts.too_few(problem)
         return problem
 
-    def check_options(self) -> None:
-        """Raise PlanError for options that are not supported."""
-        if self.penalty not in ("l2", None):
-            raise PlanError(f"penalty={self.penalty!r} is not supported; use 'l2' or None")
-        if not 0 < self.C < math.inf:
-            raise PlanError(f"C={self.C} must be positive and finite; a smaller C means a stronger penalty")
-        if self.solver not in ("newton", "gd"):
-            raise PlanError(f"solver={self.solver!r} is not known; use 'newton' or 'gd'")
-        if self.max_iter is not None and (not isinstance(self.max_iter, int) or self.max_iter < 1):
-            raise PlanError(f"max_iter={self.max_iter} must be a whole number of at least 1")
-        if self.tol is not None and not 1e-6 <= self.tol < 1:
-            raise PlanError(
-                f"tol={self.tol} is not between 1e-6 and 1; leave it None for a fixed number of steps"
-            )
-        if not 0 < self.learning_rate <= 64:
-            raise PlanError(f"learning_rate={self.learning_rate} must be positive and at most 64")
-        if not 0 <= self.momentum < 1:
-            raise PlanError(f"momentum={self.momentum} must be at least 0 and below 1")
-        if self.class_weight not in (None, "balanced"):
-            raise PlanError(f"class_weight={self.class_weight!r} is not supported; use 'balanced' or None")
-        if self.solver == "gd" and (self.class_weight or not self.fit_intercept):
-            raise PlanError(
-                "solver='gd' has no class_weight and always an intercept; use solver='newton' for others"
-            )
-        if self.z_bound is not None and not 1 <= self.z_bound <= BOUNDS[-1]:
-            raise PlanError(f"z_bound={self.z_bound} must lie between 1 and {BOUNDS[-1]:g}")
-        if self.sigmoid_error is not None and not 1e-7 <= self.sigmoid_error <= 0.01:
-            raise PlanError(f"sigmoid_error={self.sigmoid_error} must lie between 1e-7 and 0.01")
-
     def _steps(self, bound: float) -> int:
+        """How many steps a fit makes at most."""
         if self.max_iter is not None:
-            return self.max_iter
+            return int(self.max_iter)
         if self.solver == "gd":
             return DESCENT_STEPS
         return NEWTON_STEPS if bound <= BOUNDS[1] else WIDE_NEWTON_STEPS
 
+    def _steps_at_once(self, bound: float) -> int:
+        """How many steps it makes if all are planned at once; no fit by Newton's method needs more."""
+        steps = self._steps(bound)
+        return steps if self.solver == "gd" else min(steps, WIDE_NEWTON_STEPS)
+
+    def _next_look(self, made: int, limit: int) -> int:
+        """After which step a fit looks whether it has converged, when so many are made."""
+        if self.solver == "gd" or not self.check or self.tol is not None:
+            return limit
+        return min(limit, FIRST_STEPS if made == 0 else made + min(max(MORE_STEPS, made // 3), MOST_STEPS))
+
     def bounds(self, rows: int) -> tuple[float, ...]:
         """Ranges of the sigmoid to try, in order; the check bit says when to go on."""
         if self.z_bound is not None:
-            return (self.z_bound,)
+            return (float(self.z_bound),)
         bounds = BOUNDS[1:] if rows <= SMALL_ROWS else BOUNDS
         return bounds if self.check else bounds[:1]
 
@@ -315,138 +327,152 @@ class LogisticRegression:
         for bound in self.bounds(table.rows):
             problem = self.problem(table, roles, bound)
             if table.rows < table.min_count:
-                raise _too_few(problem)
+                raise verdicts.too_few(problem)
             revealed = yield from self._fit_within(problem)
             if self._sound(problem, revealed):
                 return self
-        raise self._out_of_range(problem)
+        raise self._left_range(problem)
 
     def _sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> bool:
         """Whether a try is right, by its check bits. Raises SchemaError for what no wider range can mend."""
-        if fitting.TOO_FEW in revealed and revealed[fitting.TOO_FEW] > 0.5:
+        if (error := verdicts.flaw(problem, revealed)) is not None:
             self._found = None
-            raise _too_few(problem)
-        if self.check:
-            self._require_sound(problem, revealed)
-        if self.check and revealed[fitting.OUT_OF_RANGE] > 0.5:
+            raise error
+        if verdicts.says(revealed, fitting.OUT_OF_RANGE):
             return False
         self._note_convergence(problem, revealed)
         return True
 
-    def _out_of_range(self, problem: Problem) -> SchemaError:
+    def _left_range(self, problem: Problem) -> SchemaError:
         """Build the error that a try left its range; there is no model then."""
         self._found = None
         bound = problem.probability.bound
-        larger = next((one for one in BOUNDS if one > bound), None)
-        wider = "" if larger is None else f"a larger z_bound such as {larger:g}, "
-        return SchemaError(
-            f"fit of {problem.target!r} on {problem.table.name!r}: a decision value left [-{bound:g}, "
-            f"{bound:g}], where the sigmoid is exact, or a coefficient grew without limit: perhaps some "
-            "columns tell the outcomes apart without error or nearly repeat each other, rows lie far from "
-            f"all others, or the learning rate is too "
-            "large; "
-            f"fit with {fitting.stronger(problem.strength > 0)} or a smaller learning_rate, with {wider}"
-            "standardised columns or fewer of them"
-        )
-
-    def _require_sound(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
-        """Raise SchemaError for what no wider range of the sigmoid can mend, and first for wrong weights."""
-        if revealed.get(fitting.FLAWED, 0.0) > 0.5:
-            self._found = None
-            raise _flawed(problem)
-        if revealed.get(fitting.FAR_OFFSET, 0.0) > 0.5:
-            self._found = None
-            raise SchemaError(
-                f"table {problem.table.name!r}, offset {problem.offset!r}: some value is beyond "
-                f"{WIDEST_OFFSET:g} on one side, and offsets are added to log-odds; upload it in that unit, or "
-                "leave such rows out"
-            )
-        if revealed[fitting.ONE_CLASS] > 0.5:
-            self._found = None
-            raise _one_class(problem)
+        return verdicts.left_range(problem, next((one for one in BOUNDS if one > bound), None))
 
     def _note_convergence(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
         """Set `converged_`, from the tolerance's bit or the check's, and warn."""
         if fitting.MOVING in revealed:
-            self.converged_ = bool(self.converged_) or bool(revealed[fitting.MOVING] < 0.5)
-        if self._examined is not None and not self.converged_:
+            still = not verdicts.says(revealed, fitting.MOVING) and not verdicts.says(revealed, fitting.APART)
+            self._converged = still or bool(self._converged)
+        if self._examined is not None and not self._converged:
             self._found = None
-            raise SchemaError(
-                f"the model of {problem.target!r} is not the best one on {problem.table.name!r}: a step of "
-                "Newton's method would move it by more than a hundredth of a standard error; use the rows "
-                "that it was fitted on, more steps where it was solver='gd', or solver='newton'"
-            )
-        if self.converged_ is False:
-            warnings.warn(
-                f"the fit of {problem.target!r} on {problem.table.name!r} was still moving after "
-                f"{self.n_iter_} steps; raise max_iter, use {fitting.stronger(problem.strength > 0)}, or "
-                "leave out columns that nearly repeat others or tell outcomes apart without error",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            raise verdicts.not_the_best(problem)
+        if self._converged is False:
+            apart = verdicts.says(revealed, fitting.APART)
+            why = verdicts.apart(problem) if apart else verdicts.still_moving(problem, self._facts()[1])
+            warnings.warn(why, ConvergenceWarning, stacklevel=2)
 
     def planned(self, builder: Builder, problem: Problem) -> tuple[Parameters, Mapping[str, Value]]:
         """All steps of a fit, inside a plan: parameters, and bits `(1,)` that say what is wrong with it."""
         solver = self._solver(problem, builder)
         state = solver.begin()
-        for number in range(self._steps(problem.probability.bound)):
+        for number in range(self._steps_at_once(problem.probability.bound)):
             state = solver.step(state, number + 1)
         state = solver.polish(state)
         found = solver.parameters(state)
         return found, solver.checks(state, found) if self.check else {}
 
     def _fit_within(
-        self, problem: Problem, handle: Callable[[str], str] | None = None
+        self, problem: Problem, handle: Callable[[str], str] | None = None, *, job: bool = False
     ) -> Steps[Mapping[str, Reals]]:
         """One fit with one range of the sigmoid; returns what was revealed.
 
-        `handle` names what it stores, by default anew.
+        `handle` names what it stores, by default anew. A job is one plan.
         """
-        lake, target = problem.table.lake, problem.target
-        handle = lake.handle if handle is None else handle
-        title = f"fit {target} on {problem.table.name}"
-        solver = self._solver(problem, lake.builder(title))
-        state, made, converged = solver.begin(), 0, None
-        steps = self._steps(problem.probability.bound)
+        lake = problem.table.lake
+        bound = problem.probability.bound
+        limit = self._steps_at_once(bound) if job else self._steps(bound)
+        solver = self._solver(problem, lake.builder(fitting.title(problem, 0)))
+        state, made = solver.begin(), 0
         if self._examined is not None and isinstance(solver, Newton):
             state = solver.examine(state, *self._examined.parameters(solver.builder, problem.table))
-            steps = 0
+            limit = 0
+        told: dict[str, Reals] = {}
+        while True:
+            stop = limit if job else self._next_look(made, limit)
+            solver, state, made = yield from self._walk(solver, state, made, stop)
+            going_on = stop < limit
+            kept = state.store(lake.temporary(problem.target)) if going_on else {}
+            result = yield from self._end(solver, state, made, handle or lake.handle, again=bool(told))
+            strayed = verdicts.says(told, fitting.OUT_OF_RANGE)
+            told |= result.revealed
+            if not going_on or not self._goes_on(problem, told, strayed):
+                return told
+            builder = lake.builder(fitting.title(problem, made))
+            solver = self._solver(problem, builder)
+            state = solver.resume(
+                {name: builder.input(one, result.stored[one]) for name, one in kept.items()}
+            )
+
+    def _goes_on(self, problem: Problem, told: Mapping[str, Reals], strayed: bool) -> bool:
+        """Whether more steps can help; `strayed` is whether decision values were out of range before.
+
+        Beyond its range a fit starts again with a wider one, if there is one. In the widest, it may come back
+        to it once.
+        """
+        if verdicts.flaw(problem, told) is not None or not verdicts.says(told, fitting.MOVING):
+            return False
+        if verdicts.says(told, fitting.APART):
+            return False  # there is no best fit, and steps go on for ever
+        widest = problem.probability.bound == self.bounds(problem.rows)[-1]
+        return not verdicts.says(told, fitting.OUT_OF_RANGE) or (widest and not strayed)
+
+    def _walk(self, solver: Solver, state: State, made: int, stop: int) -> Steps[tuple[Solver, State, int]]:
+        """Steps up to number `stop`; with `tol`, plans of one step each, until the fit has converged."""
+        problem, lake = solver.problem, solver.problem.table.lake
+        every = lake.checkpoint_steps(problem.rows * problem.size) or stop
         between: Mapping[str, tuple[str, Type]] = {}
-        every = lake.checkpoint_steps(problem.rows * problem.size) or steps
-        while made < steps and not converged:
+        self._converged = None
+        while made < stop and not self._converged:
             made += 1
             state = solver.step(state, made)
-            if made % every == 0 and made < steps:
+            if made % every == 0 and made < stop:
                 state.checkpoint(made)
-            if self.tol is not None and made < steps:
-                between, converged = yield from self._look(solver, state, between)
-                builder = lake.builder(f"{title}, step {made + 1}")
+            if self.tol is not None and made < stop:
+                between, self._converged = yield from self._look(solver, state, between)
+                builder = lake.builder(fitting.title(problem, made))
                 solver = self._solver(problem, builder)
                 state = solver.resume({name: builder.input(*stored) for name, stored in between.items()})
+        return solver, state, made
+
+    def _end(
+        self, solver: Solver, state: State, made: int, handle: Callable[[str], str], *, again: bool
+    ) -> Steps[RunResult]:
+        """End a plan with the model as it is after so many steps, and what checks say of it.
+
+        A plan that goes on `again` checks only what steps can change.
+        """
+        problem = solver.problem
         state = solver.polish(state) if self._examined is None else state
         found = solver.parameters(state)
-        handles = [handle(f"{target}.{part}") for part in ("weights", "intercept")]
+        handles = [handle(f"{problem.target}.{part}") for part in ("weights", "intercept")]
         found.weights.store(handles[0])
         found.intercept.store(handles[1])
-        kept = state.store(handle(f"{target}.state"))
+        kept = state.store(handle(f"{problem.target}.state"))
         bits = solver.enough() | (solver.checks(state, found) if self.check else {})
         for name, bit in bits.items():
-            bit.reveal(name, to=ANALYST)
+            if not again or name in (fitting.OUT_OF_RANGE, fitting.MOVING, fitting.APART):
+                bit.reveal(name, to=ANALYST)
         result = yield solver.builder.plan()
-        weights, intercept = ((handle, result.stored[handle]) for handle in handles)
-        state_of = {name: (handle, result.stored[handle]) for name, handle in kept.items()}
+        weights, intercept = ((one, result.stored[one]) for one in handles)
         model = SecretModel(
-            problem.table, target, problem.names, weights, intercept, problem.offset, self._objective(problem)
+            problem.table,
+            problem.target,
+            problem.names,
+            weights,
+            intercept,
+            problem.offset,
+            self._objective(problem),
+            made,
         )
+        state_of = {name: (one, result.stored[one]) for name, one in kept.items()}
         self._found = _Fitted(model, problem, state_of)
-        self.feature_names_, self.target_ = problem.names, target
-        self.n_iter_, self.converged_ = made, converged
-        return result.revealed
+        return result
 
     def _objective(self, problem: Problem) -> dict[str, Any]:
         """What was minimised, as plain values: what a summary of the model has to know."""
         given = {name: getattr(self, name) for name in OBJECTIVE - {"sample_weight"}}
-        return given | {"sample_weight": problem.sample_weight}
+        return given | {"C": float(self.C), "sample_weight": problem.sample_weight}
 
     @classmethod
     def summarise_model(
@@ -462,9 +488,8 @@ class LogisticRegression:
         options = dict(model.objective)
         weight = options.pop("sample_weight")
         found = cls(**options)
-        found.check_options()
         found._examined = model
-        features = model.feature_names_
+        features = model.names
         yield from found.fit_steps(table, model.target_, features, sample_weight=weight, offset=model.offset)
         fitted = found._fitted()
         summary = yield from summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
@@ -487,11 +512,6 @@ class LogisticRegression:
 
     # -- using -----------------------------------------------------------------------------------------------
 
-    def _fitted(self) -> _Fitted:
-        if self._found is None:
-            raise PlanError("this model is not fitted yet; call fit(table, target=...) first")
-        return self._found
-
     def decision_values(self, builder: Builder, table: Table) -> Value:
         """As `SecretModel.decision_values`."""
         return self._fitted().model.decision_values(builder, table)
@@ -508,6 +528,7 @@ class LogisticRegression:
         """Secret labels of each row, as `SecretModel.predict`. Discloses nothing."""
         return self._fitted().model.predict(table, threshold=threshold)
 
+    @takes(table=TABLE, metrics=NAMES)
     def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
         """Quality metrics on a table with the target, all by default, secret until `reveal`.
 
@@ -518,6 +539,11 @@ class LogisticRegression:
         evaluation: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
         return evaluation
 
+    def score(self, table: Table, *, to: str = ANALYST) -> float:
+        """The accuracy on a table with the target, to one receiver. Discloses it."""
+        return self._fitted().model.score(table, to=to)
+
+    @takes(reveal=NAMES, to=RECEIVER, alpha=Number(above=0, below=1))
     def summary(
         self, reveal: str | Sequence[str] | None = None, *, to: str = ANALYST, alpha: float = 0.05
     ) -> Summary:

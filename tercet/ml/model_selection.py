@@ -13,23 +13,26 @@ import math
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
+from tercet import options
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import fitting, views
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import UNDEFINED, inverted, marked, side_by_side
+from tercet.ml.estimator import Estimator
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, takes
 from tercet.ml.models import linear_predictor
-from tercet.ml.roles import Roles
+from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
 from tercet.ml.table import ANALYST, Part, Steps, Table, as_names
-from tercet.tracebacks import short_tracebacks
+from tercet.options import FLAG, RECEIVER, Made, Names, Number, Several, Text
+from tercet.tracebacks import short, short_tracebacks
 
 Reals = npt.NDArray[np.float64]
 Fold = tuple[Table, Table]
@@ -39,6 +42,9 @@ SCORES = tuple(name for name in METRICS if name not in ("roc_auc_se", "confusion
 """Metrics that a cross-validation can score with: those of which a mean over folds means something."""
 LOSSES = ("log_loss", "brier")
 """Scores of which the smallest is the best."""
+FOLDS = Number(whole=True, least=2, error=SchemaError, advice="cv is the number of folds")
+SCORING = Names(what="names of scores", advice="as in scoring='roc_auc'")
+SCORE = Text(what="the name of a score", advice="as in scoring='roc_auc'")
 TOO_FEW = "whether a score rests on fewer rows than owners allow"
 RANDOM_ORDER = "places of shuffled rows, a random order"
 
@@ -53,8 +59,6 @@ def split(table: Table, test_size: float, stratify: str | None = None) -> Steps[
     counts, which everyone can work out, and for `stratify` a random order of shuffled rows to the nodes; not
     how many ones there are.
     """
-    if not 0 < test_size < 1:
-        raise SchemaError(f"test_size={test_size} is not between 0 and 1; give the share of rows to test on")
     table.require_rows("a split", least=2)
     test_rows = min(table.rows - 1, math.ceil(test_size * table.rows))
     sizes = (table.rows - test_rows, test_rows)
@@ -71,7 +75,7 @@ def split(table: Table, test_size: float, stratify: str | None = None) -> Steps[
 
 def folds(table: Table, count: int, stratify: str | None) -> Steps[list[Fold]]:
     """Train and test rows of each of `count` folds, which take each row once. Discloses what `split` does."""
-    if not isinstance(count, int) or not 2 <= count <= table.rows:
+    if not 2 <= count <= table.rows:
         raise SchemaError(
             f"cv={count} is no number of folds between 2 and the {table.rows} rows that there are"
         )
@@ -173,6 +177,15 @@ def _spread(scores: Reals) -> str:
     return line if len(some) == len(scores) else f"{line}, in {len(some)} of {len(scores)} folds"
 
 
+@short
+@options.takes(
+    **COLUMNS_OF_A_FIT,
+    model=Made(of="LogisticRegression", what="a LogisticRegression"),
+    cv=FOLDS,
+    scoring=SCORING,
+    stratify=FLAG,
+    to=RECEIVER,
+)
 def cross_validate(
     model: LogisticRegression,
     table: Table,
@@ -218,9 +231,13 @@ def _cross_validate(search: _Validation, to: str) -> Steps[CrossValidation]:
     return CrossValidation(f"{search.what}, {search.cv} folds", found)
 
 
+def _is_score(instance: Any, attribute: Any, value: Any) -> None:  # noqa: ARG001 - a validator
+    _scores(value)
+
+
 @short_tracebacks
-@attrs.define(eq=False)
-class GridSearch:
+@attrs.define(eq=False, repr=False)
+class GridSearch(Estimator):
     """The penalty that a cross-validation finds best, and the model with it.
 
     `fit` makes all fits, for each C and fold, in one plan. What is revealed of them are means over folds, for
@@ -231,16 +248,19 @@ class GridSearch:
     is among those C whose score is defined in most folds.
     """
 
-    model: LogisticRegression
-    C: Sequence[float]
-    scoring: str = "roc_auc"
-    cv: int = 5
-    stratify: bool = True
+    model: LogisticRegression = attrs.field(
+        validator=Made(of="LogisticRegression", what="a LogisticRegression")
+    )
+    C: Sequence[float] = attrs.field(validator=Several(each=Number(above=0), advice="as in C=[0.1, 1, 10]"))
+    scoring: str = attrs.field(default="roc_auc", validator=[SCORE, _is_score])
+    cv: int = attrs.field(default=5, validator=FOLDS)
+    stratify: bool = attrs.field(default=True, validator=FLAG)
 
     mean_scores_: Reals = attrs.field(factory=lambda: np.zeros(0), init=False)
     best_params_: dict[str, float] = attrs.field(factory=dict, init=False)
     best_model_: LogisticRegression | None = attrs.field(default=None, init=False)
 
+    @options.takes(**COLUMNS_OF_A_FIT, to=RECEIVER)
     def fit(
         self,
         table: Table,
@@ -257,7 +277,7 @@ class GridSearch:
         is; otherwise what `cross_validate` and the last fit disclose. Raises SchemaError if the score is
         not defined in any fold.
         """
-        if not self.C or len(set(self.C)) < len(self.C):
+        if len(set(self.C)) < len(self.C):
             raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
         names = _scores(self.scoring)
         search = _Validation(
@@ -492,7 +512,8 @@ class _Validation:
                 f"cross-validation of {self.what}: in some fold a score rests on fewer rows of an outcome "
                 "than owners allow; use fewer folds, or score by accuracy, log_loss or brier"
             )
-        if revealed.get(fitting.MOVING) and not revealed.get(fitting.OUT_OF_RANGE):
+        moves = revealed.get(fitting.MOVING) or revealed.get(fitting.APART)
+        if moves and not revealed.get(fitting.OUT_OF_RANGE):
             warnings.warn(
                 f"cross-validation of {self.what}: some fit was still moving after its last step; raise "
                 f"max_iter, use {fitting.stronger(self.model.penalty is not None)}, or leave out columns "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import attrs
 import numpy as np
@@ -19,12 +19,14 @@ import numpy.typing as npt
 from tercet.actors import Builder, Form, Type, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
+from tercet.ml.estimator import Learned, SecretParameters
 from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
 from tercet.ml.linalg import logarithm, settled
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import expit
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.table import ANALYST, Column, Part, SecretColumn, Steps, Table, Workspace
+from tercet.options import NAME, NAMES, READERS, RECEIVER, TABLE, Either, Made, Number, takes
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -40,33 +42,47 @@ OBJECTIVE = {"penalty", "C", "class_weight", "fit_intercept", "sample_weight"}
 """What a summary has to know of the loss that was minimised, beside the columns."""
 
 
+THRESHOLD = Either(
+    rules=(
+        Number(above=0, below=1),
+        Made(of="Table", what="a table of one row and one column that holds a secret one"),
+    ),
+    none=True,
+)
+"""What a threshold of labels may be."""
+
+
 @short_tracebacks
 @attrs.frozen(eq=False)
-class SecretModel:
+class SecretModel(SecretParameters):
     """A fitted logistic regression whose parameters only the nodes hold.
 
     `like` is a table with the columns as they were when the model was fitted; its rows are not needed.
-    `objective` has the options of the fit that say what it minimised, and the name of its weights. On an
-    `AsyncLake`, what computes gives an awaitable of what is annotated here.
+    `objective` has the options of the fit that say what it minimised, and the name of its weights; `steps` is
+    how many it made, 0 where that was not kept. On an `AsyncLake`, what computes gives an awaitable of what
+    is annotated here.
     """
 
     like: Table = attrs.field(repr=False)
     target_: str
-    feature_names_: tuple[str, ...]
+    names: tuple[str, ...]
     weights: tuple[str, Type] = attrs.field(repr=False)
     intercept: tuple[str, Type] = attrs.field(repr=False)
     offset: str | None = None
     objective: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    steps: int = 0
+
+    def _facts(self) -> tuple[tuple[str, ...], int]:
+        return self.names, self.steps
 
     __repr__ = views.model_text
 
     def parameters(self, builder: Builder, table: Table) -> tuple[Value, Value]:
         """In a plan, coefficients `(d,)` of a table's columns in its units, and the intercept `(1,)`."""
-        table.require_like(self.like, self.feature_names_, "the model was fitted on")
+        table.require_like(self.like, self.names, "the model was fitted on")
         weights, intercept = builder.input(*self.weights), builder.input(*self.intercept)
         moves = [
-            table.column(name).unit_exponent - self.like.column(name).unit_exponent
-            for name in self.feature_names_
+            table.column(name).unit_exponent - self.like.column(name).unit_exponent for name in self.names
         ]
         if any(moves):
             factors = builder.constant(np.exp2(moves), scale=max(0, -min(moves)))
@@ -78,16 +94,16 @@ class SecretModel:
 
         A model that was fitted with an offset adds that column of the table.
         """
-        table.require_like(self.like, self.feature_names_, "the model was fitted on")
+        table.require_like(self.like, self.names, "the model was fitted on")
         weights, intercept = builder.input(*self.weights), builder.input(*self.intercept)
-        return linear_predictor(
-            table, self.feature_names_, weights, intercept, like=self.like, offset=self.offset
-        )
+        return linear_predictor(table, self.names, weights, intercept, like=self.like, offset=self.offset)
 
+    @takes(table=TABLE)
     def decision_function(self, table: Table) -> SecretColumn:
         """Secret log-odds of each row; `reveal` them to whom you choose. Discloses nothing."""
         return self._predict(table, "decision value", None)
 
+    @takes(table=TABLE)
     def predict_proba(self, table: Table) -> SecretColumn:
         """Secret probabilities of the outcome 1 for each row. Discloses nothing.
 
@@ -97,6 +113,7 @@ class SecretModel:
         """
         return self._predict(table, "probability", None)
 
+    @takes(table=TABLE, threshold=THRESHOLD)
     def predict(self, table: Table, *, threshold: float | Table | None = None) -> SecretColumn:
         """Secret labels of each row: 1 where the probability exceeds a threshold, by default 1/2.
 
@@ -123,11 +140,24 @@ class SecretModel:
             return SecretColumn(table.lake, title, handle, result.stored[handle], expit, _probabilities)
         return SecretColumn(table.lake, title, handle, result.stored[handle])
 
+    @takes(table=TABLE, metrics=NAMES)
     def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
         """Quality metrics on a table with the target; see `LogisticRegression.evaluate`."""
         evaluation: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
         return evaluation
 
+    @takes(table=TABLE, to=RECEIVER)
+    def score(self, table: Table, *, to: str = ANALYST) -> float:
+        """The accuracy on a table with the target, to one receiver. Discloses it; see `Evaluation.reveal`."""
+
+        def steps() -> Steps[float]:
+            evaluation = yield from evaluate(self, table, "accuracy")
+            return float((yield from evaluation.revealed(("accuracy",), to)).accuracy)
+
+        score: float = table.lake.perform(steps(), "evaluate")
+        return score
+
+    @takes(table=TABLE, reveal=NAMES, to=RECEIVER, alpha=Number(above=0, below=1))
     def summary(
         self,
         table: Table,
@@ -157,6 +187,7 @@ class SecretModel:
         summary: Summary = table.lake.perform(steps, "summary")
         return summary
 
+    @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver. Discloses them.
 
@@ -167,28 +198,37 @@ class SecretModel:
 
     def _reveal(self, to: str) -> Steps[RevealedModel]:
         builder = self.like.lake.builder(f"reveal model of {self.target_}")
-        exponents = [self.like.column(name).unit_exponent for name in self.feature_names_]
-        units = "" if to == ANALYST else f" by {', '.join(map(_in_units, self.feature_names_, exponents))}"
+        exponents = [self.like.column(name).unit_exponent for name in self.names]
+        units = "" if to == ANALYST else f" by {', '.join(map(_in_units, self.names, exponents))}"
         names = f"coefficients of {self.target_!r}{units}", f"intercept of {self.target_!r}"
         builder.input(*self.weights).reveal(names[0], to=to)
         builder.input(*self.intercept).reveal(names[1], to=to)
         result = yield builder.plan()
         coefficients = np.ldexp(result.revealed[names[0]], np.negative(exponents))
-        intercept = float(result.revealed[names[1]][0])
-        return RevealedModel(self.target_, self.feature_names_, coefficients, intercept, self.offset)
+        options = {name: option for name, option in self.objective.items() if name != "sample_weight"}
+        return RevealedModel(
+            self.target_,
+            self.names,
+            coefficients.reshape(1, -1),
+            result.revealed[names[1]].reshape(1),
+            self.offset,
+            options,
+            self.steps,
+        )
 
     # -- its public facts ------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """All that is public of the model, as plain values: what nodes keep beside the parameters."""
-        names = [*self.feature_names_, *([self.offset] if self.offset else [])]
+        names = [*self.names, *([self.offset] if self.offset else [])]
         columns = [self.like.column(name).schema for name in names]
         return {
             "format": FORMAT,
             "target": self.target_,
-            "features": list(self.feature_names_),
+            "features": list(self.names),
             "offset": self.offset,
             "objective": dict(self.objective),
+            "steps": self.steps,
             "columns": [[schema.name, schema.kind, schema.scale] for schema in columns],
             "parameters": [
                 [kind.scale, kind.limit, list(kind.shape)] for _, kind in (self.weights, self.intercept)
@@ -214,10 +254,12 @@ class SecretModel:
             objective = dict(facts.get("objective", {}))
             if objective and (set(objective) != OBJECTIVE or not isinstance(objective["C"], float | int)):
                 raise ValueError("what it minimised is not known")
-            return cls(like, str(facts["target"]), features, weights, intercept, facts["offset"], objective)
+            offset, steps = facts["offset"], int(facts.get("steps", 0))
+            return cls(like, str(facts["target"]), features, weights, intercept, offset, objective, steps)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SchemaError(f"the description of model {name!r} is malformed ({error})") from error
 
+    @takes(name=NAME, readers=READERS)
     def save(self, name: str, *, readers: Sequence[str] = ()) -> Any:
         """Keep the model, secret, in the lake under a name, for `lake.model(name)`.
 
@@ -259,9 +301,7 @@ def _labels(z: Value, threshold: float | Table | None) -> Value:
         (raw,) = threshold.raw(z.builder, [column.name])
         secret = raw.squeeze().shifted(column.schema.scale)
         return (_log_odds(secret) - z.nearest(DECISION_SCALE)).is_negative().to_ring()
-    cut = 0.5 if threshold is None else threshold
-    if not 0 < cut < 1:
-        raise PlanError(f"threshold={cut} is not between 0 and 1; give a probability")
+    cut = 0.5 if threshold is None else float(threshold)
     return (-z + math.log(cut / (1 - cut))).is_negative().to_ring()
 
 
@@ -287,14 +327,70 @@ def linear_predictor(
 
 
 @attrs.frozen(eq=False)
-class RevealedModel:
-    """A model in the clear: coefficients in the columns' own units, in the order of `feature_names_`."""
+class RevealedModel(Learned):
+    """A model in the clear, with the learned names of scikit-learn's.
+
+    `coef_` `(1, n_features)` are the coefficients in the columns' own units, in the order of
+    `feature_names_in_`, `intercept_` is `(1,)`. `offset_` names a column that is added to the log-odds.
+    `options` are those of the fit that say what it minimised, `steps` how many it made.
+    """
 
     target_: str
-    feature_names_: tuple[str, ...]
+    names: tuple[str, ...]
     coef_: Reals
-    intercept_: float
+    intercept_: Reals
     offset_: str | None = None
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    steps: int = 0
+
+    def _facts(self) -> tuple[tuple[str, ...], int]:
+        return self.names, self.steps
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - nothing is within
+        """Options of the fit that say what it minimised."""
+        return dict(self.options)
+
+    def set_params(self, **_: Any) -> NoReturn:
+        """Raise PlanError: a revealed model is a result, with the options that it was fitted with."""
+        raise PlanError(
+            "a revealed model is a result, whose options cannot change; set them on a LogisticRegression "
+            "and fit that"
+        )
+
+    def decision_function(self, X: Any) -> Reals:
+        """Log-odds `(n,)` of rows in the clear: a frame, a dict of columns, or an array `(n, n_features)`.
+
+        Frames may have other columns besides. Raises SchemaError if some feature is missing.
+        """
+        names = [*self.names, *([self.offset_] if self.offset_ else [])]
+        if isinstance(X, Mapping) or hasattr(X, "columns"):
+            try:
+                rows = np.column_stack([np.asarray(X[name], dtype=np.float64) for name in names])
+            except (KeyError, ValueError, TypeError) as error:
+                raise SchemaError(f"X has to have numeric columns {', '.join(names)} ({error})") from error
+        else:
+            rows = np.asarray(X)
+            if rows.ndim != 2 or rows.shape[1] != len(names) or rows.dtype.kind not in "biuf":
+                raise SchemaError(
+                    f"X is no table of numbers with {len(names)} columns, in this order: {', '.join(names)}"
+                )
+        count = len(self.names)
+        z: Reals = rows[:, :count] @ self.coef_[0] + self.intercept_[0] + rows[:, count:].sum(axis=1)
+        return z
+
+    def predict_proba(self, X: Any) -> Reals:
+        """Probabilities `(n, 2)` of both outcomes for rows in the clear."""
+        p = expit(self.decision_function(X))
+        return np.column_stack([1 - p, p])
+
+    def predict(self, X: Any) -> npt.NDArray[np.int64]:
+        """Outcomes `(n,)` for rows in the clear: 1 where it is the more probable one."""
+        labels: npt.NDArray[np.int64] = (self.decision_function(X) > 0).astype(np.int64)
+        return labels
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The accuracy on rows in the clear with outcomes `y` `(n,)` of zeros and ones."""
+        return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))
 
     __repr__ = views.as_printed
 
@@ -310,12 +406,11 @@ class RevealedModel:
                 f"the model adds the offset {self.offset_!r}, which scikit-learn's cannot; keep it"
             )
         model = LogisticRegression()
-        model.classes_ = np.array([0, 1])
-        model.coef_ = self.coef_.reshape(1, -1).copy()
-        model.intercept_ = np.array([self.intercept_])
-        model.n_features_in_ = len(self.feature_names_)
-        model.feature_names_in_ = np.array(self.feature_names_, dtype=object)
-        model.n_iter_ = np.array([0])
+        model.classes_ = self.classes_
+        model.coef_, model.intercept_ = self.coef_.copy(), self.intercept_.copy()
+        model.n_features_in_ = self.n_features_in_
+        model.feature_names_in_ = self.feature_names_in_
+        model.n_iter_ = self.n_iter_
         return model
 
     def to_json(self) -> str:
@@ -324,31 +419,35 @@ class RevealedModel:
             {
                 "format": FORMAT,
                 "target": self.target_,
-                "intercept": self.intercept_,
-                "coefficients": dict(zip(self.feature_names_, self.coef_.tolist(), strict=True)),
+                "intercept": float(self.intercept_[0]),
+                "coefficients": dict(zip(self.names, self.coef_[0].tolist(), strict=True)),
                 "offset": self.offset_,
+                "options": dict(self.options),
+                "steps": self.steps,
             },
             indent=2,
         )
 
     @classmethod
     def from_json(cls, text: str) -> RevealedModel:
-        """A model from `to_json`. Raises SchemaError for other texts."""
+        """A model from `to_json`, of an earlier version too. Raises SchemaError for other texts."""
         try:
             facts = json.loads(text)
             if facts["format"] != FORMAT:
                 raise SchemaError(f"the text has format {facts['format']!r}, not {FORMAT!r}")
             found = {str(name): float(number) for name, number in facts["coefficients"].items()}
-            coefficients = np.array(list(found.values()), dtype=np.float64)
-            intercept = float(facts["intercept"])
-            return cls(str(facts["target"]), tuple(found), coefficients, intercept, facts["offset"])
+            coefficients = np.array([list(found.values())], dtype=np.float64)
+            intercept = np.array([float(facts["intercept"])])
+            options, steps = dict(facts.get("options", {})), int(facts.get("steps", 0))
+            target, offset = str(facts["target"]), facts["offset"]
+            return cls(target, tuple(found), coefficients, intercept, offset, options, steps)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchemaError(
                 f"the text is no model ({error}); give what RevealedModel.to_json wrote"
             ) from error
 
     def __str__(self) -> str:
-        numbers = {"(intercept)": self.intercept_, **dict(zip(self.feature_names_, self.coef_, strict=True))}
+        numbers = {"(intercept)": self.intercept_[0], **dict(zip(self.names, self.coef_[0], strict=True))}
         width = max(map(len, numbers))
         return "\n".join(
             [

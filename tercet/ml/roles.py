@@ -1,6 +1,7 @@
 """Which column of a table does what in a fit: target, features, weight of rows, offset.
 
-Checked before anything is computed, so that a mistake is a sentence and not a fit of the wrong thing.
+Checked before anything is computed, so that a mistake is a sentence and not a fit of the wrong thing. What is
+said to a column in the place of its name is here too.
 """
 
 from __future__ import annotations
@@ -9,9 +10,20 @@ from collections.abc import Sequence
 
 import attrs
 
+from tercet import options
 from tercet.errors import SchemaError
+from tercet.ml.expressions import Expression
 from tercet.ml.table import Table, as_names
+from tercet.options import COLUMN, MAYBE_COLUMN, MAYBE_COLUMNS, TABLE
 
+COLUMNS_OF_A_FIT = {
+    "table": TABLE,
+    "target": COLUMN,
+    "features": attrs.evolve(MAYBE_COLUMNS, empty=True),
+    "sample_weight": MAYBE_COLUMN,
+    "offset": MAYBE_COLUMN,
+}
+"""Rules of what a fit is given."""
 OFFSET_SCALES = (0, 40)
 """Scales of columns that can be added to log-odds: values of up to 2^30, in steps of 2^-40 at least."""
 
@@ -82,3 +94,16 @@ def _require_rows(table: Table, target: str, names: tuple[str, ...]) -> None:
             f"table {table.name!r} has {table.rows} rows for {len(names)} features, and a fit needs more "
             "rows than features; name fewer in features="
         )
+
+
+@options.described.register
+def _(given: Expression) -> str:
+    return f"the expression {given.text}"
+
+
+@options.mended.register
+def _(given: Expression, name: str) -> str:
+    if given.text in given.table.column_names:
+        return f"write {name}={given.text!r}"
+    rows = f"table.filter({given.text}) keeps rows; " if given.public.kind == "boolean" else ""
+    return f"{rows}give it a name first, as in table.assign(new={given.text}), and write {name}='new'"

@@ -23,6 +23,19 @@ from tercet.actors.client import RunResult
 from tercet.errors import SchemaError
 from tercet.ml import views
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
+from tercet.options import (
+    CATEGORIES,
+    COLUMN,
+    COLUMNS,
+    CONDITION,
+    FLAG,
+    MAYBE_COLUMN,
+    MAYBE_COLUMNS,
+    RECEIVER,
+    STATISTICS,
+    TEST_SIZE,
+    takes,
+)
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -79,6 +92,12 @@ class Workspace(Interface):
 def as_names(given: str | Sequence[str]) -> tuple[str, ...]:
     """One name or several, as a tuple."""
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _assigned(name: str, condition: str) -> str:
+    """A condition on a column in its place, as an argument of `assign`."""
+    made = f"table[{name!r}] {condition}"
+    return f"{name}={made}" if name.isidentifier() else f"**{{{name!r}: {made}}}"
 
 
 @attrs.frozen
@@ -156,6 +175,7 @@ class Table:
 
     def column(self, name: str) -> Column:
         """A column by name. Raises SchemaError with the nearest names."""
+        COLUMN.require(f"table {self.name!r}", "column", name)
         for column in self.columns:
             if column.name == name:
                 return column
@@ -265,8 +285,8 @@ class Table:
         kind = self.column(name).schema.kind
         if kind != "boolean":
             raise SchemaError(
-                f"table {self.name!r}, {purpose} {name!r} is {kind}, not 0/1: its owner has to upload it as "
-                f"zeros and ones or booleans (types={{{name!r}: 'boolean'}})"
+                f"table {self.name!r}, {purpose} {name!r} is {kind}, not 0/1; say which values count as 1, "
+                f"as in table.assign({_assigned(name, '== 2')}), or have its owner upload zeros and ones"
             )
 
     def require_like(self, other: Table, names: Sequence[str], relation: str) -> None:
@@ -293,6 +313,7 @@ class Table:
 
     # -- what users call -------------------------------------------------------------------------------------
 
+    @takes(on=COLUMNS)
     def join(self, *others: Table, on: str | Sequence[str]) -> Table:
         """Inner join on the key, with one or more other tables. See `tercet.ml.join.inner_join`."""
         from tercet.ml.join import inner_join
@@ -300,6 +321,7 @@ class Table:
         joined: Table = self.lake.perform(inner_join([self, *others], on), "join")
         return joined
 
+    @takes(test_size=TEST_SIZE, stratify=MAYBE_COLUMN)
     def split(self, *, test_size: float = 0.25, stratify: str | None = None) -> tuple[Table, Table]:
         """Split into train and test rows. See `tercet.ml.model_selection.split`."""
         from tercet.ml.model_selection import split
@@ -318,6 +340,7 @@ class Table:
         assigned: Table = self.lake.perform(assign(self, columns), "assign")
         return assigned
 
+    @takes(condition=CONDITION, compact=FLAG)
     def filter(self, condition: Expression, *, compact: bool = False) -> Table:
         """Rows where a secret condition holds; others weigh nothing in what is computed from the table.
 
@@ -329,6 +352,7 @@ class Table:
         kept: Table = self.lake.perform(keep(self, condition, compact=compact), "filter")
         return kept
 
+    @takes(columns=MAYBE_COLUMNS, compact=FLAG)
     def dropna(self, columns: str | Sequence[str] | None = None, *, compact: bool = False) -> Table:
         """Rows in which no value of some columns (default: all) is missing.
 
@@ -339,6 +363,7 @@ class Table:
         kept: Table = self.lake.perform(drop_missing(self, columns, compact=compact), "filter")
         return kept
 
+    @takes(columns=MAYBE_COLUMNS, statistics=STATISTICS, to=RECEIVER)
     def describe(
         self,
         columns: str | Sequence[str] | None = None,
@@ -356,6 +381,7 @@ class Table:
         described: Description = self.lake.perform(describe(self, columns, statistics, to), "describe")
         return described
 
+    @takes(rows=COLUMN, columns=COLUMN, categories=CATEGORIES, statistics=STATISTICS, to=RECEIVER)
     def crosstab(
         self,
         rows: str,
@@ -376,6 +402,7 @@ class Table:
         counted: Crosstab = self.lake.perform(steps, "crosstab")
         return counted
 
+    @takes(columns=MAYBE_COLUMNS, to=RECEIVER)
     def corr(self, columns: Sequence[str] | None = None, *, to: str = ANALYST) -> Correlations:
         """Pearson's correlations of columns.
 
@@ -387,6 +414,7 @@ class Table:
         correlations: Correlations = self.lake.perform(correlate(self, columns, to), "corr")
         return correlations
 
+    @takes(columns=MAYBE_COLUMNS, to=RECEIVER)
     def reveal(
         self, columns: str | Sequence[str] | None = None, *, to: str = ANALYST
     ) -> dict[str, npt.NDArray[Any]]:
@@ -450,6 +478,7 @@ class SecretColumn:
         """Number of rows."""
         return int(self.type.rows)
 
+    @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> npt.NDArray[np.float64]:
         """All numbers in the clear, to one receiver."""
         values: npt.NDArray[np.float64] = self.lake.perform(self._reveal(to), "reveal")

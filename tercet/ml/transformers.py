@@ -22,12 +22,14 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml.describe import quantiles, require_enough
 from tercet.ml.disclosure import all_at_least, inverted, side_by_side
 from tercet.ml.draft import Draft
+from tercet.ml.estimator import Estimator
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.preparation import out_of_range, owners, with_part
 from tercet.ml.sample import Sample, weights_of
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, range_scale
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
 from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, as_names
+from tercet.options import MAYBE_COLUMNS, RECEIVER, TABLE, takes
 from tercet.tracebacks import short_tracebacks
 
 WIDTH_POWERS = (-8, 16)
@@ -66,8 +68,8 @@ class _Learned:
 
 
 @short_tracebacks
-@attrs.define(eq=False)
-class Transformer(abc.ABC):
+@attrs.define(eq=False, repr=False)
+class Transformer(Estimator, abc.ABC):
     """Columns of a table made into others, by secret numbers that were learned before.
 
     `columns` names those to transform; by default it is all that it makes sense for. Learning discloses
@@ -77,20 +79,23 @@ class Transformer(abc.ABC):
     `AsyncLake`, every method gives an awaitable of what is annotated here.
     """
 
-    columns: str | Sequence[str] | None = None
+    columns: str | Sequence[str] | None = attrs.field(default=None, validator=MAYBE_COLUMNS)
     names_: tuple[str, ...] = attrs.field(default=(), init=False)
     _learned: _Learned | None = attrs.field(default=None, init=False, repr=False)
 
+    @takes(table=TABLE)
     def fit(self, table: Table) -> Self:
         """Learn from a table. Raises SchemaError for columns that it makes no sense for, and too few rows."""
         fitted: Self = table.lake.perform(self._fit(table), "fit")
         return fitted
 
+    @takes(table=TABLE)
     def transform(self, table: Table) -> Table:
         """The table with the learned columns transformed. Raises SchemaError where they do not fit."""
         transformed: Table = table.lake.perform(self._transform(table), "transform")
         return transformed
 
+    @takes(table=TABLE)
     def fit_transform(self, table: Table) -> Table:
         """`fit` and `transform` of one table."""
 
@@ -188,7 +193,7 @@ def _number(learned: Value, place: int) -> Value:
     return learned.slice(place, place + 1)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StandardScaler(Transformer):
     """Columns to mean zero and variance one, in MPC, as scikit-learn's; secret until `reveal`.
 
@@ -232,6 +237,7 @@ class StandardScaler(Transformer):
             made.append((values, ColumnSchema(name, "real", scale)))
         return made
 
+    @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> RevealedScaler:
         """Means and deviations in the columns' own units, to one receiver. Discloses them.
 
@@ -270,7 +276,7 @@ class RevealedScaler:
     scale_: npt.NDArray[np.float64]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MinMaxScaler(Transformer):
     """Columns to the range from 0 to 1, in MPC, as scikit-learn's MinMaxScaler with `clip=True`.
 
@@ -305,7 +311,7 @@ class MinMaxScaler(Transformer):
         return made
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MeanImputer(Transformer):
     """Missing values become the mean of those that are there, in MPC, as scikit-learn's SimpleImputer.
 

@@ -103,7 +103,7 @@ def model_text(self: SecretModel) -> str:
     """The `__repr__` of a secret model."""
     beside = f", offset {self.offset}" if self.offset is not None else ""
     return (
-        f"secret logistic regression of {self.target_!r} on {', '.join(self.feature_names_)}{beside}; "
+        f"secret logistic regression of {self.target_!r} on {', '.join(self.names)}{beside}; "
         "reveal() sends it to one receiver"
     )
 

@@ -19,6 +19,7 @@ from tercet.actors.passes import optimise
 from tercet.actors.plan import Plan
 from tercet.errors import PlanError
 from tercet.lake import local
+from tercet.options import COUNT, FLAG, Either, Function, Names, Several, Text, takes
 from tercet.studies.memory import peaks_mb, reset_peaks
 from tercet.studies.workloads import Figures, Workload, find
 
@@ -105,6 +106,14 @@ def protocol_of(name: str) -> tuple[str, int | None]:
     return protocol, int(parties) if parties else None
 
 
+@takes(
+    plan=Either(rules=(Text(what="the name of a plan"), Function())),
+    protocols=Names(what="names of protocols", alone=False, advice="as in ['replicated', 'shamir:5']"),
+    networks=Names(what="names of networks", alone=False, advice="as in ['lan', '3ms']"),
+    rows=Several(each=COUNT, advice="as in [1000]"),
+    processes=FLAG,
+    progress=Function(none=True),
+)
 def compare(
     plan: str | Workload,
     *,

@@ -96,9 +96,9 @@ def operations(lake: Lake, rows: int) -> Figures:
 def _coefficients(model: Any) -> dict[str, float]:
     told = model.reveal(to="analyst")
     weights = {
-        f"coef {name}": float(w) for name, w in zip(told.feature_names_, np.ravel(told.coef_), strict=True)
+        f"coef {name}": float(w) for name, w in zip(told.feature_names_in_, told.coef_[0], strict=True)
     }
-    return {**weights, "intercept": float(np.ravel(told.intercept_)[0])}
+    return {**weights, "intercept": float(told.intercept_[0])}
 
 
 def _metrics(model: Any, table: Any) -> dict[str, float]:

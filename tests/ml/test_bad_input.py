@@ -198,7 +198,11 @@ def test_an_empty_join_is_a_table_that_nothing_can_be_learned_from(lake):
 @pytest.mark.parametrize(
     ("change", "options", "parts"),
     [
-        ({}, {"target": "age"}, ("'claims'", "target 'age' is real, not 0/1", "types={'age': 'boolean'}")),
+        (
+            {},
+            {"target": "age"},
+            ("'claims'", "target 'age' is real, not 0/1", "table.assign(age=table['age'] == 2)"),
+        ),
         ({}, {"target": "visits"}, ("'claims'", "target 'visits' is integer, not 0/1")),
         ({}, {"target": "il"}, ("'claims' has no column 'il'", 'Did you mean "ill"')),
         ({}, {"target": "id"}, ("'claims'", "'id' is a key", "upload it as a second column")),
@@ -248,7 +252,7 @@ def test_fits_on_hardly_any_rows(plain, rows):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"penalty": "l1"}, ("penalty='l1'", "use 'l2' or None")),
+        ({"penalty": "l1"}, ("penalty='l1'", "'l2', or None")),
         ({"C": 0.0}, ("C=0.0", "positive")),
         ({"C": -1.0}, ("C=-1.0", "positive")),
         ({"C": float("inf")}, ("C=inf", "finite")),
@@ -260,7 +264,7 @@ def test_fits_on_hardly_any_rows(plain, rows):
         ({"tol": 1.0}, ("tol=1.0", "leave it None")),
         ({"learning_rate": 0.0}, ("learning_rate=0.0", "positive")),
         ({"learning_rate": 65.0}, ("learning_rate=65.0", "at most 64")),
-        ({"momentum": 1.0}, ("momentum=1.0", "below 1")),
+        ({"momentum": 1.0}, ("momentum=1.0", "between 0 and 1")),
         ({"z_bound": 0.5}, ("z_bound=0.5", "between 1 and 120")),
         ({"z_bound": 121}, ("z_bound=121", "between 1 and 120")),
         ({"sigmoid_error": 0.0}, ("sigmoid_error=0.0", "between")),
@@ -272,17 +276,22 @@ def test_options(plain, options, parts):
         LogisticRegression(**options).fit(upload(plain), target="ill")
 
 
-@pytest.mark.parametrize("solver", ["newton", "gd"])
-def test_columns_that_tell_outcomes_apart_without_error(plain, solver):
+@pytest.mark.parametrize("options", [{"z_bound": 1}, {"solver": "gd", "learning_rate": 64.0, "z_bound": 8}])
+def test_columns_that_tell_outcomes_apart_without_error(plain, options):
     """Without a penalty no coefficients are best, however large they are."""
     table = upload(plain, {"cost": np.where(GOOD["ill"], 1.0, -1.0) + 0.1 * RNG.normal(size=ROWS)})
-    options = {"max_iter": 60} if solver == "newton" else {"learning_rate": 64.0, "max_iter": 200}
-    model = LogisticRegression(penalty=None, solver=solver, z_bound=8, **options)
-    with refused("fit of 'ill' on 'claims'", "left [-8, 8]", "without error", "smaller C", "larger z_bound"):
+    model = LogisticRegression(penalty=None, max_iter=200, **options)
+    with refused(
+        "fit of 'ill' on 'claims'",
+        f"left [-{options['z_bound']}, ",
+        "without error",
+        "a penalty",
+        "larger z_bound",
+    ):
         model.fit(table, target="ill")
     with refused("not fitted", error=PlanError):
         model.reveal()
-    assert np.abs(LogisticRegression().fit(table, target="ill").reveal().coef_).max() < 10
+    assert np.abs(LogisticRegression().fit(table, target="ill").reveal().coef_[0]).max() < 10
 
 
 def test_separable_outcomes_never_pass_silently(plain):

@@ -174,7 +174,7 @@ def test_decision_values_beyond_all_series(lake, put):
     found = model.reveal()
     rows = np.array([[100.0, 0.0], [-100.0, 0.0], [3.0, 3.0], [400.0, -400.0]])
     outcomes = np.array([0, 1, 1, 1])
-    z = rows @ found.coef_ + found.intercept_
+    z = rows @ found.coef_[0] + found.intercept_[0]
     assert np.abs(z).max() > 200
     table = put(rows, outcomes)
     scores = model.evaluate(table).reveal()

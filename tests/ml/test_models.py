@@ -26,7 +26,7 @@ def test_a_model_is_kept_and_used_on_new_rows(lake, put, fitted):
     new = put(X[:40] * 1.3)
     lake.disclosed.clear()
     model = lake.model("risk")
-    assert (model.target_, model.feature_names_) == ("y", ("x0", "x1", "x2"))
+    assert (model.target_, list(model.feature_names_in_)) == ("y", ["x0", "x1", "x2"])
     found = model.decision_function(new)
     assert lake.disclosed == []
     z = found.reveal(to="hospital")
@@ -34,7 +34,7 @@ def test_a_model_is_kept_and_used_on_new_rows(lake, put, fitted):
         (f"decision value of 'y' on '{new.name}'", "hospital")
     ]
     clear = fitted.reveal()
-    np.testing.assert_allclose(z, 1.3 * X[:40] @ clear.coef_ + clear.intercept_, atol=2e-3)
+    np.testing.assert_allclose(z, 1.3 * X[:40] @ clear.coef_[0] + clear.intercept_[0], atol=2e-3)
     with pytest.raises(SchemaError, match=r"there is no model 'risky' in the lake; models are: .*risk"):
         lake.model("risky")
 
@@ -46,7 +46,7 @@ def test_a_model_from_its_public_facts(lake, put, fitted):
     again = type(model).from_dict(model.to_dict(), "again", handles, lake)
     new = put(X[:30])
     np.testing.assert_array_equal(again.predict(new).reveal(), fitted.predict(new).reveal())
-    np.testing.assert_allclose(again.reveal().coef_, fitted.reveal().coef_, rtol=1e-12)
+    np.testing.assert_allclose(again.reveal().coef_[0], fitted.reveal().coef_[0], rtol=1e-12)
     assert again.evaluate(put(X, Y), metrics=["accuracy"]).reveal().accuracy > 0.6
     assert again.objective == model.objective == {**OBJECTIVE, "sample_weight": None}
     older = {name: fact for name, fact in model.to_dict().items() if name != "objective"}
@@ -84,7 +84,7 @@ def test_thresholds(lake, put, fitted, threshold):
 
 def test_what_is_no_threshold(put, fitted):
     table = put(X)
-    with pytest.raises(PlanError, match=r"threshold=1\.5 is not between 0 and 1"):
+    with pytest.raises(PlanError, match=r"threshold=1\.5 is not a number between 0 and 1"):
         fitted.predict(table, threshold=1.5)
     with pytest.raises(PlanError, match="is no threshold: it has 200 rows and 3 columns"):
         fitted.predict(table, threshold=table)
@@ -104,13 +104,13 @@ def test_probabilities_stay_within_zero_and_one(lake, put):
 def test_a_revealed_model_in_scikit_learn_and_as_text(fitted):
     found = fitted.reveal()
     clear = found.to_sklearn()
-    frame = pd.DataFrame(X, columns=found.feature_names_)
-    np.testing.assert_allclose(clear.decision_function(frame), X @ found.coef_ + found.intercept_)
-    np.testing.assert_array_equal(clear.predict(frame), X @ found.coef_ + found.intercept_ > 0)
+    frame = pd.DataFrame(X, columns=found.feature_names_in_)
+    np.testing.assert_allclose(clear.decision_function(frame), X @ found.coef_[0] + found.intercept_[0])
+    np.testing.assert_array_equal(clear.predict(frame), X @ found.coef_[0] + found.intercept_[0] > 0)
     assert clear.feature_names_in_.tolist() == ["x0", "x1", "x2"]
     again = RevealedModel.from_json(found.to_json())
-    np.testing.assert_array_equal(again.coef_, found.coef_)
-    assert (again.intercept_, again.target_) == (found.intercept_, "y")
+    np.testing.assert_array_equal(again.coef_[0], found.coef_[0])
+    assert (again.intercept_[0], again.target_) == (found.intercept_[0], "y")
     for text in ("", "[]", '{"format": "other"}'):
         with pytest.raises(SchemaError, match="the text"):
             RevealedModel.from_json(text)

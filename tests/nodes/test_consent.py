@@ -122,7 +122,7 @@ def test_approve_join_reveal_and_send(tables):
         joined = lake.table("patients").join(lake.table("costs"), on="id")
         assert joined.rows == 50
         model = tercet.ml.LogisticRegression(max_iter=2).fit(joined, target="sick", features=["cost"])
-        intercept = model.reveal().intercept_
+        intercept = model.reveal().intercept_[0]
         sent = model.reveal(to="insurer")
         assert sent == Sent(("insurer",), ("coefficients of 'sick' by cost", "intercept of 'sick'"))
         with refused(tables, "does not let single rows"):

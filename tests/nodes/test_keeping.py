@@ -77,11 +77,11 @@ def test_a_model_is_kept_once_however_often_it_is_saved(nodes):
         table = lake.upload(ill, name="ill", key="id", owner="hospital")
         model = LogisticRegression(max_iter=4, check=False).fit(table, target="sick")
         model.save("risk")
-        coefficients = lake.model("risk").reveal().coef_
+        coefficients = lake.model("risk").reveal().coef_[0]
         model.save("risk")
         with pytest.raises(ConsentError, match="model 'other' is kept as 'risk' already, and only once"):
             model.save("other")
-        np.testing.assert_array_equal(lake.model("risk").reveal().coef_, coefficients)
+        np.testing.assert_array_equal(lake.model("risk").reveal().coef_[0], coefficients)
         assert [one.name for one in lake.entries() if one.kind == "model"] == ["risk"]
 
 

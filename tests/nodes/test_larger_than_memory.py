@@ -149,7 +149,7 @@ def test_a_fit_on_a_table_larger_than_memory(limited):
         with reported(limited, "fit", steps=STEPS), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = a_few_steps().fit(table, target="y").reveal()
-    np.testing.assert_allclose([found.intercept_, *found.coef_], descend(rows, 1), atol=2e-3)
+    np.testing.assert_allclose([found.intercept_[0], *found.coef_[0]], descend(rows, 1), atol=2e-3)
 
 
 def test_a_join_of_tables_larger_than_memory(limited):
@@ -174,4 +174,6 @@ def test_a_join_of_tables_larger_than_memory(limited):
         with reported(limited, "fit", steps=STEPS), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = a_few_steps().fit(joined, target="y").reveal()
-    np.testing.assert_allclose([found.intercept_, *found.coef_], descend(2 * third, 2, third), atol=2e-3)
+    np.testing.assert_allclose(
+        [found.intercept_[0], *found.coef_[0]], descend(2 * third, 2, third), atol=2e-3
+    )

@@ -61,12 +61,12 @@ def test_what_plans_have_stored(tables):
         LogisticRegression().fit(attrs.evolve(joined, lake=lake), target="sick")
     with connect(tables) as lake:
         again = LogisticRegression().fit(attrs.evolve(joined, lake=lake), target="sick").reveal()
-        np.testing.assert_allclose(again.coef_, coefficients.coef_, atol=1e-4)
+        np.testing.assert_allclose(again.coef_[0], coefficients.coef_[0], atol=1e-4)
         kept = attrs.evolve(model._found.model, like=attrs.evolve(joined, lake=lake))
         kept.save("risk")
     restart_roughly(tables)
     with connect(tables) as lake:
-        np.testing.assert_allclose(lake.model("risk").reveal().coef_, coefficients.coef_, atol=1e-6)
+        np.testing.assert_allclose(lake.model("risk").reveal().coef_[0], coefficients.coef_[0], atol=1e-6)
         handles = [part.handle for part in (*joined.parts, joined.keys)]
         lake.call(lake.cluster.client.drop, handles)
         with pytest.raises(PlanError, match="nothing of ann is stored"):
@@ -103,7 +103,7 @@ class Fit(threading.Thread):
             lake.on_result = lambda _, result: self.results.append(result)
             try:
                 model = LogisticRegression(**self.options).fit(lake.table(self.table), target="sick")
-                self.coefficients = model.reveal().coef_
+                self.coefficients = model.reveal().coef_[0]
             except tercet.errors.TercetError as error:
                 self.error = error
 

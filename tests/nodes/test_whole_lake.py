@@ -144,10 +144,10 @@ def test_from_setting_up_to_a_model(nodes_by_command, data, postgres, command):
         before, quality = train()
     from sklearn.linear_model import LogisticRegression as Clear
 
-    features = data[list(before.feature_names_)]
+    features = data[list(before.feature_names_in_)]
     scale = features.to_numpy().std(axis=0)
     clear = Clear(C=1e6, max_iter=1000).fit(features.to_numpy() / scale, data["sick"])
-    np.testing.assert_allclose(before.coef_, clear.coef_[0] / scale, rtol=0.02)
+    np.testing.assert_allclose(before.coef_[0], clear.coef_[0] / scale, rtol=0.02)
     assert quality
 
     nodes.restart()
@@ -155,7 +155,7 @@ def test_from_setting_up_to_a_model(nodes_by_command, data, postgres, command):
         found = predict(nodes, data[:50].drop(columns="sick"))
         with pytest.raises(ConsentError, match="hospital does not let single rows of table 'ages'"):
             predict(nodes, None)
-    z = features[:50].to_numpy() @ before.coef_ + before.intercept_
+    z = features[:50].to_numpy() @ before.coef_[0] + before.intercept_[0]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-z)), atol=1e-3)
     told = command("audit", "--verify", "--identity", "aud.key", cwd=nodes.root)
     assert told.count("whole; head") == 3

@@ -311,7 +311,7 @@ class Analyst(Member):
         found = await self.watch.call("reveal a model", fitted.reveal())
         clear = await trio.to_thread.run_sync(_fit, exact)
         spread = exact[FEATURES].std().to_numpy()
-        for name, one, other in zip(FEATURES, found.coef_ * spread, clear.coef_[0] * spread, strict=True):
+        for name, one, other in zip(FEATURES, found.coef_[0] * spread, clear.coef_[0] * spread, strict=True):
             compare(f"coefficient of {name}", one, other, atol=0.02)
         if self.rng.random() < 0.5:
             evaluation = await self.watch.call("evaluate", fitted.evaluate(joined, metrics=["roc_auc"]))
@@ -355,5 +355,5 @@ def _fit(frame: pd.DataFrame) -> Clear:
 
 
 def _scores(model: RevealedModel, frame: pd.DataFrame) -> np.ndarray:
-    columns = list(model.feature_names_)
-    return frame[columns].to_numpy() @ model.coef_ + model.intercept_
+    columns = list(model.feature_names_in_)
+    return frame[columns].to_numpy() @ model.coef_[0] + model.intercept_[0]

@@ -24,8 +24,8 @@ def descend(X, y, *, steps, rate, momentum=0.0, C=np.inf):
 
 def compare(model, X, weights, most=5e-4):
     found = model.reveal()
-    np.testing.assert_allclose(found.coef_, weights[:-1], atol=most)
-    np.testing.assert_allclose(found.intercept_ + found.coef_ @ X.mean(0), weights[-1], atol=most)
+    np.testing.assert_allclose(found.coef_[0], weights[:-1], atol=most)
+    np.testing.assert_allclose(found.intercept_[0] + found.coef_[0] @ X.mean(0), weights[-1], atol=most)
 
 
 @pytest.mark.parametrize("name", ["breast cancer", "fair"])

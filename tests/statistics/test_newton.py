@@ -37,8 +37,8 @@ def distances(model, X, y, C):
     """Differences from scikit-learn's fit in standard errors."""
     coefficients, intercept = clear_fit(X, y, C)
     errors = standard_errors(X, X @ coefficients + intercept, C)
-    centred = model.intercept_ - intercept + (model.coef_ - coefficients) @ X.mean(0)
-    return np.abs(np.append(model.coef_ - coefficients, centred)) / errors
+    centred = model.intercept_[0] - intercept + (model.coef_[0] - coefficients) @ X.mean(0)
+    return np.abs(np.append(model.coef_[0] - coefficients, centred)) / errors
 
 
 CASES = [
@@ -66,7 +66,7 @@ def test_coefficients(put, data, name, C, most):
     model = LogisticRegression(penalty=None if C is None else "l2", C=C or 1.0).fit(put(source), target="y")
     assert model.converged_
     found = model.reveal()
-    assert found.feature_names_ == source.names
+    assert tuple(found.feature_names_in_) == source.names
     assert found.target_ == "y"
     assert distances(found, source.X, source.y, C).max() < most
 
@@ -76,8 +76,8 @@ def test_coefficients_against_statsmodels(put, data, name):
     source = data(name)
     clear = sm.Logit(source.y, sm.add_constant(source.X)).fit(disp=False, tol=1e-12)
     found = LogisticRegression(penalty=None).fit(put(source), target="y").reveal()
-    assert (np.abs(found.coef_ - clear.params[1:]) / clear.bse[1:]).max() < 0.0015
-    assert abs(found.intercept_ - clear.params[0]) / clear.bse[0] < 0.0015
+    assert (np.abs(found.coef_[0] - clear.params[1:]) / clear.bse[1:]).max() < 0.0015
+    assert abs(found.intercept_[0] - clear.params[0]) / clear.bse[0] < 0.0015
 
 
 def test_columns_of_wildly_different_scale(put, data):
@@ -89,7 +89,7 @@ def test_columns_of_wildly_different_scale(put, data):
     found = LogisticRegression(penalty=None).fit(put(wild), target="y").reveal()
     clear, _ = clear_fit(source.X, source.y, None)
     errors = standard_errors(source.X, source.X @ clear, None)[:-1]
-    np.testing.assert_allclose(found.coef_ * units / errors, clear / errors, atol=0.0015)
+    np.testing.assert_allclose(found.coef_[0] * units / errors, clear / errors, atol=0.0015)
 
 
 def test_a_penalty_on_columns_of_wildly_different_scale(put, data):
@@ -102,7 +102,7 @@ def test_a_penalty_on_columns_of_wildly_different_scale(put, data):
     mean, spread = wild.X.mean(0), wild.X.std(0)
     # The same problem in standardised columns, by scaling each column to its share of the penalty.
     clear = newton_in_the_clear((wild.X - mean) / spread, source.y, 1 / spread**2)
-    np.testing.assert_allclose(found.coef_ * spread, clear[:-1], atol=2e-4)
+    np.testing.assert_allclose(found.coef_[0] * spread, clear[:-1], atol=2e-4)
 
 
 def newton_in_the_clear(Z, y, penalties):
@@ -141,7 +141,7 @@ def test_some_of_the_columns(put, data):
     source = data("fair")
     chosen = ("x6", "x0", "x3")
     found = LogisticRegression(C=0.5).fit(put(source), target="y", features=chosen).reveal()
-    assert found.feature_names_ == chosen
+    assert tuple(found.feature_names_in_) == chosen
     X = source.X[:, [6, 0, 3]]
     assert distances(found, X, source.y, 0.5).max() < 0.0015
 
@@ -154,7 +154,7 @@ def test_a_tolerance_stops_early_and_finds_the_same(put, data, lake):
     assert model.converged_
     assert model.n_iter_ < 12
     told = [item.what for item in lake.disclosed]
-    assert told == ["whether the fit has converged"] * model.n_iter_ + [
+    assert told == ["whether the fit has converged"] * int(model.n_iter_[0]) + [
         "whether a decision value or a coefficient left its range",
         "whether only one outcome occurs",
         "whether the last step still moved the fit",
@@ -186,7 +186,7 @@ def test_what_plans_of_a_fit_store_for_each_other(lake, put, data, options):
             else:
                 with pytest.raises(PlanError, match="nothing is stored under"):
                     lake.run(builder.plan())
-    assert np.isfinite(model.reveal().coef_).all()
+    assert np.isfinite(model.reveal().coef_[0]).all()
 
 
 def test_wider_ranges_are_tried_by_themselves(put, data, lake):
@@ -195,7 +195,9 @@ def test_wider_ranges_are_tried_by_themselves(put, data, lake):
     table = put(source)
     tries = len(lake.phases)
     model = LogisticRegression(C=10.0, max_iter=32).fit(table, target="y")
-    assert [phase.plan for phase in lake.phases[tries:]] == [f"fit y on {table.name}"] * 2
+    plans = [phase.plan for phase in lake.phases[tries:]]
+    assert plans.count(f"fit y on {table.name}") == 2
+    assert all(plan.startswith(f"fit y on {table.name}") for plan in plans)
     assert model.converged_
     assert distances(model.reveal(), source.X, source.y, 10.0).max() < 0.02
 
@@ -219,7 +221,7 @@ def test_results_do_not_depend_on_tiles_and_threads(lake, put, data, options):
             model = LogisticRegression().fit(scaled, target="y")
             scores = model.evaluate(scaled).reveal().as_dict()
             confusion = scores.pop("confusion_matrix")
-            found.append((model.reveal().coef_, np.array(list(scores.values())), confusion))
+            found.append((model.reveal().coef_[0], np.array(list(scores.values())), confusion))
         for left, right in zip(*found, strict=True):
             np.testing.assert_allclose(left, right, atol=1e-4)
 

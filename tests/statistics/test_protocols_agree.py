@@ -25,7 +25,7 @@ def results(protocol, parties=None):
         found = {"rows": joined.rows}
         for name, model in (("newton", newton), ("descent", descent)):
             revealed = model.reveal()
-            found[name] = np.append(revealed.coef_, revealed.intercept_)
+            found[name] = np.append(revealed.coef_[0], revealed.intercept_[0])
         found["predicted"] = np.sort(newton.predict_proba(scaled).reveal())
         found["metrics"] = newton.evaluate(scaled).reveal().as_dict()
     return found
@@ -62,5 +62,5 @@ def test_seven_parties_fit_as_one_does():
         with tercet.local(protocol=protocol, parties=parties, timeout_s=60) as lake:
             table = lake.upload(columns, name="table", key="id", owner="owner")
             told = LogisticRegression(C=1.0, max_iter=5).fit(table, target="y").reveal()
-            found.append(np.append(told.coef_, told.intercept_))
+            found.append(np.append(told.coef_[0], told.intercept_[0]))
     np.testing.assert_allclose(found[1], found[0], atol=DIGITS)

@@ -12,7 +12,7 @@ import statsmodels.api as sm
 import tercet
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import LogisticRegression
-from tercet.ml.fitting import MOVING, ONE_CLASS, OUT_OF_RANGE
+from tercet.ml.fitting import APART, FAR_OFFSET, MOVING, ONE_CLASS, OUT_OF_RANGE
 from tercet.ml.newton import Newton
 
 
@@ -108,8 +108,8 @@ def test_nothing_is_wrong_in_silence(plain, first):
             said += 1
             continue
         found = model.reveal()
-        distance = np.abs(found.coef_ - coefficients) / errors
-        p, q = (1 / (1 + np.exp(-each)) for each in (z, X @ found.coef_ + found.intercept_))
+        distance = np.abs(found.coef_[0] - coefficients) / errors
+        p, q = (1 / (1 + np.exp(-each)) for each in (z, X @ found.coef_[0] + found.intercept_[0]))
         assert distance.max() < 0.05, f"seed {seed}: {distance.max()} standard errors"
         assert np.abs(p - q).max() < 2e-3, f"seed {seed}: probabilities differ by {np.abs(p - q).max()}"
     assert said <= 3
@@ -123,9 +123,9 @@ def test_columns_that_repeat_others_share_their_coefficient(lake, put, data, cop
     found = LogisticRegression(penalty=None).fit(put(type(source)(X, source.y, names)), target="y").reveal()
     alone = LogisticRegression(penalty=None).fit(put(source), target="y").reveal()
     same = [0, *range(len(source.names), len(names))]
-    np.testing.assert_allclose(found.coef_[same].sum() / alone.coef_[0], 1, atol=1e-3)
-    np.testing.assert_allclose(found.coef_[same] * copies / alone.coef_[0], 1, atol=0.2)
-    np.testing.assert_allclose(found.coef_[1 : len(source.names)] / alone.coef_[1:], 1, atol=3e-3)
+    np.testing.assert_allclose(found.coef_[0, same].sum() / alone.coef_[0, 0], 1, atol=1e-3)
+    np.testing.assert_allclose(found.coef_[0, same] * copies / alone.coef_[0, 0], 1, atol=0.2)
+    np.testing.assert_allclose(found.coef_[0, 1 : len(source.names)] / alone.coef_[0, 1:], 1, atol=3e-3)
 
 
 def test_all_dummies_of_a_category(lake, put, data):
@@ -150,8 +150,8 @@ def test_a_constant_column_changes_nothing(lake, put, data, C):
     options = {"penalty": None} if C is None else {"C": C}
     found = LogisticRegression(**options).fit(put(wide), target="y").reveal()
     alone = LogisticRegression(**options).fit(put(source), target="y").reveal()
-    assert abs(found.coef_[-1]) < 1e-6
-    np.testing.assert_allclose(found.coef_[:-1] / alone.coef_, 1, atol=2e-3)
+    assert abs(found.coef_[0, -1]) < 1e-6
+    np.testing.assert_allclose(found.coef_[0, :-1] / alone.coef_[0], 1, atol=2e-3)
 
 
 def test_a_subset_of_the_uploaded_rows(lake, put, data):
@@ -166,7 +166,7 @@ def test_a_subset_of_the_uploaded_rows(lake, put, data):
     model = LogisticRegression(C=1.0).fit(few, target="y", features=["x", "z"]).reveal()
     rows = np.column_stack([x[2000:], keys["z"]])
     coefficients, _, errors = best(rows, y[2000:], 1.0)
-    assert (np.abs(model.coef_ - coefficients) / errors).max() < 0.01
+    assert (np.abs(model.coef_[0] - coefficients) / errors).max() < 0.01
 
 
 def test_more_columns_than_fit_a_tile(data):
@@ -177,7 +177,7 @@ def test_more_columns_than_fit_a_tile(data):
     with tercet.local(protocol="plain", tile_rows=64) as small:
         found = LogisticRegression(C=0.1).fit(upload(small, X, y), target="y").reveal()
     coefficients, _, errors = best(X, y, 0.1)
-    assert (np.abs(found.coef_ - coefficients) / errors).max() < 0.005
+    assert (np.abs(found.coef_[0] - coefficients) / errors).max() < 0.005
 
 
 OFFSETS = {"a column takes it back": 3.0, "it is a column's effect": 3.0, "it says next to nothing": 1.0}
@@ -208,8 +208,8 @@ def test_steps_that_overshoot_are_halved(lake, what):
     lake.disclosed.clear()
     model = fit_with_offset(lake, what)
     assert model.converged_
-    assert {item.what for item in lake.disclosed} == {OUT_OF_RANGE, ONE_CLASS, MOVING}
-    assert np.abs((model.reveal().coef_ - clear.params[1:]) / clear.bse[1:]).max() < 0.002
+    assert {item.what for item in lake.disclosed} == {OUT_OF_RANGE, ONE_CLASS, FAR_OFFSET, MOVING, APART}
+    assert np.abs((model.reveal().coef_[0] - clear.params[1:]) / clear.bse[1:]).max() < 0.002
 
 
 def test_steps_that_are_not_halved_diverge(plain, monkeypatch):
@@ -236,7 +236,7 @@ def test_separation_is_told_in_small_tables_too(plain, rows, weighted):
     table = plain.upload(columns, name="table", key="id", owner="owner", types={"x": "real"})
     options = {"target": "y", "features": ["x"], "sample_weight": "w" if weighted else None}
     for steps in (16, 40):
-        with pytest.warns(ConvergenceWarning, match="tell outcomes apart without error"):
+        with pytest.warns(ConvergenceWarning, match="tell all outcomes apart without error"):
             LogisticRegression(penalty=None, max_iter=steps).fit(table, **options)
     assert LogisticRegression(C=1.0).fit(table, **options).converged_
 
@@ -250,7 +250,7 @@ def test_rare_outcomes(plain):
     model = LogisticRegression(penalty=None).fit(upload(plain, X, y), target="y")
     coefficients, _, errors = best(X, y, np.inf)
     assert model.converged_
-    assert (np.abs(model.reveal().coef_ - coefficients) / errors).max() < 0.02
+    assert (np.abs(model.reveal().coef_[0] - coefficients) / errors).max() < 0.02
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e-5])

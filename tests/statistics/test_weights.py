@@ -45,12 +45,12 @@ def check(model, X, expected, errors, most=0.003):
     """Compare in standard errors."""
     found = model.reveal()
     count = X.shape[1]
-    distances = np.abs(found.coef_ - expected[:count]) / errors[:count]
+    distances = np.abs(found.coef_[0] - expected[:count]) / errors[:count]
     assert distances.max() < most
     if len(expected) > count:
-        assert abs(found.intercept_ - expected[-1]) / errors[-1] < most
+        assert abs(found.intercept_[0] - expected[-1]) / errors[-1] < most
     else:
-        assert found.intercept_ == 0.0
+        assert found.intercept_[0] == 0.0
 
 
 KINDS = {
@@ -74,8 +74,8 @@ def test_sample_weights(lake, put_with, data, name, kind):
     model = LogisticRegression(penalty=None).fit(table, target="y", sample_weight="w")
     told = [item.what for item in lake.disclosed]
     assert ("whether a weight is negative or too large" in told) == (kind not in ("some", "few"))
-    assert len(told) == 4 if kind not in ("some", "few") else 3
-    assert model.feature_names_ == source.names
+    assert len(set(told)) == (5 if kind not in ("some", "few") else 4)
+    assert tuple(model.feature_names_in_) == source.names
     check(model, X, *glm(X, source.y, weights=weights.astype(float)))
 
 
@@ -156,7 +156,7 @@ def test_rows_that_a_filter_drops(lake, put, data):
     kept = source.X[:, 2] > 7
     lake.disclosed.clear()
     model = LogisticRegression(penalty=None).fit(old, target="y")
-    assert len(lake.disclosed) == 3
+    assert len(lake.disclosed) == 4
     X, y = source.X[kept], source.y[kept]
     params, errors = glm(X, y)
     check(model, X, params, errors)
@@ -188,7 +188,7 @@ def test_descent_drops_rows(put_with, data):
     found = model.fit(put_with(source, kept=kept), target="y", sample_weight="kept").reveal()
     some = put_with(type(source)(X[kept], source.y[kept], source.names))
     slower = LogisticRegression(solver="gd", max_iter=20, penalty=None, learning_rate=share)
-    np.testing.assert_allclose(found.coef_, slower.fit(some, target="y").reveal().coef_, atol=5e-4)
+    np.testing.assert_allclose(found.coef_[0], slower.fit(some, target="y").reveal().coef_[0], atol=5e-4)
 
 
 def test_what_cannot_be(put_with, data):
@@ -204,7 +204,7 @@ def test_what_cannot_be(put_with, data):
     with pytest.raises(SchemaError, match="'negative': some weight is negative"):
         LogisticRegression().fit(table, "y", features=source.names, sample_weight="negative")
     for weights in ("first", "nothing"):
-        with pytest.raises(SchemaError, match=f"{weights}': no rows with different outcomes of 'y' have a wei"):
+        with pytest.raises(SchemaError, match=f"{weights}': no rows with different outcomes of 'y'"):
             LogisticRegression().fit(table, "y", features=source.names, sample_weight=weights)
     with pytest.raises(SchemaError, match="'x0' is named in offset= and cannot be a feature"):
         LogisticRegression().fit(table, "y", features=source.names, offset="x0")
@@ -220,8 +220,8 @@ def test_what_cannot_be(put_with, data):
         (lambda x: x, "some weight is negative"),  # of mean about zero
         (lambda x: -np.abs(x) - 1, "some weight is negative"),
         (lambda x: np.where(np.arange(len(x)) == 1, -1e-3, 1.0), "some weight is negative"),
-        (lambda x: np.where(np.arange(len(x)) == 0, 1e6, 1.0), "too small beside the largest .* in steps of 2"),
-        (lambda x: 0 * x, "no rows with different outcomes of 'y' have a weight above zero"),
+        (lambda x: np.where(np.arange(len(x)) == 0, 1e6, 1.0), "too small beside .* in steps of 2"),
+        (lambda x: 0 * x, "no rows with different outcomes of 'y' have a weight"),
         (lambda x: 1e-9 * (np.arange(len(x)) == 7), "no rows with different outcomes"),
     ],
 )

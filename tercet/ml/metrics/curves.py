@@ -99,8 +99,6 @@ def roc_curve(
     ratios: Ratios, before: Value, *, what: str, points: int, least: int, to: str
 ) -> Steps[RocCurve]:
     """True and false positive rates at places in the order of rows. See `Evaluation.roc_curve`."""
-    if points < 3:
-        raise PlanError(f"points={points} is too few for a curve; ask for 3 or more")
     rows, shares = ratios.rows, np.linspace(0, 1, points)[1:-1]
     if rows < 2:
         raise SchemaError(f"the ROC curve of {what} takes rows of both outcomes, and there is one row in all")

@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from tercet import options
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError
 from tercet.ml import views
@@ -24,6 +25,7 @@ from tercet.ml.metrics import curves, ranks, sums
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
 from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
+from tercet.options import LEVEL, NAMES, RECEIVER, Number
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -214,6 +216,7 @@ class Evaluation:
 
     __repr__ = views.evaluation_text
 
+    @options.takes(metrics=NAMES, to=RECEIVER)
     def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
         """Some metrics in the clear (all that were computed by default), to one receiver.
 
@@ -240,10 +243,11 @@ class Evaluation:
                     f"the evaluation of {self.what} left out {name!r}; evaluate again, with "
                     f"metrics=[{name!r}]"
                 )
-        revealed: RevealedMetrics = self.lake.perform(self._reveal(names, to), "evaluate")
+        revealed: RevealedMetrics = self.lake.perform(self.revealed(names, to), "evaluate")
         return revealed
 
-    def _reveal(self, names: Sequence[str], to: str) -> Steps[RevealedMetrics]:
+    def revealed(self, names: Sequence[str], to: str) -> Steps[RevealedMetrics]:
+        """The plan of `reveal`."""
         builder = self.lake.builder(f"reveal metrics of {self.what}")
         found = {name: builder.input(*stored) for name, stored in self._stored.items()}
         for name in names:
@@ -261,6 +265,7 @@ class Evaluation:
         rule_says = f"rests on fewer than {self.least} rows, which owners do not allow"
         return RevealedMetrics(self.what, self.rows, values, reasons | dict.fromkeys(hidden, rule_says))
 
+    @options.takes(points=Number(whole=True, least=3, most=10_000), to=RECEIVER)
     def roc_curve(self, *, points: int = 50, to: str = ANALYST) -> curves.RocCurve:
         """The ROC curve at so many points, its ends among them, to one receiver.
 
@@ -277,6 +282,7 @@ class Evaluation:
         curve: curves.RocCurve = self.lake.perform(steps, "evaluate")
         return curve
 
+    @options.takes(bins=Number(whole=True, least=1), to=RECEIVER)
     def calibration(self, *, bins: int = 10, to: str = ANALYST) -> curves.Calibration:
         """Predicted and observed risk in so many groups of rows, to one receiver.
 
@@ -331,13 +337,12 @@ class RevealedMetrics:
             raise AttributeError(f"the metric {name!r} was not revealed; ask for it in reveal(metrics=[...])")
         raise AttributeError(name)
 
+    @options.takes(level=LEVEL)
     def roc_auc_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval of the ROC AUC, from its standard error and the normal distribution.
 
         Both ends are `nan` where one of the two is.
         """
-        if not 0 < level < 1:
-            raise PlanError(f"level={level} is not between 0 and 1; 0.95 is usual")
         reach = NormalDist().inv_cdf((1 + level) / 2) * self.roc_auc_se
         low, high = np.clip([self.roc_auc - reach, self.roc_auc + reach], 0.0, 1.0)
         return float(low), float(high)

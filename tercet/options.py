@@ -1,0 +1,485 @@
+"""What options may be: one rule for each kind of them, kept where an option is given.
+
+A rule says whether a value will do, and otherwise raises one sentence that names the option, shows what was
+given and says what to write. Rules are validators of attrs classes, so that constructors refuse at once, and
+`takes` has functions and methods refuse before they begin anything. Nobody guesses what a wrong value may
+have meant: text is no number, True is no count, and an array is no column's name.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import attrs
+
+from tercet.errors import PlanError, SchemaError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SHOWN = 60
+"""No more characters of a value are shown."""
+
+
+@functools.singledispatch
+def described(value: Any) -> str:
+    """What a value is, in words; packages register what their own types are."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, bool):
+        return f"a boolean ({value})"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bytes):
+        return "bytes"
+    if hasattr(value, "__array__") or hasattr(value, "__dataframe__"):
+        shape = getattr(value, "shape", None)
+        sizes = " x ".join(map(str, shape)) if isinstance(shape, tuple) else "some"
+        return f"an array ({type(value).__name__}) of {sizes} values"
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        return f"a {type(value).__name__} of {len(value)} items"
+    if isinstance(value, numbers.Number):
+        return "a number"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+@functools.singledispatch
+def mended(value: Any, name: str) -> str | None:  # noqa: ARG001 - for what has a mend of its own
+    """What to write instead of a value, where its package knows; None where it does not."""
+    return None
+
+
+def shown(value: Any) -> str | None:
+    """Text, numbers and lists of them as they were written; None of anything else, and of what is long."""
+    plain = value is None or isinstance(value, str | bytes | numbers.Number)
+    if isinstance(value, list | tuple):
+        plain = all(isinstance(one, str | numbers.Number) for one in value)
+    text = f"{value}" if isinstance(value, numbers.Number) else repr(value)
+    return text if plain and len(text) <= SHOWN else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number, of Python or of numpy, and no boolean."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, of Python or of numpy, and no boolean."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def elements(value: Any) -> Sequence[Any] | None:
+    """What is in a list, tuple or range, or an index or array of one dimension; None of anything else."""
+    if isinstance(value, list | tuple | range):
+        return value
+    if hasattr(value, "__array__") and getattr(value, "ndim", 1) == 1 and hasattr(value, "__len__"):
+        return list(value)
+    return None
+
+
+@attrs.frozen(kw_only=True)
+class Rule(abc.ABC):
+    """What an option may be.
+
+    `advice` ends the sentence that refuses others; `none` lets None be one of them, and `error` is what is
+    raised.
+    """
+
+    advice: str = ""
+    none: bool = False
+    error: type[PlanError | SchemaError] = PlanError
+
+    @property
+    @abc.abstractmethod
+    def says(self) -> str:
+        """What it may be, as in 'a positive number'."""
+
+    @abc.abstractmethod
+    def allows(self, value: Any) -> bool:
+        """Whether a value will do."""
+
+    def alike(self, value: Any) -> bool:
+        """Whether a value is at least of the right type, so that its own type is not the trouble."""
+        return self.allows(value)
+
+    def require(self, where: str, name: str, value: Any) -> None:
+        """Raise an error about an option of a class or function unless its value will do."""
+        if (value is None and self.none) or self.allows(value):
+            return
+        says = f"{self.says}, or None" if self.none else self.says
+        what = shown(value)
+        if what is None:
+            told = f"{name} is {described(value)}, not {says}"
+            if (mend := mended(value, name)) is not None:
+                raise self.error(f"{where}: {told}: {mend}")
+        elif value is None or self.alike(value):
+            told = f"{name}={what} is not {says}"
+        else:
+            told = f"{name}={what} is {described(value)}, not {says}"
+        raise self.error(f"{where}: {told}{'; ' if self.advice else ''}{self.advice}")
+
+    def __call__(self, instance: Any, attribute: Any, value: Any) -> None:
+        """As a validator of an attrs class."""
+        self.require(type(instance).__name__, attribute.alias or attribute.name, value)
+
+
+@attrs.frozen(kw_only=True)
+class Number(Rule):
+    """A finite number between bounds: `least` and `most` belong to the range, `above` and `below` do not."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    whole: bool = False
+
+    @property
+    def says(self) -> str:
+        """A number, and its bounds."""
+        what = "a whole number" if self.whole else "a finite number"
+        if self.above == 0 and self.most is None and self.below is None:
+            return "a positive, whole number" if self.whole else "a positive, finite number"
+        bounded = "a whole number" if self.whole else "a number"
+        low = next((one for one in (self.least, self.above) if one is not None), None)
+        high = next((one for one in (self.most, self.below) if one is not None), None)
+        if self.above == 0 and high is not None and self.below is None:
+            return f"a positive number of at most {high:g}"
+        if low is not None and high is not None:
+            ends = f"{bounded} between {low:g} and {high:g}"
+            return ends if self.below is None or self.least is None else f"{ends}, and below {high:g}"
+        if low is not None:
+            return f"{what} of at least {low:g}" if self.above is None else f"{what} above {low:g}"
+        if high is not None:
+            return f"{what} of at most {high:g}" if self.below is None else f"{what} below {high:g}"
+        return what
+
+    def alike(self, value: Any) -> bool:
+        """Whether it is a number at all."""
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is a number within the bounds."""
+        if not (is_whole(value) if self.whole else is_number(value)):
+            return False
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Flag(Rule):
+    """True or False."""
+
+    says = "True or False"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is a boolean of Python or of numpy."""
+        return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+
+
+@attrs.frozen(kw_only=True)
+class Choice(Rule):
+    """One of a few texts."""
+
+    choices: tuple[str, ...]
+
+    @property
+    def says(self) -> str:
+        """The choices."""
+        return " or ".join(repr(choice) for choice in self.choices)
+
+    def alike(self, value: Any) -> bool:
+        """Whether it is text."""
+        return isinstance(value, str)
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one of them."""
+        return isinstance(value, str) and value in self.choices
+
+
+@attrs.frozen(kw_only=True)
+class Text(Rule):
+    """Some text: the name of a column, a table, a receiver."""
+
+    what: str = "the name of a column"
+
+    @property
+    def says(self) -> str:
+        """What it names."""
+        return self.what
+
+    def alike(self, value: Any) -> bool:
+        """Whether it is text."""
+        return isinstance(value, str)
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is text, and not empty."""
+        return isinstance(value, str) and bool(value)
+
+
+@attrs.frozen(kw_only=True)
+class Names(Rule):
+    """One name, or a list of them."""
+
+    what: str = "names of columns"
+    alone: bool = True
+    """Whether one may be given without a list."""
+    empty: bool = False
+
+    @property
+    def says(self) -> str:
+        """What they name."""
+        return f"a name or a list of {self.what}" if self.alone else f"a list of {self.what}"
+
+    def alike(self, value: Any) -> bool:
+        """Whether it is text or a list."""
+        return isinstance(value, str | list | tuple)
+
+    def allows(self, value: Any) -> bool:
+        """Whether all of them are text."""
+        if isinstance(value, str):
+            return self.alone and bool(value)
+        found = elements(value)
+        if found is None or not (found or self.empty):
+            return False
+        return all(isinstance(one, str) and one for one in found)
+
+
+@attrs.frozen(kw_only=True)
+class Several(Rule):
+    """A list of what a rule allows."""
+
+    each: Rule | None = None
+    """None for anything."""
+    empty: bool = False
+
+    @property
+    def says(self) -> str:
+        """A list, and of what."""
+        return "a list" if self.each is None else f"a list, each of it {self.each.says}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether all of them will do."""
+        found = elements(value)
+        if found is None or not (found or self.empty):
+            return False
+        return self.each is None or all(map(self.each.allows, found))
+
+    def alike(self, value: Any) -> bool:
+        """Whether it is a list."""
+        return isinstance(value, list | tuple)
+
+
+@attrs.frozen(kw_only=True)
+class ByName(Rule):
+    """A dict from names of columns to what each of them gets."""
+
+    of: str
+    example: str
+    each: Callable[[Any], bool] = lambda _: True
+
+    @property
+    def says(self) -> str:
+        """The dict, and one as an example."""
+        return f"a dict from names of columns to {self.of}, as in {self.example}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether keys are text, and values will do."""
+        return isinstance(value, Mapping) and all(
+            isinstance(name, str) and self.each(one) for name, one in value.items()
+        )
+
+    def alike(self, value: Any) -> bool:
+        """Whether it is a dict."""
+        return isinstance(value, Mapping)
+
+
+@attrs.frozen(kw_only=True)
+class Made(Rule):
+    """An object of a class, whose name is given, since rules import nothing."""
+
+    of: str
+    what: str
+
+    @property
+    def says(self) -> str:
+        """What the class stands for."""
+        return self.what
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one, or of a class that inherits."""
+        return any(cls.__name__ == self.of for cls in type(value).__mro__)
+
+
+@attrs.frozen(kw_only=True)
+class Function(Rule):
+    """Something to call, and no class."""
+
+    says = "a function"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it can be called."""
+        return callable(value) and not isinstance(value, type)
+
+
+@attrs.frozen(kw_only=True)
+class Either(Rule):
+    """What one of several rules allows."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def says(self) -> str:
+        """What each of them does."""
+        return ", or ".join(rule.says for rule in self.rules)
+
+    def alike(self, value: Any) -> bool:
+        """Whether it is for one of them."""
+        return any(rule.alike(value) for rule in self.rules)
+
+    def allows(self, value: Any) -> bool:
+        """Whether it will do for one of them."""
+        return any(rule.allows(value) for rule in self.rules)
+
+
+def _given(signature: inspect.Signature, args: Any, kwargs: Any) -> Iterator[tuple[str, str, Any]]:
+    """What a call gives: parameter, option's name and value; none for calls that Python refuses."""
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return
+    for parameter, value in given.items():
+        if signature.parameters[parameter].kind is inspect.Parameter.VAR_KEYWORD:
+            for name, one in value.items():
+                yield parameter, name, one
+        else:
+            yield parameter, parameter, value
+
+
+def _named(function: Callable[..., Any], args: Sequence[Any]) -> str:
+    """A function by name; a method with the class of its object, which may have inherited it."""
+    first = next(iter(inspect.signature(function).parameters), "")
+    return f"{type(args[0]).__name__}.{function.__name__}" if first == "self" else function.__qualname__
+
+
+def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator of functions and methods: options by name keep to rules, before anything is done.
+
+    Of a function with `**options`, rules are by their names, or one for all of them by that of the parameter.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+        others = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
+        if not others and (unknown := set(rules) - set(signature.parameters)):
+            raise TypeError(f"{function.__qualname__} has no option {', '.join(sorted(unknown))}")
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            for parameter, name, value in _given(signature, args, kwargs):
+                rule = rules.get(name) or rules.get(parameter)
+                if rule is not None:
+                    rule.require(_named(function, args), name, value)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+COLUMN = Text(
+    error=SchemaError,
+    advice="arrays are no columns of a table: upload the values as a column of it, and give its name",
+)
+COLUMNS = Names(error=SchemaError, advice="as in ['age', 'bmi']")
+MAYBE_COLUMN = attrs.evolve(COLUMN, none=True)
+MAYBE_COLUMNS = attrs.evolve(COLUMNS, none=True)
+RECEIVER = Text(what="the name of who receives the result", advice="such as 'analyst' or a member")
+NAME = Text(what="a name", error=SchemaError, advice="write text, as in 'patients'")
+FLAG = Flag()
+TABLE = Made(
+    of="Table", what="a table of a lake", error=SchemaError, advice="lake.upload(...) makes a table of data"
+)
+NAMES = Names(what="names", none=True, advice="as in ['accuracy', 'roc_auc']")
+READERS = Names(what="names of members", alone=False, empty=True, advice="as in ['clinic']")
+LEVEL = Number(above=0, below=1)
+TEST_SIZE = Number(above=0, below=1, error=SchemaError, advice="give the share of rows to test on")
+CONDITION = Made(
+    of="Expression", what="an expression of a table's columns such as table['age'] > 60", error=SchemaError
+)
+STATISTICS = Names(what="names of statistics", alone=False, advice="as in ['mean', 'std']")
+CATEGORIES = ByName(
+    of="lists of numbers",
+    example="{'sex': [0, 1]}",
+    each=lambda one: all(is_number(number) or isinstance(number, bool) for number in elements(one) or [None]),
+    none=True,
+)
+PATH = Either(rules=(Text(what="a path as text"), Made(of="PurePath", what="one of pathlib")))
+PLAN = Made(of="Plan", what="a plan, which a builder's plan() makes")
+STEPS = Either(rules=(PLAN, Made(of="generator", what="a generator of plans")))
+MANY = Several(empty=True, advice="as in [1, 2, 3]")
+NUMBER = Number()
+NUMBERS = Several(each=NUMBER, advice="as in [1, 2, 3]")
+JOB = Made(of="Job", what="a job, which submit(...) gives")
+COUNT = Number(whole=True, least=1)
+
+UPLOAD: dict[str, Rule] = {
+    "name": NAME,
+    "key": Names(what="names of columns", error=SchemaError, advice="as in key='policy_number'"),
+    "owner": attrs.evolve(NAME, what="the name of an owner", advice="write text, as in 'hospital'"),
+    "columns": attrs.evolve(MAYBE_COLUMNS, empty=True),
+    "scales": ByName(
+        of="fractional bits", example="{'age': 10}", each=is_whole, none=True, error=SchemaError
+    ),
+    "types": ByName(
+        of="kinds",
+        example="{'age': 'real'}",
+        each=lambda one: isinstance(one, str),
+        none=True,
+        error=SchemaError,
+    ),
+    "ranges": ByName(
+        of="two numbers",
+        example="{'age': (0, 120)}",
+        each=lambda one: bool(elements(one)),
+        none=True,
+        error=SchemaError,
+    ),
+    "missing": Choice(choices=("refuse", "indicator"), error=SchemaError),
+    "min_count": attrs.evolve(COUNT, error=SchemaError),
+    "allow": Made(of="Allow", what="what tercet.driver.Allow makes", none=True),
+}
+"""Options of an upload."""
+LOCAL: dict[str, Rule] = {
+    "protocol": Text(what="the name of a protocol", advice="such as 'replicated' or 'shamir'"),
+    "parties": attrs.evolve(COUNT, none=True),
+    "processes": FLAG,
+    "transport": Text(what="the name of a transport", advice="such as 'memory', 'tcp' or 'tls'", none=True),
+    "latency_ms": Number(least=0, most=60_000),
+    "bandwidth_mbit": Number(above=0, none=True),
+    "timeout_s": Number(above=0, most=1e6),
+    "threads": attrs.evolve(COUNT, most=1024),
+    "tile_rows": Number(whole=True, least=64, most=2**30, none=True, advice="a multiple of 64"),
+    "progress": attrs.evolve(FLAG, none=True),
+}
+"""Options of a lake on this machine."""
+CONNECT: dict[str, Rule] = {
+    "cluster": PATH,
+    "identity": PATH,
+    "timeout_s": Number(above=0),
+    "patience_s": Number(least=0),
+    "progress": attrs.evolve(FLAG, none=True),
+}
+"""Options of a lake elsewhere."""

@@ -1,0 +1,263 @@
+"""Fits as users of scikit-learn expect them: options, learned names, and steps only until nothing moves."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression as Clear
+
+import tercet
+from tercet.errors import ConvergenceWarning, PlanError, SchemaError
+from tercet.ml import GridSearch, LogisticRegression, RevealedModel, StandardScaler
+from tercet.ml.fitting import APART, MOVING, ONE_CLASS, OUT_OF_RANGE
+
+RNG = np.random.default_rng(77)
+X = RNG.normal(size=(400, 4))
+Y = (RNG.random(400) < 1 / (1 + np.exp(-X @ [1.0, -0.5, 0.2, 0.0] - 0.3))).astype(int)
+HARD = np.column_stack([X, X[:, 0] + 0.5 * RNG.normal(size=400)]) * 4
+HARD_Y = (RNG.random(400) < 1 / (1 + np.exp(-HARD @ [1.5, -0.5, 0.2, 0.0, 1.5] - 0.3))).astype(int)
+
+
+def told(lake):
+    return [item.what for item in lake.disclosed]
+
+
+# -- learned names -------------------------------------------------------------------------------------------
+
+
+def test_what_is_public_of_a_fit(plain, put):
+    model = LogisticRegression().fit(put(X, Y, into=plain), target="y")
+    model.save("kept")
+    for one in (model, plain.model("kept"), model.reveal()):
+        assert one.classes_.tolist() == [0, 1]
+        assert one.feature_names_in_.tolist() == ["x0", "x1", "x2", "x3"]
+        assert one.feature_names_in_.dtype == object
+        assert one.n_features_in_ == 4
+        assert one.n_iter_.tolist() == [6]
+        assert one.target_ == "y"
+    for one in (model, plain.model("kept")):
+        for name in ("coef_", "intercept_"):
+            assert not hasattr(one, name)
+            with pytest.raises(AttributeError, match=rf"{name} .* secret .*reveal\(\)\.{name}"):
+                getattr(one, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["coef_", "intercept_", "classes_", "feature_names_in_", "n_iter_", "target_", "converged_"]
+)
+def test_before_a_fit(name):
+    assert not hasattr(LogisticRegression(), name)
+    with pytest.raises(PlanError, match="not fitted yet"):
+        getattr(LogisticRegression(), name)
+
+
+def test_shapes_are_scikit_learns(plain, put):
+    found = LogisticRegression(C=2.0).fit(put(X, Y, into=plain), target="y").reveal()
+    clear = Clear(C=2.0, tol=1e-10).fit(X, Y)
+    for name in ("coef_", "intercept_", "classes_", "n_iter_"):
+        assert getattr(found, name).shape == getattr(clear, name).shape
+    np.testing.assert_allclose(found.coef_, clear.coef_, atol=1e-3)
+    np.testing.assert_allclose(found.intercept_, clear.intercept_, atol=1e-3)
+    assert found.get_params() == {"penalty": "l2", "C": 2.0, "class_weight": None, "fit_intercept": True}
+    with pytest.raises(PlanError, match="set them on a LogisticRegression"):
+        found.set_params(C=1.0)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame, dict])
+def test_a_revealed_model_predicts_in_the_clear(plain, put, kind):
+    found = LogisticRegression().fit(put(X, Y, into=plain), target="y").reveal()
+    frame = pd.DataFrame({f"x{place}": X[:, place] for place in range(4)})
+    rows = X if kind is np.asarray else kind(frame[frame.columns[::-1]])
+    clear = found.to_sklearn()
+    np.testing.assert_allclose(found.decision_function(rows), clear.decision_function(frame))
+    np.testing.assert_allclose(found.predict_proba(rows), clear.predict_proba(frame))
+    np.testing.assert_array_equal(found.predict(rows), clear.predict(frame))
+    assert found.score(rows, Y) == clear.score(frame, Y)
+    for wrong in (X[:, :2], X[0], frame[["x0"]], [["a"] * 4], None):
+        with pytest.raises(SchemaError, match="x0, x1, x2, x3"):
+            found.predict(wrong)
+
+
+def test_a_revealed_model_with_an_offset(plain, put):
+    table = put(X, Y, into=plain)
+    found = LogisticRegression().fit(table, target="y", features=["x0", "x1"], offset="x3").reveal()
+    z = X[:, :2] @ found.coef_[0] + found.intercept_[0] + X[:, 3]
+    np.testing.assert_allclose(found.decision_function(X[:, [0, 1, 3]]), z)
+    again = RevealedModel.from_json(found.to_json())
+    np.testing.assert_array_equal(again.decision_function({f"x{i}": X[:, i] for i in range(4)}), z)
+    assert (again.n_iter_, again.get_params()) == (found.n_iter_, found.get_params())
+
+
+def test_models_written_by_earlier_versions(plain, put):
+    found = LogisticRegression().fit(put(X, Y, into=plain), target="y").reveal()
+    text = found.to_json()
+    older = text[: text.index(',\n  "options"')] + "}"
+    again = RevealedModel.from_json(older)
+    np.testing.assert_array_equal(again.coef_, found.coef_)
+    assert again.n_iter_ == [0]
+
+
+def test_the_score_is_the_accuracy(lake, put):
+    table = put(X, Y)
+    model = LogisticRegression().fit(table, target="y")
+    lake.disclosed.clear()
+    score = model.score(table)
+    assert told(lake) == ["accuracy"]
+    assert score == pytest.approx(model.reveal().score(X, Y), abs=1e-5)
+
+
+async def test_a_score_in_trio():
+    async with tercet.open_local(protocol="plain") as lake:
+        table = await lake.upload({"k": range(400), "x": X[:, 0], "y": Y}, name="t", key="k", owner="o")
+        model = await LogisticRegression().fit(table, target="y")
+        assert 0.5 < await model.score(table) < 1
+
+
+# -- options -------------------------------------------------------------------------------------------------
+
+
+def test_options_by_name():
+    model = LogisticRegression(C=0.5, max_iter=np.int64(30))
+    assert repr(model) == "LogisticRegression(C=0.5, max_iter=30)" or "np.int64(30)" in repr(model)
+    assert repr(LogisticRegression()) == "LogisticRegression()"
+    assert repr(LogisticRegression(penalty=None, check=False)) == (
+        "LogisticRegression(penalty=None, check=False)"
+    )
+    assert model.get_params()["C"] == 0.5
+    assert model.set_params(C=2.0, solver="gd") is model
+    assert (model.C, model.solver) == (2.0, "gd")
+    with pytest.raises(PlanError, match="no option 'D'; it has penalty, C"):
+        model.set_params(D=1)
+    with pytest.raises(PlanError, match="C='1' is text"):
+        model.set_params(max_iter=7, C="1")
+    assert model.max_iter == 30  # nothing of it was set
+    with pytest.raises(PlanError, match="C=-1"):
+        model.C = -1
+    assert model.C == 2.0
+
+
+def test_clones(plain, put):
+    model = LogisticRegression(C=0.5).fit(put(X, Y, into=plain), target="y")
+    for other in (
+        clone(model),
+        LogisticRegression(**model.get_params()),
+        copy.copy(LogisticRegression(C=0.5)),
+    ):
+        assert other.get_params() == model.get_params()
+        assert not hasattr(other, "n_iter_")
+    search = GridSearch(model, C=[0.1, 1.0])
+    assert search.get_params()["model__C"] == 0.5
+    assert clone(search).set_params(model__C=3.0, cv=2).model.C == 3.0
+    assert repr(clone(StandardScaler(columns=["a"]))) == "StandardScaler(columns=['a'])"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"C": "1"}, "C='1' is text, not a positive, finite number"),
+        ({"C": True}, "C=True is a boolean"),
+        ({"C": np.array([1.0])}, r"C is an array \(ndarray\) of 1 values, not"),
+        ({"C": None}, "C=None is not"),
+        ({"penalty": "l1"}, "penalty='l1' is not 'l2', or None"),
+        ({"penalty": "none"}, "penalty='none' is not 'l2', or None"),
+        ({"solver": "lbfgs"}, "solver='lbfgs' is not 'newton' or 'gd'"),
+        ({"max_iter": 1e3}, "max_iter=1000.0 is not a whole number"),
+        ({"max_iter": True}, "max_iter=True is a boolean"),
+        ({"check": 1}, "check=1 is a number, not True or False"),
+        ({"fit_intercept": "no"}, "fit_intercept='no' is text"),
+        ({"class_weight": {0: 1, 1: 2}}, "class_weight is a dict of 2 items, not 'balanced', or None"),
+        ({"tol": float("nan")}, "tol=nan is not"),
+        ({"solver": "gd", "class_weight": "balanced"}, "solver='gd' has no class_weight"),
+    ],
+)
+def test_constructors_refuse_what_cannot_be(options, told):
+    with pytest.raises(PlanError, match=f"{told}"):
+        LogisticRegression(**options)
+
+
+# -- steps ---------------------------------------------------------------------------------------------------
+
+
+def test_max_iter_is_an_upper_bound(lake, put):
+    table = put(X[:60], Y[:60])
+    lake.disclosed.clear()
+    lake.phases.clear()
+    model = LogisticRegression(max_iter=1000).fit(table, target="y")
+    assert model.converged_
+    assert model.n_iter_ == [6]
+    assert told(lake) == [OUT_OF_RANGE, ONE_CLASS, MOVING]
+    assert len(lake.phases) == 1
+    assert lake.phases[0].rounds < 180
+
+
+@pytest.mark.parametrize("options", [{}, {"class_weight": "balanced"}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_fit_goes_on_until_it_has_converged(lake, put, options, weighted):
+    """In further plans, each of which says only whether it is out of range, and whether it still moves."""
+    table = put(np.column_stack([HARD, 1 + 0.2 * np.abs(HARD[:, 0])]), HARD_Y)
+    given = {"target": "y", "features": [f"x{place}" for place in range(5)]}
+    given |= {"sample_weight": "x5"} if weighted else {}
+    lake.disclosed.clear()
+    lake.phases.clear()
+    model = LogisticRegression(penalty=None, max_iter=1000, **options).fit(table, **given)
+    assert model.converged_
+    assert (model.n_iter_[0], len(lake.phases)) in ((9, 2), (12, 3), (16, 4))
+    assert told(lake)[-3:] == [OUT_OF_RANGE, MOVING, APART]
+    assert told(lake).count(MOVING) == len(lake.phases)
+    assert told(lake).count(ONE_CLASS) == 1
+    at_once = LogisticRegression(penalty=None, max_iter=24, **options)
+    at_once = at_once.collect(at_once.submit(table, **given), table, **given)
+    assert at_once.n_iter_ == [24]
+    np.testing.assert_allclose(model.reveal().coef_, at_once.reveal().coef_, atol=5e-4)
+    np.testing.assert_allclose(model.summary(["se"]).bse, at_once.summary(["se"]).bse, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("max_iter", "looks"), [(6, 1), (7, 2), (8, 2)])
+def test_steps_run_out(plain, put, max_iter, looks):
+    table = put(HARD, HARD_Y, into=plain)
+    plain.phases.clear()
+    with pytest.warns(ConvergenceWarning, match=f"still moving after {max_iter} steps"):
+        model = LogisticRegression(penalty=None, max_iter=max_iter).fit(table, target="y")
+    assert model.converged_ is False
+    assert model.n_iter_ == [max_iter]
+    assert len(plain.phases) == looks
+
+
+def test_columns_without_a_best_fit_end_it(plain, put):
+    """Where all outcomes are told apart without error there is an end too, long before max_iter."""
+    table = put(np.where(Y, 1.0, -1.0)[:60, None] + 0.1 * X[:60, :1], Y[:60], into=plain)
+    plain.phases.clear()
+    with pytest.warns(ConvergenceWarning, match="tell all outcomes apart without error.* fit with a penalty"):
+        model = LogisticRegression(penalty=None, max_iter=10_000).fit(table, target="y")
+    assert model.converged_ is False
+    assert model.n_iter_ <= 12
+    assert LogisticRegression(max_iter=10_000).fit(table, target="y").converged_
+
+
+def test_fits_that_reveal_nothing_make_all_steps(plain, put):
+    table = put(X, Y, into=plain)
+    plain.disclosed.clear()
+    model = LogisticRegression(check=False, max_iter=8).fit(table, target="y")
+    assert (model.n_iter_, model.converged_) == ([8], None)
+    assert not plain.disclosed
+
+
+def test_nothing_is_left_of_plans_that_go_on(plain, put):
+    """What a plan stores for the next one goes with the fit."""
+    table, stored = put(HARD, HARD_Y, into=plain), []
+    plain.on_result = lambda _, result: stored.append(result.stored)
+    try:
+        LogisticRegression(penalty=None).fit(table, target="y")
+    finally:
+        plain.on_result = None
+    assert len(stored) == 3
+    passed_on = {name: kind for one in stored for name, kind in one.items() if name.startswith("~")}
+    assert passed_on
+    for handle, kind in passed_on.items():
+        assert table.rows not in kind.shape
+        builder = plain.builder("read")
+        builder.input(handle, kind).sum().reveal("sum", to="analyst")
+        with pytest.raises(PlanError, match="nothing is stored under"):
+            plain.run(builder.plan())
