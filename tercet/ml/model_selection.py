@@ -1,14 +1,13 @@
-"""Splitting rows, and choosing a model by what it does on rows that it has not seen.
+"""Choosing a model by what it does on rows that it has not seen.
 
-Rows are dealt to hands: train and test rows, or the folds of a cross-validation. All fits of a
-cross-validation, over folds and over a grid of penalties, are one plan, so that they share their rounds: it
-takes about as many as one fit. What each of them scores stays secret but for the figures that are asked for.
+All fits of a cross-validation, over folds and over a grid of penalties, are one plan, so that they share
+their rounds: it takes about as many as one fit. What each of them scores stays secret but for the figures
+that are asked for.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import operator
 import warnings
@@ -30,13 +29,12 @@ from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, takes
 from tercet.ml.models import linear_predictor
 from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
-from tercet.ml.table import ANALYST, Part, Steps, Table, as_names
+from tercet.ml.splitting import Fold, folds
+from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.options import FLAG, RECEIVER, Made, Names, Number, Several, Text
 from tercet.tracebacks import short, short_tracebacks
 
 Reals = npt.NDArray[np.float64]
-Fold = tuple[Table, Table]
-"""Train and test rows."""
 
 SCORES = tuple(name for name in METRICS if name not in ("roc_auc_se", "confusion_matrix"))
 """Metrics that a cross-validation can score with: those of which a mean over folds means something."""
@@ -46,99 +44,6 @@ FOLDS = Number(whole=True, least=2, error=SchemaError, advice="cv is the number 
 SCORING = Names(what="names of scores", advice="as in scoring='roc_auc'")
 SCORE = Text(what="the name of a score", advice="as in scoring='roc_auc'")
 TOO_FEW = "whether a score rests on fewer rows than owners allow"
-RANDOM_ORDER = "places of shuffled rows, a random order"
-
-# -- hands of rows -------------------------------------------------------------------------------------------
-
-
-def split(table: Table, test_size: float, stratify: str | None = None) -> Steps[Fold]:
-    """Train and test rows, drawn at random by a shuffle that nobody can follow; every call draws anew.
-
-    `test_size` is the share of test rows, rounded up as in scikit-learn. `stratify` names a 0/1 column of
-    which both parts shall have the same share of ones, within a row or two. Discloses nothing but the two row
-    counts, which everyone can work out, and for `stratify` a random order of shuffled rows to the nodes; not
-    how many ones there are.
-    """
-    table.require_rows("a split", least=2)
-    test_rows = min(table.rows - 1, math.ceil(test_size * table.rows))
-    sizes = (table.rows - test_rows, test_rows)
-    builder = table.lake.builder(f"split {table.name}")
-    values = _in_hands(builder, table, sizes, stratify)
-    hands = []
-    for start, stop in itertools.pairwise(itertools.accumulate(sizes, initial=0)):
-        hand = [value.slice(start, stop) for value in values]
-        # Nodes know which of the dealt rows are first by class: their order has to be forgotten.
-        hands.append(hand if stratify is None else builder.apply_all("shuffle", *hand))
-    train, test = yield from _stored(builder, table, hands, ("train", "test"))
-    return train, test
-
-
-def folds(table: Table, count: int, stratify: str | None) -> Steps[list[Fold]]:
-    """Train and test rows of each of `count` folds, which take each row once. Discloses what `split` does."""
-    if not 2 <= count <= table.rows:
-        raise SchemaError(
-            f"cv={count} is no number of folds between 2 and the {table.rows} rows that there are"
-        )
-    sizes = tuple(table.rows // count + (fold < table.rows % count) for fold in range(count))
-    builder = table.lake.builder(f"folds of {table.name}")
-    values = _in_hands(builder, table, sizes, stratify)
-    hands, labels = [], []
-    for fold, cut in enumerate(itertools.pairwise(itertools.accumulate(sizes, initial=0))):
-        hands += [[value.omit(*cut) for value in values], [value.slice(*cut) for value in values]]
-        labels += [f"without fold {fold + 1}", f"fold {fold + 1}"]
-    made = yield from _stored(builder, table, hands, labels)
-    return list(zip(made[::2], made[1::2], strict=True))
-
-
-def _in_hands(builder: Builder, table: Table, sizes: Sequence[int], stratify: str | None) -> list[Value]:
-    """All parts of a table and its keys, rows in random order; stratified, hands of these sizes one by one.
-
-    For that, each row gets its place in the order of classes, and at once a new one by a second shuffle. Then
-    places are opened, and tell nothing but that shuffle; places at even distances make a hand.
-    """
-    sources = [*table.parts, table.keys]
-    values = builder.apply_all("shuffle", *[builder.input(part.handle, part.type) for part in sources])
-    if stratify is None:
-        return values
-    table.require_boolean(stratify, "stratify=")
-    column = table.column(stratify)
-    ones = values[column.part].select([column.place]).squeeze().bounded(1.0, "a boolean")
-    *moved, places = builder.apply_all("shuffle", *values, _places_by_class(ones, table.rows))
-    dealt = builder.apply("deal", places.open(RANDOM_ORDER), sizes=tuple(sizes))
-    return [value.take(dealt) for value in moved]
-
-
-def _places_by_class(ones: Value, rows: int) -> Value:
-    """The place `(rows,)` of each row if zeros came before ones, and else all stayed in order."""
-    up_to = ones.cumulate(magnitude=rows)
-    zeros = ones.builder.apply("count_up", ones) - up_to  # before a row that is zero
-    later = up_to * 2 + (-ones.sum(magnitude=rows) + rows).reshape(1) - ones.builder.apply("count_up", ones)
-    place = zeros + ones.times(later - 1, magnitude=rows)
-    return place.bounded(rows, "a place")
-
-
-def _stored(
-    builder: Builder, table: Table, hands: Sequence[Sequence[Value]], labels: Sequence[str]
-) -> Steps[list[Table]]:
-    """Tables of hands of rows; each hand has the table's parts and its keys."""
-    handles = [
-        [table.lake.handle(f"{table.name}.{label}") for _ in hand]
-        for hand, label in zip(hands, labels, strict=True)
-    ]
-    for hand, names in zip(hands, handles, strict=True):
-        for value, handle in zip(hand, names, strict=True):
-            value.store(handle)
-    result = yield builder.plan()
-    made = []
-    for label, names in zip(labels, handles, strict=True):
-        *parts, keys = (Part(handle, result.stored[handle]) for handle in names)
-        made.append(
-            attrs.evolve(
-                table, name=f"{table.name}.{label}", rows=int(keys.type.rows), parts=tuple(parts), keys=keys
-            )
-        )
-    return made
-
 
 # -- validation ----------------------------------------------------------------------------------------------
 

@@ -323,8 +323,8 @@ class Table:
 
     @takes(test_size=TEST_SIZE, stratify=MAYBE_COLUMN)
     def split(self, *, test_size: float = 0.25, stratify: str | None = None) -> tuple[Table, Table]:
-        """Split into train and test rows. See `tercet.ml.model_selection.split`."""
-        from tercet.ml.model_selection import split
+        """Split into train and test rows. See `tercet.ml.splitting.split`."""
+        from tercet.ml.splitting import split
 
         parts: tuple[Table, Table] = self.lake.perform(split(self, test_size, stratify), "split")
         return parts

@@ -10,7 +10,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from tercet.errors import PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import GridSearch, LogisticRegression, cross_validate
-from tercet.ml.model_selection import folds
+from tercet.ml.splitting import folds
 
 
 @pytest.mark.parametrize("rows", [2, 3, 7, 100, 1000])
