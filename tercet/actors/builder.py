@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from tercet.actors.plan import (
 from tercet.errors import PlanError
 from tercet.protocols.domains import Words, encode
 from tercet.protocols.fourier import Series
+
+if TYPE_CHECKING:
+    from tercet.actors.kinds import Kind
 
 
 class Builder:
@@ -80,6 +83,7 @@ class Builder:
         title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
         try:
             KINDS[kind].check_attributes(attributes)
+            _require_rounds(KINDS[kind], inputs)
             types = self._infer(kind, tuple(inputs), attributes, key[2])
         except PlanError as error:
             operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
@@ -425,6 +429,19 @@ class Value:
     def checkpoint(self, point: int, name: str) -> None:
         """Have nodes that last keep the value until the run has ended, with others of the same point."""
         self.builder.apply("checkpoint", self, point=point, name=name)
+
+
+def _require_rounds(kind: Kind, inputs: Sequence[Type]) -> None:
+    """Raise PlanError for a product that an operation takes for a full sharing.
+
+    What parties hold of a product before its round tells about the factors, so it must not leave them.
+    """
+    for position in range(len(inputs)):
+        if kind.needs_round(inputs, position):
+            raise PlanError(
+                f"argument {position} is a product that has not had its round, and is read as if it had; "
+                "put a `reduce` node in between, as `Builder.apply` does"
+            )
 
 
 def concatenate(values: Sequence[Value]) -> Value:

@@ -23,6 +23,10 @@ HEAVY_WORDS = 1 << 17
 """Work, in words added, from which a step is worth a worker thread: a few times what changing threads
 costs.
 """
+MOST_TIMES = 16
+"""How often a cheap node is computed anew at most, beside once for each that reads it directly."""
+LONGEST_CHAIN = 64
+"""Inline nodes that are computed where the last of them is read: each one calls the next."""
 IN_FLIGHT = 8
 """Heavy instances that may wait for the network at one time, for each thread."""
 
@@ -51,6 +55,10 @@ class Flow:
             for ref in dict.fromkeys(node.args):
                 self._readers.setdefault(ref, []).append(index)
         self.inline = [False] * len(plan.nodes)
+        self._height = [0] * len(plan.nodes)
+        """How many inline nodes follow each other up to one that is not."""
+        self._times = [1] * len(plan.nodes)
+        """How often a node would be computed, or is, for all that read it."""
         self._reads: dict[Ref, int] = {}
         for index in reversed(range(len(plan.nodes))):
             for output in range(len(plan.nodes[index].types)):
@@ -74,8 +82,18 @@ class Flow:
         kind, readers = KINDS[self.plan.nodes[index].kind], self._readers.get((index, 0), [])
         if not kind.local or kind.tiling is not Tiling.ROWS or not readers:
             return False
-        once = kind.cheap or self._reads[index, 0] == 1
-        return once and all(self._reads_rows(reader, (index, 0)) for reader in readers)
+        read = [(reader, self.plan.nodes[reader].args.count((index, 0))) for reader in readers]
+        times = sum(count * self._times[reader] for reader, count in read)
+        # What reads inline nodes twice, and is read twice, would have these computed four times, and so on.
+        most = max(MOST_TIMES, sum(count for reader, count in read if not self.inline[reader]))
+        height = 1 + max(self._height[reader] for reader in readers)
+        once = times <= most if kind.cheap else times == 1
+        if not once or height > LONGEST_CHAIN:
+            return False
+        if not all(self._reads_rows(reader, (index, 0)) for reader in readers):
+            return False
+        self._height[index], self._times[index] = height, times
+        return True
 
     def _reads_rows(self, reader: int, ref: Ref) -> bool:
         """Whether a node reads a value tile by tile only."""

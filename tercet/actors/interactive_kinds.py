@@ -11,12 +11,23 @@ import attrs
 import numpy as np
 
 from tercet.actors.builder import Builder
-from tercet.actors.kinds import Context, Data, Kind, Tiling, as_public, fields, kind, require, require_ring
-from tercet.actors.matching import intersect
+from tercet.actors.kinds import (
+    Along,
+    Context,
+    Data,
+    Kind,
+    Tiling,
+    as_public,
+    fields,
+    kind,
+    require,
+    require_ring,
+)
+from tercet.actors.matching import intersect, twice
 from tercet.actors.plan import NODES, Disclosure, Form, Node, Type, dims_product
-from tercet.errors import PlanError
+from tercet.errors import PlanError, ProtocolError
 from tercet.protocols import ranking
-from tercet.protocols.base import Cost, Op, Protocol, Share
+from tercet.protocols.base import Cost, Op, Product, Protocol, Share
 from tercet.protocols.circuits import ascon_prf_short
 from tercet.protocols.domains import Words
 from tercet.protocols.fourier import Series
@@ -50,6 +61,8 @@ class _Interactive(Kind):
 class Reduce(_Interactive):
     """The round that makes a product a full sharing."""
 
+    along = Along.EACH
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require(args[0].product, "only products need a round")
         return [attrs.evolve(args[0], product=False)]
@@ -65,6 +78,7 @@ class Reduce(_Interactive):
 class Truncate(_Interactive):
     """Cut fractional bits."""
 
+    along = Along.EACH
     weight = 4
     attributes = fields(bits=int)
 
@@ -129,6 +143,7 @@ def _peak(series: Series) -> float:
 class FourierSeries(_Interactive):
     """Public functions given as Fourier series of one period."""
 
+    along = Along.EACH
     weight = 32
     attributes = fields(series=tuple, dealt_bits=int, coefficient_bits=int)
 
@@ -172,6 +187,7 @@ class FourierSeries(_Interactive):
 class IsNegative(_Interactive):
     """Comparison with zero."""
 
+    along = Along.EACH
     weight = 16
     attributes = fields(bits=int)
     takes_products = False
@@ -197,6 +213,7 @@ class IsNegative(_Interactive):
 class IsZero(_Interactive):
     """Equality with zero."""
 
+    along = Along.EACH
     weight = 16
     takes_products = False
 
@@ -216,6 +233,7 @@ class IsZero(_Interactive):
 class ToRing(_Interactive):
     """Booleans as zeros and ones."""
 
+    along = Along.EACH
     weight = 4
     takes_products = False
 
@@ -234,6 +252,7 @@ class ToRing(_Interactive):
 class PseudoRandomFunction(Kind):
     """Keyed pseudonyms of 128-bit keys: Ascon-PRFshort under a shared key."""
 
+    along = Along.LAST
     local = False
     weight = 64
 
@@ -261,6 +280,7 @@ class PseudoRandomFunction(Kind):
 class Shuffle(Kind):
     """Permute the rows of all arguments alike, by a permutation that nobody knows."""
 
+    along = Along.SHUFFLE
     local = False
     weight = 8
     tiling = Tiling.WHOLE
@@ -286,6 +306,7 @@ class Sort(Kind):
     uniformly random permutation (Hamada et al. 2012). Equal keys stay in their order.
     """
 
+    along = Along.SORT
     local = False
     weight = 256
     attributes = fields(bits=int)
@@ -326,6 +347,7 @@ class Sort(Kind):
 class Open(_Interactive):
     """A value to all nodes."""
 
+    along = Along.EACH
     attributes = fields(why=str)
     takes_products = False
 
@@ -336,6 +358,8 @@ class Open(_Interactive):
         return [Type(Form.PUBLIC, x.shape, x.scale, x.limit)]
 
     def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        if isinstance(x, Product):
+            raise ProtocolError("a product is opened only after its round")
         return protocol.open(x)
 
     def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
@@ -352,12 +376,16 @@ class Open(_Interactive):
 class Match(Kind):
     """Positions of the rows that occur in every one of several public lists of pseudonyms `(2, n)`.
 
-    The result is `(lists, m)`; m gets the name given in `rows`, ordered by the first list.
+    The result is `(lists, m)`; m gets the name given in `rows`, ordered by the first list. Nothing is matched
+    where a pseudonym occurs twice in a list, since a row would count as many then: PlanError, with the name
+    of that list in `lists`.
     """
 
+    along = Along.POSITIONS
     local = False
     weight = 16
-    attributes = fields(rows=str)
+    attributes = fields(rows=str, lists=tuple)
+    optional = frozenset({"lists"})
     binds_symbol = True
     tiling = Tiling.WHOLE
 
@@ -371,7 +399,14 @@ class Match(Kind):
         return [Type(Form.PUBLIC, (len(args), rows))]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
-        positions = intersect([as_public(arg) for arg in args], protocol.allocate)
+        lists = [as_public(arg) for arg in args]
+        for number, listed in enumerate(lists):
+            if more := twice(listed, protocol.allocate):
+                raise PlanError(
+                    f"{_list_name(node, number)} has keys that occur more than once, {more} rows too many, "
+                    "so nothing is matched; its owner has to upload it with unique keys"
+                )
+        positions = intersect(lists, protocol.allocate)
         context.symbols[str(node.get("rows"))] = positions.shape[1]
         return positions.view(np.uint64)
 
@@ -379,9 +414,15 @@ class Match(Kind):
         return Disclosure("the number of rows that match", NODES, "1")
 
 
+def _list_name(node: Node, number: int) -> str:
+    names = dict(node.attributes).get("lists", ())
+    return f"table {names[number]!r}" if number < len(names) else f"list {number}"
+
+
 class _Sink(Kind):
     """The end of a value; the scheduler takes it from here."""
 
+    along = Along.END
     local = False
     keep = True
     tiling = Tiling.WHOLE

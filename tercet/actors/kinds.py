@@ -40,6 +40,41 @@ class Tiling(enum.Enum):
     """One operation on all rows."""
 
 
+class Along(enum.Enum):
+    """What a kind does along the last axis, where rows of tables lie: what a review of plans goes by."""
+
+    UNKNOWN = "unknown"
+    """Not said: then rows can be told apart in the result."""
+    SOURCE = "source"
+    """Reads a stored value."""
+    NUMBERS = "numbers"
+    """Public or random numbers of the plan's own."""
+    COUNT = "count"
+    """Public numbers that follow from the place alone."""
+    EACH = "each"
+    """Each place of the result is made of the same place of the arguments."""
+    LAST = "last"
+    """The same of the last argument; the others, which are by row of no table, go into every place."""
+    SUM = "sum"
+    """Adds up what is made of each place."""
+    RESHAPE = "reshape"
+    """Another shape, in which the last axis may be another one."""
+    SHUFFLE = "shuffle"
+    """An order that nobody knows, the same for all arguments."""
+    SORT = "sort"
+    """The order of the first argument."""
+    NEAR = "near"
+    """Each place is made of others, by their public distance or in running totals."""
+    PART = "part"
+    """Some places, by public numbers in the plan."""
+    TAKE = "take"
+    """Places of the first argument that the second names in public."""
+    POSITIONS = "positions"
+    """Public positions in what was opened."""
+    END = "end"
+    """Leaves the plan."""
+
+
 @attrs.frozen(eq=False)
 class Context:
     """What an instance knows besides its arguments.
@@ -59,6 +94,7 @@ class Kind:
     """One kind of node. Subclasses override what differs from a local, row-wise, free operation."""
 
     tiling: ClassVar[Tiling] = Tiling.ROWS
+    along: ClassVar[Along] = Along.UNKNOWN
     attributes: ClassVar[Mapping[str, type | tuple[type, ...]]] = {}
     """The attributes that a node of this kind has, with their types."""
     optional: ClassVar[frozenset[str]] = frozenset()

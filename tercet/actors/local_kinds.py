@@ -13,6 +13,7 @@ from tercet.actors.builder import Builder
 from tercet.actors.kinds import (
     NUMBER,
     PROMISE,
+    Along,
     Context,
     Data,
     Kind,
@@ -39,6 +40,7 @@ _MINUS_ONE = np.array(-1, dtype=np.int64).view(np.uint64)
 class Input(Kind):
     """A stored value, by handle; the scheduler puts it in place."""
 
+    along = Along.SOURCE
     local = False
     attributes = fields(handle=str, form=str, shape=tuple, scale=int, limit=NUMBER)
     keep = False
@@ -53,6 +55,7 @@ class Input(Kind):
 class Constant(Kind):
     """Public words written in the plan."""
 
+    along = Along.NUMBERS
     attributes = fields(words=bytes, shape=tuple, scale=int)
     tiling = Tiling.WHOLE
 
@@ -71,6 +74,7 @@ class Constant(Kind):
 class Random(Kind):
     """Random secret words."""
 
+    along = Along.NUMBERS
     local = False
     attributes = fields(shape=tuple, fresh=int)
     tiling = Tiling.WHOLE
@@ -89,6 +93,7 @@ class Random(Kind):
 
 
 class _Sum(Kind):
+    along = Along.EACH
     takes_products = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -139,6 +144,7 @@ class Subtract(_Sum):
 class Not(Kind):
     """Complement of booleans."""
 
+    along = Along.EACH
     takes_products = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -172,6 +178,7 @@ class Unary(Kind):
 class ShiftUp(Unary):
     """Multiply by a power of two and move the point: more fractional bits."""
 
+    along = Along.EACH
     attributes = fields(bits=int)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -189,6 +196,7 @@ class ShiftUp(Unary):
 class MovePoint(Unary):
     """Read the same integers at another scale: times 2^-bits."""
 
+    along = Along.EACH
     cheap = True
 
     attributes = fields(bits=int)
@@ -205,6 +213,7 @@ class MovePoint(Unary):
 class Bounded(Unary):
     """A tighter bound, proved outside the type system."""
 
+    along = Along.EACH
     cheap = True
 
     attributes = fields(magnitude=NUMBER, why=str)
@@ -222,6 +231,7 @@ class Bounded(Unary):
 class SumRows(Unary):
     """Sum over rows."""
 
+    along = Along.SUM
     attributes = PROMISE
     optional = frozenset(PROMISE)
     tiling = Tiling.REDUCE
@@ -242,6 +252,8 @@ class SumRows(Unary):
 class SumColumns(Unary):
     """Sum over the first axis."""
 
+    along = Along.EACH
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         require_ring(args[0], "sum_columns")
         require(len(args[0].shape) > 1, "sum_columns needs two axes")
@@ -256,6 +268,7 @@ class SumColumns(Unary):
 class Reshape(Unary):
     """Another shape; what is longer than a tile keeps its last axis."""
 
+    along = Along.RESHAPE
     cheap = True
 
     attributes = fields(shape=tuple)
@@ -285,6 +298,7 @@ class Reshape(Unary):
 class Transpose(Unary):
     """Swap the axes of a small matrix."""
 
+    along = Along.RESHAPE
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -300,6 +314,7 @@ class Transpose(Unary):
 class Select(Unary):
     """Entries of the first axis, by number."""
 
+    along = Along.EACH
     cheap = True
 
     attributes = fields(indices=tuple)
@@ -324,6 +339,8 @@ class Select(Unary):
 class Concatenate(Kind):
     """Stack along the first axis."""
 
+    along = Along.EACH
+
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
         first = args[0]
         require(first.form in (Form.RING, Form.WORDS), f"concatenate takes numbers or words, not {first}")
@@ -336,7 +353,7 @@ class Concatenate(Kind):
                 raise PlanError("values stack along a first axis of known length that is not the rows")
             count += dim
         limit = max(x.limit for x in args)
-        return [attrs.evolve(first, shape=(count, *first.shape[1:]), limit=limit, product=False)]
+        return [attrs.evolve(first, shape=(count, *first.shape[1:]), limit=limit)]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
         shares = [x for x in args if isinstance(x, Share)]
@@ -347,6 +364,7 @@ class Concatenate(Kind):
 class AppendRow(Unary):
     """One more place at the end of the first axis, filled with a public number of ring units."""
 
+    along = Along.EACH
     attributes = fields(units=int)
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:

@@ -52,6 +52,23 @@ def _look_up(listed: Words, wanted: Words, slots: Positions, found: Positions) -
         found[i] = position
 
 
+@kernel(IN2, INDEX_OUT, INDEX_OUT)
+def _count_twice(listed: Words, slots: Positions, found: Positions) -> None:
+    """Put every column into the table once; adds to `found[0]` how many were there already."""
+    last = np.uint64(slots.shape[0] - 1)
+    for i in range(listed.shape[1]):
+        low, high = listed[0, i], listed[1, i]
+        slot = low & last
+        position = slots[slot]
+        while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
+            slot = (slot + np.uint64(1)) & last
+            position = slots[slot]
+        if position >= 0:
+            found[0] += 1
+        else:
+            slots[slot] = i
+
+
 @kernel(IN, types.uint64, INDEX_OUT)
 def _count(tops: Words, shift: np.uint64, counts: Positions) -> None:
     """How many words there are of each part, which their bits above `shift` number."""
@@ -70,10 +87,24 @@ def _deal(listed: Words, shift: np.uint64, starts: Positions, dealt: Words, plac
         starts[part] = place + 1
 
 
+def twice(listed: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> int:
+    """How many columns of `(2, n)` are like one before them: none among pseudonyms of unique keys."""
+    found = np.zeros(1, dtype=np.int64)
+    for keys, _ in _Parts.of(listed, (listed.shape[1] // part).bit_length(), allocate):
+        keys = np.ascontiguousarray(keys)
+        _count_twice(keys, _slots(keys.shape[1]), found)
+    return int(found[0])
+
+
+def _slots(columns: int) -> Positions:
+    """An empty table for so many columns, at most half full."""
+    return np.full(1 << max(1, 2 * columns - 1).bit_length(), -1, dtype=np.int64)
+
+
 def positions_in(listed: Words, wanted: Words) -> Positions:
     """The position of every column of `wanted` (2, m) among the distinct ones of `listed` (2, n), or -1."""
     listed, wanted = np.ascontiguousarray(listed), np.ascontiguousarray(wanted)
-    slots = np.full(1 << max(1, 2 * listed.shape[1] - 1).bit_length(), -1, dtype=np.int64)
+    slots = _slots(listed.shape[1])
     _fill(listed, slots)
     found = np.empty(wanted.shape[1], dtype=np.int64)
     _look_up(listed, wanted, slots, found)

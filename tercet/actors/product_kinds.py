@@ -8,6 +8,7 @@ from typing import Any
 from tercet.actors.builder import Builder
 from tercet.actors.kinds import (
     PROMISE,
+    Along,
     Context,
     Data,
     Kind,
@@ -32,6 +33,7 @@ class Multiply(Kind):
     Free if one factor is public, else a product awaiting its round.
     """
 
+    along = Along.EACH
     attributes = PROMISE
     optional = frozenset(PROMISE)
 
@@ -73,6 +75,7 @@ class Multiply(Kind):
 class MatMul(Kind):
     """Matrix product `(m, k) @ (k, n)` along columns; rows stay."""
 
+    along = Along.LAST
     attributes = PROMISE
     optional = frozenset(PROMISE)
 
@@ -102,6 +105,7 @@ class MatMul(Kind):
 class Dot(Kind):
     """Product over rows `(d, n), (e, n) -> (d, e)`."""
 
+    along = Along.SUM
     attributes = PROMISE
     optional = frozenset(PROMISE)
     tiling = Tiling.REDUCE

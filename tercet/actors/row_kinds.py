@@ -14,6 +14,7 @@ import numpy as np
 from tercet.actors.builder import Builder
 from tercet.actors.kinds import (
     PROMISE,
+    Along,
     Context,
     Data,
     Kind,
@@ -39,6 +40,7 @@ from tercet.protocols.domains import Words, encode
 class CountUp(Kind):
     """The public numbers 0, 1, 2, ... as long as the rows of the argument, which is not read."""
 
+    along = Along.COUNT
     tiling = Tiling.WHOLE
     takes_products = True
 
@@ -53,6 +55,7 @@ class CountUp(Kind):
 class Reciprocals(Kind):
     """The public numbers 1, 1/2, 1/3, ... as long as the rows of the argument, which is not read."""
 
+    along = Along.COUNT
     attributes = fields(scale=int)
     tiling = Tiling.WHOLE
     takes_products = True
@@ -73,6 +76,7 @@ class Reciprocals(Kind):
 class Slice(Unary):
     """Some rows, from one number to another."""
 
+    along = Along.PART
     attributes = fields(start=int, stop=int)
     tiling = Tiling.WHOLE
 
@@ -91,6 +95,7 @@ class Slice(Unary):
 class Omit(Unary):
     """All rows but some, from one number to another."""
 
+    along = Along.PART
     attributes = fields(start=int, stop=int)
     tiling = Tiling.WHOLE
 
@@ -111,6 +116,7 @@ class Omit(Unary):
 class Delay(Unary):
     """Rows moved down: row i is what row `i - rows` was, and zero where there was none. Up if negative."""
 
+    along = Along.NEAR
     attributes = fields(rows=int)
     tiling = Tiling.WHOLE
 
@@ -135,6 +141,7 @@ class Delay(Unary):
 class Cumulate(Unary):
     """Running totals over rows, each with its own row."""
 
+    along = Along.NEAR
     attributes = PROMISE
     optional = frozenset(PROMISE)
     tiling = Tiling.WHOLE
@@ -155,6 +162,7 @@ class PairRows(Unary):
     Where the number of rows is odd, the last one is beside zeros.
     """
 
+    along = Along.NEAR
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
@@ -176,6 +184,7 @@ class PairRows(Unary):
 class Interleave(Unary):
     """The inverse of `pair_rows`: `(2 c, m) -> (c, rows)`, where `rows` is `2 m` or one less."""
 
+    along = Along.NEAR
     attributes = fields(rows=int)
     tiling = Tiling.WHOLE
 
@@ -209,6 +218,7 @@ class Deal(Kind):
     order.
     """
 
+    along = Along.POSITIONS
     attributes = fields(sizes=tuple)
     tiling = Tiling.WHOLE
 
@@ -232,6 +242,7 @@ class Deal(Kind):
 class Take(Kind):
     """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
 
+    along = Along.TAKE
     attributes = fields(table=int)
     tiling = Tiling.WHOLE
     takes_products = True
@@ -253,6 +264,7 @@ class Take(Kind):
 class Ones(Kind):
     """Positions of ones among public zeros and ones `(n,)`: `(1, m)`; m gets the name given in `rows`."""
 
+    along = Along.POSITIONS
     local = False
     attributes = fields(rows=str)
     binds_symbol = True

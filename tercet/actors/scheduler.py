@@ -35,7 +35,7 @@ from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent
 from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError, TercetError
-from tercet.protocols.base import Op, Protocol, Received, Round, Share
+from tercet.protocols.base import Op, Product, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 
 logger = logging.getLogger(__name__)
@@ -503,21 +503,26 @@ class Scheduler:
         if node.kind in ("store", "checkpoint"):
             kind = node.types[0]
             bound = attrs.evolve(kind, shape=bind_shape(kind.shape, self._symbols))
-            tiles = [part for part in self._flow.result((index, 0)).tiles if isinstance(part, Share)]
+            tiles = [_whole_share(node, index, part) for part in self._flow.result((index, 0)).tiles]
             stored = Stored(bound, tiles, self.plan.tile_rows)
             if node.kind == "store":
                 self._outcome.stored[node.get("handle")] = stored
             else:
                 self._reached.append((node.get("point"), node.get("name"), stored))
         elif node.kind == "reveal":
-            whole = self._flow.result((index, 0)).whole()
-            if not isinstance(whole, Share):
-                raise ProtocolError(f"{node.title(index)}: only secret values are revealed")
+            whole = _whole_share(node, index, self._flow.result((index, 0)).whole())
             kind = attrs.evolve(node.types[0], shape=whole.shape)
             self._revealed[index] = (node.get("name"), node.get("to"), kind, self.protocol.export(whole))
 
     def _node_done(self) -> None:
         self._unfinished -= 1
+
+
+def _whole_share(node: Node, index: int, data: Data | None) -> Share:
+    """What may be kept or sent: a share that is no raw product. Raises ProtocolError."""
+    if not isinstance(data, Share) or isinstance(data, Product):
+        raise ProtocolError(f"{node.title(index)}: only secret values that had their round leave a plan")
+    return data
 
 
 def _event_name(instance: _Instance) -> str:

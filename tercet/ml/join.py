@@ -21,7 +21,9 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
     """Join tables on their keys; rows come out in random order.
 
     Discloses to the nodes the number of rows that match. The strictest minimum count among the tables goes on
-    to hold, since whoever sees a row of one learns that it is in all. Raises SchemaError for keys that differ
+    to hold, since whoever sees a row of one learns that it is in all. A table with a key twice, which owners'
+    clients refuse to upload, is not joined: the nodes learn how often its keys occur, and the PlanError says
+    how many rows are too many, and of which table. Raises SchemaError for keys that differ
     in name or type, and for columns of one name in two tables.
     """
     keys = as_names(on)
@@ -39,7 +41,7 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
             moved = builder.apply_all("shuffle", pseudonyms, words, *payload)
             opened.append(moved[0].open("pseudonyms of shuffled keys, random words"))
             shuffled.append(moved[1:])
-    matched = builder.apply("match", *opened, rows="join.rows")
+    matched = builder.apply("match", *opened, rows="join.rows", lists=tuple(table.name for table in tables))
     handles: list[str] = []
     for number, values in enumerate(shuffled):
         for place, value in enumerate(values):

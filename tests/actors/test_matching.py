@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.actors.matching import intersect
+from tercet.actors.matching import intersect, twice
 from tercet.actors.scratch import Scratch
 
 
@@ -40,3 +40,17 @@ def test_what_is_as_long_as_a_list_lies_in_the_scratch(tmp_path, part):
     found = intersect(lists, Scratch(tmp_path, above=0).empty, part=part)
     assert Scratch.holds(found)
     np.testing.assert_array_equal(found, intersect(lists))
+
+
+@pytest.mark.parametrize("part", [5, 1 << 20])
+@pytest.mark.parametrize("repeats", [0, 1, 399])
+def test_columns_that_occur_twice_are_counted(repeats, part):
+    (listed,) = lists_of(4, [400])
+    listed[:, :repeats] = listed[:, 399:]
+    assert twice(listed, part=part) == repeats
+
+
+def test_a_list_of_one_and_the_same_takes_no_longer_than_another():
+    """Looking for a free slot behind all that are alike would take the square of their number."""
+    listed = np.full((2, 1 << 20), 7, dtype=np.uint64)
+    assert twice(listed) == (1 << 20) - 1

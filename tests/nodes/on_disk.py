@@ -113,6 +113,7 @@ def set_up(
     *,
     members: Mapping[str, str] = MEMBERS,
     more: Sequence[Path] = (),
+    protocol: str = "replicated",
 ) -> NodesOnDisk:
     """Keys, public parts and files of three nodes and all members, merged; on loopback, unless told where.
 
@@ -127,7 +128,7 @@ def set_up(
         )
         parts.append(public)
     parts += [*(make_member(name, [role], root) for name, role in members.items()), *more]
-    make_cluster(parts, root / "cluster.toml", protocol="replicated")
+    make_cluster(parts, root / "cluster.toml", protocol=protocol)
     for index in range(3):
         (root / f"n{index}" / "cluster.toml").write_bytes((root / "cluster.toml").read_bytes())
     return NodesOnDisk(root, network)

@@ -1,0 +1,163 @@
+"""A lake of three lasting nodes in one process, with all that real ones have: gate, vault, journal, TLS.
+
+An attacker is an ordinary member whose client is her own: what it would check or optimise is switched off,
+and plans go out as she writes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import trio
+
+from tercet.actors import Builder, Form, Type
+from tercet.actors.builder import Value
+from tercet.actors.client import RunResult
+from tercet.actors.node import Node
+from tercet.actors.plan import Plan
+from tercet.errors import TercetError
+from tercet.lake import Allow, AsyncLake, open_lake
+from tercet.ml.table import Column, Table
+from tercet.nodes import program
+from tercet.nodes.desk import WaitingPlan
+from tests.nodes.on_disk import NodesOnDisk, set_up
+
+ROWS = 100
+AGES = {"id": np.arange(ROWS), "age": np.round(np.linspace(20, 80, ROWS), 2)}
+TIMEOUT_S = 120.0
+
+
+@attrs.define
+class Attacked:
+    """The lake, its nodes, and those who are connected to it."""
+
+    made: NodesOnDisk
+    nodes: list[Node]
+    stack: contextlib.AsyncExitStack
+    hospital: AsyncLake
+    ann: AsyncLake
+
+    async def member(self, name: str) -> AsyncLake:
+        """One more member, connected."""
+        opened = open_lake(self.made.cluster, identity=self.made.key(name), timeout_s=TIMEOUT_S)
+        return await self.stack.enter_async_context(opened)
+
+    async def victim(
+        self, *, min_count: int = 50, plans: Any = "any", columns: dict[str, Any] | None = None
+    ) -> Table:
+        """The hospital's table, no single row of which may be revealed, as ann finds it."""
+        data = AGES if columns is None else columns
+        allow = Allow(plans=plans)
+        await self.hospital.upload(
+            data, name="ages", key="id", owner="hospital", min_count=min_count, allow=allow
+        )
+        return await self.ann.table("ages")
+
+    async def joined(self, *, name: str = "mine", keys: Sequence[int] = range(ROWS)) -> Table:
+        """The victim's table, joined with one of ann's own, and stored at the nodes."""
+        own = {"id": np.array(keys), "x": np.linspace(0, 1, len(keys))}
+        await self.ann.upload(own, name=name, key="id", owner="ann", allow=Allow(plans="any"))
+        return await (await self.ann.table("ages")).join(await self.ann.table(name), on="id")
+
+    def builder(self, name: str = "figures") -> Builder:
+        """A plan of ann's."""
+        return Builder(name, tile_rows=self.ann.cluster.client.tile_rows)
+
+    async def run(self, plan: Plan, who: AsyncLake | None = None) -> RunResult:
+        """Have a plan run as it is."""
+        return await (who or self.ann).cluster.client.run(plan)
+
+    async def why_not(self, plan: Plan, who: AsyncLake | None = None) -> str:
+        """Why the nodes do not run a plan. Fails if they do, or let it wait for its owner."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._refuse_all)
+            try:
+                with trio.fail_after(TIMEOUT_S / 2):
+                    result = await self.run(plan, who)
+            except TercetError as error:
+                return str(error)
+            finally:
+                nursery.cancel_scope.cancel()
+        raise AssertionError(f"it ran, and gave {dict(result.revealed)}")
+
+    async def _refuse_all(self) -> None:
+        """The hospital looks at each plan that it is asked about, and does not like it."""
+        while True:
+            for waiting in await self.hospital.plans():
+                with contextlib.suppress(TercetError):
+                    await self.hospital.refuse(waiting.number, "the owner was asked")
+            await trio.sleep(0.05)
+
+    async def waiting(self) -> list[WaitingPlan]:
+        """The plans that wait for the hospital, once there is one."""
+        with trio.fail_after(TIMEOUT_S / 2):
+            while not (found := await self.hospital.plans()):  # noqa: ASYNC110 - nodes tell when asked
+                await trio.sleep(0.02)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def signing(self) -> AsyncIterator[list[str]]:
+        """Meanwhile the hospital signs whatever it is asked; the names of those plans."""
+        signed: list[str] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sign_all, signed)
+            yield signed
+            nursery.cancel_scope.cancel()
+
+    async def _sign_all(self, signed: list[str]) -> None:
+        while True:
+            for waiting in await self.hospital.plans():
+                with contextlib.suppress(TercetError):
+                    await self.hospital.approve(waiting.number)
+                    signed.append(waiting.name)
+            await trio.sleep(0.05)
+
+    async def deal(self, words: Sequence[int], handle: str = "", scale: int = 0) -> tuple[str, Type]:
+        """A value that ann deals; the handle and type under which her plans read it."""
+        handle = handle or f"own#{secrets.token_hex(4)}"
+        array = np.asarray(words, dtype=np.int64)
+        kind = Type(Form.RING, array.shape, scale, 2.0**20)
+        await self.ann.cluster.client.put(handle, kind, array.view(np.uint64))
+        return handle, kind
+
+
+def column(table: Table, name: str = "age") -> Column:
+    """What everyone knows of a column."""
+    return next(one for one in table.columns if one.name == name)
+
+
+def values_of(builder: Builder, table: Table, name: str = "age") -> Value:
+    """A column of a table in a plan, `(rows,)`."""
+    place, part = column(table, name), table.parts[column(table, name).part]
+    return builder.input(part.handle, part.type).select([place.place]).reshape(table.rows)
+
+
+@contextlib.asynccontextmanager
+async def attacked_lake(root: Path, *, protocol: str = "replicated") -> AsyncIterator[Attacked]:
+    """Three nodes that are linked up, the hospital and ann."""
+    made = set_up(root, protocol=protocol)
+    for index in range(3):
+        made.configure(index, timeout_s=TIMEOUT_S, metrics="")
+    async with trio.open_nursery() as nursery:
+        nodes = [
+            await nursery.start(program.serve, program.Settings.read(root / f"n{index}" / "node.toml"))
+            for index in range(3)
+        ]
+        async with contextlib.AsyncExitStack() as stack:
+            lakes = [
+                await stack.enter_async_context(
+                    open_lake(made.cluster, identity=made.key(name), timeout_s=TIMEOUT_S)
+                )
+                for name in ("hospital", "ann")
+            ]
+            with trio.fail_after(TIMEOUT_S):
+                while any(node.party.missing() for node in nodes):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            yield Attacked(made, nodes, stack, *lakes)
+        nursery.cancel_scope.cancel()
