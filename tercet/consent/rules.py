@@ -76,6 +76,13 @@ class Rules:
                 f"{owner} lets figures of table {table!r} rest on no fewer than {self.least} rows, and the "
                 f"plan has one over {fewest}"
             )
+        apart = review.apart.get(table, self.least)
+        if apart < self.least:
+            raise ConsentError(
+                f"{owner} lets figures of table {table!r} rest on no fewer than {self.least} rows, and the "
+                f"plan cuts the rows into parts of which one has {apart}: figures over parts with it and "
+                "without it would tell of those alone"
+            )
 
     def __str__(self) -> str:
         who = ", ".join(self.readers) or "every analyst"
