@@ -46,6 +46,9 @@ class Gate:
     async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
         """A client has asked for a run; may wait for approval. Raises ConsentError."""
 
+    async def before_start(self, caller: str, session: bytes, plan: Plan) -> None:
+        """A run has its inputs. Raises PlanError if they are not those that it was let through for."""
+
     async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:
         """What the caller may have of an outcome. Raises ConsentError; then nothing of it is kept."""
         _ = caller, session, plan

@@ -313,10 +313,11 @@ class Party:
                 else await trio.to_thread.run_sync(Plan.from_bytes, packed)
             )
             await gate.before_run(caller, name, plan)
-            inputs: dict[str, Stored] = {}
+            whole, inputs = plan, dict[str, Stored]()
             if since is not None:
                 plan, inputs = await gate.resume(caller, name, plan, since)
             inputs = await self._inputs(plan, inputs)
+            await gate.before_start(caller, name, whole)
             self._preparing.discard(name)
             self._check_unused(name)  # a peer may have stopped it meanwhile
             self._check_peers()
@@ -375,8 +376,12 @@ class Party:
                 )
             wanted = node.types[0]
             ours = stored.type
-            if (ours.form, ours.shape, ours.scale) != (wanted.form, wanted.shape, wanted.scale):
-                raise PlanError(f"{node.title(index)}: {handle!r} is {ours}, the plan reads it as {wanted}")
+            same = (ours.form, ours.shape, ours.scale) == (wanted.form, wanted.shape, wanted.scale)
+            if not same or wanted.limit < ours.limit:
+                raise PlanError(
+                    f"{node.title(index)}: {handle!r} is {ours} of at most {ours.limit:g} units, the plan "
+                    f"reads it as {wanted} of at most {wanted.limit:g}"
+                )
             if stored.tile_rows != plan.tile_rows:
                 raise PlanError(
                     f"{node.title(index)}: {handle!r} is stored in tiles of {stored.tile_rows} rows, "

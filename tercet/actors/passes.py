@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from tercet.actors.builder import Builder
 from tercet.actors.kinds import KINDS
-from tercet.actors.plan import Plan, Ref
+from tercet.actors.plan import RESERVED, Plan, Ref
 from tercet.errors import PlanError
 
 DRAWS = frozenset({"random", "shuffle"})
@@ -49,14 +49,15 @@ def truncate_late(plan: Plan) -> Plan:
 
 def checkpoints(plan: Plan) -> dict[int, frozenset[str]]:
     """The names of the values at each checkpoint of a plan. Raises PlanError if one comes twice."""
-    found: dict[int, frozenset[str]] = {}
+    found, known = dict[int, set[str]](), set[str]()
     for index, node in enumerate(plan.nodes):
         if node.kind == "checkpoint":
             point, name = int(node.get("point")), str(node.get("name"))
-            if any(name in names for names in found.values()):
+            if name in known:
                 raise PlanError(f"{node.title(index)}: there are two checkpoints of {name!r}")
-            found[point] = found.get(point, frozenset()) | {name}
-    return found
+            known.add(name)
+            found.setdefault(point, set()).add(name)
+    return {point: frozenset(names) for point, names in found.items()}
 
 
 def rest(plan: Plan, point: int) -> Plan:
@@ -93,8 +94,8 @@ def rest(plan: Plan, point: int) -> Plan:
 
 
 def checkpoint_handle(name: str) -> str:
-    """The handle under which the rest of a plan reads a value of a checkpoint."""
-    return f"checkpoint {name}"
+    """The handle under which the rest of a plan reads a value of a checkpoint; no member's plan names it."""
+    return f"{RESERVED}checkpoint {name}"
 
 
 def _upstream(plan: Plan, ends: Iterable[int], kept: Mapping[Ref, str]) -> set[int]:

@@ -50,6 +50,11 @@ _MALFORMED = (
     RecursionError,
 )
 FORMAT_VERSION = 1
+RESERVED = "\0"
+"""What handles begin with under which nodes keep things for themselves: nobody else can name these."""
+LONGEST_HANDLE = 512
+LONGEST_TEXT = 1024
+"""Characters of names and labels in a plan."""
 
 
 class Form(enum.Enum):
@@ -227,6 +232,14 @@ class Plan:
 
     def _repr_svg_(self) -> str:
         return self.svg()
+
+
+def check_handle(handle: str) -> None:
+    """Raise PlanError for a handle that no member may give a value, or read one by."""
+    if not 0 < len(handle) <= LONGEST_HANDLE or not handle.isprintable():
+        raise PlanError(
+            f"{handle!r:.80} is no handle: they have 1 to {LONGEST_HANDLE} characters, all of them printable"
+        )
 
 
 def _check_tiles(plan: Plan) -> None:

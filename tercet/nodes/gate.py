@@ -13,9 +13,10 @@ same approvals, from a checkpoint or from its beginning (see `ledger`).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -27,14 +28,17 @@ from tercet.actors.arrivals import Sink
 from tercet.actors.gate import Gate, Since
 from tercet.actors.party import Party
 from tercet.actors.passes import checkpoint_handle, checkpoints, rest
-from tercet.actors.plan import Plan, Type
+from tercet.actors.plan import Plan, Type, check_handle
 from tercet.actors.values import Outcome, Stored
 from tercet.consent.approvals import Approval
 from tercet.consent.audit import AuditLog
-from tercet.consent.review import NOTHING, Review, Tables, review
+from tercet.consent.review import NOTHING, Review, Rows, Tables, review
+from tercet.consent.rows import Order
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.nodes.config import ClusterFile, Member, NodeFile
+from tercet.nodes.entries import LATEST, MODEL, TABLE, require_name, shown
+from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.turns import Turns
@@ -43,12 +47,20 @@ from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
 from tercet.storage.catalog import Entry
 from tercet.storage.journal import LooseValue
 
-TABLE, MODEL = "table", "model"
+__all__ = ["MODEL", "MOST_LINES", "TABLE", "LakeGate"]
+
 TO_CALLER = "analyst"
 """The receiver that stands for whoever has a plan run."""
 MOST_LINES = 256
-LATEST = 253_402_300_800.0
-"""The year 10,000, in seconds since 1970: calendars of members end there."""
+
+
+@attrs.frozen
+class Reviewed:
+    """A plan that was let through: what it does, the tables it reads, and what it is bound to."""
+
+    review: Review
+    sources: Tables
+    bound: bytes
 
 
 class LakeGate(Gate):
@@ -67,7 +79,7 @@ class LakeGate(Gate):
         self._cluster = cluster
         self._lake = cluster.digest()
         self._turns = Turns(file.runs_at_once)
-        self._plans: dict[bytes, tuple[Review, Tables, bytes]] = {}
+        self._plans: dict[bytes, Reviewed] = {}
 
     queues = True
 
@@ -85,7 +97,9 @@ class LakeGate(Gate):
         """Owners and analysts may deal values under new handles."""
         with self.audited(caller, "put"):
             self._require(caller, ("owner", "analyst"), "upload")
+            check_handle(handle)
             await self._require_new(handle)
+            self.ledger.require_free(handle)  # once more: another may have come while this one waited
         self.ledger.deal(handle, caller)
 
     async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
@@ -134,21 +148,41 @@ class LakeGate(Gate):
         facts = {"session": session.hex(), "plan": plan.name, "digest": plan.digest().hex()}
         with self.audited(caller, "run", **facts):
             member = self._require(caller, ("analyst", "owner"), "run plans")
-            found, sources = await self._look(caller, plan)
+            if await self.ledger.holder(run_of(session)) not in (None, caller):
+                raise ConsentError("a run of this name is another member's; names are random, and used once")
+            self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
+            found, sources = await self._look(caller, plan, run_of(session))
             owners = await self._check(member, found, sources)
             if owners:
                 waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
-                await self._wait(waiting, facts, once=any(found.unclear_about(table) for table in sources))
+                await self._wait(waiting, facts, once=bool(found.unclear))
                 # Rules may have changed meanwhile, and tables gone.
-                found, sources = await self._look(caller, plan)
+                found, sources = await self._look(caller, plan, run_of(session))
                 if not await self._check(member, found, sources) <= owners:
                     raise ConsentError("rules have changed while the plan waited; run it again")
+        names = sorted([(await self._table(source)).name for source in sources])
         reveals = [str(item) for item in plan.disclosures()]
-        self.audit.append("runs", caller=caller, **facts, reads=sorted(sources), reveals=reveals)
+        self.audit.append("runs", caller=caller, **facts, reads=names, reveals=reveals)
         await trio.to_thread.run_sync(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
-        self._plans[session] = found, sources, plan.digest()
+        self._plans[session] = Reviewed(found, sources, await self._bound(plan))
+
+    async def before_start(self, caller: str, session: bytes, plan: Plan) -> None:
+        """Look whether the values that were loaded are those that were reviewed; see `Gate.before_start`."""
+        with self.audited(caller, "run", session=session.hex()):
+            if await self._bound(plan) != self._plans[session].bound:
+                raise PlanError("a value that the plan reads was replaced meanwhile; run it again")
+
+    async def _bound(self, plan: Plan) -> bytes:
+        """The digest of a plan and of the identities of all that it reads."""
+        digest = hashlib.blake2b(plan.digest(), digest_size=32, person=b"tercet-inputs")
+        for handle in plan_handles(plan, "input"):
+            loose = self.ledger.find(handle)
+            entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
+            found = loose or entry
+            digest.update(f"{handle}\n{found.identity if found else ''}\n".encode())
+        return digest.digest()
 
     async def _wait(self, waiting: Waiting, facts: Mapping[str, str], *, once: bool) -> None:
         """Wait for approvals. `once`: the plan opens what is not known to be harmless to the nodes."""
@@ -164,19 +198,14 @@ class LakeGate(Gate):
 
     async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:
         """Hold back what rests on too few rows; seal what is for others; note what was stored."""
-        found, sources, _ = self._plans[session]
-        fewest = min(outcome.symbols.values(), default=None)
-        for table in sorted(sources):
-            entry = await self._entry(table)
-            least = Rules.from_bytes(entry.rules).least
-            if entry.owner != caller and fewest is not None and fewest < least:
-                with self.audited(caller, "result", session=session.hex()):
-                    raise ConsentError(
-                        f"{entry.owner} lets figures of {table!r} rest on no fewer than {least} rows, and "
-                        "a join has less"
-                    )
+        found, sources = self._plans[session].review, self._plans[session].sources
+        with self.audited(caller, "result", session=session.hex()):
+            for source in sorted(sources):
+                entry = await self._table(source)
+                if entry.owner != caller:
+                    _check_counts(entry, found, outcome.symbols)
         for handle in found.stored:
-            await self._require_new(handle)
+            await self._require_new(handle, run_of(session))
         mine, results = [], []
         for revealed in outcome.revealed:
             to = revealed[1]
@@ -188,7 +217,12 @@ class LakeGate(Gate):
             results.append(
                 (to, sealed_result(run, caller, plan.name, revealed, party=party, sealing_key=key))
             )
-        values = {handle: LooseValue(caller, sources, rows) for handle, rows in found.stored.items()}
+        values = {
+            handle: LooseValue(
+                caller, sources, frozenset(rows), rows.order.value if isinstance(rows, Rows) else ""
+            )
+            for handle, rows in found.stored.items()
+        }
         outcome = attrs.evolve(outcome, revealed=mine)
         answer = await self.jobs.sealed_answer(session, outcome)
         stored = await self.ledger.end(session, values, outcome.stored, results, answer)
@@ -196,8 +230,7 @@ class LakeGate(Gate):
 
     async def reached(self, caller: str, session: bytes, point: int, values: Mapping[str, Stored]) -> None:
         """Write a checkpoint down; see `Gate.reached`."""
-        *_, digest = self._plans[session]
-        await self.ledger.reach(session, caller, digest, point, values)
+        await self.ledger.reach(session, caller, self._plans[session].bound, point, values)
 
     async def resume(
         self, caller: str, session: bytes, plan: Plan, since: Since
@@ -206,7 +239,8 @@ class LakeGate(Gate):
         with self.audited(caller, "resume", session=session.hex()):
             names = checkpoints(plan).get(since[1], ())
             left = await trio.to_thread.run_sync(rest, plan, since[1])
-            values = await self.ledger.resume(session, caller, plan.digest(), since, names)
+            bound = self._plans[session].bound
+            values = await self.ledger.resume(session, caller, bound, since, names)
         return left, {checkpoint_handle(name): stored for name, stored in values.items()}
 
     def bytes_held(self) -> int:
@@ -216,46 +250,51 @@ class LakeGate(Gate):
     def over(self, session: bytes) -> None:
         """Forget a run that has ended; the next one may have its turn."""
         self.board.under_way.pop(session, None)
+        self.ledger.release(run_of(session))
         if self._plans.pop(session, None) is not None and self.party.index == 0:
             self._turns.give_back()
 
-    async def _look(self, caller: str, plan: Plan) -> tuple[Review, Tables]:
+    async def _look(self, caller: str, plan: Plan, run: bytes) -> tuple[Review, Tables]:
         """What a plan does, and which tables it reads, directly or in what was made from them."""
         rows: dict[str, Tables] = {}
         sources: set[str] = set()
-        for node in plan.nodes:
-            if node.kind == "store":
-                await self._require_new(str(node.get("handle")))
-            if node.kind == "input" and (handle := str(node.get("handle"))) not in rows:
-                rows[handle], made_from = await self._origin(caller, handle)
-                sources |= made_from
-        return review(plan, rows.__getitem__), frozenset(sources)
+        for handle in plan_handles(plan, "store"):
+            await self._require_new(handle, run)
+        for handle in plan_handles(plan, "input"):
+            rows[handle], made_from = await self._origin(caller, handle)
+            sources |= made_from
+        found = await trio.to_thread.run_sync(review, plan, rows.__getitem__)
+        return found, frozenset(sources)
 
     async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:
         """The tables whose rows a value is by, and all that it comes from. Raises what forbids to read it."""
         loose = self.ledger.find(handle)
         if loose is not None and loose.caller == caller:
-            return loose.rows, loose.sources
+            order = Order(loose.order) if loose.order else Order.MIXED
+            return Rows.of(loose.rows, order) if loose.rows else NOTHING, loose.sources
         entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
         if entry is None:
-            raise PlanError(f"nothing of {caller} is stored under {handle!r}; upload the table again")
+            raise PlanError(f"nothing of {caller} is stored under {handle!r:.80}; upload the table again")
         if entry.kind == TABLE:
-            return frozenset({entry.name}), frozenset({entry.name})
+            return frozenset({entry.identity}), frozenset({entry.identity})
         if caller not in (entry.owner, *Rules.from_bytes(entry.rules).readers):
             raise ConsentError(f"{entry.owner} does not let {caller} use model {entry.name!r}")
-        return frozenset(entry.rows), frozenset(entry.sources)
+        # Models of an earlier release may be by row; nobody knows in what order.
+        return Rows.of(entry.rows, Order.MIXED) if entry.rows else NOTHING, frozenset(entry.sources)
 
     async def _check(self, member: Member, found: Review, sources: Tables) -> set[str]:
         """The owners who must approve. Raises ConsentError if one of them does not allow it at all."""
         for receiver in found.receivers:
             if receiver != TO_CALLER:
                 self._member(receiver)
+        entries = {source: await self._table(source) for source in sorted(sources)}
+        found = found.named({source: entry.name for source, entry in entries.items()})
+        own = frozenset(entry.name for entry in entries.values() if entry.owner == member.name)
         owners = set()
-        for table in sorted(sources):
-            entry = await self._entry(table)
+        for entry in entries.values():
             rules = Rules.from_bytes(entry.rules)
-            rules.check(table, entry.owner, member.name, member.roles, found)
-            asks = rules.plans == "approved" or bool(found.unclear_about(table))
+            rules.check(entry.name, entry.owner, member.name, member.roles, found)
+            asks = rules.plans == "approved" or found.needs_look(entry.name, own)
             if asks and entry.owner != member.name:
                 owners.add(entry.owner)
         return owners
@@ -275,7 +314,8 @@ class LakeGate(Gate):
                 await self._keep(caller, fields)
                 return {}
             case "entries", []:
-                return {"entries": [_shown(entry) for entry in await self._entries()]}
+                entries = await self._entries()
+                return {"entries": [shown(entry, entries) for entry in entries]}
             case "forget", [str(kind), str(name)]:
                 await self._forget(caller, kind, name)
                 return {}
@@ -310,6 +350,7 @@ class LakeGate(Gate):
     async def _keep(self, caller: str, fields: Mapping[str, Any]) -> None:
         self._require(caller, ("owner", "analyst"), "keep tables or models")
         entry = _read_entry(caller, fields)
+        require_name(entry, await self._entries())
         before = await self.vault.ask(self.vault.catalog.find, entry.kind, entry.name)
         if before is not None and before.owner != caller:
             raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
@@ -332,16 +373,20 @@ class LakeGate(Gate):
                 raise ConsentError(f"no value of {caller} is stored under {handle!r}")
             known.append(one)
             values[handle] = value
-        entry = attrs.evolve(
-            entry,
-            sources=tuple(sorted(set().union(*(one.sources for one in known)) - {entry.name})),
-            rows=tuple(sorted(NOTHING.union(*(one.rows for one in known)))),
+        sources, rows = (
+            NOTHING.union(*sets) for sets in ([one.sources for one in known], [one.rows for one in known])
         )
-        if entry.kind == TABLE and entry.sources:
+        if sources and entry.kind == TABLE:
             raise ConsentError(
-                f"table {entry.name!r} was made from {', '.join(entry.sources)}; only uploads are kept as "
+                f"table {entry.name!r} was made from {await self._names(sources)}; only uploads are kept as "
                 "tables"
             )
+        if rows:
+            raise ConsentError(
+                f"model {entry.name!r} has single rows of {await self._names(rows)}; only what was learned "
+                "from all rows is kept as a model"
+            )
+        entry = attrs.evolve(entry, sources=tuple(sorted(sources)))
         await self.vault.keep(entry, values)
         self.party.drop(entry.handles)
         await self.ledger.forget(entry.handles, files=False)
@@ -428,44 +473,39 @@ class LakeGate(Gate):
             self.audit.append("refused", caller=caller, request=request, why=str(error), **facts)
             raise
 
-    async def _require_new(self, handle: str) -> None:
-        """No value may come to lie under the handle of another."""
-        entry = await self.vault.ask(self.vault.catalog.of_handle, handle)
-        if entry is not None or self.ledger.find(handle) is not None:
-            raise PlanError(f"something is stored under {handle!r} already; take another handle")
+    async def _require_new(self, handle: str, run: bytes = b"") -> None:
+        """No value may come to lie under the handle of another, or under one that a run is going to use."""
+        self.ledger.require_free(handle, run)
+        if await self.vault.ask(self.vault.catalog.of_handle, handle) is not None:
+            raise PlanError(f"something is stored under {handle!r:.80} already; take another handle")
 
     async def _entries(self) -> list[Entry]:
         return await self.vault.ask(self.vault.catalog.entries)
 
-    async def _entry(self, table: str) -> Entry:
-        found = await self.vault.ask(self.vault.catalog.find, TABLE, table)
-        if found is None:
-            raise ConsentError(f"table {table!r}, from which this was made, is no longer in the lake")
+    async def _table(self, identity: str) -> Entry:
+        """A table by its identity. Raises ConsentError once it is gone, also if there is one of its name."""
+        found = await self.vault.ask(self.vault.catalog.identified, identity)
+        if found is None or found.kind != TABLE or (found.expires or LATEST) <= time.time():
+            raise ConsentError("a table from which this was made is no longer in the lake; make it anew")
         return found
 
-
-def _read_entry(caller: str, fields: Mapping[str, Any]) -> Entry:
-    """An entry from the wire. Raises ProtocolError or ConsentError."""
-    match fields:
-        case {
-            "kind": str(kind),
-            "name": str(name),
-            "body": bytes(body),
-            "rules": bytes(rules),
-            "handles": list(handles),
-            "fingerprint": bytes(fingerprint),
-            "expires": float() | None as expires,
-        } if kind in (TABLE, MODEL) and 0 < len(name) <= 256 and "\n" not in name and _is_time(expires):
-            Rules.from_bytes(rules)
-            names = tuple(str(handle) for handle in handles)
-            return Entry(kind, name, caller, body, rules, names, fingerprint=fingerprint, expires=expires)
-    raise ProtocolError(f"{caller} asked to keep something in a way that nodes do not know")
+    async def _names(self, identities: Iterable[str]) -> str:
+        """What tables are called, as far as they are there."""
+        found = [await self.vault.ask(self.vault.catalog.identified, one) for one in identities]
+        return ", ".join(sorted(one.name for one in found if one is not None)) or "tables that are gone"
 
 
-def _is_time(expires: float | None) -> bool:
-    return expires is None or 0 < expires < LATEST
+def plan_handles(plan: Plan, kind: str) -> list[str]:
+    """The handles under which a plan reads (`input`) or stores (`store`) values, each once, in order."""
+    return list(dict.fromkeys(str(node.get("handle")) for node in plan.nodes if node.kind == kind))
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
-    found = attrs.asdict(entry)
-    return found | {"handles": list(entry.handles), "sources": list(entry.sources)}
+def _check_counts(entry: Entry, found: Review, symbols: Mapping[str, int]) -> None:
+    """Raise ConsentError if a join or filter leaves fewer rows than an owner wants figures to rest on."""
+    least = Rules.from_bytes(entry.rules).least
+    says = f"{entry.owner} lets figures of {entry.name!r} rest on no fewer than {least} rows, and "
+    if min(symbols.values(), default=least) < least:
+        raise ConsentError(f"{says}a join has less")
+    for symbol, rows in found.kept.items():
+        if 0 < rows - symbols.get(symbol, rows) < least:
+            raise ConsentError(f"{says}a filter leaves less than that out")

@@ -146,6 +146,8 @@ class LastingJobs(Jobs):
     async def _note(self, job: Job) -> None:
         if len(job.session) != RUN_BYTES:
             raise PlanError(f"the name of a job has {len(job.session)} bytes; they have {RUN_BYTES}")
+        if await self._ledger.holder(job.session) is not None:
+            raise PlanError("a run of this name is known already; names are random, and used once")
         await self._ask(self._journal.put_job, JobRow(job.session, job.caller, job.packed, job.asked))
 
     async def _answer(self, job: Job) -> Answer:

@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from tercet.actors.gate import Since
+from tercet.actors.plan import RESERVED
 from tercet.actors.values import Stored
 from tercet.consent.approvals import Approval
 from tercet.errors import ConsentError, PlanError
@@ -50,6 +51,8 @@ class Ledger:
         self._vault = vault
         self._journal = vault.journal
         self._loose = {handle: Loose(one, lasts=True) for handle, one in self._journal.loose().items()}
+        self._reserved: dict[str, bytes] = {}
+        """Handles that runs are going to store, by run."""
 
     async def _ask(self, question: Callable[..., T], *args: Any) -> T:
         return await trio.to_thread.run_sync(question, *args)
@@ -67,6 +70,26 @@ class Ledger:
     def deal(self, handle: str, caller: str) -> None:
         """A member deals a value."""
         self._loose[handle] = Loose(LooseValue(caller, frozenset(), frozenset()), lasts=False)
+
+    async def holder(self, run: bytes) -> str | None:
+        """The member whose run this is; None if nobody here has used its name."""
+        return await self._ask(self._journal.holder, run)
+
+    def reserve(self, run: bytes, handles: Iterable[str]) -> None:
+        """Keep handles free that a run is going to store. Raises PlanError for one that is not free."""
+        handles = list(handles)
+        for handle in handles:
+            self.require_free(handle, run)
+        self._reserved |= dict.fromkeys(handles, run)
+
+    def release(self, run: bytes) -> None:
+        """A run is over, or its attempt: it needs its handles no longer."""
+        self._reserved = {handle: one for handle, one in self._reserved.items() if one != run}
+
+    def require_free(self, handle: str, run: bytes = b"") -> None:
+        """Raise PlanError for a handle that a loose value lies under, or another run will store a value."""
+        if handle in self._loose or self._reserved.get(handle, run) != run:
+            raise PlanError(f"something is stored under {handle!r:.80} already; take another handle")
 
     def unused(self) -> list[str]:
         """Values that nobody has used for long."""
@@ -191,5 +214,5 @@ class Ledger:
 
 
 def _handle(session: bytes, name: str) -> str:
-    """What a checkpoint's value is called in the vault; no handle of a member's begins so by chance."""
-    return f"{session.hex()}/{name}"
+    """What a checkpoint's value is called in the vault; members cannot give a value such a name."""
+    return f"{RESERVED}{session.hex()}/{name}"

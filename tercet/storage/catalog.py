@@ -8,6 +8,7 @@ complete. Nothing in it is secret; who can change it can refuse service, or chan
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ ENTRIES = sa.Table(
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("expires", sa.Float, nullable=True),
+    sa.Column("identity", sa.String(32), nullable=True),
 )
 HANDLES = sa.Table(
     "handles",
@@ -41,16 +43,22 @@ HANDLES = sa.Table(
     sa.Column("place", sa.Integer, nullable=False),
 )
 LISTS, SEPARATOR = ("sources", "rows"), "\n"
-"""Columns with names of tables, and what stands between these: no name has a line break in it."""
+"""Columns with identities of tables or with handles, and what stands between these."""
+
+
+def new_identity() -> str:
+    """What an entry or value is known by at this node, for good: nobody else can make one like it."""
+    return secrets.token_hex(16)
 
 
 @attrs.frozen
 class Entry:
     """A table or model: whose it is, its public description, its owner's rules, and where its values lie.
 
-    `sources` are the tables that it was made from; `rows` those of them by whose rows its
-    values are;
-    `fingerprint` recognises a repeated upload; `created` and `expires` are in seconds since 1970.
+    `sources` are the identities of the tables that it was made from; `rows` those of them by whose rows its
+    values are; `fingerprint` recognises a repeated upload; `created` and `expires` are in seconds since 1970.
+    `identity` is its own, at this node alone: another entry of its name has another one, so what was made
+    from the one that was there before does not belong to it.
     """
 
     kind: str
@@ -64,6 +72,7 @@ class Entry:
     fingerprint: bytes = b""
     created: float = attrs.field(factory=time.time)
     expires: float | None = None
+    identity: str = attrs.field(factory=new_identity)
 
 
 class Catalog:
@@ -82,6 +91,7 @@ class Catalog:
                 new = not {ENTRIES.name, HANDLES.name}.issubset(sa.inspect(self._engine).get_table_names())
                 if not new or may_be_new:
                     METADATA.create_all(self._engine)
+                    _add_columns(self._engine)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise StorageError(f"the catalog {_hidden(url)!r} is no usable database URL: {error}") from error
         if new and not may_be_new:
@@ -120,6 +130,12 @@ class Catalog:
         """An entry."""
         with self.begin() as connection:
             found = self._read(connection, (ENTRIES.c.kind == kind) & (ENTRIES.c.name == name))
+        return found[0] if found else None
+
+    def identified(self, identity: str) -> Entry | None:
+        """The entry of an identity, if it is still there."""
+        with self.begin() as connection:
+            found = self._read(connection, ENTRIES.c.identity == identity)
         return found[0] if found else None
 
     def of_handle(self, handle: str) -> Entry | None:
@@ -175,6 +191,26 @@ class Catalog:
         except sa.exc.SQLAlchemyError as error:
             where, why = _hidden(str(self._engine.url)), getattr(error, "orig", None) or error
             raise StorageError(f"the catalog at {where} failed: {why}; look at that database") from error
+
+
+def _add_columns(engine: sa.Engine) -> None:
+    """Give a database of an earlier release the columns that it lacks.
+
+    Its entries get identities now. What was made from tables before names them and not their identities, so
+    it belongs to none: it has to be made anew.
+    """
+    with engine.begin() as connection:
+        there = sa.inspect(connection)
+        for table in METADATA.tables.values():
+            known = {column["name"] for column in there.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in known:
+                    kind = column.type.compile(engine.dialect)
+                    connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+        nameless = connection.execute(sa.select(ENTRIES).where(ENTRIES.c.identity.is_(None))).all()
+        for row in nameless:
+            same = (ENTRIES.c.kind == row.kind) & (ENTRIES.c.name == row.name)
+            connection.execute(ENTRIES.update().where(same).values(identity=new_identity()))
 
 
 def _hidden(url: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from tercet.storage.catalog import METADATA, SEPARATOR, Catalog
+from tercet.storage.catalog import METADATA, SEPARATOR, Catalog, new_identity
 
 LOOSE = sa.Table(
     "loose",
@@ -25,6 +25,8 @@ LOOSE = sa.Table(
     sa.Column("caller", sa.String(64), nullable=False),
     sa.Column("sources", sa.Text, nullable=False),
     sa.Column("rows", sa.Text, nullable=False),
+    sa.Column("arrangement", sa.String(16), nullable=True),
+    sa.Column("identity", sa.String(32), nullable=True),
 )
 CHECKPOINTS = sa.Table(
     "checkpoints",
@@ -89,11 +91,17 @@ AUDIT = sa.Table(
 
 @attrs.frozen
 class LooseValue:
-    """A value that was not kept: whose, made from which tables, of which of them by row."""
+    """A value that was not kept: whose, made from which tables, of which of them by row, in what order.
+
+    Tables are identities of theirs (see `Entry`), and the value has one too: another value that comes to lie
+    under its handle is another one.
+    """
 
     caller: str
     sources: frozenset[str]
     rows: frozenset[str]
+    order: str = ""
+    identity: str = attrs.field(factory=new_identity)
 
 
 @attrs.frozen
@@ -172,7 +180,11 @@ class Journal:
         with self._begin() as connection:
             return {
                 row.handle: LooseValue(
-                    row.caller, frozenset(_names(row.sources)), frozenset(_names(row.rows))
+                    row.caller,
+                    frozenset(_names(row.sources)),
+                    frozenset(_names(row.rows)),
+                    row.arrangement or "",
+                    row.identity or new_identity(),
                 )
                 for row in connection.execute(sa.select(LOOSE))
             }
@@ -229,6 +241,16 @@ class Journal:
         with self._begin() as connection:
             return connection.execute(query).first() is not None
 
+    def holder(self, run: bytes) -> str | None:
+        """The member whose run this is, of whom the journal knows it; None if it knows of no such run."""
+        with self._begin() as connection:
+            for table in (RUNS, JOBS, CHECKPOINTS):
+                query = sa.select(table.c.caller).where(table.c.run == run)
+                found = connection.execute(query.limit(1)).scalar()
+                if found is not None:
+                    return str(found)
+        return None
+
     def end(
         self,
         run: bytes,
@@ -252,7 +274,12 @@ class Journal:
                 return False, []
             connection.execute(APPROVALS.delete().where(APPROVALS.c.run == run))
             for handle, one in stored.items():
-                fields = {"sources": _listed(one.sources), "rows": _listed(one.rows)}
+                fields = {
+                    "sources": _listed(one.sources),
+                    "rows": _listed(one.rows),
+                    "arrangement": one.order,
+                    "identity": one.identity,
+                }
                 connection.execute(LOOSE.insert().values(handle=handle, caller=one.caller, **fields))
             for receiver, body in results:
                 connection.execute(RESULTS.insert().values(run=run, receiver=receiver, body=body))
