@@ -43,6 +43,9 @@ class Gate:
     async def before_put(self, caller: str, handle: str, kind: Type) -> None:
         """A client is about to deal a value. Raises ConsentError."""
 
+    async def before_name(self, caller: str, session: bytes) -> None:
+        """A client gives a run its name. Raises ConsentError, of which nothing comes, for another's."""
+
     async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
         """A client has asked for a run; may wait for approval. Raises ConsentError."""
 

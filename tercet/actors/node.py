@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 CLIENT = "client"
 CONNECT_S = 10.0
+MOST_REQUESTS = 1024
+"""Requests of one client that may be under way at a time."""
 RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
 """Pauses between attempts to link up with a peer: each twice the one before."""
 
@@ -255,6 +257,8 @@ class _Service:
             case ["cancel", int(request)]:
                 if request in self._under_way:
                     self._under_way[request].cancel()
+            case _ if len(self._under_way) >= MOST_REQUESTS:
+                raise ProtocolError(f"{self.caller} asked for more than {MOST_REQUESTS} things at a time")
             case [str(verb), int(request), *args] if request not in self._under_way:
                 self._under_way[request] = trio.CancelScope()
                 self._nursery.start_soon(self._answer, verb, request, args, payload)

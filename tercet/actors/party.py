@@ -45,7 +45,7 @@ MOST_EARLY_STARTS = 64
 REMEMBERED = 1024
 """Ended sessions whose stragglers are told from garbage."""
 LONGEST_NAME = 64
-BIG_PLAN = 1 << 17
+BIG_PLAN = 1 << 13
 """Plans of so many bytes are read in a thread, so that heartbeats go on."""
 PATIENCE_AT_START = 4
 """Time-outs that a party waits for peers to start a plan: they live, but may take long to read it."""
@@ -300,6 +300,7 @@ class Party:
     ) -> tuple[Session, dict[str, Stored]]:
         if not 0 < len(name) <= LONGEST_NAME:
             raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
+        await gate.before_name(caller, name)
         if self._over.get(name) is None:
             with gate.audited(caller, "run", session=name.hex()):
                 self._check_unused(name)

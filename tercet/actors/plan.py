@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,19 @@ FORMAT_VERSION = 1
 RESERVED = "\0"
 """What handles begin with under which nodes keep things for themselves: nobody else can name these."""
 LONGEST_HANDLE = 512
-LONGEST_TEXT = 1024
-"""Characters of names and labels in a plan."""
+LONGEST_TEXT = 1 << 16
+"""Characters of a name or label in a plan."""
+MOST_PLAN_BYTES = 1 << 24
+MOST_NODES = 1 << 18
+MOST_ARGS = 1 << 12
+MOST_ENDS = 1 << 14
+"""Values that a plan reads, reveals, stores and keeps as checkpoints, together."""
+MOST_AXES = 8
+DEEPEST = 6
+"""How deep attributes of nodes are nested: series of numbers in a list of series are."""
+MOST_GROWTH = 1 << 10
+ALWAYS_FIT = 1 << 27
+"""Elements of one value: so many, or that many times those of the largest one that the plan reads."""
 
 
 class Form(enum.Enum):
@@ -184,6 +196,8 @@ class Plan:
         """
         from tercet.actors.builder import Builder
 
+        if len(packed) > MOST_PLAN_BYTES:
+            raise PlanError(f"a plan of {len(packed)} bytes is too large; nodes read up to {MOST_PLAN_BYTES}")
         try:
             version, name, nodes, tile_rows = msgpack.unpackb(packed, raw=False, use_list=True)
             if version != FORMAT_VERSION:
@@ -192,6 +206,7 @@ class Plan:
                 )
             if not isinstance(tile_rows, int) or tile_rows <= 0 or tile_rows % 64:
                 raise PlanError(f"a tile of {tile_rows} rows is not a positive multiple of 64")
+            _check_sizes(name, nodes)
             builder = Builder(str(name), tile_rows=tile_rows)
             for kind, args, attributes, label in nodes:
                 builder.label = str(label)
@@ -204,6 +219,8 @@ class Plan:
             ) from error
         plan = attrs.evolve(builder.plan(), packed=bytes(packed))
         _check_tiles(plan)
+        _check_ends(plan)
+        _check_growth(plan)
         return plan
 
     def digest(self) -> bytes:
@@ -240,6 +257,65 @@ def check_handle(handle: str) -> None:
         raise PlanError(
             f"{handle!r:.80} is no handle: they have 1 to {LONGEST_HANDLE} characters, all of them printable"
         )
+
+
+def _check_sizes(name: Any, nodes: Sequence[Any]) -> None:
+    """Raise PlanError for a plan that is larger than any that somebody needs, before it is looked at."""
+    if len(nodes) > MOST_NODES:
+        raise PlanError(f"a plan of {len(nodes)} nodes is too large; make several of up to {MOST_NODES}")
+    for index, (kind, args, attributes, label) in enumerate(nodes):
+        long = max(map(len, filter(_is_text, (name, kind, label, *attributes, *attributes.values()))))
+        if len(args) > MOST_ARGS or long > LONGEST_TEXT:
+            raise PlanError(
+                f"node {index} has {len(args)} arguments and a name of {long} characters; nodes read up to "
+                f"{MOST_ARGS} and {LONGEST_TEXT}"
+            )
+        if any(isinstance(one, dict) or _depth(one) > DEEPEST for one in attributes.values()):
+            raise PlanError(f"node {index} has an attribute that is nested deeper than any is")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _depth(value: Any) -> int:
+    """How deep lists are nested, counted layer by layer up to what is too deep."""
+    layer, depth = [value], 0
+    while layer and depth <= DEEPEST:
+        layer = [item for one in layer if isinstance(one, list) for item in one]
+        depth += 1
+    return depth
+
+
+def _check_ends(plan: Plan) -> None:
+    """Raise PlanError for handles that are none, and for more values that come and go than anybody needs."""
+    ends = [
+        (index, node)
+        for index, node in enumerate(plan.nodes)
+        if node.kind in ("input", "reveal", "store", "checkpoint")
+    ]
+    if len(ends) > MOST_ENDS:
+        raise PlanError(f"a plan that reads and gives {len(ends)} values is too large; make several")
+    for index, node in ends:
+        name = node.get("handle" if node.kind in ("input", "store") else "name")
+        try:
+            check_handle(name) if node.kind != "reveal" else None
+        except PlanError as error:
+            raise PlanError(f"{node.title(index)}: {error}") from error
+
+
+def _check_growth(plan: Plan) -> None:
+    """Raise PlanError for a value that is out of proportion to all that the plan reads."""
+
+    def elements(kind: Type) -> int:
+        return math.prod(plan.maxima[dim] if isinstance(dim, str) else dim for dim in kind.shape)
+
+    read = max((elements(node.types[0]) for node in plan.nodes if node.kind == "input"), default=0)
+    most = max(ALWAYS_FIT, MOST_GROWTH * read)
+    for index, node in enumerate(plan.nodes):
+        for kind in node.types:
+            if len(kind.shape) > MOST_AXES or elements(kind) > most:
+                raise PlanError(f"{node.title(index)}: {kind} is too large for what the plan reads")
 
 
 def _check_tiles(plan: Plan) -> None:

@@ -67,7 +67,9 @@ def _misused(plan: Plan, joins: Mapping[Ref, Join]) -> dict[int, Tables]:
         names = [(index, 0) for index, _ in readers[key] if plan.nodes[index].kind == "prf"]
         wrong = [reader for reader in readers[key] if reader not in names]
         for index, _ in names:
-            wrong += [reader for reader in readers[index, 0] if plan.nodes[reader[0]].kind != "shuffle"]
+            shuffles = [reader for reader in readers[index, 0] if plan.nodes[reader[0]].kind == "shuffle"]
+            # Two shuffles of the same pseudonyms would have their orders known from each other.
+            wrong += [reader for reader in readers[index, 0] if reader not in shuffles[:1]]
         if _overlap([trace.tables for _, trace in join]):
             wrong += names[1:]
         for index, _ in wrong:

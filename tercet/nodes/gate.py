@@ -41,6 +41,8 @@ from tercet.nodes.entries import LATEST, MODEL, TABLE, require_name, shown
 from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
+from tercet.nodes.refusals import Refusals, cut, shortened
+from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
@@ -52,15 +54,6 @@ __all__ = ["MODEL", "MOST_LINES", "TABLE", "LakeGate"]
 TO_CALLER = "analyst"
 """The receiver that stands for whoever has a plan run."""
 MOST_LINES = 256
-
-
-@attrs.frozen
-class Reviewed:
-    """A plan that was let through: what it does, the tables it reads, and what it is bound to."""
-
-    review: Review
-    sources: Tables
-    bound: bytes
 
 
 class LakeGate(Gate):
@@ -78,6 +71,7 @@ class LakeGate(Gate):
         self._file = file
         self._cluster = cluster
         self._lake = cluster.digest()
+        self._refusals = Refusals(audit)
         self._turns = Turns(file.runs_at_once)
         self._plans: dict[bytes, Reviewed] = {}
 
@@ -143,13 +137,17 @@ class LakeGate(Gate):
 
     # -- plans -----------------------------------------------------------------------------------------------
 
-    async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
-        """Check a plan against the rules of all whose data it reads, and wait for those who must approve."""
-        facts = {"session": session.hex(), "plan": plan.name, "digest": plan.digest().hex()}
-        with self.audited(caller, "run", **facts):
-            member = self._require(caller, ("analyst", "owner"), "run plans")
+    async def before_name(self, caller: str, session: bytes) -> None:
+        """Members name runs and attempts of their own only; see `Gate.before_name`."""
+        with self.audited(caller, "run", session=session.hex()):
             if await self.ledger.holder(run_of(session)) not in (None, caller):
                 raise ConsentError("a run of this name is another member's; names are random, and used once")
+
+    async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
+        """Check a plan against the rules of all whose data it reads, and wait for those who must approve."""
+        facts = {"session": session.hex(), "plan": cut(plan.name), "digest": plan.digest().hex()}
+        with self.audited(caller, "run", **facts):
+            member = self._require(caller, ("analyst", "owner"), "run plans")
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
             owners = await self._check(member, found, sources)
@@ -161,8 +159,8 @@ class LakeGate(Gate):
                 if not await self._check(member, found, sources) <= owners:
                     raise ConsentError("rules have changed while the plan waited; run it again")
         names = sorted([(await self._table(source)).name for source in sources])
-        reveals = [str(item) for item in plan.disclosures()]
-        self.audit.append("runs", caller=caller, **facts, reads=names, reveals=reveals)
+        reveals = shortened([str(item) for item in plan.disclosures()])
+        self.audit.append("runs", caller=caller, **facts, reads=shortened(names), reveals=reveals)
         await trio.to_thread.run_sync(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
@@ -203,7 +201,7 @@ class LakeGate(Gate):
             for source in sorted(sources):
                 entry = await self._table(source)
                 if entry.owner != caller:
-                    _check_counts(entry, found, outcome.symbols)
+                    check_counts(entry, found, outcome.symbols)
         for handle in found.stored:
             await self._require_new(handle, run_of(session))
         mine, results = [], []
@@ -470,7 +468,7 @@ class LakeGate(Gate):
         try:
             yield
         except (ConsentError, PlanError) as error:
-            self.audit.append("refused", caller=caller, request=request, why=str(error), **facts)
+            self._refusals.write(caller, request, str(error), facts)
             raise
 
     async def _require_new(self, handle: str, run: bytes = b"") -> None:
@@ -493,19 +491,3 @@ class LakeGate(Gate):
         """What tables are called, as far as they are there."""
         found = [await self.vault.ask(self.vault.catalog.identified, one) for one in identities]
         return ", ".join(sorted(one.name for one in found if one is not None)) or "tables that are gone"
-
-
-def plan_handles(plan: Plan, kind: str) -> list[str]:
-    """The handles under which a plan reads (`input`) or stores (`store`) values, each once, in order."""
-    return list(dict.fromkeys(str(node.get("handle")) for node in plan.nodes if node.kind == kind))
-
-
-def _check_counts(entry: Entry, found: Review, symbols: Mapping[str, int]) -> None:
-    """Raise ConsentError if a join or filter leaves fewer rows than an owner wants figures to rest on."""
-    least = Rules.from_bytes(entry.rules).least
-    says = f"{entry.owner} lets figures of {entry.name!r} rest on no fewer than {least} rows, and "
-    if min(symbols.values(), default=least) < least:
-        raise ConsentError(f"{says}a join has less")
-    for symbol, rows in found.kept.items():
-        if 0 < rows - symbols.get(symbol, rows) < least:
-            raise ConsentError(f"{says}a filter leaves less than that out")

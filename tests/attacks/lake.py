@@ -39,14 +39,9 @@ class Attacked:
 
     made: NodesOnDisk
     nodes: list[Node]
-    stack: contextlib.AsyncExitStack
     hospital: AsyncLake
     ann: AsyncLake
-
-    async def member(self, name: str) -> AsyncLake:
-        """One more member, connected."""
-        opened = open_lake(self.made.cluster, identity=self.made.key(name), timeout_s=TIMEOUT_S)
-        return await self.stack.enter_async_context(opened)
+    insurer: AsyncLake
 
     async def victim(
         self, *, min_count: int = 50, plans: Any = "any", columns: dict[str, Any] | None = None
@@ -154,10 +149,10 @@ async def attacked_lake(root: Path, *, protocol: str = "replicated") -> AsyncIte
                 await stack.enter_async_context(
                     open_lake(made.cluster, identity=made.key(name), timeout_s=TIMEOUT_S)
                 )
-                for name in ("hospital", "ann")
+                for name in ("hospital", "ann", "insurer")
             ]
             with trio.fail_after(TIMEOUT_S):
                 while any(node.party.missing() for node in nodes):  # noqa: ASYNC110
                     await trio.sleep(0.02)
-            yield Attacked(made, nodes, stack, *lakes)
+            yield Attacked(made, nodes, *lakes)
         nursery.cancel_scope.cancel()

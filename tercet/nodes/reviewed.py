@@ -1,0 +1,38 @@
+"""What a node remembers of a plan that it has looked through, until the run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from tercet.actors.plan import Plan
+from tercet.consent.review import Review, Tables
+from tercet.consent.rules import Rules
+from tercet.errors import ConsentError
+from tercet.storage.catalog import Entry
+
+
+@attrs.frozen
+class Reviewed:
+    """A plan that was let through: what it does, the tables it reads, and what it is bound to."""
+
+    review: Review
+    sources: Tables
+    bound: bytes
+
+
+def plan_handles(plan: Plan, kind: str) -> list[str]:
+    """The handles under which a plan reads (`input`) or stores (`store`) values, each once, in order."""
+    return list(dict.fromkeys(str(node.get("handle")) for node in plan.nodes if node.kind == kind))
+
+
+def check_counts(entry: Entry, found: Review, symbols: Mapping[str, int]) -> None:
+    """Raise ConsentError if a join or filter leaves fewer rows than an owner wants figures to rest on."""
+    least = Rules.from_bytes(entry.rules).least
+    says = f"{entry.owner} lets figures of {entry.name!r} rest on no fewer than {least} rows, and "
+    if min(symbols.values(), default=least) < least:
+        raise ConsentError(f"{says}a join has less")
+    for symbol, rows in found.kept.items():
+        if 0 < rows - symbols.get(symbol, rows) < least:
+            raise ConsentError(f"{says}a filter leaves less than that out")

@@ -1,0 +1,200 @@
+"""Names under which nodes keep things for themselves: no member's plan, upload or store can use them.
+
+A run that was interrupted goes on from values that the nodes wrote. Whoever could write them first, or have
+others read in their place, would have the rest of an approved plan run on values of her own.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import attrs
+import numpy as np
+import pytest
+import trio
+
+from tercet.actors import Builder, Form, Type
+from tercet.actors.party import Party
+from tercet.actors.passes import checkpoint_handle, rest
+from tercet.actors.plan import RESERVED, Plan
+from tercet.actors.scheduler import Scheduler
+from tercet.consent.rules import Rules
+from tercet.errors import ConsentError, PlanError, TercetError
+from tests.attacks.lake import ROWS, column, values_of
+
+KIND = Type(Form.RING, (ROWS,), 0, 2.0**20)
+WORDS = np.zeros(ROWS, dtype=np.uint64)
+INSIDE = [
+    checkpoint_handle("x"),
+    f"{RESERVED}{bytes(16).hex()}/flags",
+    RESERVED,
+    f"a{RESERVED}b",
+    "a\nb",
+    "",
+    "x" * 600,
+]
+
+
+@pytest.mark.parametrize("handle", INSIDE)
+def test_no_plan_names_what_nodes_keep_for_themselves(handle):
+    b = Builder("peek", tile_rows=64)
+    b.input(handle, KIND).store("fine")
+    with pytest.raises(PlanError, match="is no handle"):
+        Plan.from_bytes(b.plan().to_bytes())
+    b = Builder("poke", tile_rows=64)
+    b.input("fine", KIND).store(handle)
+    with pytest.raises(PlanError, match="is no handle"):
+        Plan.from_bytes(b.plan().to_bytes())
+
+
+async def test_no_upload_names_it_either(attacked):
+    client = attacked.ann.cluster.client
+    for handle in INSIDE:
+        with pytest.raises(PlanError, match="is no handle"):
+            await client.put(handle, KIND, WORDS)
+        with pytest.raises(TercetError):
+            await attacked.ann.desk.keep("model", "m", b"", [handle], Rules())
+
+
+def test_the_rest_of_a_plan_reads_no_value_of_a_members():
+    """Whatever the plan itself reads, also under the name that a checkpoint had in an earlier release."""
+    b = Builder("harmless", tile_rows=64)
+    rows = b.input("rows", KIND)
+    rows.checkpoint(0, "x")
+    b.input("checkpoint x", KIND).reveal("my own numbers", to="analyst")
+    (rows.sum()).reveal("total", to="analyst")
+    left = rest(b.plan(), 0)
+    (shown,) = [node for node in left.nodes if node.kind == "reveal" and node.get("name") != "total"]
+    assert left.nodes[shown.args[0][0]].get("handle") == "checkpoint x"
+    (total,) = [node for node in left.nodes if node.kind == "sum"]
+    assert left.nodes[total.args[0][0]].get("handle") == checkpoint_handle("x")
+
+
+def slow(attacked, table, own):
+    """A plan with a checkpoint early on, and much to do after it."""
+    b = attacked.builder("a mean, slowly")
+    x = values_of(b, table)
+    mine = b.input(*own)
+    x.checkpoint(0, "x")
+    mine.reveal("my own numbers", to="analyst")
+    lazy = x
+    for _ in range(60):
+        lazy = lazy.bounded(2.0**20, "x").at_scale(lazy.scale + 1).rescale(lazy.scale)
+    lazy.sum().reveal("total", to="analyst")
+    return b.plan()
+
+
+async def break_off(attacked, plan, run):
+    """Have a plan run until every node has its checkpoint; then take it back. The checkpoint."""
+    client, plain = attacked.ann.cluster.client, Party.scheduler
+
+    class Endless(Scheduler):
+        async def run(self):
+            await super().run()
+            await trio.sleep_forever()
+
+    Party.scheduler = Endless
+    try:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: client.run(plan, session=run))
+                told = []
+                while not (told and all(one["points"] for one in told)):
+                    told = await client.ask("interrupted", [run])
+                    await trio.sleep(0.02)
+                nursery.cancel_scope.cancel()
+    finally:
+        Party.scheduler = plain
+    session, point = told[0]["points"][0]
+    return bytes(session), int(point)
+
+
+async def resume(attacked, plan, run, since):
+    return await attacked.ann.cluster.client.run(plan, session=run + b"\1", since=since)
+
+
+async def test_a_run_goes_on_from_what_the_nodes_wrote(attacked):
+    """With a value of hers under each name that a checkpoint had in an earlier release."""
+    table = await attacked.victim()
+    client, run = attacked.ann.cluster.client, secrets.token_bytes(16)
+    for handle in ("checkpoint x", f"{run.hex()}/x"):
+        await client.put(handle, KIND, WORDS)
+    plan = slow(attacked, table, ("checkpoint x", KIND))
+    since = await break_off(attacked, plan, run)
+    found = await resume(attacked, plan, run, since)
+    assert not found.revealed["my own numbers"].any()
+    total = np.ldexp(found.revealed["total"], -column(table).schema.scale)
+    np.testing.assert_allclose(total, np.linspace(20, 80, ROWS).sum(), rtol=1e-3)
+
+
+async def test_a_run_does_not_go_on_with_other_inputs(attacked):
+    """What was checked before the interruption was checked of other numbers."""
+    table = await attacked.victim()
+    client, run = attacked.ann.cluster.client, secrets.token_bytes(16)
+    await client.put("flags", KIND, WORDS + np.uint64(1))
+    plan = slow(attacked, table, ("flags", KIND))
+    since = await break_off(attacked, plan, run)
+    await client.drop(["flags"])
+    await client.put("flags", KIND, (np.arange(ROWS) == 7).astype(np.uint64))
+    with pytest.raises(PlanError, match="no such checkpoint of this plan"):
+        await resume(attacked, plan, run, since)
+
+
+# -- names of runs, and of values to come ------------------------------------------------------------------
+
+
+async def test_no_run_takes_the_name_of_anothers(attacked):
+    """Else its end would be the end of the other's: approvals, checkpoints and all."""
+    table = await attacked.victim(plans="approved")
+    b = attacked.builder("a total")
+    values_of(b, table).sum().reveal("total", to="analyst")
+    results = []
+
+    async def ask():
+        results.append(await attacked.run(b.plan()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        (waiting,) = await attacked.waiting()
+        own = attacked.builder("nothing")
+        own.random_words(2, 3).reveal("words", to="insurer")
+        for name in (waiting.session, waiting.session + b"\1"):
+            with pytest.raises(ConsentError, match="another member's"):
+                await attacked.insurer.cluster.client.run(own.plan(), session=name)
+        with pytest.raises(PlanError, match="is known already"):
+            await attacked.insurer.cluster.client.ask("submit", [waiting.session, own.plan().to_bytes()])
+        await attacked.hospital.approve(waiting.number)
+    assert results[0].revealed["total"] > 0
+
+
+async def test_nobody_takes_the_handles_of_a_plan_that_waits(attacked):
+    """Everybody sees which; a value that lies there already would end the run."""
+    table = await attacked.victim(plans="approved")
+    b = attacked.builder("a total")
+    values_of(b, table).sum().reshape(1).store("sum of ages")
+    results = []
+
+    async def ask():
+        results.append(await attacked.run(b.plan()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        (waiting,) = await attacked.waiting()
+        with pytest.raises(PlanError, match="stored under 'sum of ages' already"):
+            await attacked.insurer.cluster.client.put("sum of ages", KIND, WORDS)
+        own = attacked.builder("mine")
+        own.random_words(2, 3).store("sum of ages")
+        with pytest.raises(PlanError, match="stored under 'sum of ages' already"):
+            await attacked.insurer.cluster.client.run(own.plan())
+        await attacked.hospital.approve(waiting.number)
+    assert list(results[0].stored) == ["sum of ages"]
+
+
+async def test_a_promise_in_the_type_of_an_input_is_none(attacked):
+    """A plan cannot read a value as smaller than it was dealt."""
+    table = await attacked.victim()
+    part = table.parts[0]
+    b = attacked.builder()
+    b.input(part.handle, attrs.evolve(part.type, limit=1.0)).sum().reveal("sum", to="analyst")
+    with pytest.raises(PlanError, match="reads it as"):
+        await attacked.run(b.plan())

@@ -1,0 +1,158 @@
+"""Cheap ways to stop the lake for everyone: what one member sends is bounded before it is worked on."""
+
+from __future__ import annotations
+
+import msgpack
+import numpy as np
+import pytest
+import trio
+
+from tercet.actors import Builder, Form, Type
+from tercet.actors.plan import LONGEST_TEXT, MOST_ARGS, MOST_NODES, MOST_PLAN_BYTES, Plan
+from tercet.consent.rules import Rules
+from tercet.errors import ConsentError, PlanError, ProtocolError, TercetError
+from tercet.nodes import entries, refusals
+from tests.attacks.lake import values_of
+
+X = ["input", [], {"handle": "x", "form": "ring", "shape": [1, 100], "scale": 0, "limit": 1.0}, ""]
+
+
+def packed(nodes, name="plan"):
+    return msgpack.packb([1, name, nodes, 64])
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+BUILT = {
+    "bytes": lambda: bytes(MOST_PLAN_BYTES + 1),
+    "nodes": lambda: packed([["not", [], {}, ""]] * (MOST_NODES + 1)),
+    "arguments": lambda: packed([X, ["concatenate", [[0, 0]] * (MOST_ARGS + 1), {}, ""]]),
+    "label": lambda: packed([[*X[:3], "x" * (LONGEST_TEXT + 1)]]),
+    "name": lambda: packed([X], "x" * (LONGEST_TEXT + 1)),
+    "handle": lambda: packed([["input", [], X[2] | {"handle": "x" * 1000}, ""]]),
+    "depth": lambda: packed([["input", [], X[2] | {"shape": nested(500)}, ""]]),
+    "deeper": lambda: packed([X])[:-1] + bytes([0x91]) * 5000 + bytes([0x90]),
+    "map": lambda: packed([["input", [], X[2] | {"shape": {"a": {"b": 1}}}, ""]]),
+    "axes": lambda: packed([X, ["reshape", [[0, 0]], {"shape": [1] * 1000 + [100]}, ""]]),
+    "random": lambda: packed([["random", [], {"shape": [1 << 39], "fresh": 1}, ""]]),
+    "columns": lambda: packed([X, ["select", [[0, 0]], {"indices": [0] * 2_000_000}, ""]]),
+    "stores": lambda: packed([X, *(["store", [[0, 0]], {"handle": f"y{i}"}, ""] for i in range(20_000))]),
+    "points": lambda: packed(
+        [X, *(["checkpoint", [[0, 0]], {"point": i, "name": f"y{i}"}, ""] for i in range(20_000))]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BUILT)
+def test_a_plan_that_nobody_needs_is_refused(what):
+    with pytest.raises(PlanError):
+        Plan.from_bytes(BUILT[what]())
+
+
+async def test_a_million_nodes_stop_nobody(attacked):
+    """The nodes refuse them at once, and have run another member's plan meanwhile."""
+    await attacked.victim()
+    million = packed([X, *([["not", [[0, 0]], {}, ""]] * 1_000_000)])
+    assert len(million) < MOST_PLAN_BYTES
+    b = Builder("a total", tile_rows=attacked.hospital.cluster.client.tile_rows)
+    values_of(b, await attacked.hospital.table("ages")).sum().reveal("total", to="analyst")
+    done = []
+
+    async def other():
+        done.append(await attacked.run(b.plan(), attacked.hospital))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(refused_plan, attacked, bytes([number]) * 16, million)
+        nursery.start_soon(other)
+    assert done[0].revealed["total"] > 0
+
+
+async def refused_plan(attacked, session, plan):
+    with pytest.raises(PlanError, match="too large"):
+        await attacked.ann.cluster.client.ask("run", [session, plan])
+
+
+@pytest.mark.parametrize("step", ["double", "bounded", "shifted"])
+async def test_long_chains_of_local_steps_run(attacked, step):
+    """Neither does their depth end a run, nor double the work with each step."""
+    handle, kind = await attacked.deal([[1, 1]])
+    b = attacked.builder("deep")
+    value = b.input(handle, kind)
+    for number in range(300):
+        if step == "double":
+            value = (value + value).bounded(8.0, "x")
+        elif step == "bounded":
+            value = value.bounded(8.0, str(number))
+        else:
+            value = value.shifted(1 - 2 * (number % 2))
+    value.sum().reveal("sum", to="analyst")
+    with trio.fail_after(60):
+        found = await attacked.run(b.plan())
+    assert found.revealed["sum"] == (0 if step == "double" else 2)
+
+
+async def test_what_is_kept_is_bounded(attacked, monkeypatch):
+    desk = attacked.ann.desk
+    for body, handles in ((bytes(entries.MOST_BODY + 1), []), (b"", [f"x{i}" for i in range(5000)])):
+        with pytest.raises(ConsentError, match="nodes take"):
+            await desk.keep("model", "m", body, handles, Rules())
+    with pytest.raises((ConsentError, ProtocolError)):
+        await desk.keep("model", "m" * 300, b"", [], Rules())
+    monkeypatch.setattr(entries, "MOST_ENTRIES", 2)
+    for name in ("one", "two"):
+        await desk.keep("model", name, b"", [], Rules())
+    with pytest.raises(ConsentError, match="has 2 tables and models already"):
+        await desk.keep("model", "three", b"", [], Rules())
+
+
+async def test_refusals_do_not_fill_the_audit_log(attacked, monkeypatch):
+    monkeypatch.setattr(refusals, "MOST_REFUSALS", 5)
+    logs = [node.gate.audit for node in attacked.nodes]
+    before = [log.head.lines for log in logs]
+    for number in range(20):
+        with pytest.raises(TercetError):
+            await attacked.ann.cluster.client.ask("refuse", [bytes(16), "x" * (100 + number)])
+    for log, start in zip(logs, before, strict=True):
+        assert log.head.lines - start == 5
+        assert "more of ann in this hour are only in the node's log" in log.lines(start + 4, 1)[0]
+    # Another member's are written down still.
+    with pytest.raises(TercetError):
+        await attacked.hospital.cluster.client.ask("refuse", [bytes(16), "x"])
+    assert all(log.head.lines - start == 6 for log, start in zip(logs, before, strict=True))
+
+
+async def test_a_line_of_the_audit_log_is_short_whatever_is_asked(attacked):
+    """Names and reasons that members make up are cut."""
+    log = attacked.nodes[0].gate.audit
+    start = log.head.lines
+    kind = Type(Form.RING, (1,), 0, 1.0)
+    with pytest.raises(TercetError):
+        await attacked.ann.cluster.client.put("x" * 100_000, kind, np.ones(1, dtype=np.uint64))
+    b = attacked.builder("n" * 50_000)
+    for number in range(300):
+        b.random_words(2, 1 + number).reveal("r" * 200 + str(number), to="analyst")
+    await attacked.run(b.plan())
+    assert all(len(line) < 20_000 for line in log.lines(start, 10))
+
+
+async def test_requests_under_way_are_bounded(attacked):
+    """Whoever asks for more at a time than anybody does is hung up on; others are not."""
+    table = await attacked.victim(plans="approved")
+    b = attacked.builder()
+    values_of(b, table).sum().reveal("total", to="analyst")
+    session = await attacked.ann.cluster.client.submit(b.plan())
+    line = attacked.ann.cluster.client._nodes[0].line
+    for number in range(5000):
+        line.post(["fetch", 10_000 + number, session])  # each waits for the job, which waits for its owner
+    with trio.fail_after(60):
+        while line.lost is None:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+    b = attacked.builder()
+    values_of(b, await attacked.hospital.table("ages")).sum().reveal("total", to="analyst")
+    assert (await attacked.run(b.plan(), attacked.hospital)).revealed["total"] > 0
