@@ -213,7 +213,7 @@ class _Walk:
         if node.kind == "ones" and isinstance(types[0].rows, int):
             self.kept[str(node.get("rows"))] = types[0].rows
         made = mixed(traces)
-        return attrs.evolve(made, lists=tuple(traces), frame=("positions", index))
+        return attrs.evolve(made, lists=tuple(traces), frame=("positions", index), whole=node.kind == "deal")
 
     def _end(self, node: Node, trace: Trace) -> None:
         if node.kind == "store":
@@ -273,7 +273,8 @@ def _shuffled(traces: Sequence[Trace], types: Sequence[Type], index: int) -> lis
     if together.order is Order.MIXED or tables != together.tables:
         return [mixed(traces)] * len(traces)
     made = Trace(Order.ROWS, tables, ("shuffle", index))
-    return [trace if trace.order in (Order.MIXED, Order.STEADY) else made for trace in traces]
+    found = {Order.MIXED: attrs.evolve(made, order=Order.MIXED), Order.STEADY: Trace(Order.STEADY)}
+    return [found.get(trace.order, made) for trace in traces]
 
 
 def _sorted(traces: Sequence[Trace], types: Sequence[Type], node: Node) -> list[Trace]:
@@ -289,11 +290,16 @@ def _sorted(traces: Sequence[Trace], types: Sequence[Type], node: Node) -> list[
 
 
 def _taken(node: Node, traces: Sequence[Trace]) -> Trace:
-    """Rows by public positions: those of a list that was shuffled along with them, or any."""
+    """Rows by public positions: those of a list that was shuffled along with them, or any.
+
+    Where all rows are dealt anew, the list may be of whatever was opened: that takes a look by their owner.
+    """
     values, positions = traces
     table = int(node.get("table"))
     listed = positions.lists[table] if 0 <= table < len(positions.lists) else None
-    tables = values.tables | positions.tables
-    if listed is None or listed.frame is None or values.aligned != listed.aligned or not values.tables:
+    if listed is None or values.order is not Order.ROWS or values.frame is None:
         return mixed(traces)
-    return Trace(Order.ROWS, tables, positions.frame) if values.order is Order.ROWS else mixed(traces)
+    same = (values.tables, values.frame) == (listed.tables, listed.frame)
+    if not same or (listed.order is not Order.ROWS and not positions.whole):
+        return mixed(traces)
+    return Trace(Order.ROWS, values.tables | positions.tables, positions.frame)

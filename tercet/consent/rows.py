@@ -55,13 +55,15 @@ class Trace:
     """What is known of a value.
 
     `frame` names the order in which rows lie, if a shuffle of this plan has made it: values of one frame are
-    row by row beside each other. `lists` are, of public positions, the lists that they are positions in.
+    row by row beside each other. `lists` are, of public positions, the lists that they are positions in, and
+    `whole` whether they are all of them, each once.
     """
 
     order: Order
     tables: Tables = NOTHING
     frame: Hashable = None
     lists: tuple[Trace, ...] = ()
+    whole: bool = False
 
     @property
     def aligned(self) -> tuple[Hashable, ...]:
@@ -86,6 +88,8 @@ def side_by_side(traces: Sequence[Trace], rows: Sequence[Dim], whole: Dim) -> Tr
     Rows of one frame meet only those of the same, what is alike for all, and their own ranks.
     """
     by_row = [trace for trace in traces if trace.tables]
+    if len(traces) == len(by_row) == 1 and rows[0] == whole:
+        return attrs.evolve(traces[0], lists=(), whole=False)
     if not by_row:
         orders = {
             Order.STEADY if length == 1 else trace.order for trace, length in zip(traces, rows, strict=True)

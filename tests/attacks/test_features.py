@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tercet
+from tercet.consent.review import review
 from tercet.lake import Allow
 from tercet.ml import (
     GridSearch,
@@ -74,11 +76,42 @@ async def test_models(attacked, table):
     assert str(await model.summary())
     scores = await model.evaluate(test)
     assert 0.5 < (await scores.reveal(["roc_auc", "accuracy", "log_loss"])).roc_auc <= 1
-    assert str(await cross_validate(LogisticRegression(), train, "sick", features=["x"], cv=3))
-    search = GridSearch(LogisticRegression(), C=[0.1, 1.0], scoring="log_loss", cv=3)
-    await search.fit(train, "sick", features=["x"])
     await model.save("risk")
     own = {"id": np.arange(5), "x": np.linspace(40, 60, 5), "y": np.zeros(5)}
     new = await attacked.ann.upload(own, name="new", key="id", owner="ann", allow=Allow(plans="any"))
     found = await (await (await attacked.ann.model("risk")).predict_proba(new)).reveal()
     assert len(found) == 5
+
+
+def test_no_plan_of_models_needs_more_than_it_did(monkeypatch):
+    """Only folds and splits with as many ones in each ask owners, since they open places of shuffled rows."""
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(50, 10, ROWS), rng.normal(size=ROWS)
+    sick = ((x - 50) / 10 + y + rng.logistic(size=ROWS) > 0).astype(int)
+    stored, rows, asks = {}, [], []
+    with tercet.local(protocol="plain") as lake:
+        table = lake.upload(
+            {"id": np.arange(ROWS), "x": x, "sick": sick}, name="t", key="id", owner="o", min_count=10
+        )
+        run = type(lake)._run
+
+        async def reviewed(self, plan, *more):
+            found = review(plan, lambda handle: stored.get(handle, frozenset({"t"})))
+            stored.update(found.stored)
+            rows.extend(found.rows)
+            if found.unclear or found.placed:
+                asks.append(plan.name)
+            assert all(least >= 10 for least in (*found.fewest.values(), *found.apart.values()))
+            return await run(self, plan, *more)
+
+        monkeypatch.setattr(type(lake), "_run", reviewed)
+        train, test = table.split(test_size=0.3)
+        model = LogisticRegression().fit(train, target="sick")
+        model.summary()
+        model.evaluate(test).reveal()
+        cross_validate(LogisticRegression(), train, "sick", cv=3)
+        GridSearch(LogisticRegression(), C=[0.1, 1.0], scoring="log_loss", cv=3).fit(train, "sick")
+        some = train.filter(train["x"] > 45)
+        LogisticRegression(class_weight="balanced").fit(some, target="sick").evaluate(some).reveal()
+    assert rows == []
+    assert asks == ["folds of t.train"] * 2
