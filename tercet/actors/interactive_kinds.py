@@ -109,6 +109,7 @@ class Truncate(_Interactive):
 class Nearest(_Interactive):
     """Cut fractional bits such that equal values stay equal."""
 
+    along = Along.EACH
     weight = 24
     attributes = fields(bits=int)
 
