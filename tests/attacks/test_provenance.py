@@ -203,4 +203,6 @@ async def test_models_and_predictions_work_as_before(attacked):
         own, name="new", key="id", owner="ann", allow=Allow(plans="any", rows=True)
     )
     found = await (await attacked.ann.model("risk")).predict_proba(new)
-    assert found.name == "new"
+    risks = await found.reveal()
+    assert np.all(np.diff(risks) > 0)
+    assert np.all((risks > 0) & (risks < 1))

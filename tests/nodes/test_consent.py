@@ -517,7 +517,8 @@ from tercet.actors.gate import Gate
 from tercet.cli import app
 from tercet.nodes.gate import LakeGate
 
-LakeGate.before_run, LakeGate.after_run, LakeGate.over = Gate.before_run, Gate.after_run, Gate.over
+for name in ("before_name", "before_run", "before_start", "after_run", "over"):
+    setattr(LakeGate, name, getattr(Gate, name))
 
 async def take_any(self, caller, fields):
     pass
