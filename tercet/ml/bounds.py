@@ -81,7 +81,8 @@ class Public:
         )
         unit = SPREAD_BITS - scale
         size = math.log2(max(abs(low), abs(high))) if schema.range else unit
-        grain = half_unit(scale) if schema.kind == "real" else 0.0
+        once = half_unit(scale) if schema.kind == "real" else 0.0
+        grain = once if column.grain is None else column.grain
         return cls(schema.kind, low, high, spread, unit, min(size, unit + MOST_SIZE), scale, grain=grain)
 
 

@@ -97,7 +97,8 @@ class Description:
 
     def __str__(self) -> str:
         statistics = list(next(iter(self.values.values()), {}))
-        width = max([8, *(len(name) for name in self.values)]) + 2
+        cells = (_shown(number) for found in self.values.values() for number in found.values())
+        width = max([8, *map(len, self.values), *map(len, cells)]) + 2
         lines = [
             f"{self.what}, {self.rows} rows",
             " " * 8 + "".join(f"{name:>{width}}" for name in self.values),

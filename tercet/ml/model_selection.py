@@ -180,8 +180,10 @@ class GridSearch(Estimator):
 
         Discloses the mean score for each C to `to` and, of a score that may not be defined, in which folds it
         is; otherwise what `cross_validate` and the last fit disclose. Raises SchemaError if the score is
-        not defined in any fold.
+        not defined in any fold, PlanError for a model without a penalty, which no C changes.
         """
+        if self.model.penalty is None:
+            raise PlanError("the model has penalty=None, which no C changes; search with penalty='l2'")
         if len(set(self.C)) < len(self.C):
             raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
         names = _scores(self.scoring)
@@ -410,7 +412,7 @@ class _Validation:
         if revealed.get(fitting.ONE_CLASS):
             raise SchemaError(
                 f"cross-validation of {self.what}: without one of the folds, all rows that count have the "
-                "same outcome, so there is nothing to tell apart; use fewer folds, or stratify=True"
+                f"same outcome, or none counts, so there is nothing to tell apart; {self.mend}, or more rows"
             )
         if revealed.get(TOO_FEW):
             raise SchemaError(

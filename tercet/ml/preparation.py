@@ -15,6 +15,7 @@ import attrs
 
 from tercet.actors import Value, concatenate
 from tercet.errors import SchemaError
+from tercet.ml.bounds import half_unit
 from tercet.ml.disclosure import inverted, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
@@ -75,7 +76,7 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
             "table['age'].clip(0, 120), or have their owners declare such with ranges= at upload"
         )
     columns = {
-        name: _described(name, one, len(table.parts), place)
+        name: _described(draft, name, one, len(table.parts), place)
         for place, (name, one) in enumerate(expressions.items())
     }
     return with_part(table, Part(handle, result.stored[handle]), columns)
@@ -113,7 +114,7 @@ def _column(draft: Draft, name: str, expression: Expression) -> Value:
         return stored.bounded(2.0**INTEGER_BITS, "the scale follows from the bounds")
 
 
-def _described(name: str, expression: Expression, part: int, place: int) -> Column:
+def _described(draft: Draft, name: str, expression: Expression, part: int, place: int) -> Column:
     """What everyone knows of a new column, stored at a place of a part."""
     public, sources = expression.public, [expression.table.column(one) for one in expression.sources]
     bounded = public.kind != "boolean" and not public.checked
@@ -124,7 +125,9 @@ def _described(name: str, expression: Expression, part: int, place: int) -> Colu
         range=(public.low, public.high) if bounded else None,
         missing=f"{name}_missing" if expression.missing else None,
     )
-    return Column(schema, owners(sources), part, place)
+    finer = draft.value(expression).scale > public.scale  # then it was rounded once more to be stored
+    grain = public.grain + half_unit(public.scale) * finer if public.kind == "real" else 0.0
+    return Column(schema, owners(sources), part, place, grain)
 
 
 def owners(columns: Iterable[Column]) -> str:

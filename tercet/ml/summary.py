@@ -342,8 +342,11 @@ class Summary:
     def _ends(self, method: str, alpha: float | None) -> Reals:
         """Intervals of coefficients, from whatever was revealed that tells them."""
         level = self.alpha if alpha is None else alpha
-        if not 0 < level < 1:
-            raise PlanError(f"alpha={level} is not between 0 and 1; give the level of significance, as 0.05")
+        number = isinstance(level, int | float | np.floating) and not isinstance(level, bool)
+        if not number or not 0 < level < 1:
+            raise PlanError(
+                f"alpha={level!r} is not between 0 and 1; give the level of significance, as 0.05"
+            )
         values = self.values
         if level == self.alpha and "ci" in values:
             found: Reals = values["ci"]

@@ -110,12 +110,17 @@ class Part:
 
 @attrs.frozen
 class Column:
-    """A column: its public schema, and in which part and at which place of it the shares lie."""
+    """A column: its public schema, and in which part and at which place of it the shares lie.
+
+    `grain` is how far a computed value may be from the number that is meant, as rounding goes; None for what
+    was rounded once, when it was stored.
+    """
 
     schema: ColumnSchema
     owner: str
     part: int
     place: int
+    grain: float | None = None
 
     @property
     def name(self) -> str:

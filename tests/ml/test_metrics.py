@@ -273,7 +273,7 @@ def test_curves_disclose_what_they_say(model, put, lake):
     lines = str(table).splitlines()
     assert len(lines) == 6
     assert lines[2].split()[:2] == ["50", f"{table.observed[0]:.0f}"]
-    with pytest.raises(PlanError, match="points=2 is too few"):
+    with pytest.raises(PlanError, match="points=2 is not a whole number between 3"):
         evaluation.roc_curve(points=2)
     with pytest.raises(PlanError, match="bins=201 is not between 1 and the 200 rows"):
         evaluation.calibration(bins=201)
@@ -324,7 +324,12 @@ def test_points_of_curves_that_owners_allow(model, put, lake, least, filtered):
     outcomes, _ = ordered(model, put(X[kept], Y[kept]))
     evaluation = model.evaluate(table.filter(table["x0"] > -0.5) if filtered else table, metrics="roc_auc")
     lake.disclosed.clear()
-    curve, groups = evaluation.roc_curve(points=21), evaluation.calibration(bins=20)
+    groups = evaluation.calibration(bins=20)
+    if least == 30:  # no point is far enough from both ends, and they alone are no curve
+        with pytest.raises(SchemaError, match="no point of it has so many"):
+            evaluation.roc_curve(points=21)
+    else:
+        curve = evaluation.roc_curve(points=21)
     told = {item.what for item in lake.disclosed}
     assert {"which points of the ROC curve the rule allows"} < told
     assert "which borders of groups of risk the rule allows" in told
@@ -339,8 +344,10 @@ def test_points_of_curves_that_owners_allow(model, put, lake, least, filtered):
         if (count - last >= least).all() and (totals - count >= least).all():
             wanted.append(count)
             last = count
-    wanted = np.array([[0, 0], *wanted, totals]) / totals
-    np.testing.assert_allclose(np.column_stack([curve.tpr, curve.fpr]), wanted, atol=1e-6)
+    assert bool(wanted) == (least < 30)
+    if wanted:
+        wanted = np.array([[0, 0], *wanted, totals]) / totals
+        np.testing.assert_allclose(np.column_stack([curve.tpr, curve.fpr]), wanted, atol=1e-6)
     assert (groups.observed >= least).all()
     assert (groups.rows - groups.observed >= least).all()
     assert groups.rows.sum() == len(outcomes)
@@ -396,3 +403,14 @@ def test_chosen_metrics(model, put, lake):
     assert lines[-1].split()[1] == str(tn)
     assert tn + fp + fn + tp == 200
     assert f"accuracy          {full.accuracy:.4f}" in lines
+
+
+def test_a_curve_without_a_point_that_may_be_told_is_refused(plain):
+    rows = np.arange(60)
+    columns = {"id": rows, "x": rows % 7 / 7, "y": rows % 2, "few": rows < 4}
+    table = plain.upload(columns, name="curve", key="id", owner="o", min_count=10)
+    model = LogisticRegression().fit(table, "y", features=["x"])
+    with pytest.raises(SchemaError, match="no point of it has so many"):
+        model.evaluate(table.filter(table["few"])).roc_curve()
+    with pytest.raises(SchemaError, match="no point of it has so many"):
+        model.evaluate(table.filter(table["y"] == 1)).roc_curve()

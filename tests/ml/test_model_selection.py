@@ -281,3 +281,9 @@ def test_folds_keep_the_minimum_count_of_owners(plain, put):
         cross_validate(model, table, "y", cv=2)
     assert not any("of each fold" in item.what for item in plain.disclosed)
     assert (cross_validate(model, table, "y", cv=2, scoring="accuracy")["accuracy"] > 0.5).all()
+
+
+def test_a_grid_of_penalties_for_a_model_without_one_is_refused(plain):
+    table = plain.upload({"id": range(20), "x": range(20), "y": [0, 1] * 10}, name="g", key="id", owner="o")
+    with pytest.raises(PlanError, match="penalty=None, which no C changes"):
+        GridSearch(LogisticRegression(penalty=None), C=[0.1, 1.0]).fit(table, "y")

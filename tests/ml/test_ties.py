@@ -182,6 +182,37 @@ def test_cross_tables_and_quantiles_of_computed_columns_are_those_in_the_clear(t
     assert [described[one] for one in ("min", "50%", "max")] == [0.5, np.median(data()["grade"]) / 2, 1.5]
 
 
+def test_sums_of_decimals_count_the_same_once_they_are_assigned(lake):
+    """0.1 + 0.3 and 0.2 + 0.2 are equal on paper, and differ in the last place of what is stored."""
+    random = np.random.default_rng(3)
+    a, b = random.integers(1, 9, 120) / 10, random.integers(1, 9, 120) / 10
+    table = lake.upload({"id": np.arange(120), "a": a, "b": b}, name="ab", key="id", owner="o")
+    made = table.assign(z=table["a"] + table["b"], back=table["a"] + table["b"] - table["b"])
+    again = made.assign(half=made["z"] / 2)
+    known = (a + b).round(1)
+    conditions = {
+        "direct": table["a"] + table["b"] == 0.4,
+        "equal": made["z"] == 0.4,
+        "at most": made["z"] <= 0.4,
+        "among": made["z"].isin([0.4, 0.7]),
+        "halved": again["half"] == 0.2,
+        "back": made["back"] == made["a"],
+    }
+    expected = {
+        "direct": known == 0.4,
+        "equal": known == 0.4,
+        "at most": known <= 0.4,
+        "among": (known == 0.4) | (known == 0.7),
+        "halved": known == 0.4,
+        "back": known > 0,
+    }
+    for name, condition in conditions.items():
+        found = condition.table.assign(c=condition).reveal("c")["c"]
+        np.testing.assert_array_equal(found, expected[name], err_msg=name)
+    train, _ = made.split(test_size=0.5)
+    assert train.column("z").grain == made.column("z").grain
+
+
 # -- decision values -----------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
+import tercet
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.describe import STATISTICS
 
@@ -341,3 +342,12 @@ def test_correlations_of_rows_that_count(lake, holes):
     assert np.isnan(few.values).all() == ((holes.age > 90).sum() < 4)
     with pytest.raises(SchemaError, match="takes two columns or more"):
         table.corr(["age"])
+
+
+def test_columns_of_long_numbers_stay_apart():
+    numbers = np.linspace(-1, 1, 12) * 1.2345e-5
+    with tercet.local(protocol="plain") as lake:
+        columns = {"id": range(12), "a": numbers, "b": numbers}
+        described = str(lake.upload(columns, name="long", key="id", owner="o").describe(["a", "b"]))
+    for line in described.splitlines()[2:]:
+        assert len(line.split()) == 3, line

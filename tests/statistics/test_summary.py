@@ -51,6 +51,8 @@ def test_the_names_are_those_of_statsmodels(put, data):
             getattr(found, old)
     with pytest.raises(PlanError, match="alpha=95 is not between 0 and 1"):
         found.conf_int(95)
+    with pytest.raises(PlanError, match=r"alpha='0\.05' is not between"):
+        found.conf_int("0.05")
 
 
 def test_without_pandas_figures_are_arrays(put, data, monkeypatch):

@@ -122,6 +122,11 @@ def roc_curve(
         (rate if kept is None else rate * kept).reveal(name, to=to)
     revealed = (yield ratios.builder.plan()).revealed
     told = revealed[ALLOWED_POINTS] > 0.5 if kept is not None else slice(None)
+    if kept is not None and not (revealed[ALLOWED_POINTS] > 0.5).any():
+        raise SchemaError(
+            f"the ROC curve of {what}: owners allow figures that rest on at least {least} rows, and no point "
+            "of it has so many of both outcomes on its sides; evaluate on more rows"
+        )
     rates = [_from_zero_to_one(revealed[name][told]) for name in names]
     return RocCurve(what, rates[1], rates[0])
 

@@ -273,7 +273,8 @@ class Evaluation:
         or before the group of ties that these would cut through. Discloses the true and the false positive
         rates there, which are `nan` in rows of one outcome, of which there is no rate, and tell just that;
         where owners set a minimum count, also which points are told: those that have as many rows of both
-        outcomes between them. Of a filtered table, it does not tell how many rows count.
+        outcomes between them. Of a filtered table, it does not tell how many rows count. Raises SchemaError
+        if no point may be told.
         """
         self._require_order("the ROC curve")
         builder = self.lake.builder(f"ROC curve of {self.what}")
