@@ -572,7 +572,7 @@ class LogisticRegression(Estimator, SecretParameters):
 
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver. Discloses them."""
-        return self._fitted().model.reveal(to=to)
+        return attrs.evolve(self._fitted().model, converged_=self._converged).reveal(to=to)
 
     def save(self, name: str, *, readers: Sequence[str] = ()) -> Any:
         """Keep the model, secret, in the lake, for `lake.model(name)`; as `SecretModel.save`."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Form, Type, Value
 from tercet.errors import PlanError, SchemaError
-from tercet.ml import views
+from tercet.ml import clear, views
 from tercet.ml.estimator import Learned, SecretParameters
 from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
 from tercet.ml.linalg import logarithm, settled
@@ -30,6 +30,7 @@ from tercet.options import NAME, NAMES, READERS, RECEIVER, TABLE, Either, Made, 
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
+    from tercet.ml.linear_model import LogisticRegression
     from tercet.ml.summary import Summary
 
 Reals = npt.NDArray[np.float64]
@@ -59,8 +60,9 @@ class SecretModel(SecretParameters):
 
     `like` is a table with the columns as they were when the model was fitted; its rows are not needed.
     `objective` has the options of the fit that say what it minimised, and the name of its weights; `steps` is
-    how many it made, 0 where that was not kept. On an `AsyncLake`, what computes gives an awaitable of what
-    is annotated here.
+    how many it made, 0 where that was not kept; `converged_` whether they were enough, None
+    where nobody looked or that was not kept. On an `AsyncLake`, what computes gives an awaitable of what is
+    annotated here.
     """
 
     like: Table = attrs.field(repr=False)
@@ -71,6 +73,7 @@ class SecretModel(SecretParameters):
     offset: str | None = None
     objective: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     steps: int = 0
+    converged_: bool | None = attrs.field(default=None, repr=False)
 
     def _facts(self) -> tuple[tuple[str, ...], int]:
         return self.names, self.steps
@@ -214,6 +217,7 @@ class SecretModel(SecretParameters):
             self.offset,
             options,
             self.steps,
+            self.converged_,
         )
 
     # -- its public facts ------------------------------------------------------------------------------------
@@ -332,7 +336,9 @@ class RevealedModel(Learned):
 
     `coef_` `(1, n_features)` are the coefficients in the columns' own units, in the order of
     `feature_names_in_`, `intercept_` is `(1,)`. `offset_` names a column that is added to the log-odds.
-    `options` are those of the fit that say what it minimised, `steps` how many it made.
+    `options` are those of the fit that say what it minimised, `steps` how many it made, and `converged_`
+    whether they were enough, None where nobody looked. scikit-learn's `clone` makes a LogisticRegression with
+    these options, not fitted.
     """
 
     target_: str
@@ -342,6 +348,7 @@ class RevealedModel(Learned):
     offset_: str | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
     steps: int = 0
+    converged_: bool | None = None
 
     def _facts(self) -> tuple[tuple[str, ...], int]:
         return self.names, self.steps
@@ -357,25 +364,31 @@ class RevealedModel(Learned):
             "and fit that"
         )
 
+    def __sklearn_clone__(self) -> LogisticRegression:
+        """An estimator with the options of the fit; PlanError if an earlier version did not keep them."""
+        from tercet.ml.linear_model import LogisticRegression
+
+        if not self.options:
+            raise PlanError(
+                f"the model of {self.target_!r} was written by a version that did not keep its options, "
+                "so it cannot be cloned; make a LogisticRegression with those it had"
+            )
+        return LogisticRegression(**self.options)
+
     def decision_function(self, X: Any) -> Reals:
         """Log-odds `(n,)` of rows in the clear: a frame, a dict of columns, or an array `(n, n_features)`.
 
-        Frames may have other columns besides. Raises SchemaError if some feature is missing.
+        Frames may have other columns besides. Raises SchemaError if some feature is missing or not a finite
+        number, or there is no row; so do all others that take rows.
         """
         names = [*self.names, *([self.offset_] if self.offset_ else [])]
-        if isinstance(X, Mapping) or hasattr(X, "columns"):
-            try:
-                rows = np.column_stack([np.asarray(X[name], dtype=np.float64) for name in names])
-            except (KeyError, ValueError, TypeError) as error:
-                raise SchemaError(f"X has to have numeric columns {', '.join(names)} ({error})") from error
-        else:
-            rows = np.asarray(X)
-            if rows.ndim != 2 or rows.shape[1] != len(names) or rows.dtype.kind not in "biuf":
-                raise SchemaError(
-                    f"X is no table of numbers with {len(names)} columns, in this order: {', '.join(names)}"
-                )
+        rows = clear.features(X, names)
         count = len(self.names)
-        z: Reals = rows[:, :count] @ self.coef_[0] + self.intercept_[0] + rows[:, count:].sum(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            z: Reals = rows[:, :count] @ self.coef_[0] + self.intercept_[0] + rows[:, count:].sum(axis=1)
+        if not np.isfinite(z).all():
+            row = int(np.argmin(np.isfinite(z)))
+            raise SchemaError(f"X has features in row {row} that are too large for log-odds; leave it out")
         return z
 
     def predict_proba(self, X: Any) -> Reals:
@@ -389,8 +402,14 @@ class RevealedModel(Learned):
         return labels
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The accuracy on rows in the clear with outcomes `y` `(n,)` of zeros and ones."""
-        return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))
+        """The accuracy on rows in the clear with outcomes `y` `(n,)` of zeros and ones.
+
+        `sample_weight` `(n,)` is finite and not negative, and not all of it zero. Raises SchemaError for what
+        cannot be.
+        """
+        labels = self.predict(X)
+        right = labels == clear.outcomes(y, len(labels), self.classes_)
+        return float(np.average(right, weights=clear.weights(sample_weight, len(labels))))
 
     __repr__ = views.as_printed
 
@@ -424,6 +443,7 @@ class RevealedModel(Learned):
                 "offset": self.offset_,
                 "options": dict(self.options),
                 "steps": self.steps,
+                "converged": self.converged_,
             },
             indent=2,
         )
@@ -439,8 +459,8 @@ class RevealedModel(Learned):
             coefficients = np.array([list(found.values())], dtype=np.float64)
             intercept = np.array([float(facts["intercept"])])
             options, steps = dict(facts.get("options", {})), int(facts.get("steps", 0))
-            target, offset = str(facts["target"]), facts["offset"]
-            return cls(target, tuple(found), coefficients, intercept, offset, options, steps)
+            target, offset, converged = str(facts["target"]), facts["offset"], facts.get("converged")
+            return cls(target, tuple(found), coefficients, intercept, offset, options, steps, converged)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchemaError(
                 f"the text is no model ({error}); give what RevealedModel.to_json wrote"

@@ -2,8 +2,10 @@
 
 import copy
 
+import attrs
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression as Clear
@@ -78,6 +80,107 @@ def test_a_revealed_model_predicts_in_the_clear(plain, put, kind):
     for wrong in (X[:, :2], X[0], frame[["x0"]], [["a"] * 4], None):
         with pytest.raises(SchemaError, match="x0, x1, x2, x3"):
             found.predict(wrong)
+
+
+REVEALED = RevealedModel("y", ("a", "b"), np.array([[1.0, -1.0]]), np.array([0.5]), options={"C": 2.0})
+ROWS = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]])
+GOOD = np.array([0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        ([1], "y is 1 values"),
+        (1, "y is a single number"),
+        (GOOD[:, None], "y is 3 x 1 values"),
+        ([], "y is 0 values"),
+        (["well", "ill", "well"], "one outcome .* 0 or 1"),
+        (np.array(["0", "1", "0"], dtype=object), "there is text in row 0"),
+        (GOOD + 1, "y has 2 in row 1"),
+        ([0, np.nan, 0], "y has nan in row 1"),
+        ([0, None, 0], "there is None in row 1"),
+        (pd.Series([0, pd.NA, 1], dtype="Int64"), "in row 1"),
+        ([0, 1j, 0], "not complex"),
+        (np.ma.array(GOOD, mask=[0, 1, 0]), "masked"),
+        ([[0], [1, 0]], "one outcome"),
+        ({0, 1}, "there is a set|is a single"),
+        (None, "there is None"),
+    ],
+)
+def test_outcomes_in_the_clear(y, told):
+    with pytest.raises(SchemaError, match=told):
+        REVEALED.score(ROWS, y)
+
+
+@pytest.mark.parametrize(
+    ("weight", "told"),
+    [
+        ([1.0], "is 1 values"),
+        (1.0, "is a single number"),
+        (np.ones((3, 1)), "is 3 x 1 values"),
+        ([0, 0, 0], "zero for every row"),
+        ([1, -1, 1], "-1 in row 1"),
+        ([1, 1, np.nan], "nan in row 2"),
+        ([1, np.inf, 1], "inf in row 1"),
+        (["a", "b", "c"], "one weight for each"),
+    ],
+)
+def test_weights_in_the_clear(weight, told):
+    with pytest.raises(SchemaError, match=f"sample_weight .*{told}"):
+        REVEALED.score(ROWS, GOOD, sample_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (np.full((3, 2), np.nan), "nan in row 0 for 'a'"),
+        ([[1.0, np.inf]], "inf in row 0 for 'b'"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": [None, 1.0]}), "nan in row 0 for 'b'"),
+        (pd.DataFrame({"a": [1, 2], "b": pd.array([pd.NA, 1], dtype="Int64")}), "'b'"),
+        ({"a": [1.0, 2.0], "b": ["1", "2"]}, "column 'b' of X has to be numbers"),
+        ({"a": [1.0, 2.0], "b": [1.0]}, "'a' has 2, 'b' has 1"),
+        ({"a": 1.0, "b": 2.0}, "one dimension"),
+        ({"a": [1.0]}, "no column 'b'"),
+        (pl.DataFrame({"a": [1.0]}), "no column 'b'"),
+        (pd.DataFrame({"a": [], "b": []}, dtype=float), "no rows"),
+        (np.zeros((0, 2)), "no rows"),
+        ([], "a, b"),
+        ([[1.0], [1.0, 2.0]], "a, b"),
+        ([[1.5e308, -1.5e308]], "row 0 .* too large"),
+    ],
+)
+@pytest.mark.parametrize("use", ["decision_function", "predict_proba", "predict"])
+def test_rows_in_the_clear(use, rows, told):
+    with pytest.raises(SchemaError, match=told):
+        getattr(REVEALED, use)(rows)
+
+
+def test_what_can_be_scored_in_the_clear():
+    assert REVEALED.predict(ROWS).tolist() == [0, 1, 0]
+    for y in (
+        GOOD,
+        [False, True, False],
+        pd.Series(GOOD, dtype="Int64"),
+        pl.Series(GOOD),
+        GOOD.astype(object),
+    ):
+        assert REVEALED.score(ROWS.tolist(), y) == 1.0
+    assert REVEALED.score(ROWS, [1, 1, 0], sample_weight=[1, 0, 3]) == 0.75
+    assert REVEALED.score(ROWS, [1, 1, 0], sample_weight=[1e308, 0, 1e308]) == 0.5
+    assert REVEALED.score(pl.DataFrame({"b": ROWS[:, 1], "a": ROWS[:, 0]}), GOOD) == 1.0
+
+
+def test_a_revealed_model_can_be_cloned(plain, put):
+    model = LogisticRegression(C=0.5, class_weight="balanced").fit(put(X, Y, into=plain), target="y")
+    found = model.reveal()
+    copied = clone(found)
+    assert isinstance(copied, LogisticRegression)
+    assert not hasattr(copied, "n_iter_")
+    assert {name: copied.get_params()[name] for name in found.get_params()} == found.get_params()
+    assert model.converged_ is found.converged_ is RevealedModel.from_json(found.to_json()).converged_ is True
+    assert LogisticRegression(check=False).fit(put(X, Y, into=plain), target="y").reveal().converged_ is None
+    with pytest.raises(PlanError, match="did not keep its options"):
+        clone(attrs.evolve(found, options={}))
 
 
 def test_a_revealed_model_with_an_offset(plain, put):
