@@ -23,6 +23,7 @@ from tercet.actors.tracing import write_chrome_trace
 from tercet.consent.audit import Head
 from tercet.driver import Allow, DisclosureLog, Driver, Job, Phase, Sent
 from tercet.errors import TercetError
+from tercet.lake_options import CONNECT, LOCAL, UPLOAD
 from tercet.loop import Loop, Opening
 from tercet.ml.ingest import Missing
 from tercet.ml.models import SecretModel
@@ -31,7 +32,7 @@ from tercet.ml.table import Steps, Table
 from tercet.nodes.desk import Desk, Kept, Received, WaitingPlan
 from tercet.nodes.gate import TABLE
 from tercet.nodes.remote import PATIENCE_S, open_remote
-from tercet.options import CONNECT, JOB, LOCAL, NAME, PATH, PLAN, STEPS, UPLOAD, takes
+from tercet.options import JOB, NAME, PATH, PLAN, STEPS, takes
 from tercet.tracebacks import short, short_tracebacks
 
 T = TypeVar("T")

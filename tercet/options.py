@@ -45,7 +45,7 @@ def described(value: Any) -> str:
         sizes = " x ".join(map(str, shape)) if isinstance(shape, tuple) else "some"
         return f"an array ({type(value).__name__}) of {sizes} values"
     if isinstance(value, list | tuple | set | frozenset | dict):
-        return f"a {type(value).__name__} of {len(value)} items"
+        return f"a {type(value).__name__} of {len(value)} item{'' if len(value) == 1 else 's'}"
     if isinstance(value, numbers.Number):
         return "a number"
     name = type(value).__name__
@@ -115,17 +115,31 @@ class Rule(abc.ABC):
         """Raise an error about an option of a class or function unless its value will do."""
         if (value is None and self.none) or self.allows(value):
             return
+        told = self.refusal(name, value)
+        parts = [told] if mended(value, name) is not None else [told, self.advice]
+        raise self.error(f"{where}: {'; '.join(filter(None, parts))}")
+
+    def refusal(self, name: str, value: Any) -> str:
+        """What is wrong with a value that will not do: with the first part of it that will not, if any."""
         says = f"{self.says}, or None" if self.none else self.says
+        if value is not None and self.alike(value):
+            for part, rule, one in self.parts(name, value):
+                if not rule.allows(one):
+                    return f"{rule.refusal(part, one)}; {name} has to be {says}"
         what = shown(value)
-        if what is None:
-            told = f"{name} is {described(value)}, not {says}"
-            if (mend := mended(value, name)) is not None:
-                raise self.error(f"{where}: {told}: {mend}")
-        elif value is None or self.alike(value):
-            told = f"{name}={what} is not {says}"
-        else:
-            told = f"{name}={what} is {described(value)}, not {says}"
-        raise self.error(f"{where}: {told}{'; ' if self.advice else ''}{self.advice}")
+        if what is not None:
+            itself = value is None or self.alike(value)
+            return f"{name}={what} is {'' if itself else f'{described(value)}, '}not {says}"
+        told = f"{name} is {described(value)}, not {says}"
+        if (mend := mended(value, name)) is not None:
+            return f"{told}: {mend}"
+        if isinstance(value, Mapping) and list(value) == [name] and self.allows(value[name]):
+            return f"{told}: give what it has under {name!r}, without the dict"
+        return told
+
+    def parts(self, name: str, value: Any) -> Iterator[tuple[str, Rule, Any]]:  # noqa: ARG002 - of most rules
+        """Parts of a value that is alike: how each is written, what it has to be, and what it is."""
+        yield from ()
 
     def __call__(self, instance: Any, attribute: Any, value: Any) -> None:
         """As a validator of an attrs class."""
@@ -247,6 +261,12 @@ class Names(Rule):
         """Whether it is text or a list."""
         return isinstance(value, str | list | tuple)
 
+    def parts(self, name: str, value: Any) -> Iterator[tuple[str, Rule, Any]]:
+        """Each name of a list."""
+        if not isinstance(value, str):
+            for place, one in enumerate(value):
+                yield f"{name}[{place}]", Text(what="a name"), one
+
     def allows(self, value: Any) -> bool:
         """Whether all of them are text."""
         if isinstance(value, str):
@@ -264,10 +284,14 @@ class Several(Rule):
     each: Rule | None = None
     """None for anything."""
     empty: bool = False
+    what: str | None = None
+    """What the list stands for, if that says more than what each of it is."""
 
     @property
     def says(self) -> str:
         """A list, and of what."""
+        if self.what is not None:
+            return self.what
         return "a list" if self.each is None else f"a list, each of it {self.each.says}"
 
     def allows(self, value: Any) -> bool:
@@ -281,6 +305,23 @@ class Several(Rule):
         """Whether it is a list."""
         return isinstance(value, list | tuple)
 
+    def parts(self, name: str, value: Any) -> Iterator[tuple[str, Rule, Any]]:
+        """Each of the list."""
+        if self.each is not None:
+            for place, one in enumerate(value):
+                yield f"{name}[{place}]", self.each, one
+
+
+class _Key(Text):
+    """A key of a dict: any text, since tables say which columns they have."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is text."""
+        return isinstance(value, str)
+
+
+_KEY = _Key()
+
 
 @attrs.frozen(kw_only=True)
 class ByName(Rule):
@@ -288,7 +329,7 @@ class ByName(Rule):
 
     of: str
     example: str
-    each: Callable[[Any], bool] = lambda _: True
+    each: Rule
 
     @property
     def says(self) -> str:
@@ -298,8 +339,14 @@ class ByName(Rule):
     def allows(self, value: Any) -> bool:
         """Whether keys are text, and values will do."""
         return isinstance(value, Mapping) and all(
-            isinstance(name, str) and self.each(one) for name, one in value.items()
+            isinstance(name, str) and self.each.allows(one) for name, one in value.items()
         )
+
+    def parts(self, name: str, value: Any) -> Iterator[tuple[str, Rule, Any]]:
+        """Each key, and what it stands for."""
+        for key, one in value.items():
+            yield f"a key of {name}", _KEY, key
+            yield f"{name}[{key!r}]", self.each, one
 
     def alike(self, value: Any) -> bool:
         """Whether it is a dict."""
@@ -423,7 +470,7 @@ STATISTICS = Names(what="names of statistics", alone=False, advice="as in ['mean
 CATEGORIES = ByName(
     of="lists of numbers",
     example="{'sex': [0, 1]}",
-    each=lambda one: all(is_number(number) or isinstance(number, bool) for number in elements(one) or [None]),
+    each=Several(each=Either(rules=(Number(), Flag())), what="a list of numbers"),
     none=True,
 )
 PATH = Either(rules=(Text(what="a path as text"), Made(of="PurePath", what="one of pathlib")))
@@ -434,52 +481,3 @@ NUMBER = Number()
 NUMBERS = Several(each=NUMBER, advice="as in [1, 2, 3]")
 JOB = Made(of="Job", what="a job, which submit(...) gives")
 COUNT = Number(whole=True, least=1)
-
-UPLOAD: dict[str, Rule] = {
-    "name": NAME,
-    "key": Names(what="names of columns", error=SchemaError, advice="as in key='policy_number'"),
-    "owner": attrs.evolve(NAME, what="the name of an owner", advice="write text, as in 'hospital'"),
-    "columns": attrs.evolve(MAYBE_COLUMNS, empty=True),
-    "scales": ByName(
-        of="fractional bits", example="{'age': 10}", each=is_whole, none=True, error=SchemaError
-    ),
-    "types": ByName(
-        of="kinds",
-        example="{'age': 'real'}",
-        each=lambda one: isinstance(one, str),
-        none=True,
-        error=SchemaError,
-    ),
-    "ranges": ByName(
-        of="two numbers",
-        example="{'age': (0, 120)}",
-        each=lambda one: bool(elements(one)),
-        none=True,
-        error=SchemaError,
-    ),
-    "missing": Choice(choices=("refuse", "indicator"), error=SchemaError),
-    "min_count": attrs.evolve(COUNT, error=SchemaError),
-    "allow": Made(of="Allow", what="what tercet.driver.Allow makes", none=True),
-}
-"""Options of an upload."""
-LOCAL: dict[str, Rule] = {
-    "protocol": Text(what="the name of a protocol", advice="such as 'replicated' or 'shamir'"),
-    "parties": attrs.evolve(COUNT, none=True),
-    "processes": FLAG,
-    "transport": Text(what="the name of a transport", advice="such as 'memory', 'tcp' or 'tls'", none=True),
-    "latency_ms": Number(least=0, most=60_000),
-    "bandwidth_mbit": Number(above=0, none=True),
-    "timeout_s": Number(above=0, most=1e6),
-    "threads": attrs.evolve(COUNT, most=1024),
-    "tile_rows": Number(whole=True, least=64, most=2**30, none=True, advice="a multiple of 64"),
-    "progress": attrs.evolve(FLAG, none=True),
-}
-"""Options of a lake on this machine."""
-CONNECT: dict[str, Rule] = {
-    "cluster": PATH,
-    "identity": PATH,
-    "timeout_s": Number(above=0),
-    "patience_s": Number(least=0),
-    "progress": attrs.evolve(FLAG, none=True),
-}
-"""Options of a lake elsewhere."""

@@ -248,6 +248,65 @@ def test_an_expression_is_not_a_name(made, option):
         few().fit(made["table"], **{**FIT, option: made["table"]["w"] + 1})
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"features": "[x]"}, r"features\[0\] is the expression x, not a name: write features\[0\]='x'; "),
+        ({"features": "[z, x + 1]"}, r"features\[1\] is the expression x \+ 1, .*assign\(new=x \+ 1\)"),
+        ({"features": ["x", 3]}, r"features\[1\]=3 is a number, not a name"),
+        ({"features": [["x"]]}, r"features\[0\]=\['x'\] is a list of 1 item, not a name"),
+        ({"features": ["x", ""]}, r"features\[1\]='' is not a name"),
+    ],
+)
+def test_the_item_of_a_list_that_is_wrong(made, options, told):
+    table = made["table"]
+    lists = {"[x]": [table["x"]], "[z, x + 1]": ("z", table["x"] + 1)}
+    given = options["features"]
+    with pytest.raises(SchemaError, match=f"LogisticRegression.fit: {told}.*features has to be a name or a"):
+        few().fit(table, target="y", features=lists[given] if isinstance(given, str) else given)
+    with pytest.raises(SchemaError, match=told.replace("features", "columns")):
+        table.reveal(columns=lists[given] if isinstance(given, str) else given)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"ranges": {"x": 5}}, r"ranges\['x'\]=5 is a number, not two numbers; ranges has to be a dict"),
+        ({"ranges": {"z": (0, 1), "x": "ab"}}, r"ranges\['x'\]='ab' is text, not two numbers"),
+        ({"ranges": {3: (0, 1)}}, "a key of ranges=3 is a number, not the name of a column"),
+        ({"ranges": [1]}, r"ranges=\[1\] is a list of 1 item, not a dict"),
+        ({"scales": {"x": 1.5}}, r"scales\['x'\]=1.5 is not a whole number"),
+        ({"types": {"x": float}}, r"types\['x'\] is the class float, not the name of a kind"),
+    ],
+)
+def test_the_item_of_a_dict_that_is_wrong(lake, options, told):
+    with pytest.raises(SchemaError, match=told):
+        lake.upload(DATA, name="v", key="k", owner="o", **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("123", r"categories\['b'\]='123' is text, not a list of numbers"),
+        ([0, "1"], r"categories\['b'\]\[1\]='1' is text, not a finite number"),
+        ([], r"categories\['b'\]=\[\] is not a list of numbers"),
+    ],
+)
+def test_categories_that_are_wrong(made, given, told):
+    with pytest.raises(PlanError, match=f"{told}.*categories has to be a dict"):
+        made["table"].crosstab("b", "y", categories={"b": given})
+
+
+def test_a_grid_of_penalties_is_a_list():
+    with pytest.raises(PlanError, match=r"C is a dict of 1 item, .* what it has under 'C', without the dict"):
+        GridSearch(LogisticRegression(), {"C": [0.1, 1]})
+    with pytest.raises(PlanError, match=r"GridSearch: C\[1\]=-1 is not a positive"):
+        GridSearch(LogisticRegression(), [0.1, -1])
+    for other in ({"C": 5}, {"C": [1.0], "tol": [0.1]}):
+        with pytest.raises(PlanError, match=r"C is a dict .*not a list.*as in C="):
+            GridSearch(LogisticRegression(), other)
+
+
 def test_names_in_an_index_will_do(made):
     for names in (pd.Index(["x", "z"]), np.array(["x", "z"]), ("x", "z"), pl.Series(["x", "z"])):
         model = few().fit(made["table"], target="y", features=names)
