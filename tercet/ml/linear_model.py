@@ -28,7 +28,7 @@ from tercet.ml.metrics import Evaluation, evaluate
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
-from tercet.ml.summary import Summary, summarise
+from tercet.ml.summary import INTERCEPT, Summary, summarise
 from tercet.ml.table import ANALYST, SecretColumn, Steps, Table
 from tercet.options import (
     FLAG,
@@ -284,7 +284,12 @@ class LogisticRegression(Estimator, SecretParameters):
         return bounds if self.check else bounds[:1]
 
     def problem(self, table: Table, roles: Roles, bound: float) -> Problem:
-        """What a fit with these options solves, where decision values stay below a bound."""
+        """What a fit with these options solves, where decision values stay below a bound.
+
+        Raises SchemaError for a feature with the name of the intercept, if there is one.
+        """
+        if self.fit_intercept:
+            roles.require_free(table, INTERCEPT)
         wanted = self.sigmoid_error
         if wanted is None:  # so far below the standard errors that it does not show in them
             errors = (2e-5, 5e-6, 1e-6) if bound <= BOUNDS[1] else (2e-4,)
@@ -347,7 +352,8 @@ class LogisticRegression(Estimator, SecretParameters):
         """Build the error that a try left its range; there is no model then."""
         self._found = None
         bound = problem.probability.bound
-        return verdicts.left_range(problem, next((one for one in BOUNDS if one > bound), None))
+        larger = next((one for one in BOUNDS if one > bound), None)
+        return verdicts.left_range(problem, larger, descent=self.solver == "gd")
 
     def _note_convergence(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
         """Set `converged_`, from the tolerance's bit or the check's, and warn."""

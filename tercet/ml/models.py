@@ -467,11 +467,13 @@ class RevealedModel(Learned):
             ) from error
 
     def __str__(self) -> str:
-        numbers = {"(intercept)": self.intercept_[0], **dict(zip(self.names, self.coef_[0], strict=True))}
-        width = max(map(len, numbers))
+        numbers = list(zip(self.names, self.coef_[0], strict=True))
+        if self.options.get("fit_intercept", True):
+            numbers.insert(0, ("(intercept)", self.intercept_[0]))
+        width = max(len(name) for name, _ in numbers)
         return "\n".join(
             [
                 f"log-odds of {self.target_}",
-                *(f"{name:<{width}} {number:>12.6g}" for name, number in numbers.items()),
+                *(f"{name:<{width}} {number:>12.6g}" for name, number in numbers),
             ]
         )

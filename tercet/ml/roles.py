@@ -71,6 +71,15 @@ class Roles:
         _require_rows(table, target, names)
         return cls(target, names, sample_weight, offset)
 
+    def require_free(self, table: Table, name: str) -> None:
+        """Raise SchemaError if a feature has the name that results give to something else."""
+        if name in self.features:
+            raise SchemaError(
+                f"table {table.name!r}, feature {name!r}: results give that name to the intercept of the "
+                f"fit; rename it, as in table.assign(renamed=table[{name!r}]), and leave this one out of "
+                "features=, or fit with fit_intercept=False"
+            )
+
 
 def _require_offset(table: Table, name: str) -> None:
     low, high = OFFSET_SCALES

@@ -68,9 +68,11 @@ def _one_class(problem: Problem) -> SchemaError:
     where, target = f"table {problem.table.name!r}, ", problem.target
     if problem.sample_weight is None:
         which = "all rows that count" if problem.weighs else f"all {problem.rows} rows"
+        kept_some = problem.mask is not None or problem.table.selection
+        none, mend = (", or no row counts", "filter, ") if kept_some else ("", "")
         return SchemaError(
-            f"{where}target {target!r}: {which} have the same outcome, so there is nothing to tell apart; "
-            "join or split differently"
+            f"{where}target {target!r}: {which} have the same outcome{none}, so there is nothing to tell "
+            f"apart; {mend}join or split differently"
         )
     schema = problem.table.column(problem.sample_weight).schema
     steps = "" if schema.kind == "boolean" else f" (weights are stored in steps of {2.0**-schema.scale:g})"
@@ -83,16 +85,21 @@ def _one_class(problem: Problem) -> SchemaError:
     )
 
 
-def left_range(problem: Problem, larger: float | None) -> SchemaError:
-    """Build the error that a decision value left its range, with a wider one to try."""
+def left_range(problem: Problem, larger: float | None, *, descent: bool) -> SchemaError:
+    """Build the error that a decision value left its range, with a wider one to try.
+
+    Only descent has a learning rate that can be to blame.
+    """
     bound = problem.probability.bound
+    rate, slower = (
+        (", or the learning rate is too large", " or a smaller learning_rate") if descent else ("", "")
+    )
     wider = "" if larger is None else f"a larger z_bound such as {larger:g}, "
     return SchemaError(
         f"fit of {problem.target!r} on {problem.table.name!r}: a decision value left [-{bound:g}, "
         f"{bound:g}], where the sigmoid is exact, or a coefficient grew without limit: perhaps some "
-        "columns tell the outcomes apart without error or nearly repeat each other, rows lie far from "
-        "all others, or the learning rate is too large; "
-        f"fit with {fitting.stronger(problem.strength > 0)} or a smaller learning_rate, with {wider}"
+        "columns tell the outcomes apart without error or nearly repeat each other, or rows lie far from "
+        f"all others{rate}; fit with {fitting.stronger(problem.strength > 0)}{slower}, with {wider}"
         "standardised columns or fewer of them"
     )
 

@@ -287,8 +287,10 @@ def test_columns_that_tell_outcomes_apart_without_error(plain, options):
         "without error",
         "a penalty",
         "larger z_bound",
-    ):
+    ) as told:
         model.fit(table, target="ill")
+    for rate in ("learning rate", "learning_rate"):  # Newton's method has none
+        assert (rate in str(told.value)) is ("solver" in options)
     with refused("not fitted", error=PlanError):
         model.reveal()
     assert np.abs(LogisticRegression().fit(table, target="ill").reveal().coef_[0]).max() < 10
@@ -306,6 +308,35 @@ def test_a_learning_rate_that_is_too_large(plain):
     table = upload(plain, {"age": GOOD["age"] * 100, "cost": RNG.normal(size=ROWS) + 3 * GOOD["ill"]})
     with refused("fit of 'ill' on 'claims'", "learning rate is too large"):
         LogisticRegression(solver="gd", learning_rate=64.0, C=1e-3).fit(table, target="ill")
+
+
+@pytest.mark.parametrize("balanced", [None, "balanced"])
+def test_filters_that_leave_one_outcome_or_none(plain, balanced):
+    table = upload(plain)
+    for kept in (table.filter(table["visits"] > 100), table.filter(table["ill"] == 1)):
+        with refused("target 'ill'", "all rows that count", "or no row counts", "filter, join"):
+            LogisticRegression(class_weight=balanced).fit(kept, target="ill")
+    with refused("target 'ill'", "have the same outcome, so there") as told:
+        LogisticRegression(class_weight=balanced).fit(
+            upload(plain, {"ill": np.zeros(ROWS, dtype=bool)}, name="well"), target="ill"
+        )
+    assert "no row" not in str(told.value)
+
+
+def test_a_feature_with_the_name_of_the_intercept(plain):
+    table = upload(plain, {"(intercept)": np.ones(ROWS) + GOOD["age"]})
+    for fit in (
+        lambda: LogisticRegression().fit(table, target="ill"),
+        lambda: LogisticRegression(solver="gd").fit(table, target="ill", features=["(intercept)"]),
+        lambda: LogisticRegression().submit(table, target="ill"),
+    ):
+        with refused("'claims'", "'(intercept)'", "rename it", "features="):
+            fit()
+    renamed = table.assign(renamed=table["(intercept)"])
+    LogisticRegression(max_iter=2, check=False).fit(renamed, target="ill", features=["renamed"])
+    model = LogisticRegression(fit_intercept=False).fit(table, target="ill")
+    assert str(model.reveal()).count("(intercept)") == 1
+    assert [line.split()[0] for line in str(model.reveal()).splitlines()[1:]] == list(model.feature_names_in_)
 
 
 def test_columns_that_descent_cannot_take(plain):
