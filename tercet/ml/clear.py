@@ -125,5 +125,8 @@ def _reals(values: Any, what: str, needed: str | None = None) -> Reals:
         raise SchemaError(f"{told}, and not {found.dtype.name}")
     if needed is None and found.ndim != 1:
         raise SchemaError(f"{told}, and not {found.ndim}")
-    reals: Reals = found.astype(np.float64)
+    try:
+        reals: Reals = found.astype(np.float64)
+    except (OverflowError, ValueError) as error:
+        raise SchemaError(f"{told} of ordinary size ({error})") from error
     return reals

@@ -460,6 +460,8 @@ class RevealedModel(Learned):
             intercept = np.array([float(facts["intercept"])])
             options, steps = dict(facts.get("options", {})), int(facts.get("steps", 0))
             target, offset, converged = str(facts["target"]), facts["offset"], facts.get("converged")
+            if not set(options) <= OBJECTIVE - {"sample_weight"} or converged not in (None, True, False):
+                raise ValueError("how it was fitted is not known")
             return cls(target, tuple(found), coefficients, intercept, offset, options, steps, converged)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchemaError(

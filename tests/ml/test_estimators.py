@@ -103,7 +103,8 @@ GOOD = np.array([0, 1, 0])
         ([0, 1j, 0], "not complex"),
         (np.ma.array(GOOD, mask=[0, 1, 0]), "masked"),
         ([[0], [1, 0]], "one outcome"),
-        ({0, 1}, "there is a set|is a single"),
+        ([0, 10**400, 0], "y has to be one outcome .* of ordinary size"),
+        ({0, 1}, "there is a set"),
         (None, "there is None"),
     ],
 )
@@ -146,6 +147,7 @@ def test_weights_in_the_clear(weight, told):
         (np.zeros((0, 2)), "no rows"),
         ([], "a, b"),
         ([[1.0], [1.0, 2.0]], "a, b"),
+        ([[10**400, 1]], "a, b of ordinary size"),
         ([[1.5e308, -1.5e308]], "row 0 .* too large"),
     ],
 )
@@ -179,6 +181,10 @@ def test_a_revealed_model_can_be_cloned(plain, put):
     assert {name: copied.get_params()[name] for name in found.get_params()} == found.get_params()
     assert model.converged_ is found.converged_ is RevealedModel.from_json(found.to_json()).converged_ is True
     assert LogisticRegression(check=False).fit(put(X, Y, into=plain), target="y").reveal().converged_ is None
+    for part, wrong in (('"C"', '"c"'), ('"converged": true', '"converged": "yes"')):
+        assert part in found.to_json()
+        with pytest.raises(SchemaError, match=r"no model .*how it was fitted is not known"):
+            RevealedModel.from_json(found.to_json().replace(part, wrong))
     with pytest.raises(PlanError, match="did not keep its options"):
         clone(attrs.evolve(found, options={}))
 
