@@ -290,8 +290,8 @@ class Table:
         kind = self.column(name).schema.kind
         if kind != "boolean":
             raise SchemaError(
-                f"table {self.name!r}, {purpose} {name!r} is {kind}, not 0/1; say which values count as 1, "
-                f"as in table.assign({_assigned(name, '== 2')}), or have its owner upload zeros and ones"
+                f"table {self.name!r}, {purpose} {name!r} is {kind}, not 0/1; say which code counts as 1, "
+                f"2 as in table.assign({_assigned(name, '== 2')}), or have its owner upload zeros and ones"
             )
 
     def require_like(self, other: Table, names: Sequence[str], relation: str) -> None:
