@@ -111,7 +111,7 @@ def test_threads_end_with_the_lake():
         ({"protocol": "nonsense"}, ProtocolError, "there is no protocol 'nonsense'"),
         ({"parties": 4}, PlanError, "runs with 3 parties, not 4"),
         ({"processes": True, "transport": "memory"}, TransportError, "not usable here"),
-        ({"timeout_s": -1}, PlanError, "timeout_s=-1 is too small"),
+        ({"timeout_s": -1}, PlanError, "timeout_s=-1 is not a positive number"),
         ({"tile_rows": 63}, PlanError, "tile_rows=63"),
     ],
 )

@@ -161,6 +161,7 @@ def script(text):
     begin = """\
         import os, signal, sys
         import numpy as np, tercet
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         print("begun", flush=True)
         lake = tercet.local(processes=True, protocol="plain")
         t = lake.upload({"id": np.arange(9), "x": np.arange(9.0)}, name="t", key="id", owner="o")
@@ -398,7 +399,7 @@ async def test_a_trio_program_is_told_how_to_open_a_lake():
         tercet.connect("cluster.toml", identity="ann.key")
     lake = await trio.to_thread.run_sync(lambda: tercet.local(protocol="plain"))
     with pytest.raises(PlanError, match="this is a trio program"):
-        lake.run(3)
+        lake.run(lake.builder("nothing").plan())
     await trio.to_thread.run_sync(lake.close)
 
 

@@ -67,6 +67,7 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     show("cube", x0 * x1 * x0, real[0] ** 2 * real[1])
     show("shift", x0.at_scale(12).shifted(2), real[0] / 4)
     show("truncate", (x0 * x1).rescale(4), real[0] * real[1], 2.0**-4)
+    show("nearest", (x0 * x1).nearest(4), real[0] * real[1], 2.0**-5)
     show("sum", x.sum(), real.sum(axis=1))
     show("sum of one", x0.sum(), real[0].sum())
     show("sum columns", x.sum_columns(), real.sum(axis=0))

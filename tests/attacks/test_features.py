@@ -72,7 +72,7 @@ async def test_transformers(table):
 async def test_models(attacked, table):
     train, test = await table.split(test_size=0.3)
     model = await LogisticRegression().fit(train, target="sick", features=["x", "y"])
-    assert (await model.reveal()).coef_.shape == (2,)
+    assert (await model.reveal()).coef_.shape == (1, 2)
     assert str(await model.summary())
     scores = await model.evaluate(test)
     assert 0.5 < (await scores.reveal(["roc_auc", "accuracy", "log_loss"])).roc_auc <= 1

@@ -253,7 +253,7 @@ def test_interval_of_the_area(model, put):
     wide = scores.roc_auc_interval(level=0.999999999999)
     assert wide[0] < low
     assert wide[1] <= 1
-    with pytest.raises(PlanError, match="level=95 is not between 0 and 1"):
+    with pytest.raises(PlanError, match="level=95 is not a number between 0 and 1"):
         scores.roc_auc_interval(95)
 
 

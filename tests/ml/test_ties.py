@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import tercet
-from tercet.errors import SchemaError
+from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, MeanImputer, MinMaxScaler, StandardScaler
 
 ROWS = 240
@@ -300,7 +300,7 @@ def test_indicator_columns_are_named_after_what_they_tell():
             marked["w"].one_hot([2.0], prefix="is")
         with pytest.raises(SchemaError, match="each one once"):
             table["w"].one_hot([2, 2.0])
-        with pytest.raises(SchemaError, match="each one once"):
+        with pytest.raises(PlanError, match="categories=\\[\\] is not a list"):
             table["w"].one_hot([])
 
 

@@ -235,6 +235,7 @@ def test_figures_do_not_depend_on_tiles_and_threads(lake, put, data, options):
         for one in (lake, other):
             summary = LogisticRegression(penalty=None).fit(put(source, into=one), target="y").summary()
             # An odds ratio of 1,400 is 7 in figures that have an absolute error.
-            values = summary.values | {"odds_ratio": np.log(summary.odds_ratio)}
+            ratios = {name: np.log(summary.values[name]) for name in ("odds_ratio", "odds_ratio_ci")}
+            values = summary.values | ratios
             found.append(np.concatenate([np.ravel(value) for value in values.values()]).astype(float))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
