@@ -45,7 +45,7 @@ $(LOWEST)/.installed: pyproject.toml examples/additive/pyproject.toml
 	$(PYTHON) -m venv --without-pip $(LOWEST)/tools
 	$(PYTHON) -m pip --python $(LOWEST)/tools/bin/python install --disable-pip-version-check uv
 	$(UV) venv --python 3.11 $(LOWEST)/python
-	$(UV) pip install --python $(LOWEST)/python/bin/python --resolution lowest-direct -e '.[test]' -e examples/additive
+	$(UV) pip install --system-certs --python $(LOWEST)/python/bin/python --resolution lowest-direct -e '.[test]' -e examples/additive
 	@touch $@
 
 cluster-test: $(STAMP) ## nodes as processes in network namespaces, with owners, an analyst, PostgreSQL, crashes, restarts
