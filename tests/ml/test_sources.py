@@ -52,7 +52,7 @@ CASES = {
     "pl time": Case(pl.Series([dt.time(1), dt.time(2)]), "Time", "Time"),
     "pl datetime": Case(pl.Series(TIMES), "Datetime", "Datetime"),
     "pl date": Case(pl.Series(DAYS), DAY_TEXTS, "is a date"),
-    "pl decimal": Case(pl.Series([D("5.5"), D(6)]), "Decimal", FLOATS),
+    "pl decimal": Case(pl.Series([D("5.5"), D("6.0")]), "Decimal", FLOATS),
     "pl categorical": Case(pl.Series(WORDS, dtype=pl.Categorical), WORDS, NO_NUMBER),
     "pl enum": Case(pl.Series(WORDS, dtype=pl.Enum(WORDS)), WORDS, NO_NUMBER),
     "pl null": Case(pl.Series([None, None]), "missing", [None, None]),
