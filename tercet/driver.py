@@ -10,19 +10,21 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 import msgpack
 import trio
 
 from tercet.actors import Builder, Disclosure, Plan
-from tercet.actors.client import RunResult
+from tercet.actors.client import Asked, RunResult
 from tercet.actors.cluster import Cluster
 from tercet.actors.passes import optimise
 from tercet.actors.plan import word_shape
 from tercet.consent.rules import Plans, Rules
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
+from tercet.ml import computations
+from tercet.ml.computations import NAME_BYTES, TEMPORARY, Calls, Computed, Naming, Request
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.models import SecretModel
 from tercet.ml.schema import TableSchema, check_name, suggest
@@ -37,13 +39,6 @@ from tercet.tracebacks import short
 from tercet.transports.forks import Home
 
 T = TypeVar("T")
-
-TEMPORARY = "~"
-"""What handles of values begin with that plans of one computation store for each other; no name has it."""
-
-CELLS_TO_CHECKPOINT = 1 << 23
-STEPS_TO_CHECKPOINT = 25
-"""A fit has a checkpoint when its steps have gone over so many cells, at the latest after so many steps."""
 
 
 @attrs.frozen
@@ -122,8 +117,9 @@ class Driver:
         return Builder(name, tile_rows=self.cluster.client.tile_rows)
 
     def handle(self, hint: str) -> str:
-        """A new name for a value at the nodes."""
-        return f"{hint}#{secrets.token_hex(8)}"
+        """A new name for a value at the nodes; in a computation, the one that follows from its name."""
+        names = computations.naming()
+        return f"{hint}#{secrets.token_hex(8)}" if names is None else names.handle(hint)
 
     def temporary(self, hint: str) -> str:
         """A new name for values that later plans of a computation read, and that go when it ends."""
@@ -134,50 +130,61 @@ class Driver:
 
         Only nodes that last keep checkpoints: after about a second of work, and at least every 25 steps.
         """
-        if not self.remote:
-            return None
-        return self.checkpoint_every or max(1, min(STEPS_TO_CHECKPOINT, CELLS_TO_CHECKPOINT // max(1, cells)))
+        return computations.checkpoint_steps(cells, self.checkpoint_every) if self.remote else None
 
     @short
-    async def _drive(self, steps: Steps[T], phase: str) -> T:
-        """Run the plans that a computation yields.
+    async def _drive(self, steps: Steps[T] | Calls[T], phase: str) -> T:
+        """Run the plans that a computation yields, or the computations that come one after the other.
 
         Plans are made in a worker thread: large ones take a while.
         """
         self._home.require()
         temporary: list[str] = []
         try:
-            return await self._through(steps, phase, temporary)
+            given: T = await self._through(_Run.of(steps), phase, temporary)
+            return given
         finally:
             if temporary:
                 self.cluster.client.post("drop", [temporary])
 
-    async def _through(self, steps: Steps[T], phase: str, temporary: list[str]) -> T:
+    async def _through(self, run: _Run, phase: str, temporary: list[str]) -> Any:
         """What the computation returns; adds handles of what plans store for each other to `temporary`."""
-        made = await trio.to_thread.run_sync(_advance, steps, None)
-        while isinstance(made, Plan):
+        made = await trio.to_thread.run_sync(run.advance, None)
+        while not isinstance(made, _Ended):
+            if isinstance(made, Computed):
+                value = await self._drive(made, phase)
+                if isinstance(value, Sent):
+                    run.steps.close()
+                    return value
+                made = await trio.to_thread.run_sync(run.advance, value)
+                continue
             handles = (str(node.get("handle")) for node in made.nodes if node.kind == "store")
             temporary += [handle for handle in handles if handle.startswith(TEMPORARY)]
             if self.on_phase is not None:
                 self.on_phase(phase, made.name)
             result: RunResult | TercetError
             try:
-                result = await self._run(made, phase)
+                result = await self._run(made, phase, self._asked(run))
+                run.note(made, result)
             except TercetError as error:
                 result = error
             if isinstance(result, RunResult) and (sent := _sent_to_others(made, result)):
                 # The rest of the computation would need numbers that are not for this member.
-                steps.close()
-                return cast("T", sent)
-            made = await trio.to_thread.run_sync(_advance, steps, result)
-        value: T = made.value
-        return value
+                run.steps.close()
+                return sent
+            made = await trio.to_thread.run_sync(run.advance, result)
+        return run.given(made.value)
 
-    async def _run(self, plan: Plan, phase: str) -> RunResult:
+    def _asked(self, run: _Run) -> Asked | None:
+        """How nodes that make plans themselves are asked for the next one of a computation."""
+        request = run.request(self.checkpoint_every) if self.remote else None
+        return None if request is None else request.packed_for
+
+    async def _run(self, plan: Plan, phase: str, asked: Asked | None = None) -> RunResult:
         if not isinstance(plan, Plan):
             raise PlanError(f"a {type(plan).__name__} is no plan; make one with lake.builder(name).plan()")
         with watching(plan.name, wanted=self.progress) as watch:
-            result = await self.cluster.run(plan, watch)
+            result = await self.cluster.run(plan, watch, asked)
         if self.on_result is not None:
             self.on_result(plan, result)
         return self._note(result, phase, plan.name)
@@ -203,27 +210,30 @@ class Driver:
 
         Raises PlanError if that does not give the plan of the job.
         """
-        submitted = await self.cluster.client.submitted(session)
-        steps = again(submitted)
-        made = await trio.to_thread.run_sync(_advance, steps, None)
+        submitted, asked = await self.cluster.client.submitted(session)
+        run = _Run.of(again(submitted))
+        made = await trio.to_thread.run_sync(run.advance, None)
         if not isinstance(made, Plan) or optimise(made).digest() != submitted.digest():
-            steps.close()
+            run.steps.close()
             raise PlanError(
                 f"job {session.hex()[:8]} is not this computation: it was submitted with other options, on "
                 "another table, or by another release"
             )
-        ended = await trio.to_thread.run_sync(_advance, steps, await self.fetch(session))
-        if isinstance(ended, Plan):
+        ended = await trio.to_thread.run_sync(run.advance, await self.fetch(session))
+        if not isinstance(ended, _Ended):
             raise PlanError(f"job {session.hex()[:8]} is one plan of several; have all of them run")
         value: T = ended.value
-        return value
+        return computations.placed(value, Request.from_bytes(asked).name) if Request.is_one(asked) else value
 
     async def _submit(self, plan: Plan | Steps[Any], lake: Any) -> Job:
         self._home.require()
-        made = plan if isinstance(plan, Plan) else await trio.to_thread.run_sync(_advance, plan, None)
+        if isinstance(plan, Plan):
+            return Job(lake, await self.cluster.client.submit(plan))
+        run = _Run.of(plan)
+        made = await trio.to_thread.run_sync(run.advance, None)
         if not isinstance(made, Plan):
             raise PlanError("a computation without a plan is no job; have it run")
-        return Job(lake, await self.cluster.client.submit(made))
+        return Job(lake, await self.cluster.client.submit(made, self._asked(run)))
 
     async def _jobs(self, lake: Any) -> list[Job]:
         answers = [told["jobs"] for told in await self.cluster.client.ask("jobs")]
@@ -249,7 +259,7 @@ class Driver:
             desk.require_members(allow.readers)
         fingerprint = b"" if desk is None else desk.keys.fingerprint(encoded.content)
         if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
-            return describe(schema, known.handles, lake)
+            return _named(describe(schema, known.handles, lake))
         began, moved = time.perf_counter(), self.cluster.client.bytes_moved
         if self.on_phase is not None:
             self.on_phase("upload", f"upload {schema.name}")
@@ -269,7 +279,7 @@ class Driver:
             )
         moved = client.bytes_moved - moved
         self.phases.append(Phase("upload", f"upload {table.name}", 0, (), moved, time.perf_counter() - began))
-        return table
+        return _named(table)
 
     async def _known(self, desk: Desk, schema: TableSchema, fingerprint: bytes, allow: Allow) -> Kept | None:
         """The same upload, if it was made before under the same rules. Raises for another table's name."""
@@ -307,7 +317,7 @@ class Driver:
             schema = TableSchema.from_dict(msgpack.unpackb(found.body))
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise StorageError(f"the description of table {name!r} is malformed ({error})") from error
-        return describe(schema, found.handles, lake)
+        return _named(describe(schema, found.handles, lake))
 
     @short
     async def _keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
@@ -316,9 +326,8 @@ class Driver:
         if not self.remote:
             self._models[name] = model
             return
-        handles = [model.weights[0], model.intercept[0]]
         rules = Rules(tuple(readers), "any", 1, rows=False)
-        await self._desk().keep(MODEL, name, msgpack.packb(model.to_dict()), handles, rules)
+        await self._desk().keep_model(name, model.to_data(), rules)
 
     async def _find_model(self, name: str, lake: Any) -> SecretModel:
         known = list(self._models)
@@ -329,12 +338,18 @@ class Driver:
                     facts = msgpack.unpackb(found.body)
                 except (ValueError, msgpack.UnpackException) as error:
                     raise StorageError(f"the description of model {name!r} is malformed ({error})") from error
-                return SecretModel.from_dict(facts, name, found.handles, lake)
+                model = SecretModel.from_dict(facts, name, found.handles, lake)
+                return model.from_computation({"$model": name})
             known = [one.name for one in await self._desk().entries() if one.kind == MODEL]
         if name not in self._models:
             there = ", ".join(known) or "none"
             raise SchemaError(f"there is no model {name!r} in the lake; models are: {there}")
         return self._models[name]
+
+
+def _named(table: Table) -> Table:
+    """A table that nodes know by its name."""
+    return table.from_computation({"$table": table.name})
 
 
 MOST_DAYS = 36_500
@@ -419,11 +434,45 @@ class _Ended:
     value: Any
 
 
-def _advance(steps: Steps[Any], result: RunResult | TercetError | None) -> Plan | _Ended:
-    """The next plan of a computation, or what it returned."""
-    try:
-        if isinstance(result, TercetError):
-            return steps.throw(result)
-        return next(steps) if result is None else steps.send(result)
-    except StopIteration as stop:
-        return _Ended(stop.value)
+@attrs.define(eq=False)
+class _Run:
+    """A computation under way: its generator, the name of this call of it, and its check bits so far."""
+
+    steps: Steps[Any] | Calls[Any]
+    names: Naming
+    answers: list[computations.Answers] = attrs.field(factory=list)
+
+    @classmethod
+    def of(cls, steps: Steps[Any] | Calls[Any]) -> _Run:
+        """One that begins now, under a random name."""
+        return cls(steps, Naming(secrets.token_bytes(NAME_BYTES)))
+
+    def advance(self, result: Any) -> Plan | Computed[Any] | _Ended:
+        """The next plan of a computation, or computation of several, or what it returned."""
+        with computations.within(self.names):
+            try:
+                made: Plan | Computed[Any]
+                failed = isinstance(result, TercetError)
+                made = self.steps.throw(result) if failed else self.steps.send(result)
+            except StopIteration as stop:
+                return _Ended(stop.value)
+        return made
+
+    def request(self, every: int | None) -> Request | None:
+        """How nodes are asked for the next plan; None for a computation that they know no name of."""
+        if not isinstance(self.steps, Computed):
+            return None
+        known = self.steps.known
+        arguments = computations.encoded(known, self.steps.arguments)
+        answers, name = tuple(self.answers), self.names.computation
+        return Request(known.name, arguments, name, answers, every)
+
+    def note(self, plan: Plan, result: RunResult) -> None:
+        """Remember the check bits that a plan has revealed."""
+        self.answers.append(computations.checks_of(plan, result.revealed))
+
+    def given(self, value: Any) -> Any:
+        """What it gave; told where it comes from, if nodes were asked for it."""
+        if not isinstance(self.steps, Computed) or not self.answers:
+            return value
+        return computations.placed(value, self.names.computation)

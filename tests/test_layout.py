@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "ml": {"errors", "options", "actors", "tracebacks"},
     "consent": {"errors", "transports", "actors"},
     "storage": {"errors", "protocols", "transports", "actors"},
-    "nodes": {"errors", "protocols", "transports", "actors", "consent", "storage"},
+    "nodes": {"errors", "protocols", "transports", "actors", "consent", "ml", "storage"},
     "progress": {"actors"},
     "driver": {
         "errors",

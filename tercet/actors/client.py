@@ -38,6 +38,8 @@ from tercet.transports import Link
 
 logger = logging.getLogger(__name__)
 
+Asked = Callable[[bytes], bytes]
+"""How nodes that make plans themselves are asked for one, by the digest that the client's has."""
 SESSION_BYTES = 16
 GRACE_S = 0.5
 """How long other nodes may add their view after the first error."""
@@ -208,10 +210,12 @@ class Client:
         *,
         session: bytes | None = None,
         since: Since | None = None,
+        asked: Asked | None = None,
     ) -> RunResult:
         """Run a plan at all nodes and put together what it reveals; `watch` is told how far it is.
 
-        `session` is the run's name, by default a random one, and `since` a checkpoint to go on from.
+        `session` is the run's name, by default a random one, and `since` a checkpoint to go on from. Nodes
+        that make plans themselves are `asked` for this one.
 
         Raises PeerLost if a node is lost, and whatever else the nodes report; then nothing is stored.
         """
@@ -219,7 +223,8 @@ class Client:
         moved, began = self.bytes_moved, time.perf_counter()
         session = session or secrets.token_bytes(SESSION_BYTES)
         verb, more = ("run", ()) if since is None else ("resume", since)
-        request = Request(verb, [session, plan.to_bytes(), *more], most=self._most_revealed(plan))
+        packed = plan.to_bytes() if asked is None else asked(plan.digest())
+        request = Request(verb, [session, packed, *more], most=self._most_revealed(plan))
         try:
             with self._watched(session, plan, watch):
                 answers = await self._ask_all([request] * self.parties)
@@ -228,30 +233,36 @@ class Client:
             self._forget([node.get("handle") for node in plan.nodes if node.kind == "store"])
             raise
 
-    async def submit(self, plan: Plan) -> bytes:
-        """Have all nodes run a plan whether or not this client stays; the name under which to `fetch` it."""
+    async def submit(self, plan: Plan, asked: Asked | None = None) -> bytes:
+        """Have all nodes run a plan whether or not this client stays; the name under which to `fetch` it.
+
+        Nodes that make plans themselves are `asked` for this one.
+        """
         plan = await self._optimised(plan)
         session = secrets.token_bytes(SESSION_BYTES)
         try:
-            await self.ask("submit", [session, plan.to_bytes()])
+            packed = plan.to_bytes() if asked is None else asked(plan.digest())
+            await self.ask("submit", [session, packed])
         except BaseException:
             self.post("end", [session])
             raise
         return session
 
-    async def submitted(self, session: bytes) -> Plan:
-        """The plan that was submitted under a name. Raises PlanError if there is none."""
-        packed = {bytes(told.get("packed", b"")) for told in await self.ask("job", [session])}
+    async def submitted(self, session: bytes) -> tuple[Plan, bytes]:
+        """The plan that was submitted under a name, and as what. Raises PlanError if there is none."""
+        told = await self.ask("job", [session])
+        packed = {(bytes(one.get("packed", b"")), bytes(one.get("asked", b""))) for one in told}
         if len(packed) != 1:
             raise ProtocolError(
                 f"the nodes differ on what plan job {session.hex()[:8]} is; look at their logs"
             )
-        return Plan.from_bytes(packed.pop())
+        plan, asked = packed.pop()
+        return Plan.from_bytes(plan), asked
 
     async def fetch(self, session: bytes, watch: Watch | None = None) -> RunResult:
         """Wait for a plan that was submitted, and put together what it reveals. As `run`."""
         moved, began = self.bytes_moved, time.perf_counter()
-        plan = await self.submitted(session)
+        plan, _ = await self.submitted(session)
         request = Request("fetch", [session], most=self._most_revealed(plan))
         with self._watched(session, plan, watch):
             answers = await self._ask_all([request] * self.parties)

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.client import Client, RunResult
+from tercet.actors.client import Asked, Client, RunResult
 from tercet.actors.node import CLIENT, Node, Shaping
 from tercet.actors.party import Party, party_name
 from tercet.actors.plan import TILE_ROWS, Plan
@@ -121,9 +121,9 @@ class Cluster:
     pids: list[int] = attrs.field(factory=list)
     caller: str = CLIENT
 
-    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+    async def run(self, plan: Plan, watch: Watch | None = None, asked: Asked | None = None) -> RunResult:
         """Run a plan; see `Client.run`."""
-        return await self.client.run(plan, watch)
+        return await self.client.run(plan, watch, asked=asked)
 
     async def fetch(self, job: bytes, watch: Watch | None = None) -> RunResult:
         """What a job gave; see `Client.fetch`."""

@@ -10,11 +10,15 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import trio
+
 from tercet.actors.arrivals import Gathering, Sink
 from tercet.actors.plan import Plan, Type
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import PlanError, ProtocolError
 
+BIG_PLAN = 1 << 13
+"""Plans of so many bytes are read in a thread, so that heartbeats go on."""
 Since = tuple[bytes, int]
 """A checkpoint that a run goes on from: the session that came to it, and the point in the plan."""
 
@@ -42,6 +46,13 @@ class Gate:
 
     async def before_put(self, caller: str, handle: str, kind: Type) -> None:
         """A client is about to deal a value. Raises ConsentError."""
+
+    async def plan_of(self, caller: str, packed: bytes) -> Plan:
+        """The plan that a client asks for. Raises PlanError."""
+        _ = caller
+        if len(packed) < BIG_PLAN:
+            return Plan.from_bytes(packed)
+        return await trio.to_thread.run_sync(Plan.from_bytes, packed)
 
     async def before_name(self, caller: str, session: bytes) -> None:
         """A client gives a run its name. Raises ConsentError, of which nothing comes, for another's."""

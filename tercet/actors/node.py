@@ -318,7 +318,8 @@ class _Service:
         with self.gate.audited(self.caller, verb):
             job = jobs.find(session, self.caller)
         if verb == "job":
-            return {"packed": job.packed}, []
+            plan = await self.gate.plan_of(self.caller, job.packed)
+            return {"packed": plan.to_bytes(), "asked": job.packed}, []
         if verb == "fetch":
             return await jobs.fetch(session, self.caller)
         await jobs.end(session, self.caller)

@@ -45,8 +45,6 @@ MOST_EARLY_STARTS = 64
 REMEMBERED = 1024
 """Ended sessions whose stragglers are told from garbage."""
 LONGEST_NAME = 64
-BIG_PLAN = 1 << 13
-"""Plans of so many bytes are read in a thread, so that heartbeats go on."""
 PATIENCE_AT_START = 4
 """Time-outs that a party waits for peers to start a plan: they live, but may take long to read it."""
 
@@ -308,11 +306,8 @@ class Party:
         self._preparing.add(name)
         try:
             self._check_peers()
-            plan = (
-                Plan.from_bytes(packed)
-                if len(packed) < BIG_PLAN
-                else await trio.to_thread.run_sync(Plan.from_bytes, packed)
-            )
+            with gate.audited(caller, "run", session=name.hex()):
+                plan = await gate.plan_of(caller, packed)
             await gate.before_run(caller, name, plan)
             whole, inputs = plan, dict[str, Stored]()
             if since is not None:

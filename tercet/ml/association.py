@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tercet.actors import Builder, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
+from tercet.ml.computations import computation
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import MISSING, UNDEFINED, at_least, both, inverted, marked, tellable
 from tercet.ml.draft import Draft
@@ -28,6 +29,7 @@ from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
 from tercet.ml.spreads import high_power, widest_variance
 from tercet.ml.table import Column, Steps, Table, as_names
 from tercet.ml.tails import ChiSquareTest
+from tercet.options import CATEGORIES, COLUMNS, MAYBE_COLUMNS, RECEIVER, STATISTICS, TABLE
 
 Reals = npt.NDArray[np.float64]
 
@@ -117,6 +119,15 @@ def categories_of(table: Table, column: Column, given: Sequence[float] | None) -
     )
 
 
+@computation(
+    "crosstab",
+    group="statistics",
+    table=TABLE,
+    names=COLUMNS,
+    categories=CATEGORIES,
+    statistics=STATISTICS,
+    to=RECEIVER,
+)
 def crosstab(
     table: Table,
     names: tuple[str, str],
@@ -133,6 +144,8 @@ def crosstab(
     """
     if not statistics or not set(statistics) <= {"counts", "chi2"}:
         raise PlanError(f"statistics={list(statistics)}: a cross table has 'counts' and 'chi2'")
+    if len(names) != 2:
+        raise PlanError(f"a cross table is one of two columns, not of {len(names)}")
     chosen = [table.column(name) for name in names]
     found = [categories_of(table, column, categories.get(column.name)) for column in chosen]
     least = table.min_count
@@ -292,6 +305,7 @@ class Correlations:
         return views.html_table(self.what, ["", *self.names], rows)
 
 
+@computation("corr", group="statistics", table=TABLE, columns=MAYBE_COLUMNS, to=RECEIVER)
 def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Steps[Correlations]:
     """Reveal the correlation matrix of some columns (default: all but those that tell what is missing).
 

@@ -17,9 +17,11 @@ from typing import Any
 import attrs
 import numpy as np
 
+from tercet import options
 from tercet.actors import Builder, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
+from tercet.ml.computations import computation
 from tercet.ml.disclosure import MISSING, at_least, both, inverted, side_by_side, tellable
 from tercet.ml.sample import WIDEST_UNIT, Sample
 from tercet.ml.spreads import widest_variance
@@ -137,6 +139,14 @@ def share_of(statistic: str) -> float | None:
     )
 
 
+@computation(
+    "describe",
+    group="statistics",
+    table=options.TABLE,
+    columns=options.MAYBE_COLUMNS,
+    statistics=options.STATISTICS,
+    to=options.RECEIVER,
+)
 def describe(
     table: Table, columns: str | Sequence[str] | None, statistics: Sequence[str], to: str
 ) -> Steps[Description]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import MissingAttribute, PlanError
+from tercet.ml.computations import Data, as_data, referred
 
 Integers = npt.NDArray[np.int32]
 
@@ -55,12 +56,23 @@ class Estimator:
 
     def __repr__(self) -> str:
         """The constructor's call, with options that are not at their defaults."""
-        changed = [
-            f"{option.name}={getattr(self, option.name)!r}"
+        changed = [f"{name}={value!r}" for name, value in self.changed_options().items()]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def to_data(self, *, fresh: bool = False) -> Data:
+        """How requests refer to it: by its options where it is `fresh`, else by what it has learned."""
+        if not fresh:
+            return referred(getattr(self, "_origin", None), what=f"this {type(self).__name__}")
+        name = type(self).__name__
+        return {"$estimator": [name, as_data(self.changed_options(), f"options of {name}")]}
+
+    def changed_options(self) -> dict[str, Any]:
+        """Options that are not at their defaults, by name."""
+        return {
+            option.name: getattr(self, option.name)
             for option in self._options()
             if not _same(getattr(self, option.name), option.default)
-        ]
-        return f"{type(self).__name__}({', '.join(changed)})"
+        }
 
     @classmethod
     def _options(cls) -> list[attrs.Attribute[Any]]:

@@ -25,9 +25,11 @@ from tercet.actors import Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_bounds, quotient_bounds
+from tercet.ml.computations import Data
 from tercet.ml.draft import Draft, as_ring_units, rescaled, within
 from tercet.ml.linalg import quotient
 from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
+from tercet.ml.operations import OPERATIONS, Made, listed, recorded
 from tercet.ml.schema import Kind, check_column_name
 from tercet.options import MANY, NUMBER, NUMBERS, takes
 from tercet.tracebacks import short_tracebacks
@@ -60,6 +62,7 @@ class Expression:
     sources: frozenset[str]
     write: Callable[[Draft], Value] = attrs.field(repr=False)
     missing: frozenset[str] = frozenset()
+    made: Made | None = attrs.field(default=None, repr=False)
 
     __repr__ = views.expression_text
     __array_ufunc__ = None  # so that numpy's numbers leave operators to us
@@ -74,7 +77,12 @@ class Expression:
             return raw.squeeze().shifted(column.schema.scale)
 
         beside = [] if column.schema.missing is None else [column.schema.missing]
-        return cls(table, name, Public.of(column), frozenset([name]), write, frozenset(beside))
+        made = Made("column", (name,), {})
+        return cls(table, name, Public.of(column), frozenset([name]), write, frozenset(beside), made)
+
+    def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - an expression is what it is
+        """How it was made, as nodes can make it again."""
+        return {"$expression": [self.table.to_data(), listed(self)]}
 
     def __bool__(self) -> bool:
         raise PlanError(
@@ -472,6 +480,9 @@ class Expression:
             return draft.inside(chosen, public.reach) if public.checked else chosen
 
         return self._make(text, public, write, condition, other)
+
+    for _name in OPERATIONS:
+        locals()[_name] = recorded(locals()[_name])
 
 
 # -- parts of the above --------------------------------------------------------------------------------------

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 import attrs
 
 from tercet.errors import SchemaError
+from tercet.ml.computations import computation
 from tercet.ml.table import Column, Part, Steps, Table, as_names
+from tercet.options import COLUMNS
 
 
+@computation("join", group="tables", on=COLUMNS)
 def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]:
     """Join tables on their keys; rows come out in random order.
 

@@ -21,6 +21,7 @@ from tercet.actors import Builder, Plan, Type, Value, sigmoid
 from tercet.actors.client import RunResult
 from tercet.errors import ConvergenceWarning, MissingAttribute, PlanError, SchemaError
 from tercet.ml import fitting, verdicts
+from tercet.ml.computations import Data, computation
 from tercet.ml.descent import Descent
 from tercet.ml.estimator import Estimator, SecretParameters
 from tercet.ml.fitting import ROWS, Parameters, Problem, Solver, State
@@ -33,10 +34,12 @@ from tercet.ml.table import ANALYST, SecretColumn, Steps, Table
 from tercet.options import (
     FLAG,
     JOB,
+    LEVEL,
     NAMES,
     RECEIVER,
     TABLE,
     Choice,
+    Made,
     Number,
     takes,
 )
@@ -50,6 +53,7 @@ FIRST_STEPS, MORE_STEPS, MOST_STEPS = 6, 3, 24
 """Newton steps of a fit's first plan, which most fits need no more of, and the least and most of others."""
 BOUNDS = (24.0, 56.0, 120.0)
 """Ranges of decision values to try, in order."""
+MODEL = Made(of="LogisticRegression", what="a LogisticRegression")
 
 
 @attrs.frozen(eq=False)
@@ -131,6 +135,7 @@ class LogisticRegression(Estimator, SecretParameters):
     _converged: bool | None = attrs.field(default=None, init=False)
     _found: _Fitted | None = attrs.field(default=None, init=False)
     _examined: SecretModel | None = attrs.field(default=None, init=False)
+    _origin: Data = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.check_options()
@@ -144,6 +149,18 @@ class LogisticRegression(Estimator, SecretParameters):
             )
 
     # -- what was learned ------------------------------------------------------------------------------------
+
+    def from_computation(self, origin: Data) -> Self:
+        """The same, which a computation has given; and the model that it found."""
+        name, path = origin["$result"]
+        self._origin, found = origin, self._fitted()
+        model = found.model.from_computation({"$result": [name, [*path, "model"]]})
+        self._found = attrs.evolve(found, model=model)
+        return self
+
+    def fitted_model(self) -> SecretModel:
+        """The model that was found. Raises MissingAttribute before a fit."""
+        return self._fitted().model
 
     def _fitted(self) -> _Fitted:
         if self._found is None:
@@ -213,8 +230,8 @@ class LogisticRegression(Estimator, SecretParameters):
         `z_bound`, and all of Newton's steps are planned at once, converged or not: `max_iter`, but no more
         than 24. Raises PlanError for options that take several plans (`tol`), and as `fit`.
         """
-        problem = self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
-        return table.lake.submit(self._fit_within(problem, job=True))
+        self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
+        return table.lake.submit(self._job(table, target, features, sample_weight, offset))
 
     @takes(job=JOB, **COLUMNS_OF_A_FIT)
     def collect(
@@ -247,6 +264,21 @@ class LogisticRegression(Estimator, SecretParameters):
 
         fitted: Self = table.lake.collect(again, job)
         return fitted
+
+    @computation("fit_at_once", group="models", fresh=["self"], self=MODEL, **COLUMNS_OF_A_FIT)
+    def _job(
+        self,
+        table: Table,
+        target: str,
+        features: str | Sequence[str] | None,
+        sample_weight: str | None,
+        offset: str | None,
+    ) -> Steps[Self]:
+        problem = self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
+        revealed = yield from self._fit_within(problem, job=True)
+        if self._sound(problem, revealed):
+            return self
+        raise self._left_range(problem)
 
     def _problem_of_a_job(self, roles: Roles, table: Table) -> Problem:
         self.check_options()
@@ -317,6 +349,7 @@ class LogisticRegression(Estimator, SecretParameters):
             return Newton(problem, builder)
         return Descent(problem, builder, learning_rate=self.learning_rate, momentum=self.momentum)
 
+    @computation("fit", group="models", fresh=["self"], self=MODEL, **COLUMNS_OF_A_FIT)
     def fit_steps(
         self,
         table: Table,
@@ -480,27 +513,6 @@ class LogisticRegression(Estimator, SecretParameters):
         given = {name: getattr(self, name) for name in OBJECTIVE - {"sample_weight"}}
         return given | {"C": float(self.C), "sample_weight": problem.sample_weight}
 
-    @classmethod
-    def summarise_model(
-        cls,
-        model: SecretModel,
-        table: Table,
-        *,
-        reveal: str | Sequence[str] | None,
-        to: str,
-        alpha: float,
-    ) -> Steps[Summary]:
-        """The plans of `SecretModel.summary`."""
-        options = dict(model.objective)
-        weight = options.pop("sample_weight")
-        found = cls(**options)
-        found._examined = model
-        features = model.names
-        yield from found.fit_steps(table, model.target_, features, sample_weight=weight, offset=model.offset)
-        fitted = found._fitted()
-        summary = yield from summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
-        return summary
-
     def _look(
         self, solver: Solver, state: State, before: Mapping[str, tuple[str, Type]]
     ) -> Steps[tuple[dict[str, tuple[str, Type]], bool]]:
@@ -549,7 +561,7 @@ class LogisticRegression(Estimator, SecretParameters):
         """The accuracy on a table with the target, to one receiver. Discloses it."""
         return self._fitted().model.score(table, to=to)
 
-    @takes(reveal=NAMES, to=RECEIVER, alpha=Number(above=0, below=1))
+    @takes(reveal=NAMES, to=RECEIVER, alpha=LEVEL)
     def summary(
         self, reveal: str | Sequence[str] | None = None, *, to: str = ANALYST, alpha: float = 0.05
     ) -> Summary:
@@ -572,9 +584,29 @@ class LogisticRegression(Estimator, SecretParameters):
         fitted = self._fitted()
         if self.solver != "newton":
             return fitted.model.summary(fitted.problem.table, reveal, to=to, alpha=alpha)
-        steps = summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
+        steps = self._summary(reveal, to, alpha)
         summary: Summary = fitted.problem.table.lake.perform(steps, "summary")
         return summary
+
+    @classmethod
+    def examining(cls, model: SecretModel, table: Table) -> Steps[Self]:
+        """A model of those parameters, with a step planned and not made; see `SecretModel.summary`."""
+        options = dict(model.objective)
+        weight = options.pop("sample_weight")
+        found = cls(**options)
+        found._examined = model
+        features, target = model.names, model.target_
+        yield from found.fit_steps(table, target, features, sample_weight=weight, offset=model.offset)
+        return found
+
+    def summarised(self, reveal: str | Sequence[str] | None, to: str, alpha: float) -> Steps[Summary]:
+        """The plans of `summary`."""
+        fitted = self._fitted()
+        return summarise(fitted.problem, fitted.inputs, reveal=reveal, alpha=alpha, to=to)
+
+    @computation("summary", group="models", self=MODEL, reveal=NAMES, to=RECEIVER, alpha=LEVEL)
+    def _summary(self, reveal: str | Sequence[str] | None, to: str, alpha: float) -> Steps[Summary]:
+        return (yield from self.summarised(reveal, to, alpha))
 
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver. Discloses them."""

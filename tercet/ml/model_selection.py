@@ -22,6 +22,7 @@ from tercet import options
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import fitting, views
+from tercet.ml.computations import Calls, computation
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import UNDEFINED, inverted, marked, side_by_side
 from tercet.ml.estimator import Estimator
@@ -43,6 +44,18 @@ LOSSES = ("log_loss", "brier")
 FOLDS = Number(whole=True, least=2, error=SchemaError, advice="cv is the number of folds")
 SCORING = Names(what="names of scores", advice="as in scoring='roc_auc'")
 SCORE = Text(what="the name of a score", advice="as in scoring='roc_auc'")
+PENALTIES = Several(each=Number(above=0), advice="as in C=[0.1, 1, 10]")
+OPTIONS: dict[str, Any] = {
+    **COLUMNS_OF_A_FIT,
+    "group": "models",
+    "fresh": ["model"],
+    "model": Made(of="LogisticRegression", what="a LogisticRegression"),
+    "cv": FOLDS,
+    "scoring": SCORING,
+    "stratify": FLAG,
+    "to": RECEIVER,
+}
+"""What both searches are declared with."""
 TOO_FEW = "whether a score rests on fewer rows than owners allow"
 
 # -- validation ----------------------------------------------------------------------------------------------
@@ -116,14 +129,29 @@ def cross_validate(
     order of shuffled rows, for areas under curves and stratified folds. On an `AsyncLake`, gives an
     awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
     """
-    search = _Validation(
-        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify
+    steps = _cross_validate(
+        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify, to
     )
-    found: CrossValidation = table.lake.perform(_cross_validate(search, to), "cross-validate")
+    found: CrossValidation = table.lake.perform(steps, "cross-validate")
     return found
 
 
-def _cross_validate(search: _Validation, to: str) -> Steps[CrossValidation]:
+@computation("cross_validate", **OPTIONS)
+def _cross_validate(
+    model: LogisticRegression,
+    table: Table,
+    target: str,
+    cv: int,
+    scoring: Sequence[str],
+    features: str | Sequence[str] | None,
+    sample_weight: str | None,
+    offset: str | None,
+    stratify: bool,
+    to: str,
+) -> Steps[CrossValidation]:
+    search = _Validation(
+        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify
+    )
     (scored,) = yield from search.run([search.model])
     builder = search.table.lake.builder(f"reveal scores of {search.what}")
     for name in search.scoring:
@@ -156,7 +184,7 @@ class GridSearch(Estimator):
     model: LogisticRegression = attrs.field(
         validator=Made(of="LogisticRegression", what="a LogisticRegression")
     )
-    C: Sequence[float] = attrs.field(validator=Several(each=Number(above=0), advice="as in C=[0.1, 1, 10]"))
+    C: Sequence[float] = attrs.field(validator=PENALTIES)
     scoring: str = attrs.field(default="roc_auc", validator=[SCORE, _is_score])
     cv: int = attrs.field(default=5, validator=FOLDS)
     stratify: bool = attrs.field(default=True, validator=FLAG)
@@ -193,29 +221,13 @@ class GridSearch(Estimator):
         fitted: Self = table.lake.perform(self._fit(search, to), "grid search")
         return fitted
 
-    def _fit(self, search: _Validation, to: str) -> Steps[Self]:
-        (score,), lake = search.scoring, search.table.lake
-        found = yield from search.run([attrs.evolve(self.model, C=c) for c in self.C])
-        builder = lake.builder(f"reveal mean scores of {search.what}")
-        what, where = (
-            f"sum over folds of {score}, for each C",
-            f"folds in which {score} is defined, for each C",
-        )
-        inputs = [scored.input(builder, score) for scored in found]
-        concatenate([value.sum().reshape(1, 1) for value, _ in inputs]).reshape(len(self.C)).reveal(
-            what, to=to
-        )
-        sound = [bits for _, bits in inputs if bits is not None]
-        if sound:
-            bits = concatenate([each.reshape(1, self.cv) for each in sound])
-            bits.reveal(where, to=to)
-        revealed = (yield builder.plan()).revealed
-        shape = len(self.C), self.cv
-        there = revealed[where].reshape(shape) > 0.5 if sound else np.full(shape, fill_value=True)
-        place = self._choose(search, revealed[what], there)
+    def _fit(self, search: _Validation, to: str) -> Calls[Self]:
+        options = attrs.asdict(search, recurse=False)
+        sums, there = yield _grid_scores(C=list(self.C), to=to, **options)
+        place = self._choose(search, sums, there)
         self.best_params_ = {"C": float(self.C[place])}
         best = attrs.evolve(self.model, C=self.best_params_["C"])
-        self.best_model_ = yield from best.fit_steps(
+        self.best_model_ = yield best.fit_steps(
             search.table,
             search.target,
             search.features,
@@ -236,6 +248,39 @@ class GridSearch(Estimator):
         self.mean_scores_ = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
         sign = -1.0 if score in LOSSES else 1.0
         return int(np.argmax(np.where(counts == counts.max(), sign * self.mean_scores_, -np.inf)))
+
+
+@computation("grid_search", C=PENALTIES, **OPTIONS)
+def _grid_scores(
+    model: LogisticRegression,
+    C: Sequence[float],
+    table: Table,
+    target: str,
+    cv: int,
+    scoring: Sequence[str],
+    features: str | Sequence[str] | None,
+    sample_weight: str | None,
+    offset: str | None,
+    stratify: bool,
+    to: str,
+) -> Steps[tuple[Reals, npt.NDArray[np.bool_]]]:
+    """Sums of a score over folds `(len(C),)`, and in which folds it is defined `(len(C), cv)`."""
+    search = _Validation(
+        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify
+    )
+    (score,) = search.scoring
+    found = yield from search.run([attrs.evolve(model, C=c) for c in C])
+    builder = table.lake.builder(f"reveal mean scores of {search.what}")
+    what, where = f"sum over folds of {score}, for each C", f"folds in which {score} is defined, for each C"
+    inputs = [scored.input(builder, score) for scored in found]
+    concatenate([value.sum().reshape(1, 1) for value, _ in inputs]).reshape(len(C)).reveal(what, to=to)
+    sound = [bits for _, bits in inputs if bits is not None]
+    if sound:
+        concatenate([each.reshape(1, cv) for each in sound]).reveal(where, to=to)
+    revealed = (yield builder.plan()).revealed
+    shape = len(C), cv
+    there = revealed[where].reshape(shape) > 0.5 if sound else np.full(shape, fill_value=True)
+    return revealed[what], there
 
 
 def _scores(scoring: str | Sequence[str]) -> tuple[str, ...]:

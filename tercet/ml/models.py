@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tercet.actors import Builder, Form, Type, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import clear, views
+from tercet.ml.computations import Data, computation, referred
 from tercet.ml.estimator import Learned, SecretParameters
 from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
 from tercet.ml.linalg import logarithm, settled
@@ -26,7 +27,7 @@ from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilitie
 from tercet.ml.newton import expit
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.table import ANALYST, Column, Part, SecretColumn, Steps, Table, Workspace
-from tercet.options import NAME, NAMES, READERS, RECEIVER, TABLE, Either, Made, Number, takes
+from tercet.options import LEVEL, NAME, NAMES, READERS, RECEIVER, TABLE, Choice, Either, Made, Number, takes
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ THRESHOLD = Either(
     none=True,
 )
 """What a threshold of labels may be."""
+KIND = Choice(choices=("decision value", "probability", "label"))
 
 
 @short_tracebacks
@@ -74,6 +76,15 @@ class SecretModel(SecretParameters):
     objective: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     steps: int = 0
     converged_: bool | None = attrs.field(default=None, repr=False)
+    origin: Data = attrs.field(default=None, repr=False)
+
+    def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - a model is what it is
+        """How requests refer to it."""
+        return referred(self.origin, what=f"the model of {self.target_!r}")
+
+    def from_computation(self, origin: Data) -> Self:
+        """The same, which a computation has given."""
+        return attrs.evolve(self, origin=origin)
 
     def _facts(self) -> tuple[tuple[str, ...], int]:
         return self.names, self.steps
@@ -130,6 +141,7 @@ class SecretModel(SecretParameters):
         column: SecretColumn = table.lake.perform(self._prediction(table, what, threshold), "predict")
         return column
 
+    @computation("predict", group="predictions", table=TABLE, what=KIND, threshold=THRESHOLD)
     def _prediction(self, table: Table, what: str, threshold: float | Table | None) -> Steps[SecretColumn]:
         table.require_rows("a prediction")
         builder = table.lake.builder(f"{what} of {self.target_} on {table.name}")
@@ -152,15 +164,15 @@ class SecretModel(SecretParameters):
     @takes(table=TABLE, to=RECEIVER)
     def score(self, table: Table, *, to: str = ANALYST) -> float:
         """The accuracy on a table with the target, to one receiver. Discloses it; see `Evaluation.reveal`."""
-
-        def steps() -> Steps[float]:
-            evaluation = yield from evaluate(self, table, "accuracy")
-            return float((yield from evaluation.revealed(("accuracy",), to)).accuracy)
-
-        score: float = table.lake.perform(steps(), "evaluate")
+        score: float = table.lake.perform(self._score(table, to), "evaluate")
         return score
 
-    @takes(table=TABLE, reveal=NAMES, to=RECEIVER, alpha=Number(above=0, below=1))
+    @computation("score", group="statistics", table=TABLE, to=RECEIVER)
+    def _score(self, table: Table, to: str) -> Steps[float]:
+        evaluation = yield from evaluate(self, table, "accuracy")
+        return float((yield from evaluation.revealed(("accuracy",), to)).accuracy)
+
+    @takes(table=TABLE, reveal=NAMES, to=RECEIVER, alpha=LEVEL)
     def summary(
         self,
         table: Table,
@@ -179,16 +191,22 @@ class SecretModel(SecretParameters):
         out of range and whether too few rows count. If the model is not the best, there are no figures.
         Raises SchemaError then, and PlanError for a model that was saved without what it minimised.
         """
-        from tercet.ml.linear_model import LogisticRegression
-
         if not self.objective:
             raise PlanError(
                 f"the model of {self.target_!r} was saved by a version that did not keep its penalty and "
                 "weights, which a summary needs; fit and save it again"
             )
-        steps = LogisticRegression.summarise_model(self, table, reveal=reveal, to=to, alpha=alpha)
-        summary: Summary = table.lake.perform(steps, "summary")
+        summary: Summary = table.lake.perform(self._summary(table, reveal, to, alpha), "summary")
         return summary
+
+    @computation("summary_of_model", group="models", table=TABLE, reveal=NAMES, to=RECEIVER, alpha=LEVEL)
+    def _summary(
+        self, table: Table, reveal: str | Sequence[str] | None, to: str, alpha: float
+    ) -> Steps[Summary]:
+        from tercet.ml.linear_model import LogisticRegression
+
+        found = yield from LogisticRegression.examining(self, table)
+        return (yield from found.summarised(reveal, to, alpha))
 
     @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
@@ -199,6 +217,7 @@ class SecretModel(SecretParameters):
         revealed: RevealedModel = self.like.lake.perform(self._reveal(to), "reveal")
         return revealed
 
+    @computation("reveal_model", group="models", to=RECEIVER)
     def _reveal(self, to: str) -> Steps[RevealedModel]:
         builder = self.like.lake.builder(f"reveal model of {self.target_}")
         exponents = [self.like.column(name).unit_exponent for name in self.names]

@@ -16,11 +16,13 @@ import attrs
 from tercet.actors import Value, concatenate
 from tercet.errors import SchemaError
 from tercet.ml.bounds import half_unit
+from tercet.ml.computations import computation
 from tercet.ml.disclosure import inverted, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_column_name
 from tercet.ml.table import ANALYST, Column, Part, Steps, Table, as_names
+from tercet.options import CONDITION, FLAG, MAYBE_COLUMNS, TABLE
 
 TOO_FEW = "whether a filter keeps or drops fewer rows than owners allow to tell"
 
@@ -43,6 +45,7 @@ def _require_rows_of(table: Table, expression: Expression, what: str) -> None:
         )
 
 
+@computation("assign", group="tables", table=TABLE)
 def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
     """A table with new columns, or with others in the place of old ones, in the same order of rows.
 
@@ -142,6 +145,7 @@ def with_part(table: Table, part: Part, columns: Mapping[str, Column]) -> Table:
     return attrs.evolve(table, columns=(*kept, *left.values()), parts=(*table.parts, part))
 
 
+@computation("filter", group="tables", table=TABLE, condition=CONDITION, compact=FLAG)
 def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
     """Rows where a condition holds.
 
@@ -184,6 +188,7 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
     return (yield from _compact(kept)) if compact else kept
 
 
+@computation("dropna", group="tables", table=TABLE, columns=MAYBE_COLUMNS, compact=FLAG)
 def drop_missing(table: Table, columns: str | Sequence[str] | None, *, compact: bool) -> Steps[Table]:
     """Rows in which no value of some columns (default: all) is missing; discloses what a filter does."""
     names = as_names(table.column_names if columns is None else columns)

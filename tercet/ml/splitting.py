@@ -14,7 +14,9 @@ import attrs
 
 from tercet.actors import Builder, Value
 from tercet.errors import SchemaError
+from tercet.ml.computations import computation
 from tercet.ml.table import Part, Steps, Table
+from tercet.options import MAYBE_COLUMN, TABLE, TEST_SIZE
 
 Fold = tuple[Table, Table]
 """Train and test rows."""
@@ -22,6 +24,7 @@ Fold = tuple[Table, Table]
 RANDOM_ORDER = "places of shuffled rows, a random order"
 
 
+@computation("split", group="tables", table=TABLE, test_size=TEST_SIZE, stratify=MAYBE_COLUMN)
 def split(table: Table, test_size: float, stratify: str | None = None) -> Steps[Fold]:
     """Train and test rows, drawn at random by a shuffle that nobody can follow; every call draws anew.
 

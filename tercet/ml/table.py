@@ -22,6 +22,7 @@ from tercet.actors import Builder, Plan, Type, Value, concatenate
 from tercet.actors.client import RunResult
 from tercet.errors import SchemaError
 from tercet.ml import views
+from tercet.ml.computations import Calls, Data, computation, referred
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
 from tercet.options import (
     CATEGORIES,
@@ -33,6 +34,7 @@ from tercet.options import (
     MAYBE_COLUMNS,
     RECEIVER,
     STATISTICS,
+    TABLE,
     TEST_SIZE,
     takes,
 )
@@ -61,8 +63,8 @@ WIDE_SPREAD = 16.0
 class Workspace(Interface):
     """What tables need of a lake."""
 
-    def perform(self, steps: Steps[Any], phase: str) -> Any:
-        """Run the plans that `steps` yields; the result, or an awaitable of it."""
+    def perform(self, steps: Steps[Any] | Calls[Any], phase: str) -> Any:
+        """Run the plans that `steps` yields, or the computations; the result, or an awaitable of it."""
 
     def submit(self, plan: Steps[Any]) -> Any:
         """Have the first plan of `plan` run, whoever waits; a job, or an awaitable of it."""
@@ -167,6 +169,8 @@ class Table:
     rows_of_sources: int
     selection: tuple[Column, ...] = ()
     min_count: int = 1
+    origin: Data = attrs.field(default=None, repr=False)
+    """What nodes know it by; see `tercet.ml.computations`."""
 
     __repr__, _repr_html_ = views.table_text, views.table_html
 
@@ -200,10 +204,21 @@ class Table:
         if isinstance(name, list):
             chosen = [self.column(one) for one in name]
             beside = [self.column(one.schema.missing) for one in chosen if one.schema.missing is not None]
-            return attrs.evolve(self, columns=tuple(dict.fromkeys([*chosen, *beside])))
+            origin = None if self.origin is None else {"$columns": [self.origin, list(name)]}
+            return attrs.evolve(self, columns=tuple(dict.fromkeys([*chosen, *beside])), origin=origin)
         from tercet.ml.expressions import Expression
 
         return Expression.of(self, name)
+
+    # -- how nodes know it -----------------------------------------------------------------------------------
+
+    def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - a table is what it is
+        """How requests refer to it. Raises PlanError for one that nodes know no name of."""
+        return referred(self.origin, what=f"table {self.name!r}")
+
+    def from_computation(self, origin: Data) -> Table:
+        """The same, which a computation has given."""
+        return attrs.evolve(self, origin=origin)
 
     # -- the sharings of columns in a plan -------------------------------------------------------------------
 
@@ -433,6 +448,7 @@ class Table:
         )
         return revealed
 
+    @computation("reveal_rows", group="rows", self=TABLE, names=COLUMNS, to=RECEIVER)
     def _reveal(self, names: Sequence[str], to: str) -> Steps[dict[str, npt.NDArray[Any]]]:
         if self.min_count > 1:
             raise SchemaError(
@@ -476,7 +492,17 @@ class SecretColumn:
     )
     told: Callable[[Value], Value] | None = attrs.field(default=None, repr=False)
 
+    origin: Data = attrs.field(default=None, repr=False)
+
     __repr__ = views.column_text
+
+    def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - a column is what it is
+        """How requests refer to it."""
+        return referred(self.origin, what=self.what)
+
+    def from_computation(self, origin: Data) -> SecretColumn:
+        """The same, which a computation has given."""
+        return attrs.evolve(self, origin=origin)
 
     @property
     def rows(self) -> int:
@@ -489,6 +515,7 @@ class SecretColumn:
         values: npt.NDArray[np.float64] = self.lake.perform(self._reveal(to), "reveal")
         return values
 
+    @computation("reveal_column", group="predictions", to=RECEIVER)
     def _reveal(self, to: str) -> Steps[npt.NDArray[np.float64]]:
         builder = self.lake.builder(f"reveal {self.what}")
         value, mine = builder.input(self.handle, self.type), to == ANALYST

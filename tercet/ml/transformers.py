@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import PlanError, SchemaError
+from tercet.ml.computations import Calls, Data, computation
 from tercet.ml.describe import quantiles, require_enough
 from tercet.ml.disclosure import all_at_least, inverted, side_by_side
 from tercet.ml.draft import Draft
@@ -29,7 +30,7 @@ from tercet.ml.sample import Sample, weights_of
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, range_scale
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
 from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, as_names
-from tercet.options import MAYBE_COLUMNS, RECEIVER, TABLE, takes
+from tercet.options import MAYBE_COLUMNS, RECEIVER, TABLE, Made, takes
 from tercet.tracebacks import short_tracebacks
 
 WIDTH_POWERS = (-8, 16)
@@ -43,6 +44,8 @@ OTHER_SPREAD_BITS = 2
 """Standardised by another table, a column may spread over 2^2 deviations; it is stored that much coarser."""
 TOO_FEW = "whether a transformer learned from fewer rows than owners allow"
 NONE_LEFT = "whether a transformer learned from no row at all"
+TRANSFORMER = Made(of="Transformer", what="a transformer")
+SCALER = Made(of="StandardScaler", what="a StandardScaler")
 MEANS, ROOTS, ENDS = "means of columns", "inverse standard deviations of columns", "ends of columns"
 
 
@@ -82,6 +85,7 @@ class Transformer(Estimator, abc.ABC):
     columns: str | Sequence[str] | None = attrs.field(default=None, validator=MAYBE_COLUMNS)
     names_: tuple[str, ...] = attrs.field(default=(), init=False)
     _learned: _Learned | None = attrs.field(default=None, init=False, repr=False)
+    _origin: Data = attrs.field(default=None, init=False, repr=False)
 
     @takes(table=TABLE)
     def fit(self, table: Table) -> Self:
@@ -99,12 +103,20 @@ class Transformer(Estimator, abc.ABC):
     def fit_transform(self, table: Table) -> Table:
         """`fit` and `transform` of one table."""
 
-        def steps() -> Steps[Table]:
-            yield from self._fit(table)
-            return (yield from self._transform(table))
+        def calls() -> Calls[Table]:
+            yield self._fit(table)
+            made: Table = yield self._transform(table)
+            return made
 
-        transformed: Table = table.lake.perform(steps(), "transform")
+        transformed: Table = table.lake.perform(calls(), "transform")
         return transformed
+
+    # -- how nodes know it -----------------------------------------------------------------------------------
+
+    def from_computation(self, origin: Data) -> Self:
+        """The same, which a computation has given."""
+        self._origin = origin
+        return self
 
     # -- what each of them says ------------------------------------------------------------------------------
 
@@ -127,6 +139,7 @@ class Transformer(Estimator, abc.ABC):
 
     # -- what they have in common ----------------------------------------------------------------------------
 
+    @computation("learn", group="tables", fresh=["self"], self=TRANSFORMER, table=TABLE)
     def _fit(self, table: Table) -> Steps[Self]:
         require_enough(table, table.min_count, "learning from it")
         names = self._choose(table)
@@ -162,6 +175,7 @@ class Transformer(Estimator, abc.ABC):
             raise PlanError(f"this {type(self).__name__} has not learned anything yet; call fit(table) first")
         return self._learned
 
+    @computation("transform", group="tables", self=TRANSFORMER, table=TABLE)
     def _transform(self, table: Table) -> Steps[Table]:
         known = self._known()
         table.require_like(known.table, self.names_, f"the {type(self).__name__} learned from")
@@ -244,11 +258,12 @@ class StandardScaler(Transformer):
         Raises SchemaError for booleans of owners who set a minimum count: their means are counts, of which
         `describe` suppresses those that are small.
         """
-        known = self._known()
-        revealed: RevealedScaler = known.table.lake.perform(self._reveal(known, to), "reveal")
+        revealed: RevealedScaler = self._known().table.lake.perform(self._reveal(to), "reveal")
         return revealed
 
-    def _reveal(self, known: _Learned, to: str) -> Steps[RevealedScaler]:
+    @computation("reveal_scaler", group="statistics", self=SCALER, to=RECEIVER)
+    def _reveal(self, to: str) -> Steps[RevealedScaler]:
+        known = self._known()
         for name in self.names_:
             if known.table.min_count > 1 and known.table.column(name).schema.kind == "boolean":
                 raise SchemaError(

@@ -26,7 +26,7 @@ from tercet.consent.keys import MemberKeys
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, ProtocolError, StorageError
 from tercet.nodes.config import ClusterFile
-from tercet.nodes.gate import MOST_LINES
+from tercet.nodes.gate import MODEL, MOST_LINES
 from tercet.nodes.waiting import context
 from tercet.protocols.domains import Words, decode
 
@@ -125,6 +125,17 @@ class Desk:
         except BaseException:
             if (kind, name) not in before:
                 self.client.post("forget", [kind, name])
+            raise
+
+    async def keep_model(self, name: str, model: Any, rules: Rules) -> None:
+        """Have a model last under a name, at all nodes or at none; `model` is how requests refer to it."""
+        self.require_members(rules.readers)
+        before = {(one.kind, one.name) for one in await self.entries()}
+        try:
+            await self.client.ask("keep_model", [name, model, rules.to_bytes()])
+        except BaseException:
+            if (MODEL, name) not in before:
+                self.client.post("forget", [MODEL, name])
             raise
 
     async def entries(self) -> list[Kept]:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import attrs
 import msgpack
@@ -36,12 +37,15 @@ from tercet.consent.review import NOTHING, Review, Rows, Tables, review
 from tercet.consent.rows import Order
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
+from tercet.ml.computations import Request
+from tercet.ml.models import SecretModel
 from tercet.nodes.config import ClusterFile, Member, NodeFile
 from tercet.nodes.entries import LATEST, MODEL, TABLE, require_name, shown
 from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.refusals import Refusals, cut, shortened
+from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
@@ -68,6 +72,10 @@ class LakeGate(Gate):
         self.board = Board()
         self.ledger = Ledger(vault)
         self.jobs = LastingJobs(party, vault, self.ledger)
+        self.jobs.plan_of = self.plan_of
+        self.requests = Requests(vault)
+        self._built: WeakKeyDictionary[Plan, Built] = WeakKeyDictionary()
+        """What was made of requests, by the plan."""
         self._file = file
         self._cluster = cluster
         self._lake = cluster.digest()
@@ -143,20 +151,31 @@ class LakeGate(Gate):
             if await self.ledger.holder(run_of(session)) not in (None, caller):
                 raise ConsentError("a run of this name is another member's; names are random, and used once")
 
+    async def plan_of(self, caller: str, packed: bytes) -> Plan:
+        """The plan that this node makes of a request, or one that a member has made by hand."""
+        if not Request.is_one(packed):
+            return await super().plan_of(caller, packed)
+        built = await trio.to_thread.run_sync(self.requests.build, caller, packed)
+        self._built[built.plan] = built
+        return built.plan
+
     async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
         """Check a plan against the rules of all whose data it reads, and wait for those who must approve."""
         facts = {"session": session.hex(), "plan": cut(plan.name), "digest": plan.digest().hex()}
+        built = self._built.get(plan)
+        facts["computation"] = "by hand" if built is None else built.known.name
         with self.audited(caller, "run", **facts):
             member = self._require(caller, ("analyst", "owner"), "run plans")
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
-            owners = await self._check(member, found, sources)
+            by_hand = built is None
+            owners = await self._check(member, found, sources, by_hand=by_hand)
             if owners:
                 waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
                 await self._wait(waiting, facts, once=bool(found.unclear))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
-                if not await self._check(member, found, sources) <= owners:
+                if not await self._check(member, found, sources, by_hand=by_hand) <= owners:
                     raise ConsentError("rules have changed while the plan waited; run it again")
         names = sorted([(await self._table(source)).name for source in sources])
         reveals = shortened([str(item) for item in plan.disclosures()])
@@ -223,6 +242,8 @@ class LakeGate(Gate):
         }
         outcome = attrs.evolve(outcome, revealed=mine)
         answer = await self.jobs.sealed_answer(session, outcome)
+        if (built := self._built.get(plan)) is not None:
+            await trio.to_thread.run_sync(self.requests.note, caller, built, outcome)
         stored = await self.ledger.end(session, values, outcome.stored, results, answer)
         return attrs.evolve(outcome, stored=stored)
 
@@ -280,8 +301,8 @@ class LakeGate(Gate):
         # Models of an earlier release may be by row; nobody knows in what order.
         return Rows.of(entry.rows, Order.MIXED) if entry.rows else NOTHING, frozenset(entry.sources)
 
-    async def _check(self, member: Member, found: Review, sources: Tables) -> set[str]:
-        """The owners who must approve. Raises ConsentError if one of them does not allow it at all."""
+    async def _check(self, member: Member, found: Review, sources: Tables, *, by_hand: bool) -> set[str]:
+        """The owners who must approve; of a plan by hand, all. Raises ConsentError if one forbids it."""
         for receiver in found.receivers:
             if receiver != TO_CALLER:
                 self._member(receiver)
@@ -292,7 +313,7 @@ class LakeGate(Gate):
         for entry in entries.values():
             rules = Rules.from_bytes(entry.rules)
             rules.check(entry.name, entry.owner, member.name, member.roles, found)
-            asks = rules.plans == "approved" or found.needs_look(entry.name, own)
+            asks = by_hand or rules.plans == "approved" or found.needs_look(entry.name, own)
             if asks and entry.owner != member.name:
                 owners.add(entry.owner)
         return owners
@@ -310,6 +331,9 @@ class LakeGate(Gate):
                 return self._status()
             case "keep", [dict(fields)]:
                 await self._keep(caller, fields)
+                return {}
+            case "keep_model", [str(name), model, bytes(rules)]:
+                await self._keep_model(caller, name, model, rules)
                 return {}
             case "entries", []:
                 entries = await self._entries()
@@ -345,9 +369,22 @@ class LakeGate(Gate):
             case _:
                 return await super().answer(caller, verb, args)
 
-    async def _keep(self, caller: str, fields: Mapping[str, Any]) -> None:
+    async def _keep_model(self, caller: str, name: str, data: Any, rules: bytes) -> None:
+        """Keep a model that a computation has given, with what this node knows of it."""
+        model = await trio.to_thread.run_sync(self.requests.value, caller, data)
+        if not isinstance(model, SecretModel):
+            raise ConsentError(f"what {caller} asked to keep as {name!r:.80} is no model")
+        body, handles = msgpack.packb(model.to_dict()), [model.weights[0], model.intercept[0]]
+        fields = {"kind": MODEL, "name": name, "body": body, "rules": rules, "handles": handles}
+        await self._keep(caller, {**fields, "fingerprint": b"", "expires": None}, made_here=True)
+
+    async def _keep(self, caller: str, fields: Mapping[str, Any], *, made_here: bool = False) -> None:
         self._require(caller, ("owner", "analyst"), "keep tables or models")
         entry = _read_entry(caller, fields)
+        if entry.kind == MODEL and not made_here:
+            raise ConsentError(
+                f"model {entry.name!r} was not fitted here; members keep what computations gave"
+            )
         require_name(entry, await self._entries())
         before = await self.vault.ask(self.vault.catalog.find, entry.kind, entry.name)
         if before is not None and before.owner != caller:

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -25,7 +25,7 @@ import msgpack
 import numpy as np
 import trio
 
-from tercet.actors.gate import Since
+from tercet.actors.gate import Gate, Since
 from tercet.actors.jobs import Answer, Job, Jobs, Run, answer
 from tercet.actors.party import LONGEST_NAME, Party, party_name
 from tercet.actors.plan import Plan
@@ -97,6 +97,8 @@ class LastingJobs(Jobs):
         super().__init__()
         self._party, self._vault, self._ledger = party, vault, ledger
         self._journal = vault.journal
+        self.plan_of: Callable[[str, bytes], Awaitable[Plan]] = Gate().plan_of
+        """What a member's job runs."""
         for row in self._journal.jobs():
             self.jobs[row.run] = self._restored(row)
         self._wake = trio.Event()
@@ -308,7 +310,9 @@ class LastingJobs(Jobs):
         pause = min(PAUSE_S * 2**attempts, LONGEST_PAUSE_S)
         if trio.current_time() < self._begun.get(run, -math.inf) + pause:
             return
-        since = await self._ask(_latest, self.jobs[run].packed, [told.points for told in everybody])
+        job = self.jobs[run]
+        plan = await self.plan_of(job.caller, job.packed)
+        since = await self._ask(latest, plan, [told.points for told in everybody])
         name = run + secrets.token_bytes(SUFFIX_BYTES)
         logger.info("job %s is begun again, from %s", run.hex()[:8], "a checkpoint" if since else "its start")
         self._begun[run] = trio.current_time()
@@ -360,10 +364,6 @@ def _verdict(run: bytes, everybody: Sequence[Told], attempts: int) -> TercetErro
             f"{number} was interrupted {attempts} times; look at the logs of the nodes, and submit it again"
         )
     return None
-
-
-def _latest(packed: bytes, points: Sequence[Sequence[Since]]) -> Since | None:
-    return latest(Plan.from_bytes(packed), points)
 
 
 def _since(fields: Any) -> Since:

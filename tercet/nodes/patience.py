@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from tercet.actors.client import SESSION_BYTES, Client, RunResult
+from tercet.actors.client import SESSION_BYTES, Asked, Client, RunResult
 from tercet.actors.gate import Since
 from tercet.actors.party import party_name
 from tercet.actors.passes import optimise, rest
@@ -38,13 +38,13 @@ class Patience:
     client: Client
     seconds: float
 
-    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+    async def run(self, plan: Plan, watch: Watch | None = None, asked: Asked | None = None) -> RunResult:
         """Run a plan to its end. Raises as `Client.run`, and PeerLost when patience has run out."""
         run, since = secrets.token_bytes(SESSION_BYTES), None
         for attempt in range(MOST_ATTEMPTS):
             name = run + bytes([attempt] if attempt else [])
             try:
-                result = await self.client.run(plan, watch, session=name, since=since)
+                result = await self.client.run(plan, watch, session=name, since=since, asked=asked)
                 return result.after(attempt)
             except PeerLost as error:
                 if self.seconds <= 0:

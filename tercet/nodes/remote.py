@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from tercet.actors.client import Client, RunResult
+from tercet.actors.client import Asked, Client, RunResult
 from tercet.actors.cluster import Cluster, close_link, plain_errors
 from tercet.actors.node import CONNECT_S
 from tercet.actors.party import is_party, party_name
@@ -33,9 +33,9 @@ class Remote(Cluster):
     desk: Desk
     patience: Patience
 
-    async def run(self, plan: Plan, watch: Watch | None = None) -> RunResult:
+    async def run(self, plan: Plan, watch: Watch | None = None, asked: Asked | None = None) -> RunResult:
         """Run a plan; see `Patience.run`."""
-        return await self.patience.run(plan, watch)
+        return await self.patience.run(plan, watch, asked)
 
     async def fetch(self, job: bytes, watch: Watch | None = None) -> RunResult:
         """What a job gave; see `Patience.fetch`."""

@@ -19,18 +19,22 @@ from tercet import options
 from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError
 from tercet.ml import views
+from tercet.ml.computations import Data, computation, referred
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import UNDEFINED, all_at_least, marked
 from tercet.ml.metrics import curves, ranks, sums
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
 from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
-from tercet.options import LEVEL, NAMES, RECEIVER, Number
+from tercet.options import LEVEL, NAMES, RECEIVER, TABLE, Made, Number
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from tercet.ml.linear_model import LogisticRegression
     from tercet.ml.models import SecretModel
+
+MODEL = Made(of="SecretParameters", what="a fitted model")
+POINTS, BINS = Number(whole=True, least=3, most=10_000), Number(whole=True, least=1)
 
 PARTS: Mapping[str, Callable[[Scored], Mapping[str, Value]]] = {
     "outcomes": sums.outcomes,
@@ -172,6 +176,7 @@ def is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
+@computation("evaluate", group="statistics", model=MODEL, table=TABLE, metrics=NAMES)
 def evaluate(
     model: LogisticRegression | SecretModel, table: Table, metrics: str | Sequence[str] | None = None
 ) -> Steps[Evaluation]:
@@ -213,8 +218,17 @@ class Evaluation:
     least: int
     """What owners allow figures to rest on: no fewer rows."""
     _stored: dict[str, tuple[str, Type]] = attrs.field(repr=False)
+    origin: Data = attrs.field(default=None, repr=False)
 
     __repr__ = views.evaluation_text
+
+    def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - an evaluation is what it is
+        """How requests refer to it."""
+        return referred(self.origin, what=f"the evaluation of {self.what}")
+
+    def from_computation(self, origin: Data) -> Evaluation:
+        """The same, which a computation has given."""
+        return attrs.evolve(self, origin=origin)
 
     @options.takes(metrics=NAMES, to=RECEIVER)
     def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
@@ -237,17 +251,14 @@ class Evaluation:
         that the evaluation left out.
         """
         names = self.metrics if metrics is None else known_metrics(metrics)
-        for name in names:
-            if name not in self.metrics:
-                raise PlanError(
-                    f"the evaluation of {self.what} left out {name!r}; evaluate again, with "
-                    f"metrics=[{name!r}]"
-                )
+        self._require(names)
         revealed: RevealedMetrics = self.lake.perform(self.revealed(names, to), "evaluate")
         return revealed
 
+    @computation("metrics", group="statistics", names=attrs.evolve(NAMES, none=False), to=RECEIVER)
     def revealed(self, names: Sequence[str], to: str) -> Steps[RevealedMetrics]:
         """The plan of `reveal`."""
+        self._require(names)
         builder = self.lake.builder(f"reveal metrics of {self.what}")
         found = {name: builder.input(*stored) for name, stored in self._stored.items()}
         for name in names:
@@ -265,7 +276,7 @@ class Evaluation:
         rule_says = f"rests on fewer than {self.least} rows, which owners do not allow"
         return RevealedMetrics(self.what, self.rows, values, reasons | dict.fromkeys(hidden, rule_says))
 
-    @options.takes(points=Number(whole=True, least=3, most=10_000), to=RECEIVER)
+    @options.takes(points=POINTS, to=RECEIVER)
     def roc_curve(self, *, points: int = 50, to: str = ANALYST) -> curves.RocCurve:
         """The ROC curve at so many points, its ends among them, to one receiver.
 
@@ -277,13 +288,20 @@ class Evaluation:
         if no point may be told.
         """
         self._require_order("the ROC curve")
-        builder = self.lake.builder(f"ROC curve of {self.what}")
-        ratios, before = self._ratios(builder), builder.input(*self._stored["before"])
-        steps = curves.roc_curve(ratios, before, what=self.what, points=points, least=self.least, to=to)
-        curve: curves.RocCurve = self.lake.perform(steps, "evaluate")
+        curve: curves.RocCurve = self.lake.perform(self._roc_curve(points, to), "evaluate")
         return curve
 
-    @options.takes(bins=Number(whole=True, least=1), to=RECEIVER)
+    @computation("roc_curve", group="statistics", points=POINTS, to=RECEIVER)
+    def _roc_curve(self, points: int, to: str) -> Steps[curves.RocCurve]:
+        self._require_order("the ROC curve")
+        builder = self.lake.builder(f"ROC curve of {self.what}")
+        ratios, before = self._ratios(builder), builder.input(*self._stored["before"])
+        curve = yield from curves.roc_curve(
+            ratios, before, what=self.what, points=points, least=self.least, to=to
+        )
+        return curve
+
+    @options.takes(bins=BINS, to=RECEIVER)
     def calibration(self, *, bins: int = 10, to: str = ANALYST) -> curves.Calibration:
         """Predicted and observed risk in so many groups of rows, to one receiver.
 
@@ -294,13 +312,26 @@ class Evaluation:
         a filter leaves no row.
         """
         self._require_order("the calibration")
+        table: curves.Calibration = self.lake.perform(self._calibration(bins, to), "evaluate")
+        return table
+
+    @computation("calibration", group="statistics", bins=BINS, to=RECEIVER)
+    def _calibration(self, bins: int, to: str) -> Steps[curves.Calibration]:
+        self._require_order("the calibration")
         builder = self.lake.builder(f"calibration of {self.what}")
         columns = [builder.input(*self._stored[name]) for name in ("outcomes", "probabilities")]
-        steps = curves.calibration(
+        table = yield from curves.calibration(
             self._ratios(builder), *columns, what=self.what, bins=bins, least=self.least, to=to
         )
-        table: curves.Calibration = self.lake.perform(steps, "evaluate")
         return table
+
+    def _require(self, names: Sequence[str]) -> None:
+        for name in known_metrics(names):
+            if name not in self.metrics:
+                raise PlanError(
+                    f"the evaluation of {self.what} left out {name!r}; evaluate again, with "
+                    f"metrics=[{name!r}]"
+                )
 
     def _ratios(self, builder: Builder) -> Ratios:
         """The stored sums in a plan."""

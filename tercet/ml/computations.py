@@ -1,0 +1,443 @@
+"""Computations by name: what a member can ask of nodes, as data that says nothing of how it is done.
+
+A computation is one of the generators of plans in this package, declared with `computation`. Calling one
+gives a `Computed`: the generator, with the name and the arguments that it was called with. A lake on one
+machine just drives it. A lake of several organisations sends these as a `Request`; every node calls the same
+function with the same arguments, made from its own catalog, and gets the same plan. Handles of what a
+computation stores follow from its name (16 random bytes) and their order, at clients and nodes alike, so
+nobody has to say them; tables and models that earlier ones gave are referred to by that name and a path.
+
+Arguments travel as plain values; what stands for something else is a dict of one key: `{"$table": name}` and
+`{"$model": name}` for what is kept, `{"$result": [name, path]}` for what a computation gave, `{"$columns":
+[table, names]}`, `{"$estimator": [class, options]}` and `{"$expression": [table, operations]}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+import attrs
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from tercet.actors import Plan
+from tercet.actors.client import RunResult
+from tercet.errors import PlanError
+from tercet.options import Rule
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Calls = Generator["Computed[Any]", Any, T]
+"""Computations one after the other, each with what it gives sent back in."""
+Data = Any
+"""None, booleans, whole and real numbers, text, and lists and dicts of such by name."""
+
+NAME_BYTES = 16
+MOST_DEPTH = 32
+"""Levels of arguments within arguments."""
+MOST_OPERATIONS = 4096
+"""Operations of one expression."""
+MOST_REQUEST = 1 << 20
+"""Bytes of a request."""
+MOST_STEPS = 1 << 12
+"""Plans of one computation."""
+TEMPORARY = "~"
+"""What handles of values begin with that plans of one computation store for each other; no name has it."""
+CELLS_TO_CHECKPOINT = 1 << 23
+STEPS_TO_CHECKPOINT = 25
+"""A fit has a checkpoint when its steps have gone over so many cells, at the latest after so many steps."""
+
+
+@attrs.frozen(eq=False)
+class Computation:
+    """A declared computation: the group that rules name it by, and the rules of its arguments.
+
+    `fresh` are parameters that stand for an estimator's options alone, whatever it has learned before.
+    """
+
+    name: str
+    group: str
+    call: Callable[..., Generator[Any, Any, Any]]
+    fresh: frozenset[str]
+    rules: Mapping[str, Rule]
+    signature: inspect.Signature
+
+
+COMPUTATIONS: dict[str, Computation] = {}
+"""All that are declared, by name."""
+
+
+@attrs.define(eq=False)
+class Computed(Generator[Plan, RunResult, T], Generic[T]):
+    """A computation that was called: a generator of plans, with its name and arguments."""
+
+    known: Computation
+    arguments: Mapping[str, Any]
+    _steps: Generator[Plan, RunResult, T]
+
+    def send(self, value: Any) -> Plan:
+        """The next plan."""
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Plan:
+        """An error in the place of a result."""
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        """End it."""
+        self._steps.close()
+
+
+def computation(
+    name: str, *, group: str, fresh: Sequence[str] = (), **rules: Rule
+) -> Callable[[Callable[P, Generator[Any, Any, T]]], Callable[P, Computed[T]]]:
+    """Declare a generator of plans as a computation that members can ask nodes for by name.
+
+    `rules` are those of its arguments, which nodes hold requests against.
+    """
+
+    def declare(function: Callable[P, Generator[Any, Any, T]]) -> Callable[P, Computed[T]]:
+        signature = inspect.signature(function)
+        if name in COMPUTATIONS:
+            raise TypeError(f"there are two computations {name!r}")
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Computed[T]:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return Computed(known, bound.arguments, function(*args, **kwargs))
+
+        known = Computation(name, group, call, frozenset(fresh), rules, signature)
+        COMPUTATIONS[name] = known
+        return call
+
+    return declare
+
+
+# -- names of what is stored ---------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Naming:
+    """Gives handles in a computation, each from its name and how many it gave before."""
+
+    computation: bytes
+    every: int | None = None
+    """Steps between checkpoints of a fit, None for the default."""
+    given: int = 0
+
+    def handle(self, hint: str) -> str:
+        """The next handle."""
+        self.given += 1
+        number = self.given.to_bytes(8, "little")
+        digest = hashlib.blake2b(self.computation + number, digest_size=16, person=b"tercet-handle")
+        return f"{hint}#{digest.hexdigest()}"
+
+
+_NAMING: ContextVar[Naming | None] = ContextVar("naming", default=None)
+
+
+def naming() -> Naming | None:
+    """That of the computation which is being advanced here, if there is one."""
+    return _NAMING.get()
+
+
+@contextlib.contextmanager
+def within(names: Naming) -> Iterator[None]:
+    """Inside, lakes give handles by these names."""
+    token = _NAMING.set(names)
+    try:
+        yield
+    finally:
+        _NAMING.reset(token)
+
+
+def checkpoint_steps(cells: int, every: int | None) -> int:
+    """After how many steps over a table of so many cells a fit has a checkpoint, unless that is said."""
+    return every or max(1, min(STEPS_TO_CHECKPOINT, CELLS_TO_CHECKPOINT // max(1, cells)))
+
+
+# -- requests ------------------------------------------------------------------------------------------------
+
+Answers = Mapping[str, Sequence[float]]
+"""Check bits that a plan has revealed, by name: what the next one of the computation may depend on."""
+
+
+@attrs.frozen
+class Request:
+    """A step of a computation, as a member asks for it.
+
+    `name` is that of this call of it, 16 random bytes. Step `len(answers)` is asked for, after steps that
+    gave these answers. `digest` is that of the plan which the member's client makes of it, to notice releases
+    that differ. `every` is the number of steps between checkpoints, None for the default.
+    """
+
+    computation: str
+    arguments: Mapping[str, Data]
+    name: bytes
+    answers: tuple[Answers, ...] = ()
+    every: int | None = None
+    digest: bytes = b""
+    study: bytes = b""
+
+    MAGIC = b"tercet request 1\n"
+
+    @property
+    def step(self) -> int:
+        """The number of the plan that is asked for, from zero."""
+        return len(self.answers)
+
+    def to_bytes(self) -> bytes:
+        """As it travels. Raises PlanError for one that is too large."""
+        answers = [{name: list(bits) for name, bits in one.items()} for one in self.answers]
+        fields = [
+            self.computation, dict(self.arguments), self.name, answers, self.every, self.digest, self.study
+        ]  # fmt: skip
+        packed: bytes = self.MAGIC + msgpack.packb(fields)
+        if len(packed) > MOST_REQUEST:
+            raise PlanError(
+                f"{self.computation} with all its arguments takes {len(packed)} bytes, and nodes read "
+                f"{MOST_REQUEST}; name fewer columns, categories or operations"
+            )
+        return packed
+
+    def packed_for(self, digest: bytes) -> bytes:
+        """As it travels, of a client that has made a plan of that digest."""
+        return attrs.evolve(self, digest=digest).to_bytes()
+
+    @classmethod
+    def is_one(cls, packed: bytes) -> bool:
+        """Whether bytes say that they are a request."""
+        return packed.startswith(cls.MAGIC)
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Request:
+        """What `to_bytes` gave. Raises PlanError for anything else."""
+        if not cls.is_one(packed) or len(packed) > MOST_REQUEST:
+            raise PlanError(f"{len(packed)} bytes came as a request and are none, or too many")
+        try:
+            fields = msgpack.unpackb(packed[len(cls.MAGIC) :], max_map_len=1 << 16, max_array_len=1 << 18)
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            raise PlanError(f"what came as a request cannot be read ({error})") from error
+        match fields:
+            case [
+                str(name),
+                dict(arguments),
+                bytes(called),
+                list(answers),
+                int() | None as every,
+                bytes(digest),
+                bytes(study),
+            ] if len(called) == NAME_BYTES and len(answers) <= MOST_STEPS:
+                known = tuple(_answers(one) for one in answers)
+                if all(isinstance(one, str) for one in arguments) and (every is None or 1 <= every < 1 << 31):
+                    return cls(name, arguments, called, known, every, digest, study)
+        raise PlanError("what came as a request has other fields than one has; look at the client's release")
+
+
+def checks_of(plan: Plan, revealed: Mapping[str, npt.NDArray[Any]]) -> Answers:
+    """The check bits among what a plan has revealed; all else stays with who it was revealed to."""
+    names = [
+        str(node.get("name"))
+        for node in plan.nodes
+        if node.kind == "reveal" and dict(node.attributes).get("kind") == "check"
+    ]
+    return {name: [float(bit) for bit in np.ravel(revealed[name])] for name in names if name in revealed}
+
+
+def _answers(given: Any) -> Answers:
+    if isinstance(given, dict):
+        bits = [bit for listed in given.values() if isinstance(listed, list) for bit in listed]
+        plain = all(isinstance(bit, float) and math.isfinite(bit) for bit in bits)
+        if plain and all(isinstance(name, str) and isinstance(one, list) for name, one in given.items()):
+            return given
+    raise PlanError("what came as answers of a computation are no numbers by name")
+
+
+# -- arguments as data ---------------------------------------------------------------------------------------
+
+
+def encoded(known: Computation, arguments: Mapping[str, Any]) -> dict[str, Data]:
+    """Arguments as they travel. Raises PlanError for what no node could make anew."""
+    return {
+        name: as_data(value, f"{known.name}, {name}", fresh=name in known.fresh)
+        for name, value in arguments.items()
+    }
+
+
+def as_data(value: Any, where: str, *, fresh: bool = False) -> Data:
+    """A value as it travels; `where` is what it is, for the PlanError about one that cannot."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [as_data(one, where) for one in value]
+    if isinstance(value, Mapping):
+        return {str(name): as_data(one, where) for name, one in value.items()}
+    if hasattr(value, "to_data"):
+        return value.to_data(fresh=fresh)
+    raise PlanError(f"{where}: a {type(value).__name__} cannot be sent to nodes")
+
+
+def referred(origin: Data, *, what: str) -> Data:
+    """How something is referred to. Raises PlanError if it is not known to the nodes."""
+    if origin is None:
+        raise PlanError(
+            f"{what} is not known to the nodes under any name: it was made by hand or in a computation that "
+            "did not end; use what lake.table, join, fit and the like have given"
+        )
+    return origin
+
+
+def placed(value: T, name: bytes, path: Sequence[int | str] = ()) -> T:
+    """What a computation has given, and all in it that others can refer to, told where it comes from."""
+    if isinstance(value, tuple | list):
+        return cast("T", type(value)(placed(one, name, [*path, place]) for place, one in enumerate(value)))
+    if hasattr(value, "from_computation"):
+        return cast("T", value.from_computation({"$result": [name.hex(), list(path)]}))
+    return value
+
+
+def found_at(value: Any, path: Sequence[Any]) -> Any:
+    """What lies in a result at a path. Raises PlanError if nothing does."""
+    for step in path:
+        if isinstance(step, int) and isinstance(value, tuple | list) and 0 <= step < len(value):
+            value = value[step]
+        elif step == "model" and hasattr(value, "fitted_model"):
+            value = value.fitted_model()
+        else:
+            raise PlanError(f"a result has nothing at {step!r:.40}")
+    return value
+
+
+@attrs.frozen(eq=False)
+class Decoder:
+    """Makes arguments of data.
+
+    `kept` finds tables and models by kind and name, `results` what computations gave by their names.
+    """
+
+    kept: Callable[[str, str], Any]
+    results: Callable[[bytes], Any]
+
+    def arguments(self, known: Computation, data: Mapping[str, Data]) -> dict[str, Any]:
+        """All arguments of a computation. Raises PlanError or SchemaError for what cannot be."""
+        unknown = set(data) - set(known.signature.parameters)
+        missing = [
+            name
+            for name, one in known.signature.parameters.items()
+            if one.default is inspect.Parameter.empty and name not in data
+        ]
+        if unknown or missing:
+            what = f"has no argument {min(unknown)!r:.80}" if unknown else f"lacks {missing[0]!r}"
+            raise PlanError(f"computation {known.name!r} {what}; look at the client's release")
+        found = {name: self.value(one) for name, one in data.items()}
+        for name, rule in known.rules.items():
+            if name in found:
+                rule.require(known.name, name, found[name])
+        return found
+
+    def value(self, data: Data, depth: int = 0) -> Any:
+        """One value. Raises PlanError or SchemaError."""
+        if depth > MOST_DEPTH:
+            raise PlanError("arguments lie too deep in each other")
+        if data is None or isinstance(data, bool | int | str):
+            return data
+        if isinstance(data, float):
+            if not math.isfinite(data):
+                raise PlanError(f"{data} is not finite")
+            return data
+        if isinstance(data, list):
+            return [self.value(one, depth + 1) for one in data]
+        match data:
+            case {"$table": str(name)} if len(data) == 1:
+                return self.kept("table", name)
+            case {"$model": str(name)} if len(data) == 1:
+                return self.kept("model", name)
+            case {"$result": [str(name), list(path)]} if len(data) == 1:
+                return found_at(self.results(_name_of(name)), path)
+            case {"$columns": [table, list(names)]} if len(data) == 1:
+                return self._table(table, depth)[[str(one) for one in names]]
+            case {"$estimator": [str(kind), dict(options)]} if len(data) == 1:
+                given = {str(name): self.value(one, depth + 1) for name, one in options.items()}
+                return self._estimator(kind, given)
+            case {"$expression": [table, list(operations)]} if len(data) == 1:
+                return self._expression(self._table(table, depth), operations)
+            case dict() if not any(isinstance(name, str) and name.startswith("$") for name in data):
+                return {name: self.value(one, depth + 1) for name, one in data.items()}
+        raise PlanError(f"{data!r:.80} is no argument of a computation")
+
+    def _table(self, data: Data, depth: int) -> Any:
+        from tercet.ml.table import Table
+
+        table = self.value(data, depth + 1)
+        if not isinstance(table, Table):
+            raise PlanError(f"a {type(table).__name__} is no table")
+        return table
+
+    def _estimator(self, kind: str, options: Mapping[str, Any]) -> Any:
+        from tercet.ml import linear_model, transformers
+
+        kinds = {
+            "LogisticRegression": linear_model.LogisticRegression,
+            "StandardScaler": transformers.StandardScaler,
+            "MinMaxScaler": transformers.MinMaxScaler,
+            "MeanImputer": transformers.MeanImputer,
+        }
+        if kind not in kinds:
+            raise PlanError(f"there is no estimator {kind!r:.80}")
+        try:
+            return kinds[kind](**options)
+        except TypeError as error:
+            raise PlanError(f"{kind} has other options than came: {error}") from error
+
+    def _expression(self, table: Any, operations: Sequence[Any]) -> Any:
+        from tercet.ml.expressions import Expression
+        from tercet.ml.operations import OPERATIONS
+
+        if not 0 < len(operations) <= MOST_OPERATIONS:
+            raise PlanError(f"an expression has {len(operations)} operations; it has 1 to {MOST_OPERATIONS}")
+        made: list[Any] = []
+
+        def operand(data: Data) -> Any:
+            match data:
+                case {"$node": int(place)} if len(data) == 1 and 0 <= place < len(made):
+                    return made[place]
+                case list():
+                    return [self.value(one) for one in data if not isinstance(one, list | dict)]
+            return self.value(data)
+
+        for operation in operations:
+            match operation:
+                case ["column", [str(name)], {}]:
+                    made.append(Expression.of(table, name))
+                case [str(name), [first, *others], dict(options)] if name in OPERATIONS:
+                    given = {str(one): operand(value) for one, value in options.items()}
+                    on = operand(first)
+                    if not isinstance(on, Expression):
+                        raise PlanError(f"{name} is an operation on an expression")
+                    made.append(getattr(on, name)(*map(operand, others), **given))
+                case _:
+                    raise PlanError(f"{operation!r:.80} is no operation of an expression")
+        return made[-1]
+
+
+def _name_of(text: str) -> bytes:
+    try:
+        name = bytes.fromhex(text)
+    except ValueError:
+        name = b""
+    if len(name) != NAME_BYTES:
+        raise PlanError(f"{text!r:.80} is no name of a computation")
+    return name

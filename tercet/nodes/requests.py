@@ -1,0 +1,356 @@
+"""Requests at a node: it makes the plans itself, from its own catalog and what it has noted of earlier ones.
+
+A member names a computation of `tercet.ml`, its arguments, and for a later step the check bits so far. The
+node calls the same generator that the member's client has called, with tables and models as its own catalog
+has them, and runs the plan that comes out. What the computation gives, such as a joined table, is an object
+here too: later requests refer to it by the computation's name. It is made anew from what the journal has, so
+a restart loses none of it.
+
+Nothing here trusts what came: every argument is decoded against the rules of its computation, whatever goes
+wrong in a generator ends in a sentence, and a member has one plan made at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any, Generic, NoReturn, TypeVar
+
+import attrs
+import msgpack
+import numpy as np
+
+from tercet.actors import Builder, Plan
+from tercet.actors.client import RunResult
+from tercet.actors.passes import optimise
+from tercet.actors.plan import TILE_ROWS, Type, word_shape
+from tercet.actors.values import Outcome, read_type, type_fields
+from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
+from tercet.ml import computations
+from tercet.ml.computations import COMPUTATIONS, Answers, Computation, Decoder, Naming, Request
+from tercet.ml.models import SecretModel
+from tercet.ml.schema import TableSchema
+from tercet.ml.table import Table
+from tercet.ml.upload import describe
+from tercet.nodes.vault import Vault
+from tercet.storage.catalog import Entry
+from tercet.storage.journal import StepRow
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MOST_STEPS = 4096
+"""Steps of computations that a node remembers of a member."""
+MOST_BUILT = 32
+"""Plans, and results, of one member that a node has at hand."""
+LONGEST_CHAIN = 4096
+"""Computations that a result may rest on, one on the other."""
+
+
+class Recent(OrderedDict[Any, T], Generic[T]):
+    """The latest of what was made; the oldest make room."""
+
+    def keep(self, key: Any, value: T) -> T:
+        """Note something, as the latest."""
+        self[key] = value
+        self.move_to_end(key)
+        while len(self) > MOST_BUILT:
+            self.popitem(last=False)
+        return value
+
+
+@attrs.define(eq=False)
+class Built:
+    """A plan that was made for a request, and the generator that waits for what it gives."""
+
+    request: Request
+    known: Computation
+    plan: Plan
+    arguments: Mapping[str, Any]
+    steps: Any
+    names: Naming
+
+
+@attrs.define(eq=False)
+class _Member:
+    """What was made for one member."""
+
+    turn: threading.Lock = attrs.field(factory=threading.Lock)
+    built: Recent[Built] = attrs.field(factory=Recent)
+    results: Recent[Any] = attrs.field(factory=Recent)
+
+
+class NodeWorkspace:
+    """What computations need of a lake, at a node: they have plans made here, and nothing run."""
+
+    every: int | None = None
+
+    def builder(self, name: str) -> Builder:
+        """A builder for a plan; see `Workspace`."""
+        return Builder(name, tile_rows=TILE_ROWS)
+
+    def handle(self, hint: str) -> str:
+        """The handle that follows from the computation's name."""
+        names = computations.naming()
+        if names is None:
+            raise PlanError("a node gives handles in computations only")
+        return names.handle(hint)
+
+    def temporary(self, hint: str) -> str:
+        """The same, for values that go when the computation ends."""
+        return self.handle(computations.TEMPORARY + hint)
+
+    def checkpoint_steps(self, cells: int) -> int | None:
+        """See `Workspace`; what a member said otherwise comes with the computation."""
+        names = computations.naming()
+        return computations.checkpoint_steps(cells, None if names is None else names.every)
+
+    def perform(self, *what: Any) -> NoReturn:
+        """Nothing is run in here."""
+        raise PlanError(f"a node makes plans and does not run computations, {what!r:.80} among them")
+
+    submit = collect = keep_model = perform
+
+
+class Requests:
+    """Makes plans of requests. Its methods block: they are called in threads."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._lake = NodeWorkspace()
+        self._members: dict[str, _Member] = {}
+        self._guard = threading.Lock()
+
+    def _member(self, caller: str) -> _Member:
+        with self._guard:
+            return self._members.setdefault(caller, _Member())
+
+    def build(self, caller: str, packed: bytes) -> Built:
+        """The plan that a member asks for. Raises PlanError, SchemaError or ConsentError."""
+        request, member = Request.from_bytes(packed), self._member(caller)
+        with member.turn:
+            built = member.built.get((request.name, request.step))
+            if built is None or built.request != request:
+                with _sensible(request.computation):
+                    built = self._build(caller, member, request)
+                member.built.keep((request.name, request.step), built)
+        if request.digest != built.plan.digest():
+            raise PlanError(
+                f"{request.computation}: this node, of release {version('tercet')}, makes another plan of "
+                "the request than the client did; a table or model was replaced since it was opened (open it "
+                "again), or the client is of another release"
+            )
+        return built
+
+    def value(self, caller: str, data: Any) -> Any:
+        """What a member refers to. Raises PlanError, SchemaError or ConsentError."""
+        member = self._member(caller)
+        with member.turn, _sensible("a reference"):
+            return self._decoder(caller, member, {}).value(data)
+
+    def note(self, caller: str, built: Built, outcome: Outcome) -> None:
+        """Note what is public of a step that has come to its end. Raises StorageError."""
+        stored = {handle: type_fields(one.type) for handle, one in outcome.stored.items()}
+        facts = msgpack.packb([stored, dict(outcome.symbols)])
+        request = built.request
+        row = StepRow(request.name, request.step, caller, request.to_bytes(), facts)
+        self._vault.journal.put_step(row, MOST_STEPS)
+
+    # -- how plans are made ----------------------------------------------------------------------------------
+
+    def _build(self, caller: str, member: _Member, request: Request) -> Built:
+        known = COMPUTATIONS.get(request.computation)
+        if known is None:
+            raise PlanError(
+                f"nodes know no computation {request.computation!r:.80}; "
+                f"they know {', '.join(sorted(COMPUTATIONS))}"
+            )
+        rows = self._vault.journal.steps(request.name)
+        if any(row.caller != caller for row in rows):
+            raise ConsentError(
+                "a computation of this name is another member's; names are random, and used once"
+            )
+        for row in rows:
+            earlier = Request.from_bytes(row.request)
+            same = (earlier.computation, earlier.arguments, earlier.every) == (
+                request.computation, request.arguments, request.every
+            )  # fmt: skip
+            if not same or earlier.answers[: request.step] != request.answers[: earlier.step]:
+                raise PlanError(
+                    f"{request.computation}: a computation of this name has other arguments or answers; "
+                    "names are used once"
+                )
+        rows = rows[: request.step]
+        if len(rows) < request.step:
+            raise PlanError(
+                f"{request.computation}: step {request.step} comes after others, of which this node "
+                f"knows {len(rows)}"
+            )
+        before = member.built.pop((request.name, request.step - 1), None)
+        if before is not None and before.request.answers == request.answers[:-1]:
+            plan = _next(before.steps, before.names, _outcome(before.plan, rows[-1], request.answers[-1]))
+            return attrs.evolve(before, request=request, plan=optimise(plan))
+        arguments = self._decoder(caller, member, {}).arguments(known, request.arguments)
+        names = Naming(request.name, every=request.every)
+        steps = known.call(**arguments)
+        plan = _next(steps, names, None)
+        for row, answers in zip(rows, request.answers, strict=True):
+            plan = _next(steps, names, _outcome(plan, row, answers))
+        return Built(request, known, optimise(plan), arguments, steps, names)
+
+    def _decoder(self, caller: str, member: _Member, made: dict[bytes, Any]) -> Decoder:
+        def result(name: bytes) -> Any:
+            return self._result(caller, member, made, name)
+
+        return Decoder(self._kept, result)
+
+    def _kept(self, kind: str, name: str) -> Any:
+        entry: Entry | None = self._vault.catalog.find(kind, name)
+        if entry is None:
+            raise SchemaError(
+                f"there is no {kind} {name!r:.80} in the lake; `tercet tables` lists what there is"
+            )
+        try:
+            facts = msgpack.unpackb(entry.body)
+            if kind == "table":
+                return described(entry, TableSchema.from_dict(facts), self._lake)
+            return SecretModel.from_dict(facts, name, entry.handles, self._lake)
+        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+            raise StorageError(f"the description of {kind} {name!r:.80} is malformed ({error})") from error
+
+    def _result(self, caller: str, member: _Member, made: dict[bytes, Any], name: bytes) -> Any:
+        """What a computation of a member gave; first what it rests on, one after the other."""
+        waiting, seen = [name], set[bytes]()
+        while waiting:
+            one = waiting[-1]
+            if one in made or one in member.results:
+                made[one] = made.get(one, member.results.get(one))
+                waiting.pop()
+                continue
+            rows = self._vault.journal.steps(one)
+            if not rows or any(row.caller != caller for row in rows) or rows[-1].step != len(rows) - 1:
+                raise PlanError(
+                    f"{caller} has no computation {one.hex()[:8]} here whose result could be used; it "
+                    "may have been interrupted: run it again"
+                )
+            request = Request.from_bytes(rows[-1].request)
+            rests_on = [each for each in _referred(request.arguments) if each not in made]
+            if rests_on and one not in seen:
+                seen.add(one)
+                waiting += rests_on
+                if len(seen) > LONGEST_CHAIN:
+                    raise PlanError(f"a result rests on more than {LONGEST_CHAIN} computations; join anew")
+                continue
+            made[one] = member.results.keep(one, self._replayed(caller, member, made, request, rows))
+            waiting.pop()
+        return made[name]
+
+    def _replayed(
+        self, caller: str, member: _Member, made: dict[bytes, Any], request: Request, rows: list[StepRow]
+    ) -> Any:
+        """What a computation gave whose steps have all come to their end, with check bits that let it end."""
+        live = member.built.pop((request.name, request.step), None)
+        last: Any = _End.none
+        if live is not None and live.request == request:
+            last = _end(live.steps, live.names, _outcome(live.plan, rows[-1], {}))
+        if last is _End.none:
+            known = COMPUTATIONS[request.computation]
+            arguments = self._decoder(caller, member, made).arguments(known, request.arguments)
+            names, steps = Naming(request.name, every=request.every), known.call(**arguments)
+            plan = _next(steps, names, None)
+            for row, answers in zip(rows, request.answers, strict=False):
+                plan = _next(steps, names, _outcome(plan, row, answers))
+            last = _end(steps, names, _outcome(plan, rows[-1], {}))
+        if last is _End.none:
+            raise PlanError(f"{request.computation} {request.name.hex()[:8]} has not come to its end")
+        return computations.placed(last, request.name)
+
+
+class _End:
+    """What stands for no end."""
+
+    none = object()
+
+
+def described(entry: Entry, schema: TableSchema, lake: Any) -> Table:
+    """A kept table, as computations take it."""
+    return describe(schema, entry.handles, lake).from_computation({"$table": entry.name})
+
+
+def _next(steps: Any, names: Naming, result: RunResult | None) -> Plan:
+    """The next plan of a computation. Raises PlanError if it has come to its end."""
+    with computations.within(names):
+        try:
+            made = steps.send(result)
+        except StopIteration as stop:
+            raise PlanError("the computation has come to its end: there is no such step of it") from stop
+    if not isinstance(made, Plan):
+        raise PlanError("the computation is one of several, which are asked for one after the other")
+    return made
+
+
+def _end(steps: Any, names: Naming, result: RunResult) -> Any:
+    """What a computation gives after its last plan; `_End.none` if it goes on."""
+    with computations.within(names):
+        try:
+            steps.send(result)
+        except StopIteration as stop:
+            return stop.value
+    return _End.none
+
+
+def _outcome(plan: Plan, row: StepRow, answers: Answers) -> RunResult:
+    """What a generator is told of a plan that has run: public facts, and check bits as they were answered."""
+    stored, symbols = msgpack.unpackb(row.facts)
+    revealed = {}
+    for node in plan.nodes:
+        if node.kind == "reveal":
+            name = str(node.get("name"))
+            shape = word_shape(_concrete(node.types[0], symbols), {})
+            bits = np.asarray(answers.get(name, np.zeros(shape)), dtype=np.float64)
+            if bits.size != int(np.prod(shape)):
+                raise PlanError(f"{bits.size} numbers came as answer {name!r:.80}, which has {shape}")
+            revealed[name] = bits.reshape(shape)
+    types = {handle: read_type(fields) for handle, fields in stored.items()}
+    return RunResult(revealed, types, symbols, 0, (), 0, 0.0, ())
+
+
+def _concrete(kind: Type, symbols: Mapping[str, int]) -> Type:
+    """A type with the row counts that its symbols have come to."""
+    return attrs.evolve(
+        kind, shape=tuple(symbols.get(one, one) if isinstance(one, str) else one for one in kind.shape)
+    )
+
+
+def _referred(data: Any) -> Iterator[bytes]:
+    """Names of all computations that arguments refer to."""
+    stack = [data]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, list):
+            stack += one
+        elif isinstance(one, dict):
+            match one:
+                case {"$result": [str(name), list()]}:
+                    with contextlib.suppress(ValueError):
+                        yield bytes.fromhex(name)
+                case _:
+                    stack += one.values()
+
+
+@contextlib.contextmanager
+def _sensible(what: str) -> Iterator[None]:
+    """Raise PlanError, a sentence, for whatever goes wrong in a computation with what a member has sent."""
+    try:
+        yield
+    except TercetError:
+        raise
+    except Exception as error:
+        logger.info("%s could not be made into a plan", what, exc_info=error)
+        raise PlanError(
+            f"{what:.80} cannot be made with these arguments ({type(error).__name__}: {error!s:.200})"
+        ) from error
