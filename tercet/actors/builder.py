@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from tercet.actors.plan import (
     WIDEST_SCALE,
     Dim,
     Dims,
+    DisclosureClass,
     Form,
     Node,
     Plan,
@@ -140,7 +141,7 @@ class Builder:
 
     # -- making values ---------------------------------------------------------------------------------------
 
-    def apply_all(self, kind: str, *args: Value, **attributes: Any) -> list[Value]:
+    def apply_all(self, kind: str, /, *args: Value, **attributes: Any) -> list[Value]:
         """All results of a new node. Products that it cannot read get their round first."""
         from tercet.actors.kinds import KINDS
 
@@ -154,7 +155,7 @@ class Builder:
         index = self.append(kind, refs, freeze(attributes))
         return [Value(self, (index, output)) for output in range(len(self.nodes[index].types))]
 
-    def apply(self, kind: str, *args: Value, **attributes: Any) -> Value:
+    def apply(self, kind: str, /, *args: Value, **attributes: Any) -> Value:
         """The first result of a new node."""
         return self.apply_all(kind, *args, **attributes)[0]
 
@@ -417,9 +418,14 @@ class Value:
         """The value, to all nodes. A declared disclosure: `why` says what they learn."""
         return self.builder.apply("open", self, why=why)
 
-    def reveal(self, name: str, *, to: str) -> None:
-        """Send the value to a receiver outside, under a name. A declared disclosure."""
-        self.builder.apply("reveal", self, name=name, to=to)
+    def reveal(self, name: str, *, to: str, kind: DisclosureClass | Literal[""] = "") -> None:
+        """Send the value to a receiver outside, under a name. A declared disclosure.
+
+        `kind` is its class (see `DisclosureClass`). One that is not said counts as the worst. Raises
+        PlanError for a class that does not exist.
+        """
+        more = {"kind": kind} if kind else {}
+        self.builder.apply("reveal", self, name=name, to=to, **more)
 
     def store(self, handle: str) -> Self:
         """Keep the value, secret, at the nodes under `handle`, as the input of later plans."""

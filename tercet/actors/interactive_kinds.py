@@ -24,7 +24,7 @@ from tercet.actors.kinds import (
     require_ring,
 )
 from tercet.actors.matching import intersect, twice
-from tercet.actors.plan import NODES, Disclosure, Form, Node, Type, dims_product
+from tercet.actors.plan import CLASSES, NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.errors import PlanError, ProtocolError
 from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Product, Protocol, Share
@@ -441,12 +441,27 @@ class _Sink(Kind):
 
 @kind("reveal")
 class Reveal(_Sink):
-    """A value to a receiver outside."""
+    """A value to a receiver outside; `kind` is its class, and lacks where its maker does not say it."""
 
-    attributes = fields(name=str, to=str)
+    attributes = fields(name=str, to=str, kind=str)
+    optional = frozenset({"kind"})
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], builder: Builder) -> list[Type]:
+        given = attributes.get("kind", CLASSES[0])
+        require(
+            given in CLASSES,
+            f"there is no class of disclosures {given!r:.80}; say one of {', '.join(CLASSES)}",
+        )
+        return super().infer(args, attributes, builder)
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure(str(node.get("name")), str(node.get("to")), dims_product(args[0].shape))
+        attributes = dict(node.attributes)
+        return Disclosure(
+            str(attributes["name"]),
+            str(attributes["to"]),
+            dims_product(args[0].shape),
+            attributes.get("kind", ""),
+        )
 
 
 @kind("store")

@@ -14,7 +14,7 @@ import enum
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 import msgpack
@@ -38,6 +38,18 @@ MOST_TILES = 1 << 16
 RING_LIMIT = 2.0**63
 MOST_ELEMENTS = 1 << 40
 WIDEST_SCALE = 1 << 10
+DisclosureClass = Literal["check", "count", "figure", "model", "rows"]
+"""What a disclosure tells, from the least to the most.
+
+- `check`: bits that say whether the computation holds, or what of it owners' minimum counts let be told;
+- `count`: numbers of rows;
+- `figure`: numbers that rest on as many rows as owners ask for;
+- `model`: parameters of a model, and what follows from them, one for each coefficient;
+- `rows`: a number for each row.
+
+Who builds a plan says the class. So it is to be trusted in plans that a node builds itself, and only there.
+"""
+CLASSES: tuple[DisclosureClass, ...] = get_args(DisclosureClass)
 NODES = "the nodes"
 """Who learns what a plan opens on its way."""
 _MALFORMED = (
@@ -136,14 +148,19 @@ class Node:
 
 @attrs.frozen
 class Disclosure:
-    """Something that a plan lets someone learn: what, who, and how many numbers."""
+    """Something that a plan lets someone learn: what, who, how many numbers, and of which class.
+
+    The class `kind` is empty where the plan does not say it, and of what it opens to the nodes.
+    """
 
     what: str
     to: str
     size: str
+    kind: DisclosureClass | Literal[""] = ""
 
     def __str__(self) -> str:
-        return f"{self.what} ({self.size}) to {self.to}"
+        size = f"{self.size}, {self.kind}" if self.kind else self.size
+        return f"{self.what} ({size}) to {self.to}"
 
 
 @attrs.frozen(eq=False)

@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Value, concatenate
+from tercet.actors import Builder, DisclosureClass, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.computations import computation
@@ -175,9 +175,10 @@ def _every_category(cells: Value, r: int, c: int) -> Value:
 
 def _tell(value: Value, allowed: Value | None, name: str, rule: str, title: str, to: str) -> None:
     """Reveal values where a rule allows them, and zeros elsewhere."""
-    (value if allowed is None else value * allowed).reveal(f"{name} of {title}", to=to)
+    kind: DisclosureClass = "count" if name == COUNTS else "figure"
+    (value if allowed is None else value * allowed).reveal(f"{name} of {title}", to=to, kind=kind)
     if allowed is not None:
-        allowed.reveal(f"{rule} of {title}", to=to)
+        allowed.reveal(f"{rule} of {title}", to=to, kind="check")
 
 
 def _cells(
@@ -340,8 +341,8 @@ def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Ste
     enough = None
     if least > 1 and weights is not None:
         enough = tellable(weights.sum().reshape(1), rows, least)
-        enough.reveal(f"whether the rule allows {title}", to=to)
-    (upper if enough is None else upper * enough).reveal(title, to=to)
+        enough.reveal(f"whether the rule allows {title}", to=to, kind="check")
+    (upper if enough is None else upper * enough).reveal(title, to=to, kind="figure")
     result = yield builder.plan()
     values = np.asarray(result.revealed[title], dtype=np.float64).reshape(size, size)
     if enough is not None and result.revealed[f"whether the rule allows {title}"][0] < 0.5:

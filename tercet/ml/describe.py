@@ -18,7 +18,7 @@ import attrs
 import numpy as np
 
 from tercet import options
-from tercet.actors import Builder, Value
+from tercet.actors import Builder, DisclosureClass, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.computations import computation
@@ -208,7 +208,7 @@ class _Columnwise:
         rules: list[Value] = []
         enough = tellable(sample.count, self.table.rows, self.least) if self.least > 1 else None
         if self.secret_count:
-            self._reveal("count", sample.count, enough, rules, to)
+            self._reveal("count", sample.count, enough, rules, to, "count")
         if not {"mean", "std"}.isdisjoint(statistics):
             told = enough
             if enough is not None and self.column.schema.kind == "boolean":
@@ -224,17 +224,26 @@ class _Columnwise:
             values, told = quantiles(sample, list(shares.values()), self.least)
             if told is not None and enough is not None:
                 told = both(told, enough)
-            self._reveal("quantiles", values, told, rules, to)
+            single = told is None and len(shares) > self.table.rows / 2  # so many tell nearly every value
+            self._reveal("quantiles", values, told, rules, to, "rows" if single else "figure")
         for name, rule in zip(self.rules, rules, strict=True):
-            rule.reveal(self._title(f"whether the rule allows the {name}"), to=to)
+            rule.reveal(self._title(f"whether the rule allows the {name}"), to=to, kind="check")
 
-    def _reveal(self, what: str, value: Value, told: Value | None, rules: list[Value], to: str) -> None:
+    def _reveal(
+        self,
+        what: str,
+        value: Value,
+        told: Value | None,
+        rules: list[Value],
+        to: str,
+        kind: DisclosureClass = "figure",
+    ) -> None:
         """Reveal a value where a rule allows it, and zero elsewhere."""
         if told is not None:
             value = value * told
             self.rules.append(what)
             rules.append(told)
-        value.reveal(self._title(what), to=to)
+        value.reveal(self._title(what), to=to, kind=kind)
 
     def read(self, revealed: Mapping[str, Any]) -> dict[str, float]:
         """The statistics in the column's own units."""

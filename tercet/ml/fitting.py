@@ -357,7 +357,7 @@ class Solver(abc.ABC):
         """Reveal whether the last step changed every weight by less than `tol`."""
         small = (state.change - tol).is_negative() & (-state.change - tol).is_negative()
         large = (-small.to_ring() + 1).sum()
-        large.reshape(1).is_zero().to_ring().reveal(CONVERGED, to=ANALYST)
+        large.reshape(1).is_zero().to_ring().reveal(CONVERGED, to=ANALYST, kind="check")
 
     def parameters(self, state: State, scale: int | None = None) -> Parameters:
         """Parameters for columns in units.

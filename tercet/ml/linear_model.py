@@ -491,7 +491,7 @@ class LogisticRegression(Estimator, SecretParameters):
         bits = solver.enough() | (solver.checks(state, found) if self.check else {})
         for name, bit in bits.items():
             if not again or name in (fitting.OUT_OF_RANGE, fitting.MOVING, fitting.APART):
-                bit.reveal(name, to=ANALYST)
+                bit.reveal(name, to=ANALYST, kind="check")
         result = yield solver.builder.plan()
         weights, intercept = ((one, result.stored[one]) for one in handles)
         model = SecretModel(

@@ -155,7 +155,7 @@ def _cross_validate(
     (scored,) = yield from search.run([search.model])
     builder = search.table.lake.builder(f"reveal scores of {search.what}")
     for name in search.scoring:
-        marked(*scored.input(builder, name)).reveal(f"{name} of each fold", to=to)
+        marked(*scored.input(builder, name)).reveal(f"{name} of each fold", to=to, kind="figure")
     revealed = (yield builder.plan()).revealed
     found = {name: revealed[f"{name} of each fold"] for name in search.scoring}
     found = {name: np.where(scores < UNDEFINED / 2, np.nan, scores) for name, scores in found.items()}
@@ -273,10 +273,11 @@ def _grid_scores(
     builder = table.lake.builder(f"reveal mean scores of {search.what}")
     what, where = f"sum over folds of {score}, for each C", f"folds in which {score} is defined, for each C"
     inputs = [scored.input(builder, score) for scored in found]
-    concatenate([value.sum().reshape(1, 1) for value, _ in inputs]).reshape(len(C)).reveal(what, to=to)
+    sums = concatenate([value.sum().reshape(1, 1) for value, _ in inputs]).reshape(len(C))
+    sums.reveal(what, to=to, kind="figure")
     sound = [bits for _, bits in inputs if bits is not None]
     if sound:
-        concatenate([each.reshape(1, cv) for each in sound]).reveal(where, to=to)
+        concatenate([each.reshape(1, cv) for each in sound]).reveal(where, to=to, kind="check")
     revealed = (yield builder.plan()).revealed
     shape = len(C), cv
     there = revealed[where].reshape(shape) > 0.5 if sound else np.full(shape, fill_value=True)
@@ -369,7 +370,7 @@ class _Validation:
             builder = self.table.lake.builder(f"cross-validate {self.what}")
             handles, bits = self._plan(builder, models, parts, bound)
             for name, flags in bits.items():
-                any_bit(flags).reveal(name, to=ANALYST)
+                any_bit(flags).reveal(name, to=ANALYST, kind="check")
             result = yield builder.plan()
             revealed = {name: bool(result.revealed[name][0] > 0.5) for name in bits}
             self._require_sound(revealed)

@@ -223,8 +223,8 @@ class SecretModel(SecretParameters):
         exponents = [self.like.column(name).unit_exponent for name in self.names]
         units = "" if to == ANALYST else f" by {', '.join(map(_in_units, self.names, exponents))}"
         names = f"coefficients of {self.target_!r}{units}", f"intercept of {self.target_!r}"
-        builder.input(*self.weights).reveal(names[0], to=to)
-        builder.input(*self.intercept).reveal(names[1], to=to)
+        builder.input(*self.weights).reveal(names[0], to=to, kind="model")
+        builder.input(*self.intercept).reveal(names[1], to=to, kind="model")
         result = yield builder.plan()
         coefficients = np.ldexp(result.revealed[names[0]], np.negative(exponents))
         options = {name: option for name, option in self.objective.items() if name != "sample_weight"}

@@ -69,7 +69,7 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
     concatenate(values).store(handle)
     failed = draft.failed()
     if failed is not None:
-        failed.reveal(checked, to=ANALYST)
+        failed.reveal(checked, to=ANALYST, kind="check")
     result = yield builder.plan()
     if failed is not None and result.revealed[checked][0] > 0.5:
         texts = ", ".join(f"{name} = {one.text}" for name, one in expressions.items() if one.public.checked)
@@ -170,7 +170,7 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
     flag.store(handle)
     failed = draft.failed()
     if failed is not None:
-        failed.reveal(out_of_range([condition.text]), to=ANALYST)
+        failed.reveal(out_of_range([condition.text]), to=ANALYST, kind="check")
     result = yield builder.plan()
     if failed is not None and result.revealed[out_of_range([condition.text])][0] > 0.5:
         raise SchemaError(
@@ -212,7 +212,8 @@ def _compact(table: Table) -> Steps[Table]:
         builder = lake.builder(f"count {table.name}")
         flags = table.selected(builder)
         if flags is not None:
-            inverted(tellable(flags.sum().reshape(1), table.rows, least)).reveal(TOO_FEW, to=ANALYST)
+            few = inverted(tellable(flags.sum().reshape(1), table.rows, least))
+            few.reveal(TOO_FEW, to=ANALYST, kind="check")
         result = yield builder.plan()
         if result.revealed[TOO_FEW][0] > 0.5:
             raise SchemaError(

@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Value
+from tercet.actors import Builder, DisclosureClass, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.fitting import Problem, stronger
@@ -140,6 +140,13 @@ def _names(problem: Problem) -> tuple[str, ...]:
     return (*problem.names, INTERCEPT) if problem.intercept else problem.names
 
 
+def _class_of(name: str) -> DisclosureClass:
+    """The class of a figure: what is told for each coefficient follows from the model's parameters."""
+    if name in OF_COEFFICIENTS:
+        return "model"
+    return "count" if name == "nobs" else "figure"
+
+
 def _revealed(
     problem: Problem,
     inputs: Inputs,
@@ -158,12 +165,13 @@ def _revealed(
     titles = {name: f"{TITLES[name]} of {target!r}" for name in names}
     guarded = GUARDED & set(names)
     if guarded:
-        inference.inexact.reveal(INEXACT, to=to)
+        inference.inexact.reveal(INEXACT, to=to, kind="check")
     for name in names:
         with builder.scope(name):
             value = inference.figure(name)
             hidden = guarded and name in OF_COEFFICIENTS
-            (value * (1 - inference.inexact) if hidden else value).reveal(titles[name], to=to)
+            value = value * (1 - inference.inexact) if hidden else value
+            value.reveal(titles[name], to=to, kind=_class_of(name))
     revealed = (yield builder.plan()).revealed
     if guarded and revealed[INEXACT] > 0.5:
         return None
@@ -175,7 +183,7 @@ def _loose(problem: Problem, inputs: Inputs, alpha: float, to: str) -> Steps[npt
     builder = problem.table.lake.builder(
         f"columns without errors of {problem.target} on {problem.table.name}"
     )
-    Inference(problem, builder, inputs(builder), alpha).loose.reveal(LOOSE, to=to)
+    Inference(problem, builder, inputs(builder), alpha).loose.reveal(LOOSE, to=to, kind="model")
     loose: npt.NDArray[np.bool_] = (yield builder.plan()).revealed[LOOSE] > 0.5
     if loose[: len(problem.names)].all() or not loose.any():
         raise _inexact(problem, loose)

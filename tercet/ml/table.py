@@ -457,7 +457,7 @@ class Table:
             )
         builder = self.lake.builder(f"reveal {self.name}")
         for name, value in zip(names, self.raw(builder, names), strict=True):
-            value.squeeze().reveal(f"column {name!r} of {self.name!r}, row by row", to=to)
+            value.squeeze().reveal(f"column {name!r} of {self.name!r}, row by row", to=to, kind="rows")
         result = yield builder.plan()
         found: dict[str, npt.NDArray[Any]] = {}
         for name in names:
@@ -520,7 +520,7 @@ class SecretColumn:
         builder = self.lake.builder(f"reveal {self.what}")
         value, mine = builder.input(self.handle, self.type), to == ANALYST
         name = f"{self.what}, as log-odds" if mine and self.read is not None else self.what
-        (value if mine or self.told is None else self.told(value)).reveal(name, to=to)
+        (value if mine or self.told is None else self.told(value)).reveal(name, to=to, kind="rows")
         result = yield builder.plan()
         found = result.revealed[name]
         return self.read(found) if mine and self.read is not None else found

@@ -153,7 +153,8 @@ class Transformer(Estimator, abc.ABC):
         counts = [each.sum().reshape(1) for each in weights if each is not None]
         checked = TOO_FEW if table.min_count > 1 else NONE_LEFT
         if counts:
-            inverted(all_at_least(counts, max(table.min_count, 1))).reveal(checked, to=ANALYST)
+            few = inverted(all_at_least(counts, max(table.min_count, 1)))
+            few.reveal(checked, to=ANALYST, kind="check")
         result = yield builder.plan()
         if result.revealed.get(NONE_LEFT, 0.0) > 0.5:
             raise SchemaError(
@@ -186,7 +187,7 @@ class Transformer(Estimator, abc.ABC):
         concatenate(stored).store(handle)
         failed = draft.failed()
         if failed is not None:
-            failed.reveal(checked, to=ANALYST)
+            failed.reveal(checked, to=ANALYST, kind="check")
         result = yield draft.builder.plan()
         if failed is not None and result.revealed[checked] > 0.5:
             raise SchemaError(
@@ -273,7 +274,7 @@ class StandardScaler(Transformer):
                 )
         builder = known.table.lake.builder("reveal scaler")
         for name in (MEANS, ROOTS):
-            known.input(builder, name).reveal(name, to=to)
+            known.input(builder, name).reveal(name, to=to, kind="figure")
         result = yield builder.plan()
         exponents = [known.table.column(name).unit_exponent for name in self.names_]
         roots = result.revealed[ROOTS]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.actors import Builder, Disclosure, Form, Plan, Type, concatenate
+from tercet.actors import CLASSES, Builder, Disclosure, Form, Plan, Type, concatenate
+from tercet.actors.passes import optimise
 from tercet.errors import PlanError
 
 
@@ -178,6 +179,49 @@ def test_disclosures_list_everything(b, x, v):
         Disclosure("x", "analyst", "3 x 100"),
         Disclosure("comparisons of shuffled rows, a random order", "the nodes", "100"),
     ]
+
+
+def test_reveals_say_their_class():
+    b = Builder("p")
+    x = b.input("x", Type(Form.RING, (100,), 8, 2.0**20))
+    for kind in CLASSES:
+        x.reveal(kind, to="ann", kind=kind)
+    x.reveal("by hand", to="ann")
+    plan = b.plan()
+    assert [told.kind for told in plan.disclosures()] == [*CLASSES, ""]
+    assert [str(told) for told in plan.disclosures()][-2:] == [
+        "rows (100, rows) to ann",
+        "by hand (100) to ann",
+    ]
+    again = Plan.from_bytes(plan.to_bytes())
+    assert again.disclosures() == plan.disclosures()
+    assert again.digest() == plan.digest()
+    assert optimise(plan).disclosures() == plan.disclosures()
+    assert "discloses: check (100, check) to ann" in plan.mermaid()
+    assert "  - check (100, check) to ann" in str(plan.explain())
+
+
+@pytest.mark.parametrize("kind", ["", "figures", "\0", "x" * 100])
+def test_classes_that_do_not_exist_are_refused(kind):
+    b = Builder("p")
+    x = b.input("x", Type(Form.RING, (100,), 8, 2.0**20))
+    with pytest.raises(PlanError, match=r"there is no class of disclosures .* say one of check, count"):
+        b.apply("reveal", x, name="x", to="ann", kind=kind)
+
+
+def test_a_class_of_another_type_is_refused():
+    b = Builder("p")
+    with pytest.raises(PlanError, match="attribute 'kind' is 1, of type int"):
+        b.apply("reveal", b.input("x", Type(Form.RING, (1,), 8, 1.0)), name="x", to="ann", kind=1)
+
+
+def test_the_class_is_part_of_what_parties_compare():
+    def digest(kind):
+        b = Builder("p")
+        b.input("x", Type(Form.RING, (100,), 8, 2.0**20)).reveal("x", to="ann", kind=kind)
+        return b.plan().digest()
+
+    assert len({digest(kind) for kind in (*CLASSES, "")}) == 6
 
 
 # -- the form ------------------------------------------------------------------------------------------------

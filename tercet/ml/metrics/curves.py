@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Value, concatenate
+from tercet.actors import DisclosureClass, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.disclosure import (
@@ -115,11 +115,12 @@ def roc_curve(
     if least > 1:
         together = concatenate([one.reshape(1, int(one.type.rows)) for one in counts])
         kept = _spaced(together, side_by_side(totals), least)
-        kept.reveal(ALLOWED_POINTS, to=to)
+        kept.reveal(ALLOWED_POINTS, to=to, kind="check")
+    kind = _class_of("figure", rows, points - 1, kept)
     names = "true positive rates", "false positive rates"
     for name, count, total in zip(names, counts, totals, strict=True):
         rate = marked(ratios.ratio(count, total), at_least(total, 1))
-        (rate if kept is None else rate * kept).reveal(name, to=to)
+        (rate if kept is None else rate * kept).reveal(name, to=to, kind=kind)
     revealed = (yield ratios.builder.plan()).revealed
     told = revealed[ALLOWED_POINTS] > 0.5 if kept is not None else slice(None)
     if kept is not None and not (revealed[ALLOWED_POINTS] > 0.5).any():
@@ -129,6 +130,11 @@ def roc_curve(
         )
     rates = [_from_zero_to_one(revealed[name][told]) for name in names]
     return RocCurve(what, rates[1], rates[0])
+
+
+def _class_of(kind: DisclosureClass, rows: int, groups: int, kept: Value | None) -> DisclosureClass:
+    """The class of what is told of so many groups of rows: of groups of one row it tells rows."""
+    return kind if kept is not None or rows >= 2 * groups else "rows"
 
 
 def _from_zero_to_one(rates: Reals) -> Reals:
@@ -162,15 +168,16 @@ def calibration(
         found = [_at(one, (borders - 1).astype(np.int64).tolist()) for one in totals]
     sums = [settled(one.bounded(1.01 * rows, "at most one a row")).squeeze() for one in found]
     kept = _allowed_borders(sums, borders, ratios, least) if least > 1 else None
-    names = [
-        "outcomes up to borders of groups of risk",
-        "sums of probabilities up to borders of groups of risk",
-        "rows up to borders of groups of risk",
-    ][: len(sums)]
-    for name, value in zip(names, sums, strict=True):
-        (value if kept is None else value * kept).reveal(name, to=to)
+    told_as: list[tuple[str, DisclosureClass]] = [
+        ("outcomes up to borders of groups of risk", "count"),
+        ("sums of probabilities up to borders of groups of risk", "figure"),
+        ("rows up to borders of groups of risk", "count"),
+    ]
+    names = [name for name, _ in told_as[: len(sums)]]
+    for (name, kind), value in zip(told_as, sums, strict=False):
+        (value if kept is None else value * kept).reveal(name, to=to, kind=_class_of(kind, rows, bins, kept))
     if kept is not None:
-        kept.reveal(ALLOWED_GROUPS, to=to)
+        kept.reveal(ALLOWED_GROUPS, to=to, kind="check")
     revealed = (yield ratios.builder.plan()).revealed
     told = revealed[ALLOWED_GROUPS] > 0.5 if kept is not None else np.full(bins, fill_value=True)
     if not told[-1]:

@@ -267,8 +267,8 @@ class Evaluation:
             rule = allowed(builder, name, found, self.rows, self.least) if self.least > 1 else None
             if rule is not None:
                 value = value * rule
-                rule.reveal(rule_on(name), to=to)
-            value.reveal(name, to=to)
+                rule.reveal(rule_on(name), to=to, kind="check")
+            value.reveal(name, to=to, kind="count" if name == "confusion_matrix" else "figure")
         told = (yield builder.plan()).revealed
         hidden = [name for name in names if told.get(rule_on(name), 1.0) < 0.5]
         values = {name: math.nan if name in hidden else decode(name, told[name]) for name in names}
