@@ -475,7 +475,9 @@ CATEGORIES = ByName(
 )
 PATH = Either(rules=(Text(what="a path as text"), Made(of="PurePath", what="one of pathlib")))
 PLAN = Made(of="Plan", what="a plan, which a builder's plan() makes")
-STEPS = Either(rules=(PLAN, Made(of="generator", what="a generator of plans")))
+STEPS = Either(
+    rules=(PLAN, Made(of="generator", what="a generator of plans"), Made(of="Computed", what="a computation"))
+)
 MANY = Several(empty=True, advice="as in [1, 2, 3]")
 NUMBER = Number()
 NUMBERS = Several(each=NUMBER, advice="as in [1, 2, 3]")
