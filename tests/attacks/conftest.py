@@ -6,8 +6,9 @@ import pytest
 import trio
 
 from tercet.actors import client
+from tercet.actors.passes import optimise
 from tercet.nodes import program
-from tests.attacks.lake import attacked_lake
+from tests.attacks.lake import BY_HAND, attacked_lake
 
 
 async def _for_ever(*_):
@@ -18,6 +19,6 @@ async def _for_ever(*_):
 async def attacked(tmp_path, monkeypatch):
     """Three lasting nodes, with the hospital and ann connected."""
     monkeypatch.setattr(program, "_until_told", _for_ever)
-    monkeypatch.setattr(client, "optimise", lambda plan: plan)
+    monkeypatch.setattr(client, "optimise", lambda plan: plan if plan in BY_HAND else optimise(plan))
     async with attacked_lake(tmp_path) as made:
         yield made

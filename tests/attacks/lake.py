@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import attrs
 import numpy as np
@@ -31,6 +32,8 @@ from tests.nodes.on_disk import NodesOnDisk, set_up
 ROWS = 100
 AGES = {"id": np.arange(ROWS), "age": np.round(np.linspace(20, 80, ROWS), 2)}
 TIMEOUT_S = 120.0
+BY_HAND: WeakSet[Plan] = WeakSet()
+"""Plans that go out as they are written."""
 
 
 @attrs.define
@@ -66,6 +69,7 @@ class Attacked:
 
     async def run(self, plan: Plan, who: AsyncLake | None = None) -> RunResult:
         """Have a plan run as it is."""
+        BY_HAND.add(plan)
         return await (who or self.ann).cluster.client.run(plan)
 
     async def why_not(self, plan: Plan, who: AsyncLake | None = None) -> str:
