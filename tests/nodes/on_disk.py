@@ -1,4 +1,8 @@
-"""A lake of three node processes with directories of their own, set up as `tercet init` does it."""
+"""A lake of three node processes with directories of their own, set up as `tercet init` does it.
+
+Nodes and commands are forked from a process that has imported Tercet (see `forks`), since starting Python
+takes longer than most of what they do. Where it matters that nodes are programs, they are.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -16,18 +21,26 @@ from pathlib import Path
 import attrs
 
 from tercet.nodes.setup import make_cluster, make_member, make_node
+from tests.nodes import forks
 from tests.nodes.network import Loopback, Network
 
 START_S = 240.0
+COMMAND = ["-m", "tercet", "node", "node.toml"]
 MEMBERS = {"hospital": "owner", "insurer": "owner", "ann": "analyst", "aud": "auditor", "olga": "operator"}
 
 
-def tercet(*args: object, cwd: Path | None = None, code: int = 0) -> str:
+def tercet(*args: object, cwd: Path, code: int = 0) -> str:
     """Run the command; what it printed, with errors."""
-    command = [sys.executable, "-m", "tercet", *map(str, args)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    with tempfile.TemporaryDirectory() as where:
+        out, err = Path(where) / "out", Path(where) / "err"
+        process = forks.server().run([*map(str, args)], cwd=cwd, out=out, err=err)
+        try:
+            found = process.wait(timeout=120)
+        finally:
+            process.kill()
+        told = out.read_text() + err.read_text()
+    assert found == code, told
+    return told
 
 
 @attrs.define(eq=False)
@@ -36,9 +49,11 @@ class NodesOnDisk:
 
     root: Path
     network: Network
-    processes: dict[int, subprocess.Popen] = attrs.field(factory=dict)
+    processes: dict[int, subprocess.Popen[bytes] | forks.Forked] = attrs.field(factory=dict)
     programs: dict[int, Sequence[str]] = attrs.field(factory=dict)
-    """Arguments of Python for nodes that are to run something else than Tercet."""
+    """Arguments of Python for nodes that are to run something else than `COMMAND`."""
+    forked: bool = True
+    """Whether nodes that run Tercet as it is are forked; not where they live in a network of their own."""
 
     @property
     def cluster(self) -> Path:
@@ -58,11 +73,14 @@ class NodesOnDisk:
 
     def start(self, *indices: int) -> None:
         for index in indices:
-            log = (self.root / f"n{index}" / "log").open("ab")
-            program = self.programs.get(index, ["-m", "tercet", "node", "node.toml"])
+            home = self.root / f"n{index}"
+            program = self.programs.get(index, COMMAND)
+            if self.forked and program[:2] == COMMAND[:2]:
+                self.processes[index] = forks.server().run(program[2:], cwd=home, err=home / "log")
+                continue
             command = [*self.network.within(index), sys.executable, *program]
-            self.processes[index] = subprocess.Popen(command, cwd=self.root / f"n{index}", stderr=log)
-            log.close()
+            with (home / "log").open("ab") as log:
+                self.processes[index] = subprocess.Popen(command, cwd=home, stderr=log)
 
     def health(self, index: int) -> dict | None:
         try:
@@ -119,6 +137,7 @@ def set_up(
 
     `more` are public parts that were made elsewhere.
     """
+    forked = network is None
     network = network or Loopback.make(3)
     parts = []
     for index in range(3):
@@ -131,4 +150,4 @@ def set_up(
     make_cluster(parts, root / "cluster.toml", protocol=protocol)
     for index in range(3):
         (root / f"n{index}" / "cluster.toml").write_bytes((root / "cluster.toml").read_bytes())
-    return NodesOnDisk(root, network)
+    return NodesOnDisk(root, network, forked=forked)

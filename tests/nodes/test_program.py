@@ -6,12 +6,14 @@ import re
 import signal
 import socket
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import tercet
+from tercet.actors.cluster import KEEP_MEMORY
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party
 from tercet.cli import app
@@ -153,6 +155,18 @@ def test_an_address_that_is_not_there(nodes_at_rest, command):
     told = command("node", "n0/node.toml", cwd=nodes_at_rest.root, code=1)
     assert "error: This end cannot listen at 203.0.113.9:7301" in told
     assert "Traceback" not in told
+
+
+def test_a_node_is_started_as_a_program(nodes_at_rest):
+    """As a service manager does it; it starts itself again, with what its C library is to know of memory."""
+    nodes = nodes_at_rest
+    nodes.forked = False
+    nodes.start(0)
+    nodes.wait_for(lambda: nodes.health(0) is not None, "listening")
+    assert nodes.health(0)["missing_parties"] == [1, 2]
+    environment = Path(f"/proc/{nodes.processes[0].pid}/environ").read_bytes().split(b"\0")
+    assert {f"{name}={value}".encode() for name, value in KEEP_MEMORY.items()} <= set(environment)
+    assert nodes.stop(0) == 0
 
 
 def test_setting_up_with_the_command(tmp_path, monkeypatch, command):

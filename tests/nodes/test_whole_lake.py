@@ -74,7 +74,7 @@ def init(root, where):
     on_disk.tercet("init", "--cluster", "cluster.toml", *parts, cwd=root)
     for index in range(3):
         shutil.copy(root / "cluster.toml", root / f"n{index}")
-    return on_disk.NodesOnDisk(root, where)
+    return on_disk.NodesOnDisk(root, where, forked=False)
 
 
 @contextlib.contextmanager
