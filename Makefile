@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 UV := $(LOWEST)/tools/bin/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lowest cluster-test fuzz scale soak lint format clean
+.PHONY: help install demo test thorough lowest cluster-test fuzz scale soak lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,15 @@ demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machin
 test: $(STAMP) ## the test suite
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 
+thorough: $(STAMP) ## the test suite with every case of every test, and ten times as many examples of properties
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m 'not scale' \
+		--hypothesis-profile thorough
+
 # What the packages of then deprecate in each other says nothing here. Compiled kernels have a cache of their own,
 # since another numba would overwrite that of .venv.
 lowest: export NUMBA_CACHE_DIR := $(CURDIR)/$(LOWEST)/kernels
 lowest: $(LOWEST)/.installed ## a smoke test with Python 3.11 and the lowest versions that pyproject.toml allows
-	OPENBLAS_NUM_THREADS=1 $(LOWEST)/python/bin/pytest -m smoke -n auto --maxprocesses 8 --dist loadfile \
+	OPENBLAS_NUM_THREADS=1 $(LOWEST)/python/bin/pytest -m 'smoke and not thorough' -n auto --maxprocesses 8 --dist loadfile \
 		-p no:cacheprovider $(addprefix -W ignore::,DeprecationWarning PendingDeprecationWarning FutureWarning)
 
 # uv, which comes from PyPI as all else does, finds the lowest versions; should there be no Python 3.11, it fetches one.
@@ -49,7 +53,7 @@ $(LOWEST)/.installed: pyproject.toml examples/additive/pyproject.toml
 	@touch $@
 
 cluster-test: $(STAMP) ## nodes as processes in network namespaces, with owners, an analyst, PostgreSQL, crashes, restarts
-	$(BIN)/pytest -m 'scale or not scale' tests/nodes tests/storage
+	$(BIN)/pytest -m '' tests/nodes tests/storage
 
 fuzz: $(STAMP) ## ten million changed inputs for whatever decodes what comes from outside
 	$(BIN)/python -m tests.fuzz.campaign

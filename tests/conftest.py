@@ -1,4 +1,4 @@
-"""What tests of several parts need: a real PostgreSQL server."""
+"""What tests of several parts need: a real PostgreSQL server, and a choice among cases much alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,29 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items):
+    """Mark as `thorough` those cases of tests that bear the mark `cases` which `make test` leaves out.
+
+    The mark names the cases that stay; if it names none, each stays under the first protocol of the fixture
+    `lake`, and the first of them under each protocol.
+    """
+    for item in items:
+        mark = item.get_closest_marker("cases")
+        if mark is None or not hasattr(item, "callspec"):
+            continue
+        if mark.args:
+            left_out = item.callspec.id not in mark.args
+        else:
+            places = dict(item.callspec.indices)
+            left_out = places.pop("lake", 0) > 0 and any(places.values())
+        if left_out:
+            item.add_marker("thorough")
 
 
 @pytest.fixture(scope="session")

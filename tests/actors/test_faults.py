@@ -186,6 +186,7 @@ def check(what, job, seed):
 FAULTS = ["kill", "stop", "cut", "silence"]
 
 
+@pytest.mark.cases("kill-truncating-2", "stop-joining-3", "cut-truncating-5", "silence-joining-6")
 @pytest.mark.parametrize(
     ("what", "job", "seed"),
     [

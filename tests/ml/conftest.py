@@ -26,7 +26,7 @@ def plain():
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def compute(lake):
     """Run a function of secret values: `compute(function, scale, x, y, ...)` gives what it returns,
     decoded."""
@@ -53,7 +53,7 @@ def compute(lake):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def put(lake):
     """Upload columns under keys 0, 1, 2, ...: `put(X, y)` has columns x0, x1, ... and the target y."""
 

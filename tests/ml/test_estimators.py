@@ -15,6 +15,7 @@ from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import GridSearch, LogisticRegression, RevealedModel, StandardScaler
 from tercet.ml.fitting import APART, MOVING, ONE_CLASS, OUT_OF_RANGE
 
+pytestmark = pytest.mark.cases
 RNG = np.random.default_rng(77)
 X = RNG.normal(size=(400, 4))
 Y = (RNG.random(400) < 1 / (1 + np.exp(-X @ [1.0, -0.5, 0.2, 0.0] - 0.3))).astype(int)
@@ -301,6 +302,7 @@ def test_max_iter_is_an_upper_bound(lake, put):
     assert lake.phases[0].rounds < 180
 
 
+@pytest.mark.cases("plain-False-options0", "replicated-True-options1")
 @pytest.mark.parametrize("options", [{}, {"class_weight": "balanced"}])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_fit_goes_on_until_it_has_converged(lake, put, options, weighted):

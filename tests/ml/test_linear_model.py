@@ -7,6 +7,7 @@ import tercet
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, StandardScaler
 
+pytestmark = pytest.mark.cases
 RNG = np.random.default_rng(21)
 ROWS = 300
 X = RNG.normal(size=(ROWS, 3)) * [1, 100, 0.01]

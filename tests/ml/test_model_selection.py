@@ -12,6 +12,8 @@ from tercet.errors import PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import GridSearch, LogisticRegression, cross_validate
 from tercet.ml.splitting import folds
 
+pytestmark = pytest.mark.cases
+
 
 @pytest.mark.parametrize("rows", [2, 3, 7, 100, 1000])
 @pytest.mark.parametrize("test_size", [0.001, 0.25, 0.5, 0.999])
@@ -68,6 +70,7 @@ def test_strata_keep_their_shares(lake, put, rows, ones, test_size):
     assert abs(parts[1]["y"].sum() - ones * tested / rows) < 1.5
 
 
+@pytest.mark.cases("plain")
 def test_stratified_splits_are_random(put):
     """Each row is tested on as often as not, each class in no order: 40 splits, false alarms below 1e-5."""
     table = put(np.arange(60)[:, None], np.arange(60) % 3 == 0)
@@ -120,6 +123,7 @@ def left_out(C):
     return np.array([log_loss([y], [one], labels=[0, 1]) for y, one in zip(FEW_Y, p, strict=True)])
 
 
+@pytest.mark.cases("plain")
 def test_leaving_one_out_agrees_with_scikit_learn(lake, put):
     """Folds of one row leave no room for chance but in their order."""
     table = put(FEW_X, FEW_Y)
@@ -140,6 +144,7 @@ def test_leaving_one_out_agrees_with_scikit_learn(lake, put):
     assert lines[1].split()[1] == f"{found['log_loss'].mean():.4f},"
 
 
+@pytest.mark.cases("plain")
 def test_a_grid_finds_the_penalty_that_scores_best(lake, put):
     table = put(FEW_X, FEW_Y)
     lake.disclosed.clear()
@@ -157,6 +162,7 @@ def test_a_grid_finds_the_penalty_that_scores_best(lake, put):
     np.testing.assert_allclose(search.best_model_.reveal().coef_[0], clear.coef_[0], atol=1e-3)
 
 
+@pytest.mark.cases("replicated")
 def test_folds_share_their_rounds(lake, put):
     """Five fits and evaluations take about the rounds of one."""
     X = RNG.normal(size=(60, 2))
@@ -176,6 +182,7 @@ RARE_X = np.concatenate([np.linspace(-2, 2, 28), [1.0, 1.5]])[:, None]
 RARE_Y = np.arange(30) >= 28
 
 
+@pytest.mark.cases("plain")
 def test_folds_without_an_outcome_are_told_and_in_no_mean(lake, put):
     """Of two positives among five folds, two folds have one each: areas of those, and no zeros."""
     table = put(RARE_X, RARE_Y, types={"y": "boolean"})
@@ -203,6 +210,7 @@ def test_folds_without_an_outcome_are_told_and_in_no_mean(lake, put):
     assert "folds" not in lines[2]
 
 
+@pytest.mark.cases("plain")
 def test_a_grid_chooses_by_folds_with_both_outcomes(lake, put):
     """Its means are those of the folds that have them; which these are is disclosed, and told."""
     table = put(RARE_X, RARE_Y, types={"y": "boolean"})
@@ -218,6 +226,7 @@ def test_a_grid_chooses_by_folds_with_both_outcomes(lake, put):
     ]
 
 
+@pytest.mark.cases("replicated")
 def test_a_penalty_under_which_a_score_is_not_defined_is_not_chosen(plain, put):
     """So strong a penalty labels no row 1: there is no precision, neither the worst one nor the best."""
     table = put(RNG.normal(size=(40, 1)) + np.arange(40)[:, None] % 4, np.arange(40) % 4 == 3, into=plain)
@@ -232,6 +241,7 @@ def test_a_penalty_under_which_a_score_is_not_defined_is_not_chosen(plain, put):
     assert hopeless.best_model_ is None
 
 
+@pytest.mark.cases("plain")
 def test_folds_of_rows_that_a_filter_drops(plain, put):
     """A fold of which no row counts has no score at all."""
     x = np.arange(12.0)[:, None]

@@ -8,6 +8,7 @@ import tercet
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, RevealedModel
 
+pytestmark = pytest.mark.cases
 RNG = np.random.default_rng(31)
 X = RNG.normal(size=(200, 3)) * [1, 50, 0.02]
 Z = X @ [1.0, 0.02, -40.0] + 0.3
@@ -16,7 +17,7 @@ Y = (RNG.random(200) < 1 / (1 + np.exp(-Z))).astype(int)
 OBJECTIVE = {"penalty": "l2", "C": 1.0, "class_weight": None, "fit_intercept": True}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fitted(lake, put):
     return LogisticRegression().fit(put(X, Y), target="y")
 

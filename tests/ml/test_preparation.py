@@ -12,6 +12,7 @@ from tercet.errors import SchemaError
 from tercet.ml import LogisticRegression, MinMaxScaler, StandardScaler
 from tercet.ml.transformers import NONE_LEFT
 
+pytestmark = pytest.mark.cases
 ROWS = 400
 COUNT = "the number of rows that a filter keeps"
 FLAGS = "which of the shuffled rows a filter keeps"

@@ -10,6 +10,7 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, MeanImputer, MinMaxScaler, StandardScaler
 from tercet.ml.transformers import NONE_LEFT
 
+pytestmark = pytest.mark.cases
 NAMES = ["age", "income", "visits", "flag"]
 ORDER = "comparisons of shuffled rows, a random order"
 

@@ -101,7 +101,7 @@ def lake(request):
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def put(lake):
     """Upload a data set, or some of its rows, under keys 0, 1, 2, ..., with the target `y`."""
 

@@ -6,6 +6,8 @@ import pytest
 from tercet.errors import ConvergenceWarning
 from tercet.ml import LogisticRegression, StandardScaler
 
+pytestmark = pytest.mark.cases
+
 
 def descend(X, y, *, steps, rate, momentum=0.0, C=np.inf):
     """Gradient descent on the mean loss; weights of centred columns, and their intercept last."""

@@ -10,6 +10,7 @@ import tercet
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.describe import STATISTICS
 
+pytestmark = pytest.mark.cases
 ORDER = "comparisons of shuffled rows, a random order"
 
 

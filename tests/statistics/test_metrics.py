@@ -10,6 +10,7 @@ from tercet.ml import LogisticRegression
 from tercet.ml.metrics import METRICS
 from tercet.ml.tails import chi_square_tail
 
+pytestmark = pytest.mark.cases
 NAMES = [name for name in METRICS if name != "confusion_matrix"]
 
 

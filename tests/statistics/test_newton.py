@@ -12,6 +12,8 @@ import tercet
 from tercet.errors import ConvergenceWarning, PlanError
 from tercet.ml import LogisticRegression, StandardScaler
 
+pytestmark = pytest.mark.cases
+
 
 def standard_errors(X, z, C):
     """Roots of the diagonal of the inverse Hessian: coefficients, then the intercept of centred columns."""

@@ -15,6 +15,8 @@ from tercet.ml import LogisticRegression
 from tercet.ml.fitting import APART, FAR_OFFSET, MOVING, ONE_CLASS, OUT_OF_RANGE
 from tercet.ml.newton import Newton
 
+pytestmark = pytest.mark.cases
+
 
 @pytest.fixture(scope="module")
 def plain():

@@ -6,6 +6,8 @@ from sklearn.preprocessing import StandardScaler as Clear
 
 from tercet.ml import StandardScaler
 
+pytestmark = pytest.mark.cases
+
 
 @pytest.mark.parametrize("name", ["breast cancer", "fair", "star98"])
 def test_means_deviations_and_columns(put, data, name):

@@ -12,6 +12,8 @@ import tercet
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import LogisticRegression
 
+pytestmark = pytest.mark.cases
+
 
 @pytest.fixture(scope="module")
 def plain_spector(data):

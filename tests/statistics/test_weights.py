@@ -8,6 +8,8 @@ from sklearn.linear_model import LogisticRegression as Clear
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, cross_validate
 
+pytestmark = pytest.mark.cases
+
 
 @pytest.fixture
 def put_with(lake, put):
