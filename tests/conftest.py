@@ -22,6 +22,8 @@ def pytest_collection_modifyitems(items):
     The mark names the cases that stay; if it names none, each stays under the first protocol of the fixture
     `lake`, and the first of them under each protocol.
     """
+    main: dict[str, object] = {}
+    seen: set[tuple[str, object]] = set()
     for item in items:
         mark = item.get_closest_marker("cases")
         if mark is None or not hasattr(item, "callspec"):
@@ -29,8 +31,9 @@ def pytest_collection_modifyitems(items):
         if mark.args:
             left_out = item.callspec.id not in mark.args
         else:
-            places = dict(item.callspec.indices)
-            left_out = places.pop("lake", 0) > 0 and any(places.values())
+            test, protocol = item.nodeid.partition("[")[0], item.callspec.params.get("lake")
+            left_out = protocol != main.setdefault(test, protocol) and (test, protocol) in seen
+            seen.add((test, protocol))
         if left_out:
             item.add_marker("thorough")
 

@@ -16,7 +16,8 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, MeanImputer, MinMaxScaler, StandardScaler
 
 ROWS = 240
-PROTOCOLS = ("plain", "replicated", "shamir")
+PROTOCOLS = ("replicated", "plain", "shamir")
+pytestmark = pytest.mark.cases
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
