@@ -4,6 +4,8 @@ Link tables, train and evaluate models between parties that show each other noth
 `tercet.local`, or `tercet.connect`.
 """
 
+from importlib import metadata
+
 from tercet.errors import (
     ConfigError,
     ConsentError,
@@ -20,7 +22,8 @@ from tercet.lake import AsyncLake, Lake, connect, local, open_lake, open_local
 from tercet.ml.table import Table
 from tercet.studies import compare
 
-__version__ = "0.1.0"
+__version__ = metadata.version("tercet")
+"""The release, which `pyproject.toml` says and nothing else does."""
 
 __all__ = [
     "AsyncLake",
