@@ -1,5 +1,5 @@
-# Everything that a checkout needs: Python 3.11 or newer, pip and make. All of it lands in .venv and .venv-lowest,
-# which git ignores.
+# Everything that a checkout needs: Python 3.11 or newer, pip and make. All of it lands in .venv, .venv-lowest and
+# .venv-docs, which git ignores.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
 UV := $(LOWEST)/tools/bin/uv
+DOCS := .venv-docs
+PAGES := build/pages
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough lowest cluster-test fuzz scale soak lint format clean
+.PHONY: help install demo test thorough lowest cluster-test fuzz scale soak lint format docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,5 +75,17 @@ format: $(STAMP) ## rewrite the code in the house's layout
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+# The API reference is read from the source, so Tercet itself and its kernels are not needed. ruff lays out signatures.
+docs: $(DOCS)/.installed ## the site with all pages and the API reference, in site/; a broken link is an error
+	$(DOCS)/bin/python docs/tools/pages.py $(PAGES)
+	PATH="$(CURDIR)/$(DOCS)/bin:$$PATH" mkdocs build --strict
+
+$(DOCS)/.installed: pyproject.toml
+	rm -rf $(DOCS)
+	$(PYTHON) -m venv --without-pip $(DOCS)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(DOCS)/requirements.txt
+	$(PYTHON) -m pip --python $(DOCS)/bin/python install --disable-pip-version-check -r $(DOCS)/requirements.txt
+	@touch $@
+
 clean: ## remove .venv and caches
-	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(DOCS) $(PAGES) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -78,7 +78,9 @@ class Driver:
         """Whether bars on standard error show how far long plans are."""
         self._models: dict[str, SecretModel] = {}
         self.disclosed = DisclosureLog()
+        """Everything that was opened so far, to whom."""
         self.phases: list[Phase] = []
+        """What each call has cost, in order."""
         self.checkpoint_every: int | None = None
         """Steps of a fit between its checkpoints; None where the table's size decides."""
         self.on_phase: Callable[[str, str], None] | None = None

@@ -48,3 +48,10 @@ def test_supported_pythons_are_those_that_are_required():
     assert SUPPORTED[0] == PROJECT["requires-python"].removeprefix(">=")
     minors = [int(one.removeprefix("3.")) for one in SUPPORTED]
     assert minors == list(range(minors[0], minors[-1] + 1))
+
+
+def test_every_supported_python_is_tested():
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    matrix = re.search(r"^ +python: \[(.*)\]$", workflow, re.MULTILINE)
+    assert matrix is not None
+    assert re.findall(r'"([^"]+)"', matrix[1]) == SUPPORTED
