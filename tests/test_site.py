@@ -146,6 +146,18 @@ def test_what_is_public_is_in_the_reference(module):
             assert any(public is one for one in there), f"no page has {module}.{name}"
 
 
+def test_what_docstrings_refer_to_is_in_the_reference():
+    there = list(documented().values())
+    told = [one for one in there if inspect.isclass(one) or inspect.isfunction(one)]
+    told += [member for one in there if inspect.isclass(one) for member in vars(one).values()]
+    texts = [one.__doc__ for one in told if isinstance(getattr(one, "__doc__", None), str)]
+    names = {name for text in texts for name in re.findall(r"`(tercet\.[\w.]+)", text)}
+    assert "tercet.ml.join.inner_join" in names
+    groups = {"tercet.protocols", "tercet.transports"}
+    missing = {name for name in names - groups if not any(find(name) is one for one in there)}
+    assert missing == set()
+
+
 def test_constructors_are_those_that_attrs_writes(source):
     classes = {
         one for one in documented().values() if inspect.isclass(one) and "__attrs_attrs__" in vars(one)
@@ -166,6 +178,7 @@ def test_constructors_are_those_that_attrs_writes(source):
         ("lake.AsyncLake.upload", "`Lake.upload`", "tercet.lake.Lake.upload"),
         ("lake.Lake.table", "SchemaError", "tercet.errors.SchemaError"),
         ("lake.Lake.table", "`tercet.local`", "tercet.lake.local"),
+        ("ml.table.Table", "`AsyncLake`", "tercet.lake.AsyncLake"),
     ],
 )
 def test_names_in_docstrings_are_links(source, where, text, path):

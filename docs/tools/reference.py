@@ -125,7 +125,8 @@ def linked(text: str, where: griffe.Object, package: griffe.Module) -> str:
 def named(name: str, where: griffe.Object, package: griffe.Module) -> str | None:
     """Full name of the function, property, class or module that is called so there, or None.
 
-    Names are looked up as Python does, and among what a class inherits; errors are known everywhere.
+    Names are looked up as Python does, and among what a class inherits. Errors, and classes that
+    `tercet` and `tercet.ml` offer, are known everywhere.
     """
     first, _, rest = name.partition(".")
     if isinstance(where, griffe.Function) and first in {one.name for one in where.parameters}:
@@ -133,7 +134,7 @@ def named(name: str, where: griffe.Object, package: griffe.Module) -> str | None
     try:
         found: Any = package if first == package.name else in_scope(first, where)
         if found is None:
-            found = package["errors"].members[first]
+            found = offered(package)[first]
         for part in filter(None, rest.split(".")):
             found = found.all_members[part]
         if found.is_attribute and "property" not in found.labels:
@@ -142,6 +143,14 @@ def named(name: str, where: griffe.Object, package: griffe.Module) -> str | None
     except (griffe.AliasResolutionError, griffe.CyclicAliasError, KeyError):
         return None  # what other packages have, or nobody
     return path if path.startswith(f"{package.name}.") else None
+
+
+def offered(package: griffe.Module) -> dict[str, Any]:
+    """Classes that scripts import and errors, by name."""
+    found = {name: package["errors"][name] for name in package["errors"].classes}
+    for module in (package, package["ml"]):
+        found |= {name: module[name] for name in module.exports or () if name[0].isupper()}
+    return found
 
 
 def in_scope(name: str, where: griffe.Object) -> Any:
