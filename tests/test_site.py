@@ -34,6 +34,9 @@ KINDS = {
 """What griffe calls the kinds of parameters that attrs makes."""
 
 DIRECTIVE = re.compile(r"^::: (\S+)$", re.MULTILINE)
+HIDDEN = re.compile(r"^::: (\S+)\n(?: +.*\n)*? +filters: \[\"!\^_\", \"!\^(.*)\$\"\]$", re.MULTILINE)
+"""A name that a page asks for, and the pattern of members that it hides."""
+
 LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:)([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -144,6 +147,18 @@ def test_what_is_public_is_in_the_reference(module):
         public = getattr(importlib.import_module(module), name)
         if not inspect.ismodule(public) and not isinstance(public, TypeVar):
             assert any(public is one for one in there), f"no page has {module}.{name}"
+
+
+def test_what_pages_hide_is_there():
+    texts = [page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")]
+    found = [each for text in texts for each in HIDDEN.findall(text)]
+    assert len(found) == sum(text.count("filters: [") for text in texts)
+    for name, pattern in found:
+        where = find(name)
+        within = [one for one in vars(where).values() if inspect.isclass(one)]
+        members = {member for one in [where, *within] for member in dir(one)}
+        for hidden in pattern.strip("()").split("|"):
+            assert any(re.fullmatch(hidden, one) for one in members), f"{name} has no {hidden}"
 
 
 def test_what_docstrings_refer_to_is_in_the_reference():
