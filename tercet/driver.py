@@ -21,7 +21,8 @@ from tercet.actors.client import Asked, RunResult
 from tercet.actors.cluster import Cluster
 from tercet.actors.passes import optimise
 from tercet.actors.plan import word_shape
-from tercet.consent.rules import Plans, Rules
+from tercet.allow import Allow
+from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.ml import computations
 from tercet.ml.computations import NAME_BYTES, TEMPORARY, Calls, Computed, Naming, Request
@@ -33,7 +34,6 @@ from tercet.ml.upload import describe, encode_for_upload, handles_needed
 from tercet.nodes.desk import Desk, Kept
 from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
-from tercet.options import FLAG, READERS, Number
 from tercet.progress import counting, somebody_looks, watching
 from tercet.tracebacks import short
 from tercet.transports.forks import Home
@@ -258,7 +258,7 @@ class Driver:
         schema = encoded.schema
         desk = self._desk() if self.remote else None
         if desk is not None:
-            desk.require_members(allow.readers)
+            desk.require_members((*allow.readers, *allow.receivers))
         fingerprint = b"" if desk is None else desk.keys.fingerprint(encoded.content)
         if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
             return _named(describe(schema, known.handles, lake))
@@ -352,29 +352,6 @@ class Driver:
 def _named(table: Table) -> Table:
     """A table that nodes know by its name."""
     return table.from_computation({"$table": table.name})
-
-
-MOST_DAYS = 36_500
-
-
-@attrs.frozen
-class Allow:
-    """What an owner allows with an upload: see `Rules`; and after how many days it is forgotten."""
-
-    readers: Sequence[str] = attrs.field(default=(), validator=READERS)
-    plans: Plans = "approved"
-    rows: bool = attrs.field(default=False, validator=FLAG)
-    days: float | None = attrs.field(default=None, validator=Number(none=True))
-
-    def __attrs_post_init__(self) -> None:
-        if self.days is not None and not 0 < self.days <= MOST_DAYS:
-            raise ConsentError(
-                f"a table cannot be forgotten after {self.days:g} days; say 0 to {MOST_DAYS:,}"
-            )
-
-    def rules(self, schema: TableSchema) -> Rules:
-        """As nodes keep them."""
-        return Rules(tuple(self.readers), self.plans, schema.min_count, self.rows)
 
 
 @attrs.frozen(eq=False)

@@ -20,8 +20,9 @@ from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.actors.plan import TILE_ROWS
 from tercet.actors.tracing import write_chrome_trace
+from tercet.allow import Allow
 from tercet.consent.audit import Head
-from tercet.driver import Allow, DisclosureLog, Driver, Job, Phase, Sent
+from tercet.driver import DisclosureLog, Driver, Job, Phase, Sent
 from tercet.errors import TercetError
 from tercet.lake_options import CONNECT, LOCAL, UPLOAD
 from tercet.loop import Loop, Opening

@@ -49,7 +49,7 @@ UPLOAD: dict[str, Rule] = {
     ),
     "missing": Choice(choices=("refuse", "indicator"), error=SchemaError),
     "min_count": attrs.evolve(COUNT, error=SchemaError),
-    "allow": Made(of="Allow", what="what tercet.driver.Allow makes", none=True),
+    "allow": Made(of="Allow", what="what tercet.lake.Allow makes", none=True),
 }
 """Options of an upload."""
 LOCAL: dict[str, Rule] = {

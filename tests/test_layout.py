@@ -26,8 +26,10 @@ MAY_IMPORT = {
     "storage": {"errors", "protocols", "transports", "actors"},
     "nodes": {"errors", "protocols", "transports", "actors", "consent", "ml", "storage"},
     "progress": {"actors"},
+    "allow": {"errors", "options", "actors", "ml", "consent"},
     "driver": {
         "errors",
+        "allow",
         "options",
         "transports",
         "actors",
@@ -41,6 +43,7 @@ MAY_IMPORT = {
     "lake_options": {"errors", "options"},
     "lake": {
         "errors",
+        "allow",
         "options",
         "lake_options",
         "actors",

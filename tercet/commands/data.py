@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 import tercet
+from tercet.actors import CLASSES, DisclosureClass
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
-from tercet.consent.rules import Plans
+from tercet.consent.rules import GROUPS, PARAMETERS_PER_ROW, USUAL, Plans
 from tercet.errors import SchemaError
 from tercet.lake import Allow
 
@@ -55,12 +56,52 @@ def upload(
     ] = "refuse",
     rows: Annotated[bool, typer.Option("--rows", help="Allow that single rows are revealed.")] = False,
     days: Annotated[float | None, typer.Option(help="Forget the table after so many days.")] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COMPUTATION",
+            help=f"This computation needs no signature, or this group: {', '.join(GROUPS)}; again for more.",
+        ),
+    ] = None,
+    allow_class: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Disclosures of this class need no signature; again for more. "
+            f"Of {', '.join(CLASSES)}, usually {', '.join(USUAL)}.",
+        ),
+    ] = None,
+    allow_column: Annotated[
+        list[str] | None, typer.Option(help="Only this column may be used; again for more.")
+    ] = None,
+    receiver: Annotated[
+        list[str] | None, typer.Option(help="Results may go to this member only; again for more.")
+    ] = None,
+    parameters_per_row: Annotated[
+        float, typer.Option(help="A model may have at most so many parameters for each row.")
+    ] = PARAMETERS_PER_ROW,
+    uses: Annotated[int | None, typer.Option(help="So many computations may use the table.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Last day of use, in UTC, as in 2027-01-31.")
+    ] = None,
 ) -> None:
     """Put a table into the lake, secret-shared: no node sees a value."""
     with sentences():
         if "://" in source and not query:
             raise SchemaError(f"{source} is the URL of a database; say what to read with --query")
-        allow = Allow(tuple(reader or ()), _plans(plans), rows, days)
+        allowed = Allow(
+            tuple(reader or ()),
+            _plans(plans),
+            rows,
+            days,
+            computations=tuple(allow or ()),
+            columns=tuple(allow_column or ()),
+            classes=None if allow_class is None else tuple(map(_class, allow_class)),
+            receivers=tuple(receiver or ()),
+            parameters_per_row=parameters_per_row,
+            uses=uses,
+            until=None if until is None else _day(until),
+        )
         with tercet.connect(cluster, identity=identity) as lake:
             table = lake.upload(
                 read_query(source, query) if query else Path(source),
@@ -72,7 +113,7 @@ def upload(
                 types=types_of(kind or ()),
                 ranges=ranges_of(within or ()),
                 missing=_missing(missing),
-                allow=allow,
+                allow=allowed,
             )
             say(f"{table}")
 
@@ -106,6 +147,20 @@ def _missing(given: str) -> Literal["refuse", "indicator"]:
     if given not in ("refuse", "indicator"):
         raise SchemaError(f"--missing {given} is not known; write 'refuse' or 'indicator'")
     return "indicator" if given == "indicator" else "refuse"
+
+
+def _class(given: str) -> DisclosureClass:
+    for known in CLASSES:
+        if given == known:
+            return known
+    raise SchemaError(f"--allow-class {given} is not known; write one of {', '.join(CLASSES)}")
+
+
+def _day(given: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(given)
+    except ValueError as error:
+        raise SchemaError(f"--until {given} is no date; write it as in 2027-01-31") from error
 
 
 def _plans(given: str) -> Plans:

@@ -1,11 +1,16 @@
 """What owners write on the command line about their columns."""
 
+import contextlib
+import datetime as dt
+from types import SimpleNamespace
+
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from tercet.commands.data import app, ranges_of, read_query, types_of
 from tercet.errors import SchemaError
+from tercet.lake import Allow
 from tercet.ml.ingest import encode
 
 pytestmark = pytest.mark.smoke
@@ -37,6 +42,54 @@ def test_the_command_knows_them():
     assert "--range" in shown
     assert "--type" in shown
     assert "--missing" in shown
+    for one in ("allow", "allow-class", "allow-column", "receiver", "parameters-per-row", "uses", "until"):
+        assert f"--{one} " in shown
+
+
+RULES = ["--allow", "tables", "--allow", "statistics", "--allow-class", "figure", "--allow-column", "age"]
+RULES += ["--receiver", "ann", "--parameters-per-row", "0.1", "--uses", "20", "--until", "2027-01-31"]
+
+
+def test_rules_of_an_upload(monkeypatch):
+    given = {}
+
+    class Lake:
+        cluster = SimpleNamespace(caller="clinic")
+
+        def upload(self, source, **options):
+            given.update(options)
+
+    monkeypatch.setattr("tercet.connect", lambda *_, **__: contextlib.nullcontext(Lake()))
+    base = ["upload", "ages.csv", "--name", "ages", "--key", "id", "--identity", "clinic.key"]
+    assert CliRunner().invoke(app, [*base, *RULES]).exit_code == 0
+    assert given["allow"] == Allow(
+        computations=("tables", "statistics"),
+        classes=("figure",),
+        columns=("age",),
+        receivers=("ann",),
+        parameters_per_row=0.1,
+        uses=20,
+        until=dt.date(2027, 1, 31),
+    )
+    assert CliRunner().invoke(app, base).exit_code == 0
+    assert given["allow"] == Allow()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--allow-class", "figures"], "--allow-class figures is not known; write one of check, count"),
+        (["--until", "tomorrow"], "--until tomorrow is no date; write it as in 2027-01-31"),
+        (["--plans", "any", "--allow", "fit"], "leave plans at 'approved' to name those that are free"),
+        (["--uses", "0"], "uses=0 is not a whole number of at least 1"),
+        (["--parameters-per-row", "-1"], "parameters_per_row=-1.0 is not a positive, finite number"),
+    ],
+)
+def test_rules_that_mean_nothing(options, told):
+    base = ["upload", "ages.csv", "--name", "ages", "--key", "id", "--identity", "clinic.key"]
+    done = CliRunner().invoke(app, [*base, *options], env={"COLUMNS": "300"})
+    assert done.exit_code == 1
+    assert told in " ".join(done.stderr.split())
 
 
 def test_queries_are_read_some_rows_at_a_time(tmp_path, monkeypatch):
