@@ -4,8 +4,9 @@ from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import Evaluation, RevealedMetrics
 from tercet.ml.model_selection import CrossValidation, GridSearch, cross_validate
 from tercet.ml.models import RevealedModel, SecretModel
+from tercet.ml.secret_column import SecretColumn
 from tercet.ml.summary import Summary
-from tercet.ml.table import SecretColumn, Table
+from tercet.ml.table import Table
 from tercet.ml.transformers import MeanImputer, MinMaxScaler, StandardScaler
 
 __all__ = [

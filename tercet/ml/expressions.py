@@ -355,7 +355,7 @@ class Expression:
         """
         prefix = self.text if prefix is None else check_column_name(prefix, "The prefix of new columns")
         numbers = [number_of(category, f"{self.text}.one_hot") for category in categories]
-        names = [f"{prefix}_{int(one) if one.is_integer() else one!r}" for one in numbers]
+        names = [f"{prefix}_{text_of(one)}" for one in numbers]
         if not names or len(set(numbers)) < len(numbers):
             raise SchemaError(
                 f"{self.text}.one_hot: the categories are {list(categories)}; name some, each one once"
@@ -445,8 +445,7 @@ class Expression:
 
     def isna(self) -> Expression:
         """Whether a value is missing; known to be false, and free, where none can be."""
-        flags = [Expression.of(self.table, name) for name in sorted(self.missing)]
-        if not flags:
+        if not (flags := [Expression.of(self.table, name) for name in sorted(self.missing)]):
             return self._make(f"{term_of(self)}.isna()", BOOLEAN, lambda draft: _zeros(draft, self))
         found = functools.reduce(operator.or_, flags)
         return attrs.evolve(found, text=f"{term_of(self)}.isna()", sources=found.sources | self.sources)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import math
 import operator
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +18,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Series, Value
+from tercet.actors import Builder, Series, Value, sigmoid
+from tercet.errors import PlanError
 from tercet.ml.disclosure import at_least, inverted
 from tercet.ml.linalg import halvings, length, mean, reciprocal
 from tercet.ml.schema import INTEGER_BITS
@@ -133,6 +135,8 @@ def begun_with(hint: str, handles: Sequence[str]) -> str:
     return hint
 
 
+USUAL_BOUND = 56.0
+"""Decision values of most fits stay below."""
 ROWS = ("x", "weighted")
 """What grows with the table, of a state."""
 
@@ -434,3 +438,19 @@ def _outside(value: Value, bound: float) -> Value:
     """How many of the elements exceed a bound, counted below zero, `(1,)`."""
     inside = [(side - bound).is_negative(64).to_ring().sum() for side in (value, -value)]
     return (inside[0] + inside[1] - 2 * length(value)).reshape(1)
+
+
+def probability_within(bound: float, wanted: float | None, rows: int) -> Series:
+    """The sigmoid on [-bound, bound] to an error; by default one that does not show in standard errors.
+
+    Raises PlanError if no series of it is so exact.
+    """
+    if wanted is None:
+        errors = (2e-5, 5e-6, 1e-6) if bound <= USUAL_BOUND else (2e-4,)
+        wanted = next((error for error in errors if error <= 0.005 / math.sqrt(rows)), errors[-1])
+    try:
+        return sigmoid(bound, wanted)
+    except ValueError as error:
+        raise PlanError(
+            f"sigmoid_error={wanted:g} cannot be had for z_bound={bound:g}; use a larger error ({error})"
+        ) from error

@@ -8,7 +8,6 @@ more plans that go on from the stored state.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
@@ -17,32 +16,22 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Plan, Type, Value, sigmoid
+from tercet.actors import Builder, Plan, Type, Value
 from tercet.actors.client import RunResult
 from tercet.errors import ConvergenceWarning, MissingAttribute, PlanError, SchemaError
 from tercet.ml import fitting, verdicts
 from tercet.ml.computations import Data, computation
 from tercet.ml.descent import Descent
 from tercet.ml.estimator import Estimator, SecretParameters
-from tercet.ml.fitting import ROWS, Parameters, Problem, Solver, State
+from tercet.ml.fitting import ROWS, USUAL_BOUND, Parameters, Problem, Solver, State
 from tercet.ml.metrics import Evaluation, evaluate
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
+from tercet.ml.secret_column import SecretColumn
 from tercet.ml.summary import INTERCEPT, Summary, summarise
-from tercet.ml.table import ANALYST, SecretColumn, Steps, Table
-from tercet.options import (
-    FLAG,
-    JOB,
-    LEVEL,
-    NAMES,
-    RECEIVER,
-    TABLE,
-    Choice,
-    Made,
-    Number,
-    takes,
-)
+from tercet.ml.table import ANALYST, Steps, Table
+from tercet.options import FLAG, JOB, LEVEL, NAMES, RECEIVER, TABLE, Choice, Made, Number, takes
 from tercet.tracebacks import short_tracebacks
 
 Reals = npt.NDArray[np.float64]
@@ -51,7 +40,7 @@ NEWTON_STEPS, WIDE_NEWTON_STEPS, DESCENT_STEPS = 12, 24, 100
 """Where decision values reach beyond 56, the series is less exact and Newton's method takes longer."""
 FIRST_STEPS, MORE_STEPS, MOST_STEPS = 6, 3, 24
 """Newton steps of a fit's first plan, which most fits need no more of, and the least and most of others."""
-BOUNDS = (24.0, 56.0, 120.0)
+BOUNDS = (24.0, USUAL_BOUND, 120.0)
 """Ranges of decision values to try, in order."""
 MODEL = Made(of="LogisticRegression", what="a LogisticRegression")
 
@@ -96,16 +85,13 @@ class LogisticRegression(Estimator, SecretParameters):
     steps. Without a penalty, each look also reveals whether columns tell all outcomes apart without error,
     since then no coefficients are best, and the fit ends. That gives a `ConvergenceWarning`, and so does a
     fit that still moves after `max_iter` steps; `converged_` says so too. Without `check` nothing is
-    revealed, and all steps are made.
-
-    Columns that repeat others share what one of them would get; a column that does not vary gets nothing.
+    revealed, and all steps are made. Columns that repeat others share what one of them would get;
+    a column that does not vary gets nothing.
 
     What is public of a fit has scikit-learn's names: `classes_`, `feature_names_in_`, `n_features_in_`,
     `n_iter_`, beside `target_`; `reveal()` gives a model with `coef_` and `intercept_`. Raises PlanError for
-    options that cannot be, when they are given.
-
-    On an `AsyncLake`, what computes (`fit`, `evaluate`, `predict` and its kin, `reveal`) gives an awaitable
-    of what is annotated here.
+    options that cannot be, when they are given. On an `AsyncLake`, what computes (`fit`, `evaluate`,
+    `predict` and its kin, `reveal`) gives an awaitable of what is annotated here.
     """
 
     penalty: Literal["l2"] | None = attrs.field(default="l2", validator=Choice(choices=("l2",), none=True))
@@ -322,16 +308,7 @@ class LogisticRegression(Estimator, SecretParameters):
         """
         if self.fit_intercept:
             roles.require_free(table, INTERCEPT)
-        wanted = self.sigmoid_error
-        if wanted is None:  # so far below the standard errors that it does not show in them
-            errors = (2e-5, 5e-6, 1e-6) if bound <= BOUNDS[1] else (2e-4,)
-            wanted = next((error for error in errors if error <= 0.005 / math.sqrt(table.rows)), errors[-1])
-        try:
-            probability = sigmoid(bound, wanted)
-        except ValueError as error:
-            raise PlanError(
-                f"sigmoid_error={wanted:g} cannot be had for z_bound={bound:g}; use a larger error ({error})"
-            ) from error
+        probability = fitting.probability_within(bound, self.sigmoid_error, table.rows)
         return Problem(
             table,
             roles.target,
@@ -384,8 +361,7 @@ class LogisticRegression(Estimator, SecretParameters):
     def _left_range(self, problem: Problem) -> SchemaError:
         """Build the error that a try left its range; there is no model then."""
         self._found = None
-        bound = problem.probability.bound
-        larger = next((one for one in BOUNDS if one > bound), None)
+        larger = next((one for one in BOUNDS if one > problem.probability.bound), None)
         return verdicts.left_range(problem, larger, descent=self.solver == "gd")
 
     def _note_convergence(self, problem: Problem, revealed: Mapping[str, Reals]) -> None:
@@ -510,8 +486,10 @@ class LogisticRegression(Estimator, SecretParameters):
 
     def _objective(self, problem: Problem) -> dict[str, Any]:
         """What was minimised, as plain values: what a summary of the model has to know."""
-        given = {name: getattr(self, name) for name in OBJECTIVE - {"sample_weight"}}
-        return given | {"C": float(self.C), "sample_weight": problem.sample_weight}
+        return {name: getattr(self, name) for name in OBJECTIVE - {"sample_weight"}} | {
+            "C": float(self.C),
+            "sample_weight": problem.sample_weight,
+        }
 
     def _look(
         self, solver: Solver, state: State, before: Mapping[str, tuple[str, Type]]
@@ -554,8 +532,8 @@ class LogisticRegression(Estimator, SecretParameters):
         nodes the order of shuffled rows, which is random.
         """
         self._fitted()
-        evaluation: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
-        return evaluation
+        found: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
+        return found
 
     def score(self, table: Table, *, to: str = ANALYST) -> float:
         """The accuracy on a table with the target, to one receiver. Discloses it."""
@@ -584,20 +562,17 @@ class LogisticRegression(Estimator, SecretParameters):
         fitted = self._fitted()
         if self.solver != "newton":
             return fitted.model.summary(fitted.problem.table, reveal, to=to, alpha=alpha)
-        steps = self._summary(reveal, to, alpha)
-        summary: Summary = fitted.problem.table.lake.perform(steps, "summary")
+        summary: Summary = fitted.problem.table.lake.perform(self._summary(reveal, to, alpha), "summary")
         return summary
 
     @classmethod
     def examining(cls, model: SecretModel, table: Table) -> Steps[Self]:
         """A model of those parameters, with a step planned and not made; see `SecretModel.summary`."""
         options = dict(model.objective)
-        weight = options.pop("sample_weight")
+        others = {"sample_weight": options.pop("sample_weight"), "offset": model.offset}
         found = cls(**options)
         found._examined = model
-        features, target = model.names, model.target_
-        yield from found.fit_steps(table, target, features, sample_weight=weight, offset=model.offset)
-        return found
+        return (yield from found.fit_steps(table, model.target_, model.names, **others))
 
     def summarised(self, reveal: str | Sequence[str] | None, to: str, alpha: float) -> Steps[Summary]:
         """The plans of `summary`."""

@@ -26,7 +26,8 @@ from tercet.ml.linalg import logarithm, settled
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import expit
 from tercet.ml.schema import ColumnSchema
-from tercet.ml.table import ANALYST, Column, Part, SecretColumn, Steps, Table, Workspace
+from tercet.ml.secret_column import SecretColumn
+from tercet.ml.table import ANALYST, Column, Part, Steps, Table, Workspace
 from tercet.options import LEVEL, NAME, NAMES, READERS, RECEIVER, TABLE, Choice, Either, Made, Number, takes
 from tercet.tracebacks import short_tracebacks
 

@@ -130,12 +130,17 @@ def _described(draft: Draft, name: str, expression: Expression, part: int, place
     )
     finer = draft.value(expression).scale > public.scale  # then it was rounded once more to be stored
     grain = public.grain + half_unit(public.scale) * finer if public.kind == "real" else 0.0
-    return Column(schema, owners(sources), part, place, grain)
+    return Column(schema, owners(sources), part, place, grain, made_of(sources))
 
 
 def owners(columns: Iterable[Column]) -> str:
     """Whose data some columns are."""
     return "+".join(sorted({column.owner for column in columns}))
+
+
+def made_of(columns: Iterable[Column]) -> frozenset[tuple[str, str]]:
+    """Which columns of which uploads some columns were made of."""
+    return frozenset[tuple[str, str]]().union(*(column.sources for column in columns))
 
 
 def with_part(table: Table, part: Part, columns: Mapping[str, Column]) -> Table:
@@ -178,7 +183,9 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
             "point; clip its factors to public ranges, as in table['age'].clip(0, 120)"
         )
     sources = [condition.table.column(one) for one in condition.sources]
-    flags = Column(ColumnSchema("filter", "boolean"), owners(sources), len(table.parts), 0)
+    flags = Column(
+        ColumnSchema("filter", "boolean"), owners(sources), len(table.parts), 0, sources=made_of(sources)
+    )
     kept = attrs.evolve(
         table,
         name=f"{table.name}.filtered",

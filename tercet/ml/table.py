@@ -123,6 +123,8 @@ class Column:
     part: int
     place: int
     grain: float | None = None
+    sources: frozenset[tuple[str, str]] = frozenset()
+    """Tables and columns that owners have uploaded, of which it was made."""
 
     @property
     def name(self) -> str:
@@ -471,56 +473,3 @@ class Table:
     def __str__(self) -> str:
         columns = ", ".join(f"{column.name} ({column.schema.kind})" for column in self.columns)
         return f"{self.name}: {self.rows} secret rows by key {', '.join(self.key_names)}; {columns}"
-
-
-@short_tracebacks
-@attrs.frozen(eq=False)
-class SecretColumn:
-    """A secret result with one number for each row, such as a prediction.
-
-    Where the nodes hold another number that tells it, as log-odds tell a probability, `read` makes it of what
-    the caller is revealed, and `told` makes it in MPC for other receivers. `reveal` sends it to one receiver;
-    on an `AsyncLake` it gives an awaitable of what is annotated here.
-    """
-
-    lake: Workspace = attrs.field(repr=False)
-    what: str
-    handle: str
-    type: Type
-    read: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = attrs.field(
-        default=None, repr=False
-    )
-    told: Callable[[Value], Value] | None = attrs.field(default=None, repr=False)
-
-    origin: Data = attrs.field(default=None, repr=False)
-
-    __repr__ = views.column_text
-
-    def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - a column is what it is
-        """How requests refer to it."""
-        return referred(self.origin, what=self.what)
-
-    def from_computation(self, origin: Data) -> SecretColumn:
-        """The same, which a computation has given."""
-        return attrs.evolve(self, origin=origin)
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return int(self.type.rows)
-
-    @takes(to=RECEIVER)
-    def reveal(self, *, to: str = ANALYST) -> npt.NDArray[np.float64]:
-        """All numbers in the clear, to one receiver."""
-        values: npt.NDArray[np.float64] = self.lake.perform(self._reveal(to), "reveal")
-        return values
-
-    @computation("reveal_column", group="predictions", to=RECEIVER)
-    def _reveal(self, to: str) -> Steps[npt.NDArray[np.float64]]:
-        builder = self.lake.builder(f"reveal {self.what}")
-        value, mine = builder.input(self.handle, self.type), to == ANALYST
-        name = f"{self.what}, as log-odds" if mine and self.read is not None else self.what
-        (value if mine or self.told is None else self.told(value)).reveal(name, to=to, kind="rows")
-        result = yield builder.plan()
-        found = result.revealed[name]
-        return self.read(found) if mine and self.read is not None else found

@@ -25,7 +25,7 @@ from tercet.ml.disclosure import all_at_least, inverted, side_by_side
 from tercet.ml.draft import Draft
 from tercet.ml.estimator import Estimator
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
-from tercet.ml.preparation import out_of_range, owners, with_part
+from tercet.ml.preparation import made_of, out_of_range, owners, with_part
 from tercet.ml.sample import Sample, weights_of
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, range_scale
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
@@ -198,7 +198,9 @@ class Transformer(Estimator, abc.ABC):
         columns = {}
         for place, (_, schema) in enumerate(made):
             sources = table.column(schema.name), known.table.column(schema.name)
-            columns[schema.name] = Column(schema, owners(sources), len(table.parts), place)
+            columns[schema.name] = Column(
+                schema, owners(sources), len(table.parts), place, sources=made_of(sources)
+            )
         kept = attrs.evolve(table, min_count=max(table.min_count, known.table.min_count))
         return with_part(kept, Part(handle, result.stored[handle]), columns)
 

@@ -49,7 +49,10 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
     return Table(
         lake=lake,
         name=schema.name,
-        columns=tuple(Column(column, schema.owner, 0, place) for place, column in enumerate(schema.features)),
+        columns=tuple(
+            Column(column, schema.owner, 0, place, sources=frozenset({(schema.name, column.name)}))
+            for place, column in enumerate(schema.features)
+        ),
         rows=schema.rows,
         parts=tuple(parts),
         keys=Part(handles[0], Type(Form.WORDS, (2, schema.rows))),

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from tercet.ml.expressions import Expression
     from tercet.ml.metrics.evaluation import Evaluation
     from tercet.ml.models import SecretModel
-    from tercet.ml.table import Column, SecretColumn, Table
+    from tercet.ml.secret_column import SecretColumn
+    from tercet.ml.table import Column, Table
 
 MOST_ROWS = 60
 """Of tables with more columns, so many are shown."""

@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,6 +33,7 @@ from tercet.actors.plan import Plan, Type, check_handle
 from tercet.actors.values import Outcome, Stored
 from tercet.consent.approvals import Approval
 from tercet.consent.audit import AuditLog
+from tercet.consent.decisions import TO_CALLER
 from tercet.consent.review import NOTHING, Review, Rows, Tables, review
 from tercet.consent.rows import Order
 from tercet.consent.rules import Rules
@@ -40,10 +41,11 @@ from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.ml.computations import Request
 from tercet.ml.models import SecretModel
 from tercet.nodes.config import ClusterFile, Member, NodeFile
-from tercet.nodes.entries import LATEST, MODEL, TABLE, require_name, shown
+from tercet.nodes.entries import MODEL, TABLE, require_name, shown
 from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
+from tercet.nodes.permits import Permits
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
@@ -55,11 +57,7 @@ from tercet.storage.journal import LooseValue
 
 __all__ = ["MODEL", "MOST_LINES", "TABLE", "LakeGate"]
 
-TO_CALLER = "analyst"
-"""The receiver that stands for whoever has a plan run."""
 MOST_LINES = 256
-CLASSES_OF_MANY = {"check", "count", "figure", "model"}
-"""Classes of disclosures that rest on many rows."""
 
 
 class LakeGate(Gate):
@@ -76,6 +74,7 @@ class LakeGate(Gate):
         self.jobs = LastingJobs(party, vault, self.ledger)
         self.jobs.plan_of = self.plan_of
         self.requests = Requests(vault)
+        self.permits = Permits(cluster, vault)
         self._built: WeakKeyDictionary[Plan, Built] = WeakKeyDictionary()
         """What was made of requests, by the plan."""
         self._file = file
@@ -170,18 +169,18 @@ class LakeGate(Gate):
             member = self._require(caller, ("analyst", "owner"), "run plans")
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
-            by_hand = built is None
-            owners = await self._check(member, found, sources, by_hand=by_hand)
+            owners = await self.permits.owners_to_ask(member, plan, built, found, sources)
             if owners:
                 waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
-                await self._wait(waiting, facts, once=bool(found.unclear))
+                await self._wait(waiting, facts, once=built is None and bool(found.unclear))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
-                if not await self._check(member, found, sources, by_hand=by_hand) <= owners:
+                if not await self.permits.owners_to_ask(member, plan, built, found, sources) <= owners:
                     raise ConsentError("rules have changed while the plan waited; run it again")
-        names = sorted([(await self._table(source)).name for source in sources])
+        names = sorted([(await self.permits.table(source)).name for source in sources])
         reveals = shortened([str(item) for item in plan.disclosures()])
         self.audit.append("runs", caller=caller, **facts, reads=shortened(names), reveals=reveals)
+        await self.permits.count(member, plan, built, sources)
         await trio.to_thread.run_sync(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
@@ -220,7 +219,7 @@ class LakeGate(Gate):
         found, sources = self._plans[session].review, self._plans[session].sources
         with self.audited(caller, "result", session=session.hex()):
             for source in sorted(sources):
-                entry = await self._table(source)
+                entry = await self.permits.table(source)
                 if entry.owner != caller:
                     check_counts(entry, found, outcome.symbols)
         for handle in found.stored:
@@ -231,7 +230,7 @@ class LakeGate(Gate):
             if to in (TO_CALLER, caller):
                 mine.append(revealed)
                 continue
-            key, party = self._member(to).sealing_key, self.party.index
+            key, party = self.permits.member(to).sealing_key, self.party.index
             run = run_of(session)
             results.append(
                 (to, sealed_result(run, caller, plan.name, revealed, party=party, sealing_key=key))
@@ -285,14 +284,6 @@ class LakeGate(Gate):
             origins[handle], made_from = await self._origin(caller, handle)
             sources |= made_from
         found = await trio.to_thread.run_sync(review, plan, origins.__getitem__)
-        if plan in self._built:
-            # What a computation reveals by row it says itself, and what it opens is known to be harmless; the
-            # walk takes more for it than there is.
-            by_row = {
-                f"{one.what!r} to {one.to}" for one in plan.disclosures() if one.kind not in CLASSES_OF_MANY
-            }
-            rows = tuple(one for one in found.rows if one[0] in by_row)
-            found = attrs.evolve(found, rows=rows, unclear=(), placed=NOTHING)
         return found, frozenset(sources)
 
     async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:
@@ -310,23 +301,6 @@ class LakeGate(Gate):
             raise ConsentError(f"{entry.owner} does not let {caller} use model {entry.name!r}")
         # Models of an earlier release may be by row; nobody knows in what order.
         return Rows.of(entry.rows, Order.MIXED) if entry.rows else NOTHING, frozenset(entry.sources)
-
-    async def _check(self, member: Member, found: Review, sources: Tables, *, by_hand: bool) -> set[str]:
-        """The owners who must approve; of a plan by hand, all. Raises ConsentError if one forbids it."""
-        for receiver in found.receivers:
-            if receiver != TO_CALLER:
-                self._member(receiver)
-        entries = {source: await self._table(source) for source in sorted(sources)}
-        found = found.named({source: entry.name for source, entry in entries.items()})
-        own = frozenset(entry.name for entry in entries.values() if entry.owner == member.name)
-        owners = set()
-        for entry in entries.values():
-            rules = Rules.from_bytes(entry.rules)
-            rules.check(entry.name, entry.owner, member.name, member.roles, found)
-            asks = by_hand or rules.plans == "approved" or found.needs_look(entry.name, own)
-            if asks and entry.owner != member.name:
-                owners.add(entry.owner)
-        return owners
 
     # -- what members ask ------------------------------------------------------------------------------------
 
@@ -423,13 +397,13 @@ class LakeGate(Gate):
         )
         if sources and entry.kind == TABLE:
             raise ConsentError(
-                f"table {entry.name!r} was made from {await self._names(sources)}; only uploads are kept as "
-                "tables"
+                f"table {entry.name!r} was made from {await self.permits.names(sources)}; only uploads are "
+                "kept as tables"
             )
         if rows:
             raise ConsentError(
-                f"model {entry.name!r} has single rows of {await self._names(rows)}; only what was learned "
-                "from all rows is kept as a model"
+                f"model {entry.name!r} has single rows of {await self.permits.names(rows)}; only what was "
+                "learned from all rows is kept as a model"
             )
         entry = attrs.evolve(entry, sources=tuple(sorted(sources)))
         await self.vault.keep(entry, values)
@@ -469,7 +443,7 @@ class LakeGate(Gate):
         waiting.changed.set()
 
     def _check_approval(self, approval: Approval, waiting: Waiting) -> None:
-        certificate = self._member(approval.approver).certificate
+        certificate = self.permits.member(approval.approver).certificate
         approval.check(self._lake, waiting.run, waiting.plan.digest(), certificate)
 
     def _refuse_plan(self, caller: str, session: bytes, why: str) -> None:
@@ -494,17 +468,8 @@ class LakeGate(Gate):
 
     # -- who and what ----------------------------------------------------------------------------------------
 
-    def _member(self, name: str) -> Member:
-        found = self._cluster.member(name)
-        if found is None:
-            raise ConsentError(
-                f"there is no member {name!r} to reveal something to; cluster.toml lists "
-                f"{', '.join(one.name for one in self._cluster.members) or 'none'}"
-            )
-        return found
-
     def _require(self, caller: str, roles: Sequence[str], what: str) -> Member:
-        member = self._member(caller)
+        member = self.permits.member(caller)
         if not set(roles) & set(member.roles):
             raise ConsentError(f"{caller} may not {what}: that takes the role {' or '.join(roles)}")
         return member
@@ -526,15 +491,3 @@ class LakeGate(Gate):
 
     async def _entries(self) -> list[Entry]:
         return await self.vault.ask(self.vault.catalog.entries)
-
-    async def _table(self, identity: str) -> Entry:
-        """A table by its identity. Raises ConsentError once it is gone, also if there is one of its name."""
-        found = await self.vault.ask(self.vault.catalog.identified, identity)
-        if found is None or found.kind != TABLE or (found.expires or LATEST) <= time.time():
-            raise ConsentError("a table from which this was made is no longer in the lake; make it anew")
-        return found
-
-    async def _names(self, identities: Iterable[str]) -> str:
-        """What tables are called, as far as they are there."""
-        found = [await self.vault.ask(self.vault.catalog.identified, one) for one in identities]
-        return ", ".join(sorted(one.name for one in found if one is not None)) or "tables that are gone"

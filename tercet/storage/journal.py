@@ -89,6 +89,12 @@ STEPS = sa.Table(
     sa.Column("facts", sa.LargeBinary, nullable=False),
     sa.Column("made", sa.Float, nullable=False),
 )
+USES = sa.Table(
+    "uses",
+    METADATA,
+    sa.Column("source", sa.String(32), primary_key=True),
+    sa.Column("computation", sa.LargeBinary(16), primary_key=True),
+)
 AUDIT = sa.Table(
     "audit",
     METADATA,
@@ -364,6 +370,20 @@ class Journal:
             before = connection.execute(old).scalar()
             if before is not None:
                 connection.execute(STEPS.delete().where(mine & (STEPS.c.made <= before)))
+
+    def uses(self, source: str, but: bytes) -> int:
+        """By how many computations of others a table was used, `but` for one."""
+        counted = (USES.c.source == source) & (USES.c.computation != but)
+        with self._begin() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).where(counted)).scalar_one())
+
+    def use(self, sources: Iterable[str], computation: bytes) -> None:
+        """Count that a computation uses tables; each counts once."""
+        with self._begin() as connection:
+            for source in sources:
+                same = (USES.c.source == source) & (USES.c.computation == computation)
+                connection.execute(USES.delete().where(same))
+                connection.execute(USES.insert().values(source=source, computation=computation))
 
     # -- jobs and results ------------------------------------------------------------------------------------
 

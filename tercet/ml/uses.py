@@ -1,0 +1,86 @@
+"""Whose columns a computation uses, and how large a fit is: what owners' rules ask of it beside its results.
+
+Columns that were made of others use these. Rows that are only moved, joined or dealt to parts are not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from tercet.errors import MissingAttribute
+from tercet.ml.computations import Computation
+from tercet.ml.expressions import Expression
+from tercet.ml.linear_model import LogisticRegression
+from tercet.ml.models import SecretModel
+from tercet.ml.table import Column, Table, as_names
+
+MOVING = {"join", "split"}
+"""Computations that use no value of a column, but for that by which rows are stratified."""
+NAMING = ("columns", "names", "features", "target", "sample_weight", "offset", "stratify")
+"""Arguments that name columns."""
+CHOOSING = {"columns", "names", "features"}
+"""Those of them that mean all other columns if they are left out."""
+
+
+@attrs.frozen
+class Uses:
+    """Columns by table; parameters of a fit, and the rows that its smallest part has, if it is one."""
+
+    columns: Mapping[str, frozenset[str]]
+    parameters: int | None = None
+    rows: int | None = None
+
+
+def uses_of(known: Computation, arguments: Mapping[str, Any]) -> Uses:
+    """What a computation uses of tables that owners have uploaded."""
+    columns: dict[str, set[str]] = {}
+    for column in _columns(known, arguments):
+        for table, name in column.sources:
+            columns.setdefault(table, set()).add(name)
+    frozen = {table: frozenset(names) for table, names in columns.items()}
+    if known.group != "models" or "target" not in arguments:
+        return Uses(frozen)
+    table, model = arguments["table"], arguments.get("self", arguments.get("model"))
+    others = [arguments.get(role) for role in ("target", "sample_weight", "offset")]
+    given = arguments.get("features")
+    features = [one for one in table.column_names if one not in others] if given is None else as_names(given)
+    folds = arguments.get("cv")
+    rows = table.rows if folds is None else table.rows - -(-table.rows // folds)
+    return Uses(frozen, len(features) + bool(model.fit_intercept), rows)
+
+
+def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Column]:
+    named = [name for role in NAMING if arguments.get(role) is not None for name in as_names(arguments[role])]
+    chosen = CHOOSING & arguments.keys()
+    every = known.name not in MOVING and (
+        any(arguments[role] is None for role in chosen) or not (chosen or "target" in arguments)
+    )
+    models = [one for one in arguments.values() if isinstance(one, LogisticRegression | SecretModel)]
+    for one in models:
+        with contextlib.suppress(MissingAttribute):
+            model = one if isinstance(one, SecretModel) else one.fitted_model()
+            named += [*model.names, model.target_, *([model.offset] if model.offset else [])]
+            every = False
+    expressions = [one for one in _flat(arguments) if isinstance(one, Expression)]
+    for expression in expressions:
+        for name in expression.sources | expression.missing:
+            yield expression.table.column(name)
+    for table in (one for one in _flat(arguments) if isinstance(one, Table)):
+        yield from table.selection if known.name not in MOVING else ()
+        for column in table.columns:
+            if column.name in named or (every and not expressions):
+                yield column
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value

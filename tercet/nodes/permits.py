@@ -1,0 +1,113 @@
+"""Permits: whether owners' rules let a member have a plan run, and who has to sign it first.
+
+A computation is decided by what it says of itself (see `tercet.consent.decisions`), a plan by hand by a walk
+over it, and by every owner whose data it reads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import attrs
+import trio
+
+from tercet.actors.plan import Plan
+from tercet.consent.decisions import TO_CALLER, Asked, decide, results_of
+from tercet.consent.review import NOTHING, Review, Tables
+from tercet.consent.rules import Rules
+from tercet.errors import ConsentError
+from tercet.ml.uses import Uses, uses_of
+from tercet.nodes.config import ClusterFile, Member
+from tercet.nodes.entries import LATEST, TABLE
+from tercet.nodes.requests import Built
+from tercet.nodes.vault import Vault
+from tercet.storage.catalog import Entry
+
+
+@attrs.frozen
+class Permits:
+    """Decides from the rules in a node's catalog, and counts uses in its journal."""
+
+    cluster: ClusterFile
+    vault: Vault
+
+    def member(self, name: str) -> Member:
+        """A member by name. Raises ConsentError if there is none."""
+        found = self.cluster.member(name)
+        if found is None:
+            raise ConsentError(
+                f"there is no member {name!r} to reveal something to; cluster.toml lists "
+                f"{', '.join(one.name for one in self.cluster.members) or 'none'}"
+            )
+        return found
+
+    async def table(self, identity: str) -> Entry:
+        """A table by its identity. Raises ConsentError once it is gone, also if there is one of its name."""
+        found = await self.vault.ask(self.vault.catalog.identified, identity)
+        if found is None or found.kind != TABLE or (found.expires or LATEST) <= time.time():
+            raise ConsentError("a table from which this was made is no longer in the lake; make it anew")
+        return found
+
+    async def names(self, identities: Iterable[str]) -> str:
+        """What tables are called, as far as they are there."""
+        found = [await self.vault.ask(self.vault.catalog.identified, one) for one in identities]
+        return ", ".join(sorted(one.name for one in found if one is not None)) or "tables that are gone"
+
+    async def owners_to_ask(
+        self, member: Member, plan: Plan, built: Built | None, found: Review, sources: Tables
+    ) -> set[str]:
+        """The owners who must approve a plan; of one by hand, all. Raises ConsentError if one forbids it."""
+        for receiver in found.receivers:
+            if receiver != TO_CALLER:
+                self.member(receiver)
+        entries = {source: await self.table(source) for source in sorted(sources)}
+        named = found.named({source: entry.name for source, entry in entries.items()})
+        rules = {entry.name: (entry.owner, Rules.from_bytes(entry.rules)) for entry in entries.values()}
+        for table, (owner, rule) in rules.items():
+            walked = named if built is None else attrs.evolve(named, rows=())
+            rule.check(table, owner, member.name, member.roles, walked)
+        uses = {}
+        for source, entry in entries.items():
+            uses[entry.name] = await self.vault.ask(self.vault.journal.uses, source, _name_of(plan, built))
+        verdict = decide(rules, await trio.to_thread.run_sync(self._asked, member, plan, built, named, uses))
+        if verdict.refusal:
+            raise ConsentError(verdict.refusal)
+        own = frozenset(entry.name for entry in entries.values() if entry.owner == member.name)
+        looked = named if built is None else attrs.evolve(named, unclear=(), placed=NOTHING)
+        wary = {entry.owner for entry in entries.values() if looked.needs_look(entry.name, own)}
+        return (wary | verdict.owners) - {member.name}
+
+    def _asked(
+        self, member: Member, plan: Plan, built: Built | None, found: Review, uses: dict[str, int]
+    ) -> Asked:
+        by_row = {told.rpartition(" to ")[0]: tables for told, tables in found.rows}
+        results = [
+            attrs.evolve(one, tables=by_row.get(repr(one.what))) for one in results_of(plan, member.name)
+        ]
+        used = Uses({}) if built is None else uses_of(built.known, built.arguments)
+        columns = {} if built is None else dict.fromkeys(uses, frozenset[str]()) | dict(used.columns)
+        return Asked(
+            caller=member.name,
+            roles=frozenset(member.roles),
+            computation="" if built is None else built.known.name,
+            group="" if built is None else built.known.group,
+            by_hand=built is None,
+            columns=columns,
+            results=tuple(results),
+            now=time.time(),
+            parameters=used.parameters,
+            rows=used.rows,
+            uses=uses,
+            analysts=frozenset(one.name for one in self.cluster.members if "analyst" in one.roles),
+        )
+
+    async def count(self, member: Member, plan: Plan, built: Built | None, sources: Tables) -> None:
+        """Count that a member's computation, or plan by hand, uses tables of others."""
+        others = [source for source in sources if (await self.table(source)).owner != member.name]
+        await self.vault.ask(self.vault.journal.use, others, _name_of(plan, built))
+
+
+def _name_of(plan: Plan, built: Built | None) -> bytes:
+    """What counts as one use: a call of a computation, whatever its steps and attempts; or a plan."""
+    return plan.digest()[:16] if built is None else built.request.name
