@@ -1,12 +1,15 @@
 """Matching public pseudonyms in the clear: which rows occur in every one of several lists.
 
-Pseudonyms are uniformly random 128-bit words, so their low bits serve as the hash of an open-addressing
-table: one pass to fill it, one probe or two for each row that is looked up. Their high bits cut long lists
-into parts that are matched one after the other, so that a table never takes more than a few megabytes.
+Rows are found in an open-addressing table: one pass to fill it, one probe or two for each row that is looked
+up. Its hash is SipHash-1-3 (Aumasson, Bernstein 2012) under a key that is drawn for each match: pseudonyms
+are uniformly random, but a member may have other words listed, and must not know which of them meet. The high
+bits of the hash cut long lists into parts that are matched one after the other, so that a table never takes
+more than a few megabytes. No result depends on the key.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
@@ -17,7 +20,7 @@ from numba import types
 
 from tercet.protocols.base import in_memory
 from tercet.protocols.domains import WORD_BITS, Words
-from tercet.protocols.kernels import IN, IN2, INDEX_OUT, OUT2, kernel
+from tercet.protocols.kernels import IN, IN2, INDEX_OUT, OUT, OUT2, inline, kernel
 
 Positions = npt.NDArray[np.int64]
 
@@ -27,24 +30,72 @@ PART_ROWS = 1 << 20
 """Rows of a list that are matched at a time, about: a table of 16 to 32 MB."""
 
 
-@kernel(IN2, INDEX_OUT)
-def _fill(listed: Words, slots: Positions) -> None:
+@inline
+def _rotated(word: np.uint64, left: int) -> np.uint64:
+    """A word rotated by 1 to 63 bits."""
+    return (word << np.uint64(left)) | (word >> np.uint64(64 - left))
+
+
+@inline
+def _sip_round(
+    a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    """A round of SipHash; its paper calls the words v0 to v3."""
+    a += b
+    c += d
+    b = _rotated(b, 13) ^ a
+    d = _rotated(d, 16) ^ c
+    a = _rotated(a, 32)
+    c += b
+    a += d
+    b = _rotated(b, 17) ^ c
+    d = _rotated(d, 21) ^ a
+    c = _rotated(c, 32)
+    return a, b, c, d
+
+
+@inline
+def _hash(key: Words, low: np.uint64, high: np.uint64) -> np.uint64:
+    """SipHash-1-3 of 16 bytes under a key of two words."""
+    a = key[0] ^ np.uint64(0x736F6D6570736575)
+    b = key[1] ^ np.uint64(0x646F72616E646F6D)
+    c = key[0] ^ np.uint64(0x6C7967656E657261)
+    d = key[1] ^ np.uint64(0x7465646279746573)
+    a, b, c, d = _sip_round(a, b, c, d ^ low)
+    a, b, c, d = _sip_round(a ^ low, b, c, d ^ high)
+    length = np.uint64(16 << 56)
+    a, b, c, d = _sip_round(a ^ high, b, c, d ^ length)
+    a, c = a ^ length, c ^ np.uint64(0xFF)
+    for _ in range(3):
+        a, b, c, d = _sip_round(a, b, c, d)
+    return a ^ b ^ c ^ d
+
+
+@kernel(IN, IN2, OUT)
+def hash_columns(key: Words, listed: Words, out: Words) -> None:
+    """The hash of every column of `listed` (2, n), for a key of two words."""
+    for i in range(listed.shape[1]):
+        out[i] = _hash(key, listed[0, i], listed[1, i])
+
+
+@kernel(IN, IN2, INDEX_OUT)
+def _fill(key: Words, listed: Words, slots: Positions) -> None:
     """Put the position of every column of `listed` (2, n) into the table; its size is a power of two."""
     last = np.uint64(slots.shape[0] - 1)
     for i in range(listed.shape[1]):
-        slot = listed[0, i] & last
+        slot = _hash(key, listed[0, i], listed[1, i]) & last
         while slots[slot] >= 0:
             slot = (slot + np.uint64(1)) & last
         slots[slot] = i
 
 
-@kernel(IN2, IN2, INDEX_OUT, INDEX_OUT)
-def _look_up(listed: Words, wanted: Words, slots: Positions, found: Positions) -> None:
+@kernel(IN, IN2, IN2, INDEX_OUT, INDEX_OUT)
+def _look_up(key: Words, listed: Words, wanted: Words, slots: Positions, found: Positions) -> None:
     """For every column of `wanted` its position in `listed`, or -1."""
     last = np.uint64(slots.shape[0] - 1)
     for i in range(wanted.shape[1]):
         low, high = wanted[0, i], wanted[1, i]
-        slot = low & last
+        slot = _hash(key, low, high) & last
         position = slots[slot]
         while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
             slot = (slot + np.uint64(1)) & last
@@ -52,13 +103,13 @@ def _look_up(listed: Words, wanted: Words, slots: Positions, found: Positions) -
         found[i] = position
 
 
-@kernel(IN2, INDEX_OUT, INDEX_OUT)
-def _count_twice(listed: Words, slots: Positions, found: Positions) -> None:
+@kernel(IN, IN2, INDEX_OUT, INDEX_OUT)
+def _count_twice(key: Words, listed: Words, slots: Positions, found: Positions) -> None:
     """Put every column into the table once; adds to `found[0]` how many were there already."""
     last = np.uint64(slots.shape[0] - 1)
     for i in range(listed.shape[1]):
         low, high = listed[0, i], listed[1, i]
-        slot = low & last
+        slot = _hash(key, low, high) & last
         position = slots[slot]
         while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
             slot = (slot + np.uint64(1)) & last
@@ -69,30 +120,37 @@ def _count_twice(listed: Words, slots: Positions, found: Positions) -> None:
             slots[slot] = i
 
 
-@kernel(IN, types.uint64, INDEX_OUT)
-def _count(tops: Words, shift: np.uint64, counts: Positions) -> None:
-    """How many words there are of each part, which their bits above `shift` number."""
-    for i in range(tops.shape[0]):
-        counts[tops[i] >> shift] += 1
+@kernel(IN, IN2, types.uint64, INDEX_OUT)
+def _count(key: Words, listed: Words, shift: np.uint64, counts: Positions) -> None:
+    """How many columns there are of each part, which the bits of their hash above `shift` number."""
+    for i in range(listed.shape[1]):
+        counts[_hash(key, listed[0, i], listed[1, i]) >> shift] += 1
 
 
-@kernel(IN2, types.uint64, INDEX_OUT, OUT2, INDEX_OUT)
-def _deal(listed: Words, shift: np.uint64, starts: Positions, dealt: Words, places: Positions) -> None:
+@kernel(IN, IN2, types.uint64, INDEX_OUT, OUT2, INDEX_OUT)
+def _deal(
+    key: Words, listed: Words, shift: np.uint64, starts: Positions, dealt: Words, places: Positions
+) -> None:
     """The columns of `listed` part by part, and their positions; moves `starts` to the ends of parts."""
     for i in range(listed.shape[1]):
-        part = listed[1, i] >> shift
+        part = _hash(key, listed[0, i], listed[1, i]) >> shift
         place = starts[part]
         dealt[0, place], dealt[1, place] = listed[0, i], listed[1, i]
         places[place] = i
         starts[part] = place + 1
 
 
+def new_key() -> Words:
+    """A fresh key for the hash."""
+    return np.frombuffer(secrets.token_bytes(16), dtype=np.uint64)
+
+
 def twice(listed: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> int:
     """How many columns of `(2, n)` are like one before them: none among pseudonyms of unique keys."""
-    found = np.zeros(1, dtype=np.int64)
-    for keys, _ in _Parts.of(listed, (listed.shape[1] // part).bit_length(), allocate):
-        keys = np.ascontiguousarray(keys)
-        _count_twice(keys, _slots(keys.shape[1]), found)
+    found, key = np.zeros(1, dtype=np.int64), new_key()
+    for columns, _ in _Parts.of(listed, (listed.shape[1] // part).bit_length(), key, allocate):
+        columns = np.ascontiguousarray(columns)
+        _count_twice(key, columns, _slots(columns.shape[1]), found)
     return int(found[0])
 
 
@@ -101,13 +159,13 @@ def _slots(columns: int) -> Positions:
     return np.full(1 << max(1, 2 * columns - 1).bit_length(), -1, dtype=np.int64)
 
 
-def positions_in(listed: Words, wanted: Words) -> Positions:
+def positions_in(listed: Words, wanted: Words, key: Words) -> Positions:
     """The position of every column of `wanted` (2, m) among the distinct ones of `listed` (2, n), or -1."""
     listed, wanted = np.ascontiguousarray(listed), np.ascontiguousarray(wanted)
     slots = _slots(listed.shape[1])
-    _fill(listed, slots)
+    _fill(key, listed, slots)
     found = np.empty(wanted.shape[1], dtype=np.int64)
-    _look_up(listed, wanted, slots, found)
+    _look_up(key, listed, wanted, slots, found)
     return found
 
 
@@ -120,17 +178,17 @@ class _Parts:
     ends: Positions
 
     @classmethod
-    def of(cls, listed: Words, bits: int, allocate: Allocate) -> Self:
-        """Parts by the uppermost bits; the list itself where they are none."""
+    def of(cls, listed: Words, bits: int, key: Words, allocate: Allocate) -> Self:
+        """Parts by the uppermost bits of the hash; the list itself where they are none."""
         listed = np.ascontiguousarray(listed)
         if bits == 0:
             return cls(listed, np.arange(listed.shape[1]), np.array([listed.shape[1]]))
         shift = np.uint64(WORD_BITS - bits)
         counts = np.zeros(1 << bits, dtype=np.int64)
-        _count(listed[1], shift, counts)
+        _count(key, listed, shift, counts)
         ends = np.cumsum(counts) - counts
         dealt, places = allocate(listed.shape), allocate((listed.shape[1],)).view(np.int64)
-        _deal(listed, shift, ends, dealt, places)
+        _deal(key, listed, shift, ends, dealt, places)
         return cls(dealt, places, ends)
 
     def __iter__(self) -> Iterator[tuple[Words, Positions]]:
@@ -147,12 +205,13 @@ def intersect(lists: Sequence[Words], allocate: Allocate = in_memory, *, part: i
     longest list; what has a number for each row comes from `allocate`.
     """
     bits = (max(listed.shape[1] for listed in lists) // part).bit_length()
-    wanted, *others = (_Parts.of(listed, bits, allocate) for listed in lists)
+    key = new_key()
+    wanted, *others = (_Parts.of(listed, bits, key, allocate) for listed in lists)
     rows = len(wanted.places)
     found = allocate((len(others), rows)).view(np.int64)
     for other, listed in zip(found, others, strict=True):
-        for (keys, here), (among, there) in zip(wanted, listed, strict=True):
-            place = positions_in(among, keys)
+        for (columns, here), (among, there) in zip(wanted, listed, strict=True):
+            place = positions_in(among, columns, key)
             other[here] = np.where(place >= 0, np.append(there, -1)[place], -1)
     blocks = [slice(start, min(start + PART_ROWS, rows)) for start in range(0, rows, PART_ROWS)]
     everywhere = [np.flatnonzero((found[:, block] >= 0).all(axis=0)) + block.start for block in blocks]

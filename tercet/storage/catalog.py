@@ -41,6 +41,7 @@ HANDLES = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("name", sa.String(256), nullable=False),
     sa.Column("place", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=True),
 )
 LISTS, SEPARATOR = ("sources", "rows"), "\n"
 """Columns with identities of tables or with handles, and what stands between these."""
@@ -91,7 +92,7 @@ class Catalog:
                 new = not {ENTRIES.name, HANDLES.name}.issubset(sa.inspect(self._engine).get_table_names())
                 if not new or may_be_new:
                     METADATA.create_all(self._engine)
-                    _add_columns(self._engine)
+                    _migrate(self._engine)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise StorageError(f"the catalog {_hidden(url)!r} is no usable database URL: {error}") from error
         if new and not may_be_new:
@@ -193,8 +194,8 @@ class Catalog:
             raise StorageError(f"the catalog at {where} failed: {why}; look at that database") from error
 
 
-def _add_columns(engine: sa.Engine) -> None:
-    """Give a database of an earlier release the columns that it lacks.
+def _migrate(engine: sa.Engine) -> None:
+    """Give a database of an earlier release the columns that it lacks, and drop those of the past.
 
     Its entries get identities now. What was made from tables before names them and not their identities, so
     it belongs to none: it has to be made anew.
@@ -207,6 +208,11 @@ def _add_columns(engine: sa.Engine) -> None:
                 if column.name not in known:
                     kind = column.type.compile(engine.dialect)
                     connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+            for name in sorted(known.difference(table.columns.keys())):
+                # What is not null has no value in rows to come, so it cannot stay.
+                connection.execute(sa.text(f"ALTER TABLE {table.name} DROP COLUMN {name}"))
+        # An entry that did not say by the rows of which tables it is may be by those of all.
+        connection.execute(ENTRIES.update().where(ENTRIES.c.rows.is_(None)).values(rows=ENTRIES.c.sources))
         nameless = connection.execute(sa.select(ENTRIES).where(ENTRIES.c.identity.is_(None))).all()
         for row in nameless:
             same = (ENTRIES.c.kind == row.kind) & (ENTRIES.c.name == row.name)

@@ -27,6 +27,7 @@ LOOSE = sa.Table(
     sa.Column("rows", sa.Text, nullable=False),
     sa.Column("arrangement", sa.String(16), nullable=True),
     sa.Column("identity", sa.String(32), nullable=True),
+    sa.Column("bytes", sa.BigInteger, nullable=True),
 )
 CHECKPOINTS = sa.Table(
     "checkpoints",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.actors.matching import intersect, twice
+from tercet.actors.matching import hash_columns, intersect, new_key, twice
 from tercet.actors.scratch import Scratch
 
 
@@ -54,3 +57,57 @@ def test_a_list_of_one_and_the_same_takes_no_longer_than_another():
     """Looking for a free slot behind all that are alike would take the square of their number."""
     listed = np.full((2, 1 << 20), 7, dtype=np.uint64)
     assert twice(listed) == (1 << 20) - 1
+
+
+def test_the_hash_is_siphash():
+    """Python hashes bytes by SipHash-1-3 since 3.11, under a key that follows from PYTHONHASHSEED."""
+    seed, key = 7, bytearray()
+    while len(key) < 16:  # as in bootstrap_hash.c
+        seed = (seed * 214013 + 2531011) & 0xFFFFFFFF
+        key.append(seed >> 16 & 0xFF)
+    script = "import sys; print(*[hash(bytes([n] * 8) + b'abcdefgh') for n in range(20)])"
+    script += "; print(sys.hash_info.algorithm)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    told = done.stdout.split()
+    if told.pop() != "siphash13":
+        pytest.skip("this Python hashes otherwise")
+    words = np.frombuffer(b"".join(bytes([n] * 8) + b"abcdefgh" for n in range(20)), dtype=np.uint64)
+    listed = np.ascontiguousarray(words.reshape(20, 2).T)
+    found = np.empty(20, dtype=np.uint64)
+    hash_columns(np.frombuffer(bytes(key), dtype=np.uint64), listed, found)
+    assert found.view(np.int64).tolist() == [int(one) for one in told]
+
+
+@pytest.mark.parametrize("part", [1 << 12, 1 << 20])
+def test_words_that_are_alike_in_most_bits_take_no_longer(part):
+    """Whoever picks words with equal low or high bits does not know where they go."""
+    rows = 1 << 18
+    count = np.arange(rows, dtype=np.uint64)
+    for shift in (0, 40):  # all of one slot, or of one part, were these bits the hash
+        alike = np.stack([count << np.uint64(shift), np.zeros_like(count)])
+        assert _longest_wait(alike, part) < 200
+        assert intersect([alike, alike[:, ::-1]], part=part).shape == (2, rows)
+        assert twice(alike, part=part) == 0
+
+
+def _longest_wait(listed, part):
+    """Taken slots that follow each other in a table, at most half full: O(log n) of them."""
+    key, hashed = new_key(), np.empty(listed.shape[1], dtype=np.uint64)
+    hash_columns(key, listed, hashed)
+    bits = (listed.shape[1] // part).bit_length()
+    sizes = np.bincount((hashed >> np.uint64(64 - bits)).astype(int)) if bits else [listed.shape[1]]
+    assert max(sizes) < 1.5 * listed.shape[1] / 2**bits + 100
+    slots = np.sort(hashed & np.uint64(2 * listed.shape[1] - 1)).astype(np.int64)
+    end = longest = start = -1
+    for slot in slots.tolist():  # linear probing: each goes to the first free slot from its own on
+        start = slot if slot > end else start
+        end = max(end + 1, slot)
+        longest = max(longest, end - start)
+    return longest

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import sqlalchemy as sa
 
 from tercet.errors import StorageError
-from tercet.storage.catalog import Catalog, Entry
+from tercet.storage.catalog import METADATA, Catalog, Entry
+from tercet.storage.journal import Journal, LooseValue
 
 pytestmark = pytest.mark.smoke
 ENTRY = Entry(
@@ -73,3 +75,78 @@ def test_a_database_that_is_not_there(url, tmp_path):
     with pytest.raises(StorageError) as error:
         Catalog(url, base=tmp_path)
     assert "secret" not in str(error.value)
+
+
+# -- databases of earlier releases ---------------------------------------------------------------------------
+
+HANDLE = "handles (handle VARCHAR(512) PRIMARY KEY, kind VARCHAR(16), name VARCHAR(256), place INTEGER)"
+ENTRY_BEGIN = (
+    "entries (kind VARCHAR(16) NOT NULL, name VARCHAR(256) NOT NULL, owner VARCHAR(64) NOT NULL, body {blob} "
+    "NOT NULL, rules {blob} NOT NULL, sources TEXT NOT NULL, "
+)
+ENTRY_END = "fingerprint {blob} NOT NULL, created FLOAT NOT NULL, expires FLOAT, PRIMARY KEY (kind, name))"
+LOOSE = (
+    "loose (handle VARCHAR(512) PRIMARY KEY, caller VARCHAR(64) NOT NULL, sources TEXT NOT NULL, "
+    "rows TEXT NOT NULL{more})"
+)
+FIRST = [HANDLE, f"{ENTRY_BEGIN}by_row BOOLEAN NOT NULL, {ENTRY_END}"]
+ROWS = [HANDLE, f"{ENTRY_BEGIN}rows TEXT NOT NULL, {ENTRY_END}", LOOSE.replace("{more}", "")]
+IDENTITIES = [
+    HANDLE,
+    f"{ENTRY_BEGIN}rows TEXT NOT NULL, identity VARCHAR(32), {ENTRY_END}",
+    LOOSE.replace("{more}", ", arrangement VARCHAR(16), identity VARCHAR(32)"),
+]
+
+
+@pytest.mark.parametrize("schema", [FIRST, ROWS, IDENTITIES], ids=["by_row", "rows", "identities"])
+def test_a_database_of_an_earlier_release(url, schema, tmp_path):
+    """Its entries are all there, and new ones fit in; what was made from tables belongs to none of them."""
+    where = url.replace("///", f"///{tmp_path}/") if url.startswith("sqlite") else url
+    engine = sa.create_engine(where)
+    blob = "BYTEA" if url.startswith("postgresql") else "BLOB"
+    with engine.begin() as connection:
+        METADATA.drop_all(connection)
+        for table in schema:
+            connection.execute(sa.text("CREATE TABLE " + table.replace("{blob}", blob)))
+        old = {
+            "kind": "model",
+            "owner": "clinic",
+            "body": b"b",
+            "rules": b"r",
+            "fingerprint": b"",
+            "created": 1.0,
+        }
+        old |= {"by_row": True} if schema is FIRST else {"rows": "costs"}
+        old |= {"identity": "1" * 32} if schema is IDENTITIES else {}
+        for name, sources in (("risk", "ages\ncosts"), ("other", "")):
+            row = old | {"name": name, "sources": sources}
+            values = ", ".join(f":{field}" for field in row)
+            connection.execute(sa.text(f"INSERT INTO entries ({', '.join(row)}) VALUES ({values})"), row)
+        for place in range(2):
+            connection.execute(sa.text(f"INSERT INTO handles VALUES ('h{place}', 'model', 'risk', {place})"))
+        if schema is not FIRST:
+            more = "" if schema is ROWS else ", 'mixed', 'me'"
+            connection.execute(sa.text(f"INSERT INTO loose VALUES ('v', 'ann', 'ages', ''{more})"))
+    engine.dispose()
+    for again in range(2):
+        catalog = Catalog(url, base=tmp_path)
+        found = {entry.name: entry for entry in catalog.entries()}
+        assert len(found) == 2 + again
+        assert (found["risk"].handles, found["risk"].sources) == (("h0", "h1"), ("ages", "costs"))
+        assert found["risk"].rows == (("ages", "costs") if schema is FIRST else ("costs",))
+        assert all(len(entry.identity) == 32 for entry in found.values())
+        assert catalog.identified("ages") is None
+        assert catalog.of_handle("h1") == found["risk"]
+        journal = Journal(catalog)
+        loose = journal.loose()
+        if schema is not FIRST:
+            one = loose.pop("v")
+            assert (one.caller, one.sources, bool(one.identity)) == ("ann", frozenset({"ages"}), True)
+        if not again:
+            catalog.put(ENTRY)
+            mine = {"w": LooseValue("ben", frozenset(), frozenset())}
+            assert journal.end(b"r" * 16, mine, [], 5) == (True, [])
+        else:
+            assert found["patients"] == ENTRY
+            assert loose.keys() == {"w"}
+        catalog.close()
