@@ -9,6 +9,7 @@ lake drives the same generators of plans; they differ only in who waits.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -141,9 +142,11 @@ class AsyncLake(Driver):
         """As `Lake.received`."""
         return await self.desk.received()
 
-    async def audit(self) -> dict[str, tuple[Head, list[str]]]:
+    async def audit(
+        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+    ) -> dict[str, tuple[Head, list[str]]]:
         """As `Lake.audit`."""
-        return await self.desk.audit()
+        return await self.desk.audit(known, again=again, keep=keep)
 
     @property
     def desk(self) -> Desk:
@@ -324,9 +327,15 @@ class Lake(Driver):
         results: list[Received] = self._wait(self._desk().received)
         return results
 
-    def audit(self) -> dict[str, tuple[Head, list[str]]]:
-        """The audit log of each node, verified: where it stands, and its lines."""
-        logs: dict[str, tuple[Head, list[str]]] = self._wait(self._desk().audit)
+    def audit(
+        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+    ) -> dict[str, tuple[Head, list[str]]]:
+        """The audit log of each node, verified: where it stands, and its lines, unless `keep` is false.
+
+        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true.
+        """
+        verify = functools.partial(self._desk().audit, known, again=again, keep=keep)
+        logs: dict[str, tuple[Head, list[str]]] = self._wait(verify)
         return logs
 
     def perform(self, steps: Steps[T], phase: str) -> T:

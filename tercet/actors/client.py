@@ -321,6 +321,11 @@ class Client:
         answers = await self._ask_all([Request(verb, args)] * self.parties)
         return [answer.body for answer in answers]
 
+    async def ask_each(self, verb: str, args: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+        """Ask every node the same in its own words, as the next page of a list; what each answers."""
+        answers = await self._ask_all([Request(verb, own) for own in args])
+        return [answer.body for answer in answers]
+
     async def trace(self, on: bool) -> list[list[list[Any]]]:
         """Start to record what every node does, or stop and return the events by node."""
         answers = await self._ask_all([Request("trace", [on])] * self.parties)

@@ -11,12 +11,16 @@ import typer
 import tercet
 from tercet.actors.plan import Plan
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
-from tercet.consent.audit import check_lines, parse, read_lines
+from tercet.consent.audit import Head, check_lines, lines_after, log_lines, parse, require
+from tercet.consent.verified import Verified
+from tercet.nodes.config import ClusterFile
 from tercet.nodes.desk import WaitingPlan
 from tercet.nodes.program import Settings
 
 app = typer.Typer()
 
+Log = tuple[str, Head, list[str]]
+"""The name of a node, where its log stands, and lines of it."""
 SHOWN_APART = ("before", "number", "time", "event")
 
 Number = Annotated[str, typer.Argument(help="First digits of the plan, as `tercet plans` lists it.")]
@@ -91,28 +95,52 @@ def audit(
         Path | None, typer.Option("--identity", envvar="TERCET_IDENTITY", help="Your key.")
     ] = None,
     cluster: ClusterPath = DEFAULT_CLUSTER,
-    verify: Annotated[bool, typer.Option("--verify", help="Say only whether the logs are whole.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="Show all lines, not only those since then.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Verify all lines, and show none.")] = False,
 ) -> None:
-    """Show the audit log of a node, or those of all nodes, and verify every line.
+    """Show what is new in the audit log of a node, or in those of all nodes, and verify it.
 
-    Note the heads that it prints: a log that was cut at its end has an earlier one.
+    How far logs were verified is noted beside your key, or the node's, and the next time goes on from there.
+    Note the heads that it prints elsewhere too: a log that was cut at its end has an earlier one.
     """
+    again = whole or verify
     with sentences():
         if node is not None:
-            settings = Settings.read(node)
-            path = settings.file.directory / "audit.log"
-            name = settings.cluster.nodes[settings.index].name
-            lines = list(read_lines(path))
-            logs = [(name, check_lines(lines, settings.identity.certificate_pem, where=str(path)), lines)]
+            logs = _audit_here(Settings.read(node), again=again, keep=not verify)
+        elif identity is not None:
+            logs = _audit_all(cluster, identity, again=again, keep=not verify)
         else:
-            if identity is None:
-                raise typer.BadParameter("give a node.toml, or your key with --identity")
-            with tercet.connect(cluster, identity=identity) as lake:
-                logs = [(name, head, lines) for name, (head, lines) in lake.audit().items()]
-    for name, head, lines in logs:
-        if not verify:
+            raise typer.BadParameter("give a node.toml, or your key with --identity")
+        for name, head, lines in logs:
             for line in map(parse, lines):
                 facts = {key: value for key, value in line.items() if key not in SHOWN_APART}
                 when = dt.datetime.fromtimestamp(line["time"], dt.UTC)
                 say(f"{name} {line['number']} {when:%Y-%m-%dT%H:%M:%SZ} {line['event']} {facts}")
-        say(f"{name}: {head.lines} lines, whole; head {head.digest}")
+            say(f"{name}: {head.lines} lines, whole; head {head.digest}")
+
+
+def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[Log]:
+    """The log of a node on its machine, from the head on that is known of it."""
+    path, certificate = settings.file.directory / "audit.log", settings.identity.certificate_pem
+    where, noted = str(path), Verified.beside(settings.file.key)
+    known = noted.head(certificate)
+    since = Head() if again else known
+    lines = log_lines(path, certificate, max(0, since.lines - 1))
+    new = lines_after(since, lines, where=where)
+    kept = list(new) if keep else []
+    head = check_lines(kept if keep else new, certificate, where=where, since=since, known=known)
+    if head.lines < known.lines:
+        require(head, known, where=where)
+    noted.remember({certificate: head})
+    return [(settings.cluster.nodes[settings.index].name, head, kept)]
+
+
+def _audit_all(cluster: Path, identity: Path, *, again: bool, keep: bool) -> list[Log]:
+    """The logs of all nodes, from the heads on that are known of them."""
+    noted = Verified.beside(identity)
+    nodes = ClusterFile.read(cluster).nodes
+    known = {one.name: noted.head(one.certificate) for one in nodes}
+    with tercet.connect(cluster, identity=identity) as lake:
+        logs = lake.audit(known, again=again, keep=keep)
+    noted.remember({one.certificate: logs[one.name][0] for one in nodes})
+    return [(name, head, lines) for name, (head, lines) in logs.items()]

@@ -7,6 +7,7 @@ purpose can pass for another.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import os
@@ -84,10 +85,14 @@ def seal(message: bytes, sealing_key: str, context: bytes) -> bytes:
 def verify(certificate: str, purpose: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the owner of a certificate has signed a message for a purpose."""
     try:
-        public_key(certificate).verify(signature, _framed(purpose, message))
+        _key_of(certificate).verify(signature, _framed(purpose, message))
     except InvalidSignature:
         return False
     return True
+
+
+_key_of = functools.lru_cache(maxsize=256)(public_key)
+"""Reading a certificate takes longer than checking a signature."""
 
 
 def _framed(purpose: bytes, message: bytes) -> bytes:

@@ -15,18 +15,19 @@ from typing import Any
 import attrs
 import numpy as np
 import numpy.typing as npt
+import trio
 
 from tercet.actors.client import Client
 from tercet.actors.party import party_name
 from tercet.actors.plan import Form, Plan, word_shape
 from tercet.actors.values import read_type
 from tercet.consent.approvals import DAYS, Approval
-from tercet.consent.audit import Head, check_lines
+from tercet.consent.audit import Head, check_lines, lines_after, require
 from tercet.consent.keys import MemberKeys
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, ProtocolError, StorageError
-from tercet.nodes.config import ClusterFile
-from tercet.nodes.gate import MODEL, MOST_LINES
+from tercet.nodes.config import ClusterFile, NodeEntry
+from tercet.nodes.entries import MODEL
 from tercet.nodes.waiting import context
 from tercet.protocols.domains import Words, decode
 
@@ -242,21 +243,63 @@ class Desk:
 
     # -- audit -----------------------------------------------------------------------------------------------
 
-    async def audit(self) -> dict[str, tuple[Head, list[str]]]:
-        """The audit logs of all nodes by name, verified. Raises ConsentError that names node and line."""
-        logs: list[list[str]] = [[] for _ in self.cluster.nodes]
-        start, more = 0, True
-        while more:
-            answers = await self.client.ask("audit", [start])
-            with _sense():
-                pages = [[str(line) for line in told["lines"]] for told in answers]
-            for log, page in zip(logs, pages, strict=True):
-                log += page
-            start, more = start + MOST_LINES, any(len(page) == MOST_LINES for page in pages)
-        return {
-            entry.name: (check_lines(log, entry.certificate, where=f"the audit log of {entry.name}"), log)
-            for entry, log in zip(self.cluster.nodes, logs, strict=True)
-        }
+    async def audit(
+        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+    ) -> dict[str, tuple[Head, list[str]]]:
+        """The audit logs of all nodes by name, verified, from the heads on that are `known` of nodes.
+
+        `again`: from their beginning all the same. Without `keep`, without their lines. Raises ConsentError
+        that names node and line, also where a log does not have the head that is known.
+        """
+        logs = [_Log(node, (known or {}).get(node.name, Head()), again, keep) for node in self.cluster.nodes]
+        while any(log.more for log in logs):
+            answers = await self.client.ask_each("audit", [[log.start] for log in logs])
+            for log, told in zip(logs, answers, strict=True):
+                with _sense():
+                    lines, number = [str(line) for line in told["lines"]], int(told["number"])
+                if log.more:
+                    await trio.to_thread.run_sync(log.take, lines, number)
+        return {log.node.name: (log.head, log.lines) for log in logs}
+
+
+@attrs.define
+class _Log:
+    """The log of a node, as far as it was read: to `head`, after what is `known` of it."""
+
+    node: NodeEntry
+    known: Head
+    again: bool
+    keep: bool
+    head: Head = attrs.field(factory=Head)
+    lines: list[str] = attrs.field(factory=list)
+    end: int | None = None
+    """How many lines it had when it was first asked for; more may come meanwhile."""
+
+    @property
+    def start(self) -> int:
+        """The next line to ask for: the last one that is known first, to see that it is there."""
+        return max(0, self.known.lines - 1) if self.end is None and not self.again else self.head.lines
+
+    @property
+    def more(self) -> bool:
+        """Whether there are lines to be read."""
+        return self.end is None or self.head.lines < self.end
+
+    def take(self, lines: list[str], number: int) -> None:
+        """Verify the next lines. Raises ConsentError."""
+        where = f"the audit log of {self.node.name}"
+        if self.end is None:
+            self.end = number
+            if number < self.known.lines:
+                require(Head(number), self.known, where=where)
+            if not self.again:
+                lines, self.head = list(lines_after(self.known, lines, where=where)), self.known
+        elif not lines:
+            raise ConsentError(f"{where} ends after {self.head.lines} lines, where {self.end} were announced")
+        certificate = self.node.certificate
+        self.head = check_lines(lines, certificate, where=where, since=self.head, known=self.known)
+        if self.keep:
+            self.lines += lines
 
 
 @contextlib.contextmanager

@@ -55,9 +55,7 @@ from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
 from tercet.storage.catalog import Entry
 from tercet.storage.journal import LooseValue
 
-__all__ = ["MODEL", "MOST_LINES", "TABLE", "LakeGate"]
-
-MOST_LINES = 256
+__all__ = ["MODEL", "TABLE", "LakeGate"]
 
 
 class LakeGate(Gate):
@@ -140,6 +138,7 @@ class LakeGate(Gate):
 
         def note() -> None:
             self.audit.settle()
+            self.audit.rotate()
             self.vault.journal.note(head.lines, head.digest)
 
         await trio.to_thread.run_sync(note, abandon_on_cancel=True)
@@ -349,7 +348,8 @@ class LakeGate(Gate):
                 return {}
             case "audit", [int(start)] if start >= 0:
                 self._require(caller, ("auditor", "operator", "owner"), "read the audit log")
-                return {"lines": self.audit.lines(start, MOST_LINES), "number": self.audit.head.lines}
+                lines = await trio.to_thread.run_sync(self.audit.lines, start)
+                return {"lines": lines, "number": self.audit.head.lines}
             case _:
                 return await super().answer(caller, verb, args)
 

@@ -189,6 +189,33 @@ def test_audit(tables, command):
     assert told.count("lines, whole; head ") == 3
     assert "'event'" not in told
     assert " kept " in command("audit", tables.root / "n1" / "node.toml")
+    again = command("audit", tables.root / "n1" / "node.toml")
+    assert " kept " not in again  # what is new only
+    assert again.count("lines, whole; head ") == 1
+    assert " kept " in command("audit", "--all", tables.root / "n1" / "node.toml")
+    new = command("audit", "--identity", "aud.key", cwd=tables.root)
+    assert " kept " not in new
+    assert new.count("lines, whole; head ") == 3
+    assert " kept " in command("audit", "--identity", "aud.key", "--all", cwd=tables.root)
+
+
+def test_an_auditor_misses_what_a_log_has_lost(tables, command):
+    """Also where the node itself was made to forget it."""
+    command("audit", "--verify", "--identity", "aud.key", cwd=tables.root)
+    tables.stop(2)
+    path = tables.root / "n2" / "audit.log"
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-3]))
+    tables.programs[2] = ["-m", "tercet", "node", "node.toml", "--log-lost"]
+    tables.start(2)
+    tables.wait_until_ready()
+    del tables.programs[2]
+    for option in ([], ["--verify"], ["--all"]):
+        told = command("audit", *option, "--identity", "aud.key", cwd=tables.root, code=1)
+        assert "the audit log of n2 had " in told
+        assert "lines were lost or changed since" in told
+    (tables.root / "aud.audited.json").unlink()
+    assert command("audit", "--verify", "--identity", "aud.key", cwd=tables.root).count("whole") == 3
 
 
 def test_expiry_and_dropping(tables):

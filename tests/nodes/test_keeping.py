@@ -104,7 +104,10 @@ def test_a_node_that_lost_lines_of_its_audit_log(nodes, number, share, command):
     nodes.stop(1)
     nodes.start(1)
     nodes.wait_until_ready()
+    noted = nodes.root / "n1" / "node.audited.json"
+    noted.unlink(missing_ok=True)  # which would miss what was lost
     assert "lines, whole; head" in command("audit", "--verify", "node.toml", cwd=nodes.root / "n1")
+    assert noted.exists()
 
 
 def test_a_node_that_lost_its_catalog_is_named(nodes):

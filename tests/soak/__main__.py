@@ -26,7 +26,7 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.consent.audit import parse, read_lines
+from tercet.consent.audit import log_lines, parse
 from tercet.nodes.config import ClusterFile
 from tests.nodes.network import Namespaces, network
 from tests.nodes.on_disk import NodesOnDisk, set_up
@@ -145,7 +145,7 @@ class Soak:
 
     def summary(self) -> dict[str, Any]:
         """All that was counted."""
-        events = [Counter(parse(line)["event"] for line in read_lines(self._audit_log(i))) for i in range(3)]
+        events = [Counter(parse(line)["event"] for line in log_lines(self._audit_log(i))) for i in range(3)]
         return {
             "minutes": round(self.seconds / 60, 1),
             "seed": self.seed,

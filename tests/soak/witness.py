@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from tercet.actors import Plan
-from tercet.consent.audit import check_lines, parse, read_lines
+from tercet.consent.audit import check_lines, log_lines, parse
 from tercet.errors import ConsentError
 from tercet.lake import AsyncLake
 from tercet.nodes.waiting import RUN_BYTES
@@ -67,7 +67,7 @@ class Witness:
 
     def complaints(self, node: str, log: Path, certificate: str, owners: dict[str, str]) -> Iterator[str]:
         """What is wrong with the log of a node; `owners` are those of tables."""
-        lines = list(read_lines(log))
+        lines = list(log_lines(log))
         try:
             check_lines(lines, certificate, where=node)
         except ConsentError as error:
