@@ -21,6 +21,7 @@ from typing import ClassVar, Self
 import trio
 
 from tercet.errors import PeerLost, TransportError
+from tercet.transports.admission import DEFAULT_ADMISSION, Admission, Limits, TokenBucket, address_of
 from tercet.transports.base import Listener, Transport
 from tercet.transports.identity import Identity, Pins, make_context
 from tercet.transports.stream import ByteStream, SocketStream, StreamLink
@@ -35,6 +36,10 @@ _RECORD = 16 * 1024
 _GOODBYE = 0.5  # seconds that a close may wait for room in the socket's buffer
 _GREETING_LIMITS = FrameLimits(header=1024, payload=0)
 _REASON_LENGTH = 400
+MOST_WAITING = 64
+"""Links that wait to be accepted, after their handshake; more are closed."""
+TOLD_A_SECOND, TOLD_AT_ONCE = 1.0, 20.0
+"""Connections that failed are in the log, but no more than that."""
 
 # What an alert from the other end, or a failed check at this one, means in this setting.
 _REASONS = {
@@ -232,8 +237,10 @@ class TlsListener(Listener):
         self._transport = transport
         self._listener = listener
         self._scope = trio.CancelScope()
-        self._slots = trio.CapacityLimiter(transport.max_handshakes)
-        # Unbuffered: a link that nobody accepts keeps its slot, so strangers cannot pile links up.
+        self._admission = Admission(transport.strangers)
+        self._told = TokenBucket(TOLD_A_SECOND, TOLD_AT_ONCE)
+        self._waiting = 0
+        # Unbuffered: a link that nobody accepts waits, and only so many may.
         self._ready, self._links = trio.open_memory_channel[StreamLink](0)
 
     @property
@@ -247,33 +254,51 @@ class TlsListener(Listener):
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     while True:
-                        slot = object()
-                        await self._slots.acquire_on_behalf_of(slot)
                         socket, where = await self._listener.accept()
-                        nursery.start_soon(self._greet, socket, where, slot)
+                        if self._admission.allows(address_of(where), trio.current_time()):
+                            nursery.start_soon(self._greet, socket, where)
+                        else:
+                            socket.close()
+                            self._refused(f"client at {where} connects too often; it is turned away for now")
         finally:
             self._listener.close()
             self._ready.close()
 
-    async def _greet(self, socket: trio.socket.SocketType, where: str, slot: object) -> None:
+    async def _greet(self, socket: trio.socket.SocketType, where: str) -> None:
+        scope = trio.CancelScope()
+        handshake = self._admission.begin(address_of(where), scope.cancel)
+        link = None
         try:
-            link = await self._transport.answer(SocketStream(socket), f"client at {where}")
+            with scope:
+                link = await self._transport.answer(SocketStream(socket), f"client at {where}")
         except TransportError as error:
-            logger.warning("A connection to %s failed: %s", self.address, error)
-            self._transport.on_refusal(str(error))
+            self._refused(str(error))
+            return
+        finally:
+            self._admission.end(handshake)
+        if link is None:
+            self._refused(f"client at {where} made room for others: too many shake hands at a time")
         else:
             await self._hand_over(link)
-        finally:
-            self._slots.release_on_behalf_of(slot)
+
+    def _refused(self, why: str) -> None:
+        if self._told.has(trio.current_time()):  # strangers must not fill the log either
+            logger.warning("A connection to %s failed: %s", self.address, why)
+        self._transport.on_refusal(why)
 
     async def _hand_over(self, link: StreamLink) -> None:
+        self._waiting += 1
         try:
+            if self._waiting > MOST_WAITING:
+                raise trio.BrokenResourceError
             await self._ready.send(link)
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await link.aclose()
             if not isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
                 raise
+        finally:
+            self._waiting -= 1
 
     async def accept(self) -> StreamLink:
         """Wait for the next link; see `Listener.accept`."""
@@ -294,7 +319,7 @@ class TlsTransport(Transport):
     """TLS 1.3 between the owners of pinned certificates.
 
     `identity` is what this end shows; `pins` maps the name of each possible peer to its certificate (PEM). A
-    handshake may take `handshake_seconds`; a listener runs `max_handshakes` of them at a time.
+    handshake may take `handshake_seconds`; `strangers` is how many a listener runs at a time.
 
     Keys are not renewed within a link, since Python's ssl offers no way; RFC 8446 (5.5) advises at most
     2^24.5 records, about 380 GB each way, so links that move more should be made anew now and then.
@@ -316,14 +341,14 @@ class TlsTransport(Transport):
         pins: Mapping[str, str],
         *,
         handshake_seconds: float = 5.0,
-        max_handshakes: int = 64,
+        strangers: Limits = DEFAULT_ADMISSION,
         limits: FrameLimits = DEFAULT_LIMITS,
     ) -> None:
         if not 0 < handshake_seconds < math.inf:
             raise TransportError(
                 f"A handshake time-out of {handshake_seconds} seconds makes no sense; try 5."
             )
-        self.max_handshakes = max_handshakes
+        self.strangers = strangers
         self.on_refusal: Callable[[str], None] = lambda _: None
         """Told of every handshake at a listener that failed, and why."""
         self._identity = identity

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import socket as stdlib_socket
 import ssl
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,10 +17,12 @@ import trio.testing
 
 from tercet.errors import PeerLost, TransportError
 from tercet.transports import Identity, Listener, TcpTransport, TlsTransport, make_identity
+from tercet.transports.admission import Limits
 from tercet.transports.identity import Pins, make_context
 
 ALICE, BOB, EVE = (make_identity(name) for name in ("alice", "bob", "eve"))
 PINS = {"alice": ALICE.certificate_pem, "bob": BOB.certificate_pem}
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 at once")
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
@@ -165,30 +169,94 @@ async def test_plain_client_is_told_apart(bob, caplog):
     await assert_alice_is_served(bob)
 
 
+async def strangers(listener: Listener, count: int, host: str = "127.0.0.1") -> list[trio.SocketStream]:
+    """Connections from an address of this machine that say nothing."""
+    where, port = listener.address.split(":")
+    return [await trio.open_tcp_stream(where, int(port), local_address=host) for _ in range(count)]
+
+
 async def test_slow_handshakes_delay_nobody_and_are_ended(bob, caplog, mock_clock):
-    host, port = bob.address.split(":")
-    idle = [await trio.open_tcp_stream(host, int(port)) for _ in range(20)]
-    await assert_alice_is_served(bob)
+    idle = await strangers(bob, 8)
+    with trio.fail_after(5):
+        async with (
+            await alice().connect(bob.address, peer="bob") as near,  # in the place of the oldest
+            await bob.accept() as far,
+        ):
+            assert (near.peer, far.peer) == ("bob", "alice")
+        assert await idle[0].receive_some() == b""
     mock_clock.jump(5.1)
     for stream in idle:
         assert await stream.receive_some() == b""
         await stream.aclose()
-    assert caplog.text.count("within 5 seconds") == 20
+    assert caplog.text.count("within 5 seconds") == 7
     await assert_alice_is_served(bob)
 
 
-async def test_only_so_many_handshakes_at_a_time(nursery, mock_clock):
-    server = TlsTransport(BOB, PINS, max_handshakes=2, handshake_seconds=3)
+@linux
+async def test_strangers_at_one_address_hinder_nobody_at_another(nursery, mock_clock):
+    """No time passes, so nobody waits for a handshake of theirs to end."""
+    refused: list[str] = []
+    server = TlsTransport(BOB, PINS)
+    server.on_refusal = refused.append
     async with await server.listen("127.0.0.1:0", nursery=nursery) as listener:
-        host, port = listener.address.split(":")
-        idle = [await trio.open_tcp_stream(host, int(port)) for _ in range(2)]
-        async with trio.open_nursery() as both:
-            both.start_soon(assert_alice_is_served, listener)
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            assert mock_clock.current_time() < 1, "alice must still be waiting"
-            mock_clock.jump(3.1)
+        idle = await strangers(listener, 64, "127.0.0.2")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert sum("made room for others" in why for why in refused) == 56
+        for _ in range(3):
+            await assert_alice_is_served(listener)
+        assert len(refused) == 56, "alice took nobody's place"
+        assert mock_clock.current_time() < 1
         for stream in idle:
             await stream.aclose()
+
+
+@linux
+async def test_strangers_at_many_addresses_make_room(nursery, mock_clock):
+    """All together may have so many at a time; then those of the address with most let their oldest go."""
+    server = TlsTransport(BOB, PINS, strangers=Limits(at_once=12, of_address=8))
+    async with await server.listen("127.0.0.1:0", nursery=nursery) as listener:
+        many = await strangers(listener, 8, "127.0.0.2")
+        few = [stream for place in range(3, 7) for stream in await strangers(listener, 1, f"127.0.0.{place}")]
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        for _ in range(4):
+            await assert_alice_is_served(listener)
+        assert await many[0].receive_some() == b"", "the oldest of the address that has most"
+        for stream in (*many[1:], *few):
+            with trio.move_on_after(0.01) as waited, mock_clock_goes_on(mock_clock):
+                await stream.receive_some()
+            assert waited.cancelled_caught, "these go on with their handshake"
+        for stream in (*many, *few):
+            await stream.aclose()
+
+
+@contextlib.contextmanager
+def mock_clock_goes_on(clock):
+    """Let time pass while all tasks wait."""
+    clock.autojump_threshold = 0.01
+    try:
+        yield
+    finally:
+        clock.autojump_threshold = float("inf")
+
+
+@linux
+async def test_an_address_connects_so_often(nursery, mock_clock):
+    """Whoever connects again and again is turned away without a handshake, for a while, and nobody else."""
+    refused: list[str] = []
+    server = TlsTransport(BOB, PINS, strangers=Limits(a_second=2, burst=5))
+    server.on_refusal = refused.append
+    async with await server.listen("127.0.0.1:0", nursery=nursery) as listener:
+        for _ in range(8):
+            for stream in await strangers(listener, 1, "127.0.0.2"):
+                await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert sum("connects too often" in why for why in refused) == 3
+        await assert_alice_is_served(listener)
+        mock_clock.jump(0.5)
+        (again,) = await strangers(listener, 1, "127.0.0.2")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert sum("connects too often" in why for why in refused) == 3
+        await again.aclose()
 
 
 async def test_a_silent_server_ends_in_a_sentence(mock_clock, nursery):
