@@ -170,12 +170,17 @@ class Driver:
                 run.note(made, result)
             except TercetError as error:
                 result = error
-            if isinstance(result, RunResult) and (sent := _sent_to_others(made, result)):
+            if isinstance(result, RunResult) and (sent := self._sent(made, result)):
                 # The rest of the computation would need numbers that are not for this member.
                 run.steps.close()
                 return sent
             made = await trio.to_thread.run_sync(run.advance, result)
         return run.given(made.value)
+
+    def _sent(self, plan: Plan, result: RunResult) -> Sent | None:
+        """What a plan has revealed to others."""
+        reveals = reveals_of(plan)
+        return Sent.of([(name, to) for name, to in reveals if name not in result.revealed])
 
     def _asked(self, run: _Run) -> Asked | None:
         """How nodes that make plans themselves are asked for the next one of a computation."""
@@ -315,11 +320,7 @@ class Driver:
             raise SchemaError(
                 f"there is no table {name!r} in the lake. {suggest(name, known, kind='tables')}"
             )
-        try:
-            schema = TableSchema.from_dict(msgpack.unpackb(found.body))
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise StorageError(f"the description of table {name!r} is malformed ({error})") from error
-        return _named(describe(schema, found.handles, lake))
+        return _named(describe(schema_of(found), found.handles, lake))
 
     @short
     async def _keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
@@ -347,6 +348,14 @@ class Driver:
             there = ", ".join(known) or "none"
             raise SchemaError(f"there is no model {name!r} in the lake; models are: {there}")
         return self._models[name]
+
+
+def schema_of(found: Kept) -> TableSchema:
+    """The public schema of a kept table. Raises StorageError for what is none."""
+    try:
+        return TableSchema.from_dict(msgpack.unpackb(found.body))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise StorageError(f"the description of table {found.name!r} is malformed ({error})") from error
 
 
 def _named(table: Table) -> Table:
@@ -392,6 +401,13 @@ class Sent:
     to: tuple[str, ...]
     what: tuple[str, ...]
 
+    @classmethod
+    def of(cls, sent: Sequence[tuple[str, str]]) -> Sent | None:
+        """What was revealed, by name, to whom; None of nothing."""
+        return (
+            cls(tuple(dict.fromkeys(to for _, to in sent)), tuple(name for name, _ in sent)) if sent else None
+        )
+
     def __repr__(self) -> str:
         return str(self)
 
@@ -399,11 +415,9 @@ class Sent:
         return f"sent to {', '.join(self.to)}, who can open it: {', '.join(self.what)}"
 
 
-def _sent_to_others(plan: Plan, result: RunResult) -> Sent | None:
-    """What a plan revealed that did not come back to who had it run."""
-    reveals = [(str(node.get("name")), str(node.get("to"))) for node in plan.nodes if node.kind == "reveal"]
-    sent = [(name, to) for name, to in reveals if name not in result.revealed]
-    return Sent(tuple(dict.fromkeys(to for _, to in sent)), tuple(name for name, _ in sent)) if sent else None
+def reveals_of(plan: Plan) -> list[tuple[str, str]]:
+    """What a plan reveals, by name, and to whom."""
+    return [(str(node.get("name")), str(node.get("to"))) for node in plan.nodes if node.kind == "reveal"]
 
 
 @attrs.frozen(eq=False)

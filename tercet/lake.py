@@ -23,10 +23,11 @@ from tercet.actors.plan import TILE_ROWS
 from tercet.actors.tracing import write_chrome_trace
 from tercet.allow import Allow
 from tercet.consent.audit import Head
-from tercet.driver import DisclosureLog, Driver, Job, Phase, Sent
+from tercet.design import AsyncDesigns, Designs
+from tercet.driver import DisclosureLog, Job, Phase, Sent
 from tercet.errors import TercetError
 from tercet.lake_options import CONNECT, LOCAL, UPLOAD
-from tercet.loop import Loop, Opening
+from tercet.loop import Loop, Opener, Opening
 from tercet.ml.ingest import Missing
 from tercet.ml.models import SecretModel
 from tercet.ml.reading import Declared
@@ -55,7 +56,7 @@ __all__ = [
 
 
 @short_tracebacks
-class AsyncLake(Driver):
+class AsyncLake(AsyncDesigns):
     """A lake for trio programs: what computes is awaited.
 
     Also on tables and models, as in `await table.join(...)`.
@@ -197,7 +198,7 @@ class AsyncLake(Driver):
 
 
 @short_tracebacks
-class Lake(Driver):
+class Lake(Designs):
     """A lake for scripts and notebooks, from `tercet.local` or `tercet.connect`.
 
     Use it as a context manager, or `close` it; else it is closed when neither it nor a table or model of it
@@ -224,6 +225,9 @@ class Lake(Driver):
 
     def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._loop.wait(function, *args)
+
+    def _beside(self, opened: Opener) -> Self:
+        return type(self)(Loop(opened), progress=self.progress)
 
     @takes(**UPLOAD)
     def upload(

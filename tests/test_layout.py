@@ -39,6 +39,7 @@ MAY_IMPORT = {
         "progress",
         "tracebacks",
     },
+    "design": {"errors", "options", "actors", "ml", "nodes", "driver"},
     "loop": {"errors", "transports", "actors"},
     "lake_options": {"errors", "options"},
     "lake": {
@@ -51,6 +52,7 @@ MAY_IMPORT = {
         "consent",
         "nodes",
         "driver",
+        "design",
         "loop",
         "tracebacks",
     },
