@@ -261,8 +261,9 @@ def matches(study: Study, position: int, request: Asked, done: Mapping[str, int]
     found = difference(recorded.arguments, request.arguments, done)
     if found is not None:
         name, before, now = found
+        what = f"request {position}, {plain(recorded.computation)}: {plain(name)}"
         raise ConsentError(
-            f"request {position}, {plain(recorded.computation)}: {plain(name)} {_was(before)}, and is {_is(now)} now; "
+            f"{what} {_was(before)}, and is {_is(now)} now; "
             "run it as it was recorded, or record the notebook anew and propose that"
         )
 
