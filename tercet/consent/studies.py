@@ -34,6 +34,8 @@ TABLE, MODEL, RESULT, COLUMNS, EXPRESSION, ESTIMATOR = TAGS = (
     "$estimator",
 )
 """Keys of the dicts of one item that stand for something."""
+NODE = "$node"
+"""What refers, within an expression, to an operation before."""
 MOST_REQUESTS = 1000
 MOST_USES = 10_000
 LONGEST_PURPOSE = 2000
@@ -163,6 +165,7 @@ def _check_request(request: Asked, position: int) -> None:
     for value in request.values():
         tag = tag_of(value)
         if tag is None:
+            _check_names(value, where)
             continue
         match tag, value[tag]:
             case ("$table" | "$model", str(name)) if 0 < len(name) <= LONGEST_NAME:
@@ -175,11 +178,18 @@ def _check_request(request: Asked, position: int) -> None:
                 )
             case "$columns", [_, [*names]] if all(isinstance(name, str) for name in names):
                 continue
-            case "$expression", {"nodes": [*_]}:
+            case "$expression", [_, [*_]]:
                 continue
             case "$estimator", [str(), dict()]:
                 continue
         raise ConsentError(f"{where} has a value under {tag!r} that means nothing: {short(value[tag])}")
+
+
+def _check_names(value: Any, where: str) -> None:
+    """Raise ConsentError for a dict with names that could be taken for tags; in expressions one may."""
+    wrong = [name for name in value if name.startswith("$")] if isinstance(value, Mapping) else []
+    if wrong and not (wrong == [NODE] and len(value) == 1):
+        raise ConsentError(f"{where} has a value under {short(wrong[0])} that means nothing: {short(value)}")
 
 
 # -- values of arguments -------------------------------------------------------------------------------------
@@ -211,21 +221,24 @@ def each_value(value: Any) -> Iterator[Any]:
             waiting += reversed(found)
 
 
-def short(value: Any) -> str:
+def short(value: Any, most: int = LONGEST_SHOWN) -> str:
     """A value for a sentence: its author's text in quotes, nothing that hides or breaks lines, and cut."""
+    text = f"[{', '.join(map(_one, value))}]" if isinstance(value, list) else _one(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _one(value: Any) -> str:
     match value:
         case {"$table": str(name)}:
-            text = f"table {_quoted(name)}"
+            return f"table {_quoted(name)}"
         case {"$model": str(name)}:
-            text = f"model {_quoted(name)}"
+            return f"model {_quoted(name)}"
         case {"$result": [position, [*path]]}:
-            text = f"result of request {_quoted(position)}" + "".join(f", {_quoted(part)}" for part in path)
+            return f"result of request {_quoted(position)}" + "".join(f", {_quoted(part)}" for part in path)
         case {"$estimator": [str(name), dict(options)]}:
             given = ", ".join(f"{plain(key)}={_quoted(one)}" for key, one in options.items())
-            text = f"{plain(name)}({given})"
-        case _:
-            text = _quoted(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+            return f"{plain(name)}({given})"
+    return _quoted(value)
 
 
 def _quoted(value: Any) -> str:

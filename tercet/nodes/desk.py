@@ -28,6 +28,7 @@ from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, ProtocolError, StorageError
 from tercet.nodes.config import ClusterFile, NodeEntry
 from tercet.nodes.entries import MODEL
+from tercet.nodes.study_desk import StudyDesk
 from tercet.nodes.waiting import context
 from tercet.protocols.domains import Words, decode
 
@@ -85,6 +86,7 @@ class Desk:
         self.client = client
         self.cluster = cluster
         self.keys = keys
+        self.studies = StudyDesk(client, cluster, keys)
 
     @property
     def name(self) -> str:

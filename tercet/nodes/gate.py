@@ -49,6 +49,7 @@ from tercet.nodes.permits import Permits
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
+from tercet.nodes.studies import VERBS, Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
@@ -80,6 +81,7 @@ class LakeGate(Gate):
         self._lake = cluster.digest()
         self._refusals = Refusals(audit)
         self._turns = Turns(file.runs_at_once)
+        self.studies = Studies(vault, cluster, audit)
         self._plans: dict[bytes, Reviewed] = {}
 
     queues = True
@@ -130,6 +132,7 @@ class LakeGate(Gate):
             self.audit.append("expired", kind=entry.kind, name=entry.name, owner=entry.owner)
             await self.vault.drop(entry.kind, entry.name)
         await self.ledger.sweep()
+        await self.studies.sweep()
         await self.note_log()
 
     async def note_log(self) -> None:
@@ -350,6 +353,9 @@ class LakeGate(Gate):
                 self._require(caller, ("auditor", "operator", "owner"), "read the audit log")
                 lines = await trio.to_thread.run_sync(self.audit.lines, start)
                 return {"lines": lines, "number": self.audit.head.lines}
+            case _ if verb in VERBS:
+                self._require(caller, ("analyst", "owner", "auditor"), "see studies")
+                return await self.studies.answer(caller, verb, args)
             case _:
                 return await super().answer(caller, verb, args)
 

@@ -140,6 +140,8 @@ def with_argument(value):
         (with_argument({"$columns": ["t"]}), "means nothing"),
         (with_argument({"$estimator": ["A"]}), "means nothing"),
         (with_argument({"$expression": []}), "means nothing"),
+        (with_argument({"$other": 1}), "means nothing"),
+        (with_argument({"$table": "a", "b": 1}), "means nothing"),
         (with_argument(1 << 63), "64 bits"),
         (with_argument("\ud800"), "no Unicode"),
         (with_argument(0).replace(b'"a": 0', b'"a": NaN'), "NaN where a number"),

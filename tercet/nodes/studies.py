@@ -1,0 +1,422 @@
+"""Studies at a node: proposed, signed by the owners of all tables that they name, run so often, until a time.
+
+A node goes by its own catalog, by signatures that it checks each time, and by what its journal has counted.
+What a study may do is decided in `Standing`, from plain data; the rest here asks the journal, the catalog and
+the cluster's file, and writes down what was decided. A request is let through once for each run, as the
+computation that it was first: the steps of one computation, and attempts at them, have one name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import attrs
+import msgpack
+
+from tercet.consent.audit import AuditLog
+from tercet.consent.rules import Rules
+from tercet.consent.studies import Asked, Study, StudyApproval, matches
+from tercet.consent.study_pages import Facts, TableFacts, kind_of, moment, origins, page
+from tercet.errors import ConsentError, ProtocolError
+from tercet.nodes.config import ClusterFile
+from tercet.nodes.entries import GONE, LATEST, MODEL, TABLE
+from tercet.nodes.refusals import cut
+from tercet.nodes.vault import Vault
+from tercet.storage.catalog import Entry
+from tercet.storage.studies import RunRow, StudyJournal, StudyRow
+
+MOST_STUDIES = 64
+"""Studies of one member that a node keeps, until their time is up."""
+LONGEST_S = 2 * 366 * 86400.0
+"""A study ends within so long."""
+RUN_BYTES, POSITION_BYTES = 16, 2
+"""Of what a request says of its study: the run, and the request's position."""
+VERBS = frozenset(
+    {
+        "propose-study",
+        "studies",
+        "study",
+        "approve-study",
+        "refuse-study",
+        "begin-study",
+        "end-study",
+    }
+)
+
+
+def study_step(run: bytes, position: int) -> bytes:
+    """What a request says of the study that it belongs to."""
+    return run + position.to_bytes(POSITION_BYTES, "big")
+
+
+def read_step(packed: bytes) -> tuple[bytes, int]:
+    """The run and the position that a request says. Raises ConsentError."""
+    if len(packed) != RUN_BYTES + POSITION_BYTES:
+        raise ConsentError("what a request says of its study is malformed; look at the client's release")
+    return packed[:RUN_BYTES], int.from_bytes(packed[RUN_BYTES:], "big")
+
+
+@attrs.frozen
+class Standing:
+    """Where a study stands: whose approvals hold, whose are missing, how often it may run, and until when."""
+
+    study: Study
+    runs: int
+    refusal: str
+    approvals: tuple[StudyApproval, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def uses(self) -> int:
+        """How often all who have signed allow it."""
+        return min([self.study.uses, *(one.uses for one in self.approvals)])
+
+    @property
+    def until(self) -> int:
+        """Until when all who have signed allow it."""
+        return min([self.study.until, *(one.expires for one in self.approvals)])
+
+    def require(self, now: float) -> None:
+        """Raise ConsentError unless requests of it may be let through now."""
+        number = self.study.number
+        if self.refusal:
+            raise ConsentError(self.refusal)
+        if now > self.until:
+            raise ConsentError(f"study {number} ended on {moment(self.until)}; propose one with a later end")
+        if self.missing:
+            raise ConsentError(
+                f"study {number} waits for {', '.join(self.missing)}, who can `tercet approve {number}`"
+            )
+
+    def used_up(self) -> NoReturn:
+        """Say that it was run as often as it may be. Raises ConsentError."""
+        raise ConsentError(
+            f"study {self.study.number} has been run {self.runs} times of {self.uses}; propose one with "
+            "more uses, or another purpose"
+        )
+
+
+@attrs.frozen
+class Admitted:
+    """A request that is let through: of which study, at which position, with whose consent."""
+
+    study: Study
+    position: int
+    owners: frozenset[str]
+
+
+class Studies:
+    """The studies of one node."""
+
+    def __init__(self, vault: Vault, cluster: ClusterFile, audit: AuditLog) -> None:
+        self._vault, self._cluster, self._audit = vault, cluster, audit
+        self._journal = StudyJournal(vault.catalog)
+        self._lake = cluster.digest()
+        self._read: dict[bytes, Study] = {}
+        """Studies as they were read, by digest."""
+
+    async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
+        """Answer a member. Raises ConsentError, or ProtocolError for what no client of this release asks."""
+        match verb, args:
+            case "propose-study", [bytes(packed)]:
+                return {"digest": await self.propose(caller, packed)}
+            case "studies", []:
+                return {"studies": await self.listed()}
+            case "study", [bytes(digest)]:
+                return await self.show(digest)
+            case "approve-study", [dict(fields)]:
+                await self.approve(caller, fields)
+            case "refuse-study", [bytes(digest), str(why)]:
+                await self.refuse(caller, digest, why)
+            case "begin-study", [bytes(digest), bytes(run)] if len(run) == RUN_BYTES:
+                await self.begin(caller, digest, run)
+            case "end-study", [bytes(run)]:
+                await self.end(caller, run)
+            case _:
+                raise ProtocolError(f"{caller} asked {verb!r:.40} in a way that nodes do not know")
+        return {}
+
+    # -- before it runs --------------------------------------------------------------------------------------
+
+    async def propose(self, caller: str, packed: bytes) -> bytes:
+        """Take a study of a member's, for owners to look at; its digest. A second time does nothing."""
+        study = Study.from_bytes(packed)
+        if study.analyst != caller:
+            raise ConsentError(
+                f"the study is {study.analyst}'s, and {caller} proposes it: record it as {caller}, or write "
+                f'"analyst": "{caller}" into its file'
+            )
+        now = time.time()
+        if not now < study.until <= now + LONGEST_S:
+            raise ConsentError(
+                f"study {study.number} ends on {moment(study.until)}; let it end after today, and within two "
+                "years"
+            )
+        for name in study.receivers:
+            if self._cluster.member(name) is None:
+                raise ConsentError(f"study {study.number} sends results to {name!r}, who is no member")
+        facts, entries = await self._facts(study)
+        self._require_allowed(study, facts, entries)
+        page(study, facts)
+        digest = study.digest()
+        fields = {
+            "analyst": caller,
+            "packed": study.to_bytes(),
+            "proposed": now,
+            "until": float(study.until),
+        }
+        if not await self._vault.ask(self._journal.propose, digest, fields, MOST_STUDIES):
+            raise ConsentError(
+                f"{caller} has {MOST_STUDIES} studies at this node already; they go when their time is up"
+            )
+        found = await self._standing(digest)
+        if found.refusal:
+            raise ConsentError(f"{found.refusal}; propose another")
+        self._audit.append(
+            "proposed",
+            caller=caller,
+            study=digest.hex(),
+            purpose=cut(study.purpose),
+            owners=list(found.missing),
+            uses=study.uses,
+            until=study.until,
+        )
+        return digest
+
+    def _require_allowed(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> None:
+        """Raise ConsentError for what an owner's rules forbid whatever is signed."""
+        caller = study.analyst
+        member = self._cluster.member(caller)
+        roles = () if member is None else member.roles
+        for request, names in zip(study.requests, origins(study, facts), strict=True):
+            for name in names:
+                entry = entries[name]
+                rules = Rules.from_bytes(entry.rules)
+                if caller == entry.owner:
+                    continue
+                if caller not in rules.readers and (rules.readers or "analyst" not in roles):
+                    raise ConsentError(
+                        f"{entry.owner} does not let {caller} use table {name!r}; ask {entry.owner}"
+                    )
+                if kind_of(request) == "rows" and not rules.rows:
+                    raise ConsentError(
+                        f"{entry.owner} does not let single rows of table {name!r} be revealed, and the "
+                        f"study asks for {request.computation}; ask for figures over many rows"
+                    )
+
+    async def listed(self) -> list[dict[str, Any]]:
+        """All studies, as the list of them says."""
+        rows = await self._vault.ask(self._journal.all)
+        return [self._summary(row, await self._stand(row)) for row in rows]
+
+    async def show(self, digest: bytes) -> dict[str, Any]:
+        """A study as it was proposed, and what it does, in this node's sentences."""
+        row = await self._row(digest)
+        found = await self._stand(row)
+        facts, _ = await self._facts(found.study, there=False)
+        return {**self._summary(row, found), "packed": row.packed, "page": page(found.study, facts)}
+
+    def _summary(self, row: StudyRow, found: Standing) -> dict[str, Any]:
+        return {
+            "digest": row.digest,
+            "analyst": row.analyst,
+            "purpose": found.study.purpose,
+            "proposed": row.proposed,
+            "until": found.until,
+            "uses": found.uses,
+            "runs": row.runs,
+            "missing": list(found.missing),
+            "approved": [one.approver for one in found.approvals],
+            "refusal": row.refusal,
+        }
+
+    async def approve(self, caller: str, fields: Mapping[str, Any]) -> None:
+        """Note an owner's signature."""
+        match fields:
+            case {
+                "digest": bytes(digest),
+                "approver": str(),
+                "uses": int(),
+                "expires": int(),
+                "signature": bytes(),
+            } if len(fields) == 5:
+                approval = StudyApproval(**fields)
+            case _:
+                raise ProtocolError(f"an approval of {caller} is malformed; look at the client's release")
+        found = await self._standing(digest)
+        if found.refusal:
+            raise ConsentError(found.refusal)
+        facts, entries = await self._facts(found.study)
+        if approval.approver != caller or caller not in self._owners(found.study, facts, entries):
+            raise ConsentError(f"{caller} is not asked to approve study {found.study.number}")
+        approval.check(self._lake, found.study, self._certificate(caller))
+        await self._vault.ask(self._journal.approve, attrs.asdict(approval))
+        self._audit.append(
+            "approved",
+            caller=caller,
+            study=digest.hex(),
+            uses=approval.uses,
+            expires=approval.expires,
+            signature=approval.signature.hex(),
+        )
+
+    async def refuse(self, caller: str, digest: bytes, why: str) -> None:
+        """End a study, also one that runs: an owner who is asked may, and its analyst."""
+        found = await self._standing(digest)
+        facts, entries = await self._facts(found.study, there=False)
+        if caller != found.study.analyst and caller not in self._owners(found.study, facts, entries):
+            raise ConsentError(f"{caller} is not asked about study {found.study.number}")
+        verb = "withdrawn" if caller == found.study.analyst else "refused"
+        reason = cut(why[:200]) or "no reason was given"
+        await self._vault.ask(
+            self._journal.refuse, digest, f"{caller} has {verb} study {found.study.number}: {reason}"
+        )
+        self._audit.append("refused-study", caller=caller, study=digest.hex(), why=reason)
+
+    # -- while it runs ---------------------------------------------------------------------------------------
+
+    async def begin(self, caller: str, digest: bytes, run: bytes) -> None:
+        """Count a run of a study. A second time, of the same run, does nothing."""
+        found = await self._standing(digest)
+        if found.study.analyst != caller:
+            raise ConsentError(f"study {found.study.number} is {found.study.analyst}'s, not {caller}'s")
+        found.require(time.time())
+        if not await self._vault.ask(self._journal.begin_run, run, digest, found.uses, time.time()):
+            found.used_up()
+        self._audit.append("begins", caller=caller, study=digest.hex(), run=run.hex())
+
+    async def admit(
+        self, caller: str, run: bytes, position: int, request: Asked, computation: bytes
+    ) -> Admitted:
+        """Let a request through that is the one at a position of the study of a run. Raises ConsentError."""
+        row = await self._run(caller, run)
+        found = await self._standing(row.digest)
+        found.require(time.time())
+        if row.ended:
+            raise ConsentError(f"this run of study {found.study.number} has ended; begin another")
+        done = {known.hex(): place for place, known in row.steps.items()}
+        matches(found.study, position, request, done)
+        if not await self._vault.ask(self._journal.take_step, run, position, computation):
+            raise ConsentError(
+                f"request {position}, {request.computation}, was made in this run of study "
+                f"{found.study.number} before; each is made once, so begin another run"
+            )
+        return Admitted(found.study, position, frozenset(one.approver for one in found.approvals))
+
+    async def end(self, caller: str, run: bytes) -> None:
+        """A run takes no more requests."""
+        await self._run(caller, run)
+        await self._vault.ask(self._journal.end_run, run)
+
+    async def sweep(self) -> None:
+        """Forget studies whose time is up."""
+        for digest in await self._vault.ask(self._journal.sweep, time.time()):
+            self._read.pop(digest, None)
+
+    # -- who and what ----------------------------------------------------------------------------------------
+
+    async def _run(self, caller: str, run: bytes) -> RunRow:
+        row = await self._vault.ask(self._journal.run, run)
+        if row is None or (await self._row(row.digest)).analyst != caller:
+            raise ConsentError(f"{caller} has begun no such run of a study here; begin one")
+        return row
+
+    async def _row(self, digest: bytes) -> StudyRow:
+        row = await self._vault.ask(self._journal.find, digest)
+        if row is None:
+            raise ConsentError(
+                f"there is no study {digest.hex()[:8]} here; `tercet propose` gives one to all nodes, and "
+                "they keep it until its time is up"
+            )
+        return row
+
+    async def _standing(self, digest: bytes) -> Standing:
+        return await self._stand(await self._row(digest))
+
+    async def _stand(self, row: StudyRow) -> Standing:
+        study = self._read.get(row.digest)
+        if study is None:
+            study = self._read[row.digest] = Study.from_bytes(row.packed)
+        facts, entries = await self._facts(study, there=False)
+        owners = self._owners(study, facts, entries)
+        valid = [one for one in map(_approval, row.approvals) if self._holds(one, study)]
+        held = {one.approver for one in valid}
+        missing = tuple(sorted(owners - held))
+        if any(name not in entries for name in facts.tables):
+            missing = (*missing, "the owner of a table that is gone")
+        return Standing(study, row.runs, row.refusal, tuple(valid), missing)
+
+    def _holds(self, approval: StudyApproval, study: Study) -> bool:
+        """Whether an approval still is one: members' keys change, and time passes."""
+        try:
+            approval.check(self._lake, study, self._certificate(approval.approver))
+        except ConsentError:
+            return False
+        return True
+
+    def _certificate(self, name: str) -> str:
+        member = self._cluster.member(name)
+        if member is None:
+            raise ConsentError(f"there is no member {name!r}")
+        return member.certificate
+
+    def _owners(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> set[str]:
+        """Whose approval it takes: of the tables that it reads, those who want to be asked."""
+        names = {name for one in origins(study, facts) for name in one}
+        found = set()
+        for name in names & entries.keys():
+            entry = entries[name]
+            if Rules.from_bytes(entry.rules).plans == "approved" and entry.owner != study.analyst:
+                found.add(entry.owner)
+        return found
+
+    async def _facts(self, study: Study, *, there: bool = True) -> tuple[Facts, dict[str, Entry]]:
+        """What the catalog has on tables and models of a study. Raises ConsentError for one that is gone."""
+        entries: dict[str, Entry] = {}
+        models: dict[str, tuple[str, ...]] = {}
+        for name in study.models():
+            entry = await self._entry(MODEL, name)
+            if entry is None:
+                if there:
+                    raise _no_such(study, MODEL, name)
+                models[name] = (GONE,)
+                continue
+            sources = [await self._vault.ask(self._vault.catalog.identified, one) for one in entry.sources]
+            models[name] = tuple(sorted({GONE if one is None else one.name for one in sources}))
+        names = dict.fromkeys([*study.tables(), *(name for listed in models.values() for name in listed)])
+        tables: dict[str, TableFacts] = {}
+        for name in names:
+            entry = await self._entry(TABLE, name)
+            if entry is None:
+                if there:
+                    raise _no_such(study, TABLE, name)
+                tables[name] = TableFacts(GONE, ())
+                continue
+            entries[name] = entry
+            tables[name] = TableFacts(entry.owner, _columns(entry), Rules.from_bytes(entry.rules).rows)
+        return Facts(tables, models), entries
+
+    async def _entry(self, kind: str, name: str) -> Entry | None:
+        found = await self._vault.ask(self._vault.catalog.find, kind, name)
+        return None if found is None or (found.expires or LATEST) <= time.time() else found
+
+
+def _no_such(study: Study, kind: str, name: str) -> ConsentError:
+    return ConsentError(
+        f"study {study.number} reads {kind} {name!r:.80}, and there is none in the lake; what a study reads "
+        "has to be there when it is proposed"
+    )
+
+
+def _approval(fields: Mapping[str, Any]) -> StudyApproval:
+    return StudyApproval(**fields)
+
+
+def _columns(entry: Entry) -> tuple[str, ...]:
+    """Names of a table's columns, keys first, from its description; its owner has written it."""
+    try:
+        return tuple(str(column["name"]) for column in msgpack.unpackb(entry.body)["columns"])
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise ConsentError(f"the description of table {entry.name!r} is malformed ({error})") from error

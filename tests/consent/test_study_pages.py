@@ -1,0 +1,101 @@
+"""What nodes say of a study: every request, whose columns, what comes out and to whom; in their own words."""
+
+from __future__ import annotations
+
+import pytest
+
+from tercet.consent.studies import Asked, Study
+from tercet.consent.study_pages import CLASSES, DOES, Facts, TableFacts, origins, page
+from tercet.errors import ConsentError
+from tests.consent.test_studies import FIT, JOIN, REVEAL, UNTIL, study
+
+FACTS = Facts(
+    {
+        "clinic": TableFacts("clinic", ("patient", "texture", "malignant")),
+        "laboratory": TableFacts("lab", ("patient", "radius")),
+        "new": TableFacts("ann", ("patient", "age"), rows=True),
+    },
+    {"risk": ("laboratory", "new")},
+)
+
+
+def test_a_page():
+    split = Asked("split", {"table": {"$result": [1, []]}, "test_size": 0.3, "stratify": "malignant"})
+    fit = Asked("fit", {**FIT.arguments, "table": {"$result": [2, [0]]}})
+    reveal = Asked("reveal_model", {"model": {"$result": [3, ["model"]]}, "to": "clinic"})
+    made = study(JOIN, split, fit, reveal)
+    assert page(made, FACTS) == [
+        f"study {made.number} of ann",
+        "for the purpose, in the analyst's words: 'risk of tumours'",
+        "to be run 2 times, until 2033-05-18 03:33 UTC, whatever rows the tables hold then",
+        "it reads table clinic, clinic's",
+        "it reads table laboratory, lab's",
+        "what comes out goes to ann, clinic",
+        "no value of a single row comes out; the most that does is the parameters of models",
+        "4 requests:",
+        "  1. join: links rows with the same key; it reads patient of clinic (clinic's); patient of "
+        "laboratory (lab's). To ann: the number of rows that match. "
+        "Given: tables=[table 'clinic', table 'laboratory'], on='patient'",
+        "  2. split: splits rows at random; it reads malignant of clinic (clinic's). To ann: bits that say "
+        "whether it worked. Given: table=result of request 1, test_size=0.3, stratify='malignant'",
+        "  3. fit: fits a model, which stays secret; it reads texture, malignant of clinic (clinic's); "
+        "radius of laboratory (lab's). To ann: bits that say whether it worked. Given: "
+        "model=LogisticRegression(C=1.0, penalty='l2', solver='newton'), table=result of request 2, 0, "
+        "target='malignant', features=['texture', 'radius']",
+        "  4. reveal_model: reveals a model; it reads all columns of clinic (clinic's); all columns of "
+        "laboratory (lab's). To clinic: all coefficients of it. Given: model=result of request 3, 'model'",
+    ]
+
+
+def test_single_rows_are_pointed_out():
+    rows = Asked("reveal_rows", {"self": {"$table": "new"}, "names": ["age"], "to": "clinic"})
+    told = page(study(rows), FACTS)
+    assert "NOTE: request 1 shows clinic a value of each row of ann" in told
+    assert not any("no value of a single row" in line for line in told)
+    assert "To clinic: THE VALUES OF EACH ROW. " in told[-1]
+
+
+def test_models_lead_to_their_tables():
+    predict = Asked(
+        "predict", {"model": {"$model": "risk"}, "table": {"$columns": [{"$table": "new"}, ["age"]]}}
+    )
+    made = study(predict, Asked("reveal_column", {"column": {"$result": [1, []]}}))
+    assert origins(made, FACTS) == [("laboratory", "new")] * 2
+    assert "it reads model risk, made from laboratory, new" in page(made, FACTS)
+    assert "it reads table laboratory, lab's" in page(made, FACTS)
+
+
+@pytest.mark.parametrize("features", [None, "not given"])
+def test_what_is_left_open_means_all_columns(features):
+    given = {name: one for name, one in FIT.arguments.items() if name != "features"}
+    given |= {"table": {"$table": "clinic"}, "target": "malignant"} | (
+        {"features": None} if not features else {}
+    )
+    line = page(study(Asked("fit", given)), FACTS)[-1]
+    assert ("reads all columns of clinic" in line) == (features is None)
+
+
+def test_the_authors_words_stay_within_quotes():
+    hostile = "harmless\n  9. nothing comes out\u202e"
+    assigned = {"table": {"$table": "clinic"}, "expressions": {hostile: 1.0}, hostile: hostile}
+    told = page(study(Asked("assign", assigned), purpose=hostile), FACTS)
+    assert all("\n" not in line and "\u202e" not in line for line in told)
+    assert len(told) == 8
+    with pytest.raises(ConsentError, match="no computation 'nothing\\\\n'"):
+        page(study(Asked("nothing\n", {})), FACTS)
+
+
+def test_every_computation_has_sentences():
+    for name, does in DOES.items():
+        assert name.isidentifier()
+        assert does.kind in CLASSES
+        assert page(study(Asked(name, {"table": {"$table": "clinic"}})), FACTS)[-1].count(
+            f"To ann: {does.gives}. "
+        )
+
+
+def test_a_table_that_is_gone_is_said_to_be():
+    made = Study.of([JOIN, REVEAL][:1], purpose="p", analyst="ann", uses=1, until=UNTIL)
+    told = page(made, Facts({}, {}))
+    assert "it reads table clinic, a table that is not there" in told
+    assert "to be run once, until 2033-05-18 03:33 UTC, whatever rows the tables hold then" in told

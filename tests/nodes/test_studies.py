@@ -1,0 +1,312 @@
+"""Studies at nodes: who may propose, sign, refuse and run which, how often, and what is let through."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import attrs
+import numpy as np
+import pytest
+
+from tercet.consent.studies import Asked, Study, StudyApproval
+from tercet.errors import ConsentError, TercetError
+from tercet.lake import Allow
+from tercet.nodes import studies
+from tercet.nodes.studies import Studies, read_step, study_step
+from tests.attacks.conftest import attacked  # noqa: F401 - a fixture
+
+AGES = {"id": np.arange(40), "age": np.linspace(20, 80, 40)}
+COSTS = {"id": np.arange(40), "cost": np.linspace(1, 2, 40)}
+DAY = 86400
+JOIN = Asked("join", {"tables": [{"$table": "ages"}, {"$table": "costs"}], "on": "id"})
+DESCRIBE = Asked("describe", {"table": {"$result": [1, []]}, "columns": ["age"], "to": "analyst"})
+SENT = Asked("corr", {"table": {"$result": [1, []]}, "columns": None, "to": "insurer"})
+
+
+def made(*requests, **changes):
+    fields = {
+        "purpose": "costs by age",
+        "analyst": "ann",
+        "uses": 2,
+        "until": int(time.time()) + DAY,
+    } | changes
+    return Study.of(requests or (JOIN, DESCRIBE, SENT), **fields)
+
+
+@pytest.fixture
+async def lake(attacked):  # noqa: F811
+    """The lake with a table of the hospital and one of the insurer, both of whom want to be asked."""
+    await attacked.hospital.upload(AGES, name="ages", key="id", owner="hospital")
+    await attacked.insurer.upload(COSTS, name="costs", key="id", owner="insurer")
+    return attacked
+
+
+def desks(lake):
+    return [one.cluster.desk.studies for one in (lake.ann, lake.hospital, lake.insurer)]
+
+
+def at_nodes(lake):
+    return [node.gate.studies for node in lake.nodes]
+
+
+async def signed(lake, study):
+    """The study, proposed and signed by both owners."""
+    ann, hospital, insurer = desks(lake)
+    await ann.propose(study)
+    for owner in (hospital, insurer):
+        await owner.approve(await owner.show(study.number))
+    return study
+
+
+async def test_propose_show_approve_run(lake):
+    ann, hospital, insurer = desks(lake)
+    study = made()
+    known = await ann.propose(study)
+    assert (known.number, known.missing, known.uses, known.runs) == (
+        study.number,
+        ("hospital", "insurer"),
+        2,
+        0,
+    )
+    assert await ann.propose(study) == known
+    with pytest.raises(ConsentError, match="waits for hospital, insurer, who can `tercet approve"):
+        await ann.begin(study)
+    shown = await hospital.show(study.number[:6])
+    assert shown.study == study
+    assert "it reads table ages, hospital's" in shown.page
+    assert "for the purpose, in the analyst's words: 'costs by age'" in shown.page
+    await hospital.approve(shown)
+    await insurer.approve(await insurer.show(study.number), uses=1)
+    (known,) = await ann.listed()
+    assert (known.missing, known.approved, known.uses) == ((), ("hospital", "insurer"), 1)
+    run = await ann.begin(study)
+    with pytest.raises(ConsentError, match=r"has been run 1 times of 1; propose one with more uses"):
+        await ann.begin(study)
+    ids = [secrets.token_bytes(16) for _ in range(3)]
+    requests = [
+        JOIN,
+        attrs.evolve(DESCRIBE, arguments={**DESCRIBE.arguments, "table": {"$result": [ids[0].hex(), []]}}),
+        attrs.evolve(SENT, arguments={**SENT.arguments, "table": {"$result": [ids[0].hex(), []]}}),
+    ]
+    for at in at_nodes(lake):
+        for position, (request, name) in enumerate(zip(requests, ids, strict=True), 1):
+            for _ in range(2):  # as the steps of a computation are
+                found = await at.admit("ann", run, position, request, name)
+                assert found == studies.Admitted(study, position, frozenset({"hospital", "insurer"}))
+        with pytest.raises(
+            ConsentError, match=r"request 2, describe, was made in this run of study .* before"
+        ):
+            await at.admit("ann", run, 2, requests[1], secrets.token_bytes(16))
+        changed = attrs.evolve(requests[1], arguments={**requests[1].arguments, "to": "insurer"})
+        with pytest.raises(
+            ConsentError, match="request 2, describe: to was recorded as 'analyst', and is 'ins"
+        ):
+            await at.admit("ann", run, 2, changed, ids[1])
+        with pytest.raises(ConsentError, match="hospital has begun no such run"):
+            await at.admit("hospital", run, 1, JOIN, ids[0])
+        with pytest.raises(ConsentError, match="no such run"):
+            await at.admit("ann", secrets.token_bytes(16), 1, JOIN, ids[0])
+    await ann.end(run)
+    with pytest.raises(ConsentError, match="has ended"):
+        await at_nodes(lake)[0].admit("ann", run, 1, JOIN, ids[0])
+
+
+async def test_results_are_those_of_the_same_run(lake):
+    study = await signed(lake, made())
+    (ann, *_), at = desks(lake), at_nodes(lake)[1]
+    first, second = await ann.begin(study), await ann.begin(study)
+    mine, theirs = secrets.token_bytes(16), secrets.token_bytes(16)
+    await at.admit("ann", first, 1, JOIN, mine)
+    await at.admit("ann", second, 1, JOIN, theirs)
+    other = attrs.evolve(DESCRIBE, arguments={**DESCRIBE.arguments, "table": {"$result": [theirs.hex(), []]}})
+    with pytest.raises(ConsentError, match="result of request 1, and is result of request 'another run"):
+        await at.admit("ann", first, 2, other, secrets.token_bytes(16))
+
+
+async def test_studies_last_over_restarts(lake):
+    study = await signed(lake, made(uses=1))
+    run = await desks(lake)[0].begin(study)
+    for node in lake.nodes:
+        gate = node.gate
+        again = Studies(gate.vault, lake.hospital.cluster.desk.cluster, gate.audit)
+        with pytest.raises(ConsentError, match="has been run 1 times of 1"):
+            await again.begin("ann", study.digest(), secrets.token_bytes(16))
+        await again.begin("ann", study.digest(), run)
+        await again.admit("ann", run, 1, JOIN, b"a" * 16)
+
+
+async def test_an_owner_refuses_also_a_study_that_runs(lake):
+    study = await signed(lake, made())
+    ann, hospital, _ = desks(lake)
+    run = await ann.begin(study)
+    await hospital.refuse(study.number, "ask the board\nfirst")
+    why = f"hospital has refused study {study.number}: ask the board"
+    for refused in (
+        lambda: ann.begin(study),
+        lambda: ann.propose(study),
+        lambda: at_nodes(lake)[2].admit("ann", run, 1, JOIN, b"a" * 16),
+    ):
+        with pytest.raises(ConsentError, match=why):
+            await refused()
+    with pytest.raises(ConsentError, match=why):
+        await hospital.approve(await hospital.show(study.number))
+    assert (await ann.listed())[0].refusal.startswith(why)
+    other = made(purpose="another")
+    await ann.propose(other)
+    await ann.refuse(other.number, "")
+    with pytest.raises(ConsentError, match=r"ann has withdrawn study .*: no reason was given"):
+        await ann.begin(other)
+
+
+async def test_only_owners_of_the_named_tables_are_asked(lake):
+    ann, hospital, insurer = desks(lake)
+    study = made(Asked("describe", {"table": {"$table": "ages"}, "columns": ["age"]}))
+    assert (await ann.propose(study)).missing == ("hospital",)
+    with pytest.raises(ConsentError, match="insurer is not asked to approve study"):
+        await insurer.approve(await insurer.show(study.number))
+    with pytest.raises(ConsentError, match="insurer is not asked about study"):
+        await insurer.refuse(study.number, "")
+    await hospital.approve(await hospital.show(study.number))
+    await ann.begin(study)
+    with pytest.raises(ConsentError, match="is ann's, not insurer's"):
+        await insurer.begin(study)
+
+
+async def test_who_lets_use_a_table_freely_is_not_asked(lake):
+    free = Allow(plans="any")
+    await lake.insurer.upload(COSTS, name="free", key="id", owner="insurer", allow=free)
+    await lake.ann.upload(COSTS, name="own", key="id", owner="ann")
+    study = made(Asked("join", {"tables": [{"$table": "free"}, {"$table": "own"}], "on": "id"}))
+    ann, *_ = desks(lake)
+    assert (await ann.propose(study)).missing == ()
+    await ann.begin(study)
+
+
+async def test_a_table_that_comes_to_be_another_owners_needs_that_owner(lake):
+    study = await signed(lake, made())
+    ann, *_ = desks(lake)
+    await lake.insurer.upload(COSTS, name="costs", key="id", owner="insurer", min_count=3)  # replaced
+    await ann.begin(study)
+    await lake.insurer.drop("costs")
+    with pytest.raises(ConsentError, match="waits for the owner of a table that is gone"):
+        await ann.begin(study)
+    await lake.hospital.upload(COSTS, name="costs", key="id", owner="hospital")
+    assert (await ann.listed())[0].missing == ()
+    await ann.begin(study)
+    with pytest.raises(ConsentError, match="has been run 2 times of 2"):
+        await ann.begin(study)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"analyst": "eve"}, "the study is eve's, and ann proposes it"),
+        ({"until": int(time.time()) - 9}, "let it end after today"),
+        ({"until": int(time.time()) + 800 * DAY}, "within two years"),
+        ({"requests": [Asked("guess", {"table": {"$table": "ages"}})]}, "no computation 'guess'"),
+        (
+            {"requests": [Asked("corr", {"table": {"$table": "ages"}, "to": "eve"})]},
+            "'eve', who is no member",
+        ),
+        ({"requests": [Asked("corr", {"table": {"$table": "age"}})]}, "reads table 'age', and there is none"),
+        (
+            {"requests": [Asked("predict", {"m": {"$model": "risk"}})]},
+            "reads model 'risk', and there is none",
+        ),
+        (
+            {"requests": [Asked("reveal_rows", {"self": {"$table": "ages"}, "names": ["age"]})]},
+            "hospital does not let single rows of table 'ages' be revealed",
+        ),
+    ],
+)
+async def test_what_cannot_run_is_not_proposed(lake, change, why):
+    ann, *_ = desks(lake)
+    requests = change.pop("requests", [JOIN])
+    with pytest.raises(ConsentError, match=why):
+        await ann.propose(made(*requests, **change))
+    assert await ann.listed() == []
+
+
+async def test_readers_only(lake):
+    only = Allow(readers=("insurer",))
+    await lake.hospital.upload(AGES, name="few", key="id", owner="hospital", allow=only)
+    with pytest.raises(ConsentError, match="hospital does not let ann use table 'few'"):
+        await desks(lake)[0].propose(made(Asked("corr", {"table": {"$table": "few"}})))
+
+
+async def test_quotas_and_forgetting(lake, monkeypatch):
+    monkeypatch.setattr(studies, "MOST_STUDIES", 2)
+    ann, *_ = desks(lake)
+    first, second, third = (made(purpose=f"purpose {number}") for number in range(3))
+    await ann.propose(first)
+    await ann.propose(second)
+    with pytest.raises(ConsentError, match="ann has 2 studies at this node already"):
+        await ann.propose(third)
+    for at in at_nodes(lake):
+        monkeypatch.setattr(time, "time", lambda: first.until + 1.0)
+        await at.sweep()
+        monkeypatch.undo()
+    assert await ann.listed() == []
+
+
+async def test_forged_and_malformed_approvals(lake):
+    study = made()
+    ann, hospital, _ = desks(lake)
+    await ann.propose(study)
+    keys, digest = hospital.keys, hospital.cluster.digest()
+    good = attrs.asdict(StudyApproval.make(digest, study, keys))
+    wrong = [
+        ({**good, "signature": b"s" * 64}, "not signed with the key of hospital"),
+        ({**good, "uses": 1}, "not signed"),
+        ({**good, "approver": "insurer"}, "hospital is not asked"),
+        ({**good, "digest": b"x" * 32}, "there is no study"),
+        (attrs.asdict(StudyApproval.make(b"l" * 32, study, keys)), "not signed"),
+        (attrs.asdict(StudyApproval.make(digest, study, keys, expires=9)), "has expired"),
+    ]
+    for fields, why in wrong:
+        with pytest.raises(ConsentError, match=why):
+            await hospital.client.ask("approve-study", [fields])
+    for fields in ({**good, "uses": 1.5}, {**good, "more": 1}, {}, {**good, "expires": "9"}):
+        with pytest.raises(TercetError, match="malformed"):
+            await hospital.client.ask("approve-study", [fields])
+    assert (await ann.listed())[0].missing == ("hospital", "insurer")
+
+
+async def test_nodes_that_show_different_things_are_not_believed(lake, monkeypatch):
+    study = made()
+    ann, hospital, _ = desks(lake)
+    await ann.propose(study)
+    at = at_nodes(lake)[1]
+    honest = at.show
+
+    async def another_page(digest):
+        return {**await honest(digest), "page": ["nothing comes out"]}
+
+    async def another_study(digest):
+        return {**await honest(digest), "packed": made(uses=9).to_bytes()}
+
+    for lie, why in ((another_page, "say different things"), (another_study, "have different studies")):
+        monkeypatch.setattr(at, "show", lie)
+        with pytest.raises(ConsentError, match=why):
+            await hospital.show(study.number)
+
+
+async def test_everything_is_in_the_audit_log(lake):
+    study = await signed(lake, made())
+    ann, hospital, _ = desks(lake)
+    await ann.begin(study)
+    await hospital.refuse(study.number, "enough")
+    for node in lake.nodes:
+        lines = "\n".join(node.gate.audit.lines(0, 256))
+        for event in ("proposed", "approved", "begins", "refused-study"):
+            assert f'"event":"{event}"' in lines.replace(" ", "")
+        assert study.digest().hex() in lines
+
+
+def test_what_requests_say_of_their_study():
+    run = secrets.token_bytes(16)
+    assert read_step(study_step(run, 300)) == (run, 300)
+    for packed in (b"", run, run + b"abc"):
+        with pytest.raises(ConsentError, match="malformed"):
+            read_step(packed)
