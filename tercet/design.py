@@ -1,14 +1,17 @@
-"""Designing studies: a lake of made-up rows beside the real one.
+"""Studies at a lake: a lake of made-up rows to design on, and what owners and analysts say to nodes of them.
 
 An analyst who may not see a row designs on rows that nobody has to hide: `rehearse` gives an ordinary lake on
-this machine whose tables have the public schemas of the real ones, and nothing else of them.
+this machine whose tables have the public schemas of the real ones, and nothing else of them. What was
+designed there is proposed as a file, and signed as a whole.
 """
 
 from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Self
 
 import trio
@@ -16,6 +19,8 @@ import trio
 from tercet.actors import Plan
 from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
+from tercet.consent.studies import Study
+from tercet.consent.study_files import MOST_BYTES
 from tercet.driver import Allow, Driver, Sent, reveals_of, schema_of
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable
@@ -24,7 +29,8 @@ from tercet.ml.schema import TableSchema, suggest
 from tercet.ml.table import ANALYST, Table
 from tercet.ml.upload import describe
 from tercet.nodes.entries import TABLE
-from tercet.options import Number, takes
+from tercet.nodes.study_desk import KnownStudy, ShownStudy
+from tercet.options import PATH, Number, takes
 
 ROWS = Number(whole=True, least=LEAST_ROWS, most=1 << 24)
 SEED = Number(whole=True)
@@ -101,6 +107,34 @@ class Designs(Design, abc.ABC):
         beside.made_up = made_up
         return beside
 
+    @takes(path=PATH)
+    def propose(self, path: str | Path) -> KnownStudy:
+        """Ask owners for their consent to a study that was recorded to a file.
+
+        A second time does nothing. Raises ConsentError for what cannot be, before anybody is asked.
+        """
+        known: KnownStudy = self._wait(self._desk().studies.propose, read_study(path))
+        return known
+
+    def studies(self) -> list[KnownStudy]:
+        """Studies at the nodes, also those that run already or were refused, until their time is up."""
+        found: list[KnownStudy] = self._wait(self._desk().studies.listed)
+        return found
+
+    def show_study(self, number: str) -> ShownStudy:
+        """A study by its number, as all nodes have it, and in their sentences: to be read before approval."""
+        shown: ShownStudy = self._wait(self._desk().studies.show, number)
+        return shown
+
+    def approve_study(self, shown: ShownStudy, *, uses: int | None = None, days: float | None = None) -> None:
+        """Sign a study that was shown: for all its runs, or fewer, until its end, or sooner."""
+        self._wait(functools.partial(self._desk().studies.approve, shown, uses=uses, days=days))
+
+    def refuse_study(self, number: str, why: str = "") -> KnownStudy:
+        """End a study for good, also one that runs, with a reason for its analyst."""
+        known: KnownStudy = self._wait(self._desk().studies.refuse, number, why)
+        return known
+
 
 class AsyncDesigns(Design):
     """What a lake for trio programs has for the design of studies."""
@@ -114,3 +148,32 @@ class AsyncDesigns(Design):
             beside = type(self)(cluster, progress=self.progress)
             beside.made_up = made_up
             yield beside
+
+    @takes(path=PATH)
+    async def propose(self, path: str | Path) -> KnownStudy:
+        """As `Lake.propose`."""
+        return await self._desk().studies.propose(read_study(path))
+
+    async def studies(self) -> list[KnownStudy]:
+        """As `Lake.studies`."""
+        return await self._desk().studies.listed()
+
+    async def show_study(self, number: str) -> ShownStudy:
+        """As `Lake.show_study`."""
+        return await self._desk().studies.show(number)
+
+    async def approve_study(
+        self, shown: ShownStudy, *, uses: int | None = None, days: float | None = None
+    ) -> None:
+        """As `Lake.approve_study`."""
+        await self._desk().studies.approve(shown, uses=uses, days=days)
+
+    async def refuse_study(self, number: str, why: str = "") -> KnownStudy:
+        """As `Lake.refuse_study`."""
+        return await self._desk().studies.refuse(number, why)
+
+
+def read_study(path: str | Path) -> Study:
+    """A study from its file. Raises ConsentError for what is none, OSError for what cannot be read."""
+    with Path(path).open("rb") as file:
+        return Study.from_bytes(file.read(MOST_BYTES + 1))

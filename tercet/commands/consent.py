@@ -1,4 +1,7 @@
-"""Commands of who gives consent, and of who checks it: `plans`, `show`, `approve`, `refuse`, `audit`."""
+"""Commands of who asks for consent, gives it and checks it: `propose`, `plans`, `show`, `approve` and so on.
+
+Studies and plans share the verbs: a number names either.
+"""
 
 from __future__ import annotations
 
@@ -12,49 +15,114 @@ import tercet
 from tercet.actors.plan import Plan
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.consent.audit import Head, check_lines, lines_after, log_lines, parse, require
+from tercet.consent.study_pages import quotation
 from tercet.consent.verified import Verified
+from tercet.errors import ConsentError
+from tercet.lake import Lake
 from tercet.nodes.config import ClusterFile
 from tercet.nodes.desk import WaitingPlan
 from tercet.nodes.program import Settings
+from tercet.nodes.study_desk import KnownStudy, ShownStudy
 
 app = typer.Typer()
 
 Log = tuple[str, Head, list[str]]
 """The name of a node, where its log stands, and lines of it."""
+SHOWN_PURPOSE = 80
+"""Characters of a purpose in a list."""
 SHOWN_APART = ("before", "number", "time", "event")
 
-Number = Annotated[str, typer.Argument(help="First digits of the plan, as `tercet plans` lists it.")]
+Number = Annotated[str, typer.Argument(help="First digits of a study or plan, as `tercet plans` lists them.")]
+
+
+@app.command()
+def propose(
+    study: Annotated[Path, typer.Argument(help="A file that `lake.record` has written.")],
+    identity: IdentityPath,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+) -> None:
+    """Ask all owners concerned for their consent to a study: once for all its requests and runs."""
+    with sentences(), tercet.connect(cluster, identity=identity) as lake:
+        known = lake.propose(study)
+        for line in lake.show_study(known.digest.hex()).page:
+            say(line)
+        say(_stands(known))
 
 
 @app.command()
 def plans(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
-    """List the plans that wait for approval, and whose."""
+    """List studies, and the plans that wait for approval: whose, and who has still to approve them."""
     with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        for one in lake.plans():
-            asked = dt.datetime.fromtimestamp(one.asked, dt.UTC)
+        for known in lake.studies():
             say(
-                f"{one.number}  {one.name}, for {one.caller} since {asked:%Y-%m-%d %H:%M} UTC; waits for "
+                f"{known.number}  study of {known.analyst} since {_time(known.proposed)}, "
+                f"{quotation(known.purpose[:SHOWN_PURPOSE])}; {_stands(known)}"
+            )
+        for one in lake.plans():
+            say(
+                f"{one.number}  {one.name}, for {one.caller} since {_time(one.asked)}; waits for "
                 f"{', '.join(one.missing)}"
             )
 
 
+def _time(seconds: float) -> str:
+    return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _stands(known: KnownStudy) -> str:
+    """Where a study stands."""
+    if known.refusal:
+        return known.refusal
+    if known.missing:
+        return f"waits for {', '.join(known.missing)}"
+    return f"approved by all; run {known.runs} of {known.uses} times, until {_time(known.until)}"
+
+
 @app.command()
 def show(
-    plan: Number,
+    number: Number,
     identity: IdentityPath,
     cluster: ClusterPath = DEFAULT_CLUSTER,
-    svg: Annotated[Path | None, typer.Option(help="Draw the plan to this file.", metavar="FILE.svg")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw a plan to this file.", metavar="FILE.svg")] = None,
 ) -> None:
-    """Show what a waiting plan reads, reveals, to whom, and what it costs."""
+    """Show what a study or a waiting plan reads, what comes out, to whom; of a plan, also what it costs."""
     with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        waiting, found = lake.show(plan)
-        protocol, parties = lake.cluster.protocol, lake.cluster.parties
-        owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
-        for line in _describe(waiting, found, owners):
-            say(line)
-        say(str(found.explain(protocol, parties, apart=True)))
+        if _is_study(lake, number):
+            if svg is not None:
+                raise ConsentError(f"{number} is a study, which cannot be drawn; leave out --svg")
+            _show_study(lake.show_study(number))
+            return
+        found = _show_plan(lake, number)
         if svg is not None:
             svg.write_text(found.svg(), encoding="utf-8")
+
+
+def _is_study(lake: Lake, number: str) -> bool:
+    """Whether a number is a study's. Raises ConsentError if several have it, or nothing."""
+    studies = [one for one in lake.studies() if number and one.digest.hex().startswith(number)]
+    plans = [one for one in lake.plans() if number and one.session.hex().startswith(number)]
+    if len(studies) + len(plans) != 1:
+        found = len(studies) + len(plans)
+        raise ConsentError(
+            f"{found or 'no'} studies or plans begin with {number!r}; `tercet plans` lists them"
+        )
+    return bool(studies)
+
+
+def _show_study(shown: ShownStudy) -> None:
+    for line in shown.page:
+        say(line)
+    say(_stands(shown.known))
+    say(f"digest {shown.known.digest.hex()}")
+
+
+def _show_plan(lake: Lake, number: str) -> Plan:
+    waiting, found = lake.show(number)
+    owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
+    for line in _describe(waiting, found, owners):
+        say(line)
+    say(str(found.explain(lake.cluster.protocol, lake.cluster.parties, apart=True)))
+    return found
 
 
 def _describe(waiting: WaitingPlan, plan: Plan, owners: dict[str, str]) -> list[str]:
@@ -68,23 +136,51 @@ def _describe(waiting: WaitingPlan, plan: Plan, owners: dict[str, str]) -> list[
 
 
 @app.command()
-def approve(plan: Number, identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
-    """Sign a waiting plan, for one run of it: `tercet show` says what it does."""
+def approve(
+    number: Number,
+    identity: IdentityPath,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Sign without being asked, after `tercet show`.")
+    ] = False,
+    uses: Annotated[int | None, typer.Option(help="Of a study, no more runs than so many.", min=1)] = None,
+    days: Annotated[float | None, typer.Option(help="Of a study, no longer than so many days.")] = None,
+) -> None:
+    """Show a study or a waiting plan, ask whether to sign it, and sign: a study for all its runs."""
     with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        waiting = lake.approve(plan)
+        if _is_study(lake, number):
+            shown = lake.show_study(number)
+            _show_study(shown)
+            _require_yes(yes)
+            lake.approve_study(shown, uses=uses, days=days)
+            say(f"you have approved study {shown.known.number}")
+            return
+        if uses is not None or days is not None:
+            raise ConsentError("a plan is approved for one run, at most a week; leave out --uses and --days")
+        _show_plan(lake, number)
+        _require_yes(yes)
+        waiting = lake.approve(number)
         say(f"plan {waiting.number} ({waiting.name}) is approved")
+
+
+def _require_yes(yes: bool) -> None:
+    if not yes and not typer.confirm("sign it?"):
+        raise ConsentError("nothing was signed")
 
 
 @app.command()
 def refuse(
-    plan: Number,
+    number: Number,
     identity: IdentityPath,
     cluster: ClusterPath = DEFAULT_CLUSTER,
-    why: Annotated[str, typer.Option(help="A reason, for who has asked.")] = "",
+    reason: Annotated[str, typer.Option("--reason", "--why", help="For who has asked.")] = "",
 ) -> None:
-    """End a waiting plan."""
+    """End a study, also one that was approved, or a waiting plan."""
     with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        waiting = lake.refuse(plan, why)
+        if _is_study(lake, number):
+            say(f"study {lake.refuse_study(number, reason).number} is refused")
+            return
+        waiting = lake.refuse(number, reason)
         say(f"plan {waiting.number} ({waiting.name}) is refused")
 
 

@@ -234,7 +234,8 @@ def _one(value: Any) -> str:
         case {"$model": str(name)}:
             return f"model {_quoted(name)}"
         case {"$result": [position, [*path]]}:
-            return f"result of request {_quoted(position)}" + "".join(f", {_quoted(part)}" for part in path)
+            whose = f"request {position}" if isinstance(position, int) else "another run"
+            return f"result of {whose}" + "".join(f", {_quoted(part)}" for part in path)
         case {"$estimator": [str(name), dict(options)]}:
             given = ", ".join(f"{plain(key)}={_quoted(one)}" for key, one in options.items())
             return f"{plain(name)}({given})"
@@ -340,10 +341,9 @@ def _at_its_position(value: Any, done: Mapping[str, int]) -> Any:
     match value:
         case {"$result": [bytes() | str() as computation, [*path]]}:
             named = computation.hex() if isinstance(computation, bytes) else computation
-            position = done.get(named)
-            return {RESULT: [f"another run ({named[:8]})" if position is None else position, path]}
+            return {RESULT: [done.get(named, ""), path]}
         case {"$result": [_, [*path]]}:
-            return {RESULT: ["no computation", path]}
+            return {RESULT: ["", path]}
     return value
 
 

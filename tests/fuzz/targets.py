@@ -24,6 +24,8 @@ from tercet.consent.audit import AuditLog, check_lines, read_lines
 from tercet.consent.keys import MemberKeys
 from tercet.consent.review import review
 from tercet.consent.rules import Rules
+from tercet.consent.studies import Asked, Study, matches
+from tercet.consent.study_pages import Facts, page
 from tercet.errors import TercetError, from_wire
 from tercet.ml.models import FORMAT, SecretModel
 from tercet.ml.schema import ColumnSchema, TableSchema
@@ -103,6 +105,16 @@ def read_approval(data: bytes) -> None:
     Approval(**unpack_message(data)).check(b"lake", b"s", b"d", CERTIFICATE)
 
 
+def read_study(data: bytes) -> None:
+    """As a node does with a study: read it, write it down, say what it does, compare requests with it."""
+    study = Study.from_bytes(data)
+    assert Study.from_bytes(study.to_bytes()).digest() == study.digest()
+    page(study, Facts({}, {}))
+    for position, request in enumerate(study.requests, 1):
+        if not any(request.tagged("$result")):
+            matches(study, position, request, {})
+
+
 def message_target(decode: Callable[[Any], object], *seeds: object, malformed: bool = False) -> Target:
     """Decodes what msgpack carries."""
     packed = tuple(pack_message(seed) for seed in seeds)
@@ -163,6 +175,14 @@ def from_network() -> Iterator[tuple[str, Target]]:
             lambda tree: read_approval(pack_message(tree)), attrs.asdict(approval), malformed=True
         ),
     )
+    requests = (
+        Asked("join", {"tables": [{"$table": "a"}, {"$table": "b"}], "on": "id"}),
+        Asked(
+            "fit", {"self": {"$estimator": ["LogisticRegression", {"C": 1.0}]}, "table": {"$result": [1, []]}}
+        ),
+    )
+    study = Study.of(requests, purpose="risk", analyst="ann", uses=3, until=2_000_000_000)
+    yield "studies", Target(read_study, (study.to_bytes(), study.to_text().encode()), tree=False)
     yield from described()
 
 

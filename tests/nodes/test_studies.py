@@ -120,7 +120,7 @@ async def test_results_are_those_of_the_same_run(lake):
     await at.admit("ann", first, 1, JOIN, mine)
     await at.admit("ann", second, 1, JOIN, theirs)
     other = attrs.evolve(DESCRIBE, arguments={**DESCRIBE.arguments, "table": {"$result": [theirs.hex(), []]}})
-    with pytest.raises(ConsentError, match="result of request 1, and is result of request 'another run"):
+    with pytest.raises(ConsentError, match="result of request 1, and is result of another run"):
         await at.admit("ann", first, 2, other, secrets.token_bytes(16))
 
 
