@@ -21,7 +21,7 @@ from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.consent.studies import Study
 from tercet.consent.study_files import MOST_BYTES
-from tercet.driver import Allow, Driver, Sent, reveals_of, schema_of
+from tercet.driver import Allow, Driver, Sent, named, reveals_of, schema_of
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.made_up import LEAST_ROWS, MadeUp
@@ -68,7 +68,7 @@ class Design(Driver):
             raise SchemaError(
                 f"there is no table {name!r} in the lake. {suggest(name, known, kind='tables')}"
             )
-        return describe(*self._tables[name], lake)
+        return named(describe(*self._tables[name], lake))
 
     async def _schemas(self) -> dict[str, TableSchema]:
         """The public schemas of all tables that the nodes keep."""

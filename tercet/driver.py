@@ -266,7 +266,7 @@ class Driver:
             desk.require_members((*allow.readers, *allow.receivers))
         fingerprint = b"" if desk is None else desk.keys.fingerprint(encoded.content)
         if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
-            return _named(describe(schema, known.handles, lake))
+            return named(describe(schema, known.handles, lake))
         began, moved = time.perf_counter(), self.cluster.client.bytes_moved
         if self.on_phase is not None:
             self.on_phase("upload", f"upload {schema.name}")
@@ -286,7 +286,7 @@ class Driver:
             )
         moved = client.bytes_moved - moved
         self.phases.append(Phase("upload", f"upload {table.name}", 0, (), moved, time.perf_counter() - began))
-        return _named(table)
+        return named(table)
 
     async def _known(self, desk: Desk, schema: TableSchema, fingerprint: bytes, allow: Allow) -> Kept | None:
         """The same upload, if it was made before under the same rules. Raises for another table's name."""
@@ -320,7 +320,7 @@ class Driver:
             raise SchemaError(
                 f"there is no table {name!r} in the lake. {suggest(name, known, kind='tables')}"
             )
-        return _named(describe(schema_of(found), found.handles, lake))
+        return named(describe(schema_of(found), found.handles, lake))
 
     @short
     async def _keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
@@ -358,7 +358,7 @@ def schema_of(found: Kept) -> TableSchema:
         raise StorageError(f"the description of table {found.name!r} is malformed ({error})") from error
 
 
-def _named(table: Table) -> Table:
+def named(table: Table) -> Table:
     """A table that nodes know by its name."""
     return table.from_computation({"$table": table.name})
 

@@ -8,7 +8,7 @@ import trio
 from typer.testing import CliRunner
 
 from tercet.cli import app
-from tests.attacks.conftest import attacked  # noqa: F401 - a fixture
+from tests.nodes.conftest import in_process  # noqa: F401 - a fixture
 from tests.nodes.test_studies import lake, made  # noqa: F401 - a fixture
 
 

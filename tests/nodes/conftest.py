@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
+from tercet.nodes import program
+from tests.attacks.lake import attacked_lake
 from tests.nodes import on_disk
 
 
@@ -32,3 +35,15 @@ def nodes_at_rest(tmp_path):
 @pytest.fixture(scope="session")
 def command():
     return on_disk.tercet
+
+
+async def _for_ever(*_):
+    await trio.sleep_forever()
+
+
+@pytest.fixture
+async def in_process(tmp_path, monkeypatch):
+    """Three lasting nodes in this process, with the hospital, the insurer and ann connected."""
+    monkeypatch.setattr(program, "_until_told", _for_ever)
+    async with attacked_lake(tmp_path) as made:
+        yield made

@@ -10,26 +10,25 @@ import tercet
 from tercet.errors import PlanError, SchemaError
 from tercet.lake import Sent
 from tercet.ml import LogisticRegression
-from tests.attacks.conftest import attacked  # noqa: F401 - a fixture
 
 PATIENTS = {"id": np.arange(1000, 1300), "age": np.linspace(20, 80, 300), "sick": np.arange(300) % 2}
 COSTS = {"id": np.arange(1050, 1350), "cost": np.where(np.arange(300) % 7, 99.5, np.nan)}
 
 
-async def test_a_study_is_designed_on_made_up_rows(attacked, monkeypatch):  # noqa: F811
-    await attacked.hospital.upload(
+async def test_a_study_is_designed_on_made_up_rows(in_process, monkeypatch):
+    await in_process.hospital.upload(
         PATIENTS, name="patients", key="id", owner="hospital", min_count=50, ranges={"age": (0, 120)}
     )
-    await attacked.insurer.upload(COSTS, name="costs", key="id", owner="insurer", missing="indicator")
-    real = [await attacked.ann.table(name) for name in ("patients", "costs")]
+    await in_process.insurer.upload(COSTS, name="costs", key="id", owner="insurer", missing="indicator")
+    real = [await in_process.ann.table(name) for name in ("patients", "costs")]
 
     async def nothing(*_):
         raise AssertionError("the real lake was asked for more than its catalog")
 
-    async with attacked.ann.rehearse(rows=100) as lake, contextlib.AsyncExitStack() as stack:
+    async with in_process.ann.rehearse(rows=100) as lake, contextlib.AsyncExitStack() as stack:
         patch = stack.enter_context(monkeypatch.context())
         for question in ("ask", "run", "put"):
-            patch.setattr(attacked.ann.cluster.client, question, nothing)
+            patch.setattr(in_process.ann.cluster.client, question, nothing)
         patients, costs = [await lake.table(name) for name in ("patients", "costs")]
         assert (patients.rows, patients.min_count) == (100, 1)
         for mine, theirs in zip((patients, costs), real, strict=True):
@@ -46,7 +45,7 @@ async def test_a_study_is_designed_on_made_up_rows(attacked, monkeypatch):  # no
         with pytest.raises(PlanError, match="one machine"):
             async with lake.rehearse():
                 pass
-    async with attacked.ann.rehearse(rows=100, seed=0) as lake:
+    async with in_process.ann.rehearse(rows=100, seed=0) as lake:
         again = await (await lake.table("patients")).join(await lake.table("costs"), on="id")
         again = await again.dropna(["cost"])
         same = await (await LogisticRegression().fit(again, target="sick", features=["age"])).reveal()

@@ -14,7 +14,6 @@ from tercet.errors import ConsentError, TercetError
 from tercet.lake import Allow
 from tercet.nodes import studies
 from tercet.nodes.studies import Studies, read_step, study_step
-from tests.attacks.conftest import attacked  # noqa: F401 - a fixture
 
 AGES = {"id": np.arange(40), "age": np.linspace(20, 80, 40)}
 COSTS = {"id": np.arange(40), "cost": np.linspace(1, 2, 40)}
@@ -35,11 +34,11 @@ def made(*requests, **changes):
 
 
 @pytest.fixture
-async def lake(attacked):  # noqa: F811
+async def lake(in_process):
     """The lake with a table of the hospital and one of the insurer, both of whom want to be asked."""
-    await attacked.hospital.upload(AGES, name="ages", key="id", owner="hospital")
-    await attacked.insurer.upload(COSTS, name="costs", key="id", owner="insurer")
-    return attacked
+    await in_process.hospital.upload(AGES, name="ages", key="id", owner="hospital")
+    await in_process.insurer.upload(COSTS, name="costs", key="id", owner="insurer")
+    return in_process
 
 
 def desks(lake):
