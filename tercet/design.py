@@ -19,9 +19,10 @@ import trio
 from tercet.actors import Plan
 from tercet.actors.client import RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
+from tercet.allow import Allow
 from tercet.consent.studies import Study
 from tercet.consent.study_files import MOST_BYTES
-from tercet.driver import Allow, Driver, Sent, named, reveals_of, schema_of
+from tercet.driver import Driver, Sent, named, reveals_of, schema_of
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.made_up import LEAST_ROWS, MadeUp
