@@ -39,7 +39,7 @@ MAY_IMPORT = {
         "progress",
         "tracebacks",
     },
-    "design": {"errors", "options", "actors", "ml", "consent", "nodes", "driver"},
+    "design": {"errors", "allow", "options", "actors", "ml", "consent", "nodes", "driver"},
     "loop": {"errors", "transports", "actors"},
     "lake_options": {"errors", "options"},
     "lake": {

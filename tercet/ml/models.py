@@ -44,7 +44,6 @@ FORMAT = "tercet.logistic/1"
 OBJECTIVE = {"penalty", "C", "class_weight", "fit_intercept", "sample_weight"}
 """What a summary has to know of the loss that was minimised, beside the columns."""
 
-
 THRESHOLD = Either(
     rules=(
         Number(above=0, below=1),
@@ -159,8 +158,8 @@ class SecretModel(SecretParameters):
     @takes(table=TABLE, metrics=NAMES)
     def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
         """Quality metrics on a table with the target; see `LogisticRegression.evaluate`."""
-        evaluation: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
-        return evaluation
+        found: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
+        return found
 
     @takes(table=TABLE, to=RECEIVER)
     def score(self, table: Table, *, to: str = ANALYST) -> float:
