@@ -17,10 +17,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from importlib.metadata import entry_points
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import attrs
@@ -72,7 +74,13 @@ class Computation:
 
 
 COMPUTATIONS: dict[str, Computation] = {}
-"""All that are declared, by name."""
+"""All that are declared in modules that were imported, by name."""
+MODULES = (
+    *("table", "secret_column", "join", "splitting", "preparation", "describe", "association"),
+    *("transformers", "models", "linear_model", "model_selection", "metrics.evaluation"),
+)
+"""Those of this package that declare some."""
+GROUP = "tercet.computations"
 
 
 @attrs.define(eq=False)
@@ -120,6 +128,25 @@ def computation(
         return call
 
     return declare
+
+
+def find(name: str) -> Computation:
+    """A computation by its name: one of Tercet's, or one that a package on this machine offers.
+
+    Such a package names, as an entry point of that name in the group `tercet.computations`, the module that
+    declares it. Raises PlanError if there is none.
+    """
+    for module in MODULES:
+        importlib.import_module(f"tercet.ml.{module}")
+    if name not in COMPUTATIONS:
+        for entry in entry_points(group=GROUP, name=name):
+            try:
+                entry.load()
+            except Exception as error:
+                raise PlanError(f"computation {name!r:.80} is offered as {entry.value}: {error}") from error
+    if name not in COMPUTATIONS:
+        raise PlanError(f"there is no computation {name!r:.80}; known are {', '.join(sorted(COMPUTATIONS))}")
+    return COMPUTATIONS[name]
 
 
 # -- names of what is stored ---------------------------------------------------------------------------------

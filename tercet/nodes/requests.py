@@ -31,7 +31,7 @@ from tercet.actors.plan import TILE_ROWS, Type, word_shape
 from tercet.actors.values import Outcome, read_type, type_fields
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.ml import computations
-from tercet.ml.computations import COMPUTATIONS, Answers, Computation, Decoder, Naming, Request
+from tercet.ml.computations import Answers, Computation, Decoder, Naming, Request
 from tercet.ml.models import SecretModel
 from tercet.ml.schema import TableSchema
 from tercet.ml.table import Table
@@ -163,12 +163,7 @@ class Requests:
     # -- how plans are made ----------------------------------------------------------------------------------
 
     def _build(self, caller: str, member: _Member, request: Request) -> Built:
-        known = COMPUTATIONS.get(request.computation)
-        if known is None:
-            raise PlanError(
-                f"nodes know no computation {request.computation!r:.80}; "
-                f"they know {', '.join(sorted(COMPUTATIONS))}"
-            )
+        known = computations.find(request.computation)
         rows = self._vault.journal.steps(request.name)
         if any(row.caller != caller for row in rows):
             raise ConsentError(
@@ -258,7 +253,7 @@ class Requests:
         if live is not None and live.request == request:
             last = _end(live.steps, live.names, _outcome(live.plan, rows[-1], {}))
         if last is _End.none:
-            known = COMPUTATIONS[request.computation]
+            known = computations.find(request.computation)
             arguments = self._decoder(caller, member, made).arguments(known, request.arguments)
             names, steps = Naming(request.name, every=request.every), known.call(**arguments)
             plan = _next(steps, names, None)
