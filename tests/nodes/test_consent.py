@@ -188,8 +188,8 @@ def test_audit(tables, command):
     told = command("audit", "--verify", "--identity", "aud.key", cwd=tables.root)
     assert told.count("lines, whole; head ") == 3
     assert "'event'" not in told
-    assert " kept " in command("audit", tables.root / "n1" / "node.toml")
-    again = command("audit", tables.root / "n1" / "node.toml")
+    assert " kept " in command("audit", tables.root / "n1" / "node.toml", cwd=tables.root)
+    again = command("audit", tables.root / "n1" / "node.toml", cwd=tables.root)
     assert " kept " not in again  # what is new only
     assert again.count("lines, whole; head ") == 1
     assert " kept " in command("audit", "--all", tables.root / "n1" / "node.toml")
