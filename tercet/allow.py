@@ -15,6 +15,7 @@ import attrs
 from tercet.actors import DisclosureClass
 from tercet.consent.rules import GROUPS, PARAMETERS_PER_ROW, USUAL, Plans, Rules
 from tercet.errors import ConsentError, SchemaError
+from tercet.ml.declarations import DECLARED
 from tercet.ml.schema import TableSchema, suggest
 from tercet.options import FLAG, READERS, Choice, Names, Number
 
@@ -56,6 +57,12 @@ class Allow:
 
     def __attrs_post_init__(self) -> None:
         self._rules(1)
+        for name in self.computations:
+            if name not in (*GROUPS, *DECLARED):
+                raise ConsentError(
+                    f"there is no computation or group {name!r} to allow. "
+                    f"{suggest(name, (*GROUPS, *DECLARED), kind='groups and computations')}"
+                )
         if self.days is not None and not 0 < self.days <= MOST_DAYS:
             raise ConsentError(
                 f"a table cannot be forgotten after {self.days:g} days; say 0 to {MOST_DAYS:,}"

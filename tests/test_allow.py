@@ -101,6 +101,11 @@ def test_columns_that_the_table_lacks(given, told):
     [
         ({"plans": "some"}, PlanError, "plans='some' is not 'any' or 'approved'"),
         ({"plans": "any", "computations": ["fit"]}, ConsentError, "leave plans at 'approved'"),
+        (
+            {"computations": ["statistic"]},
+            ConsentError,
+            "no computation or group 'statistic' to allow. Did you",
+        ),
         ({"classes": ["figures"]}, ConsentError, "no class of disclosures 'figures'"),
         ({"classes": "figure"}, PlanError, "classes='figure' is not a list of classes of disclosures"),
         (

@@ -41,7 +41,8 @@ WIDEST_SCALE = 1 << 10
 DisclosureClass = Literal["check", "count", "figure", "model", "rows"]
 """What a disclosure tells, from the least to the most.
 
-- `check`: bits that say whether the computation holds, or what of it owners' minimum counts let be told;
+- `check`: bits that say whether the computation holds or what of it can be told, on which the next plan of
+  the computation may depend;
 - `count`: numbers of rows;
 - `figure`: numbers that rest on as many rows as owners ask for;
 - `model`: parameters of a model, and what follows from them, one for each coefficient;
@@ -50,6 +51,7 @@ DisclosureClass = Literal["check", "count", "figure", "model", "rows"]
 Who builds a plan says the class. So it is to be trusted in plans that a node builds itself, and only there.
 """
 CLASSES: tuple[DisclosureClass, ...] = get_args(DisclosureClass)
+"""All classes of disclosures, from the least to the most."""
 NODES = "the nodes"
 """Who learns what a plan opens on its way."""
 _MALFORMED = (

@@ -183,7 +183,7 @@ def _loose(problem: Problem, inputs: Inputs, alpha: float, to: str) -> Steps[npt
     builder = problem.table.lake.builder(
         f"columns without errors of {problem.target} on {problem.table.name}"
     )
-    Inference(problem, builder, inputs(builder), alpha).loose.reveal(LOOSE, to=to, kind="model")
+    Inference(problem, builder, inputs(builder), alpha).loose.reveal(LOOSE, to=to, kind="check")
     loose: npt.NDArray[np.bool_] = (yield builder.plan()).revealed[LOOSE] > 0.5
     if loose[: len(problem.names)].all() or not loose.any():
         raise _inexact(problem, loose)

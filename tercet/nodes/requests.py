@@ -32,6 +32,7 @@ from tercet.actors.values import Outcome, read_type, type_fields
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.ml import computations
 from tercet.ml.computations import Answers, Computation, Decoder, Naming, Request
+from tercet.ml.declarations import require_declared
 from tercet.ml.models import SecretModel
 from tercet.ml.schema import TableSchema
 from tercet.ml.table import Table
@@ -188,14 +189,14 @@ class Requests:
         before = member.built.pop((request.name, request.step - 1), None)
         if before is not None and before.request.answers == request.answers[:-1]:
             plan = _next(before.steps, before.names, _outcome(before.plan, rows[-1], request.answers[-1]))
-            return attrs.evolve(before, request=request, plan=optimise(plan))
+            return attrs.evolve(before, request=request, plan=_declared(known, plan))
         arguments = self._decoder(caller, member, {}).arguments(known, request.arguments)
         names = Naming(request.name, every=request.every)
         steps = known.call(**arguments)
         plan = _next(steps, names, None)
         for row, answers in zip(rows, request.answers, strict=True):
             plan = _next(steps, names, _outcome(plan, row, answers))
-        return Built(request, known, optimise(plan), arguments, steps, names)
+        return Built(request, known, _declared(known, plan), arguments, steps, names)
 
     def _decoder(self, caller: str, member: _Member, made: dict[bytes, Any]) -> Decoder:
         def result(name: bytes) -> Any:
@@ -274,6 +275,11 @@ class _End:
 def described(entry: Entry, schema: TableSchema, lake: Any) -> Table:
     """A kept table, as computations take it."""
     return describe(schema, entry.handles, lake).from_computation({"$table": entry.name})
+
+
+def _declared(known: Computation, plan: Plan) -> Plan:
+    """A plan as it runs. Raises PlanError if it discloses what its computation does not declare."""
+    return optimise(require_declared(known.name, plan))
 
 
 def _next(steps: Any, names: Naming, result: RunResult | None) -> Plan:
