@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgpack
 
 from tercet.actors import Builder, Form, Plan, Type, sigmoid
 from tercet.actors.hello import Hello
@@ -54,6 +55,15 @@ class Target:
 
 # What calls these turns errors of such kinds into sentences, as it must for whatever a peer provokes.
 MALFORMED = (TercetError, TypeError, ValueError, KeyError, AttributeError, OverflowError, IndexError)
+
+
+RULES = (
+    Rules(readers=("ann",), columns=("age",), receivers=("ann",), uses=3, until=1.8e9),
+    Rules(plans="any", classes=("figure",)),
+    Rules(computations=("tables", "fit"), parameters_per_row=0.1),
+)
+OLD_RULES = msgpack.packb([["ann"], "any", 1, False])
+"""Rules as the first release packed them."""
 
 
 def small_plan() -> Plan:
@@ -166,7 +176,7 @@ def from_network() -> Iterator[tuple[str, Target]]:
     )
     yield (
         "rules",
-        Target(Rules.from_bytes, (Rules(readers=("ann",)).to_bytes(), Rules(plans="any").to_bytes())),
+        Target(Rules.from_bytes, (*(one.to_bytes() for one in RULES), OLD_RULES)),
     )
     approval = Approval.make(b"lake", b"s", b"d", KEYS)
     yield (
