@@ -17,24 +17,29 @@ from typing import Any, Self
 import trio
 
 from tercet.actors import Plan
-from tercet.actors.client import RunResult
+from tercet.actors.client import Asked, RunResult
 from tercet.actors.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.allow import Allow
 from tercet.consent.studies import Study
 from tercet.consent.study_files import MOST_BYTES
-from tercet.driver import Driver, Sent, named, reveals_of, schema_of
-from tercet.errors import SchemaError
+from tercet.driver import Driver, Job, Sent, named, reveals_of, schema_of
+from tercet.errors import ConsentError, PlanError, SchemaError
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.made_up import LEAST_ROWS, MadeUp
 from tercet.ml.schema import TableSchema, suggest
-from tercet.ml.table import ANALYST, Table
+from tercet.ml.table import ANALYST, Steps, Table
 from tercet.ml.upload import describe
 from tercet.nodes.entries import TABLE
 from tercet.nodes.study_desk import KnownStudy, ShownStudy
-from tercet.options import PATH, Number, takes
+from tercet.options import COUNT, PATH, Number, Text, takes
+from tercet.recording import Following, Recording
 
+PURPOSE = Text(what="text that tells owners what a study is for")
+DAYS = Number(above=0, most=731)
 ROWS = Number(whole=True, least=LEAST_ROWS, most=1 << 24)
 SEED = Number(whole=True)
+BY_HAND = "plan"
+"""The phase of a plan that a member has made."""
 ON_ONE = ClusterOptions(protocol="plain")
 """Made-up rows are no secret: one party, in this process, is all that they need."""
 
@@ -82,6 +87,53 @@ class Design(Driver):
         mine = ANALYST, self.made_up.caller
         return Sent.of([(name, to) for name, to in reveals_of(plan) if to not in mine])
 
+    @takes(path=PATH, purpose=PURPOSE, uses=COUNT, days=DAYS)
+    def record(self, path: str | Path, *, purpose: str, uses: int = 1, days: float = 90.0) -> Recording:
+        """Write down what is computed from now on, as a study to propose: for `with`, or `save` it.
+
+        On a lake of made-up rows, or any on this machine. `purpose` is what owners read, `uses` how often the
+        study is to be run, and `days` until when, from now. Raises ConsentError on a lake of nodes elsewhere,
+        and while another is being recorded.
+        """
+        if self.remote:
+            raise ConsentError(
+                "a study is recorded before it is approved, on made-up rows: use lake.rehearse()"
+            )
+        self._require_free()
+        analyst = ANALYST if self.made_up is None else self.made_up.caller
+        self.requests = found = Recording(
+            path, purpose=purpose, analyst=analyst, uses=uses, days=days, over=self._over
+        )
+        return found
+
+    def _require_free(self) -> None:
+        if self.requests is not None:
+            raise ConsentError(f"this lake has a {self.requests!r} under way; end it first")
+
+    def _over(self) -> None:
+        self.requests = None
+
+    async def _follow(self, path: str | Path) -> tuple[Study, bytes]:
+        """Begin a run of a study."""
+        self._require_free()
+        study = read_study(path)
+        return study, await self._desk().studies.begin(study)
+
+    async def _end(self, run: bytes) -> None:
+        """End a run of a study."""
+        self._over()
+        await self._desk().studies.end(run)
+
+    async def _run(self, plan: Plan, phase: str, asked: Asked | None = None) -> RunResult:
+        if self.requests is not None and phase == BY_HAND:
+            raise PlanError("a plan by hand is no part of a study: nodes make the plans of its requests")
+        return await super()._run(plan, phase, asked)
+
+    async def _submit(self, plan: Plan | Steps[Any], lake: Any) -> Job:
+        if self.requests is not None:
+            raise PlanError("a job is no part of a study: have it computed while the lake is open")
+        return await super()._submit(plan, lake)
+
 
 class Designs(Design, abc.ABC):
     """What a lake for scripts and notebooks has for the design of studies."""
@@ -98,15 +150,28 @@ class Designs(Design, abc.ABC):
     def rehearse(self, rows: int = 200, seed: int = 0) -> Self:
         """A lake on this machine to design on: its tables have made-up rows of the real ones' schemas.
 
-        `table(name)` gives them, with the same names, kinds, scales, ranges, indicators and keys; four in
-        five keys of a table are in every other. All follows from the public schemas and `seed`. No owner's
-        least count holds for rows that are nobody's. What is revealed to other members gives a `Sent`, as at
-        the real lake. Close it, or use it as a context manager. Raises PlanError on a lake on one machine.
+        `table(name)` gives them, with the same names, kinds, scales, ranges, indicators, keys and least
+        counts of owners, for which more `rows` may be needed; four in five keys of a table are in every
+        other. All follows from the public schemas and `seed`. What is revealed to other members gives a
+        `Sent`, as at the real lake. Close it, or use it as a context manager. Raises PlanError on a lake on
+        one machine.
         """
         made_up = MadeUp(self._wait(self._schemas), rows, seed, self.cluster.caller)
         beside = self._beside(lambda: open_cluster(ON_ONE))
         beside.made_up = made_up
         return beside
+
+    @takes(path=PATH)
+    def study(self, path: str | Path) -> Following:
+        """Begin a run of an approved study: what is computed from now on has to be its requests, in order.
+
+        For `with`, or `end` it. No owner is asked any more. Each is one of the runs that owners allow, also
+        if it comes to no end. Raises ConsentError if owners have not approved it, if it was run as often as
+        it may be, and for a request that is another than the recorded one.
+        """
+        study, run = self._wait(self._follow, path)
+        self.requests = found = Following(study, run, lambda: self._wait(self._end, run))
+        return found
 
     @takes(path=PATH)
     def propose(self, path: str | Path) -> KnownStudy:
@@ -149,6 +214,17 @@ class AsyncDesigns(Design):
             beside = type(self)(cluster, progress=self.progress)
             beside.made_up = made_up
             yield beside
+
+    @takes(path=PATH)
+    @contextlib.asynccontextmanager
+    async def study(self, path: str | Path) -> AsyncIterator[Following]:
+        """As `Lake.study`, for `async with`."""
+        study, run = await self._follow(path)
+        self.requests = found = Following(study, run, lambda: self._end(run))
+        try:
+            yield found
+        finally:
+            await self._end(run)
 
     @takes(path=PATH)
     async def propose(self, path: str | Path) -> KnownStudy:

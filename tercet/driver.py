@@ -35,6 +35,7 @@ from tercet.nodes.desk import Desk, Kept
 from tercet.nodes.gate import MODEL, TABLE
 from tercet.nodes.remote import Remote
 from tercet.progress import counting, somebody_looks, watching
+from tercet.recording import Requests
 from tercet.tracebacks import short
 from tercet.transports.forks import Home
 
@@ -77,6 +78,8 @@ class Driver:
         self.progress = somebody_looks() if progress is None else progress
         """Whether bars on standard error show how far long plans are."""
         self._models: dict[str, SecretModel] = {}
+        self.requests: Requests | None = None
+        """Where requests are written down, or are those of a study."""
         self.disclosed = DisclosureLog()
         """Everything that was opened so far, to whom."""
         self.phases: list[Phase] = []
@@ -184,8 +187,12 @@ class Driver:
 
     def _asked(self, run: _Run) -> Asked | None:
         """How nodes that make plans themselves are asked for the next one of a computation."""
-        request = run.request(self.checkpoint_every) if self.remote else None
-        return None if request is None else request.packed_for
+        if not self.remote and self.requests is None:
+            return None
+        request = run.request(self.checkpoint_every)
+        if request is not None and self.requests is not None:
+            request = self.requests.place(request)
+        return request.packed_for if request is not None and self.remote else None
 
     async def _run(self, plan: Plan, phase: str, asked: Asked | None = None) -> RunResult:
         if not isinstance(plan, Plan):

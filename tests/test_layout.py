@@ -37,9 +37,11 @@ MAY_IMPORT = {
         "consent",
         "nodes",
         "progress",
+        "recording",
         "tracebacks",
     },
-    "design": {"errors", "allow", "options", "actors", "ml", "consent", "nodes", "driver"},
+    "recording": {"errors", "ml", "consent", "nodes"},
+    "design": {"errors", "allow", "options", "actors", "ml", "consent", "nodes", "driver", "recording"},
     "loop": {"errors", "transports", "actors"},
     "lake_options": {"errors", "options"},
     "lake": {

@@ -291,11 +291,11 @@ ABSENT = _Absent()
 
 
 def _was(value: Any) -> str:
-    return "was not recorded" if value is ABSENT else f"was recorded as {short(value)}"
+    return "was left at its default" if value is ABSENT else f"was recorded as {short(value)}"
 
 
 def _is(value: Any) -> str:
-    return "not given" if value is ABSENT else short(value)
+    return "left at its default" if value is ABSENT else short(value)
 
 
 def difference(

@@ -41,11 +41,15 @@ MOST_NAMES = 24
 
 @attrs.frozen
 class Does:
-    """What a computation does and what comes out of it, and the gravest class of that: see `CLASSES`."""
+    """What a computation does and what comes out of it, and the gravest class of that: see `CLASSES`.
+
+    `learns` says that what it makes rests on many rows together, and is by row of no table.
+    """
 
     what: str
     gives: str
     kind: str = "check"
+    learns: bool = False
 
 
 CLASSES = ("nothing", "check", "count", "figure", "model", "rows")
@@ -61,15 +65,19 @@ DOES: Mapping[str, Does] = {
     "dropna": Does(
         "leaves rows with missing values out", "the number of rows left, where asked for", "count"
     ),
-    "learn": Does("learns means, spreads or ends of columns, which stay secret", CHECKS),
+    "learn": Does("learns means, spreads or ends of columns, which stay secret", CHECKS, learns=True),
     "transform": Does("scales or fills columns by what was learned", CHECKS),
     "describe": Does("describes columns", "counts, means, spreads and the like of columns", "figure"),
     "crosstab": Does("counts or averages rows by category", "figures by category", "figure"),
     "corr": Does("correlates columns", "correlations of columns", "figure"),
-    "fit": Does("fits a model, which stays secret", CHECKS),
-    "fit_at_once": Does("fits a model, which stays secret", CHECKS),
-    "cross_validate": Does("fits and scores models on parts of the rows", "scores of these models", "figure"),
-    "grid_search": Does("chooses a penalty and fits a model", "scores of the penalties", "figure"),
+    "fit": Does("fits a model, which stays secret", CHECKS, learns=True),
+    "fit_at_once": Does("fits a model, which stays secret", CHECKS, learns=True),
+    "cross_validate": Does(
+        "fits and scores models on parts of the rows", "scores of these models", "figure", learns=True
+    ),
+    "grid_search": Does(
+        "chooses a penalty and fits a model", "scores of the penalties", "figure", learns=True
+    ),
     "evaluate": Does("evaluates a model, which stays secret", CHECKS),
     "metrics": Does("tells how good a model is", "metrics of a model", "figure"),
     "roc_curve": Does("draws a ROC curve", "points of the curve", "figure"),
@@ -118,6 +126,19 @@ def origins(study: Study, facts: Facts) -> list[tuple[str, ...]]:
     return found
 
 
+def row_origins(study: Study) -> list[tuple[str, ...]]:
+    """For each request the tables by whose rows its result is: models are by row of none."""
+    found: list[tuple[str, ...]] = []
+    for request in study.requests:
+        kind_of(request)
+        names = set[str]()
+        if not DOES[request.computation].learns:
+            names |= set(request.tagged(TABLE))
+            names = names.union(*(found[position - 1] for position, _ in request.tagged(RESULT)))
+        found.append(tuple(sorted(names)))
+    return found
+
+
 def kind_of(request: Asked) -> str:
     """The gravest class of what comes out of a request. Raises ConsentError for no known computation."""
     known = DOES.get(request.computation)
@@ -137,7 +158,7 @@ def page(study: Study, facts: Facts) -> list[str]:
         f"to be run {_times(study.uses)}, until {moment(study.until)}, whatever rows the tables hold then",
         *_tables(study, facts),
         f"what comes out goes to {', '.join(study.receivers)}",
-        *_gravest(study, facts, reads),
+        *_gravest(study, facts),
         f"{len(study.requests)} request{'s' * (len(study.requests) > 1)}:",
     ]
     for position, (request, names) in enumerate(zip(study.requests, reads, strict=True), 1):
@@ -162,25 +183,23 @@ def _times(count: int) -> str:
 def _tables(study: Study, facts: Facts) -> Iterator[str]:
     named = [*study.tables(), *(source for model in study.models() for source in facts.models.get(model, ()))]
     for name in dict.fromkeys(named):
-        table = facts.tables.get(name)
-        whose = "a table that is not there" if table is None else f"{table.owner}'s"
-        yield f"it reads table {plain(name)}, {whose}"
+        yield f"it reads table {plain(name)}, {_owner(facts, name)}"
     for model in study.models():
         made_from = ", ".join(map(plain, facts.models.get(model, ()))) or "no table"
         yield f"it reads model {plain(model)}, made from {made_from}"
 
 
-def _gravest(study: Study, facts: Facts, reads: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _gravest(study: Study, facts: Facts) -> Iterator[str]:
     """What an owner should not overlook."""
     kinds = [kind_of(request) for request in study.requests]
     if "rows" not in kinds:
         gravest = max(kinds, key=CLASSES.index)
         yield f"no value of a single row comes out; the most that does is {_CLASS_WORDS[gravest]}"
-    for position, kind in enumerate(kinds, 1):
+    for position, (kind, names) in enumerate(zip(kinds, row_origins(study), strict=True), 1):
         if kind == "rows":
-            whose = sorted({facts.tables[name].owner for name in reads[position - 1] if name in facts.tables})
             receiver = _receiver(study, study.requests[position - 1])
-            yield f"NOTE: request {position} shows {receiver} a value of each row of {', '.join(whose)}"
+            whose = ", ".join(f"{plain(name)} ({_owner(facts, name)})" for name in names) or "no table"
+            yield f"NOTE: request {position} shows {receiver} a value for each row of {whose}"
 
 
 _CLASS_WORDS = {
@@ -189,6 +208,11 @@ _CLASS_WORDS = {
     "figure": "figures over many rows",
     "model": "the parameters of models",
 }
+
+
+def _owner(facts: Facts, name: str) -> str:
+    table = facts.tables.get(name)
+    return "a table that is not there" if table is None else f"{table.owner}'s"
 
 
 def _receiver(study: Study, request: Asked) -> str:

@@ -74,10 +74,7 @@ def made_up_rows(schema: TableSchema, rows: int, seed: int) -> dict[str, Any]:
 
 
 def upload_options(schema: TableSchema) -> dict[str, Any]:
-    """Options of an upload by which made-up rows get the schema of their model.
-
-    All but the least count: no owner minds how many made-up rows a figure rests on.
-    """
+    """Options of an upload by which made-up rows get the schema of their model, least count and all."""
     indicators = {column.missing for column in schema.features}
     own = [column for column in schema.features if column.name not in indicators]
     return {
@@ -89,6 +86,7 @@ def upload_options(schema: TableSchema) -> dict[str, Any]:
         "types": _types(schema, own),
         "ranges": {column.name: column.range for column in own if column.range is not None},
         "missing": "indicator",
+        "min_count": schema.min_count,
     }
 
 

@@ -172,6 +172,7 @@ class LakeGate(Gate):
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
             owners = await self.permits.owners_to_ask(member, plan, built, found, sources)
+            owners -= await self.studies.signed(caller, None if built is None else built.request)
             if owners:
                 waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
                 await self._wait(waiting, facts, once=built is None and bool(found.unclear))

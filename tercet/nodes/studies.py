@@ -18,8 +18,9 @@ import msgpack
 from tercet.consent.audit import AuditLog
 from tercet.consent.rules import Rules
 from tercet.consent.studies import Asked, Study, StudyApproval, matches
-from tercet.consent.study_pages import Facts, TableFacts, kind_of, moment, origins, page
+from tercet.consent.study_pages import Facts, TableFacts, kind_of, moment, origins, page, row_origins
 from tercet.errors import ConsentError, ProtocolError
+from tercet.ml.computations import COMPUTATIONS, Request
 from tercet.nodes.config import ClusterFile
 from tercet.nodes.entries import GONE, LATEST, MODEL, TABLE
 from tercet.nodes.refusals import cut
@@ -190,17 +191,18 @@ class Studies:
         caller = study.analyst
         member = self._cluster.member(caller)
         roles = () if member is None else member.roles
-        for request, names in zip(study.requests, origins(study, facts), strict=True):
+        each = zip(study.requests, origins(study, facts), row_origins(study), strict=True)
+        for request, names, by_row in each:
             for name in names:
                 entry = entries[name]
                 rules = Rules.from_bytes(entry.rules)
                 if caller == entry.owner:
                     continue
-                if caller not in rules.readers and (rules.readers or "analyst" not in roles):
+                if not rules.lets(entry.owner, caller, roles):
                     raise ConsentError(
                         f"{entry.owner} does not let {caller} use table {name!r}; ask {entry.owner}"
                     )
-                if kind_of(request) == "rows" and not rules.rows:
+                if kind_of(request) == "rows" and name in by_row and not rules.rows:
                     raise ConsentError(
                         f"{entry.owner} does not let single rows of table {name!r} be revealed, and the "
                         f"study asks for {request.computation}; ask for figures over many rows"
@@ -287,6 +289,17 @@ class Studies:
             found.used_up()
         self._audit.append("begins", caller=caller, study=digest.hex(), run=run.hex())
 
+    async def signed(self, caller: str, request: Request | None) -> frozenset[str]:
+        """The owners who have signed the study that a request says it belongs to; nobody if it says none.
+
+        Raises ConsentError if it is not the one that the study has there.
+        """
+        if request is None or not request.study:
+            return frozenset()
+        run, position = read_step(request.study)
+        asked = Asked(request.computation, request.arguments)
+        return (await self.admit(caller, run, position, asked, request.name)).owners
+
     async def admit(
         self, caller: str, run: bytes, position: int, request: Asked, computation: bytes
     ) -> Admitted:
@@ -363,13 +376,15 @@ class Studies:
         return member.certificate
 
     def _owners(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> set[str]:
-        """Whose approval it takes: of the tables that it reads, those who want to be asked."""
-        names = {name for one in origins(study, facts) for name in one}
+        """Whose approval it takes: of the tables that it reads, those whose rules leave something to ask."""
         found = set()
-        for name in names & entries.keys():
-            entry = entries[name]
-            if Rules.from_bytes(entry.rules).plans == "approved" and entry.owner != study.analyst:
-                found.add(entry.owner)
+        for request, names in zip(study.requests, origins(study, facts), strict=True):
+            group, kind = COMPUTATIONS[request.computation].group, kind_of(request)
+            for entry in (entries[name] for name in names if name in entries):
+                rules = Rules.from_bytes(entry.rules)
+                free = rules.frees(request.computation, group) and (kind == "nothing" or kind in rules.freely)
+                if not free and entry.owner != study.analyst:
+                    found.add(entry.owner)
         return found
 
     async def _facts(self, study: Study, *, there: bool = True) -> tuple[Facts, dict[str, Entry]]:

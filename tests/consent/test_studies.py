@@ -216,8 +216,8 @@ def test_results_of_this_run_match():
     [
         (2, now(FIT, model=estimator(C=2.0)), "request 2, fit: C was recorded as 1.0, and is 2.0 now"),
         (2, now(FIT, model=estimator(C=True)), "C was recorded as 1.0, and is True now"),
-        (2, now(FIT, model=estimator(C=...)), "C was recorded as 1.0, and is not given now"),
-        (2, now(FIT, model=estimator(tol=0.1)), "tol was not recorded, and is 0.1 now"),
+        (2, now(FIT, model=estimator(C=...)), "C was recorded as 1.0, and is left at its default now"),
+        (2, now(FIT, model=estimator(tol=0.1)), "tol was left at its default, and is 0.1 now"),
         (2, now(FIT, model={"$estimator": ["Other", {}]}), "model was recorded as LogisticRegression(C=1.0"),
         (2, now(FIT, target="sick"), "target was recorded as 'malignant', and is 'sick' now"),
         (
@@ -226,8 +226,12 @@ def test_results_of_this_run_match():
             "features was recorded as ['texture', 'radius'], and is ['texture']",
         ),
         (2, now(FIT, features=["radius", "texture"]), "and is ['radius', 'texture'] now"),
-        (2, now(FIT, features=...), "features was recorded as ['texture', 'radius'], and is not given now"),
-        (2, now(FIT, offset=None), "offset was not recorded, and is None now"),
+        (
+            2,
+            now(FIT, features=...),
+            "features was recorded as ['texture', 'radius'], and is left at its default now",
+        ),
+        (2, now(FIT, offset=None), "offset was left at its default, and is None now"),
         (
             2,
             now(FIT, table={"$result": ["aa" * 16, ["test"]]}),
@@ -239,7 +243,7 @@ def test_results_of_this_run_match():
         (2, now(FIT, table={"$table": "clinic"}), "and is table 'clinic' now"),
         (1, now(JOIN, tables=[{"$table": "clinic"}, {"$table": "imaging"}]), "tables was recorded as"),
         (3, now(REVEAL, to="ann"), "to was recorded as 'clinic', and is 'ann' now"),
-        (3, now(REVEAL, to=...), "to was recorded as 'clinic', and is not given now"),
+        (3, now(REVEAL, to=...), "to was recorded as 'clinic', and is left at its default now"),
         (2, now(REVEAL), "request 2 was recorded as fit, and is reveal_model now"),
         (4, now(REVEAL), "has 3 requests, and this would be request 4"),
         (0, now(REVEAL), "this would be request 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tercet.consent.studies import Asked, Study
-from tercet.consent.study_pages import CLASSES, DOES, Facts, TableFacts, origins, page
+from tercet.consent.study_pages import CLASSES, DOES, Facts, TableFacts, origins, page, row_origins
 from tercet.errors import ConsentError
 from tests.consent.test_studies import FIT, JOIN, REVEAL, UNTIL, study
 
@@ -50,9 +50,19 @@ def test_a_page():
 def test_single_rows_are_pointed_out():
     rows = Asked("reveal_rows", {"self": {"$table": "new"}, "names": ["age"], "to": "clinic"})
     told = page(study(rows), FACTS)
-    assert "NOTE: request 1 shows clinic a value of each row of ann" in told
+    assert "NOTE: request 1 shows clinic a value for each row of new (ann's)" in told
     assert not any("no value of a single row" in line for line in told)
     assert "To clinic: THE VALUES OF EACH ROW. " in told[-1]
+
+
+def test_predictions_are_by_row_of_the_table_that_is_predicted():
+    fit = Asked("fit", {**FIT.arguments, "table": {"$table": "clinic"}})
+    predict = Asked("predict", {"model": {"$result": [1, []]}, "table": {"$table": "new"}})
+    shown = Asked("reveal_column", {"self": {"$result": [2, []]}})
+    made = study(fit, predict, shown)
+    assert row_origins(made) == [(), ("new",), ("new",)]
+    assert origins(made, FACTS)[-1] == ("clinic", "new")
+    assert "NOTE: request 3 shows ann a value for each row of new (ann's)" in page(made, FACTS)
 
 
 def test_models_lead_to_their_tables():

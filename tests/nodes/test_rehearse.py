@@ -30,7 +30,7 @@ async def test_a_study_is_designed_on_made_up_rows(in_process, monkeypatch):
         for question in ("ask", "run", "put"):
             patch.setattr(in_process.ann.cluster.client, question, nothing)
         patients, costs = [await lake.table(name) for name in ("patients", "costs")]
-        assert (patients.rows, patients.min_count) == (100, 1)
+        assert (patients.rows, patients.min_count) == (100, 50)
         for mine, theirs in zip((patients, costs), real, strict=True):
             assert mine.columns == theirs.columns
             assert (mine.key_names, mine.key_types) == (theirs.key_names, theirs.key_types)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
 import time
 
 import attrs
@@ -309,3 +311,13 @@ def test_what_requests_say_of_their_study():
     for packed in (b"", run, run + b"abc"):
         with pytest.raises(ConsentError, match="malformed"):
             read_step(packed)
+
+
+def test_pages_know_every_computation_that_nodes_know():
+    """In an interpreter of its own, as that of a node, where nothing else declares computations."""
+    program = (
+        "import tercet.nodes.program; from tercet.ml.computations import COMPUTATIONS;"
+        "from tercet.consent.study_pages import DOES; print(sorted(COMPUTATIONS.keys() ^ DOES.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
