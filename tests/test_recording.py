@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 import tercet
+from tercet.actors.plan import CLASSES
 from tercet.consent.studies import Study
+from tercet.consent.study_pages import DOES
 from tercet.errors import ConsentError, PlanError
-from tercet.ml import LogisticRegression, StandardScaler
+from tercet.ml import GridSearch, LogisticRegression, StandardScaler, cross_validate
 from tercet.nodes.studies import read_step
 from tercet.recording import Following
 
 ROWS = 60
 AGES = {"id": np.arange(ROWS), "age": np.linspace(20, 80, ROWS), "sick": np.arange(ROWS) % 2}
+GAPS = {"id": np.arange(ROWS), "gap": np.where(np.arange(ROWS) % 5, 1.5, np.nan)}
 COSTS = {"id": np.arange(ROWS), "cost": np.linspace(1, 2, ROWS) ** 2}
 
 
@@ -25,6 +28,7 @@ def lake():
     with tercet.local(protocol="plain") as opened:
         opened.upload(AGES, name="ages", key="id", owner="hospital")
         opened.upload(COSTS, name="costs", key="id", owner="insurer")
+        opened.upload(GAPS, name="gaps", key="id", owner="insurer", missing="indicator")
         yield opened
 
 
@@ -135,6 +139,54 @@ def test_following_says_which_request_is_which(lake, tmp_path):
             notebook(lake, C=2.0)
     finally:
         lake.requests = None
+
+
+def test_what_comes_out_is_no_graver_than_the_page_says(lake, tmp_path):
+    """Every computation, on a plain lake, whose plans tell the classes of their disclosures."""
+    found: dict[str, set[str]] = {}
+    with lake.record(tmp_path / "study.json", purpose="p") as recording:
+
+        def note(plan, _):
+            classes = {item.kind for item in plan.disclosures() if item.kind}
+            found.setdefault(recording.requests[-1].computation, set()).update(classes)
+
+        lake.on_result = note
+        try:
+            everything(lake)
+        finally:
+            lake.on_result = None
+    assert found.keys() == DOES.keys() - {"fit_at_once"}
+    for name, classes in found.items():
+        worst = max((CLASSES.index(one) for one in classes), default=0)
+        assert worst <= CLASSES.index(DOES[name].kind), (name, classes)
+
+
+def everything(lake):
+    both = lake.table("ages").join(lake.table("costs"), on="id")
+    both = both.assign(young=both["age"] < 40).filter(both["cost"] > 0.5)
+    lake.table("gaps").dropna()
+    both.describe(["age"])
+    both.crosstab("young", columns="sick", categories={"young": [0, 1], "sick": [0, 1]})
+    both.corr(["age", "cost"])
+    both.reveal("age")
+    train, test = both.split(test_size=0.5)
+    scaler = StandardScaler(columns=["age"]).fit(train)
+    scaler.reveal()
+    scaled, scaled_test = scaler.transform(train), scaler.transform(test)
+    features = ["age", "cost"]
+    cross_validate(LogisticRegression(), scaled, "sick", cv=2, features=features)
+    GridSearch(LogisticRegression(), C=[0.1, 1.0], cv=2).fit(scaled, "sick", features=features)
+    model = LogisticRegression(penalty=None).fit(scaled, "sick", features=features)
+    model.summary()
+    model.reveal()
+    model.save("risk")
+    lake.model("risk").summary(scaled)
+    model.score(scaled_test)
+    evaluation = model.evaluate(scaled_test)
+    evaluation.reveal(["accuracy"])
+    evaluation.roc_curve(points=5)
+    evaluation.calibration(bins=2)
+    model.predict_proba(scaled_test).reveal()
 
 
 def test_plans_by_hand_are_no_part_of_a_study(lake, tmp_path):

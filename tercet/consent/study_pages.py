@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
+from tercet.actors.plan import CLASSES, DisclosureClass
 from tercet.consent.studies import (
     COLUMNS,
     EXPRESSION,
@@ -41,19 +42,17 @@ MOST_NAMES = 24
 
 @attrs.frozen
 class Does:
-    """What a computation does and what comes out of it, and the gravest class of that: see `CLASSES`.
+    """What a computation does and what comes out of it, and the gravest class of that.
 
     `learns` says that what it makes rests on many rows together, and is by row of no table.
     """
 
     what: str
     gives: str
-    kind: str = "check"
+    kind: DisclosureClass = "check"
     learns: bool = False
 
 
-CLASSES = ("nothing", "check", "count", "figure", "model", "rows")
-"""Classes of disclosures, the gravest last."""
 CHECKS = "bits that say whether it worked"
 DOES: Mapping[str, Does] = {
     "join": Does("links rows with the same key", "the number of rows that match", "count"),
@@ -139,7 +138,7 @@ def row_origins(study: Study) -> list[tuple[str, ...]]:
     return found
 
 
-def kind_of(request: Asked) -> str:
+def kind_of(request: Asked) -> DisclosureClass:
     """The gravest class of what comes out of a request. Raises ConsentError for no known computation."""
     known = DOES.get(request.computation)
     if known is None:

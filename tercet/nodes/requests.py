@@ -41,8 +41,6 @@ from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
 from tercet.storage.journal import StepRow
 
-DECLARE = (association, join)
-"""Packages of computations that nothing else here imports: they are declared when they are read."""
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 

@@ -379,10 +379,14 @@ class Studies:
         """Whose approval it takes: of the tables that it reads, those whose rules leave something to ask."""
         found = set()
         for request, names in zip(study.requests, origins(study, facts), strict=True):
-            group, kind = COMPUTATIONS[request.computation].group, kind_of(request)
+            known = COMPUTATIONS.get(request.computation)
             for entry in (entries[name] for name in names if name in entries):
                 rules = Rules.from_bytes(entry.rules)
-                free = rules.frees(request.computation, group) and (kind == "nothing" or kind in rules.freely)
+                free = (
+                    known is not None
+                    and rules.frees(known.name, known.group)
+                    and kind_of(request) in rules.freely
+                )
                 if not free and entry.owner != study.analyst:
                     found.add(entry.owner)
         return found

@@ -167,7 +167,7 @@ def test_more_rows_and_changed_arguments(nodes, command, monkeypatch):
             with pytest.raises(ConsentError, match=changed):
                 short_notebook(lake, C=2.0)
             with pytest.raises(ConsentError, match="has 2 requests, and this would be request 3, fit"):
-                lake.requests.done.update(a=1, b=2)
+                lake.requests.done.update(another=2)
                 short_notebook(lake)
     monkeypatch.undo()
     command("refuse", number, "--reason", "enough", "--identity", "clinic.key", cwd=nodes.root)
