@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import tercet
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tercet"
@@ -175,3 +179,23 @@ def test_a_forbidden_import_is_found(tmp_path):
     assert found == [(2, "tercet.transports"), (3, "tercet.lake"), (4, "trio.abc")]
     assert [imported_part(name) for _, name in found] == ["transports", "lake", None]
     assert imported_part("tercet") == imported_part("tercet.__version__") == "__init__"
+
+
+def test_a_process_of_a_node_imports_no_lake_and_no_model():
+    """Three of them start with each lake of processes, and their imports are most of what that takes."""
+    ask = (
+        "import sys, tercet.actors.node; print(*(name for name in sys.modules if name.startswith('tercet.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120
+    )
+    parts = {name.split(".")[1] for name in done.stdout.split()}
+    assert parts == {"actors", "errors", "plugins", "protocols", "transports"}
+
+
+def test_names_of_the_package_are_found_when_they_are_asked_for():
+    assert all(getattr(tercet, name) is not None for name in tercet.__all__)
+    assert set(tercet.__all__) <= set(dir(tercet))
+    assert tercet.lake.Lake is tercet.Lake
+    with pytest.raises(AttributeError, match="no attribute 'lakes'"):
+        tercet.lakes  # noqa: B018
