@@ -30,20 +30,22 @@ $(STAMP): pyproject.toml examples/additive/pyproject.toml
 demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machine
 	$(BIN)/tercet demo
 
-# A file of tests at a time on each core; threads of BLAS would only wait for each other.
+# A file of tests at a time on each core, in the order of conftest.py; threads of BLAS would only wait for each other.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+test thorough lowest: export OPENBLAS_NUM_THREADS := 1
+
 test: $(STAMP) ## the test suite
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest $(PARALLEL)
 
 thorough: $(STAMP) ## the test suite with every case of every test, and ten times as many examples of properties
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile -m 'not scale' \
-		--hypothesis-profile thorough
+	$(BIN)/pytest $(PARALLEL) -m 'not scale' --hypothesis-profile thorough
 
 # What the packages of then deprecate in each other says nothing here. Compiled kernels have a cache of their own,
 # since another numba would overwrite that of .venv.
 lowest: export NUMBA_CACHE_DIR := $(CURDIR)/$(LOWEST)/kernels
 lowest: $(LOWEST)/.installed ## a smoke test with Python 3.11 and the lowest versions that pyproject.toml allows
-	OPENBLAS_NUM_THREADS=1 $(LOWEST)/python/bin/pytest -m 'smoke and not thorough' -n auto --maxprocesses 8 --dist loadfile \
-		-p no:cacheprovider $(addprefix -W ignore::,DeprecationWarning PendingDeprecationWarning FutureWarning)
+	$(LOWEST)/python/bin/pytest -m 'smoke and not thorough' $(PARALLEL) -p no:cacheprovider \
+		 $(addprefix -W ignore::,DeprecationWarning PendingDeprecationWarning FutureWarning)
 
 # uv, which comes from PyPI as all else does, finds the lowest versions; should there be no Python 3.11, it fetches one.
 $(LOWEST)/.installed: pyproject.toml examples/additive/pyproject.toml

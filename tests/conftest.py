@@ -17,11 +17,12 @@ settings.register_profile("thorough", max_examples=1000, deadline=None)
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items):
-    """Mark as `thorough` those cases of tests that bear the mark `cases` which `make test` leaves out.
+    """Put files that are marked `early` first, and mark as `thorough` what `make test` leaves out.
 
-    The mark names the cases that stay; if it names none, each stays under the first protocol of the fixture
-    `lake`, and the first of them under each protocol.
+    That is cases of tests that bear the mark `cases`. It names the cases that stay; if it names none, each
+    stays under the first protocol of the fixture `lake`, and the first of them under each protocol.
     """
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)
     main: dict[str, object] = {}
     seen: set[tuple[str, object]] = set()
     for item in items:

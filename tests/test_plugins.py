@@ -13,6 +13,7 @@ from tercet.protocols.base import Cost, Protocol, Round, declared
 from tercet.protocols.prg import Stream
 from tercet.testing import check_protocol
 
+pytestmark = pytest.mark.early
 SOURCE = Path(__file__).parents[1] / "examples" / "additive" / "tercet_additive.py"
 Additive = registry.get("additive")
 """By its entry point: `pip install -e examples/additive`, which `make install` does."""

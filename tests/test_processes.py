@@ -30,6 +30,7 @@ from tercet.lake import open_lake, open_local
 from tercet.loop import Loop
 from tercet.ml import LogisticRegression
 
+pytestmark = pytest.mark.early
 PATIENCE_S = 120.0
 """How long things may take on a machine that is overloaded; nothing is expected to."""
 TABLE = {"id": np.arange(60), "x": np.linspace(-1, 1, 60), "y": np.arange(60) % 3 == 0}

@@ -22,6 +22,7 @@ from tercet.actors import Builder, Form, Type
 from tercet.errors import PeerLost
 from tercet.lake import open_local
 
+pytestmark = pytest.mark.early
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0

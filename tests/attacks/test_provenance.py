@@ -16,6 +16,7 @@ from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 from tests.attacks.lake import ROWS, values_of
 
+pytestmark = pytest.mark.early
 SAMPLE = {"id": np.arange(3), "y": np.linspace(0, 1, 3)}
 GONE = "no longer in the lake"
 

@@ -53,17 +53,25 @@ def compute(lake):
     return run
 
 
-@pytest.fixture(scope="module")
-def put(lake):
-    """Upload columns under keys 0, 1, 2, ...: `put(X, y)` has columns x0, x1, ... and the target y."""
-
-    def upload(features, outcomes=None, into=None, **options):
+def _upload_to(lake):
+    def upload(features, outcomes=None, **options):
         features = np.asarray(features)
         columns = {f"x{place}": features[:, place] for place in range(features.shape[1])}
         if outcomes is not None:
             columns["y"] = np.asarray(outcomes)
         columns["id"] = np.arange(len(features))
-        name = f"table{next(_numbers)}"
-        return (into or lake).upload(columns, name=name, key="id", owner="owner", **options)
+        return lake.upload(columns, name=f"table{next(_numbers)}", key="id", owner="owner", **options)
 
     return upload
+
+
+@pytest.fixture(scope="module")
+def put(lake):
+    """Upload columns under keys 0, 1, 2, ...: `put(X, y)` has columns x0, x1, ... and the target y."""
+    return _upload_to(lake)
+
+
+@pytest.fixture(scope="module")
+def put_plain(plain):
+    """The same into the clear reference, once, whatever protocols there are."""
+    return _upload_to(plain)

@@ -15,7 +15,7 @@ from tercet.errors import ConvergenceWarning, PlanError, SchemaError
 from tercet.ml import GridSearch, LogisticRegression, RevealedModel, StandardScaler
 from tercet.ml.fitting import APART, MOVING, ONE_CLASS, OUT_OF_RANGE
 
-pytestmark = pytest.mark.cases
+pytestmark = [pytest.mark.cases, pytest.mark.early]
 RNG = np.random.default_rng(77)
 X = RNG.normal(size=(400, 4))
 Y = (RNG.random(400) < 1 / (1 + np.exp(-X @ [1.0, -0.5, 0.2, 0.0] - 0.3))).astype(int)
@@ -30,8 +30,8 @@ def told(lake):
 # -- learned names -------------------------------------------------------------------------------------------
 
 
-def test_what_is_public_of_a_fit(plain, put):
-    model = LogisticRegression().fit(put(X, Y, into=plain), target="y")
+def test_what_is_public_of_a_fit(plain, put_plain):
+    model = LogisticRegression().fit(put_plain(X, Y), target="y")
     model.save("kept")
     for one in (model, plain.model("kept"), model.reveal()):
         assert one.classes_.tolist() == [0, 1]
@@ -56,8 +56,8 @@ def test_before_a_fit(name):
         getattr(LogisticRegression(), name)
 
 
-def test_shapes_are_scikit_learns(plain, put):
-    found = LogisticRegression(C=2.0).fit(put(X, Y, into=plain), target="y").reveal()
+def test_shapes_are_scikit_learns(plain, put_plain):
+    found = LogisticRegression(C=2.0).fit(put_plain(X, Y), target="y").reveal()
     clear = Clear(C=2.0, tol=1e-10).fit(X, Y)
     for name in ("coef_", "intercept_", "classes_", "n_iter_"):
         assert getattr(found, name).shape == getattr(clear, name).shape
@@ -69,8 +69,8 @@ def test_shapes_are_scikit_learns(plain, put):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame, dict])
-def test_a_revealed_model_predicts_in_the_clear(plain, put, kind):
-    found = LogisticRegression().fit(put(X, Y, into=plain), target="y").reveal()
+def test_a_revealed_model_predicts_in_the_clear(plain, put_plain, kind):
+    found = LogisticRegression().fit(put_plain(X, Y), target="y").reveal()
     frame = pd.DataFrame({f"x{place}": X[:, place] for place in range(4)})
     rows = X if kind is np.asarray else kind(frame[frame.columns[::-1]])
     clear = found.to_sklearn()
@@ -173,15 +173,15 @@ def test_what_can_be_scored_in_the_clear():
     assert REVEALED.score(pl.DataFrame({"b": ROWS[:, 1], "a": ROWS[:, 0]}), GOOD) == 1.0
 
 
-def test_a_revealed_model_can_be_cloned(plain, put):
-    model = LogisticRegression(C=0.5, class_weight="balanced").fit(put(X, Y, into=plain), target="y")
+def test_a_revealed_model_can_be_cloned(plain, put_plain):
+    model = LogisticRegression(C=0.5, class_weight="balanced").fit(put_plain(X, Y), target="y")
     found = model.reveal()
     copied = clone(found)
     assert isinstance(copied, LogisticRegression)
     assert not hasattr(copied, "n_iter_")
     assert {name: copied.get_params()[name] for name in found.get_params()} == found.get_params()
     assert model.converged_ is found.converged_ is RevealedModel.from_json(found.to_json()).converged_ is True
-    assert LogisticRegression(check=False).fit(put(X, Y, into=plain), target="y").reveal().converged_ is None
+    assert LogisticRegression(check=False).fit(put_plain(X, Y), target="y").reveal().converged_ is None
     for part, wrong in (('"C"', '"c"'), ('"converged": true', '"converged": "yes"')):
         assert part in found.to_json()
         with pytest.raises(SchemaError, match=r"no model .*how it was fitted is not known"):
@@ -190,8 +190,8 @@ def test_a_revealed_model_can_be_cloned(plain, put):
         clone(attrs.evolve(found, options={}))
 
 
-def test_a_revealed_model_with_an_offset(plain, put):
-    table = put(X, Y, into=plain)
+def test_a_revealed_model_with_an_offset(plain, put_plain):
+    table = put_plain(X, Y)
     found = LogisticRegression().fit(table, target="y", features=["x0", "x1"], offset="x3").reveal()
     z = X[:, :2] @ found.coef_[0] + found.intercept_[0] + X[:, 3]
     np.testing.assert_allclose(found.decision_function(X[:, [0, 1, 3]]), z)
@@ -200,8 +200,8 @@ def test_a_revealed_model_with_an_offset(plain, put):
     assert (again.n_iter_, again.get_params()) == (found.n_iter_, found.get_params())
 
 
-def test_models_written_by_earlier_versions(plain, put):
-    found = LogisticRegression().fit(put(X, Y, into=plain), target="y").reveal()
+def test_models_written_by_earlier_versions(plain, put_plain):
+    found = LogisticRegression().fit(put_plain(X, Y), target="y").reveal()
     text = found.to_json()
     older = text[: text.index(',\n  "options"')] + "}"
     again = RevealedModel.from_json(older)
@@ -248,8 +248,8 @@ def test_options_by_name():
     assert model.C == 2.0
 
 
-def test_clones(plain, put):
-    model = LogisticRegression(C=0.5).fit(put(X, Y, into=plain), target="y")
+def test_clones(plain, put_plain):
+    model = LogisticRegression(C=0.5).fit(put_plain(X, Y), target="y")
     for other in (
         clone(model),
         LogisticRegression(**model.get_params()),
@@ -326,8 +326,8 @@ def test_a_fit_goes_on_until_it_has_converged(lake, put, options, weighted):
 
 
 @pytest.mark.parametrize(("max_iter", "looks"), [(6, 1), (7, 2), (8, 2)])
-def test_steps_run_out(plain, put, max_iter, looks):
-    table = put(HARD, HARD_Y, into=plain)
+def test_steps_run_out(plain, put_plain, max_iter, looks):
+    table = put_plain(HARD, HARD_Y)
     plain.phases.clear()
     with pytest.warns(ConvergenceWarning, match=f"still moving after {max_iter} steps"):
         model = LogisticRegression(penalty=None, max_iter=max_iter).fit(table, target="y")
@@ -336,9 +336,9 @@ def test_steps_run_out(plain, put, max_iter, looks):
     assert len(plain.phases) == looks
 
 
-def test_columns_without_a_best_fit_end_it(plain, put):
+def test_columns_without_a_best_fit_end_it(plain, put_plain):
     """Where all outcomes are told apart without error there is an end too, long before max_iter."""
-    table = put(np.where(Y, 1.0, -1.0)[:60, None] + 0.1 * X[:60, :1], Y[:60], into=plain)
+    table = put_plain(np.where(Y, 1.0, -1.0)[:60, None] + 0.1 * X[:60, :1], Y[:60])
     plain.phases.clear()
     with pytest.warns(ConvergenceWarning, match="tell all outcomes apart without error.* fit with a penalty"):
         model = LogisticRegression(penalty=None, max_iter=10_000).fit(table, target="y")
@@ -347,17 +347,17 @@ def test_columns_without_a_best_fit_end_it(plain, put):
     assert LogisticRegression(max_iter=10_000).fit(table, target="y").converged_
 
 
-def test_fits_that_reveal_nothing_make_all_steps(plain, put):
-    table = put(X, Y, into=plain)
+def test_fits_that_reveal_nothing_make_all_steps(plain, put_plain):
+    table = put_plain(X, Y)
     plain.disclosed.clear()
     model = LogisticRegression(check=False, max_iter=8).fit(table, target="y")
     assert (model.n_iter_, model.converged_) == ([8], None)
     assert not plain.disclosed
 
 
-def test_nothing_is_left_of_plans_that_go_on(plain, put):
+def test_nothing_is_left_of_plans_that_go_on(plain, put_plain):
     """What a plan stores for the next one goes with the fit."""
-    table, stored = put(HARD, HARD_Y, into=plain), []
+    table, stored = put_plain(HARD, HARD_Y), []
     plain.on_result = lambda _, result: stored.append(result.stored)
     try:
         LogisticRegression(penalty=None).fit(table, target="y")

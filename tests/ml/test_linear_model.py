@@ -58,26 +58,26 @@ def test_what_a_fit_discloses(lake, put):
     ]
 
 
-def test_a_revealed_model_prints_as_a_table(plain, put):
-    found = LogisticRegression(C=10.0).fit(put(X, Y, into=plain), target="y").reveal()
+def test_a_revealed_model_prints_as_a_table(plain, put_plain):
+    found = LogisticRegression(C=10.0).fit(put_plain(X, Y), target="y").reveal()
     lines = str(found).splitlines()
     assert lines[0] == "log-odds of y"
     assert [line.split()[0] for line in lines[1:]] == ["(intercept)", "x0", "x1", "x2"]
     assert float(lines[2].split()[1]) == pytest.approx(found.coef_[0, 0], rel=1e-4)
 
 
-def test_a_model_is_reused(plain, put):
+def test_a_model_is_reused(plain, put_plain):
     """A second fit replaces the first one; a fit that fails leaves nothing behind."""
     model = LogisticRegression()
-    assert model.fit(put(X, Y, into=plain), target="y") is model
+    assert model.fit(put_plain(X, Y), target="y") is model
     first = model.reveal().coef_[0]
-    other = put(X, 1 - Y, into=plain)
+    other = put_plain(X, 1 - Y)
     np.testing.assert_allclose(model.fit(other, target="y").reveal().coef_[0], -first, atol=1e-3)
     assert model.feature_names_in_.tolist() == ["x0", "x1", "x2"]
 
 
-def test_the_range_can_be_given(plain, put):
-    table = put(X, Y, into=plain)
+def test_the_range_can_be_given(plain, put_plain):
+    table = put_plain(X, Y)
     plain.phases.clear()
     near = LogisticRegression(z_bound=9, sigmoid_error=1e-4).fit(table, target="y").reveal()
     assert len(plain.phases) == 2
@@ -141,8 +141,8 @@ async def test_in_a_trio_program(scripted):
 # -- fits that nobody waits for ------------------------------------------------------------------------------
 
 
-def test_a_fit_that_was_submitted(plain, put):
-    table = put(X, Y, into=plain)
+def test_a_fit_that_was_submitted(plain, put_plain):
+    table = put_plain(X, Y)
     plain.disclosed.clear()
     job = LogisticRegression(C=2.0).submit(table, target="y")
     assert told(plain) == []
@@ -158,11 +158,11 @@ def test_a_fit_that_was_submitted(plain, put):
     with pytest.raises(PlanError, match="submitted with other options"):
         LogisticRegression(C=3.0).collect(job, table, target="y")
     with pytest.raises(PlanError, match="on another table"):
-        model.collect(job, put(X, Y, into=plain), target="y")
+        model.collect(job, put_plain(X, Y), target="y")
 
 
-def test_fits_that_are_no_job(plain, put):
-    table = put(X, Y, into=plain)
+def test_fits_that_are_no_job(plain, put_plain):
+    table = put_plain(X, Y)
     with pytest.raises(PlanError, match="several plans, and a job is one"):
         LogisticRegression(tol=1e-3).submit(table, target="y")
     narrow = LogisticRegression(z_bound=1.0, max_iter=1000)

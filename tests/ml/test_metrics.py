@@ -15,7 +15,7 @@ from tercet.ml.metrics import METRICS, Calibration
 from tercet.ml.metrics import evaluation as evaluation_of
 from tercet.ml.metrics.evaluation import rule_on
 
-pytestmark = pytest.mark.cases
+pytestmark = [pytest.mark.cases, pytest.mark.early]
 RNG = np.random.default_rng(31)
 X = RNG.normal(size=(200, 2))
 Y = (RNG.random(200) < 1 / (1 + np.exp(-X @ [2.0, -1.0]))).astype(int)

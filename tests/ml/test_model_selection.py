@@ -12,7 +12,7 @@ from tercet.errors import PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import GridSearch, LogisticRegression, cross_validate
 from tercet.ml.splitting import folds
 
-pytestmark = pytest.mark.cases
+pytestmark = [pytest.mark.cases, pytest.mark.early]
 
 
 @pytest.mark.parametrize("rows", [2, 3, 7, 100, 1000])
@@ -226,10 +226,9 @@ def test_a_grid_chooses_by_folds_with_both_outcomes(lake, put):
     ]
 
 
-@pytest.mark.cases("replicated")
-def test_a_penalty_under_which_a_score_is_not_defined_is_not_chosen(plain, put):
+def test_a_penalty_under_which_a_score_is_not_defined_is_not_chosen(plain, put_plain):
     """So strong a penalty labels no row 1: there is no precision, neither the worst one nor the best."""
-    table = put(RNG.normal(size=(40, 1)) + np.arange(40)[:, None] % 4, np.arange(40) % 4 == 3, into=plain)
+    table = put_plain(RNG.normal(size=(40, 1)) + np.arange(40)[:, None] % 4, np.arange(40) % 4 == 3)
     search = GridSearch(LogisticRegression(max_iter=6), C=[1e-6, 1.0], scoring="precision", cv=2)
     with pytest.warns(UndefinedMetricWarning, match="in fold 1, 2 of 2, since it takes rows labelled 1"):
         search.fit(table, "y")
@@ -241,11 +240,10 @@ def test_a_penalty_under_which_a_score_is_not_defined_is_not_chosen(plain, put):
     assert hopeless.best_model_ is None
 
 
-@pytest.mark.cases("plain")
-def test_folds_of_rows_that_a_filter_drops(plain, put):
+def test_folds_of_rows_that_a_filter_drops(plain, put_plain):
     """A fold of which no row counts has no score at all."""
     x = np.arange(12.0)[:, None]
-    table = put(x, np.arange(12) % 2 == 0, into=plain)
+    table = put_plain(x, np.arange(12) % 2 == 0)
     kept = table.filter(table["x0"] < 5)
     with pytest.warns(UndefinedMetricWarning, match="accuracy is not defined in fold .*a row that counts"):
         found = cross_validate(LogisticRegression(max_iter=5), kept, "y", cv=12, scoring="accuracy")
@@ -257,8 +255,8 @@ def test_folds_of_rows_that_a_filter_drops(plain, put):
     assert str(found).endswith("roc_auc           nan: not defined in any fold")
 
 
-def test_validation_says_what_is_wrong(plain, put):
-    table = put(FEW_X, FEW_Y, into=plain)
+def test_validation_says_what_is_wrong(plain, put_plain):
+    table = put_plain(FEW_X, FEW_Y)
     model = LogisticRegression(max_iter=4)
     with pytest.raises(PlanError, match="there is no score 'confusion_matrix'; known are accuracy"):
         cross_validate(model, table, "y", scoring=["accuracy", "confusion_matrix"])
@@ -270,19 +268,19 @@ def test_validation_says_what_is_wrong(plain, put):
         GridSearch(model, C=[1.0, 1.0]).fit(table, "y")
     with pytest.raises(SchemaError, match="column 'y' is the target and cannot be a feature too"):
         cross_validate(model, table, "y", cv=2, features=["y"])
-    one = put(FEW_X, np.arange(6) == 3, into=plain, types={"y": "boolean"})
+    one = put_plain(FEW_X, np.arange(6) == 3, types={"y": "boolean"})
     with pytest.raises(
         SchemaError, match="without one of the folds, all rows that count have the same outcome"
     ):
         cross_validate(model, one, "y", cv=3)
-    apart = put(np.linspace(-1, 1, 8)[:, None] * 1e3, np.arange(8) > 3, into=plain)
+    apart = put_plain(np.linspace(-1, 1, 8)[:, None] * 1e3, np.arange(8) > 3)
     with pytest.raises(SchemaError, match=r"in some fold a decision value left \[-2, 2\]"):
         cross_validate(LogisticRegression(C=1e6, z_bound=2.0), apart, "y", cv=2)
 
 
-def test_folds_keep_the_minimum_count_of_owners(plain, put):
+def test_folds_keep_the_minimum_count_of_owners(plain, put_plain):
     X = RNG.normal(size=(40, 1))
-    table = put(X, np.arange(40) % 5 == 0, into=plain, min_count=10)
+    table = put_plain(X, np.arange(40) % 5 == 0, min_count=10)
     model = LogisticRegression(max_iter=5)
     with pytest.raises(SchemaError, match="has 8 rows, and scores of folds have to rest on at least 10"):
         cross_validate(model, table, "y", cv=5)

@@ -17,7 +17,7 @@ from tercet.ml import LogisticRegression, MeanImputer, MinMaxScaler, StandardSca
 
 ROWS = 240
 PROTOCOLS = ("replicated", "plain", "shamir")
-pytestmark = pytest.mark.cases
+pytestmark = [pytest.mark.cases, pytest.mark.early]
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)

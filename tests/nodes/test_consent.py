@@ -28,6 +28,7 @@ from tercet.nodes.remote import dial
 from tercet.transports import Identity, TlsTransport, make_identity
 from tests.nodes.on_disk import set_up
 
+pytestmark = pytest.mark.early
 PATIENTS = {"id": np.arange(100), "age": np.linspace(20, 80, 100), "sick": np.arange(100) % 2}
 COSTS = {"id": np.arange(50, 150), "cost": np.linspace(-1, 1, 100)}
 WAIT_S = 60.0

@@ -14,6 +14,7 @@ from tercet.errors import ConsentError, PlanError
 from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 
+pytestmark = pytest.mark.early
 ROWS = 400
 RNG = np.random.default_rng(3)
 AGE = RNG.normal(50, 10, ROWS)

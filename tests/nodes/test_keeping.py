@@ -18,6 +18,7 @@ from tercet.errors import ConsentError, SchemaError, StorageError
 from tercet.lake import open_lake
 from tercet.ml import LogisticRegression
 
+pytestmark = pytest.mark.early
 TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
 
 

@@ -9,7 +9,7 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
 from tercet.ml.fitting import MOVING, ONE_CLASS, OUT_OF_RANGE
 
-pytestmark = pytest.mark.cases
+pytestmark = [pytest.mark.cases, pytest.mark.early]
 SETS = ["spector", "heart", "fair", "star98", "anes96", "tumours", "randhie", "digits", "1 in 100"]
 """From 32 rows to 20,190, from 2 columns to 52, from 1 % of positive outcomes to 69 %."""
 

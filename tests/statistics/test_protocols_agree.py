@@ -9,6 +9,7 @@ import tercet
 from tercet.demo.data import KEY, TARGET, owners
 from tercet.ml import LogisticRegression, StandardScaler
 
+pytestmark = pytest.mark.early
 DIGITS = 0.5e-3
 
 
