@@ -24,10 +24,11 @@ from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedM
 from tercet.ml import fitting, views
 from tercet.ml.computations import Calls, computation
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import UNDEFINED, inverted, marked, side_by_side
+from tercet.ml.disclosure import inverted, marked, side_by_side
 from tercet.ml.estimator import Estimator
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, takes
+from tercet.ml.metrics.evaluation import decode
 from tercet.ml.models import linear_predictor
 from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
 from tercet.ml.splitting import Fold, folds
@@ -80,6 +81,11 @@ class CrossValidation:
 
     def __str__(self) -> str:
         return "\n".join([self.what, *(f"{name:<17} {_spread(one)}" for name, one in self.scores.items())])
+
+
+def _decoded(name: str, scores: Reals) -> Reals:
+    """Revealed scores as what users see, each as the metric of that name."""
+    return np.array([decode(name, scores[place : place + 1]) for place in range(len(scores))])
 
 
 def _mean(scores: Reals) -> float:
@@ -157,8 +163,7 @@ def _cross_validate(
     for name in search.scoring:
         marked(*scored.input(builder, name)).reveal(f"{name} of each fold", to=to, kind="figure")
     revealed = (yield builder.plan()).revealed
-    found = {name: revealed[f"{name} of each fold"] for name in search.scoring}
-    found = {name: np.where(scores < UNDEFINED / 2, np.nan, scores) for name, scores in found.items()}
+    found = {name: _decoded(name, revealed[f"{name} of each fold"]) for name in search.scoring}
     for name, scores in found.items():
         search.warn_of_folds(name, np.isnan(scores))
     return CrossValidation(f"{search.what}, {search.cv} folds", found)
@@ -245,7 +250,8 @@ class GridSearch(Estimator):
                 f"takes {takes(score)}; {search.mend}, or score by accuracy, log_loss or brier"
             )
         search.warn_of_folds(score, by_fold < len(sums))
-        self.mean_scores_ = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+        means = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+        self.mean_scores_ = _decoded(score, means)
         sign = -1.0 if score in LOSSES else 1.0
         return int(np.argmax(np.where(counts == counts.max(), sign * self.mean_scores_, -np.inf)))
 

@@ -1,6 +1,7 @@
 """Splits take every row once, at random, and keep rows whole; validation agrees with the clear."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from tercet.errors import PlanError, SchemaError, UndefinedMetricWarning
-from tercet.ml import GridSearch, LogisticRegression, cross_validate
+from tercet.ml import GridSearch, LogisticRegression, cross_validate, model_selection
+from tercet.ml.disclosure import UNDEFINED
 from tercet.ml.splitting import folds
 
 pytestmark = [pytest.mark.cases, pytest.mark.early]
@@ -160,6 +162,17 @@ def test_a_grid_finds_the_penalty_that_scores_best(lake, put):
     assert len(shown) == 7  # the check bits of all folds, and those of the last fit
     clear = Clear(**search.best_params_, tol=1e-10).fit(FEW_X, FEW_Y)
     np.testing.assert_allclose(search.best_model_.reveal().coef_[0], clear.coef_[0], atol=1e-3)
+
+
+def test_scores_stay_in_their_range():
+    """Fixed point can leave it by a unit in the last place, in each fold and in their mean."""
+    over = 1 + 2.0**-30
+    found = model_selection._decoded("roc_auc", np.array([over, 1 - over, 0.5, UNDEFINED]))
+    np.testing.assert_array_equal(found, [1.0, 0.0, 0.5, np.nan])
+    search = GridSearch(LogisticRegression(), C=[0.1, 1.0])
+    asked = SimpleNamespace(scoring=("roc_auc",), warn_of_folds=lambda *_: None)
+    search._choose(asked, np.array([3 * over, 2.0]), np.ones((2, 3), bool))
+    assert search.mean_scores_.tolist() == [1.0, pytest.approx(2 / 3)]
 
 
 @pytest.mark.cases("replicated")
