@@ -110,7 +110,7 @@ async def test_options_that_cannot_be(options, error, why):
 
 
 async def test_a_protocol_that_the_nodes_do_not_have(monkeypatch):
-    monkeypatch.setitem(registry.BUILT_IN, "ours", "tercet.protocols.replicated:Replicated")
+    monkeypatch.setitem(registry.BUILT_IN, "ours", "tercet.protocols.plain:Plain")
     with trio.fail_after(30), pytest.raises(ProtocolError, match="there is no protocol 'ours'"):
         async with open_cluster(ClusterOptions(protocol="ours", processes=True)):
             pass

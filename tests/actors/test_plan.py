@@ -270,7 +270,7 @@ def packed_example():
     return module.everything(70).plan.to_bytes()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(deadline=None)
 @given(st.data())
 def test_mutated_bytes_only_ever_raise_plan_errors(data):
     packed = bytearray(packed_example())
@@ -303,7 +303,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(deadline=None)
 @given(st.data())
 def test_mutated_nodes_only_ever_raise_plan_errors(data):
     version, name, nodes, tile_rows = msgpack.unpackb(packed_example(), raw=False)

@@ -47,6 +47,7 @@ async def test_tiles_and_threads(protocol, threads, tile_rows, example, schedule
     verified(one, revealed)
 
 
+@pytest.mark.cases("0-Replicated", "1-Replicated", "0-Plain")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("seed", range(3))
 async def test_threads_that_take_turns_at_every_moment(
@@ -81,6 +82,7 @@ async def test_threads_take_no_places_of_short_work(example, scheduled, monkeypa
     assert not any(borrowed)
 
 
+@pytest.mark.cases("0", "1", "2")
 @pytest.mark.parametrize("seed", range(6))
 async def test_order_of_mail(seed, example, scheduled, verified):
     one = example(200, 64)

@@ -235,7 +235,7 @@ def files(draw):
     return keys, feature, draw(st.sampled_from([b"", codecs.BOM_UTF8])) + text.encode()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(deadline=None)
 @given(files(), st.integers(1, 5), st.booleans())
 def test_files_of_random_cells(tmp_path_factory, file, rows, declared):
     """The same table as the definition gives, or refused as it refuses, in chunks of any size."""
