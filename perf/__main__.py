@@ -111,6 +111,19 @@ def nodes(
 
 
 @app.command()
+def hostile(
+    *,
+    times: Annotated[int, typer.Option(min=3, help="Small plans of which the median counts.")] = 40,
+    only: Annotated[list[str] | None, typer.Option(help="Kinds of attack; all by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What one member at full speed costs the small plans of another."""
+    from perf.hostile import run
+
+    show(run(times, only or ()), as_json=as_json)
+
+
+@app.command()
 @with_conditions(*OPTIONS)
 def train(
     *,

@@ -250,7 +250,7 @@ class Driver:
         return Job(lake, await self.cluster.client.submit(made, self._asked(run)))
 
     async def _jobs(self, lake: Any) -> list[Job]:
-        answers = [told["jobs"] for told in await self.cluster.client.ask("jobs")]
+        answers = await self.cluster.client.ask_all_pages("jobs")
         states = [{one["session"]: one for one in jobs} for jobs in answers]
         found = []
         for session in states[0]:

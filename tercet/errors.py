@@ -86,6 +86,10 @@ class ConsentError(TercetError):
     """Someone asked for what its owner has not agreed to."""
 
 
+class QuotaError(ConsentError):
+    """A member would have more at a node than its operator lets each of them have."""
+
+
 class ConvergenceWarning(UserWarning):
     """A fit ended before its coefficients settled; the message says what helps."""
 

@@ -26,6 +26,7 @@ from tercet.actors.connection import Answer, Connection, Request
 from tercet.actors.gate import Since
 from tercet.actors.hello import Hello, greet
 from tercet.actors.node import CLIENT
+from tercet.actors.pages import Paged
 from tercet.actors.party import party_name
 from tercet.actors.passes import optimise
 from tercet.actors.plan import NODES, TILE_ROWS, Disclosure, Form, Plan, Type, word_shape
@@ -326,6 +327,15 @@ class Client:
         answers = await self._ask_all([Request(verb, own) for own in args])
         return [answer.body for answer in answers]
 
+    async def ask_all_pages(self, verb: str) -> list[list[Any]]:
+        """A list that nodes show in pages, as each of them has it."""
+        lists = [Paged(verb) for _ in range(self.parties)]
+        while any(one.more for one in lists):
+            answers = await self.ask_each(verb, [[one.mark] for one in lists])
+            for index, (one, told) in enumerate(zip(lists, answers, strict=True)):
+                one.take(told, party_name(index))
+        return [one.items for one in lists]
+
     async def trace(self, on: bool) -> list[list[list[Any]]]:
         """Start to record what every node does, or stop and return the events by node."""
         answers = await self._ask_all([Request("trace", [on])] * self.parties)
@@ -359,7 +369,7 @@ class Client:
         """Raise PeerLost if this client has lost a node itself: no other view is as good."""
         for node in self._nodes:
             if node.line.lost is not None:
-                raise node.line.error()
+                raise node.error()
 
     def post(self, verb: str, args: Sequence[Any]) -> None:
         """Tell all nodes something, and wait for no answer."""

@@ -44,6 +44,7 @@ class Connection:
         self.line = Line(link, owner="the client", timeout_s=timeout_s, beats=False)
         self._under_way: dict[int, Answer] = {}
         self._requests = 0
+        self._turned_away: TercetError | None = None
 
     @property
     def bytes_moved(self) -> int:
@@ -54,8 +55,13 @@ class Connection:
         """Take answers until the line ends."""
         await self.line.run(self)
         for answer in self._under_way.values():
-            answer.error = self.line.error()
+            answer.error = self.error()
             answer.done.set()
+
+    def error(self) -> TercetError:
+        """Why the line has ended: what the node said before it hung up, if it said anything."""
+        told = self._turned_away
+        return self.line.error() if told is None else from_wire(told.to_wire())
 
     async def ask(self, request: Request) -> Answer:
         """Ask the node, and wait for its answer; an error is in the answer.
@@ -68,8 +74,8 @@ class Connection:
         try:
             await self.line.send([request.verb, number, *request.args], request.buffers)
             await answer.done.wait()
-        except PeerLost as error:
-            answer.error = error
+        except PeerLost:
+            answer.error = self.error()
             answer.done.set()
         finally:
             del self._under_way[number]
@@ -104,6 +110,8 @@ class Connection:
                     answer.error = PlanError("this machine has no memory for what the plan reveals")
                 elif answer is not None and payload is not None:
                     answer.body, answer.payload = body, payload
+            case ["failed", 0, dict(fields)]:
+                answer, self._turned_away = None, from_wire(fields)
             case ["failed", int(number), dict(fields)]:
                 answer = self._under_way.get(number)
                 if answer is not None:

@@ -10,10 +10,11 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import trio
+import attrs
 
 from tercet.actors.arrivals import Gathering, Sink
 from tercet.actors.plan import Plan, Type
+from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import PlanError, ProtocolError
 
@@ -23,11 +24,24 @@ Since = tuple[bytes, int]
 """A checkpoint that a run goes on from: the session that came to it, and the point in the plan."""
 
 
+@attrs.frozen
+class ClientLimits:
+    """What a client may have of a node: connections, requests a second, threads at a time, part of a core."""
+
+    connections: int
+    requests: float
+    threads: int
+    core: float
+
+
 class Gate:
     """Lets everything pass. `caller` is the name under which the client's certificate is pinned."""
 
     queues = False
     """Whether party 0 lets plans wait for their turn, so that the others have to wait for party 0."""
+
+    clients: ClientLimits | None = None
+    """Limits for each client, by name; None for none."""
 
     def audited(self, caller: str, request: str, **facts: Any) -> contextlib.AbstractContextManager[None]:
         """Around a request: a gate with an audit log writes down what is refused inside."""
@@ -44,6 +58,14 @@ class Gate:
         _ = handle
         return Gathering(kind, tile_rows)
 
+    def admit(self, caller: str, handle: str, kind: Type) -> None:
+        """A piece of a value is about to be read. Raises QuotaError for one that is too large."""
+
+    def in_memory(self, handle: str) -> bool:
+        """Whether a value that comes in one piece may lie in memory; else it goes where `begin` says."""
+        _ = handle
+        return True
+
     async def before_put(self, caller: str, handle: str, kind: Type) -> None:
         """A client is about to deal a value. Raises ConsentError."""
 
@@ -52,7 +74,7 @@ class Gate:
         _ = caller
         if len(packed) < BIG_PLAN:
             return Plan.from_bytes(packed)
-        return await trio.to_thread.run_sync(Plan.from_bytes, packed)
+        return await in_thread(Plan.from_bytes, packed)
 
     async def before_name(self, caller: str, session: bytes) -> None:
         """A client gives a run its name. Raises ConsentError, of which nothing comes, for another's."""

@@ -13,7 +13,7 @@ with a word.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from typing import Protocol as Interface
 
@@ -73,6 +73,7 @@ class Line:
 
     `owner` is what this end is called in errors. A line to a client is `patient`: a client may stand still (a
     debugger, a laptop that sleeps) and is only given up when its link breaks. A client sends no `beats`.
+    `pace` is awaited after each message that was taken: until it returns, nothing more is read.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Line:
         patient: bool = False,
         beats: bool = True,
         scratch: Scratch = IN_MEMORY,
+        pace: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.link = link
         self.lost: PeerLost | None = None
@@ -91,6 +93,7 @@ class Line:
         self._timeout_s = timeout_s
         self._patient = patient
         self._scratch = scratch
+        self._pace = pace
         self._beat_s = min(timeout_s / BEATS_PER_TIMEOUT, SLOWEST_BEAT_S) if beats else float("inf")
         self._queue, self._queued = trio.open_memory_channel[tuple[list[Any], Sequence[Words]]](
             QUEUED_MESSAGES
@@ -209,11 +212,17 @@ class Line:
                 incoming = _Incoming(message, left, self._room(receiver, message, left))
             elif message != BEAT:
                 receiver.take(message, np.empty(0, dtype=np.uint64))
+                await self._rest()
             if size and incoming is not None:
                 await self._fill(incoming, size)
                 if incoming.arrived == incoming.size:
                     receiver.take(incoming.message, incoming.payload)
                     incoming = None
+                    await self._rest()
+
+    async def _rest(self) -> None:
+        if self._pace is not None:
+            await self._pace()
 
     async def _header(self) -> tuple[list[Any], int, int]:
         header, size = await self._next_frame()

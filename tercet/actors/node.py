@@ -9,11 +9,9 @@ What a client may do, and requests beyond these, are the gate's to decide (see `
 
 from __future__ import annotations
 
-import functools
 import gc
 import json
 import logging
-import math
 import os
 import sys
 from collections import Counter
@@ -21,19 +19,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-import numpy as np
 import trio
 
-from tercet.actors.arrivals import Arrival, Piece
 from tercet.actors.gate import Gate, Since
 from tercet.actors.hello import Hello, greet
-from tercet.actors.jobs import Answer, Jobs, answer
+from tercet.actors.jobs import Jobs
 from tercet.actors.line import Line
 from tercet.actors.party import Party, is_party, link_key, party_name
-from tercet.actors.values import Outcome, read_type
-from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, TransportError
+from tercet.actors.service import Caller, Deaf, Service
+from tercet.actors.threads import counted
+from tercet.actors.values import Outcome
+from tercet.errors import PeerLost, QuotaError, TercetError, TransportError
 from tercet.protocols import registry
-from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Identity, Link, Listener, ShapedLink, Transport
 from tercet.transports import registry as transports
 
@@ -41,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 CLIENT = "client"
 CONNECT_S = 10.0
-MOST_REQUESTS = 1024
-"""Requests of one client that may be under way at a time."""
+FAREWELL_S = 1.0
+"""How long a client that is turned away may take to read why."""
 RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
 """Pauses between attempts to link up with a peer: each twice the one before."""
 
@@ -88,6 +85,7 @@ class Node:
         self.jobs = Jobs() if jobs is None else jobs
         self.clients: Counter[str] = Counter()
         """Clients that are connected now, by name."""
+        self._callers: dict[str, Caller] = {}
         self._lake = lake
         self._trusted_names = trusted_names
         self._listener: Listener | None = None
@@ -128,7 +126,12 @@ class Node:
         """Run a plan for a client, with the other parties; see `Party.run_plan`."""
         if self.party.stopping:
             raise self.party.cancelled("")
-        return await self.party.run_plan(session, packed, caller=caller, gate=self.gate, since=since)
+        with counted(self.caller(caller).threads):
+            return await self.party.run_plan(session, packed, caller=caller, gate=self.gate, since=since)
+
+    def caller(self, name: str) -> Caller:
+        """What is counted for a client. Those who are pinned are few, so they are remembered."""
+        return self._callers.setdefault(name, Caller(self.gate.clients))
 
     async def _stay_linked(self, index: int, address: str) -> None:
         """Link up with a peer again and again: whenever the link is lost, until it answers."""
@@ -199,11 +202,28 @@ class Node:
 
     async def _serve_client(self, link: Link, name: str) -> None:
         link.peer = name
+        limits = self.gate.clients
+        if limits is not None and self.clients[name] >= limits.connections:
+            await self._turn_away(link, limits.connections)
+            return
         self.clients[name] += 1
         try:
-            await _Service(self, link, name).run()
+            await Service(self, link, name).run()
         finally:
             self.clients[name] -= 1
+
+    async def _turn_away(self, link: Link, connections: int) -> None:
+        """Say why, and hang up."""
+        name = self.party.name
+        error = QuotaError(
+            f"{link.peer} has {connections} connections to {name}, and no more at a time; close some, or ask "
+            "the node's operator for more (connections in node.toml)"
+        )
+        logger.warning("%s: %s", name, error)
+        line = Line(link, owner=name, timeout_s=self.party.timeout_s, patient=True)
+        line.post(["failed", 0, error.to_wire()])
+        with trio.move_on_after(FAREWELL_S):
+            await line.run(Deaf())
 
     def _add(self, role: str, link: Link, key: bytes) -> None:
         """Take a link that a peer has made; a lasting node lets it replace an earlier one."""
@@ -216,168 +236,6 @@ class Node:
         logger.info("%s: %s has linked up", self.party.name, role)
         if not self._expected:
             self._all_here.set()
-
-
-class _Service:
-    """Answers one client."""
-
-    def __init__(self, node: Node, link: Link, caller: str) -> None:
-        self.node = node
-        self.party = node.party
-        self.caller = caller
-        self.gate = node.gate
-        self.line = Line(link, owner=self.party.name, timeout_s=self.party.timeout_s, patient=True)
-        self._under_way: dict[int, trio.CancelScope] = {}
-        self._dealt_here: list[str] = []
-        self._arriving: dict[str, Arrival] = {}
-
-    async def run(self) -> None:
-        """Answer until the client leaves; what is under way for it then is cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await self.line.run(self)
-            logger.info("%s: %s", self.party.name, self.line.lost)
-            nursery.cancel_scope.cancel()
-        await self._give_up(list(self._arriving))
-        await self.gate.left(self.caller, self._dealt_here)
-
-    def admit(self, message: list[Any], size: int) -> bool:
-        """Take the payload of an upload that can be stored."""
-        if message[0] != "put":
-            raise ProtocolError(f"a client sent {size} bytes with a {message[0]!r} request, which takes none")
-        try:
-            self._dealt(message, size)
-        except TercetError:
-            return False  # `take` finds the same error, and answers with it
-        return True
-
-    def take(self, message: list[Any], payload: Words | None) -> None:
-        """Answer a request, in a task of its own."""
-        match message:
-            case ["cancel", int(request)]:
-                if request in self._under_way:
-                    self._under_way[request].cancel()
-            case _ if len(self._under_way) >= MOST_REQUESTS:
-                raise ProtocolError(f"{self.caller} asked for more than {MOST_REQUESTS} things at a time")
-            case [str(verb), int(request), *args] if request not in self._under_way:
-                self._under_way[request] = trio.CancelScope()
-                self._nursery.start_soon(self._answer, verb, request, args, payload)
-            case _:
-                raise ProtocolError("a client sent a message that is no request")
-
-    async def _answer(self, verb: str, request: int, args: list[Any], payload: Words | None) -> None:
-        try:
-            with self._under_way[request]:
-                body, buffers = await self._do(verb, args, payload)
-                await self.line.send(["done", request, body], buffers)
-        except TercetError as error:
-            self.line.post(["failed", request, error.to_wire()])
-        except Exception as error:
-            logger.exception("%s: a %r request failed in an unforeseen way", self.party.name, verb)
-            problem = ProtocolError(
-                f"{self.party.name} could not answer a {verb!r} request ({type(error).__name__}: {error})"
-            )
-            self.line.post(["failed", request, problem.to_wire()])
-        finally:
-            del self._under_way[request]
-
-    async def _do(self, verb: str, args: list[Any], payload: Words | None) -> Answer:
-        match verb, args:
-            case "put", [str(handle), *piece]:
-                await self._put(handle, piece, payload)
-                return {}, []
-            case "run", [bytes(session), bytes(packed)]:
-                return answer(await self.node.run(session, packed, self.caller))
-            case "resume", [bytes(session), bytes(packed), bytes(earlier), int(point)]:
-                return answer(await self.node.run(session, packed, self.caller, (earlier, point)))
-            case "progress", [bytes(session)]:
-                under_way = self.node.jobs.under_way(session)
-                return attrs.asdict(self.party.progress(under_way, self.caller)), []
-            case "submit", [bytes(session), bytes(packed)]:
-                await self.node.jobs.submit(session, packed, self.caller)
-                return {}, []
-            case "jobs", []:
-                return {"jobs": [job.to_wire() for job in self.node.jobs.of(self.caller)]}, []
-            case "job" | "fetch" | "end", [bytes(session)]:
-                return await self._do_job(verb, session)
-            case "drop", [list(handles)]:
-                names = [str(handle) for handle in handles]
-                await self.gate.before_drop(self.caller, names)
-                await self._give_up(names)
-                self.party.drop(names)
-                return {}, []
-            case "trace", [bool(on)]:
-                await self.gate.before_trace(self.caller)
-                events, self.party.trace = self.party.trace or [], [] if on else None
-                return {"events": [] if on else [list(attrs.astuple(event)) for event in events]}, []
-            case _:
-                return await self.gate.answer(self.caller, verb, args), []
-
-    async def _do_job(self, verb: str, session: bytes) -> Answer:
-        jobs = self.node.jobs
-        with self.gate.audited(self.caller, verb):
-            job = jobs.find(session, self.caller)
-        if verb == "job":
-            plan = await self.gate.plan_of(self.caller, job.packed)
-            return {"packed": plan.to_bytes(), "asked": job.packed}, []
-        if verb == "fetch":
-            return await jobs.fetch(session, self.caller)
-        await jobs.end(session, self.caller)
-        return {}, []
-
-    def _dealt(self, message: list[Any], size: int) -> tuple[Piece, list[tuple[int, ...]]]:
-        """A piece of an upload and the shapes of its words. Raises PlanError if it cannot be stored."""
-        match message[3:]:
-            case [fields, int(tile_rows), int(start), int(rows)]:
-                piece = Piece(read_type(fields), tile_rows, start, rows)
-            case _:
-                raise PlanError("an upload does not say which rows of which value it has")
-        piece.check()
-        shapes = self.party.dealt_words(piece.own_type)
-        due = WORD_BYTES * sum(math.prod(shape) for shape in shapes)
-        if size != due:
-            kind = piece.own_type
-            raise PlanError(f"an upload of {kind} has {size} bytes, {due} are due to {self.party.name}")
-        return piece, shapes
-
-    async def _put(self, handle: str, fields: list[Any], payload: Words | None) -> None:
-        """Store a value, or the next piece of one. Raises PlanError, StorageError or ConsentError."""
-        size = 0 if payload is None else payload.nbytes
-        piece, shapes = self._dealt(["put", 0, handle, *fields], size)
-        if payload is None:
-            raise PlanError(f"{self.party.name} has no memory for an upload of {piece.own_type}")
-        if piece.first:
-            await self.gate.before_put(self.caller, handle, piece.type)
-            self._dealt_here.append(handle)
-        cuts = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
-        parts = [part.reshape(shape) for part, shape in zip(np.split(payload, cuts), shapes, strict=True)]
-        if piece.first and piece.last:
-            self.party.put(handle, piece.type, parts, tile_rows=piece.tile_rows)
-        else:
-            await self._append(handle, piece, parts)
-
-    async def _append(self, handle: str, piece: Piece, parts: list[Words]) -> None:
-        if piece.first and handle not in self._arriving:
-            sink = await trio.to_thread.run_sync(self.gate.begin, handle, piece.type, piece.tile_rows)
-            self._arriving[handle] = Arrival(piece.type, piece.tile_rows, sink)
-        arrival = self._arriving.get(handle)
-        if arrival is None or not arrival.expects(piece):
-            raise PlanError(f"rows from {piece.start} on of {handle!r} are not what is due; upload it again")
-        tiles = functools.partial(self.party.accept, piece.own_type, parts, tile_rows=piece.tile_rows)
-        async with arrival.turn:
-            stored = await trio.to_thread.run_sync(arrival.take, piece, tiles)
-            if stored is not None:
-                del self._arriving[handle]
-                self.party.store[handle] = stored
-
-    async def _give_up(self, handles: Sequence[str]) -> None:
-        """Leave nothing of values that have not arrived in full."""
-        for handle in handles:
-            arrival = self._arriving.pop(handle, None)
-            if arrival is not None:
-                with trio.CancelScope(shield=True):
-                    async with arrival.turn:
-                        await trio.to_thread.run_sync(arrival.sink.abort)
 
 
 # -- a node as a process -------------------------------------------------------------------------------------

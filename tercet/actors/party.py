@@ -35,7 +35,7 @@ from tercet.actors.session import Session, Start
 from tercet.actors.tracing import TraceEvent
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.protocols.base import Protocol, Share, session_key
-from tercet.protocols.domains import Words
+from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Link
 
 logger = logging.getLogger(__name__)
@@ -458,10 +458,6 @@ class Party:
 
     # -- stored values ---------------------------------------------------------------------------------------
 
-    def put(self, handle: str, kind: Type, parts: Sequence[Words], *, tile_rows: int) -> None:
-        """Store what an owner dealt to this party."""
-        self.store[handle] = Stored(kind, self.accept(kind, parts, tile_rows=tile_rows), tile_rows)
-
     def accept(self, kind: Type, parts: Sequence[Words], *, tile_rows: int) -> list[Share]:
         """The tiles of what an owner dealt to this party; in any thread."""
         keys = {i: bytes(32) for i in range(self.parties)}
@@ -474,6 +470,10 @@ class Party:
         return self.protocol.dealt_shapes(
             word_shape(kind, {}), domain=kind.form.domain, party=self.index, parties=self.parties
         )
+
+    def bytes_held(self, kind: Type) -> int:
+        """Bytes that a value of a type takes at this party."""
+        return WORD_BYTES * self.protocol.held * math.prod(word_shape(kind, {}))
 
     def drop(self, handles: Sequence[str]) -> None:
         """Forget stored values."""

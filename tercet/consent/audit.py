@@ -22,8 +22,8 @@ import os
 import threading
 import time
 from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +36,7 @@ __all__ = ["AuditLog", "Head", "check_lines", "lines_after", "log_lines", "parse
 PURPOSE = b"audit"
 SEGMENT_LINES, SEGMENT_BYTES = 1 << 14, 1 << 24
 """A log of so many lines or bytes becomes a segment."""
+HOUR_S = 3600
 PAGE_LINES, PAGE_BYTES = 256, 1 << 20
 """What a page has at most, but at least one line."""
 
@@ -61,6 +62,8 @@ class AuditLog:
         self._keys = keys
         self._segment_lines = segment_lines
         self._changing = threading.Lock()
+        self._hour = 0
+        self._callers: Counter[str] = Counter()
         noted = noted or Head()
         self.seals, cut = self._sealed(lost=lost)
         noted = max(noted, cut, key=lambda head: head.lines)
@@ -105,6 +108,7 @@ class AuditLog:
                 raise self._unwritten(error) from error
             self.head = Head(self.head.lines + 1, digest_of(text))
             self._count(len(line))
+            self._note(body)
 
     def settle(self) -> None:
         """Wait until all lines are on the disk, which may take long: call it in a thread."""
@@ -146,10 +150,21 @@ class AuditLog:
     def _begin_segment(self) -> None:
         self._first, self._size, self._offsets = self.head, 0, array("Q")
 
+    def lines_this_hour(self, caller: str) -> int:
+        """How many lines a member has caused in this hour, of those that are in no segment yet or are new."""
+        return self._callers[caller] if self._hour == int(time.time() // HOUR_S) else 0
+
+    def _note(self, body: Mapping[str, Any]) -> None:
+        hour = int(body["time"] // HOUR_S)
+        if hour != self._hour:
+            self._hour, self._callers = hour, Counter()
+        self._callers[str(body.get("caller", ""))] += 1
+
     def _take(self, line: str, head: Head) -> None:
         """Know of a line that is there."""
         self.head = head
         self._count(len(line.encode()) + 1)
+        self._note(parse(line))
 
     def _count(self, size: int) -> None:
         if (self.head.lines - self._first.lines - 1) % STRIDE == 0:

@@ -24,6 +24,7 @@ from tomlkit.items import Item
 from tercet.actors.node import CLIENT
 from tercet.actors.party import is_party, party_name
 from tercet.errors import ConfigError, TransportError
+from tercet.nodes.quotas import Quota
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
 from tercet.transports.identity import Pins, public_key
@@ -246,6 +247,7 @@ class NodeFile:
     runs_at_once: int
     memory_mb: int
     scratch: Path | None
+    quota: Quota = attrs.field(factory=Quota)
 
     @classmethod
     def read(cls, path: Path) -> NodeFile:
@@ -266,6 +268,7 @@ class NodeFile:
             runs_at_once=fields.take("runs_at_once", int, 4),
             memory_mb=fields.take("memory_mb", int, 4096),
             scratch=here / scratch if (scratch := fields.take("scratch", str, "")) else None,
+            quota=Quota.read(fields.take("quota", dict, {}), str(path)),
         )
         fields.done()
         for name, least in (
@@ -300,6 +303,20 @@ grace_s = 30.0                    # how long a stop waits for runs under way
 runs_at_once = 4                  # more plans wait for their turn
 memory_mb = 4096                  # stored tables that are held in memory at most
 scratch = ""                      # for plans larger than memory: a directory on an encrypted disk
+
+[quota]                           # what each member may have at this node
+dealt_mb = 16384                  # values that are not kept under a name, ...
+values = 16384                    # ... and how many of them
+kept_mb = 65536                   # tables and models
+entries = 1024                    # ... and how many of them
+waiting = 64                      # plans that wait for approval
+queued = 64                       # plans under way, and in a queue for their turn
+results = 256                     # results for each other member
+results_mb = 1024                 # results and jobs that wait to be fetched
+log_lines = 36000                 # lines of the audit log in an hour
+connections = 32                  # at a time
+requests = 200                    # a second; whoever asks for more is read more slowly
+core_percent = 25                 # of a core, for reading, checking and storing what members send
 """
 
 

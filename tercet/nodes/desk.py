@@ -122,11 +122,12 @@ class Desk:
             "fingerprint": fingerprint,
             "expires": None if days is None else time.time() + days * 86400,
         }
-        before = {(one.kind, one.name) for one in await self.entries()}
+        first, *others = await self._entry(kind, name)
+        was_there = first is not None and all(one == first for one in others)
         try:
             await self.client.ask("keep", [fields])
         except BaseException:
-            if (kind, name) not in before:
+            if not was_there:
                 self.client.post("forget", [kind, name])
             raise
 
@@ -148,7 +149,7 @@ class Desk:
 
     async def find(self, kind: str, name: str) -> Kept | None:
         """A table or model. Raises StorageError if not all nodes have the same."""
-        first, *others = [told.get((kind, name)) for told in await self._entries()]
+        first, *others = await self._entry(kind, name)
         differ = [party_name(index) for index, one in enumerate(others, 1) if one != first]
         if differ:
             raise StorageError(
@@ -161,13 +162,19 @@ class Desk:
         """What each node shows, but for when it was made there."""
         with _sense():
             return [
-                {(one["kind"], one["name"]): {**one, "created": 0.0} for one in told["entries"]}
-                for told in await self.client.ask("entries")
+                {(one["kind"], one["name"]): {**one, "created": 0.0} for one in told}
+                for told in await self.client.ask_all_pages("entries")
             ]
+
+    async def _entry(self, kind: str, name: str) -> list[dict[str, Any] | None]:
+        """What each node shows of an entry, but for when it was made there; None where it is not."""
+        with _sense():
+            told = [one["entry"] for one in await self.client.ask("entry", [kind, name])]
+            return [None if one is None else {**one, "created": 0.0} for one in told]
 
     async def forget(self, kind: str, name: str) -> None:
         """Drop a table or model of this member's."""
-        if not any((kind, name) in told for told in await self._entries()):
+        if not any(await self._entry(kind, name)):
             raise StorageError(
                 f"there is no {kind} {name!r} in the lake; `tercet tables` lists what there is"
             )
@@ -177,9 +184,9 @@ class Desk:
 
     async def plans(self) -> list[WaitingPlan]:
         """Plans that every node has and that some node lacks approvals for."""
-        answers = await self.client.ask("plans")
+        answers = await self.client.ask_all_pages("plans")
         with _sense():
-            first, *others = [{one["session"]: one for one in told["plans"]} for told in answers]
+            first, *others = [{one["session"]: one for one in told} for told in answers]
             shown = [
                 [one, *(told[session] for told in others)]
                 for session, one in first.items()
@@ -220,11 +227,9 @@ class Desk:
 
     async def received(self) -> list[Received]:
         """What others' plans have revealed to this member; the nodes keep it no longer."""
-        answers = await self.client.ask("results")
+        answers = await self.client.ask_all_pages("results")
         with _sense():
-            first, *others = [
-                {(one["session"], one["name"]): one for one in told["results"]} for told in answers
-            ]
+            first, *others = [{(one["session"], one["name"]): one for one in told} for told in answers]
             whole = {key: one for key, one in first.items() if all(key in other for other in others)}
             found = [self._open([one, *(told[key] for told in others)]) for key, one in whole.items()]
         for session in {one.session for one in found}:

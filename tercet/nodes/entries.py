@@ -14,7 +14,7 @@ import attrs
 
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, ProtocolError
-from tercet.storage.catalog import Entry
+from tercet.storage.catalog import Entry, Label
 
 TABLE, MODEL = "table", "model"
 LATEST = 253_402_300_800.0
@@ -25,8 +25,6 @@ MOST_BODY = 1 << 22
 MOST_RULES = 1 << 16
 MOST_VALUES = 4096
 """Values of one entry."""
-MOST_ENTRIES = 1024
-"""Entries of one member."""
 GONE = "(a table that is gone)"
 
 
@@ -60,19 +58,17 @@ def _is_time(expires: float | None) -> bool:
     return expires is None or 0 < expires < LATEST
 
 
-def require_name(entry: Entry, known: Sequence[Entry]) -> None:
-    """Raise ConsentError for a name that people could mistake, and for one entry too many of a member."""
+def require_name(entry: Entry, known: Sequence[Label]) -> None:
+    """Raise ConsentError for a name that people could mistake. Takes long where many are known."""
     name = entry.name
     if not name.isprintable() or name != unicodedata.normalize("NFC", name) or name != name.strip():
         raise ConsentError(f"{name!r:.80} is no name that people can read; take printable letters and digits")
     scripts = sorted({script for script in map(_script, name) if script})
     if len(scripts) > 1:
         raise ConsentError(f"{name!r:.80} mixes letters of {' and '.join(scripts)}; take those of one script")
-    mine = [one for one in known if one.owner == entry.owner]
-    if len(mine) >= MOST_ENTRIES and (entry.kind, name) not in {(one.kind, one.name) for one in mine}:
-        raise ConsentError(f"{entry.owner} has {len(mine)} tables and models already; drop some first")
+    looks = _looks(name)
     for other in known:
-        if other.owner != entry.owner and other.name != name and _looks(other.name) == _looks(name):
+        if other.owner != entry.owner and other.name != name and _looks(other.name) == looks:
             raise ConsentError(
                 f"{name!r:.80} looks like {other.name!r:.80}, which is {other.owner}'s; take another name"
             )
@@ -97,9 +93,13 @@ def _script(letter: str) -> str:
     return "CJK" if script in ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO") else script
 
 
-def shown(entry: Entry, known: Sequence[Entry]) -> dict[str, Any]:
-    """An entry as members see it. What it was made from comes by name; identities stay at the node."""
+def shown(entries: Sequence[Entry], known: Sequence[Label]) -> list[dict[str, Any]]:
+    """Entries as members see them. What they were made from comes by name; identities stay at the node."""
     names = {one.identity: one.name for one in known if one.kind == TABLE}
+    return [_shown(entry, names) for entry in entries]
+
+
+def _shown(entry: Entry, names: Mapping[str, str]) -> dict[str, Any]:
     found = attrs.asdict(entry)
     del found["identity"], found["rows"]
     sources = sorted({names.get(source, GONE) for source in entry.sources})

@@ -22,7 +22,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import attrs
-import msgpack
 import trio
 
 from tercet.actors.arrivals import Sink
@@ -30,6 +29,7 @@ from tercet.actors.gate import Gate, Since
 from tercet.actors.party import Party
 from tercet.actors.passes import checkpoint_handle, checkpoints, rest
 from tercet.actors.plan import Plan, Type, check_handle
+from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome, Stored
 from tercet.consent.approvals import Approval
 from tercet.consent.audit import AuditLog
@@ -41,11 +41,13 @@ from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.ml.computations import Request
 from tercet.ml.models import SecretModel
 from tercet.nodes.config import ClusterFile, Member, NodeFile
-from tercet.nodes.entries import MODEL, TABLE, require_name, shown
-from tercet.nodes.entries import read_entry as _read_entry
+from tercet.nodes.entries import MODEL, TABLE
 from tercet.nodes.jobs import LastingJobs
+from tercet.nodes.keeping import keep
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
+from tercet.nodes.listings import entry_of, listed
 from tercet.nodes.permits import Permits
+from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
@@ -53,10 +55,12 @@ from tercet.nodes.studies import VERBS, Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
-from tercet.storage.catalog import Entry
 from tercet.storage.journal import LooseValue
 
 __all__ = ["MODEL", "TABLE", "LakeGate"]
+
+RELEASE = version("tercet")
+"""Looking it up takes as long as a hundred requests."""
 
 
 class LakeGate(Gate):
@@ -68,7 +72,9 @@ class LakeGate(Gate):
         self.party = party
         self.vault = vault
         self.audit = audit
-        self.board = Board()
+        self.quotas = Quotas(file.quota)
+        self.clients = file.quota.clients
+        self.board = Board(self.quotas)
         self.ledger = Ledger(vault)
         self.jobs = LastingJobs(party, vault, self.ledger)
         self.jobs.plan_of = self.plan_of
@@ -96,14 +102,29 @@ class LakeGate(Gate):
         """A file of the vault; see `Gate.begin`."""
         return self.vault.begin(handle, kind, tile_rows)
 
-    async def before_put(self, caller: str, handle: str, kind: Type) -> None:  # noqa: ARG002
+    async def before_put(self, caller: str, handle: str, kind: Type) -> None:
         """Owners and analysts may deal values under new handles."""
         with self.audited(caller, "put"):
             self._require(caller, ("owner", "analyst"), "upload")
             check_handle(handle)
             await self._require_new(handle)
             self.ledger.require_free(handle)  # once more: another may have come while this one waited
-        self.ledger.deal(handle, caller)
+            self.admit(caller, handle, kind)
+        memory = (self._file.memory_mb << 20) // SHARE_IN_MEMORY
+        self.ledger.deal(handle, caller, self.party.bytes_held(kind), memory=memory)
+
+    def admit(self, caller: str, handle: str, kind: Type) -> None:
+        """Members have so many values, and so many bytes of them, that are not kept; see `Gate.admit`."""
+        if self.ledger.find(handle) is None:
+            self._require_room(caller, self.party.bytes_held(kind))
+
+    def _require_room(self, caller: str, size: int, values: int = 1) -> None:
+        self.quotas.require(caller, "dealt_mb", self.ledger.bytes[caller], size)
+        self.quotas.require(caller, "values", self.ledger.values[caller], values)
+
+    def in_memory(self, handle: str) -> bool:
+        """Dealt values of a member take a part of the node's memory; see `Gate.in_memory`."""
+        return self.ledger.is_in_memory(handle)
 
     async def before_drop(self, caller: str, handles: Sequence[str]) -> None:
         """Members may forget values of their own that are not kept."""
@@ -121,7 +142,7 @@ class LakeGate(Gate):
 
     async def left(self, caller: str, handles: Sequence[str]) -> None:  # noqa: ARG002
         """Dealt values that were not kept go when their dealer leaves; others when nobody uses them."""
-        kept = {handle for entry in await self._entries() for handle in entry.handles}
+        kept = await self.vault.ask(self.vault.catalog.handles)
         gone = [handle for handle in (*handles, *self.ledger.unused()) if handle not in kept]
         self.party.drop(gone)
         await self.ledger.forget(gone)
@@ -169,6 +190,9 @@ class LakeGate(Gate):
         facts["computation"] = "by hand" if built is None else built.known.name
         with self.audited(caller, "run", **facts):
             member = self._require(caller, ("analyst", "owner"), "run plans")
+            self._require_lines(caller)
+            self.quotas.begin(caller, session, plan)
+            self._require_room(caller, 0, len(plan_handles(plan, "store")))
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
             owners = await self.permits.owners_to_ask(member, plan, built, found, sources)
@@ -184,10 +208,10 @@ class LakeGate(Gate):
         reveals = shortened([str(item) for item in plan.disclosures()])
         self.audit.append("runs", caller=caller, **facts, reads=shortened(names), reveals=reveals)
         await self.permits.count(member, plan, built, sources)
-        await trio.to_thread.run_sync(self.audit.settle)
+        await in_thread(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
-        self._plans[session] = Reviewed(found, sources, await self._bound(plan))
+        self._plans[session] = Reviewed(caller, found, sources, await self._bound(plan))
 
     async def before_start(self, caller: str, session: bytes, plan: Plan) -> None:
         """Look whether the values that were loaded are those that were reviewed; see `Gate.before_start`."""
@@ -227,6 +251,9 @@ class LakeGate(Gate):
                     check_counts(entry, found, outcome.symbols)
         for handle in found.stored:
             await self._require_new(handle, run_of(session))
+        sizes = {handle: self.party.bytes_held(one.type) for handle, one in outcome.stored.items()}
+        with self.audited(caller, "result", session=session.hex()):
+            self._require_room(caller, sum(sizes.values()), len(sizes))
         mine, results = [], []
         for revealed in outcome.revealed:
             to = revealed[1]
@@ -240,15 +267,27 @@ class LakeGate(Gate):
             )
         values = {
             handle: LooseValue(
-                caller, sources, frozenset(rows), rows.order.value if isinstance(rows, Rows) else ""
+                caller,
+                sources,
+                frozenset(rows),
+                rows.order.value if isinstance(rows, Rows) else "",
+                size=sizes[handle],
             )
             for handle, rows in found.stored.items()
         }
         outcome = attrs.evolve(outcome, revealed=mine)
         answer = await self.jobs.sealed_answer(session, outcome)
         if (built := self._built.get(plan)) is not None:
-            await trio.to_thread.run_sync(self.requests.note, caller, built, outcome)
-        stored = await self.ledger.end(session, values, outcome.stored, results, answer)
+            await in_thread(self.requests.note, caller, built, outcome)
+        more = len(answer or b"") + sum(len(body) for _, body in results)
+        if more:
+            with self.audited(caller, "result", session=session.hex()):
+                waits = await self.vault.ask(self.vault.journal.bytes_waiting, caller)
+                self.quotas.require(caller, "results_mb", waits, more)
+        most = self.quotas.quota.results
+        stored = await self.ledger.end(
+            session, values, outcome.stored, results, answer, sender=caller, most=most
+        )
         return attrs.evolve(outcome, stored=stored)
 
     async def reached(self, caller: str, session: bytes, point: int, values: Mapping[str, Stored]) -> None:
@@ -261,7 +300,7 @@ class LakeGate(Gate):
         """What is left of a plan that was let through as a whole; see `Gate.resume`."""
         with self.audited(caller, "resume", session=session.hex()):
             names = checkpoints(plan).get(since[1], ())
-            left = await trio.to_thread.run_sync(rest, plan, since[1])
+            left = await in_thread(rest, plan, since[1])
             bound = self._plans[session].bound
             values = await self.ledger.resume(session, caller, bound, since, names)
         return left, {checkpoint_handle(name): stored for name, stored in values.items()}
@@ -274,8 +313,10 @@ class LakeGate(Gate):
         """Forget a run that has ended; the next one may have its turn."""
         self.board.under_way.pop(session, None)
         self.ledger.release(run_of(session))
-        if self._plans.pop(session, None) is not None and self.party.index == 0:
-            self._turns.give_back()
+        self.quotas.end(session)
+        reviewed = self._plans.pop(session, None)
+        if reviewed is not None and self.party.index == 0:
+            self._turns.give_back(reviewed.caller)
 
     async def _look(self, caller: str, plan: Plan, run: bytes) -> tuple[Review, Tables]:
         """What a plan does, and which tables it reads, directly or in what was made from them."""
@@ -286,7 +327,7 @@ class LakeGate(Gate):
         for handle in plan_handles(plan, "input"):
             origins[handle], made_from = await self._origin(caller, handle)
             sources |= made_from
-        found = await trio.to_thread.run_sync(review, plan, origins.__getitem__)
+        found = await in_thread(review, plan, origins.__getitem__)
         return found, frozenset(sources)
 
     async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:
@@ -322,14 +363,13 @@ class LakeGate(Gate):
             case "keep_model", [str(name), model, bytes(rules)]:
                 await self._keep_model(caller, name, model, rules)
                 return {}
-            case "entries", []:
-                entries = await self._entries()
-                return {"entries": [shown(entry, entries) for entry in entries]}
+            case "entries" | "plans" | "results", [*mark] if len(mark) <= 1:
+                return await listed(self.vault, self.board, caller, verb, *mark)
+            case "entry", [str(kind), str(name)]:
+                return await entry_of(self.vault, kind, name)
             case "forget", [str(kind), str(name)]:
                 await self._forget(caller, kind, name)
                 return {}
-            case "plans", []:
-                return {"plans": self.board.shown()}
             case "plan", [bytes(session)]:
                 waiting = self.board.find(session)
                 return {**waiting.summary(), "packed": waiting.plan.to_bytes()}
@@ -344,15 +384,12 @@ class LakeGate(Gate):
             case "abandon", [bytes(run)]:
                 await self.ledger.abandon(run, caller)
                 return {}
-            case "results", []:
-                bodies = await self.vault.ask(self.vault.journal.results, caller)
-                return {"results": [msgpack.unpackb(body) for body in bodies]}
             case "received", [bytes(session)]:
                 await self.vault.ask(self.vault.journal.take_away, caller, session)
                 return {}
             case "audit", [int(start)] if start >= 0:
                 self._require(caller, ("auditor", "operator", "owner"), "read the audit log")
-                lines = await trio.to_thread.run_sync(self.audit.lines, start)
+                lines = await in_thread(self.audit.lines, start)
                 return {"lines": lines, "number": self.audit.head.lines}
             case _ if verb in VERBS:
                 self._require(caller, ("analyst", "owner", "auditor"), "see studies")
@@ -362,7 +399,7 @@ class LakeGate(Gate):
 
     async def _keep_model(self, caller: str, name: str, data: Any, rules: bytes) -> None:
         """Keep a model that a computation has given, with what this node knows of it."""
-        model = await trio.to_thread.run_sync(self.requests.value, caller, data)
+        model = await in_thread(self.requests.value, caller, data)
         if not isinstance(model, SecretModel):
             raise ConsentError(f"what {caller} asked to keep as {name!r:.80} is no model")
         body, handles = msgpack.packb(model.to_dict()), [model.weights[0], model.intercept[0]]
@@ -371,64 +408,29 @@ class LakeGate(Gate):
 
     async def _keep(self, caller: str, fields: Mapping[str, Any], *, made_here: bool = False) -> None:
         self._require(caller, ("owner", "analyst"), "keep tables or models")
-        entry = _read_entry(caller, fields)
-        if entry.kind == MODEL and not made_here:
-            raise ConsentError(
-                f"model {entry.name!r} was not fitted here; members keep what computations gave"
-            )
-        require_name(entry, await self._entries())
-        before = await self.vault.ask(self.vault.catalog.find, entry.kind, entry.name)
-        if before is not None and before.owner != caller:
-            raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
-        if before is not None and (before.body, before.rules, before.handles) == (
-            entry.body,
-            entry.rules,
-            entry.handles,
-        ):
-            return  # also the second time that somebody asks
-        known, values = [], {}
-        for handle in entry.handles:
-            kept = await self.vault.ask(self.vault.catalog.of_handle, handle)
-            if kept is not None and kept.owner == caller:
-                raise ConsentError(
-                    f"{entry.kind} {entry.name!r} is kept as {kept.name!r} already, and only once: open it "
-                    "under that name, or drop it and make it anew"
-                )
-            one, value = self.ledger.find(handle), self.party.store.get(handle) or await self.load(handle)
-            if one is None or one.caller != caller or value is None:
-                raise ConsentError(f"no value of {caller} is stored under {handle!r}")
-            known.append(one)
-            values[handle] = value
-        sources, rows = (
-            NOTHING.union(*sets) for sets in ([one.sources for one in known], [one.rows for one in known])
+        self._require_lines(caller)
+        entry = await keep(
+            caller, fields, self.party, self.vault, self.ledger, self.quotas, made_here=made_here
         )
-        if sources and entry.kind == TABLE:
-            raise ConsentError(
-                f"table {entry.name!r} was made from {await self.permits.names(sources)}; only uploads are "
-                "kept as tables"
-            )
-        if rows:
-            raise ConsentError(
-                f"model {entry.name!r} has single rows of {await self.permits.names(rows)}; only what was "
-                "learned from all rows is kept as a model"
-            )
-        entry = attrs.evolve(entry, sources=tuple(sorted(sources)))
-        await self.vault.keep(entry, values)
-        self.party.drop(entry.handles)
-        await self.ledger.forget(entry.handles, files=False)
-        rules = str(Rules.from_bytes(entry.rules))
-        self.audit.append("kept", caller=caller, kind=entry.kind, name=entry.name, rules=rules)
+        if entry is not None:
+            rules = str(Rules.from_bytes(entry.rules))
+            self.audit.append("kept", caller=caller, kind=entry.kind, name=entry.name, rules=rules)
+
+    def _require_lines(self, caller: str) -> None:
+        self.quotas.require(caller, "log_lines", self.audit.lines_this_hour(caller))
 
     async def _forget(self, caller: str, kind: str, name: str) -> None:
         found = await self.vault.ask(self.vault.catalog.find, kind, name)
         if found is None:
             return  # also the second time that somebody asks
+        self._require_lines(caller)
         if found.owner != caller:
             raise ConsentError(f"{kind} {name!r} is {found.owner}'s, not {caller}'s")
         await self.vault.drop(kind, name)
         self.audit.append("dropped", caller=caller, kind=kind, name=name)
 
     async def _approve(self, caller: str, fields: Mapping[str, Any]) -> None:
+        self._require_lines(caller)
         try:
             approval = Approval(**fields)
             waiting = self.board.find(approval.session)
@@ -465,7 +467,7 @@ class LakeGate(Gate):
     def _status(self) -> dict[str, Any]:
         disk = os.statvfs(self._file.directory)
         return {
-            "release": version("tercet"),
+            "release": RELEASE,
             "missing_parties": self.party.missing(),
             "runs": self.party.running,
             "waiting": len(self.board.plans),
@@ -495,6 +497,3 @@ class LakeGate(Gate):
         self.ledger.require_free(handle, run)
         if await self.vault.ask(self.vault.catalog.of_handle, handle) is not None:
             raise PlanError(f"something is stored under {handle!r:.80} already; take another handle")
-
-    async def _entries(self) -> list[Entry]:
-        return await self.vault.ask(self.vault.catalog.entries)

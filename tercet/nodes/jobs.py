@@ -29,8 +29,17 @@ from tercet.actors.gate import Gate, Since
 from tercet.actors.jobs import Answer, Job, Jobs, Run, answer
 from tercet.actors.party import LONGEST_NAME, Party, party_name
 from tercet.actors.plan import Plan
+from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome
-from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
+from tercet.errors import (
+    PeerLost,
+    PlanError,
+    ProtocolError,
+    QuotaError,
+    StorageError,
+    TercetError,
+    from_wire,
+)
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.patience import LONGEST_PAUSE_S, PAUSE_S, latest
 from tercet.nodes.vault import Vault
@@ -42,6 +51,8 @@ T = TypeVar("T")
 
 LOOK_S = 2.0
 """How often a node looks for jobs of its own that are stuck."""
+MOST_PLANS = 1 << 26
+"""Bytes of plans of one member's jobs, which stay in memory."""
 MOST_STUCK = 1024
 """Jobs that others may call stuck at a time."""
 SUFFIX_BYTES = 8
@@ -128,7 +139,7 @@ class LastingJobs(Jobs):
         nursery.start_soon(self._look_after)
 
     async def _ask(self, question: Callable[..., T], *args: Any) -> T:
-        return await trio.to_thread.run_sync(question, *args)
+        return await in_thread(question, *args)
 
     # -- what is written down --------------------------------------------------------------------------------
 
@@ -148,6 +159,11 @@ class LastingJobs(Jobs):
     async def _note(self, job: Job) -> None:
         if len(job.session) != RUN_BYTES:
             raise PlanError(f"the name of a job has {len(job.session)} bytes; they have {RUN_BYTES}")
+        if sum(len(one.packed) for one in self.of(job.caller)) > MOST_PLANS:
+            raise QuotaError(
+                f"the plans of {job.caller}'s jobs have more than {MOST_PLANS:,} bytes; forget jobs that are "
+                "done"
+            )
         if await self._ledger.holder(job.session) is not None:
             raise PlanError("a run of this name is known already; names are random, and used once")
         await self._ask(self._journal.put_job, JobRow(job.session, job.caller, job.packed, job.asked))

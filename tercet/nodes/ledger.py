@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,11 +19,12 @@ import trio
 
 from tercet.actors.gate import Since
 from tercet.actors.plan import RESERVED
+from tercet.actors.threads import in_thread
 from tercet.actors.values import Stored
 from tercet.consent.approvals import Approval
 from tercet.errors import ConsentError, PlanError
 from tercet.nodes.vault import Vault
-from tercet.nodes.waiting import MOST_RESULTS, Waiting, run_of
+from tercet.nodes.waiting import Waiting, run_of
 from tercet.storage.journal import Checkpoint, LooseValue
 
 T = TypeVar("T")
@@ -41,6 +43,7 @@ class Loose:
 
     value: LooseValue
     lasts: bool
+    in_memory: bool = False
     used: float = attrs.field(factory=time.time)
 
 
@@ -50,12 +53,20 @@ class Ledger:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._journal = vault.journal
-        self._loose = {handle: Loose(one, lasts=True) for handle, one in self._journal.loose().items()}
+        self._loose: dict[str, Loose] = {}
+        self.bytes: Counter[str] = Counter()
+        """Bytes of loose values, by member."""
+        self.values: Counter[str] = Counter()
+        """Loose values, by member."""
+        self.in_memory: Counter[str] = Counter()
+        """Bytes of loose values that are in memory, by member."""
+        for handle, one in self._journal.loose().items():
+            self._add(handle, Loose(one, lasts=True))
         self._reserved: dict[str, bytes] = {}
         """Handles that runs are going to store, by run."""
 
     async def _ask(self, question: Callable[..., T], *args: Any) -> T:
-        return await trio.to_thread.run_sync(question, *args)
+        return await in_thread(question, *args)
 
     # -- loose values ----------------------------------------------------------------------------------------
 
@@ -67,9 +78,26 @@ class Ledger:
         found.used = time.time()
         return found.value
 
-    def deal(self, handle: str, caller: str) -> None:
-        """A member deals a value."""
-        self._loose[handle] = Loose(LooseValue(caller, frozenset(), frozenset()), lasts=False)
+    def deal(self, handle: str, caller: str, size: int, *, memory: int) -> None:
+        """A member deals a value of so many bytes, and may have so many in memory."""
+        value = LooseValue(caller, frozenset(), frozenset(), size=size)
+        in_memory = self.in_memory[caller] + size <= memory
+        self._add(handle, Loose(value, lasts=False, in_memory=in_memory))
+
+    def is_in_memory(self, handle: str) -> bool:
+        """Whether a loose value lies in memory, if it comes in one piece."""
+        found = self._loose.get(handle)
+        return found is not None and found.in_memory
+
+    def _add(self, handle: str, loose: Loose) -> None:
+        self._loose[handle] = loose
+        self._count(loose, 1)
+
+    def _count(self, loose: Loose, sign: int) -> None:
+        member, size = loose.value.caller, sign * loose.value.size
+        self.bytes[member] += size
+        self.values[member] += sign
+        self.in_memory[member] += size if loose.in_memory else 0
 
     async def holder(self, run: bytes) -> str | None:
         """The member whose run this is; None if nobody here has used its name."""
@@ -101,6 +129,8 @@ class Ledger:
         Leaves those alone that it does not know.
         """
         gone = {handle: found for handle in handles if (found := self._loose.pop(handle, None)) is not None}
+        for one in gone.values():
+            self._count(one, -1)
         lasting = [handle for handle, one in gone.items() if one.lasts]
         if lasting:
             await self._ask(self._journal.forget, lasting)
@@ -140,25 +170,30 @@ class Ledger:
         stored: Mapping[str, Stored],
         results: Sequence[tuple[str, bytes]],
         answer: bytes | None = None,
+        *,
+        sender: str | None = None,
+        most: int = 256,
     ) -> dict[str, Stored]:
         """A run has come to its end: what it stored lasts, as is returned, and its approvals are used up.
 
-        `results` are sealed, by receiver, and so is the `answer` if the run is a job. Raises StorageError, or
+        `results` of a sender are sealed, by receiver, of whom each keeps so many; so is the `answer` if the
+        run is a job. Raises StorageError, or
         ConsentError for a run that has ended before; nothing is kept then.
         """
         written: dict[str, Stored] = {}
         try:
             for handle, value in stored.items():
                 written[handle] = await self._vault.write(handle, value)
-            end = functools.partial(self._journal.end, answer=answer)
-            ended, old = await self._ask(end, run_of(session), values, results, MOST_RESULTS)
+            end = functools.partial(self._journal.end, sender=sender, answer=answer)
+            ended, old = await self._ask(end, run_of(session), values, results, most)
             if not ended:
                 raise ConsentError("a run of this name has ended before; an approval holds for one run")
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._vault.forget(stored)
             raise
-        self._loose |= {handle: Loose(one, lasts=True) for handle, one in values.items()}
+        for handle, one in values.items():
+            self._add(handle, Loose(one, lasts=True))
         await self._vault.forget(old)
         return written
 

@@ -39,6 +39,8 @@ from tercet.transports import Identity, TlsTransport
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
+SWITCH_S = 0.0005
+"""A thread that works in Python lets the event loop have the interpreter after so long."""
 SHARE_OF_ONE = 16
 """What has more than this part of the node's `memory_mb` lies in the scratch, if there is one."""
 GIVE_BACK = {
@@ -246,5 +248,6 @@ def main(path: Path, *, level: str = "info", log_lost: bool = False) -> None:
     log_to_stderr(level=level)
     settings = Settings.read(path)
     gc.freeze()  # as in `actors.node.main`
+    sys.setswitchinterval(SWITCH_S)
     with contextlib.suppress(KeyboardInterrupt):
         trio.run(functools.partial(serve, settings, log_lost=log_lost))

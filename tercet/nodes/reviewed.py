@@ -15,8 +15,9 @@ from tercet.storage.catalog import Entry
 
 @attrs.frozen
 class Reviewed:
-    """A plan that was let through: what it does, the tables it reads, and what it is bound to."""
+    """A plan that was let through: whose, what it does, the tables it reads, and what it is bound to."""
 
+    caller: str
     review: Review
     sources: Tables
     bound: bytes

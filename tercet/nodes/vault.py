@@ -17,6 +17,7 @@ import trio
 from cryptography.exceptions import InvalidTag
 
 from tercet.actors.plan import Type
+from tercet.actors.threads import counted, in_thread
 from tercet.actors.values import Stored
 from tercet.errors import StorageError
 from tercet.nodes.config import NodeFile
@@ -52,7 +53,9 @@ class Vault:
         self._opened: dict[str, Stored] = {}
         """Kept values that were asked for since the node started."""
         self.journal = Journal(self.catalog)
-        kept = [handle for entry in self.catalog.entries() for handle in entry.handles]
+        self.catalog.measure(self.files.size)
+        self.journal.measure(self.files.size)
+        kept = self.catalog.handles()
         self._loose = set(self.journal.handles()).difference(kept)
         """Values with a file and without an entry."""
         self._changing = trio.Lock()
@@ -74,7 +77,7 @@ class Vault:
 
     async def ask(self, question: Callable[..., T], *args: Any) -> T:
         """Ask the catalog something, in a thread."""
-        return await trio.to_thread.run_sync(question, *args)
+        return await in_thread(question, *args)
 
     async def load(self, handle: str) -> Stored | None:
         """A value with a file, None if there is no such. Its tiles are read when they are used.
@@ -85,7 +88,7 @@ class Vault:
         if found is None:
             if handle not in self._loose and await self.ask(self.catalog.of_handle, handle) is None:
                 return None
-            found = self._opened[handle] = await trio.to_thread.run_sync(self.files.load, handle)
+            found = self._opened[handle] = await in_thread(self.files.load, handle)
         return found
 
     def begin(self, handle: str, kind: Type, tile_rows: int) -> ShareWriter:
@@ -100,35 +103,43 @@ class Vault:
         """
         if handle in self._loose:
             return stored
-        written = await trio.to_thread.run_sync(self.files.save, handle, stored)
+        written = await in_thread(self.files.save, handle, stored)
         self._loose.add(handle)
         if isinstance(written.tiles, SealedTiles):
             written.tiles.keep(stored.tiles)
         return written
 
-    async def keep(self, entry: Entry, values: Mapping[str, Stored]) -> None:
-        """Make an entry last, or replace one. Raises StorageError; then nothing has changed."""
+    async def keep(
+        self, entry: Entry, values: Mapping[str, Stored], sizes: Mapping[str, int] | None = None
+    ) -> None:
+        """Make an entry last, or replace one; its values have so many bytes.
+
+        Raises StorageError; then nothing has changed.
+        """
+        # Whoever waits for the turn must not wait for threads of the member who has it.
         async with self._changing:
-            before = await self.ask(self.catalog.find, entry.kind, entry.name)
-            new = [handle for handle in entry.handles if handle not in self._loose]
-            opened = {}
-            try:
-                for handle in entry.handles:
-                    opened[handle] = await self.write(handle, values[handle])
-                await self.ask(self.catalog.put, entry)
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await self.forget(new)
-                raise
-            self._loose -= opened.keys()
-            self._opened |= opened
-            if before is not None:
-                await self._remove(before.handles)
+            with counted(None):
+                before = await self.ask(self.catalog.find, entry.kind, entry.name)
+                new = [handle for handle in entry.handles if handle not in self._loose]
+                opened = {}
+                try:
+                    for handle in entry.handles:
+                        opened[handle] = await self.write(handle, values[handle])
+                    await self.ask(self.catalog.put, entry, sizes)
+                except BaseException:
+                    with trio.CancelScope(shield=True):
+                        await self.forget(new)
+                    raise
+                self._loose -= opened.keys()
+                self._opened |= opened
+                if before is not None:
+                    await self._remove(before.handles)
 
     async def drop(self, kind: str, name: str) -> None:
         """Forget an entry and its values."""
         async with self._changing:
-            await self._remove(await self.ask(self.catalog.drop, kind, name))
+            with counted(None):
+                await self._remove(await self.ask(self.catalog.drop, kind, name))
 
     async def forget(self, handles: Iterable[str]) -> None:
         """Remove the files of loose values; leaves those alone that are kept, or have none."""
@@ -141,4 +152,4 @@ class Vault:
             opened = self._opened.pop(handle, None)
             if opened is not None and isinstance(opened.tiles, SealedTiles):
                 opened.tiles.forget()
-            await trio.to_thread.run_sync(self.files.remove, handle)
+            await in_thread(self.files.remove, handle)

@@ -18,12 +18,9 @@ from tercet.actors.values import type_fields
 from tercet.consent.approvals import Approval
 from tercet.consent.keys import seal
 from tercet.errors import ConsentError
+from tercet.nodes.quotas import Quotas
 from tercet.protocols.domains import Words
 
-MOST_WAITING = 64
-"""Plans of one member that may wait at a time."""
-MOST_RESULTS = 256
-"""Results that wait for a receiver; the oldest make room."""
 RUN_BYTES = 16
 """Of a session's name, those that name the run; the rest tells its attempts after interruptions apart."""
 Revealed = tuple[str, str, Type, list[Words]]
@@ -83,7 +80,8 @@ class Board:
     Another node may still wait for an approval that has come here, if it was away when it came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quotas: Quotas) -> None:
+        self._quotas = quotas
         self.plans: dict[bytes, Waiting] = {}
         self.under_way: dict[bytes, Waiting] = {}
         """Approved plans by session, until that is over."""
@@ -98,8 +96,7 @@ class Board:
     async def wait(self, waiting: Waiting) -> None:
         """Put a plan on the board until its owners have decided. Raises ConsentError."""
         others = sum(one.caller == waiting.caller for one in self.plans.values())
-        if others >= MOST_WAITING:
-            raise ConsentError(f"{others} plans of {waiting.caller} wait for approval; cancel some first")
+        self._quotas.require(waiting.caller, "waiting", others)
         if waiting.run in self.plans:
             raise ConsentError("a plan waits under this session's name already; names are used once")
         self.plans[waiting.run] = waiting

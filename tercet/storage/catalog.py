@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -53,6 +54,16 @@ def new_identity() -> str:
 
 
 @attrs.frozen
+class Label:
+    """What tells an entry from others: all of it that is short."""
+
+    kind: str
+    name: str
+    owner: str
+    identity: str
+
+
+@attrs.frozen
 class Entry:
     """A table or model: whose it is, its public description, its owner's rules, and where its values lie.
 
@@ -88,6 +99,9 @@ class Catalog:
             url = f"sqlite:///{base / path}"
         try:
             self._engine = sa.create_engine(url)
+            # SQLite lets who finds it busy sleep for long; threads of this process need not find it so.
+            sqlite = self._engine.dialect.name == "sqlite"
+            self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
             with self._sentences():
                 new = not {ENTRIES.name, HANDLES.name}.issubset(sa.inspect(self._engine).get_table_names())
                 if not new or may_be_new:
@@ -105,8 +119,8 @@ class Catalog:
         """Close the connections."""
         self._engine.dispose()
 
-    def put(self, entry: Entry) -> tuple[str, ...]:
-        """Make or replace an entry; the handles of the one replaced."""
+    def put(self, entry: Entry, sizes: Mapping[str, int] | None = None) -> tuple[str, ...]:
+        """Make or replace an entry, whose values have so many bytes; the handles of the one replaced."""
         with self.begin() as connection:
             before = self._handles(connection, entry.kind, entry.name)
             self._delete(connection, entry.kind, entry.name)
@@ -115,9 +129,8 @@ class Catalog:
             fields |= {name: SEPARATOR.join(fields[name]) for name in LISTS}
             connection.execute(ENTRIES.insert().values(**fields))
             for place, handle in enumerate(handles):
-                connection.execute(
-                    HANDLES.insert().values(handle=handle, kind=entry.kind, name=entry.name, place=place)
-                )
+                row = {"handle": handle, "kind": entry.kind, "name": entry.name, "place": place}
+                connection.execute(HANDLES.insert().values(**row, bytes=(sizes or {}).get(handle)))
         return before
 
     def drop(self, kind: str, name: str) -> tuple[str, ...]:
@@ -153,6 +166,59 @@ class Catalog:
         with self.begin() as connection:
             return self._read(connection, sa.true())
 
+    def labels(self) -> list[Label]:
+        """All entries in short, by kind and name."""
+        columns = [ENTRIES.c[name] for name in attrs.fields_dict(Label)]
+        with self.begin() as connection:
+            rows = connection.execute(sa.select(*columns).order_by(ENTRIES.c.kind, ENTRIES.c.name))
+            return [Label(*row) for row in rows]
+
+    def page(self, after: tuple[str, str], most: int, most_bytes: int) -> list[Entry]:
+        """The next entries by kind and name: so many, or one more than has so many bytes."""
+        later = (ENTRIES.c.kind > after[0]) | ((ENTRIES.c.kind == after[0]) & (ENTRIES.c.name > after[1]))
+        size = sa.func.length(ENTRIES.c.body) + sa.func.length(ENTRIES.c.rules)
+        short = sa.select(ENTRIES.c.kind, ENTRIES.c.name, size).where(later)
+        found: list[Entry] = []
+        with self.begin() as connection:
+            rows = connection.execute(short.order_by(ENTRIES.c.kind, ENTRIES.c.name).limit(most)).all()
+            for kind, name, size in rows:
+                found += self._read(connection, (ENTRIES.c.kind == kind) & (ENTRIES.c.name == name))
+                if most_bytes < 0:
+                    break
+                most_bytes -= size
+        return found
+
+    def handles(self) -> set[str]:
+        """The handles of all values that are kept."""
+        with self.begin() as connection:
+            return set(connection.execute(sa.select(HANDLES.c.handle)).scalars())
+
+    def kept(self, owner: str) -> tuple[int, int]:
+        """How many entries an owner has, and their bytes: those of values, descriptions and rules."""
+        mine = ENTRIES.c.owner == owner
+        described = sa.func.sum(sa.func.length(ENTRIES.c.body) + sa.func.length(ENTRIES.c.rules))
+        same = (HANDLES.c.kind == ENTRIES.c.kind) & (HANDLES.c.name == ENTRIES.c.name)
+        values = sa.select(sa.func.sum(HANDLES.c.bytes)).select_from(ENTRIES.join(HANDLES, same)).where(mine)
+        with self.begin() as connection:
+            count, described_bytes = connection.execute(
+                sa.select(sa.func.count(), described).where(mine)
+            ).one()
+            return int(count), int(described_bytes or 0) + int(connection.execute(values).scalar() or 0)
+
+    def bytes_of(self, kind: str, name: str) -> int:
+        """Bytes of the values of an entry."""
+        mine = (HANDLES.c.kind == kind) & (HANDLES.c.name == name)
+        with self.begin() as connection:
+            return int(connection.execute(sa.select(sa.func.sum(HANDLES.c.bytes)).where(mine)).scalar() or 0)
+
+    def measure(self, size: Callable[[str], int]) -> None:
+        """Note how many bytes values have, of those whose release did not say so."""
+        unknown = sa.select(HANDLES.c.handle).where(HANDLES.c.bytes.is_(None))
+        with self.begin() as connection:
+            for handle in connection.execute(unknown).scalars().all():
+                same = HANDLES.c.handle == handle
+                connection.execute(HANDLES.update().where(same).values(bytes=size(handle)))
+
     def expired(self, now: float) -> list[Entry]:
         """Entries whose time is up."""
         with self.begin() as connection:
@@ -182,7 +248,7 @@ class Catalog:
     @contextlib.contextmanager
     def begin(self) -> Iterator[sa.Connection]:
         """A transaction: all that is done inside, or nothing. Raises StorageError."""
-        with self._sentences(), self._engine.begin() as connection:
+        with self._turn, self._sentences(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager

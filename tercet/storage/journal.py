@@ -10,7 +10,7 @@ in it is secret: results are sealed, those of jobs with the node's storage key.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -79,6 +79,7 @@ RESULTS = sa.Table(
     sa.Column("run", sa.LargeBinary(16), nullable=False),
     sa.Column("receiver", sa.String(64), nullable=False, index=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("sender", sa.String(64), nullable=True),
 )
 STEPS = sa.Table(
     "steps",
@@ -109,7 +110,7 @@ class LooseValue:
     """A value that was not kept: whose, made from which tables, of which of them by row, in what order.
 
     Tables are identities of theirs (see `Entry`), and the value has one too: another value that comes to lie
-    under its handle is another one.
+    under its handle is another one. `size` is its bytes at this node.
     """
 
     caller: str
@@ -117,6 +118,7 @@ class LooseValue:
     rows: frozenset[str]
     order: str = ""
     identity: str = attrs.field(factory=new_identity)
+    size: int = 0
 
 
 @attrs.frozen
@@ -212,9 +214,18 @@ class Journal:
                     frozenset(_names(row.rows)),
                     row.arrangement or "",
                     row.identity or new_identity(),
+                    row.bytes or 0,
                 )
                 for row in connection.execute(sa.select(LOOSE))
             }
+
+    def measure(self, size: Callable[[str], int]) -> None:
+        """Note how many bytes loose values have, of those whose release did not say so."""
+        with self._begin() as connection:
+            for handle in (
+                connection.execute(sa.select(LOOSE.c.handle).where(LOOSE.c.bytes.is_(None))).scalars().all()
+            ):
+                connection.execute(LOOSE.update().where(LOOSE.c.handle == handle).values(bytes=size(handle)))
 
     def forget(self, handles: Iterable[str]) -> None:
         """Loose values do not count any more."""
@@ -285,13 +296,14 @@ class Journal:
         results: Sequence[tuple[str, bytes]],
         most: int,
         *,
+        sender: str | None = None,
         answer: bytes | None = None,
     ) -> tuple[bool, list[str]]:
         """A run has come to its end: its values count, its results wait, it is let through no more.
 
-        `results` are receivers and bodies, of which the latest `most` stay for each; `answer` is the sealed
-        answer of a run that is a job. Returns whether all of that was done, which it is not if the run had
-        come to its end before; and the handles of checkpoints that count no more.
+        `results` are receivers and bodies, of which the latest `most` of a sender stay for each; `answer` is
+        the sealed answer of a run that is a job. Returns whether all of that was done, which it is not if the
+        run had come to its end before; and the handles of checkpoints that count no more.
         """
         with self._begin() as connection:
             # The row is locked by being changed: of two ends, one finds it spent.
@@ -306,12 +318,15 @@ class Journal:
                     "rows": _listed(one.rows),
                     "arrangement": one.order,
                     "identity": one.identity,
+                    "bytes": one.size,
                 }
                 connection.execute(LOOSE.insert().values(handle=handle, caller=one.caller, **fields))
             for receiver, body in results:
-                connection.execute(RESULTS.insert().values(run=run, receiver=receiver, body=body))
+                connection.execute(
+                    RESULTS.insert().values(run=run, receiver=receiver, body=body, sender=sender)
+                )
             for receiver in {receiver for receiver, _ in results}:
-                _trim(connection, receiver, most)
+                _trim(connection, receiver, sender, most)
             if answer is not None:
                 connection.execute(JOBS.update().where(JOBS.c.run == run).values(ended=True, answer=answer))
             return True, _drop_checkpoints(connection, CHECKPOINTS.c.run == run)
@@ -422,11 +437,33 @@ class Journal:
         with self._begin() as connection:
             connection.execute(JOBS.delete().where(JOBS.c.run == run))
 
-    def results(self, receiver: str) -> list[bytes]:
-        """The bodies of all results that wait for a receiver, oldest first."""
+    def results(self, receiver: str, after: int, most: int, most_bytes: int) -> list[tuple[int, bytes]]:
+        """Results that wait for a receiver, oldest first, from after a number on, with their numbers.
+
+        So many, or one more than has so many bytes.
+        """
+        later = (RESULTS.c.receiver == receiver) & (RESULTS.c.number > after)
+        short = sa.select(RESULTS.c.number, sa.func.length(RESULTS.c.body)).where(later)
+        found: list[tuple[int, bytes]] = []
         with self._begin() as connection:
-            query = sa.select(RESULTS.c.body).where(RESULTS.c.receiver == receiver)
-            return list(connection.execute(query.order_by(RESULTS.c.number)).scalars())
+            for number, size in connection.execute(short.order_by(RESULTS.c.number).limit(most)).all():
+                body = sa.select(RESULTS.c.body).where(RESULTS.c.number == number)
+                found.append((number, bytes(connection.execute(body).scalar_one())))
+                if most_bytes < 0:
+                    break
+                most_bytes -= size
+        return found
+
+    def bytes_waiting(self, member: str) -> int:
+        """Bytes of what waits of a member's runs: results for others, jobs and what they gave."""
+        queries = (
+            sa.select(sa.func.sum(sa.func.length(RESULTS.c.body))).where(RESULTS.c.sender == member),
+            sa.select(sa.func.sum(sa.func.length(JOBS.c.answer) + sa.func.length(JOBS.c.packed))).where(
+                JOBS.c.caller == member
+            ),
+        )
+        with self._begin() as connection:
+            return sum(int(connection.execute(query).scalar() or 0) for query in queries)
 
     def take_away(self, receiver: str, run: bytes) -> None:
         """Forget the results of a run for a receiver, who has them."""
@@ -443,9 +480,9 @@ def _listed(names: Iterable[str]) -> str:
     return SEPARATOR.join(sorted(names))
 
 
-def _trim(connection: sa.Connection, receiver: str, most: int) -> None:
-    """Let the oldest results of a receiver go, but the latest so many."""
-    mine = sa.select(RESULTS.c.number).where(RESULTS.c.receiver == receiver)
+def _trim(connection: sa.Connection, receiver: str, sender: str | None, most: int) -> None:
+    """Let the oldest results go that a sender has for a receiver, but the latest so many."""
+    mine = sa.select(RESULTS.c.number).where((RESULTS.c.receiver == receiver) & (RESULTS.c.sender == sender))
     numbers = list(connection.execute(mine.order_by(RESULTS.c.number.desc()).offset(most)).scalars())
     if numbers:
         connection.execute(RESULTS.delete().where(RESULTS.c.number.in_(numbers)))

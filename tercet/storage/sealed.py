@@ -77,6 +77,10 @@ class SealedFiles:
         reader = self.open(name)
         yield from (reader.chunk(number) for number in range(reader.chunks))
 
+    def size(self, name: str) -> int:
+        """Bytes of a file, sealed; 0 if it is not there."""
+        return int(self._files.size(self.path(name)) or 0) if self._files.exists(self.path(name)) else 0
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         if self._files.exists(self.path(name)):

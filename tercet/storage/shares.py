@@ -240,6 +240,10 @@ class ShareFiles:
             raise StorageError(f"the file of {handle!r} was written by another release: {error!r}") from error
         return Stored(kind, tiles, int(tile_rows))
 
+    def size(self, handle: str) -> int:
+        """Bytes of the file of a value; 0 if it is not there."""
+        return self.files.size(file_name(handle))
+
     def remove(self, handle: str) -> None:
         """Remove a value, if it is there."""
         self.files.remove(file_name(handle))

@@ -139,7 +139,7 @@ async def test_uploads_that_failed_at_one_node_are_dropped_at_all(open_cluster_o
         def refuse(*_, **__):
             raise PlanError("full")
 
-        monkeypatch.setattr(nodes.parties[1], "put", refuse)
+        monkeypatch.setattr(nodes.parties[1], "accept", refuse)
         with pytest.raises(PlanError, match="full"):
             await client.put("x", KIND, WORDS)
         await trio.testing.wait_all_tasks_blocked()

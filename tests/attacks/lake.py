@@ -126,6 +126,16 @@ class Attacked:
         return handle, kind
 
 
+def allow(lake: Attacked, **limits: int) -> None:
+    """Change quotas of members at all nodes."""
+    for node in lake.nodes:
+        quotas = node.gate.quotas  # type: ignore[attr-defined]
+        quotas.quota = attrs.evolve(quotas.quota, **limits)
+        node.gate.clients = quotas.quota.clients
+        for member in ("ann", "hospital", "insurer"):
+            node._callers.pop(member, None)
+
+
 def column(table: Table, name: str = "age") -> Column:
     """What everyone knows of a column."""
     return next(one for one in table.columns if one.name == name)

@@ -12,7 +12,7 @@ from tercet.actors.plan import LONGEST_TEXT, MOST_ARGS, MOST_NODES, MOST_PLAN_BY
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError, TercetError
 from tercet.nodes import entries, refusals
-from tests.attacks.lake import values_of
+from tests.attacks.lake import allow, values_of
 
 pytestmark = pytest.mark.early
 X = ["input", [], {"handle": "x", "form": "ring", "shape": [1, 100], "scale": 0, "limit": 1.0}, ""]
@@ -97,17 +97,17 @@ async def test_long_chains_of_local_steps_run(attacked, step):
     assert found.revealed["sum"] == (0 if step == "double" else 2)
 
 
-async def test_what_is_kept_is_bounded(attacked, monkeypatch):
+async def test_what_is_kept_is_bounded(attacked):
     desk = attacked.ann.desk
     for body, handles in ((bytes(entries.MOST_BODY + 1), []), (b"", [f"x{i}" for i in range(5000)])):
         with pytest.raises(ConsentError, match="nodes take"):
             await desk.keep("model", "m", body, handles, Rules())
     with pytest.raises((ConsentError, ProtocolError)):
         await desk.keep("model", "m" * 300, b"", [], Rules())
-    monkeypatch.setattr(entries, "MOST_ENTRIES", 2)
+    allow(attacked, entries=2)
     for name in ("one", "two"):
         await desk.keep("model", name, b"", [], Rules())
-    with pytest.raises(ConsentError, match="has 2 tables and models already"):
+    with pytest.raises(ConsentError, match="ann has 2 tables and models at this node"):
         await desk.keep("model", "three", b"", [], Rules())
 
 

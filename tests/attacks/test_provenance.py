@@ -179,7 +179,7 @@ async def test_the_rows_of_a_value_are_those_that_were_reviewed(attacked):
             swapped.append(number)
             gate = gates[number]
             gate.ledger._loose.pop(own)
-            gate.ledger.deal(own, "ann")
+            gate.ledger.deal(own, "ann", 0, memory=0)
         return found
 
     for number, gate in enumerate(gates):

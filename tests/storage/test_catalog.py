@@ -77,6 +77,34 @@ def test_a_database_that_is_not_there(url, tmp_path):
     assert "secret" not in str(error.value)
 
 
+def test_entries_come_in_pages(catalog):
+    names = ["b", "a", "c#", "Z", "\u00e4"]
+    for name in names:
+        catalog.put(attrs.evolve(ENTRY, name=name, handles=(name,), body=bytes(100)))
+    catalog.put(attrs.evolve(ENTRY, kind="model", name="m", handles=("m",)))
+    found, after = [], ("", "")
+    while page := catalog.page(after, 2, 1 << 20):
+        assert len(page) <= 2
+        found += page
+        after = (page[-1].kind, page[-1].name)
+    assert found == catalog.entries()
+    assert [(one.kind, one.name) for one in catalog.labels()] == [(one.kind, one.name) for one in found]
+    assert len(catalog.page(("", ""), 10, 1)) == 2
+    assert catalog.handles() == {*names, "m"}
+
+
+def test_what_an_owner_keeps_is_counted(catalog):
+    catalog.put(ENTRY, {"p#1": 1000, "p#2": 500})
+    catalog.put(attrs.evolve(ENTRY, name="of another", owner="insurer", handles=("i",)), {"i": 7})
+    described = len(ENTRY.body) + len(ENTRY.rules)
+    assert catalog.kept("clinic") == (1, 1500 + described)
+    assert catalog.bytes_of("table", "patients") == 1500
+    catalog.put(attrs.evolve(ENTRY, handles=("q",)))  # as an earlier release did
+    catalog.measure(lambda handle: 30 if handle == "q" else 0)
+    assert catalog.kept("clinic") == (1, 30 + described)
+    assert catalog.kept("nobody") == (0, 0)
+
+
 # -- databases of earlier releases ---------------------------------------------------------------------------
 
 HANDLE = "handles (handle VARCHAR(512) PRIMARY KEY, kind VARCHAR(16), name VARCHAR(256), place INTEGER)"

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from tercet.storage.catalog import METADATA, Catalog
-from tercet.storage.journal import Checkpoint, JobRow, Journal, LooseValue
+from tercet.storage.journal import LOOSE, Checkpoint, JobRow, Journal, LooseValue
 
 RUN, OTHER, DIGEST = b"r" * 16, b"o" * 16, b"d" * 32
 VALUE = LooseValue("ann", frozenset({"a", "b"}), frozenset({"b"}))
@@ -33,17 +33,20 @@ def reopened(request, tmp_path):
 
 
 def test_loose_values_and_results_come_with_the_end_of_a_run(reopened):
+    def waiting(journal, receiver):
+        return [body for _, body in journal.results(receiver, 0, 10, 1000)]
+
     results = [("bob", b"1"), ("bob", b"2"), ("eve", b"3"), ("bob", b"4")]
     assert reopened().end(RUN, {"x#1": VALUE, "x#2": VALUE}, results, most=2) == (True, [])
     journal = reopened()
     assert journal.loose() == {"x#1": VALUE, "x#2": VALUE}
     assert sorted(journal.handles()) == ["x#1", "x#2"]
-    assert (journal.results("bob"), journal.results("eve")) == ([b"2", b"4"], [b"3"])
+    assert (waiting(journal, "bob"), waiting(journal, "eve")) == ([b"2", b"4"], [b"3"])
     journal.forget(["x#1", "nothing"])
     journal.take_away("bob", RUN)
     journal.take_away("eve", OTHER)
     assert reopened().handles() == ["x#2"]
-    assert (reopened().results("bob"), reopened().results("eve")) == ([], [b"3"])
+    assert (waiting(reopened(), "bob"), waiting(reopened(), "eve")) == ([], [b"3"])
 
 
 def test_a_run_with_approvals_ends_once(reopened):
@@ -131,3 +134,26 @@ def test_a_job_and_its_run_come_to_their_end_together(reopened):
     journal.fail_job(RUN, b"why")
     assert reopened().jobs() == [JobRow(RUN, "ann", b"plan", 1.0, ended=True)]
     assert (reopened().answer(RUN), reopened().spent(RUN, "ann")) == (b"sealed", True)
+
+
+def test_results_come_in_pages_and_make_room_for_those_of_the_same_sender(reopened):
+    journal = reopened()
+    for number in range(3):
+        results = [("bob", bytes([number]) * 100)] * 2
+        assert journal.end(bytes([number]) * 16, {}, results, 3, sender="ann") == (True, [])
+    journal.end(b"e" * 16, {}, [("bob", b"of eve")], 3, sender="eve")
+    first = journal.results("bob", 0, 2, 1 << 20)
+    assert [body[:1] for _, body in first] == [b"\1", b"\2"]
+    rest = journal.results("bob", first[-1][0], 10, 1 << 20)
+    assert [body for _, body in rest] == [b"\2" * 100, b"of eve"]
+    assert len(journal.results("bob", 0, 10, 1)) == 2
+    assert [journal.bytes_waiting(name) for name in ("ann", "eve", "bob")] == [300, 6, 0]
+
+
+def test_sizes_of_values_are_counted_also_those_that_no_release_has_noted(reopened):
+    journal = reopened()
+    journal.end(RUN, {"x": attrs.evolve(VALUE, size=700)}, [], 3)
+    with journal._begin() as connection:
+        connection.execute(LOOSE.insert().values(handle="y", caller="ann", sources="", rows=""))
+    journal.measure({"x": 1, "y": 55}.__getitem__)
+    assert {handle: one.size for handle, one in reopened().loose().items()} == {"x": 700, "y": 55}
