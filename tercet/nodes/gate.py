@@ -22,6 +22,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import attrs
+import msgpack
 import trio
 
 from tercet.actors.arrivals import Sink

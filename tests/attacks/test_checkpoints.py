@@ -98,6 +98,7 @@ async def break_off(attacked, plan, run):
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: client.run(plan, session=run))
+                nursery.start_soon(attacked.sign_all)
                 told = []
                 while not (told and all(one["points"] for one in told)):
                     told = await client.ask("interrupted", [run])
@@ -110,7 +111,15 @@ async def break_off(attacked, plan, run):
 
 
 async def resume(attacked, plan, run, since):
-    return await attacked.ann.cluster.client.run(plan, session=run + b"\1", since=since)
+    failure = None
+    async with attacked.signing():
+        try:
+            found = await attacked.ann.cluster.client.run(plan, session=run + b"\1", since=since)
+        except TercetError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return found
 
 
 async def test_a_run_goes_on_from_what_the_nodes_wrote(attacked):
@@ -151,7 +160,7 @@ async def test_no_run_takes_the_name_of_anothers(attacked):
     results = []
 
     async def ask():
-        results.append(await attacked.run(b.plan()))
+        results.append(await attacked.ask(b.plan()))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
@@ -175,7 +184,7 @@ async def test_nobody_takes_the_handles_of_a_plan_that_waits(attacked):
     results = []
 
     async def ask():
-        results.append(await attacked.run(b.plan()))
+        results.append(await attacked.ask(b.plan()))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)

@@ -124,7 +124,7 @@ async def test_a_table_that_goes_while_a_plan_waits_lets_nothing_out(attacked):
 
     async def ask():
         try:
-            await attacked.run(plan)
+            await attacked.ask(plan)
         except TercetError as error:
             failed.append(str(error))
 
