@@ -97,11 +97,11 @@ DOES: Mapping[str, Does] = {
 
 @attrs.frozen
 class TableFacts:
-    """What a node's catalog has on a table: whose it is, its columns, and whether rows may be shown."""
+    """What a node's catalog has on a table: whose it is, its columns, and which of them are keys."""
 
     owner: str
     columns: tuple[str, ...]
-    rows: bool = False
+    keys: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -236,7 +236,7 @@ def _sentence(study: Study, request: Asked, facts: Facts, names: Sequence[str]) 
 
 def _columns(request: Asked, facts: Facts, names: Sequence[str]) -> str:
     """Which columns of whose tables a request reads: those that it names, else all."""
-    chosen = set(_named_columns(request))
+    chosen = set(named_columns(request))
     found = []
     for name in names:
         table = facts.tables.get(name)
@@ -254,7 +254,7 @@ def _columns(request: Asked, facts: Facts, names: Sequence[str]) -> str:
     return "; ".join(found)
 
 
-def _named_columns(request: Asked) -> Iterator[str]:
+def named_columns(request: Asked) -> Iterator[str]:
     """Names of columns in the arguments that name some; none if one of these leaves it open which."""
     given = request.arguments
     if any(name in given and given[name] is None for name in OPEN_ENDED):

@@ -9,16 +9,28 @@ computation that it was first: the steps of one computation, and attempts at the
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import attrs
 import msgpack
 
+from tercet.consent import decisions
 from tercet.consent.audit import AuditLog
+from tercet.consent.decisions import TO_CALLER, Result, Verdict, decide
 from tercet.consent.rules import Rules
 from tercet.consent.studies import Asked, Study, StudyApproval, matches
-from tercet.consent.study_pages import Facts, TableFacts, kind_of, moment, origins, page, row_origins
+from tercet.consent.study_pages import (
+    DOES,
+    Facts,
+    TableFacts,
+    kind_of,
+    moment,
+    named_columns,
+    origins,
+    page,
+    row_origins,
+)
 from tercet.errors import ConsentError, ProtocolError
 from tercet.ml.computations import COMPUTATIONS, Request
 from tercet.nodes.config import ClusterFile
@@ -159,8 +171,10 @@ class Studies:
             if self._cluster.member(name) is None:
                 raise ConsentError(f"study {study.number} sends results to {name!r}, who is no member")
         facts, entries = await self._facts(study)
-        self._require_allowed(study, facts, entries)
         page(study, facts)
+        for verdict, _ in self._verdicts(study, facts, entries):
+            if verdict.refusal:
+                raise ConsentError(f"study {study.number}: {verdict.refusal}")
         digest = study.digest()
         fields = {
             "analyst": caller,
@@ -186,27 +200,33 @@ class Studies:
         )
         return digest
 
-    def _require_allowed(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> None:
-        """Raise ConsentError for what an owner's rules forbid whatever is signed."""
-        caller = study.analyst
-        member = self._cluster.member(caller)
-        roles = () if member is None else member.roles
+    def _verdicts(
+        self, study: Study, facts: Facts, entries: Mapping[str, Entry]
+    ) -> Iterator[tuple[Verdict, frozenset[str]]]:
+        """What owners' rules say of each request, as far as that is known before it runs; and all owners."""
+        analyst = study.analyst
+        member = self._cluster.member(analyst)
+        analysts = frozenset(one.name for one in self._cluster.members if "analyst" in one.roles)
         each = zip(study.requests, origins(study, facts), row_origins(study), strict=True)
         for request, names, by_row in each:
-            for name in names:
-                entry = entries[name]
-                rules = Rules.from_bytes(entry.rules)
-                if caller == entry.owner:
-                    continue
-                if not rules.lets(entry.owner, caller, roles):
-                    raise ConsentError(
-                        f"{entry.owner} does not let {caller} use table {name!r}; ask {entry.owner}"
-                    )
-                if kind_of(request) == "rows" and name in by_row and not rules.rows:
-                    raise ConsentError(
-                        f"{entry.owner} does not let single rows of table {name!r} be revealed, and the "
-                        f"study asks for {request.computation}; ask for figures over many rows"
-                    )
+            there = [entries[name] for name in names if name in entries]
+            receiver = analyst if request.receiver == TO_CALLER else request.receiver
+            kind = kind_of(request)
+            gives = Result(DOES[request.computation].gives, kind, receiver, tables=frozenset(by_row))
+            chosen = frozenset(named_columns(request))
+            asked = decisions.Asked(
+                caller=analyst,
+                roles=frozenset(() if member is None else member.roles),
+                computation=request.computation,
+                group=COMPUTATIONS[request.computation].group,
+                by_hand=False,
+                columns={one.name: chosen & _values(facts.tables[one.name]) for one in there},
+                results=(gives,),
+                now=time.time(),
+                analysts=analysts,
+            )
+            rules = {one.name: (one.owner, Rules.from_bytes(one.rules)) for one in there}
+            yield decide(rules, asked), frozenset(one.owner for one in there)
 
     async def listed(self) -> list[dict[str, Any]]:
         """All studies, as the list of them says."""
@@ -377,19 +397,10 @@ class Studies:
 
     def _owners(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> set[str]:
         """Whose approval it takes: of the tables that it reads, those whose rules leave something to ask."""
-        found = set()
-        for request, names in zip(study.requests, origins(study, facts), strict=True):
-            known = COMPUTATIONS.get(request.computation)
-            for entry in (entries[name] for name in names if name in entries):
-                rules = Rules.from_bytes(entry.rules)
-                free = (
-                    known is not None
-                    and rules.frees(known.name, known.group)
-                    and kind_of(request) in rules.freely
-                )
-                if not free and entry.owner != study.analyst:
-                    found.add(entry.owner)
-        return found
+        found = set[str]()
+        for verdict, owners in self._verdicts(study, facts, entries):
+            found |= owners if verdict.refusal else verdict.owners
+        return found - {study.analyst}
 
     async def _facts(self, study: Study, *, there: bool = True) -> tuple[Facts, dict[str, Entry]]:
         """What the catalog has on tables and models of a study. Raises ConsentError for one that is gone."""
@@ -414,7 +425,7 @@ class Studies:
                 tables[name] = TableFacts(GONE, ())
                 continue
             entries[name] = entry
-            tables[name] = TableFacts(entry.owner, _columns(entry), Rules.from_bytes(entry.rules).rows)
+            tables[name] = _table_facts(entry)
         return Facts(tables, models), entries
 
     async def _entry(self, kind: str, name: str) -> Entry | None:
@@ -433,9 +444,17 @@ def _approval(fields: Mapping[str, Any]) -> StudyApproval:
     return StudyApproval(**fields)
 
 
-def _columns(entry: Entry) -> tuple[str, ...]:
-    """Names of a table's columns, keys first, from its description; its owner has written it."""
+def _table_facts(entry: Entry) -> TableFacts:
+    """A table's columns, keys first, from its description; its owner has written it."""
     try:
-        return tuple(str(column["name"]) for column in msgpack.unpackb(entry.body)["columns"])
+        columns = msgpack.unpackb(entry.body)["columns"]
+        names = tuple(str(column["name"]) for column in columns)
+        keys = tuple(str(column["name"]) for column in columns if column["kind"] == "key")
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise ConsentError(f"the description of table {entry.name!r} is malformed ({error})") from error
+    return TableFacts(entry.owner, names, keys)
+
+
+def _values(table: TableFacts) -> frozenset[str]:
+    """Columns whose values are used where they are named; keys only match rows."""
+    return frozenset(table.columns) - set(table.keys)

@@ -13,7 +13,7 @@ FACTS = Facts(
     {
         "clinic": TableFacts("clinic", ("patient", "texture", "malignant")),
         "laboratory": TableFacts("lab", ("patient", "radius")),
-        "new": TableFacts("ann", ("patient", "age"), rows=True),
+        "new": TableFacts("ann", ("patient", "age")),
     },
     {"risk": ("laboratory", "new")},
 )

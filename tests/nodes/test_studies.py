@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import secrets
 import subprocess
 import sys
@@ -234,6 +235,35 @@ async def test_readers_only(lake):
     await lake.hospital.upload(AGES, name="few", key="id", owner="hospital", allow=only)
     with pytest.raises(ConsentError, match="hospital does not let ann use table 'few'"):
         await desks(lake)[0].propose(made(Asked("corr", {"table": {"$table": "few"}})))
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        ({"receivers": ("ann",)}, "lets results of table 'few' go to ann, hospital only"),
+        ({"columns": ("weight",)}, "lets only 'weight' of table 'few' be used, and 'describe' uses 'age'"),
+        ({"until": dt.date(2020, 1, 31)}, "let table 'few' be used until .*, and that is over"),
+    ],
+)
+async def test_what_rules_forbid_is_not_proposed(lake, rules, why):
+    data = {**AGES, "weight": AGES["age"] + 1}
+    await lake.hospital.upload(data, name="few", key="id", owner="hospital", allow=Allow(**rules))
+    asked = Asked("describe", {"table": {"$table": "few"}, "columns": ["age"], "to": "insurer"})
+    with pytest.raises(ConsentError, match=f"hospital {why}"):
+        await desks(lake)[0].propose(made(asked))
+    keys = Asked("join", {"tables": [{"$table": "few"}, {"$table": "costs"}], "on": "id"})
+    if "until" not in rules:
+        await desks(lake)[0].propose(made(keys))
+
+
+async def test_who_frees_computations_is_asked_about_others_only(lake):
+    free = Allow(computations=("statistics", "tables"))
+    await lake.hospital.upload(AGES, name="free", key="id", owner="hospital", allow=free)
+    describe = Asked("describe", {"table": {"$table": "free"}, "columns": ["age"], "to": "analyst"})
+    fit = Asked("fit", {"table": {"$table": "free"}, "target": "age"})
+    ann, *_ = desks(lake)
+    assert (await ann.propose(made(describe))).missing == ()
+    assert (await ann.propose(made(describe, fit))).missing == ("hospital",)
 
 
 async def test_quotas_and_forgetting(lake, monkeypatch):
