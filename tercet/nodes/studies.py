@@ -336,6 +336,16 @@ class Studies:
                 f"request {position}, {request.computation}, was made in this run of study "
                 f"{found.study.number} before; each is made once, so begin another run"
             )
+        if position not in row.steps:
+            self._audit.append(
+                "admitted",
+                caller=caller,
+                study=row.digest.hex(),
+                run=run.hex(),
+                position=position,
+                computation=request.computation,
+                name=computation.hex(),
+            )
         return Admitted(found.study, position, frozenset(one.approver for one in found.approvals))
 
     async def end(self, caller: str, run: bytes) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tercet.consent.studies import Asked, Study, StudyApproval
 from tercet.errors import ConsentError, TercetError
-from tercet.lake import Allow
+from tercet.lake import Allow, Sent
 from tercet.nodes import studies
 from tercet.nodes.studies import Studies, read_step, study_step
 
@@ -321,6 +321,43 @@ async def test_nodes_that_show_different_things_are_not_believed(lake, monkeypat
         monkeypatch.setattr(at, "show", lie)
         with pytest.raises(ConsentError, match=why):
             await hospital.show(study.number)
+
+
+async def notebook(lake):
+    ages = await lake.table("ages")
+    both = await ages.join(await lake.table("costs"), on="id")
+    return await both.describe(["age"], statistics=["mean"]), await both.corr(["age", "cost"], to="insurer")
+
+
+async def test_from_made_up_rows_to_a_run_in_a_trio_program(lake, tmp_path):
+    file = tmp_path / "study.json"
+    async with lake.ann.rehearse(rows=50) as made_up:
+        with made_up.record(file, purpose="costs by age", days=1) as recording:
+            _, sent = await notebook(made_up)
+    assert isinstance(sent, Sent)
+    known = await lake.ann.propose(file)
+    assert await lake.ann.studies() == [known]
+    for owner in (lake.hospital, lake.insurer):
+        await owner.approve_study(await owner.show_study(known.number))
+    async with lake.ann.study(file) as following:
+        described, sent = await notebook(lake.ann)
+        with pytest.raises(ConsentError, match="request 4"):
+            await (await lake.ann.table("ages")).describe(["age"])
+    assert following.study == recording.study
+    np.testing.assert_allclose(described["age"]["mean"], AGES["age"].mean(), rtol=1e-3)
+    assert isinstance(sent, Sent)
+    assert len(await lake.insurer.received()) >= 1
+    assert lake.ann.requests is None
+    with pytest.raises(ConsentError, match="has been run 1 times of 1"):
+        async with lake.ann.study(file):
+            pass
+    await lake.hospital.refuse_study(known.number, "thanks")
+    with pytest.raises(ConsentError, match=r"recorded before it is approved, on made-up rows"):
+        lake.ann.record(file, purpose="p")
+    for node in lake.nodes:
+        lines = [one for one in node.gate.audit.lines(0, 256) if '"admitted"' in one]
+        assert len(lines) == 3
+        assert not any('"waits"' in one for one in node.gate.audit.lines(0, 256))
 
 
 async def test_everything_is_in_the_audit_log(lake):
