@@ -43,23 +43,28 @@ async def test_a_model_does_not_hide_where_its_values_come_from(attacked, name):
     await attacked.victim()
     joined = await attacked.joined()
     assert "single rows" in await attacked.why_not(look(attacked, joined))
-    with pytest.raises(ConsentError, match="has single rows of ages, mine"):
+    with pytest.raises(ConsentError, match="was not fitted here"):
         await attacked.ann.desk.keep("model", name, b"x", [joined.parts[0].handle], Rules())
     assert "single rows" in await attacked.why_not(look(attacked, joined))
 
 
 async def test_a_figure_that_is_kept_under_a_tables_name_has_its_sources_still(attacked):
-    """A total may be kept as a model; the owner's word on the table it is from goes with it."""
+    """Only what a computation gave is a model; the owner's word on the table it is from goes with it."""
     victim = await attacked.victim()
     b = attacked.builder()
-    kind = values_of(b, victim).sum().reshape(1).store("total").type
+    values_of(b, victim).sum().reshape(1).store("total")
     await attacked.run(b.plan())
-    await attacked.ann.desk.keep("model", "ages", b"x", ["total"], Rules())
+    with pytest.raises(ConsentError, match="was not fitted here"):
+        await attacked.ann.desk.keep("model", "ages", b"x", ["total"], Rules())
+    sorted_out = await victim.assign(old=victim["age"] > 50)
+    fitted = await LogisticRegression(C=0.01).fit(sorted_out, "old", features=["age"])
+    await fitted.save("ages")
+    model = await attacked.ann.model("ages")
     (kept,) = [one for one in await attacked.ann.entries() if one.kind == "model"]
     assert kept.sources == ("ages",)
     await attacked.hospital.drop("ages")
     b = attacked.builder()
-    b.input("total", kind).reveal("total", to="analyst")
+    b.input(*model.weights).reveal("weights", to="analyst")
     assert GONE in await attacked.why_not(b.plan())
 
 
