@@ -132,19 +132,25 @@ class Requests:
 
     def build(self, caller: str, packed: bytes) -> Built:
         """The plan that a member asks for. Raises PlanError, SchemaError or ConsentError."""
-        request, member = Request.from_bytes(packed), self._member(caller)
-        with member.turn:
-            built = member.built.get((request.name, request.step))
-            if built is None or built.request != request:
-                with _sensible(request.computation):
-                    built = self._build(caller, member, request)
-                member.built.keep((request.name, request.step), built)
+        request = Request.from_bytes(packed)
+        built = self.made(caller, request)
         if request.digest != built.plan.digest():
             raise PlanError(
                 f"{request.computation}: this node, of release {version('tercet')}, makes another plan of "
                 "the request than the client did; a table or model was replaced since it was opened (open it "
                 "again), or the client is of another release"
             )
+        return built
+
+    def made(self, caller: str, request: Request) -> Built:
+        """The plan of a request, whatever the client made of it. Raises as `build`."""
+        member = self._member(caller)
+        with member.turn:
+            built = member.built.get((request.name, request.step))
+            if built is None or built.request != request:
+                with _sensible(request.computation):
+                    built = self._build(caller, member, request)
+                member.built.keep((request.name, request.step), built)
         return built
 
     def value(self, caller: str, data: Any) -> Any:

@@ -31,12 +31,13 @@ from tercet.errors import TercetError, from_wire
 from tercet.ml.models import FORMAT, SecretModel
 from tercet.ml.schema import ColumnSchema, TableSchema
 from tercet.nodes.config import NODE_TOML, ClusterFile, Member, NodeEntry, NodeFile
-from tercet.nodes.gate import _read_entry
+from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.jobs import Told
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES
 from tercet.transports import Identity, make_identity
 from tercet.transports.wire import FrameReader, encode_prefix, pack_message, unpack_message
+from tests.fuzz import asked
 
 IDENTITIES = [make_identity(f"n{number}") for number in range(4)]
 KEYS = MemberKeys(IDENTITIES[3])
@@ -192,6 +193,7 @@ def from_network() -> Iterator[tuple[str, Target]]:
         ),
     )
     study = Study.of(requests, purpose="risk", analyst="ann", uses=3, until=2_000_000_000)
+    yield "computations", Target(asked.read_request, asked.requests())
     yield "studies", Target(read_study, (study.to_bytes(), study.to_text().encode()), tree=False)
     yield from described()
 

@@ -1,0 +1,84 @@
+"""Requests for computations: as members send them, and a node that makes plans of them and runs none."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgpack
+
+from tercet.ml.association import correlate, crosstab
+from tercet.ml.computations import Computed, Request, encoded
+from tercet.ml.declarations import require_declared
+from tercet.ml.describe import describe
+from tercet.ml.join import inner_join
+from tercet.ml.linear_model import LogisticRegression
+from tercet.ml.model_selection import _cross_validate
+from tercet.ml.preparation import assign, keep
+from tercet.ml.schema import ColumnSchema, TableSchema
+from tercet.ml.splitting import split
+from tercet.ml.table import Table
+from tercet.ml.transformers import StandardScaler
+from tercet.nodes.requests import Requests, described
+from tercet.storage.catalog import Entry
+
+KEY = ColumnSchema("id", "key", key_type="integer")
+AGE, BMI = ColumnSchema("age", "real", 9, range=(0, 120)), ColumnSchema("bmi", "real", 11)
+SICK = ColumnSchema("sick", "boolean")
+
+
+def _entry(name: str, *columns: ColumnSchema) -> Entry:
+    schema = TableSchema(name, "clinic", (KEY, *columns), 100, min_count=5)
+    body = msgpack.packb(schema.to_dict())
+    return Entry("table", name, "clinic", body, b"", (f"{name}#keys", f"{name}#values"))
+
+
+ENTRIES = {one.name: one for one in (_entry("patients", AGE, SICK), _entry("tests", BMI))}
+VAULT = SimpleNamespace(
+    catalog=SimpleNamespace(find=lambda kind, name: ENTRIES.get(name) if kind == "table" else None),
+    journal=SimpleNamespace(steps=lambda name: []),
+)
+
+
+@functools.cache
+def node() -> Requests:
+    """A node with two tables of the clinic's."""
+    return Requests(cast("Any", VAULT))
+
+
+def read_request(data: bytes) -> None:
+    """As a node does with a request: make a plan of it, which discloses what is declared and no more."""
+    built = node().made("ann", Request.from_bytes(Request.MAGIC + data))
+    require_declared(built.known.name, built.plan)
+
+
+def _table(name: str) -> Table:
+    entry = ENTRIES[name]
+    return described(entry, TableSchema.from_dict(msgpack.unpackb(entry.body)), None)
+
+
+def _computations() -> Iterator[Computed[Any]]:
+    t, other = _table("patients"), _table("tests")
+    model = LogisticRegression(C=0.5, max_iter=2)
+    yield inner_join([t, other], "id")
+    yield split(t, 0.25, "sick")
+    yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})
+    yield keep(t[["age", "sick"]], (t["age"] > 50) & ~t["sick"], compact=False)
+    yield describe(t, ["age"], ["mean", "50%"], "analyst")
+    yield crosstab(t, ("sick", "sick"), {"sick": [0, 1]}, ["counts", "chi2"], "ann")
+    yield correlate(t, None, "analyst")
+    yield model.fit_steps(t, "sick", features=["age"])
+    yield StandardScaler(columns=["age"])._fit(t)
+    yield _cross_validate(model, t, "sick", 2, ["accuracy"], ["age"], None, None, False, "analyst")
+
+
+def requests() -> tuple[bytes, ...]:
+    """Requests for first steps of many computations, packed, without the line that says so."""
+    return tuple(
+        Request(one.known.name, encoded(one.known, one.arguments), bytes([number]) * 16)
+        .to_bytes()
+        .removeprefix(Request.MAGIC)
+        for number, one in enumerate(_computations())
+    )
