@@ -106,9 +106,9 @@ async def test_what_is_kept_is_bounded(attacked):
         await desk.keep("model", "m" * 300, b"", [], Rules())
     allow(attacked, entries=2)
     for name in ("one", "two"):
-        await desk.keep("model", name, b"", [], Rules())
+        await desk.keep("table", name, b"", [], Rules())
     with pytest.raises(ConsentError, match="ann has 2 tables and models at this node"):
-        await desk.keep("model", "three", b"", [], Rules())
+        await desk.keep("table", "three", b"", [], Rules())
 
 
 async def test_refusals_do_not_fill_the_audit_log(attacked, monkeypatch):

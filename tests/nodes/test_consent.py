@@ -23,6 +23,7 @@ from tercet.consent.approvals import Approval
 from tercet.consent.keys import MemberKeys
 from tercet.errors import ConsentError, SchemaError, StorageError, TercetError, TransportError
 from tercet.lake import Allow, Sent, open_lake
+from tercet.ml.describe import describe
 from tercet.nodes.config import ClusterFile, Member
 from tercet.nodes.remote import dial
 from tercet.transports import Identity, TlsTransport, make_identity
@@ -62,7 +63,7 @@ def tables(nodes):
     with connect(nodes, "hospital") as lake:
         lake.upload(PATIENTS, name="patients", key="id", owner="hospital")
     with connect(nodes, "insurer") as lake:
-        free = Allow(readers=("ann",), plans="any")
+        free = Allow(readers=("ann",), plans="any", receivers=("ann", "hospital"))
         lake.upload(COSTS, name="costs", key="id", owner="insurer", allow=free)
     return nodes
 
@@ -459,20 +460,18 @@ def test_results_of_others(tables):
             open_lake(tables.cluster, identity=tables.key("ann")) as ann,
             open_lake(tables.cluster, identity=tables.key("insurer")) as insurer,
         ):
-            builder = ann.builder("costs")
-            (await ann.table("costs")).features(builder, ["cost"]).sum().reveal("sum", to="analyst")
-            job = await ann.submit(builder.plan())
+            costs = await ann.table("costs")
+            job = await ann.submit(describe(costs, ["cost"], ["mean"], "analyst"))
             await job.result()
             for verb in ("job", "fetch", "end"):
                 with refused(tables, "insurer has no job"):
                     await insurer.cluster.client.ask(verb, [job.session])
-            builder = ann.builder("costs for hospital")
-            (await ann.table("costs")).features(builder, ["cost"]).sum().reveal("sum", to="hospital")
-            assert (await ann.run(builder.plan())).revealed == {}
+            sent = await costs.describe(["cost"], statistics=["mean"], to="hospital")
+            assert isinstance(sent, Sent)
             assert await insurer.desk.received() == []
         async with open_lake(tables.cluster, identity=tables.key("hospital")) as hospital:
             (found,) = await hospital.desk.received()
-            assert (found.sender, found.name) == ("ann", "sum")
+            assert (found.sender, (found.name,)) == ("ann", sent.what)
 
     trio.run(main)
 
