@@ -41,6 +41,24 @@ MOST_USES = 10_000
 LONGEST_PURPOSE = 2000
 LONGEST_NAME = 256
 LONGEST_SHOWN = 60
+LONGEST_FORMULA = 200
+SIGNS = {
+    "__add__": "+",
+    "__sub__": "-",
+    "__mul__": "*",
+    "__truediv__": "/",
+    "__pow__": "**",
+    "__lt__": "<",
+    "__le__": "<=",
+    "__gt__": ">",
+    "__ge__": ">=",
+    "__eq__": "==",
+    "__ne__": "!=",
+    "__and__": "&",
+    "__or__": "|",
+    "__xor__": "^",
+}
+"""Operations of expressions, as they are written between two operands."""
 
 
 @attrs.frozen
@@ -228,6 +246,13 @@ def short(value: Any, most: int = LONGEST_SHOWN) -> str:
 
 
 def _one(value: Any) -> str:
+    """A value, in which dicts by name show what they have, one level deep."""
+    if isinstance(value, Mapping) and tag_of(value) is None:
+        return "{" + ", ".join(f"{plain(name)}: {_tagged(one)}" for name, one in value.items()) + "}"
+    return _tagged(value)
+
+
+def _tagged(value: Any) -> str:
     match value:
         case {"$table": str(name)}:
             return f"table {_quoted(name)}"
@@ -236,10 +261,39 @@ def _one(value: Any) -> str:
         case {"$result": [position, [*path]]}:
             whose = f"request {position}" if isinstance(position, int) else "another run"
             return f"result of {whose}" + "".join(f", {_quoted(part)}" for part in path)
+        case {"$columns": [{"$table": _} | {"$result": _} as table, [*names]]}:
+            return f"{_quoted(names)} of {_tagged(table)}"
         case {"$estimator": [str(name), dict(options)]}:
             given = ", ".join(f"{plain(key)}={_quoted(one)}" for key, one in options.items())
             return f"{plain(name)}({given})"
+        case {"$expression": [_, [*operations]]}:
+            return _formula(operations)
     return _quoted(value)
+
+
+def _formula(operations: Sequence[Any]) -> str:
+    """A column's arithmetic as people write it, each operation after those that it uses."""
+    texts: list[str] = []
+
+    def operand(value: Any) -> str:
+        match value:
+            case {"$node": int(place)} if 0 <= place < len(texts):
+                return texts[place]
+        return _quoted(value)
+
+    for operation in operations:
+        match operation:
+            case ["column", [str(name)], _]:
+                text = plain(name)
+            case [str(name), [first, second], _] if name in SIGNS:
+                text = f"({operand(first)} {SIGNS[name]} {operand(second)})"
+            case [str(name), [*given], dict(options)]:
+                named = [f"{plain(key)}={operand(one)}" for key, one in options.items()]
+                text = f"{plain(name.strip('_'))}({', '.join([*map(operand, given), *named])})"
+            case _:
+                text = _quoted(operation)
+        texts.append(text if len(text) <= LONGEST_FORMULA else f"{text[: LONGEST_FORMULA - 3]}...")
+    return texts[-1] if texts else "nothing"
 
 
 def _quoted(value: Any) -> str:

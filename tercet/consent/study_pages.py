@@ -8,7 +8,8 @@ values, in quotes. Whatever a computation can disclose is said by its name, and 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import attrs
 
@@ -23,6 +24,7 @@ from tercet.consent.studies import (
     Asked,
     Study,
     each_value,
+    is_tagged,
     plain,
     short,
 )
@@ -150,7 +152,6 @@ def kind_of(request: Asked) -> DisclosureClass:
 
 def page(study: Study, facts: Facts) -> list[str]:
     """The sentences, one a line, for people who decide. Raises ConsentError for no known computation."""
-    reads = origins(study, facts)
     lines = [
         f"study {study.number} of {study.analyst}",
         f"for the purpose, in the analyst's words: {quotation(study.purpose)}",
@@ -160,8 +161,8 @@ def page(study: Study, facts: Facts) -> list[str]:
         *_gravest(study, facts),
         f"{len(study.requests)} request{'s' * (len(study.requests) > 1)}:",
     ]
-    for position, (request, names) in enumerate(zip(study.requests, reads, strict=True), 1):
-        lines.append(f"{position:3}. {_sentence(study, request, facts, names)}")
+    for position, (request, reads) in enumerate(zip(study.requests, _reads(study, facts), strict=True), 1):
+        lines.append(f"{position:3}. {_sentence(study, request, facts, reads)}")
     return lines
 
 
@@ -218,10 +219,10 @@ def _receiver(study: Study, request: Asked) -> str:
     return study.analyst if request.receiver == "analyst" else request.receiver
 
 
-def _sentence(study: Study, request: Asked, facts: Facts, names: Sequence[str]) -> str:
+def _sentence(study: Study, request: Asked, facts: Facts, read: Reads) -> str:
     kind_of(request)
     does = DOES[request.computation]
-    columns = _columns(request, facts, names)
+    columns = _columns(request, facts, read)
     given = ", ".join(
         f"{plain(name)}={short(value, LONGEST_VALUE)}"
         for name, value in request.arguments.items()
@@ -234,37 +235,80 @@ def _sentence(study: Study, request: Asked, facts: Facts, names: Sequence[str]) 
     )
 
 
-def _columns(request: Asked, facts: Facts, names: Sequence[str]) -> str:
-    """Which columns of whose tables a request reads: those that it names, else all."""
-    chosen = set(named_columns(request))
+@attrs.frozen
+class Reads:
+    """What a request reads: tables by row, tables that models were learned from, and what columns come from.
+
+    `derived` are columns that were computed, by name, and the tables' own columns that they come from.
+    """
+
+    rows: tuple[str, ...]
+    learned: tuple[str, ...]
+    derived: Mapping[str, frozenset[str]]
+
+
+def _reads(study: Study, facts: Facts) -> list[Reads]:
+    by_row = row_origins(study)
+    derived: list[dict[str, frozenset[str]]] = []
     found = []
-    for name in names:
-        table = facts.tables.get(name)
-        if table is None:
-            continue
-        mine = [column for column in table.columns if column in chosen]
-        if mine:
+    for request, names in zip(study.requests, origins(study, facts), strict=True):
+        known: dict[str, frozenset[str]] = {}
+        rows = set[str](request.tagged(TABLE))
+        for position, _ in request.tagged(RESULT):
+            rows |= set(by_row[position - 1])
+            for name, columns in derived[position - 1].items():
+                known[name] = known.get(name, frozenset()) | columns
+        read = Reads(tuple(sorted(rows)), tuple(name for name in names if name not in rows), known)
+        found.append(read)
+        derived.append({**known, **dict(_made(request, read))})
+    return found
+
+
+def _made(request: Asked, read: Reads) -> Iterator[tuple[str, frozenset[str]]]:
+    """Columns that a request computes, and the tables' own columns that each comes from."""
+    expressions = request.arguments.get("expressions")
+    if isinstance(expressions, Mapping):
+        for name, expression in expressions.items():
+            columns = [read.derived.get(one, frozenset({one})) for one in _in_expressions(expression)]
+            yield str(name), frozenset().union(*columns)
+
+
+def _columns(request: Asked, facts: Facts, read: Reads) -> str:
+    """Which columns of whose tables a request reads: those that it names, else all."""
+    tables = {name: facts.tables[name] for name in read.rows if name in facts.tables}
+    chosen = [read.derived.get(name, frozenset({name})) for name in named_columns(request)]
+    own = frozenset().union(*chosen)
+    known = frozenset[str]().union(*(table.columns for table in tables.values()))
+    everything = not own or not own <= known
+    found = []
+    for name, table in tables.items():
+        mine = [column for column in table.columns if column in own]
+        if everything or mine:
             more = len(mine) - MOST_NAMES
             which = ", ".join(map(plain, mine[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
-        elif chosen:
-            continue
-        else:
-            which = "all columns"
-        found.append(f"{which} of {plain(name)} ({table.owner}'s)")
+            found.append(f"{'all columns' if everything else which} of {plain(name)} ({table.owner}'s)")
+    if read.learned:
+        models = ", ".join(f"{plain(name)} ({_owner(facts, name)})" for name in read.learned)
+        found.append(f"what was learned from {models}")
     return "; ".join(found)
 
 
 def named_columns(request: Asked) -> Iterator[str]:
     """Names of columns in the arguments that name some; none if one of these leaves it open which."""
-    given = request.arguments
-    if any(name in given and given[name] is None for name in OPEN_ENDED):
+    given, chosen = request.arguments, [name for _, listed in request.tagged(COLUMNS) for name in listed]
+    if not chosen and any(name in given and given[name] is None for name in OPEN_ENDED):
         return
+    yield from chosen
     for name in COLUMN_ARGUMENTS & given.keys():
         yield from (value for value in each_value(given[name]) if isinstance(value, str))
-    for _, listed in request.tagged(COLUMNS):
-        yield from listed
-    for _, operations in request.tagged(EXPRESSION):
-        for operation in operations:
-            match operation:
-                case ["column", [str(column)], _]:
-                    yield column
+    yield from _in_expressions(given)
+
+
+def _in_expressions(value: Any) -> Iterator[str]:
+    """Columns that expressions in a value name."""
+    for one in each_value(value):
+        if is_tagged(one, EXPRESSION):
+            for operation in one[EXPRESSION][1]:
+                match operation:
+                    case ["column", [str(column)], _]:
+                        yield column

@@ -42,8 +42,8 @@ def test_a_page():
         "radius of laboratory (lab's). To ann: bits that say whether it worked. Given: "
         "model=LogisticRegression(C=1.0, penalty='l2', solver='newton'), table=result of request 2, 0, "
         "target='malignant', features=['texture', 'radius']",
-        "  4. reveal_model: reveals a model; it reads all columns of clinic (clinic's); all columns of "
-        "laboratory (lab's). To clinic: all coefficients of it. Given: model=result of request 3, 'model'",
+        "  4. reveal_model: reveals a model; it reads what was learned from clinic (clinic's), laboratory "
+        "(lab's). To clinic: all coefficients of it. Given: model=result of request 3, 'model'",
     ]
 
 
@@ -63,6 +63,41 @@ def test_predictions_are_by_row_of_the_table_that_is_predicted():
     assert row_origins(made) == [(), ("new",), ("new",)]
     assert origins(made, FACTS)[-1] == ("clinic", "new")
     assert "NOTE: request 3 shows ann a value for each row of new (ann's)" in page(made, FACTS)
+
+
+RADIUS = [["column", ["radius"], {}], ["__mul__", [{"$node": 0}, {"$node": 0}], {}]]
+SIZE = [*RADIUS, ["__truediv__", [{"$node": 1}, 100], {}], ["clip", [{"$node": 2}], {"upper": 9}]]
+
+
+def assigned(position, name, *operations):
+    """A column that is computed from a request's table."""
+    table = {"$result": [position, []]}
+    expression = {"$expression": [table, list(operations)]}
+    return Asked("assign", {"table": table, "expressions": {name: expression}})
+
+
+def test_computed_columns_come_from_those_of_tables():
+    """Whatever they are called: what comes from a column of an owner's is said to read that."""
+    first = assigned(1, "size", *SIZE)
+    second = assigned(2, "texture", ["column", ["size"], {}], ["column", ["patient"], {}])
+    fit = Asked("fit", {"table": {"$result": [3, []]}, "target": "malignant", "features": ["texture"]})
+    unknown = Asked("describe", {"table": {"$result": [3, []]}, "columns": ["made_elsewhere"]})
+    told = page(study(JOIN, first, second, fit, unknown), FACTS)[-4:]
+    assert "it reads radius of laboratory (lab's). " in told[0]
+    assert "expressions={size: clip(((radius * radius) / 100), upper=9)}" in told[0]
+    assert "it reads patient of clinic (clinic's); patient, radius of laboratory (lab's). " in told[1]
+    assert "it reads patient, malignant of clinic (clinic's); patient, radius of laboratory" in told[2]
+    assert "it reads all columns of clinic (clinic's); all columns of laboratory (lab's). " in told[3]
+
+
+def test_chosen_columns_are_all_that_a_fit_reads():
+    some = {"$columns": [{"$table": "clinic"}, ["texture", "malignant"]]}
+    fit = Asked("fit", {"table": some, "target": "malignant", "features": None})
+    predict = Asked("predict", {"self": {"$result": [1, ["model"]]}, "table": {"$table": "new"}})
+    told = page(study(fit, predict), FACTS)[-2:]
+    assert "it reads texture, malignant of clinic (clinic's). " in told[0]
+    assert "Given: table=['texture', 'malignant'] of table 'clinic', target='malignant'" in told[0]
+    assert "it reads all columns of new (ann's); what was learned from clinic (clinic's). " in told[1]
 
 
 def test_models_lead_to_their_tables():
