@@ -180,7 +180,7 @@ class LakeGate(Gate):
         """The plan that this node makes of a request, or one that a member has made by hand."""
         if not Request.is_one(packed):
             return await super().plan_of(caller, packed)
-        built = await trio.to_thread.run_sync(self.requests.build, caller, packed)
+        built = await in_thread(self.requests.build, caller, packed)
         self._built[built.plan] = built
         return built.plan
 
@@ -196,14 +196,15 @@ class LakeGate(Gate):
             self._require_room(caller, 0, len(plan_handles(plan, "store")))
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
-            owners = await self.permits.owners_to_ask(member, plan, built, found, sources)
-            owners -= await self.studies.signed(caller, None if built is None else built.request)
+            signed = await self.studies.signed(caller, None if built is None else built.request)
+            owners = await self.permits.owners_to_ask(member, plan, built, found, sources) - signed
             if owners:
                 waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
                 await self._wait(waiting, facts, once=built is None and bool(found.unclear))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
-                if not await self.permits.owners_to_ask(member, plan, built, found, sources) <= owners:
+                asks = await self.permits.owners_to_ask(member, plan, built, found, sources)
+                if not asks - signed <= owners:
                     raise ConsentError("rules have changed while the plan waited; run it again")
         names = sorted([(await self.permits.table(source)).name for source in sources])
         reveals = shortened([str(item) for item in plan.disclosures()])
@@ -212,7 +213,7 @@ class LakeGate(Gate):
         await in_thread(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
-        self._plans[session] = Reviewed(caller, found, sources, await self._bound(plan))
+        self._plans[session] = Reviewed(caller, found, sources, await self._bound(plan), built)
 
     async def before_start(self, caller: str, session: bytes, plan: Plan) -> None:
         """Look whether the values that were loaded are those that were reviewed; see `Gate.before_start`."""
@@ -278,7 +279,7 @@ class LakeGate(Gate):
         }
         outcome = attrs.evolve(outcome, revealed=mine)
         answer = await self.jobs.sealed_answer(session, outcome)
-        if (built := self._built.get(plan)) is not None:
+        if (built := self._plans[session].built) is not None:
             await in_thread(self.requests.note, caller, built, outcome)
         more = len(answer or b"") + sum(len(body) for _, body in results)
         if more:

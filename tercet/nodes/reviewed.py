@@ -10,6 +10,7 @@ from tercet.actors.plan import Plan
 from tercet.consent.review import Review, Tables
 from tercet.consent.rules import Rules
 from tercet.errors import ConsentError
+from tercet.nodes.requests import Built
 from tercet.storage.catalog import Entry
 
 
@@ -21,6 +22,8 @@ class Reviewed:
     review: Review
     sources: Tables
     bound: bytes
+    built: Built | None = None
+    """Of what request it was made; None if it was made by hand."""
 
 
 def plan_handles(plan: Plan, kind: str) -> list[str]:

@@ -194,7 +194,7 @@ def test_audit(tables, command):
     again = command("audit", tables.root / "n1" / "node.toml", cwd=tables.root)
     assert " kept " not in again  # what is new only
     assert again.count("lines, whole; head ") == 1
-    assert " kept " in command("audit", "--all", tables.root / "n1" / "node.toml")
+    assert " kept " in command("audit", "--all", tables.root / "n1" / "node.toml", cwd=tables.root)
     new = command("audit", "--identity", "aud.key", cwd=tables.root)
     assert " kept " not in new
     assert new.count("lines, whole; head ") == 3
