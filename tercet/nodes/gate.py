@@ -186,8 +186,8 @@ class LakeGate(Gate):
 
     async def before_run(self, caller: str, session: bytes, plan: Plan) -> None:
         """Check a plan against the rules of all whose data it reads, and wait for those who must approve."""
-        facts = {"session": session.hex(), "plan": cut(plan.name), "digest": plan.digest().hex()}
         built = self._built.get(plan)
+        facts = {"session": session.hex(), "plan": cut(plan.name), "digest": plan.digest().hex()}
         facts["computation"] = "by hand" if built is None else built.known.name
         with self.audited(caller, "run", **facts):
             member = self._require(caller, ("analyst", "owner"), "run plans")
@@ -203,8 +203,8 @@ class LakeGate(Gate):
                 await self._wait(waiting, facts, once=built is None and bool(found.unclear))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
-                asks = await self.permits.owners_to_ask(member, plan, built, found, sources)
-                if not asks - signed <= owners:
+                now = await self.permits.owners_to_ask(member, plan, built, found, sources)
+                if not now <= owners | signed:
                     raise ConsentError("rules have changed while the plan waited; run it again")
         names = sorted([(await self.permits.table(source)).name for source in sources])
         reveals = shortened([str(item) for item in plan.disclosures()])
