@@ -32,7 +32,7 @@ from tercet.ml.schema import TableSchema, check_name, suggest
 from tercet.ml.table import Steps, Table
 from tercet.ml.upload import describe, encode_for_upload, handles_needed
 from tercet.nodes.desk import Desk, Kept
-from tercet.nodes.gate import MODEL, TABLE
+from tercet.nodes.entries import MODEL, TABLE
 from tercet.nodes.remote import Remote
 from tercet.progress import counting, somebody_looks, watching
 from tercet.recording import Requests

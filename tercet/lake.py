@@ -33,7 +33,7 @@ from tercet.ml.models import SecretModel
 from tercet.ml.reading import Declared
 from tercet.ml.table import Steps, Table
 from tercet.nodes.desk import Desk, Kept, Received, WaitingPlan
-from tercet.nodes.gate import TABLE
+from tercet.nodes.entries import TABLE
 from tercet.nodes.remote import PATIENCE_S, open_remote
 from tercet.options import JOB, NAME, PATH, PLAN, STEPS, takes
 from tercet.tracebacks import short, short_tracebacks

@@ -58,8 +58,6 @@ from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
 from tercet.storage.journal import LooseValue
 
-__all__ = ["MODEL", "TABLE", "LakeGate"]
-
 RELEASE = version("tercet")
 """Looking it up takes as long as a hundred requests."""
 
