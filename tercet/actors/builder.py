@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tercet.actors.plan import (
     MOST_ELEMENTS,
+    MOST_NODES,
     RING_LIMIT,
     TILE_ROWS,
     WIDEST_SCALE,
@@ -80,6 +81,10 @@ class Builder:
         known = self._known.get(key)
         if known is not None:
             return known
+        if len(self.nodes) >= MOST_NODES:
+            raise PlanError(
+                f"plan {self.name!r:.80} grows beyond {MOST_NODES} nodes; take fewer steps at once"
+            )
         inputs = [self.nodes[index].types[output] for index, output in args]
         title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
         try:
