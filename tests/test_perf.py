@@ -93,12 +93,6 @@ def test_train_by_descent_makes_the_same_steps():
     } <= found.keys()
 
 
-def test_a_hostile_member_is_measured():
-    found = command("hostile", "--times", "3", "--only", "refusals")
-    assert found["worst"] == "refusals"
-    assert found["ratio"] == found["attacks"]["refusals"]["ratio"] > 0
-
-
 @pytest.mark.usefixtures("in_process")
 def test_train_by_newton_arrives_at_the_estimate():
     found = trio.run(train.run, 400, 3, train.Fit(solver="newton", iterations=6), ONCE).as_dict()

@@ -131,7 +131,7 @@ class Node:
 
     def caller(self, name: str) -> Caller:
         """What is counted for a client. Those who are pinned are few, so they are remembered."""
-        return self._callers.setdefault(name, Caller(self.gate.clients, self._callers))
+        return self._callers.setdefault(name, Caller(self.gate.clients))
 
     async def _stay_linked(self, index: int, address: str) -> None:
         """Link up with a peer again and again: whenever the link is lost, until it answers."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -41,8 +41,6 @@ MOST_PIECE = 1 << 30
 """Bytes that a node may come to hold by one request, whatever travels of them."""
 COSTS = {"run": 10, "resume": 10, "submit": 10, "entries": 10, "results": 10, "audit": 10, "keep": 5}
 """Requests that count as so many: those with much to do in the event loop, or long answers."""
-LATELY_S = 5.0
-"""A client counts as one that wants something for so long after it has asked."""
 BURST_S = 2.0
 """A client that was quiet may ask at once for as much as in this time, and take a core for as long."""
 
@@ -50,24 +48,14 @@ BURST_S = 2.0
 class Caller:
     """What is counted for a client, over all of its connections."""
 
-    def __init__(self, limits: ClientLimits | None, all_callers: Mapping[str, Caller]) -> None:
-        self._all = all_callers
-        self.last_asked = -math.inf
-        self.threads = (
-            None if limits is None else ThreadShare(limits.threads, limits.core, BURST_S, self._contended)
-        )
+    def __init__(self, limits: ClientLimits | None) -> None:
+        self.threads = None if limits is None else ThreadShare(limits.threads, limits.core, BURST_S)
         self._requests = None if limits is None else TokenBucket(limits.requests, BURST_S * limits.requests)
         self._arriving = 0
         self._fewer = trio.Event()
 
-    def _contended(self) -> bool:
-        """Whether another client has asked for something lately."""
-        since = trio.current_time() - LATELY_S
-        return any(one.last_asked >= since for one in self._all.values() if one is not self)
-
     def asked(self, verb: Any) -> None:
         """The client has asked for something."""
-        self.last_asked = trio.current_time()
         if self._requests is not None:
             self._requests.spend(trio.current_time(), COSTS.get(str(verb), 1))
 

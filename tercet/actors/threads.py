@@ -26,13 +26,9 @@ ANY = trio.CapacityLimiter(math.inf)
 
 
 class ThreadShare:
-    """What a member may have of threads: so many at a time, and of a core, after `burst_s` seconds of it.
+    """What a member may have of threads: so many at a time, and of a core, after `burst_s` seconds of it."""
 
-    The part of a core counts while `contended` says that others want something too.
-    """
-
-    def __init__(self, at_once: int, core: float, burst_s: float, contended: Callable[[], bool]) -> None:
-        self._contended = contended
+    def __init__(self, at_once: int, core: float, burst_s: float) -> None:
         self.limiter = trio.CapacityLimiter(at_once)
         self._seconds = TokenBucket(core, burst_s)
 
@@ -49,13 +45,12 @@ class ThreadShare:
                 used = time.thread_time() - began
 
         async with self.limiter:
-            if self._contended() and (wait := self._seconds.spend(trio.current_time(), 0.0)):
+            if wait := self._seconds.spend(trio.current_time(), 0.0):
                 await trio.sleep(wait)
             try:
                 return await trio.to_thread.run_sync(timed, limiter=ANY)
             finally:
-                if self._contended():
-                    self._seconds.spend(trio.current_time(), used)
+                self._seconds.spend(trio.current_time(), used)
 
 
 _SHARE: ContextVar[ThreadShare | None] = ContextVar("tercet threads", default=None)

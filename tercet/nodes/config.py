@@ -316,7 +316,7 @@ results_mb = 1024                 # results and jobs that wait to be fetched
 log_lines = 36000                 # lines of the audit log in an hour
 connections = 32                  # at a time
 requests = 200                    # a second; whoever asks for more is read more slowly
-core_percent = 15                 # of a core, for what members send, while others want something too
+core_percent = 25                 # of a core, for reading, checking and storing what members send
 """
 
 

@@ -40,7 +40,7 @@ class Quota:
     log_lines: int = 36000
     connections: int = 32
     requests: int = 200
-    core_percent: int = 15
+    core_percent: int = 25
 
     @classmethod
     def read(cls, given: Mapping[str, Any], where: str) -> Self:
