@@ -58,7 +58,7 @@ def test_what_plans_have_stored(tables):
         model = LogisticRegression().fit(joined, target="sick")
         coefficients = model.reveal()
     restart_roughly(tables)
-    with connect(tables, "insurer") as lake, pytest.raises(PlanError, match="nothing of insurer is stored"):
+    with connect(tables, "insurer") as lake, pytest.raises(PlanError, match="insurer has no computation"):
         LogisticRegression().fit(attrs.evolve(joined, lake=lake), target="sick")
     with connect(tables) as lake:
         again = LogisticRegression().fit(attrs.evolve(joined, lake=lake), target="sick").reveal()
