@@ -7,8 +7,6 @@ out, and nothing is declared that never occurs, is tested by having every comput
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 
 from tercet.actors import Disclosure, DisclosureClass, Plan
@@ -68,7 +66,7 @@ _SORTS = frozenset({COMPARISONS})
 _SHUFFLES = frozenset({splitting.RANDOM_ORDER})
 _FILTERS = frozenset({KEPT, COUNT_KEPT})
 
-DECLARED: Mapping[str, Declared] = {
+DECLARED: dict[str, Declared] = {
     "join": Declared(opens=frozenset({PSEUDONYMS, MATCHES})),
     "split": Declared(opens=_SHUFFLES),
     "assign": Declared(("check",)),
@@ -97,6 +95,13 @@ DECLARED: Mapping[str, Declared] = {
     "reveal_rows": Declared(("rows",)),
 }
 """By the names of computations."""
+
+
+def declare(computation: str, declared: Declared) -> None:
+    """Say what a computation of another package may tell. Raises TypeError for one that has said so."""
+    if computation in DECLARED:
+        raise TypeError(f"computation {computation!r} is declared already")
+    DECLARED[computation] = declared
 
 
 def undeclared(computation: str, plan: Plan) -> list[Disclosure]:

@@ -86,7 +86,7 @@ class Expression:
 
     def __bool__(self) -> bool:
         raise PlanError(
-            f"whether {self.text} is secret, row by row; combine conditions with & | ~, and use them in "
+            f"whether {text_of(self)} is secret, row by row; combine conditions with & | ~, and use them in "
             "table.filter or .where"
         )
 
@@ -127,7 +127,7 @@ class Expression:
         return self._scaled(-1.0, f"-{term_of(self)}")
 
     def _sum(self, other: Expression | Number, sign: int) -> Expression:
-        text = f"{self.text} {'+' if sign > 0 else '-'} {term_of(other) if sign < 0 else text_of(other)}"
+        text = f"{text_of(self)} {'+' if sign > 0 else '-'} {term_of(other) if sign < 0 else text_of(other)}"
         mine = self.public
         if not isinstance(other, Expression):
             shift = sign * number_of(other, text)
@@ -215,7 +215,7 @@ class Expression:
 
     def __pow__(self, power: int) -> Expression:
         if isinstance(power, bool) or not isinstance(power, int) or not 1 <= power <= MOST_POWER:
-            raise PlanError(f"{self.text} ** {power!r}: a power is a whole number from 1 to {MOST_POWER}")
+            raise PlanError(f"{text_of(self)} ** {power!r}: a power is a whole number from 1 to {MOST_POWER}")
         text = f"{term_of(self)} ** {power}"
         if power == 1:
             return self
@@ -354,16 +354,16 @@ class Expression:
         categories that occur twice, and for names that the table has already.
         """
         prefix = self.text if prefix is None else check_column_name(prefix, "The prefix of new columns")
-        numbers = [number_of(category, f"{self.text}.one_hot") for category in categories]
+        numbers = [number_of(category, f"{text_of(self)}.one_hot") for category in categories]
         names = [f"{prefix}_{text_of(one)}" for one in numbers]
         if not names or len(set(numbers)) < len(numbers):
             raise SchemaError(
-                f"{self.text}.one_hot: the categories are {list(categories)}; name some, each one once"
+                f"{text_of(self)}.one_hot: the categories are {list(categories)}; name some, each one once"
             )
         for name in names:
             if name in (*self.table.column_names, *self.table.key_names):
                 raise SchemaError(
-                    f"table {self.table.name!r} has a column {name!r} already, which {self.text}.one_hot "
+                    f"table {self.table.name!r} has a column {name!r} already, which {text_of(self)}.one_hot "
                     "would replace; give the new ones another prefix="
                 )
         return {name: self == number for name, number in zip(names, numbers, strict=True)}
@@ -458,7 +458,7 @@ class Expression:
 
     def where(self, condition: Expression, other: Expression | Number) -> Expression:
         """Values where a condition holds, `other` elsewhere. 1 round after those of its parts."""
-        text = f"{term_of(self)}.where({condition}, {text_of(other)})"
+        text = f"{term_of(self)}.where({text_of(condition)}, {text_of(other)})"
         _require_condition(condition, text)
         mine = self.public
         if not isinstance(other, Expression):

@@ -14,6 +14,8 @@ from tercet.errors import PlanError
 
 Number = float | int | bool
 
+LONGEST_TEXT = 400
+"""Characters of an operand. What is longer loses its middle: used twice again and again, it would explode."""
 FACTOR_BITS = 30
 """Significant bits of public factors."""
 
@@ -21,7 +23,8 @@ FACTOR_BITS = 30
 def text_of(other: Any) -> str:
     """How an operand reads; a number with all its digits."""
     if not isinstance(other, int | float):
-        return str(other)
+        text, half = str(other), LONGEST_TEXT // 2
+        return text if len(text) <= LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}"
     return str(int(other)) if math.isfinite(other) and float(other).is_integer() else repr(float(other))
 
 

@@ -54,6 +54,24 @@ ODD = {
         },
         secrets.token_bytes(16),
     ),
+    "an operand used twice, again and again": Request(
+        "assign",
+        {
+            "table": AGES,
+            "expressions": {
+                "z": {
+                    "$expression": [
+                        AGES,
+                        [
+                            ["column", ["age"], {}],
+                            *(["__add__", [{"$node": n}, {"$node": n}], {}] for n in range(500)),
+                        ],
+                    ]
+                }
+            },
+        },
+        secrets.token_bytes(16),
+    ),
     "a million steps": Request(
         "fit",
         {
