@@ -124,10 +124,10 @@ async def test_the_client_is_told_and_no_other_run(at_once):
     async with open_local(latency_ms=5) as lake:
         table = await lake.upload(TABLE, name="t", key="id", owner="clinic")
         readings = []
-        asked = lake.cluster.client.run
+        plainly = lake.cluster.client.run
 
-        async def run(plan, watch=None):
-            return await asked(plan, readings.append)
+        async def run(plan, watch=None, asked=None):
+            return await plainly(plan, readings.append, asked=asked)
 
         lake.cluster.client.run = run
         await LogisticRegression(max_iter=3).fit(table, target="y")

@@ -290,7 +290,7 @@ async def test_lists_come_in_pages(attacked, monkeypatch):
     monkeypatch.setattr(pages, "PAGE_ITEMS", 2)
     names = [f"table {number}" for number in range(5)]
     for name in names:
-        await attacked.ann.desk.keep("model", name, b"", [], Rules())
+        await attacked.ann.desk.keep("table", name, b"", [], Rules())
     assert [one.name for one in await attacked.ann.desk.entries()] == names
     table = await attacked.victim(plans="approved")
     jobs = []

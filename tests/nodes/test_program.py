@@ -166,7 +166,15 @@ def test_a_node_is_started_as_a_program(nodes_at_rest):
     assert nodes.health(0)["missing_parties"] == [1, 2]
     environment = Path(f"/proc/{nodes.processes[0].pid}/environ").read_bytes().split(b"\0")
     assert {f"{name}={value}".encode() for name, value in KEEP_MEMORY.items()} <= set(environment)
+    nodes.wait_for(lambda: catches(nodes.processes[0].pid, signal.SIGTERM), "minding signals")
     assert nodes.stop(0) == 0
+
+
+def catches(pid, number):
+    """Whether a process has a handler of a signal."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in told.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def test_setting_up_with_the_command(tmp_path, monkeypatch, command):

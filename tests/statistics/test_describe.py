@@ -156,8 +156,8 @@ def test_what_is_suppressed_is_not_sent(lake):
     some = table.filter(table["x"] < 9)
     seen, run = [], lake.__class__._run
 
-    async def watched(self, plan, phase):
-        result = await run(self, plan, phase)
+    async def watched(self, plan, phase, asked=None):
+        result = await run(self, plan, phase, asked)
         seen.append(result.revealed)
         return result
 
