@@ -441,9 +441,11 @@ class Decoder:
             match data:
                 case {"$node": int(place)} if len(data) == 1 and 0 <= place < len(made):
                     return made[place]
-                case list():
-                    return [self.value(one) for one in data if not isinstance(one, list | dict)]
-            return self.value(data)
+                case list() if all(isinstance(one, bool | int | float) for one in data):
+                    return [self.value(one) for one in data]
+                case None | bool() | int() | float():
+                    return self.value(data)
+            raise PlanError(f"{data!r:.80} is no operand of an expression")
 
         for operation in operations:
             match operation:

@@ -46,6 +46,8 @@ T = TypeVar("T")
 
 MOST_STEPS = 4096
 """Steps of computations that a node remembers of a member."""
+MOST_BYTES = 1 << 26
+"""About what they take at most; where requests are long, fewer are remembered."""
 MOST_BUILT = 32
 """Plans, and results, of one member that a node has at hand."""
 LONGEST_CHAIN = 4096
@@ -165,7 +167,8 @@ class Requests:
         facts = msgpack.packb([stored, dict(outcome.symbols)])
         request = built.request
         row = StepRow(request.name, request.step, caller, request.to_bytes(), facts)
-        self._vault.journal.put_step(row, MOST_STEPS)
+        most = min(MOST_STEPS, MOST_BYTES // (len(row.request) + len(facts)))
+        self._vault.journal.put_step(row, most)
 
     # -- how plans are made ----------------------------------------------------------------------------------
 
