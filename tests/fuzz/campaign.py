@@ -127,7 +127,7 @@ def _measured(target: Target, data: bytes) -> tuple[Place | None, int]:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    if peak > PEAK_BASE + PEAK_PER_BYTE * len(data):
+    if peak > (target.peak or PEAK_BASE) + PEAK_PER_BYTE * len(data):
         raise Failed(f"{peak} bytes of memory for {data!r}")
     return place, peak
 

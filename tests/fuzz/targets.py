@@ -52,6 +52,8 @@ class Target:
     seeds: tuple[bytes, ...]
     tree: bool = True
     refuses: tuple[type[BaseException], ...] = (TercetError,)
+    peak: int | None = None
+    """Bytes that it may take besides, where that is more than decoding does."""
 
 
 # What calls these turns errors of such kinds into sentences, as it must for whatever a peer provokes.
@@ -193,7 +195,7 @@ def from_network() -> Iterator[tuple[str, Target]]:
         ),
     )
     study = Study.of(requests, purpose="risk", analyst="ann", uses=3, until=2_000_000_000)
-    yield "computations", Target(asked.read_request, asked.requests())
+    yield "computations", Target(asked.read_request, asked.requests(), peak=1 << 27)
     yield "studies", Target(read_study, (study.to_bytes(), study.to_text().encode()), tree=False)
     yield from described()
 
