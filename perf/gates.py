@@ -19,9 +19,9 @@ import tercet
 from perf.lakes import Conditions, drop, open_lake, repeat
 from perf.machine import WORD, copy_rate, socket_cost
 from perf.report import Measured
-from tercet.actors import Builder, Form, Type, Value, sigmoid
-from tercet.actors.client import RunResult
-from tercet.actors.plan import bind_shape, word_shape
+from tercet.plans import Builder, Form, Type, Value, sigmoid
+from tercet.plans.results import RunResult
+from tercet.plans.types import bind_shape, word_shape
 from tercet.protocols.domains import Words, encode
 from tercet.protocols.kernels import pack_bits
 

@@ -23,11 +23,11 @@ import trio
 
 from perf.nodes import PATIENCE_S, running_nodes
 from perf.report import Measured, median
-from tercet.actors import Builder, Form, Type
-from tercet.actors.plan import Plan
-from tercet.consent.rules import Rules
+from tercet.client.lake import AsyncLake, open_lake
 from tercet.errors import TercetError
-from tercet.lake import AsyncLake, open_lake
+from tercet.members.rules import Rules
+from tercet.plans import Builder, Form, Type
+from tercet.plans.plan import Plan
 
 ROWS = 1000
 CONNECTIONS = 8

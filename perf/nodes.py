@@ -19,7 +19,7 @@ from pathlib import Path
 import tercet
 from perf import tables
 from perf.report import Measured, median
-from tercet.lake import Allow
+from tercet import Allow
 from tercet.ml import LogisticRegression
 from tercet.nodes.setup import make_cluster, make_member, make_node
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 import tercet
 from perf.machine import MB, WORD
-from tercet.actors.plan import bind_shape
+from tercet.plans.types import bind_shape
 
 KEY, TARGET = "id", "outcome"
 SCALE = 16

@@ -8,6 +8,7 @@ needs neither lakes nor models.
 """
 
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import (
@@ -24,20 +25,29 @@ from tercet.errors import (
 )
 
 if TYPE_CHECKING:
-    from tercet.lake import AsyncLake, Lake, connect, local, open_lake, open_local
+    from tercet.actors.estimate import explain
+    from tercet.client.allow import Allow
+    from tercet.client.lake import AsyncLake, Lake, connect, local, open_lake, open_local
+    from tercet.comparison import compare
     from tercet.ml.table import Table
-    from tercet.studies import compare
+    from tercet.plans.drawing import draw
 
 __version__ = metadata.version("tercet")
 """The release, which `pyproject.toml` says and nothing else does."""
 
 _HOMES = {
-    **dict.fromkeys(("AsyncLake", "Lake", "connect", "local", "open_lake", "open_local"), "tercet.lake"),
+    "Allow": "tercet.client.allow",
+    **dict.fromkeys(
+        ("AsyncLake", "Lake", "connect", "local", "open_lake", "open_local"), "tercet.client.lake"
+    ),
     "Table": "tercet.ml.table",
-    "compare": "tercet.studies",
+    "draw": "tercet.plans.drawing",
+    "explain": "tercet.actors.estimate",
+    "compare": "tercet.comparison",
 }
 
 __all__ = [
+    "Allow",
     "AsyncLake",
     "ConfigError",
     "ConsentError",
@@ -53,6 +63,8 @@ __all__ = [
     "TransportError",
     "compare",
     "connect",
+    "draw",
+    "explain",
     "local",
     "open_lake",
     "open_local",
@@ -60,14 +72,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is not imported yet: a name of `__all__`, or a module that lakes need, as in `tercet.lake.Job`."""
+    """What is not imported yet: a name of `__all__`, or a package of Tercet, as in `tercet.ml`."""
     if name in _HOMES:
         globals()[name] = getattr(import_module(_HOMES[name]), name)
-    elif not name.startswith("_"):
-        import_module("tercet.studies")
-    if name not in globals():
-        raise AttributeError(f"module 'tercet' has no attribute {name!r}")
-    return globals()[name]
+        return globals()[name]
+    if not name.startswith("_") and find_spec(f"tercet.{name}"):
+        return import_module(f"tercet.{name}")
+    raise AttributeError(f"module 'tercet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tercet
-from tercet.commands import consent, data, nodes, studies
+from tercet.commands import comparison, consent, data, nodes
 from tercet.commands.console import sentences
 from tercet.errors import TercetError
 from tercet.protocols import registry
@@ -33,7 +33,7 @@ app = typer.Typer(
 app.add_typer(nodes.app)
 app.add_typer(data.app)
 app.add_typer(consent.app)
-app.add_typer(studies.app)
+app.add_typer(comparison.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,9 +7,9 @@ import datetime as dt
 import attrs
 import pytest
 
-from tercet.consent.rules import Rules
+from tercet import Allow
 from tercet.errors import ConsentError, PlanError, SchemaError
-from tercet.lake import Allow
+from tercet.members.rules import Rules
 from tercet.ml.schema import ColumnSchema, TableSchema
 
 SCHEMA = TableSchema(

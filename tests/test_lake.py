@@ -15,9 +15,9 @@ import pytest
 import trio
 
 import tercet
-from tercet.actors import client
+from tercet.client import client
+from tercet.client.lake import open_local
 from tercet.errors import PeerLost, PlanError, ProtocolError, SchemaError, TercetError, TransportError
-from tercet.lake import open_local
 
 LEFT = {"id": np.arange(100), "age": np.linspace(20, 80, 100), "smokes": np.arange(100) % 2}
 RIGHT = {"id": np.arange(50, 150), "cost": np.linspace(-1, 1, 100)}

@@ -6,7 +6,7 @@ import ast
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import tercet
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tercet"
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -24,55 +25,35 @@ MAY_IMPORT = {
     "options": {"errors"},
     "protocols": {"errors", "plugins"},
     "transports": {"errors", "plugins"},
-    "actors": {"errors", "protocols", "transports"},
-    "ml": {"errors", "options", "actors", "tracebacks"},
-    "consent": {"errors", "transports", "actors"},
-    "storage": {"errors", "protocols", "transports", "actors"},
-    "nodes": {"errors", "protocols", "transports", "actors", "consent", "ml", "storage"},
-    "progress": {"actors"},
-    "allow": {"errors", "options", "actors", "ml", "consent"},
-    "driver": {
+    "plans": {"errors", "protocols"},
+    "actors": {"errors", "protocols", "transports", "plans"},
+    "ml": {"errors", "options", "tracebacks", "plans"},
+    "members": {"errors", "protocols", "transports", "plans"},
+    "storage": {"errors", "protocols", "transports", "plans", "actors"},
+    "nodes": {"errors", "protocols", "transports", "plans", "actors", "ml", "members", "storage"},
+    "client": {
         "errors",
-        "allow",
         "options",
+        "tracebacks",
+        "protocols",
         "transports",
+        "plans",
         "actors",
         "ml",
-        "consent",
+        "members",
         "nodes",
-        "progress",
-        "recording",
-        "tracebacks",
-    },
-    "recording": {"errors", "ml", "consent", "nodes"},
-    "design": {"errors", "allow", "options", "actors", "ml", "consent", "nodes", "driver", "recording"},
-    "loop": {"errors", "transports", "actors"},
-    "lake_options": {"errors", "options"},
-    "lake": {
-        "errors",
-        "allow",
-        "options",
-        "lake_options",
-        "actors",
-        "ml",
-        "consent",
-        "nodes",
-        "driver",
-        "design",
-        "loop",
-        "tracebacks",
     },
     "testing": {"errors", "protocols", "transports", "actors"},
-    "__init__": {"errors", "lake", "ml", "studies"},
-    "demo": {"errors", "actors", "ml", "lake"},
-    "studies": {"errors", "options", "actors", "ml", "lake"},
-    "commands": {"errors", "actors", "consent", "nodes", "lake", "__init__", "studies"},
+    "comparison": {"errors", "options", "protocols", "plans", "actors", "ml", "client"},
+    "__init__": {"errors", "client", "comparison", "ml", "actors", "plans"},
+    "demo": {"errors", "actors", "plans", "ml", "client"},
+    "commands": {"errors", "actors", "plans", "members", "nodes", "client", "comparison", "__init__"},
     "cli": {"errors", "protocols", "demo", "commands", "__init__"},
     "__main__": {"cli"},
 }
 """What each part of Tercet may import besides itself: downwards only."""
 
-SANS_IO = {"protocols", "ml"}
+SANS_IO = {"protocols", "plans", "ml"}
 IO_MODULES = {
     "asyncio",
     "multiprocessing",
@@ -88,7 +69,6 @@ IO_MODULES = {
 SOFT_LIMIT, HARD_LIMIT = 500, 600
 LONG = {
     "tercet/actors/scheduler.py": "one state machine",
-    "tercet/actors/plan.py": "nodes, the builder and the operators of lazy values, which make each other",
     "tercet/ml/linear_model.py": "one class, whose two solvers share their precision and their checks",
 }
 """Files above the soft limit, and why they were not split."""
@@ -116,7 +96,19 @@ def _imports(path: Path) -> Iterator[tuple[int, str]]:
             if node.module == "tercet":
                 yield from ((node.lineno, f"tercet.{alias.name}") for alias in node.names)
             else:
-                yield node.lineno, node.module
+                within = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES
+                yield from ((node.lineno, name) for name in within or {node.module})
+
+
+def imports_when_run(path: Path) -> Iterator[tuple[int, str]]:
+    """Those of `imports` that are not there for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    blocks = [
+        range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    yield from (found for found in imports(path) if not any(found[0] in block for block in blocks))
 
 
 def imported_part(name: str) -> str | None:
@@ -154,7 +146,7 @@ def test_the_rules_have_no_cycle():
     [path for path in FILES if part_of(path) in SANS_IO],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
-def test_protocols_and_models_do_no_io(path):
+def test_protocols_plans_and_models_do_no_io(path):
     for line, name in imports(path):
         assert name.partition(".")[0] not in IO_MODULES, (
             f"{path}:{line}: {part_of(path)} must not import {name}"
@@ -173,12 +165,54 @@ def test_files_stay_short(path):
 def test_a_forbidden_import_is_found(tmp_path):
     file = tmp_path / "bad.py"
     file.write_text(
-        "def f():\n    from tercet.transports import Link\n    from tercet import lake\n    import trio.abc\n"
+        "def f():\n    from tercet.transports import Link\n"
+        "    from tercet import client\n    import trio.abc\n"
     )
     found = list(imports(file))
-    assert found == [(2, "tercet.transports"), (3, "tercet.lake"), (4, "trio.abc")]
-    assert [imported_part(name) for _, name in found] == ["transports", "lake", None]
+    assert found == [(2, "tercet.transports"), (3, "tercet.client"), (4, "trio.abc")]
+    assert [imported_part(name) for _, name in found] == ["transports", "client", None]
     assert imported_part("tercet") == imported_part("tercet.__version__") == "__init__"
+
+
+def test_the_script_of_a_member_loads_nothing_of_nodes():
+    ask = (
+        "import sys, tercet, tercet.client.lake, tercet.ml; "
+        "print(*(name for name in sys.modules if name.startswith(('tercet.nodes', 'tercet.storage'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert not done.stdout.strip()
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circles(files: Iterable[Path]) -> list[list[str]]:
+    """Modules that import each other, at whatever place in the file, directly or through others."""
+    reads: dict[str, set[str]] = {module_of(path): set() for path in files}
+    for path in files:
+        for _, name in imports_when_run(path):
+            target = name if name in reads else name.rpartition(".")[0]
+            if target in reads and target != module_of(path):
+                reads[module_of(path)].add(target)
+    reached = {module: set(targets) for module, targets in reads.items()}
+    for through in reached:
+        for targets in reached.values():
+            if through in targets:
+                targets |= reached[through]
+    rings = {
+        frozenset(one for one in targets if module in reached[one])
+        for module, targets in reached.items()
+        if module in targets
+    }
+    return sorted(map(sorted, rings))
+
+
+def test_no_circle_inside_a_package():
+    assert [one for one in circles(FILES) if not one[0].startswith("tercet.ml")] == []
 
 
 def test_a_process_of_a_node_imports_no_lake_and_no_model():
@@ -190,12 +224,12 @@ def test_a_process_of_a_node_imports_no_lake_and_no_model():
         [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120
     )
     parts = {name.split(".")[1] for name in done.stdout.split()}
-    assert parts == {"actors", "errors", "plugins", "protocols", "transports"}
+    assert parts == {"actors", "errors", "plans", "plugins", "protocols", "transports"}
 
 
 def test_names_of_the_package_are_found_when_they_are_asked_for():
     assert all(getattr(tercet, name) is not None for name in tercet.__all__)
     assert set(tercet.__all__) <= set(dir(tercet))
-    assert tercet.lake.Lake is tercet.Lake
+    assert tercet.client.lake.Lake is tercet.Lake
     with pytest.raises(AttributeError, match="no attribute 'lakes'"):
         tercet.lakes  # noqa: B018

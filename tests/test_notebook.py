@@ -10,7 +10,7 @@ from tests.nodes.on_disk import set_up
 
 PREPARE = """
 import asyncio, numpy as np, tercet
-from tercet.actors import client
+from tercet.client import client
 from tercet.ml import LogisticRegression
 assert asyncio.get_running_loop().is_running()
 client.WATCHED_AFTER_S = 0.0

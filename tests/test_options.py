@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import tercet
-from tercet.allow import Allow
+from tercet.client.allow import Allow
 from tercet.errors import PlanError, SchemaError, TercetError
 from tercet.ml import (
     GridSearch,

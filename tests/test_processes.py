@@ -25,9 +25,9 @@ import pytest
 import trio
 
 import tercet
+from tercet.client.lake import open_lake, open_local
+from tercet.client.loop import Loop
 from tercet.errors import PlanError, SchemaError, TercetError
-from tercet.lake import open_lake, open_local
-from tercet.loop import Loop
 from tercet.ml import LogisticRegression
 
 pytestmark = pytest.mark.early

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tercet
-from tercet import progress
-from tercet.actors import client
 from tercet.actors.party import Party
 from tercet.actors.progress import Forecast, Progress, Reading
 from tercet.actors.scheduler import Scheduler
+from tercet.client import bars as progress
+from tercet.client import client
+from tercet.client.lake import open_local
 from tercet.errors import ProtocolError
-from tercet.lake import open_local
 from tercet.ml import LogisticRegression
 
 ROWS = 400
@@ -183,7 +183,7 @@ def test_a_bar_that_cannot_be_drawn_does_not_end_the_run(at_once, monkeypatch, c
         raise OSError(5, "the terminal is gone")
 
     monkeypatch.setattr(progress, "_draw", fail)
-    caplog.set_level("INFO", "tercet.actors.client")
+    caplog.set_level("INFO", "tercet.client.client")
     with tercet.local(latency_ms=5, progress=True) as lake:
         table = lake.upload(TABLE, name="t", key="id", owner="clinic")
         assert LogisticRegression(max_iter=3).fit(table, target="y").reveal().coef_.shape == (1, 1)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import tercet
-from tercet.actors.plan import CLASSES
-from tercet.consent.studies import Study
-from tercet.consent.study_pages import DOES
+from tercet.client.recording import Following
 from tercet.errors import ConsentError, PlanError
+from tercet.members.studies import Study, read_step
+from tercet.members.study_pages import DOES
 from tercet.ml import GridSearch, LogisticRegression, StandardScaler, cross_validate
-from tercet.nodes.studies import read_step
-from tercet.recording import Following
+from tercet.plans.types import CLASSES
 
 ROWS = 60
 AGES = {"id": np.arange(ROWS), "age": np.linspace(20, 80, ROWS), "sick": np.arange(ROWS) % 2}

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PUBLIC = (
     "tercet",
-    "tercet.actors",
-    "tercet.lake",
+    "tercet.plans",
+    "tercet.client.lake",
     "tercet.ml",
     "tercet.protocols.base",
-    "tercet.studies",
+    "tercet.comparison",
     "tercet.testing",
     "tercet.transports",
 )
@@ -132,7 +132,7 @@ def test_broken_links_are_found(tmp_path):
         ("README.md", "#ten-lines", "#ten-lines"),
         ("docs/decisions/0001.md", "../../SECURITY.md", "../security.md"),
         ("docs/decisions/0001.md", "../tutorial.md", "../tutorial.md"),
-        ("docs/decisions/0001.md", "../../tercet/lake.py", "../../tercet/lake.py"),
+        ("docs/decisions/0001.md", "../../tercet/client/lake.py", "../../tercet/client/lake.py"),
     ],
 )
 def test_links_move_with_their_page(place, link, there):
@@ -190,10 +190,10 @@ def test_constructors_are_those_that_attrs_writes(source):
     [
         ("ml.linear_model.LogisticRegression", "`fit`", "tercet.ml.linear_model.LogisticRegression.fit"),
         ("ml.linear_model.LogisticRegression", "`get_params()`", "tercet.ml.estimator.Estimator.get_params"),
-        ("lake.AsyncLake.upload", "`Lake.upload`", "tercet.lake.Lake.upload"),
-        ("lake.Lake.table", "SchemaError", "tercet.errors.SchemaError"),
-        ("lake.Lake.table", "`tercet.local`", "tercet.lake.local"),
-        ("ml.table.Table", "`AsyncLake`", "tercet.lake.AsyncLake"),
+        ("client.lake.AsyncLake.upload", "`Lake.upload`", "tercet.client.lake.Lake.upload"),
+        ("client.lake.Lake.table", "SchemaError", "tercet.errors.SchemaError"),
+        ("client.lake.Lake.table", "`tercet.local`", "tercet.client.lake.local"),
+        ("ml.table.Table", "`AsyncLake`", "tercet.client.lake.AsyncLake"),
     ],
 )
 def test_names_in_docstrings_are_links(source, where, text, path):
@@ -210,5 +210,5 @@ def test_what_is_no_name_of_something_public_is_no_link(source, text):
 
 
 def test_parameters_are_no_links(source):
-    assert reference.linked("`table`", source["lake.Lake"], source) != "`table`"
+    assert reference.linked("`table`", source["client.lake.Lake"], source) != "`table`"
     assert reference.linked("`table`", source["ml.linear_model.LogisticRegression.fit"], source) == "`table`"

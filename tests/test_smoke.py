@@ -141,7 +141,7 @@ def test_commands(command):
 
 
 def test_bars(monkeypatch):
-    from tercet.actors import client
+    from tercet.client import client
 
     monkeypatch.setattr(client, "WATCHED_AFTER_S", 0.0)
     said = io.StringIO()

@@ -11,11 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tercet
-from tercet.actors import Builder, Form, Type
-from tercet.actors.calibration import PROBES, Bench, calibrate, chain_of_rounds
-from tercet.actors.cluster import ClusterOptions, open_cluster
 from tercet.actors.estimate import explain
-from tercet.actors.kinds import KINDS
 from tercet.actors.machine import (
     LOCAL,
     TALKING,
@@ -26,10 +22,14 @@ from tercet.actors.machine import (
     save_profile,
 )
 from tercet.cli import app
+from tercet.client.cluster import ClusterOptions, open_cluster
+from tercet.comparison import Measurement, find, markdown, network, write
+from tercet.comparison.__main__ import BEGIN, END, main
+from tercet.comparison.calibration import PROBES, Bench, calibrate, chain_of_rounds
 from tercet.errors import PlanError
+from tercet.plans import Builder, Form, Type
+from tercet.plans.kinds import KINDS
 from tercet.protocols.replicated import Replicated
-from tercet.studies import Measurement, find, markdown, network, write
-from tercet.studies.__main__ import BEGIN, END, main
 
 PROTOCOLS = ("replicated", "shamir", "shamir:5", "additive", "plain")
 
@@ -150,7 +150,7 @@ def test_the_table_goes_into_the_page(tmp_path, monkeypatch, capsys):
         seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0,
     )  # fmt: skip
     other = attrs.evolve(one, predicted_seconds=0.76)
-    monkeypatch.setattr("tercet.studies.__main__.measure", lambda say: [one, other])
+    monkeypatch.setattr("tercet.comparison.__main__.measure", lambda say: [one, other])
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n\n{END}after\n")
     main([str(page)])

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import tercet
 from tercet.cli import app
+from tercet.client.lake import open_local
 from tercet.errors import PlanError, SchemaError, TercetError
-from tercet.lake import open_local
 from tercet.ml import GridSearch, LogisticRegression, MinMaxScaler, StandardScaler, cross_validate
 from tercet.tracebacks import NOT_CALLED_BY_USERS, short, short_tracebacks
 

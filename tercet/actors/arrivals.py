@@ -12,9 +12,9 @@ from typing import Protocol as Interface
 import attrs
 import trio
 
-from tercet.actors.plan import Type
 from tercet.actors.values import Stored
 from tercet.errors import PlanError
+from tercet.plans.types import Type
 from tercet.protocols.base import Share
 
 WORD_ROWS = 64

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 
 import attrs
 
-from tercet.actors.kinds import KINDS, Tiling
-from tercet.actors.layout import Costs, Layout
 from tercet.actors.machine import Machine, machine_for
-from tercet.actors.passes import drop_dead
-from tercet.actors.plan import Disclosure, Plan, Ref
 from tercet.actors.rehearsal import Network, Rehearsal
 from tercet.errors import PlanError
+from tercet.plans.kinds import KINDS
+from tercet.plans.passes import drop_dead
+from tercet.plans.plan import Plan
+from tercet.plans.tiles import Costs, Layout, depths, schedule
+from tercet.plans.types import Disclosure
 from tercet.protocols import registry
 
 
@@ -136,38 +137,6 @@ def explain(
         by_kind=tuple(sorted(kinds.values(), key=lambda share: -share.bytes_sent)),
         disclosures=tuple(plan.disclosures()),
     )
-
-
-def depths(costs: Costs) -> dict[int, int]:
-    """Rounds on the longest way to the end of each node, all tiles side by side."""
-    return schedule(costs)[1]
-
-
-def schedule(costs: Costs) -> tuple[dict[int, list[int]], dict[int, int]]:
-    """Rounds on the longest way to the start of each instance, by node and tile, and to each node's end."""
-    layout = costs.layout
-    of_tiles: dict[Ref, list[int]] = {}
-    starts: dict[int, list[int]] = {}
-    found: dict[int, int] = {}
-    for index, node in enumerate(layout.plan.nodes):
-        starts[index] = [_before(layout, of_tiles, index, tile) for tile in range(layout.tiles(index))]
-        after = [depth + costs.of(index, tile).rounds for tile, depth in enumerate(starts[index])]
-        found[index] = max(after)
-        for output, kind in enumerate(node.types):
-            if layout.tiling[index] is Tiling.ROWS:
-                of_tiles[index, output] = after
-                continue
-            rows = layout.symbols.get(kind.rows, 1) if isinstance(kind.rows, str) else kind.rows
-            of_tiles[index, output] = [found[index]] * layout.cut(rows)
-    return starts, found
-
-
-def _before(layout: Layout, of_tiles: Mapping[Ref, list[int]], index: int, tile: int) -> int:
-    depth = 0
-    for position, ref in enumerate(layout.plan.nodes[index].args):
-        known = of_tiles[ref]
-        depth = max(depth, known[tile] if layout.rowwise(index, position) else max(known))
-    return depth
 
 
 __all__ = ["Explanation", "Machine", "Part", "depths", "explain", "schedule"]

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tercet.actors.kinds import KINDS, Context, Data, Tiling
-from tercet.actors.layout import Layout
-from tercet.actors.plan import Plan, Ref
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.values import FiledTiles, TiledValue
 from tercet.errors import ProtocolError
+from tercet.plans.kinds import KINDS, Context, Data, Tiling
+from tercet.plans.plan import Plan
+from tercet.plans.tiles import Layout
+from tercet.plans.types import Ref
 from tercet.protocols.base import Protocol
 
 HEAVY_WORDS = 1 << 17

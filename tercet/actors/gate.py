@@ -13,15 +13,16 @@ from typing import Any
 import attrs
 
 from tercet.actors.arrivals import Gathering, Sink
-from tercet.actors.plan import Plan, Type
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import PlanError, ProtocolError
+from tercet.plans.passes import Since
+from tercet.plans.plan import Plan
+from tercet.plans.reading import read_plan
+from tercet.plans.types import Type
 
 BIG_PLAN = 1 << 13
 """Plans of so many bytes are read in a thread, so that heartbeats go on."""
-Since = tuple[bytes, int]
-"""A checkpoint that a run goes on from: the session that came to it, and the point in the plan."""
 
 
 @attrs.frozen
@@ -73,8 +74,8 @@ class Gate:
         """The plan that a client asks for. Raises PlanError."""
         _ = caller
         if len(packed) < BIG_PLAN:
-            return Plan.from_bytes(packed)
-        return await in_thread(Plan.from_bytes, packed)
+            return read_plan(packed)
+        return await in_thread(read_plan, packed)
 
     async def before_name(self, caller: str, session: bytes) -> None:
         """A client gives a run its name. Raises ConsentError, of which nothing comes, for another's."""

@@ -15,10 +15,10 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.gate import Since
 from tercet.actors.line import first_cause
 from tercet.actors.values import Outcome, type_fields
 from tercet.errors import PlanError, ProtocolError, TercetError, from_wire
+from tercet.plans.passes import Since
 from tercet.protocols.domains import Words
 
 MOST_JOBS = 64

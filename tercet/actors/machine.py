@@ -18,8 +18,8 @@ from typing import Any
 
 import attrs
 
-from tercet.actors.layout import Layout
 from tercet.errors import PlanError
+from tercet.plans.tiles import Layout
 from tercet.protocols.base import Cost
 from tercet.protocols.domains import WORD_BYTES
 from tercet.protocols.fourier import Series, union

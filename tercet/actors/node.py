@@ -21,22 +21,23 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.gate import Gate, Since
+from tercet.actors.gate import Gate
 from tercet.actors.hello import Hello, greet
 from tercet.actors.jobs import Jobs
 from tercet.actors.line import Line
-from tercet.actors.party import Party, is_party, link_key, party_name
+from tercet.actors.party import Party, link_key
 from tercet.actors.service import Caller, Deaf, Service
 from tercet.actors.threads import counted
 from tercet.actors.values import Outcome
 from tercet.errors import PeerLost, QuotaError, TercetError, TransportError
+from tercet.plans.passes import Since
 from tercet.protocols import registry
 from tercet.transports import Identity, Link, Listener, ShapedLink, Transport
 from tercet.transports import registry as transports
+from tercet.transports.names import CLIENT, is_party, party_name
 
 logger = logging.getLogger(__name__)
 
-CLIENT = "client"
 CONNECT_S = 10.0
 FAREWELL_S = 1.0
 """How long a client that is turned away may take to read why."""

@@ -24,19 +24,21 @@ import attrs
 import numpy as np
 import trio
 
-from tercet.actors.gate import Gate, Since
+from tercet.actors.gate import Gate
 from tercet.actors.line import Line, first_cause
-from tercet.actors.passes import checkpoints
-from tercet.actors.plan import Form, Plan, Type, word_shape
 from tercet.actors.progress import Progress
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.session import Session, Start
 from tercet.actors.tracing import TraceEvent
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
+from tercet.plans.passes import Since, checkpoints
+from tercet.plans.plan import Plan
+from tercet.plans.types import Form, Type, word_shape
 from tercet.protocols.base import Protocol, Share, session_key
 from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Link
+from tercet.transports.names import is_party, party_name
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +49,6 @@ REMEMBERED = 1024
 LONGEST_NAME = 64
 PATIENCE_AT_START = 4
 """Time-outs that a party waits for peers to start a plan: they live, but may take long to read it."""
-
-
-def party_name(index: int) -> str:
-    """How a party is called in certificates, addresses and messages."""
-    return f"party {index}"
-
-
-def is_party(name: str) -> bool:
-    """Whether a name is one that parties have, so that nobody else may."""
-    word, _, number = name.partition(" ")
-    return word == "party" and number.isdecimal()
 
 
 def link_key(mine: bytes, theirs: bytes) -> bytes:

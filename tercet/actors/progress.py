@@ -14,8 +14,8 @@ from typing import Any, Self
 import attrs
 
 from tercet.actors.estimate import explain
-from tercet.actors.plan import Plan
 from tercet.errors import ProtocolError
+from tercet.plans.plan import Plan
 
 ROUND_S = 1.5e-3
 """About what a round takes besides latency."""

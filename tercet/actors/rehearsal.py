@@ -17,9 +17,9 @@ import attrs
 import numpy as np
 
 from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
-from tercet.actors.kinds import Tiling
-from tercet.actors.layout import Costs, without_session
 from tercet.actors.machine import MESSAGES_AROUND, Machine, units
+from tercet.plans.kinds import Tiling
+from tercet.plans.tiles import Costs, without_session
 
 _NOTHING = np.empty(0, dtype=np.uint64)
 _Event = tuple[float, int, Callable[[], None]]

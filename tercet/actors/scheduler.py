@@ -27,14 +27,15 @@ import attrs
 import trio
 
 from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
-from tercet.actors.kinds import KINDS, Context, Data, Tiling
-from tercet.actors.layout import Layout
-from tercet.actors.plan import Node, Plan, Ref, Type, bind_shape
 from tercet.actors.progress import Progress
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent
 from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError, TercetError
+from tercet.plans.kinds import KINDS, Context, Data, Tiling
+from tercet.plans.plan import Plan
+from tercet.plans.tiles import Layout
+from tercet.plans.types import Node, Ref, Type, bind_shape
 from tercet.protocols.base import Op, Product, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 

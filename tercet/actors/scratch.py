@@ -68,3 +68,15 @@ class Scratch:
 
 
 IN_MEMORY = Scratch()
+
+
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+    "MALLOC_MMAP_MAX_": "0",
+}
+"""Environment by which glibc keeps freed arrays in the process; other C libraries ignore it.
+
+A plan asks for the same few sizes again and again, and having the kernel clear fresh pages costs more
+than filling them."""

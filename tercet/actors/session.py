@@ -15,11 +15,11 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.layout import Costs, Layout, Ledger
-from tercet.actors.plan import Plan
 from tercet.actors.progress import Progress
 from tercet.actors.scheduler import Scheduler
 from tercet.errors import PlanError, ProtocolError, TercetError
+from tercet.plans.plan import Plan
+from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import Words
 

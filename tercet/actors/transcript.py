@@ -21,15 +21,15 @@ import msgpack
 import numpy as np
 import trio
 
-from tercet.actors.draw import to_svg
-from tercet.actors.estimate import schedule
-from tercet.actors.layout import Costs, Layout
 from tercet.actors.line import first_cause
 from tercet.actors.party import Party
-from tercet.actors.plan import Plan
 from tercet.actors.scheduler import Message, Scheduler
 from tercet.actors.values import Outcome, Stored, read_type, type_fields
 from tercet.errors import PlanError, ProtocolError
+from tercet.plans.drawing import to_svg
+from tercet.plans.plan import Plan
+from tercet.plans.reading import read_plan
+from tercet.plans.tiles import Costs, Layout, schedule
 from tercet.protocols import registry
 from tercet.protocols.base import WORD_BYTES, Protocol, Share
 from tercet.protocols.domains import DOMAINS, Words
@@ -287,7 +287,7 @@ def _pack(tape: Tape) -> dict[str, Any]:
 def _unpack(fields: Mapping[str, Any]) -> Tape:
     stored = fields["stored"]
     return Tape(
-        plan=Plan.from_bytes(fields["plan"]),
+        plan=read_plan(fields["plan"]),
         protocol=fields["protocol"],
         party=fields["party"],
         parties=fields["parties"],

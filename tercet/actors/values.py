@@ -13,10 +13,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors.kinds import Data
-from tercet.actors.plan import Form, Type
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.errors import PlanError
+from tercet.plans.kinds import Data
+from tercet.plans.types import Form, Type
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import WORD_BITS, Words
 

@@ -12,17 +12,19 @@ from typing import Annotated
 import typer
 
 import tercet
-from tercet.actors.plan import Plan
+from tercet.actors.estimate import explain
+from tercet.client.lake import Lake
+from tercet.client.member_api import WaitingPlan
+from tercet.client.study_api import KnownStudy, ShownStudy
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
-from tercet.consent.audit import Head, check_lines, lines_after, log_lines, parse, require
-from tercet.consent.study_pages import quotation
-from tercet.consent.verified import Verified
 from tercet.errors import ConsentError
-from tercet.lake import Lake
-from tercet.nodes.config import ClusterFile
-from tercet.nodes.desk import WaitingPlan
+from tercet.members.audit import Head, check_lines, lines_after, log_lines, parse, require
+from tercet.members.config import ClusterFile
+from tercet.members.study_pages import quotation
+from tercet.members.verified import Verified
 from tercet.nodes.program import Settings
-from tercet.nodes.study_desk import KnownStudy, ShownStudy
+from tercet.plans.drawing import to_svg
+from tercet.plans.plan import Plan
 
 app = typer.Typer()
 
@@ -94,7 +96,7 @@ def show(
             return
         found = _show_plan(lake, number)
         if svg is not None:
-            svg.write_text(found.svg(), encoding="utf-8")
+            svg.write_text(to_svg(found), encoding="utf-8")
 
 
 def _is_study(lake: Lake, number: str) -> bool:
@@ -121,7 +123,7 @@ def _show_plan(lake: Lake, number: str) -> Plan:
     owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
     for line in _describe(waiting, found, owners):
         say(line)
-    say(str(found.explain(lake.cluster.protocol, lake.cluster.parties, apart=True)))
+    say(str(explain(found, lake.cluster.protocol, lake.cluster.parties, apart=True)))
     return found
 
 

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 import tercet
-from tercet.actors import CLASSES, DisclosureClass
+from tercet import Allow
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
-from tercet.consent.rules import GROUPS, PARAMETERS_PER_ROW, USUAL, Plans
 from tercet.errors import SchemaError
-from tercet.lake import Allow
+from tercet.members.rules import GROUPS, PARAMETERS_PER_ROW, USUAL, Plans
+from tercet.plans import CLASSES, DisclosureClass
 
 app = typer.Typer()
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import trio
 import typer
 
+from tercet.client import node_checks as checks
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConfigError
-from tercet.nodes import check as checks
+from tercet.members.config import ROLES
 from tercet.nodes import program, setup
-from tercet.nodes.config import ROLES
 
 app = typer.Typer()
 

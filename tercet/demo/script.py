@@ -11,11 +11,11 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Disclosure
+from tercet.client.lake import Lake, local
 from tercet.demo import check
 from tercet.demo.data import KEY, TARGET, owners
-from tercet.lake import Lake, local
 from tercet.ml import LogisticRegression, StandardScaler
+from tercet.plans import Disclosure
 
 Reals = npt.NDArray[np.float64]
 

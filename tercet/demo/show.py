@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tercet.actors import Disclosure
 from tercet.demo.check import METRICS
 from tercet.demo.script import CHECK, PHASES, START, Cost, Report, Watcher
+from tercet.plans import Disclosure
 
 TITLES = {
     START: "Start the nodes",

@@ -17,7 +17,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, DisclosureClass, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.computations import computation
@@ -30,6 +29,7 @@ from tercet.ml.spreads import high_power, widest_variance
 from tercet.ml.table import Column, Steps, Table, as_names
 from tercet.ml.tails import ChiSquareTest
 from tercet.options import CATEGORIES, COLUMNS, MAYBE_COLUMNS, RECEIVER, STATISTICS, TABLE
+from tercet.plans import Builder, DisclosureClass, Value, concatenate
 
 Reals = npt.NDArray[np.float64]
 

@@ -30,10 +30,10 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Plan
-from tercet.actors.client import RunResult
 from tercet.errors import PlanError
 from tercet.options import Rule
+from tercet.plans import Plan
+from tercet.plans.results import RunResult
 
 P = ParamSpec("P")
 T = TypeVar("T")

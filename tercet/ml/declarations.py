@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import attrs
 
-from tercet.actors import Disclosure, DisclosureClass, Plan
-from tercet.actors.plan import NODES
 from tercet.errors import PlanError
 from tercet.ml import (
     association,
@@ -26,6 +24,8 @@ from tercet.ml import (
     table,
     transformers,
 )
+from tercet.plans import Disclosure, DisclosureClass, Plan
+from tercet.plans.types import NODES
 
 DECLARING = (
     association,

@@ -18,7 +18,6 @@ import attrs
 import numpy as np
 
 from tercet import options
-from tercet.actors import Builder, DisclosureClass, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.computations import computation
@@ -26,6 +25,7 @@ from tercet.ml.disclosure import MISSING, at_least, both, inverted, side_by_side
 from tercet.ml.sample import WIDEST_UNIT, Sample
 from tercet.ml.spreads import widest_variance
 from tercet.ml.table import UNIT_BITS, Column, Steps, Table, as_names
+from tercet.plans import Builder, DisclosureClass, Value
 
 STATISTICS = ("mean", "std", "min", "25%", "50%", "75%", "max")
 PLACE_BITS = 24

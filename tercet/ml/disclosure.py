@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tercet.actors import Value, concatenate
+from tercet.plans import Value, concatenate
 
 UNDEFINED = -4.0
 """What is told instead of a figure that is not defined, of figures that are never below -1."""

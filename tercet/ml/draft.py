@@ -12,10 +12,10 @@ import math
 import operator
 from typing import TYPE_CHECKING
 
-from tercet.actors import Builder, Value
 from tercet.errors import PlanError
 from tercet.ml.bounds import half_unit
 from tercet.ml.linalg import mean
+from tercet.plans import Builder, Value
 
 if TYPE_CHECKING:
     from tercet.ml.expressions import Expression

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tercet.actors import Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_bounds, quotient_bounds
@@ -32,6 +31,7 @@ from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, 
 from tercet.ml.operations import OPERATIONS, Made, listed, recorded
 from tercet.ml.schema import Kind, check_column_name
 from tercet.options import MANY, NUMBER, NUMBERS, takes
+from tercet.plans import Value
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Series, Value, sigmoid
 from tercet.errors import PlanError
 from tercet.ml.disclosure import at_least, inverted
 from tercet.ml.linalg import halvings, length, mean, reciprocal
@@ -26,6 +25,7 @@ from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.spreads import centre
 from tercet.ml.table import ANALYST, UNIT_BITS, Table
 from tercet.ml.weights import weigh
+from tercet.plans import Builder, Series, Value, sigmoid
 
 WEIGHT_SCALE = 24
 GRADIENT_SCALE = 26

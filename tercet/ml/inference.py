@@ -25,7 +25,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Value, concatenate, sigmoid, softplus_tail
 from tercet.ml.fitting import WEIGHT_SCALE, WIDEST_INTERCEPT, WIDEST_WEIGHT, Parameters, Problem
 from tercet.ml.linalg import (
     RESIDUAL_BITS,
@@ -46,6 +45,7 @@ from tercet.ml.newton import HESSIAN_SCALE, INVERSE_SCALE, TRACE, WIDEST_INVERSE
 from tercet.ml.table import UNIT_BITS
 from tercet.ml.tails import chi_square_tail, critical, two_sided
 from tercet.ml.weights import LARGEST_MEAN, SMALLEST_MEAN
+from tercet.plans import Builder, Value, concatenate, sigmoid, softplus_tail
 
 ERROR = 1e-6
 DEALT_BITS, COEFFICIENT_BITS = 24, 24

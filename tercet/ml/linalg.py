@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Value, concatenate
 from tercet.errors import PlanError
+from tercet.plans import Value, concatenate
 
 Reals = npt.NDArray[np.float64]
 

@@ -16,8 +16,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Plan, Type, Value
-from tercet.actors.client import RunResult
 from tercet.errors import ConvergenceWarning, MissingAttribute, PlanError, SchemaError
 from tercet.ml import fitting, verdicts
 from tercet.ml.computations import Data, computation
@@ -32,6 +30,8 @@ from tercet.ml.secret_column import SecretColumn
 from tercet.ml.summary import INTERCEPT, Summary, summarise
 from tercet.ml.table import ANALYST, Steps, Table
 from tercet.options import FLAG, JOB, LEVEL, NAMES, RECEIVER, TABLE, Choice, Made, Number, takes
+from tercet.plans import Builder, Plan, Type, Value
+from tercet.plans.results import RunResult
 from tercet.tracebacks import short_tracebacks
 
 Reals = npt.NDArray[np.float64]

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet import options
-from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedMetricWarning
 from tercet.ml import fitting, views
 from tercet.ml.computations import Calls, computation
@@ -34,6 +33,7 @@ from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
 from tercet.ml.splitting import Fold, folds
 from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.options import FLAG, RECEIVER, Made, Names, Number, Several, Text
+from tercet.plans import Builder, Type, Value, concatenate
 from tercet.tracebacks import short, short_tracebacks
 
 Reals = npt.NDArray[np.float64]

@@ -16,7 +16,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Form, Type, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import clear, views
 from tercet.ml.computations import Data, computation, referred
@@ -29,6 +28,7 @@ from tercet.ml.schema import ColumnSchema
 from tercet.ml.secret_column import SecretColumn
 from tercet.ml.table import ANALYST, Column, Part, Steps, Table, Workspace
 from tercet.options import LEVEL, NAME, NAMES, READERS, RECEIVER, TABLE, Choice, Either, Made, Number, takes
+from tercet.plans import Builder, Form, Type, Value
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Series, Value, concatenate, sigmoid, slope
 from tercet.errors import PlanError
 from tercet.ml.fitting import (
     CHECKED,
@@ -55,6 +54,7 @@ from tercet.ml.linalg import (
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, SPREAD_SCALE, high_power, widest_variance
 from tercet.ml.table import UNIT_BITS
 from tercet.ml.weights import SMALLEST_MEAN, Weights
+from tercet.plans import Builder, Series, Value, concatenate, sigmoid, slope
 
 HESSIAN_SCALE = 24
 INVERSE_SCALE = 16

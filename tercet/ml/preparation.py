@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from tercet.actors import Value, concatenate
 from tercet.errors import SchemaError
 from tercet.ml.bounds import half_unit
 from tercet.ml.computations import computation
@@ -23,6 +22,7 @@ from tercet.ml.expressions import Expression
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_column_name
 from tercet.ml.table import ANALYST, Column, Part, Steps, Table, as_names
 from tercet.options import CONDITION, FLAG, MAYBE_COLUMNS, TABLE
+from tercet.plans import Value, concatenate
 
 TOO_FEW = "whether a filter keeps or drops fewer rows than owners allow to tell"
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import attrs
 
-from tercet.actors import Builder, Value
 from tercet.ml.disclosure import both, inverted
 from tercet.ml.linalg import halvings, inverse_sqrt, mean, reciprocal
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.spreads import high_power
 from tercet.ml.table import UNIT_BITS, Table
+from tercet.plans import Builder, Value
 
 WIDEST_UNIT = 2.0 ** (INTEGER_BITS - UNIT_BITS)
 """No value of a column is larger, in units."""

@@ -8,11 +8,11 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Type, Value
 from tercet.ml import views
 from tercet.ml.computations import Data, computation, referred
 from tercet.ml.table import ANALYST, Steps, Workspace
 from tercet.options import RECEIVER, takes
+from tercet.plans import Type, Value
 from tercet.tracebacks import short_tracebacks
 
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import attrs
 
-from tercet.actors import Builder, Value
 from tercet.errors import SchemaError
 from tercet.ml.computations import computation
 from tercet.ml.table import Part, Steps, Table
 from tercet.options import MAYBE_COLUMN, TABLE, TEST_SIZE
+from tercet.plans import Builder, Value
 
 Fold = tuple[Table, Table]
 """Train and test rows."""

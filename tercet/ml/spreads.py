@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tercet.actors import Value
 from tercet.ml.linalg import halvings, mean
 from tercet.ml.table import WIDE_SPREAD, Table
+from tercet.plans import Value
 
 SPREAD_SCALE = 28
 """Fractional bits of mean squares, in units."""

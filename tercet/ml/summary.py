@@ -16,7 +16,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, DisclosureClass, Value
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.fitting import Problem, stronger
@@ -24,6 +23,7 @@ from tercet.ml.inference import FIGURES, GUARDED, INEXACT, LOOSE, Inference
 from tercet.ml.newton import LARGEST_SHARE
 from tercet.ml.table import Steps, as_names
 from tercet.ml.tails import chi_square_tail, critical, shown_p, two_sided
+from tercet.plans import Builder, DisclosureClass, Value
 
 Reals = npt.NDArray[np.float64]
 

@@ -18,8 +18,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Plan, Type, Value, concatenate
-from tercet.actors.client import RunResult
 from tercet.errors import SchemaError
 from tercet.ml import views
 from tercet.ml.computations import Calls, Data, computation, referred
@@ -38,6 +36,8 @@ from tercet.options import (
     TEST_SIZE,
     takes,
 )
+from tercet.plans import Builder, Plan, Type, Value, concatenate
+from tercet.plans.results import RunResult
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import Builder, Type, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.computations import Calls, Data, computation
 from tercet.ml.describe import quantiles, require_enough
@@ -31,6 +30,7 @@ from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, rang
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
 from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, as_names
 from tercet.options import MAYBE_COLUMNS, RECEIVER, TABLE, Made, takes
+from tercet.plans import Builder, Type, Value, concatenate
 from tercet.tracebacks import short_tracebacks
 
 WIDTH_POWERS = (-8, 16)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tercet.actors import Form, Type
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable, encode
 from tercet.ml.schema import INTEGER_BITS, TableSchema
 from tercet.ml.table import UNIT_BITS, WIDE_SPREAD, Column, Part, Table, Workspace
+from tercet.plans import Form, Type
 
 ROUNDED_SPREAD = 1 + 2.0**-8
 """Rounding may enlarge a spread that is just within its bound by less than this factor."""

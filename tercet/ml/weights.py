@@ -16,10 +16,10 @@ import operator
 
 import attrs
 
-from tercet.actors import Builder, Value, concatenate
 from tercet.ml.linalg import halvings, reciprocal
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.table import UNIT_BITS, Table
+from tercet.plans import Builder, Value, concatenate
 
 LARGEST = 2.0**10
 """No row weighs more than so many times the mean: checked."""

@@ -12,13 +12,10 @@ from typing import Any
 
 import attrs
 
-from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, ProtocolError
+from tercet.members.rules import LATEST, MODEL, TABLE, Rules
 from tercet.storage.catalog import Entry, Label
 
-TABLE, MODEL = "table", "model"
-LATEST = 253_402_300_800.0
-"""The year 10,000, in seconds since 1970: calendars of members end there."""
 LONGEST_NAME = 256
 MOST_BODY = 1 << 22
 """Bytes of a description: room for the columns and categories of a wide table."""

@@ -26,29 +26,24 @@ import msgpack
 import trio
 
 from tercet.actors.arrivals import Sink
-from tercet.actors.gate import Gate, Since
+from tercet.actors.gate import Gate
 from tercet.actors.party import Party
-from tercet.actors.passes import checkpoint_handle, checkpoints, rest
-from tercet.actors.plan import Plan, Type, check_handle
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome, Stored
-from tercet.consent.approvals import Approval
-from tercet.consent.audit import AuditLog
-from tercet.consent.decisions import TO_CALLER
-from tercet.consent.review import NOTHING, Review, Rows, Tables, review
-from tercet.consent.rows import Order
-from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError
+from tercet.members.approvals import Approval
+from tercet.members.audit import AuditLog
+from tercet.members.config import ClusterFile, Member, NodeFile
+from tercet.members.decisions import TO_CALLER
+from tercet.members.rules import MODEL, TABLE, Rules
 from tercet.ml.computations import Request
 from tercet.ml.models import SecretModel
-from tercet.nodes.config import ClusterFile, Member, NodeFile
-from tercet.nodes.entries import MODEL, TABLE
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.keeping import keep
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.listings import entry_of, listed
 from tercet.nodes.permits import Permits
-from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas
+from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas, client_limits
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
@@ -56,6 +51,12 @@ from tercet.nodes.studies import VERBS, Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
+from tercet.plans.passes import Since, checkpoint_handle, checkpoints, rest
+from tercet.plans.plan import Plan
+from tercet.plans.reading import check_handle
+from tercet.plans.review import NOTHING, Review, Rows, Tables, review
+from tercet.plans.row_axis import Order
+from tercet.plans.types import Type
 from tercet.storage.journal import LooseValue
 
 RELEASE = version("tercet")
@@ -72,7 +73,7 @@ class LakeGate(Gate):
         self.vault = vault
         self.audit = audit
         self.quotas = Quotas(file.quota)
-        self.clients = file.quota.clients
+        self.clients = client_limits(file.quota)
         self.board = Board(self.quotas)
         self.ledger = Ledger(vault)
         self.jobs = LastingJobs(party, vault, self.ledger)
@@ -349,7 +350,7 @@ class LakeGate(Gate):
     # -- what members ask ------------------------------------------------------------------------------------
 
     async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
-        """Answer a request; see `Gate.answer`. `tercet.nodes.desk` has the other end."""
+        """Answer a request; see `Gate.answer`. `tercet.client.member_api` has the other end."""
         with self.audited(caller, verb):
             return await self._answer(caller, verb, args)
 

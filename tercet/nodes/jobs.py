@@ -25,10 +25,10 @@ import msgpack
 import numpy as np
 import trio
 
-from tercet.actors.gate import Gate, Since
+from tercet.actors.gate import Gate
 from tercet.actors.jobs import Answer, Job, Jobs, Run, answer
-from tercet.actors.party import LONGEST_NAME, Party, party_name
-from tercet.actors.plan import Plan
+from tercet.actors.node import LONGEST_RETRY_S, RETRY_S
+from tercet.actors.party import LONGEST_NAME, Party
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome
 from tercet.errors import (
@@ -41,10 +41,12 @@ from tercet.errors import (
     from_wire,
 )
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
-from tercet.nodes.patience import LONGEST_PAUSE_S, PAUSE_S, latest
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import RUN_BYTES, run_of
+from tercet.plans.passes import Since, latest
+from tercet.plans.plan import Plan
 from tercet.storage.journal import JobRow
+from tercet.transports.names import party_name
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -323,7 +325,7 @@ class LastingJobs(Jobs):
             self._say(["fail", run, error.to_wire()])
             await self._fail(run, error)
             return
-        pause = min(PAUSE_S * 2**attempts, LONGEST_PAUSE_S)
+        pause = min(RETRY_S * 2**attempts, LONGEST_RETRY_S)
         if trio.current_time() < self._begun.get(run, -math.inf) + pause:
             return
         job = self.jobs[run]

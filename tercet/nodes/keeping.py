@@ -9,12 +9,13 @@ import attrs
 
 from tercet.actors.party import Party
 from tercet.actors.threads import in_thread
-from tercet.consent.review import NOTHING
 from tercet.errors import ConsentError
-from tercet.nodes.entries import MODEL, TABLE, read_entry, require_name
+from tercet.members.rules import MODEL, TABLE
+from tercet.nodes.entries import read_entry, require_name
 from tercet.nodes.ledger import Ledger
 from tercet.nodes.quotas import Quotas
 from tercet.nodes.vault import Vault
+from tercet.plans.review import NOTHING
 from tercet.storage.catalog import Entry
 
 

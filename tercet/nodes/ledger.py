@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from tercet.actors.gate import Since
-from tercet.actors.plan import RESERVED
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Stored
-from tercet.consent.approvals import Approval
 from tercet.errors import ConsentError, PlanError
+from tercet.members.approvals import Approval
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Waiting, run_of
+from tercet.plans.passes import Since
+from tercet.plans.plan import RESERVED
 from tercet.storage.journal import Checkpoint, LooseValue
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """Permits: whether owners' rules let a member have a plan run, and who has to sign it first.
 
-A computation is decided by what it says of itself (see `tercet.consent.decisions`), a plan by hand by a walk
+A computation is decided by what it says of itself (see `tercet.members.decisions`), a plan by hand by a walk
 over it, and by every owner whose data it reads.
 """
 
@@ -12,16 +12,15 @@ from collections.abc import Iterable
 import attrs
 import trio
 
-from tercet.actors.plan import Plan
-from tercet.consent.decisions import TO_CALLER, Asked, decide, results_of
-from tercet.consent.review import NOTHING, Review, Tables
-from tercet.consent.rules import Rules
 from tercet.errors import ConsentError
+from tercet.members.config import ClusterFile, Member
+from tercet.members.decisions import TO_CALLER, Asked, decide, results_of
+from tercet.members.rules import LATEST, TABLE, Rules
 from tercet.ml.uses import Uses, uses_of
-from tercet.nodes.config import ClusterFile, Member
-from tercet.nodes.entries import LATEST, TABLE
 from tercet.nodes.requests import Built
 from tercet.nodes.vault import Vault
+from tercet.plans.plan import Plan
+from tercet.plans.review import NOTHING, Review, Tables
 from tercet.storage.catalog import Entry
 
 

@@ -23,18 +23,19 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.cluster import KEEP_MEMORY, plain_errors
+from tercet.actors.line import plain_errors
 from tercet.actors.node import Node, Shaping
-from tercet.actors.party import Party, is_party, party_name
-from tercet.actors.scratch import Scratch
-from tercet.consent.audit import AuditLog, Head
-from tercet.consent.keys import MemberKeys
+from tercet.actors.party import Party
+from tercet.actors.scratch import KEEP_MEMORY, Scratch
 from tercet.errors import ConfigError, StorageError
-from tercet.nodes.config import ClusterFile, NodeFile
+from tercet.members.audit import AuditLog, Head
+from tercet.members.config import ClusterFile, NodeFile
+from tercet.members.keys import MemberKeys
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.vault import Vault
 from tercet.transports import Identity, TlsTransport
+from tercet.transports.names import is_party, party_name
 
 logger = logging.getLogger(__name__)
 

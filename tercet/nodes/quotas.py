@@ -7,14 +7,11 @@ counted in its catalog and journal, or found there when it starts; what does not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Self
-
-import attrs
 
 from tercet.actors.gate import ClientLimits
-from tercet.actors.plan import Plan
-from tercet.errors import ConfigError, QuotaError
+from tercet.errors import QuotaError
+from tercet.members.quota import Quota
+from tercet.plans.plan import Plan
 
 MB = 1 << 20
 MOST_NODES = 1 << 19
@@ -25,39 +22,9 @@ SHARE_IN_MEMORY = 16
 """Of `memory_mb`, a member's dealt values take no more than one part in so many; the rest lies in files."""
 
 
-@attrs.frozen(kw_only=True)
-class Quota:
-    """What each member may have. Bytes are those of shares at this node, on disk or in memory."""
-
-    dealt_mb: int = 16384
-    values: int = 16384
-    kept_mb: int = 65536
-    entries: int = 1024
-    waiting: int = 64
-    queued: int = 64
-    results: int = 256
-    results_mb: int = 1024
-    log_lines: int = 36000
-    connections: int = 32
-    requests: int = 200
-    core_percent: int = 25
-
-    @classmethod
-    def read(cls, given: Mapping[str, Any], where: str) -> Self:
-        """Limits by name, each a whole number of at least 1. Raises ConfigError."""
-        known = attrs.fields_dict(cls)
-        for name, value in given.items():
-            if name not in known:
-                names = ", ".join(known)
-                raise ConfigError(f"{where}: [quota] has {name!r}, which means nothing; known are {names}")
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"{where}: [quota] {name} = {value!r} is no whole number of at least 1")
-        return cls(**given)
-
-    @property
-    def clients(self) -> ClientLimits:
-        """What the node's listener and services ask."""
-        return ClientLimits(self.connections, float(self.requests), THREADS, self.core_percent / 100)
+def client_limits(quota: Quota) -> ClientLimits:
+    """What the node's listener and services ask."""
+    return ClientLimits(quota.connections, float(quota.requests), THREADS, quota.core_percent / 100)
 
 
 class Quotas:

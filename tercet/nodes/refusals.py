@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tercet.consent.audit import AuditLog
+from tercet.members.audit import AuditLog
 
 logger = logging.getLogger(__name__)
 

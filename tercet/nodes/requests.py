@@ -24,10 +24,6 @@ import attrs
 import msgpack
 import numpy as np
 
-from tercet.actors import Builder, Plan
-from tercet.actors.client import RunResult
-from tercet.actors.passes import optimise
-from tercet.actors.plan import TILE_ROWS, Type, word_shape
 from tercet.actors.values import Outcome, read_type, type_fields
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.ml import computations
@@ -38,6 +34,10 @@ from tercet.ml.schema import TableSchema
 from tercet.ml.table import Table
 from tercet.ml.upload import describe
 from tercet.nodes.vault import Vault
+from tercet.plans import Builder, Plan
+from tercet.plans.passes import optimise
+from tercet.plans.results import RunResult
+from tercet.plans.types import TILE_ROWS, Type, word_shape
 from tercet.storage.catalog import Entry
 from tercet.storage.journal import StepRow
 

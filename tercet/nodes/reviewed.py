@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import attrs
 
-from tercet.actors.plan import Plan
-from tercet.consent.review import Review, Tables
-from tercet.consent.rules import Rules
 from tercet.errors import ConsentError
+from tercet.members.rules import Rules
 from tercet.nodes.requests import Built
+from tercet.plans.plan import Plan
+from tercet.plans.review import Review, Tables
 from tercet.storage.catalog import Entry
 
 

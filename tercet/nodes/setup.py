@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError
-from tercet.nodes.config import NODE_TOML, ClusterFile, Member, NodeEntry, check_name, check_roles
+from tercet.members.config import NODE_TOML, ClusterFile, Member, NodeEntry, check_name, check_roles
+from tercet.members.keys import MemberKeys
 from tercet.transports import make_identity
 from tercet.transports.tcp import join_address, split_address
 

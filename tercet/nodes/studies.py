@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 import attrs
 import msgpack
 
-from tercet.consent import decisions
-from tercet.consent.audit import AuditLog
-from tercet.consent.decisions import TO_CALLER, Result, Verdict, decide
-from tercet.consent.rules import Rules
-from tercet.consent.studies import Asked, Study, StudyApproval, matches
-from tercet.consent.study_pages import (
+from tercet.errors import ConsentError, ProtocolError
+from tercet.members import decisions
+from tercet.members.audit import AuditLog
+from tercet.members.config import ClusterFile
+from tercet.members.decisions import TO_CALLER, Result, Verdict, decide
+from tercet.members.rules import LATEST, MODEL, TABLE, Rules
+from tercet.members.studies import RUN_BYTES, Asked, Study, StudyApproval, matches, read_step
+from tercet.members.study_pages import (
     DOES,
     Facts,
     TableFacts,
@@ -31,10 +33,8 @@ from tercet.consent.study_pages import (
     page,
     row_origins,
 )
-from tercet.errors import ConsentError, ProtocolError
 from tercet.ml.computations import COMPUTATIONS, Request
-from tercet.nodes.config import ClusterFile
-from tercet.nodes.entries import GONE, LATEST, MODEL, TABLE
+from tercet.nodes.entries import GONE
 from tercet.nodes.refusals import cut
 from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
@@ -44,8 +44,6 @@ MOST_STUDIES = 64
 """Studies of one member that a node keeps, until their time is up."""
 LONGEST_S = 2 * 366 * 86400.0
 """A study ends within so long."""
-RUN_BYTES, POSITION_BYTES = 16, 2
-"""Of what a request says of its study: the run, and the request's position."""
 VERBS = frozenset(
     {
         "propose-study",
@@ -57,18 +55,6 @@ VERBS = frozenset(
         "end-study",
     }
 )
-
-
-def study_step(run: bytes, position: int) -> bytes:
-    """What a request says of the study that it belongs to."""
-    return run + position.to_bytes(POSITION_BYTES, "big")
-
-
-def read_step(packed: bytes) -> tuple[bytes, int]:
-    """The run and the position that a request says. Raises ConsentError."""
-    if len(packed) != RUN_BYTES + POSITION_BYTES:
-        raise ConsentError("what a request says of its study is malformed; look at the client's release")
-    return packed[:RUN_BYTES], int.from_bytes(packed[RUN_BYTES:], "big")
 
 
 @attrs.frozen

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import trio
 from cryptography.exceptions import InvalidTag
 
-from tercet.actors.plan import Type
 from tercet.actors.threads import counted, in_thread
 from tercet.actors.values import Stored
 from tercet.errors import StorageError
-from tercet.nodes.config import NodeFile
+from tercet.members.config import NodeFile
+from tercet.plans.types import Type
 from tercet.storage.catalog import Catalog, Entry
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SALT_BYTES, SealedFiles

@@ -13,12 +13,13 @@ import attrs
 import msgpack
 import trio
 
-from tercet.actors.plan import Plan, Type
 from tercet.actors.values import type_fields
-from tercet.consent.approvals import Approval
-from tercet.consent.keys import seal
 from tercet.errors import ConsentError
+from tercet.members.approvals import Approval
+from tercet.members.keys import context, seal
 from tercet.nodes.quotas import Quotas
+from tercet.plans.plan import Plan
+from tercet.plans.types import Type
 from tercet.protocols.domains import Words
 
 RUN_BYTES = 16
@@ -112,11 +113,6 @@ class Board:
         if found is None:
             raise ConsentError(f"no plan {run.hex()[:8]} waits here; it has run, or its analyst has left")
         return found
-
-
-def context(run: bytes, name: str, party: int) -> bytes:
-    """What a sealed part is bound to."""
-    return b"%b/%d/%b" % (run.hex().encode(), party, name.encode())
 
 
 def sealed_result(

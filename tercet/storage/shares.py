@@ -19,10 +19,10 @@ import attrs
 import msgpack
 import numpy as np
 
-from tercet.actors.plan import Form, Type
 from tercet.actors.scratch import Scratch
 from tercet.actors.values import FiledTiles, Stored, read_type
 from tercet.errors import PlanError, StorageError
+from tercet.plans.types import Form, Type
 from tercet.protocols.base import Share
 from tercet.protocols.domains import DOMAINS, WORD_BYTES, Domain, packed_words
 from tercet.storage.sealed import SealedFiles, SealedReader

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Builder, Form, Plan, Type, concatenate, sigmoid, slope
-from tercet.actors.client import Client
-from tercet.actors.layout import Costs, Layout, Ledger
 from tercet.actors.node import Node
-from tercet.actors.party import Party, cut, party_name
-from tercet.actors.passes import drop_dead
-from tercet.actors.plan import word_shape
+from tercet.actors.party import Party, cut
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.values import Stored
+from tercet.client.client import Client
+from tercet.plans import Builder, Form, Plan, Type, concatenate, sigmoid, slope
+from tercet.plans.passes import drop_dead
+from tercet.plans.tiles import Costs, Layout, Ledger
+from tercet.plans.types import word_shape
 from tercet.protocols.domains import decode, encode
 from tercet.protocols.replicated import Replicated
 from tercet.testing.lockstep import parties
 from tercet.transports import MemoryTransport
+from tercet.transports.names import party_name
 
 SCALE = 8
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Form, Type
 from tercet.actors.arrivals import Gathering, Piece
-from tercet.actors.client import piece_rows
-from tercet.actors.connection import Request
 from tercet.actors.values import type_fields
+from tercet.client.client import piece_rows
+from tercet.client.connection import Request
 from tercet.errors import PlanError
+from tercet.plans import Form, Type
 from tercet.protocols.domains import Z64
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
@@ -19,7 +19,7 @@ from tercet.protocols.replicated import Replicated
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr("tercet.actors.client.PIECE_BYTES", 2500)
+    monkeypatch.setattr("tercet.client.client.PIECE_BYTES", 2500)
 
 
 def test_pieces_are_whole_tiles():

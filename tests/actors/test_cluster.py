@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Builder, Form, Type
-from tercet.actors import cluster as cluster_module
-from tercet.actors.cluster import ClusterOptions, open_cluster
 from tercet.actors.line import Line
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.session import Session
+from tercet.client import cluster as cluster_module
+from tercet.client.cluster import ClusterOptions, open_cluster
 from tercet.errors import PeerLost, PlanError, ProtocolError, TransportError
+from tercet.plans import Builder, Form, Type
 from tercet.protocols import registry
 from tercet.protocols.replicated import Replicated
 

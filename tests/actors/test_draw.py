@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tercet.actors import Builder, Form, Type
-from tercet.actors.passes import drop_dead
+from tercet.plans import Builder, Form, Type
+from tercet.plans.drawing import draw, to_mermaid, to_svg
+from tercet.plans.passes import drop_dead
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -26,7 +27,7 @@ def boxes(root):
 
 
 def test_svg(plan):
-    root = ET.fromstring(plan.svg())
+    root = ET.fromstring(to_svg(plan))
     drawn = drop_dead(plan)
     assert len(boxes(root)) == len(drawn.nodes)
     marked = [group for group in root.iter(f"{SVG}g") if group.get("class") == "discloses"]
@@ -35,11 +36,11 @@ def test_svg(plan):
     text = "".join(root.itertext())
     assert "reveal 'sigmoid'" in text
     assert "words 2 x both" in text
-    assert plan._repr_svg_() == plan.svg()
+    assert draw(plan)._repr_svg_() == str(draw(plan)) == to_svg(plan)
 
 
 def test_boxes_do_not_overlap_and_stay_inside(plan):
-    root = ET.fromstring(plan.svg())
+    root = ET.fromstring(to_svg(plan))
     left, top, width, height = map(float, root.get("viewBox").split())
     found = boxes(root)
     for number, (x, y, w, h) in enumerate(found):
@@ -53,7 +54,7 @@ def test_boxes_do_not_overlap_and_stay_inside(plan):
 
 def test_nodes_stand_below_what_they_read(plan):
     drawn = drop_dead(plan)
-    root = ET.fromstring(plan.svg())
+    root = ET.fromstring(to_svg(plan))
     heights = {}
     for group in root.iter(f"{SVG}g"):
         index = int(group.find(f"{SVG}title").text.split()[1])
@@ -69,14 +70,14 @@ def test_large_plans_leave_local_nodes_out():
         x = (x * x).rescale(20).bounded(1.0, f"step {number}")
     x.open("the end").builder.plan()
     x.reveal("end", to="me")
-    svg = b.plan().svg()
+    svg = to_svg(b.plan())
     drawn = len(boxes(ET.fromstring(svg)))
     assert 200 < drawn < 220
     assert len(svg) < 200_000
 
 
 def test_mermaid(plan):
-    text = plan.mermaid()
+    text = to_mermaid(plan)
     lines = text.splitlines()
     assert lines[0] == "flowchart TD"
     assert sum(":::discloses" in line for line in lines) == len(plan.disclosures())
@@ -89,12 +90,12 @@ def test_mermaid(plan):
 def test_what_a_plan_says_is_escaped():
     b = Builder("<script>", tile_rows=64)
     b.input("x", Type(Form.RING, (10,), 0, 1.0)).reveal('<b>&"', to="<me>")
-    svg = b.plan().svg()
+    svg = to_svg(b.plan())
     assert "<script>" not in svg
     assert "<b>" not in svg
     ET.fromstring(svg)
-    assert "<me>" not in b.plan().mermaid()
+    assert "<me>" not in to_mermaid(b.plan())
 
 
 def test_an_empty_plan_can_be_drawn():
-    ET.fromstring(Builder("empty").plan().svg())
+    ET.fromstring(to_svg(Builder("empty").plan()))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tercet.actors import Builder, Form, Type, sigmoid
 from tercet.actors.estimate import explain
 from tercet.errors import PlanError
+from tercet.plans import Builder, Form, Type, sigmoid
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
 

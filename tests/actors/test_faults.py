@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Builder, Form, Type
+from tercet.client.lake import open_local
 from tercet.errors import PeerLost
-from tercet.lake import open_local
+from tercet.plans import Builder, Form, Type
 
 pytestmark = pytest.mark.early
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.actors.matching import hash_columns, intersect, new_key, twice
 from tercet.actors.scratch import Scratch
+from tercet.plans.matching import hash_columns, intersect, new_key, twice
 
 
 def lists_of(seed: int, sizes: list[int]) -> list[np.ndarray]:

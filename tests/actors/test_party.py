@@ -9,14 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from tercet.actors import Builder, Form, Type
-from tercet.actors.client import _verdict
-from tercet.actors.connection import Request
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import CHUNK_BYTES
-from tercet.actors.node import CLIENT
 from tercet.actors.party import MOST_EARLY_STARTS
 from tercet.actors.values import type_fields
+from tercet.client.client import _verdict
+from tercet.client.connection import Request
 from tercet.errors import (
     PeerLost,
     PlanError,
@@ -26,11 +24,13 @@ from tercet.errors import (
     TransportError,
     from_wire,
 )
+from tercet.plans import Builder, Form, Type
 from tercet.protocols.base import Round
 from tercet.protocols.domains import Z64
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
 from tercet.transports import Fault, FaultyLink
+from tercet.transports.names import CLIENT
 from tercet.transports.wire import pack_message
 
 KIND = Type(Form.RING, (10,), 8, 2.0**30)

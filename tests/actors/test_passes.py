@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tercet.actors import Builder, Form, Type
-from tercet.actors.passes import (
+from tercet.errors import PlanError
+from tercet.plans import Builder, Form, Type
+from tercet.plans.passes import (
     checkpoint_handle,
     checkpoints,
     drop_dead,
@@ -14,7 +15,6 @@ from tercet.actors.passes import (
     rest,
     truncate_late,
 )
-from tercet.errors import PlanError
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from tercet.actors import Builder, Form, Type
 from tercet.actors.estimate import explain
-from tercet.actors.layout import Costs, Layout
 from tercet.actors.machine import LOCAL, MESSAGES_AROUND, TALKING, Machine, Pace
+from tercet.plans import Builder, Form, Type
+from tercet.plans.tiles import Costs, Layout
 from tercet.protocols import registry
 from tercet.protocols.replicated import Replicated
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Builder, Form, Type
 from tercet.actors import scheduler as scheduler_module
-from tercet.actors.kinds import KINDS
-from tercet.actors.layout import Costs, Layout, Ledger
 from tercet.actors.scheduler import Scheduler
 from tercet.errors import PrivacyError, ProtocolError
+from tercet.plans import Builder, Form, Type
+from tercet.plans.kinds import KINDS
+from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.protocols.base import Round
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated

@@ -17,8 +17,8 @@ from tercet.actors import transcript
 from tercet.actors.party import Party
 from tercet.actors.scheduler import Scheduler
 from tercet.cli import app
+from tercet.comparison import find
 from tercet.errors import PlanError, ProtocolError
-from tercet.studies import find
 
 PROTOCOLS = ["replicated", "shamir", "additive", "plain"]
 

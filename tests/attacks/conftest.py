@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tercet.actors import client
-from tercet.actors.passes import optimise
+from tercet.client import client
 from tercet.nodes import program
+from tercet.plans.passes import optimise
 from tests.attacks.lake import BY_HAND, attacked_lake
 
 

@@ -17,16 +17,18 @@ import attrs
 import numpy as np
 import trio
 
-from tercet.actors import Builder, Form, Type
-from tercet.actors.builder import Value
-from tercet.actors.client import RunResult
+from tercet import Allow
 from tercet.actors.node import Node
-from tercet.actors.plan import Plan
+from tercet.client.lake import AsyncLake, open_lake
+from tercet.client.member_api import WaitingPlan
 from tercet.errors import TercetError
-from tercet.lake import Allow, AsyncLake, open_lake
 from tercet.ml.table import Column, Table
 from tercet.nodes import program
-from tercet.nodes.desk import WaitingPlan
+from tercet.nodes.quotas import client_limits
+from tercet.plans import Builder, Form, Type
+from tercet.plans.builder import Value
+from tercet.plans.plan import Plan
+from tercet.plans.results import RunResult
 from tests.nodes.on_disk import NodesOnDisk, set_up
 
 ROWS = 100
@@ -145,7 +147,7 @@ def allow(lake: Attacked, **limits: int) -> None:
     for node in lake.nodes:
         quotas = node.gate.quotas  # type: ignore[attr-defined]
         quotas.quota = attrs.evolve(quotas.quota, **limits)
-        node.gate.clients = quotas.quota.clients
+        node.gate.clients = client_limits(quotas.quota)
         for member in ("ann", "hospital", "insurer"):
             node._callers.pop(member, None)
 

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Builder, Form, Type
 from tercet.actors.party import Party
-from tercet.actors.passes import checkpoint_handle, rest
-from tercet.actors.plan import RESERVED, Plan
 from tercet.actors.scheduler import Scheduler
-from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, TercetError
+from tercet.members.rules import Rules
+from tercet.plans import Builder, Form, Type
+from tercet.plans.passes import checkpoint_handle, rest
+from tercet.plans.plan import RESERVED
+from tercet.plans.reading import read_plan
 from tests.attacks.lake import ROWS, column, values_of
 
 KIND = Type(Form.RING, (ROWS,), 0, 2.0**20)
@@ -40,11 +41,11 @@ def test_no_plan_names_what_nodes_keep_for_themselves(handle):
     b = Builder("peek", tile_rows=64)
     b.input(handle, KIND).store("fine")
     with pytest.raises(PlanError, match="is no handle"):
-        Plan.from_bytes(b.plan().to_bytes())
+        read_plan(b.plan().to_bytes())
     b = Builder("poke", tile_rows=64)
     b.input("fine", KIND).store(handle)
     with pytest.raises(PlanError, match="is no handle"):
-        Plan.from_bytes(b.plan().to_bytes())
+        read_plan(b.plan().to_bytes())
 
 
 async def test_no_upload_names_it_either(attacked):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tercet.actors import Form, Type
+from tercet import Allow
 from tercet.errors import PlanError, TercetError
-from tercet.lake import Allow
+from tercet.plans import Form, Type
 from tests.attacks.lake import ROWS, values_of
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import tercet
-from tercet.consent.review import review
-from tercet.lake import Allow
+from tercet import Allow
 from tercet.ml import (
     GridSearch,
     LogisticRegression,
@@ -20,6 +19,7 @@ from tercet.ml import (
     cross_validate,
 )
 from tercet.nodes.gate import LakeGate
+from tercet.plans.review import review
 
 ROWS = 240
 

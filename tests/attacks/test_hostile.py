@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Builder, Form, Type
-from tercet.actors.plan import LONGEST_TEXT, MOST_ARGS, MOST_NODES, MOST_PLAN_BYTES, Plan
-from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, ProtocolError, TercetError
+from tercet.members.rules import Rules
 from tercet.nodes import entries, refusals
+from tercet.plans import Builder, Form, Type
+from tercet.plans.plan import MOST_NODES
+from tercet.plans.reading import LONGEST_TEXT, MOST_ARGS, MOST_PLAN_BYTES, read_plan
 from tests.attacks.lake import allow, values_of
 
 pytestmark = pytest.mark.early
@@ -52,7 +53,7 @@ BUILT = {
 @pytest.mark.parametrize("what", BUILT)
 def test_a_plan_that_nobody_needs_is_refused(what):
     with pytest.raises(PlanError):
-        Plan.from_bytes(BUILT[what]())
+        read_plan(BUILT[what]())
 
 
 async def test_a_million_nodes_stop_nobody(attacked):

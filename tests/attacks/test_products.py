@@ -11,12 +11,13 @@ import msgpack
 import numpy as np
 import pytest
 
-from tercet.actors import Builder, Form, Type, client
-from tercet.actors.cluster import ClusterOptions, open_cluster
-from tercet.actors.kinds import KINDS
-from tercet.actors.local_kinds import Concatenate
-from tercet.actors.plan import Plan
+from tercet.client import client
+from tercet.client.cluster import ClusterOptions, open_cluster
 from tercet.errors import PlanError, ProtocolError
+from tercet.plans import Builder, Form, Type
+from tercet.plans.kinds import KINDS
+from tercet.plans.local_kinds import Concatenate
+from tercet.plans.reading import read_plan
 
 X = Type(Form.RING, (1, 24), 0, 1.0)
 WHY = "product that has not had its round"
@@ -45,7 +46,7 @@ def packed(*nodes):
 @pytest.mark.parametrize("kind", sorted(ENDS))
 def test_a_raw_product_is_read_by_nothing_that_takes_full_sharings(kind):
     with pytest.raises(PlanError, match=WHY):
-        Plan.from_bytes(packed([kind, [[2, 0]], ENDS[kind], ""]))
+        read_plan(packed([kind, [[2, 0]], ENDS[kind], ""]))
 
 
 @pytest.mark.parametrize("local", ["add", "reshape", "select", "append_row", "bounded", "move_point"])
@@ -61,13 +62,13 @@ def test_local_steps_do_not_make_one_whole(local):
     args = [[2, 0], [2, 0]] if local == "add" else [[2, 0]]
     step = [local, args, attributes.get(local, {}), ""]
     with pytest.raises(PlanError, match=WHY):
-        Plan.from_bytes(packed(step, ["open", [[3, 0]], {"why": "x"}, ""]))
+        read_plan(packed(step, ["open", [[3, 0]], {"why": "x"}, ""]))
 
 
 def test_a_stack_with_a_product_in_it_is_refused():
     zero = ["input", [], {"handle": "zero", "form": "ring", "shape": [1, 1], "scale": 0, "limit": 1.0}, ""]
     with pytest.raises(PlanError, match=WHY):
-        Plan.from_bytes(packed(zero, ["concatenate", [[3, 0], [2, 0]], {}, ""]))
+        read_plan(packed(zero, ["concatenate", [[3, 0], [2, 0]], {}, ""]))
 
 
 def test_every_kind_says_whether_it_takes_products():

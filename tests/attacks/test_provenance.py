@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.consent.rules import Rules
+from tercet import Allow
 from tercet.errors import ConsentError, PlanError, TercetError
-from tercet.lake import Allow
+from tercet.members.rules import Rules
 from tercet.ml import LogisticRegression
 from tests.attacks.lake import ROWS, values_of
 

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import Form, Type, pages
+from tercet.actors import pages
 from tercet.actors.service import MOST_PIECE
-from tercet.consent.audit import AuditLog
-from tercet.consent.rules import Rules
+from tercet.client.lake import open_lake
 from tercet.errors import ConfigError, PlanError, QuotaError
-from tercet.lake import open_lake
-from tercet.nodes.config import NodeFile
+from tercet.members.audit import AuditLog
+from tercet.members.config import NodeFile
+from tercet.members.quota import Quota
+from tercet.members.rules import Rules
 from tercet.nodes.ledger import Ledger
-from tercet.nodes.quotas import Quota
 from tercet.nodes.vault import Vault
+from tercet.plans import Form, Type
 from tercet.storage.journal import LooseValue
 from tests.attacks.lake import TIMEOUT_S, allow, values_of
 

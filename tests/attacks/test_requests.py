@@ -12,11 +12,11 @@ import attrs
 import numpy as np
 import pytest
 
-from tercet.actors import builder
-from tercet.consent.rules import Rules
 from tercet.errors import ConsentError, PlanError, TercetError
+from tercet.members.rules import Rules
 from tercet.ml import LogisticRegression
 from tercet.ml.computations import Request, as_data
+from tercet.plans import builder
 from tests.attacks.lake import ROWS, values_of
 
 

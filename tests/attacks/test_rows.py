@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tercet.actors import Form, Type, concatenate, sigmoid
-from tercet.actors.kinds import KINDS, Along
+from tercet import Allow
 from tercet.errors import ConsentError
-from tercet.lake import Allow
+from tercet.plans import Form, Type, concatenate, sigmoid
+from tercet.plans.kinds import KINDS, Along
 from tests.attacks.lake import ROWS, column, values_of
 
 SINGLE, ASKED, FEW = "single rows", "the owner was asked", "no fewer than 20 rows"

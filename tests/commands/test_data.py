@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
+from tercet import Allow
 from tercet.commands.data import app, ranges_of, read_query, types_of
 from tercet.errors import SchemaError
-from tercet.lake import Allow
 from tercet.ml.ingest import encode
 
 pytestmark = pytest.mark.smoke

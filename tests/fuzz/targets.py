@@ -15,24 +15,25 @@ from typing import Any
 import attrs
 import msgpack
 
-from tercet.actors import Builder, Form, Plan, Type, sigmoid
 from tercet.actors.hello import Hello
-from tercet.actors.layout import Costs, Layout, Ledger
 from tercet.actors.progress import Progress
 from tercet.actors.values import read_type
-from tercet.consent.approvals import Approval
-from tercet.consent.audit import AuditLog, check_lines, read_lines
-from tercet.consent.keys import MemberKeys
-from tercet.consent.review import review
-from tercet.consent.rules import Rules
-from tercet.consent.studies import Asked, Study, matches
-from tercet.consent.study_pages import Facts, page
 from tercet.errors import TercetError, from_wire
+from tercet.members.approvals import Approval
+from tercet.members.audit import AuditLog, check_lines, read_lines
+from tercet.members.config import NODE_TOML, ClusterFile, Member, NodeEntry, NodeFile
+from tercet.members.keys import MemberKeys
+from tercet.members.rules import Rules
+from tercet.members.studies import Asked, Study, matches
+from tercet.members.study_pages import Facts, page
 from tercet.ml.models import FORMAT, SecretModel
 from tercet.ml.schema import ColumnSchema, TableSchema
-from tercet.nodes.config import NODE_TOML, ClusterFile, Member, NodeEntry, NodeFile
 from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.jobs import Told
+from tercet.plans import Builder, Form, Plan, Type, sigmoid
+from tercet.plans.reading import read_plan
+from tercet.plans.review import review
+from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.protocols import registry
 from tercet.protocols.domains import WORD_BYTES
 from tercet.transports import Identity, make_identity
@@ -105,9 +106,9 @@ def read_frames(data: bytes) -> None:
                 return
 
 
-def read_plan(data: bytes) -> None:
+def a_plan(data: bytes) -> None:
     """As a node does with a plan: read it, review it, prepare to run it."""
-    plan = Plan.from_bytes(data)
+    plan = read_plan(data)
     plan.digest()
     Ledger(Costs(Layout(plan, dict(plan.maxima)), registry.get("replicated"), 3))
     review(plan, lambda handle: frozenset({handle}))

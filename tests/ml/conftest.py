@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tercet
-from tercet.actors import Form, Type
+from tercet.plans import Form, Type
 from tercet.protocols.domains import encode
 
 _numbers = itertools.count()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tercet.ml
-from tercet.actors import CLASSES
+from tercet.plans import CLASSES
 
 SOURCES = sorted(Path(tercet.ml.__file__).parent.rglob("*.py"))
 

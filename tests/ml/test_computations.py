@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tercet.actors import Builder
 from tercet.errors import PlanError
 from tercet.ml import computations, declarations
 from tercet.ml.computations import Decoder, Naming, Request, as_data, checks_of, computation, encoded, within
 from tercet.ml.declarations import Declared, declare, require_declared
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.operations import OPERATIONS
+from tercet.plans import Builder
 from tests.fuzz import asked
 
 

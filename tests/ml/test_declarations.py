@@ -13,10 +13,8 @@ import pytest
 
 import tercet
 import tercet.ml
-from tercet.actors import CLASSES, Builder, Form, Type
-from tercet.actors.plan import NODES
-from tercet.consent.rules import GROUPS
 from tercet.errors import PlanError
+from tercet.members.rules import GROUPS
 from tercet.ml import (
     GridSearch,
     LogisticRegression,
@@ -28,6 +26,8 @@ from tercet.ml import (
 from tercet.ml.computations import COMPUTATIONS, Computed
 from tercet.ml.declarations import DECLARED, Declared, require_declared, undeclared
 from tercet.ml.inference import LOOSE
+from tercet.plans import CLASSES, Builder, Form, Type
+from tercet.plans.types import NODES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "disclosures.md"
 ROWS = 80

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tercet.consent.review import review
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import MeanImputer, MinMaxScaler, StandardScaler, Table
 from tercet.ml.association import _allowed
 from tercet.ml.disclosure import all_at_least, at_least, both, inverted, side_by_side, tellable
 from tercet.ml.transformers import Transformer
+from tercet.plans.review import review
 
 
 def test_what_may_be_told_of_a_count(compute):

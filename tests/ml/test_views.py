@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import tercet
-from tercet.lake import open_local
+from tercet.actors.estimate import explain
+from tercet.client.lake import open_local
 from tercet.ml import LogisticRegression, StandardScaler, cross_validate
 from tercet.ml.views import MOST_ROWS, html_table
 
@@ -111,7 +112,7 @@ def everything(lake, joined, model):
         "crosstab": joined.crosstab("g", "y", categories={"g": [0, 1, 2]}),
         "correlations": joined.corr(["z", "g"]),
         "plan": plan,
-        "explanation": plan.explain(),
+        "explanation": explain(plan),
         "result": lake.run(plan),
         "job": lake.submit(plan),
         "disclosed": lake.disclosed,

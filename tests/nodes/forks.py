@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 import attrs
 
-from tercet.actors.cluster import KEEP_MEMORY
+from tercet.actors.scratch import KEEP_MEMORY
 
 ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.02

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 import tercet
-from tercet import recording
+from tercet import Allow
+from tercet.client import recording
+from tercet.client.lake import Sent
 from tercet.errors import ConsentError
-from tercet.lake import Allow, Sent
 from tercet.ml import LogisticRegression, StandardScaler
 from tests.nodes.on_disk import NodesOnDisk, set_up
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.consent.keys import MemberKeys
 from tercet.errors import ConfigError
-from tercet.nodes.config import ClusterFile, Member, NodeEntry, NodeFile
+from tercet.members.config import ClusterFile, Member, NodeEntry, NodeFile
+from tercet.members.keys import MemberKeys
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.transports import make_identity
 

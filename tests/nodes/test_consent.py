@@ -17,15 +17,16 @@ import pytest
 import trio
 
 import tercet
-from tercet.actors import Form, Type
-from tercet.actors.connection import Request
-from tercet.consent.approvals import Approval
-from tercet.consent.keys import MemberKeys
+from tercet import Allow
+from tercet.client.connection import Request
+from tercet.client.lake import Sent, open_lake
+from tercet.client.remote import dial
 from tercet.errors import ConsentError, SchemaError, StorageError, TercetError, TransportError
-from tercet.lake import Allow, Sent, open_lake
+from tercet.members.approvals import Approval
+from tercet.members.config import ClusterFile, Member
+from tercet.members.keys import MemberKeys
 from tercet.ml.describe import describe
-from tercet.nodes.config import ClusterFile, Member
-from tercet.nodes.remote import dial
+from tercet.plans import Form, Type
 from tercet.transports import Identity, TlsTransport, make_identity
 from tests.nodes.on_disk import set_up
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import tercet
+from tercet import Allow
 from tercet.errors import PlanError
-from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 
 TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100), "old": np.arange(100) * 7 % 100 > 40}
@@ -54,7 +54,7 @@ def test_a_job_is_its_clients_alone(table):
         job = lake.submit(sum_of_ages(lake))
         with connect(table, "insurer") as other:
             assert job.session not in [one.session for one in other.jobs()]
-            stolen = tercet.lake.Job(other, job.session)
+            stolen = tercet.client.lake.Job(other, job.session)
             for attempt in (stolen.result, stolen.cancel):
                 with pytest.raises(PlanError, match="insurer has no job"):
                     attempt()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import tercet
+from tercet import Allow
 from tercet.errors import ConsentError, PlanError
-from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 from tercet.ml.describe import describe
 

@@ -12,11 +12,11 @@ import pytest
 import trio
 
 import tercet
-from tercet.actors import Form, Type
-from tercet.consent.audit import parse
+from tercet.client.lake import open_lake
 from tercet.errors import ConsentError, SchemaError, StorageError
-from tercet.lake import open_lake
+from tercet.members.audit import parse
 from tercet.ml import LogisticRegression
+from tercet.plans import Form, Type
 
 pytestmark = pytest.mark.early
 TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 
 import tercet
+from tercet import Allow
 from tercet.errors import ConvergenceWarning
-from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 from tests.nodes import on_disk
 from tests.nodes.network import Loopback

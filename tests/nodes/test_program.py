@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 import tercet
-from tercet.actors.cluster import KEEP_MEMORY
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party
+from tercet.actors.scratch import KEEP_MEMORY
 from tercet.cli import app
 from tercet.errors import ConfigError, PeerLost, StorageError, TransportError
-from tercet.nodes.config import NodeFile
+from tercet.members.config import NodeFile
 from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.program import Settings
 from tercet.nodes.setup import make_member

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import tercet
+from tercet.client.lake import Sent
 from tercet.errors import PlanError, SchemaError
-from tercet.lake import Sent
 from tercet.ml import LogisticRegression
 
 PATIENTS = {"id": np.arange(1000, 1300), "age": np.linspace(20, 80, 300), "sick": np.arange(300) % 2}

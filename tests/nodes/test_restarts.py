@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import tercet
+from tercet import Allow
 from tercet.errors import ConsentError, PeerLost, PlanError
-from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 
 pytestmark = pytest.mark.early

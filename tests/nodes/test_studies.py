@@ -12,11 +12,12 @@ import attrs
 import numpy as np
 import pytest
 
-from tercet.consent.studies import Asked, Study, StudyApproval
+from tercet import Allow
+from tercet.client.lake import Sent
 from tercet.errors import ConsentError, TercetError
-from tercet.lake import Allow, Sent
+from tercet.members.studies import Asked, Study, StudyApproval, read_step, study_step
 from tercet.nodes import studies
-from tercet.nodes.studies import Studies, read_step, study_step
+from tercet.nodes.studies import Studies
 
 AGES = {"id": np.arange(40), "age": np.linspace(20, 80, 40)}
 COSTS = {"id": np.arange(40), "cost": np.linspace(1, 2, 40)}
@@ -384,7 +385,7 @@ def test_pages_know_every_computation_that_nodes_know():
     """In an interpreter of its own, as that of a node, where nothing else declares computations."""
     program = (
         "import tercet.nodes.program; from tercet.ml.computations import COMPUTATIONS;"
-        "from tercet.consent.study_pages import DOES; print(sorted(COMPUTATIONS.keys() ^ DOES.keys()))"
+        "from tercet.members.study_pages import DOES; print(sorted(COMPUTATIONS.keys() ^ DOES.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,8 +17,8 @@ import pytest
 import sqlalchemy as sa
 
 import tercet
+from tercet import Allow
 from tercet.errors import ConsentError
-from tercet.lake import Allow
 from tercet.ml import LogisticRegression
 from tests.nodes import on_disk
 from tests.nodes.network import network

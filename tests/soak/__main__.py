@@ -26,8 +26,8 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.consent.audit import log_lines, parse
-from tercet.nodes.config import ClusterFile
+from tercet.members.audit import log_lines, parse
+from tercet.members.config import ClusterFile
 from tests.nodes.network import Namespaces, network
 from tests.nodes.on_disk import NodesOnDisk, set_up
 from tests.soak.faults import Faults

@@ -18,12 +18,13 @@ import trio
 from sklearn.linear_model import LogisticRegression as Clear
 from sklearn.metrics import roc_auc_score
 
-from tercet.actors import Plan
+from tercet import Allow
+from tercet.client.lake import AsyncLake, Job, open_lake
 from tercet.errors import ConsentError, SchemaError, TercetError, TransportError
-from tercet.lake import Allow, AsyncLake, Job, open_lake
 from tercet.ml import LogisticRegression
 from tercet.ml.models import RevealedModel
 from tercet.ml.table import Table
+from tercet.plans import Plan
 from tests.nodes.on_disk import NodesOnDisk
 from tests.soak.record import Record, Watch, WrongResultError
 from tests.soak.witness import ASKS, Witness

@@ -6,9 +6,9 @@ import attrs
 import pytest
 import trio
 
-from tercet.consent.audit import AuditLog
-from tercet.consent.keys import MemberKeys
 from tercet.errors import ConsentError, PeerLost, ProtocolError
+from tercet.members.audit import AuditLog
+from tercet.members.keys import MemberKeys
 from tercet.transports import make_identity
 from tests.soak.record import BOUND_S, Record, Watch, WrongResultError
 from tests.soak.vitals import MOST_NEW_BYTES, MOST_NEW_FILES, Vitals, excess

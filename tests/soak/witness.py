@@ -14,11 +14,11 @@ from typing import Any
 
 import attrs
 
-from tercet.actors import Plan
-from tercet.consent.audit import check_lines, log_lines, parse
+from tercet.client.lake import AsyncLake
 from tercet.errors import ConsentError
-from tercet.lake import AsyncLake
+from tercet.members.audit import check_lines, log_lines, parse
 from tercet.nodes.waiting import RUN_BYTES
+from tercet.plans.reading import read_plan
 
 ASKS = "-asks"
 """How names of tables end whose owners sign every plan."""
@@ -53,7 +53,7 @@ class Witness:
         async def noting(requests: Sequence[Any]) -> Any:
             verb, args = requests[0].verb, requests[0].args
             if verb in ("run", "resume", "submit"):
-                plan = Plan.from_bytes(args[1])
+                plan = read_plan(args[1])
                 reveals = [str(one) for one in plan.disclosures()]
                 self.asked[args[0].hex()] = Sent(member, plan.digest().hex(), reveals)
             if verb == "submit":

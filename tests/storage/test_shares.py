@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tercet.actors import Form, Type
 from tercet.actors.party import cut
 from tercet.actors.values import Stored, join
 from tercet.errors import StorageError
+from tercet.plans import Form, Type
 from tercet.protocols.base import Share
 from tercet.storage.sealed import SealedFiles
 from tercet.storage.shares import ShareFiles, TileCache

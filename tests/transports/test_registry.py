@@ -9,8 +9,8 @@ import pytest
 
 import tercet
 from tercet import plugins
+from tercet.comparison import find
 from tercet.errors import TransportError
-from tercet.studies import find
 from tercet.transports import TcpTransport, TlsTransport, make_identity, registry
 
 

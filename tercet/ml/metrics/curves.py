@@ -16,7 +16,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.actors import DisclosureClass, Value, concatenate
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.disclosure import (
@@ -32,6 +31,7 @@ from tercet.ml.linalg import settled
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.table import Steps
 from tercet.ml.tails import ChiSquareTest
+from tercet.plans import DisclosureClass, Value, concatenate
 
 Reals = npt.NDArray[np.float64]
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet import options
-from tercet.actors import Builder, Type, Value
 from tercet.errors import PlanError
 from tercet.ml import views
 from tercet.ml.computations import Data, computation, referred
@@ -27,6 +26,7 @@ from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
 from tercet.ml.table import ANALYST, Steps, Table, Workspace, as_names
 from tercet.options import LEVEL, NAMES, RECEIVER, TABLE, Made, Number
+from tercet.plans import Builder, Type, Value
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import attrs
 
-from tercet.actors import Value, concatenate
 from tercet.ml.linalg import halvings, length, settled
 from tercet.ml.metrics.sums import TAIL_BITS, TAIL_BOUND, Scored
+from tercet.plans import Value, concatenate
 
 BEYOND = 60.0
 """The key of rows that do not count: beyond the tail's bound, below 2^TAIL_BITS."""

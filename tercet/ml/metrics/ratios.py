@@ -13,11 +13,11 @@ from collections.abc import Mapping
 
 import attrs
 
-from tercet.actors import Builder, Value
 from tercet.ml.disclosure import side_by_side
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.metrics.ranks import squares_shift
 from tercet.ml.metrics.sums import SUM_SCALE
+from tercet.plans import Builder, Value
 
 FRACTION_SCALE = 34
 INVERSE_SCALE = 26

@@ -12,8 +12,8 @@ import math
 
 import attrs
 
-from tercet.actors import Value, sigmoid, softplus_tail
 from tercet.ml.linalg import halvings, settled
+from tercet.plans import Value, sigmoid, softplus_tail
 
 DECISION_SCALE = 24
 TAIL_BOUND = 56.0

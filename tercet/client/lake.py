@@ -1,0 +1,494 @@
+"""The lake: how scripts and notebooks reach the nodes.
+
+`local()` starts all nodes on this machine and gives a synchronous `Lake`, `connect()` one of nodes that run
+elsewhere; trio runs beneath it, in a thread of its own, so it works in a script and in a notebook.
+`open_local()` and `open_lake()` are the same inside a trio program: the same names, to be awaited. Either
+lake drives the same generators of plans; they differ only in who waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import trio
+
+from tercet.actors.tracing import write_chrome_trace
+from tercet.client.allow import Allow
+from tercet.client.cluster import Cluster, ClusterOptions, open_cluster
+from tercet.client.design import AsyncDesigns, Designs
+from tercet.client.driver import DisclosureLog, Job, Phase, Sent
+from tercet.client.lake_options import CONNECT, LOCAL, UPLOAD
+from tercet.client.loop import Loop, Opener, Opening
+from tercet.client.member_api import Desk, Kept, Received, WaitingPlan
+from tercet.client.remote import PATIENCE_S, open_remote
+from tercet.errors import TercetError
+from tercet.members.audit import Head
+from tercet.members.rules import TABLE
+from tercet.ml.ingest import Missing
+from tercet.ml.models import SecretModel
+from tercet.ml.reading import Declared
+from tercet.ml.table import Steps, Table
+from tercet.options import JOB, NAME, PATH, PLAN, STEPS, takes
+from tercet.plans import Plan
+from tercet.plans.results import RunResult
+from tercet.plans.types import TILE_ROWS
+from tercet.tracebacks import short, short_tracebacks
+
+T = TypeVar("T")
+
+__all__ = [
+    "Allow",
+    "AsyncLake",
+    "DisclosureLog",
+    "Job",
+    "Lake",
+    "Phase",
+    "Sent",
+    "connect",
+    "local",
+    "open_lake",
+    "open_local",
+]
+
+
+@short_tracebacks
+class AsyncLake(AsyncDesigns):
+    """A lake for trio programs: what computes is awaited.
+
+    Also on tables and models, as in `await table.join(...)`.
+    """
+
+    @takes(**UPLOAD)
+    async def upload(
+        self,
+        source: Any,
+        *,
+        name: str,
+        key: str | Sequence[str],
+        owner: str,
+        columns: Sequence[str] | None = None,
+        scales: Mapping[str, int] | None = None,
+        types: Mapping[str, Declared] | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        missing: Missing = "refuse",
+        min_count: int = 1,
+        allow: Allow | None = None,
+    ) -> Table:
+        """As `Lake.upload`."""
+        self._home.require()
+        encoded = await trio.to_thread.run_sync(
+            lambda: self._encode(
+                source,
+                name=name,
+                key=key,
+                owner=owner,
+                columns=columns,
+                scales=scales,
+                types=types,
+                ranges=ranges,
+                missing=missing,
+                min_count=min_count,
+            )
+        )
+        return await self._upload(encoded, self, allow or Allow())
+
+    @takes(name=NAME)
+    async def table(self, name: str) -> Table:
+        """As `Lake.table`."""
+        return await self._find_table(name, self)
+
+    @takes(name=NAME)
+    async def model(self, name: str) -> SecretModel:
+        """As `Lake.model`."""
+        return await self._find_model(name, self)
+
+    def keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> Any:
+        """As `Lake.keep_model`, to be awaited."""
+        return self._keep_model(model, name, readers)
+
+    async def entries(self) -> list[Kept]:
+        """As `Lake.entries`."""
+        return await self.desk.entries()
+
+    async def tables(self) -> list[Kept]:
+        """As `Lake.tables`."""
+        return [one for one in await self.entries() if one.kind == TABLE]
+
+    @takes(name=NAME)
+    async def drop(self, name: str) -> None:
+        """As `Lake.drop`."""
+        await self.desk.forget(TABLE, name)
+
+    async def plans(self) -> list[WaitingPlan]:
+        """As `Lake.plans`."""
+        return await self.desk.plans()
+
+    async def show(self, number: str) -> tuple[WaitingPlan, Plan]:
+        """As `Lake.show`."""
+        return await self.desk.show(number)
+
+    async def approve(self, number: str) -> WaitingPlan:
+        """As `Lake.approve`."""
+        return await self.desk.approve(number)
+
+    async def refuse(self, number: str, why: str = "") -> WaitingPlan:
+        """As `Lake.refuse`."""
+        return await self.desk.refuse(number, why)
+
+    async def received(self) -> list[Received]:
+        """As `Lake.received`."""
+        return await self.desk.received()
+
+    async def audit(
+        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+    ) -> dict[str, tuple[Head, list[str]]]:
+        """As `Lake.audit`."""
+        return await self.desk.audit(known, again=again, keep=keep)
+
+    @property
+    def desk(self) -> Desk:
+        """What members ask nodes beyond plans: tables, approvals, results, audit logs."""
+        return self._desk()
+
+    def perform(self, steps: Steps[Any], phase: str) -> Any:
+        """An awaitable that runs the plans of `steps` and gives their result."""
+        return self._drive(steps, phase)
+
+    @takes(job=JOB)
+    def collect(self, again: Callable[[Plan], Steps[Any]], job: Job) -> Any:
+        """As `Lake.collect`, to be awaited."""
+        return self._collect(again, job.session)
+
+    @takes(plan=PLAN)
+    async def run(self, plan: Plan) -> RunResult:
+        """Run one plan of your own."""
+        return await self._run(plan, "plan")
+
+    @takes(plan=STEPS)
+    async def submit(self, plan: Plan | Steps[Any]) -> Job:
+        """As `Lake.submit`."""
+        return await self._submit(plan, self)
+
+    async def jobs(self) -> list[Job]:
+        """As `Lake.jobs`."""
+        return await self._jobs(self)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """An awaitable of what an asynchronous function gives."""
+        return function(*args)
+
+    @takes(path=PATH)
+    @contextlib.asynccontextmanager
+    async def trace(self, path: str | Path = "trace.json") -> AsyncIterator[None]:
+        """As `Lake.trace`."""
+        client = self.cluster.client
+        await client.trace(True)
+        try:
+            yield
+        except TercetError:
+            with contextlib.suppress(TercetError):
+                write_chrome_trace(path, await client.trace(False))
+            raise
+        else:
+            write_chrome_trace(path, await client.trace(False))
+
+
+@short_tracebacks
+class Lake(Designs):
+    """A lake for scripts and notebooks, from `tercet.local` or `tercet.connect`.
+
+    Use it as a context manager, or `close` it; else it is closed when neither it nor a table or model of it
+    is in use any more. Interrupting a call ends what it had under way at the nodes. Threads may share a lake,
+    forked processes may not.
+    """
+
+    def __init__(self, loop: Loop, *, progress: bool | None = None) -> None:
+        super().__init__(loop.cluster, progress=progress)
+        self._loop = loop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up, and stop the nodes if they are on this machine. Raises what has ended them before."""
+        self._loop.close()
+
+    def _state(self) -> str:
+        return super()._state() if self._loop.is_open else "closed"
+
+    def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self._loop.wait(function, *args)
+
+    def _beside(self, opened: Opener) -> Self:
+        return type(self)(Loop(opened), progress=self.progress)
+
+    @takes(**UPLOAD)
+    def upload(
+        self,
+        source: Any,
+        *,
+        name: str,
+        key: str | Sequence[str],
+        owner: str,
+        columns: Sequence[str] | None = None,
+        scales: Mapping[str, int] | None = None,
+        types: Mapping[str, Declared] | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        missing: Missing = "refuse",
+        min_count: int = 1,
+        allow: Allow | None = None,
+    ) -> Table:
+        """Put an owner's table into the lake, secret-shared.
+
+        `source` is a data frame (pandas, polars, pyarrow), a dict of columns, a path to CSV or Parquet, or an
+        iterator or list of frames or dicts, which are chunks of one table; files and iterators may be larger
+        than memory.
+        `key` names the column or columns that link rows; they must be unique. `scales` gives the fractional
+        bits of real columns (chosen by their spread otherwise; scales are public and tell the order of
+        magnitude of that spread), `types` overrides what a column is taken for. `ranges` are public bounds of
+        columns, which take their scale from them and not from their values; arithmetic on them needs no
+        checks. `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing` tells
+        where values are missing, and everyone may know which columns have one. `min_count` is the owner's
+        rule for disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes that run
+        elsewhere keep the table under its name, and `allow` says who else may use it and how; the same upload
+        a second time finds the first. Discloses the row count, the names, kinds and scales of columns. Raises
+        SchemaError, and ConsentError for the name of another owner's table.
+        """
+        encoded = self._encode(
+            source,
+            name=name,
+            key=key,
+            owner=owner,
+            columns=columns,
+            scales=scales,
+            types=types,
+            ranges=ranges,
+            missing=missing,
+            min_count=min_count,
+        )
+        table: Table = self._wait(self._upload, encoded, self, allow or Allow())
+        return table
+
+    @takes(name=NAME)
+    def table(self, name: str) -> Table:
+        """A table that the nodes keep. Raises SchemaError if there is none, StorageError if nodes differ."""
+        found: Table = self._wait(self._find_table, name, self)
+        return found
+
+    @takes(name=NAME)
+    def model(self, name: str) -> SecretModel:
+        """A model that was saved, to predict with. Raises SchemaError if there is none."""
+        found: SecretModel = self._wait(self._find_model, name, self)
+        return found
+
+    def keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
+        """Keep a model under a name; see `SecretModel.save`."""
+        self._wait(self._keep_model, model, name, readers)
+
+    def entries(self) -> list[Kept]:
+        """All tables and models that the nodes keep, with owners and rules."""
+        entries: list[Kept] = self._wait(self._desk().entries)
+        return entries
+
+    def tables(self) -> list[Kept]:
+        """All tables that the nodes keep."""
+        return [one for one in self.entries() if one.kind == TABLE]
+
+    @takes(name=NAME)
+    def drop(self, name: str) -> None:
+        """Have the nodes forget a table of yours, for good."""
+        self._wait(self._desk().forget, TABLE, name)
+
+    def plans(self) -> list[WaitingPlan]:
+        """Plans that wait for the approval of owners."""
+        waiting: list[WaitingPlan] = self._wait(self._desk().plans)
+        return waiting
+
+    def show(self, number: str) -> tuple[WaitingPlan, Plan]:
+        """A waiting plan by its number, as all nodes have it: to be read before it is approved."""
+        shown: tuple[WaitingPlan, Plan] = self._wait(self._desk().show, number)
+        return shown
+
+    def approve(self, number: str) -> WaitingPlan:
+        """Sign a waiting plan, for one run."""
+        waiting: WaitingPlan = self._wait(self._desk().approve, number)
+        return waiting
+
+    def refuse(self, number: str, why: str = "") -> WaitingPlan:
+        """End a waiting plan, with a reason for its analyst."""
+        waiting: WaitingPlan = self._wait(self._desk().refuse, number, why)
+        return waiting
+
+    def received(self) -> list[Received]:
+        """What plans of other members have revealed to you; the nodes keep it no longer."""
+        results: list[Received] = self._wait(self._desk().received)
+        return results
+
+    def audit(
+        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+    ) -> dict[str, tuple[Head, list[str]]]:
+        """The audit log of each node, verified: where it stands, and its lines, unless `keep` is false.
+
+        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true.
+        """
+        verify = functools.partial(self._desk().audit, known, again=again, keep=keep)
+        logs: dict[str, tuple[Head, list[str]]] = self._wait(verify)
+        return logs
+
+    def perform(self, steps: Steps[T], phase: str) -> T:
+        """Run the plans of `steps` and return their result."""
+        value: T = self._wait(self._drive, steps, phase)
+        return value
+
+    @takes(job=JOB)
+    def collect(self, again: Callable[[Plan], Steps[T]], job: Job) -> T:
+        """Finish a computation whose one plan was submitted, as `LogisticRegression.collect` does."""
+        value: T = self._wait(self._collect, again, job.session)
+        return value
+
+    @takes(plan=PLAN)
+    def run(self, plan: Plan) -> RunResult:
+        """Run one plan of your own."""
+        result: RunResult = self._wait(self._run, plan, "plan")
+        return result
+
+    @takes(plan=STEPS)
+    def submit(self, plan: Plan | Steps[Any]) -> Job:
+        """Have a plan, or the first of a computation, run whether or not this lake stays open.
+
+        `result` of the job waits for it.
+
+        Nodes remember a member's last 64 jobs: `jobs` lists them, also another day. A job that the loss of a
+        node interrupts goes on when all nodes are back.
+        """
+        job: Job = self._wait(self._submit, plan, self)
+        return job
+
+    def jobs(self) -> list[Job]:
+        """The jobs that you have submitted, also earlier and elsewhere."""
+        found: list[Job] = self._wait(self._jobs, self)
+        return found
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Wait for what an asynchronous function gives."""
+        return self._wait(function, *args)
+
+    @takes(path=PATH)
+    @contextlib.contextmanager
+    def trace(self, path: str | Path = "trace.json") -> Iterator[None]:
+        """Write what every party does meanwhile to a file for chrome://tracing or ui.perfetto.dev.
+
+        It has every step, every wait for the network and every frame sent, by party; no values. Should a node
+        be lost, its events are lost with it, and nothing is written.
+        """
+        client = self.cluster.client
+        self._wait(client.trace, True)
+        try:
+            yield
+        except TercetError:
+            with contextlib.suppress(TercetError):
+                write_chrome_trace(path, self._wait(client.trace, False))
+            raise
+        else:
+            write_chrome_trace(path, self._wait(client.trace, False))
+
+
+@takes(**LOCAL)
+def open_local(*, progress: bool | None = None, **options: Any) -> Opening[AsyncLake]:
+    """An `AsyncLake` over nodes on this machine, for `async with`; options as for `local`."""
+
+    def opened() -> contextlib.AbstractAsyncContextManager[Cluster]:
+        return open_cluster(ClusterOptions(**options))
+
+    return Opening("open_local", opened, lambda cluster: AsyncLake(cluster, progress=progress))
+
+
+@short
+@takes(**LOCAL)
+def local(
+    *,
+    protocol: str = "replicated",
+    parties: int | None = None,
+    processes: bool = False,
+    transport: str | None = None,
+    latency_ms: float = 0.0,
+    bandwidth_mbit: float | None = None,
+    timeout_s: float = 6.0,
+    threads: int = 1,
+    tile_rows: int | None = None,
+    progress: bool | None = None,
+) -> Lake:
+    """Start all parties' nodes on this machine.
+
+    They stop when the lake is closed, when neither it nor a table or model of it is in use any more, and when
+    the interpreter ends.
+
+    `processes=True` gives each node an operating-system process and TLS 1.3 with pinned certificates on
+    loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
+    `latency_ms` (one way) and `bandwidth_mbit` slow every link down, for experiments. A node that is silent
+    for `timeout_s` is given up, with a `PeerLost` that names it. `threads` is the number of cores that each
+    party may use. `progress` draws bars for plans and uploads that take more than about a second, with the
+    time that is left; by default where standard error is a terminal, and in notebooks.
+    """
+    options = ClusterOptions(
+        protocol=protocol,
+        parties=parties,
+        processes=processes,
+        transport=transport,
+        latency_ms=latency_ms,
+        bandwidth_mbit=bandwidth_mbit,
+        timeout_s=timeout_s,
+        threads=threads,
+        tile_rows=TILE_ROWS if tile_rows is None else tile_rows,
+    )
+    options.resolve()
+    return Lake(Loop(lambda: open_cluster(options)), progress=progress)
+
+
+@takes(**CONNECT)
+def open_lake(
+    cluster: str | Path,
+    *,
+    identity: str | Path,
+    timeout_s: float = 6.0,
+    patience_s: float = PATIENCE_S,
+    progress: bool | None = None,
+) -> Opening[AsyncLake]:
+    """An `AsyncLake` over nodes that run elsewhere, for `async with`; options as for `connect`."""
+
+    def opened() -> contextlib.AbstractAsyncContextManager[Cluster]:
+        return open_remote(cluster, identity, timeout_s=timeout_s, patience_s=patience_s)
+
+    return Opening("open_lake", opened, lambda cluster: AsyncLake(cluster, progress=progress))
+
+
+@short
+@takes(**CONNECT)
+def connect(
+    cluster: str | Path,
+    *,
+    identity: str | Path,
+    timeout_s: float = 6.0,
+    patience_s: float = PATIENCE_S,
+    progress: bool | None = None,
+) -> Lake:
+    """The lake of nodes that run elsewhere, as the member whose key is given.
+
+    `cluster` is the path of the lake's `cluster.toml`, `identity` that of a key that `tercet init` has made.
+    A node that is silent for `timeout_s` is given up. A plan that this interrupts waits for the nodes to come
+    back, for up to `patience_s`, and goes on, a fit from its latest checkpoint; then, or at once if that is
+    zero, it raises a `PeerLost` that names the node. `progress` is as for `local`. Raises ConfigError for
+    files that do not fit together, TransportError for nodes that cannot be reached or refuse the key.
+    """
+
+    def opened() -> contextlib.AbstractAsyncContextManager[Cluster]:
+        return open_remote(cluster, identity, timeout_s=timeout_s, patience_s=patience_s)
+
+    return Lake(Loop(opened), progress=progress)

@@ -1,0 +1,164 @@
+"""Commands of who studies protocols: `compare`, `calibrate`, `transcript`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tercet import comparison
+from tercet.actors import transcript
+from tercet.actors.machine import load_profile, save_profile
+from tercet.client.lake import local
+from tercet.commands.console import say, sentences
+from tercet.comparison.calibration import calibrate as measure
+from tercet.comparison.show import HEADINGS, cells
+from tercet.errors import PlanError, ProtocolError
+
+app = typer.Typer()
+transcripts = typer.Typer(
+    no_args_is_help=True,
+    help="Record, read, replay and draw what parties say in a run. Transcripts hold all its secrets.",
+)
+app.add_typer(transcripts, name="transcript")
+
+Recorded = Annotated[Path, typer.Argument(help="A file that `tercet transcript record` wrote.")]
+Number = Annotated[int, typer.Option(help="Which plan of the recording, from 1.", min=1)]
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@app.command()
+def compare(
+    plan: Annotated[
+        str, typer.Argument(help=f"{', '.join(comparison.WORKLOADS)}, or a file as in study.py:workload.")
+    ],
+    protocols: Annotated[
+        str, typer.Option(help="Protocols, as in replicated,shamir:5.")
+    ] = "replicated,plain",
+    networks: Annotated[
+        str, typer.Option(help=f"{', '.join(comparison.NETWORKS)}, or as in 3ms or 10ms/50mbit.")
+    ] = "lan",
+    rows: Annotated[str, typer.Option(help="Numbers of rows, as in 1000,10000.")] = "1000",
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Also write .json, .csv or a plot (.png, .svg).", metavar="FILE")
+    ] = None,
+) -> None:
+    """Run one plan under several protocols, networks and sizes, and compare what it takes.
+
+    Nodes are processes on this machine that talk TLS; links are slowed down as a network says. Prints rounds,
+    bytes, seconds measured and predicted, memory, and the largest error against the clear reference.
+    """
+    with sentences():
+        try:
+            sizes = [int(one) for one in _list(rows)]
+        except ValueError:
+            raise typer.BadParameter(f"{rows!r} is no list of numbers of rows") from None
+        console = Console()
+        measured = comparison.compare(
+            plan,
+            protocols=_list(protocols),
+            networks=_list(networks),
+            rows=sizes,
+            progress=lambda one: console.print(
+                f"{one.protocol}, {one.network}, {one.rows:,} rows: {one.seconds:.3g} s", highlight=False
+            ),
+        )
+        table = Table(*HEADINGS, box=None, pad_edge=False)
+        for one in measured:
+            table.add_row(*cells(one))
+        console.print(table)
+        for path in out or []:
+            comparison.write(measured, path)
+
+
+@app.command()
+def calibrate(
+    protocols: Annotated[str, typer.Option(help="Protocols, as in replicated,shamir:5.")] = "replicated",
+    repeat: Annotated[int, typer.Option(help="Runs of each probe.", min=1)] = 3,
+) -> None:
+    """Measure what this machine takes for each kind of operation, so that `explain` predicts its seconds."""
+    with sentences():
+        profile = load_profile()
+        for protocol, parties in map(comparison.protocol_of, _list(protocols)):
+            count, machine = trio.run(partial(measure, protocol, parties, repeat=repeat))
+            profile[protocol, count] = machine
+        path = save_profile(profile)
+        Console().print(f"The profile is in {path}.", highlight=False, soft_wrap=True)
+
+
+@transcripts.command()
+def record(
+    plan: Annotated[str, typer.Argument(help=f"{', '.join(comparison.WORKLOADS)}, or a file.")],
+    out: Annotated[Path, typer.Option(help="Where to write it.", metavar="FILE")] = Path("run.transcript"),
+    protocol: Annotated[str, typer.Option(help="The protocol to run on.")] = "replicated",
+    parties: Annotated[int | None, typer.Option(help="How many nodes.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows of the made-up tables.", min=1)] = 100,
+) -> None:
+    """Run a plan on made-up tables, with all nodes in this process, and write down all that they say."""
+    with sentences():
+        workload = comparison.find(plan)
+        with local(protocol=protocol, parties=parties) as lake, transcript.recording() as tapes:
+            workload(lake, rows)
+        transcript.save(tapes, out)
+        for number, run in enumerate(transcript.runs(tapes), 1):
+            words = sum(one.words for tape in run for one in tape.heard)
+            say(f"{number:>3}  {run[0].plan.name}  {8 * words:,} bytes")
+        say(f"The transcript is in {out}. It holds every secret of the run.")
+
+
+@transcripts.command(name="print")
+def print_(
+    file: Recorded, number: Number = 1, rounds: Annotated[int, typer.Option(help="Rounds to print.")] = 50
+) -> None:
+    """Print who sent what in which round."""
+    with sentences():
+        for line in transcript.conversation(_run(file, number)):
+            if line.round <= rounds:
+                say(str(line))
+
+
+@transcripts.command()
+def replay(
+    file: Recorded,
+    number: Number = 1,
+    party: Annotated[int, typer.Option(help="The party that runs again.")] = 0,
+) -> None:
+    """Run one party again, alone, with the messages that its peers sent; it must end in the same shares."""
+    with sentences():
+        run = _run(file, number)
+        tape = next((tape for tape in run if tape.party == party), None)
+        if tape is None:
+            raise PlanError(f"{file} has no party {party}; it has {', '.join(str(one.party) for one in run)}")
+        again = trio.run(transcript.replay, tape)
+        say(f"{tape.plan.name}: {again.seconds:.3g} s alone, {tape.seconds:.3g} s among its peers")
+        if again.differing:
+            raise ProtocolError(f"party {party} ended in other shares: {again.differing} words differ")
+        say("It ended in the same shares.")
+
+
+@transcripts.command()
+def draw(
+    file: Recorded,
+    number: Number = 1,
+    out: Annotated[Path, typer.Option(help="The drawing.", metavar="FILE.svg")] = Path("run.svg"),
+) -> None:
+    """Draw a plan with its rounds and the bytes that were sent for each node."""
+    with sentences():
+        out.write_text(transcript.draw(_run(file, number)))
+        say(f"The drawing is in {out}.")
+
+
+def _run(file: Path, number: int) -> list[transcript.Tape]:
+    """The tapes of one run of a recording."""
+    found = transcript.runs(transcript.load(file))
+    if number > len(found):
+        raise PlanError(f"{file} has {len(found)} plans; there is no number {number}")
+    return found[number - 1]

@@ -1,0 +1,286 @@
+"""Plan nodes that move or count rows: slices, neighbours, running totals, rows by public position.
+
+None needs the network. All of them read whole values, since rows cross the borders of tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tercet.errors import PlanError
+from tercet.plans.kinds import (
+    PROMISE,
+    Along,
+    Context,
+    Data,
+    Kind,
+    Sizes,
+    Tiling,
+    as_public,
+    fields,
+    kind,
+    promised,
+    reach,
+    require,
+    require_ring,
+)
+from tercet.plans.local_kinds import Unary
+from tercet.plans.types import NODES, Disclosure, Form, Node, Type
+from tercet.protocols.base import Protocol, Share
+from tercet.protocols.domains import Words, encode
+
+# -- public numbers of rows ----------------------------------------------------------------------------------
+
+
+@kind("count_up")
+class CountUp(Kind):
+    """The public numbers 0, 1, 2, ... as long as the rows of the argument, which is not read."""
+
+    along = Along.COUNT
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        return [Type(Form.PUBLIC, (args[0].rows,), 0, float(sizes.most(args[0].rows)))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        return np.arange(args[0].shape[-1], dtype=np.uint64)
+
+
+@kind("reciprocals")
+class Reciprocals(Kind):
+    """The public numbers 1, 1/2, 1/3, ... as long as the rows of the argument, which is not read."""
+
+    along = Along.COUNT
+    attributes = fields(scale=int)
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        scale = int(attributes["scale"])
+        require(0 <= scale <= 62, f"reciprocals at scale {scale} do not fit a word")
+        return [Type(Form.PUBLIC, (args[0].rows,), scale, 2.0**scale)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        return encode(1 / np.arange(1, args[0].shape[-1] + 1), int(node.get("scale")))
+
+
+# -- rows of one value ---------------------------------------------------------------------------------------
+
+
+@kind("slice")
+class Slice(Unary):
+    """Some rows, from one number to another."""
+
+    along = Along.PART
+    attributes = fields(start=int, stop=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,) = args
+        start, stop = int(attributes["start"]), int(attributes["stop"])
+        require(x.form in (Form.RING, Form.WORDS), f"slice takes numbers or words, not {x}")
+        require(0 <= start <= stop <= sizes.most(x.rows), f"rows {start} to {stop} of {x.rows}")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], stop - start))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
+
+
+@kind("omit")
+class Omit(Unary):
+    """All rows but some, from one number to another."""
+
+    along = Along.PART
+    attributes = fields(start=int, stop=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,) = args
+        start, stop = int(attributes["start"]), int(attributes["stop"])
+        require(x.form in (Form.RING, Form.WORDS), f"omit takes numbers or words, not {x}")
+        if not isinstance(x.rows, int) or not 0 <= start <= stop <= x.rows:
+            raise PlanError(f"rows but {start} to {stop} of {x.rows}")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], x.rows - (stop - start)))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        before, after = x.data[..., : int(node.get("start"))], x.data[..., int(node.get("stop")) :]
+        return x.like(np.concatenate([before, after], axis=-1))
+
+
+@kind("delay")
+class Delay(Unary):
+    """Rows moved down: row i is what row `i - rows` was, and zero where there was none. Up if negative."""
+
+    along = Along.NEAR
+    attributes = fields(rows=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,) = args
+        require(x.form in (Form.RING, Form.WORDS), f"delay takes numbers or words, not {x}")
+        require(len(x.shape) > 0, "delay takes a value with rows")
+        return [x]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        places, rows = int(node.get("rows")), x.shape[-1]
+        kept = max(rows - abs(places), 0)
+        moved = np.zeros_like(x.data)
+        if places >= 0:
+            moved[..., rows - kept :] = x.data[..., :kept]
+        else:
+            moved[..., :kept] = x.data[..., rows - kept :]
+        return x.like(moved)
+
+
+@kind("cumulate")
+class Cumulate(Unary):
+    """Running totals over rows, each with its own row."""
+
+    along = Along.NEAR
+    attributes = PROMISE
+    optional = frozenset(PROMISE)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        require_ring(args[0], "cumulate")
+        limit = promised(args[0].limit * reach(sizes, args[0].rows), args[0].scale, attributes)
+        return [attrs.evolve(args[0], limit=limit)]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        return protocol.cumulate(x)
+
+
+@kind("pair_rows")
+class PairRows(Unary):
+    """Neighbours side by side, `(c, n) -> (2 c, n / 2)`: rows 0, 2, 4, ... above rows 1, 3, 5, ...
+
+    Where the number of rows is odd, the last one is beside zeros.
+    """
+
+    along = Along.NEAR
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,) = args
+        require_ring(x, "pair_rows")
+        if len(x.shape) != 2 or not isinstance(x.rows, int) or not isinstance(x.shape[0], int):
+            raise PlanError("pair_rows takes a value of two axes of known length")
+        return [attrs.evolve(x, shape=(2 * x.shape[0], -(-x.rows // 2)))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        words, count, rows = x.data.shape
+        pairs = np.zeros((words, 2 * count, -(-rows // 2)), dtype=np.uint64)
+        pairs[:, :count] = x.data[..., ::2]
+        pairs[:, count:, : rows // 2] = x.data[..., 1::2]
+        return x.like(pairs)
+
+
+@kind("interleave")
+class Interleave(Unary):
+    """The inverse of `pair_rows`: `(2 c, m) -> (c, rows)`, where `rows` is `2 m` or one less."""
+
+    along = Along.NEAR
+    attributes = fields(rows=int)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,), rows = args, int(attributes["rows"])
+        require_ring(x, "interleave")
+        count = x.shape[0] if len(x.shape) == 2 else None
+        if not isinstance(count, int) or count % 2 or not isinstance(x.rows, int):
+            raise PlanError("interleave takes pairs: two axes of known length, the first one even")
+        require(rows in (2 * x.rows, 2 * x.rows - 1), f"{x.rows} pairs cannot become {rows} rows")
+        return [attrs.evolve(x, shape=(count // 2, rows))]
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+        words, count, _ = x.data.shape
+        rows = int(node.get("rows"))
+        woven = np.empty((words, count // 2, rows), dtype=np.uint64)
+        woven[..., ::2] = x.data[:, : count // 2]
+        woven[..., 1::2] = x.data[:, count // 2 :, : rows // 2]
+        return x.like(woven)
+
+
+# -- rows by public position ---------------------------------------------------------------------------------
+
+
+@kind("deal")
+class Deal(Kind):
+    """Positions of rows `(1, n)`, dealt to hands of so many rows each, one hand after the other.
+
+    The argument `(n,)` is a public permutation, in which row i has its place. Each hand gets places at even
+    distances, so that it gets its share of any rows that are neighbours; within a hand, rows keep their
+    order.
+    """
+
+    along = Along.POSITIONS
+    attributes = fields(sizes=tuple)
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (places,), hands = args, tuple(attributes["sizes"])
+        require(places.form is Form.PUBLIC and len(places.shape) == 1, f"places are public, not {places}")
+        fits = all(type(size) is int and size >= 0 for size in hands) and sum(hands) == places.rows
+        require(fits, f"hands of {hands} rows are not {places.rows} rows")
+        return [Type(Form.PUBLIC, (1, places.rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        sizes = np.array(node.get("sizes"))
+        hands = np.repeat(np.arange(len(sizes)), sizes)
+        due = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+        dealt = hands[np.argsort(due, kind="stable")]
+        order = np.argsort(dealt[as_public(args[0]).view(np.int64)], kind="stable")
+        return order[None].view(np.uint64)
+
+
+@kind("take")
+class Take(Kind):
+    """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
+
+    along = Along.TAKE
+    attributes = fields(table=int)
+    tiling = Tiling.WHOLE
+    takes_products = True
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        x, positions = args
+        require(x.form in (Form.RING, Form.WORDS), f"take takes numbers or words, not {x}")
+        require(positions.form is Form.PUBLIC and len(positions.shape) == 2, "positions are a public match")
+        return [attrs.evolve(x, shape=(*x.shape[:-1], positions.rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        x, positions = args
+        if not isinstance(x, Share):
+            raise PlanError("take from a public value")
+        return protocol.take(x, as_public(positions)[int(node.get("table"))].view(np.int64))
+
+
+@kind("ones")
+class Ones(Kind):
+    """Positions of ones among public zeros and ones `(n,)`: `(1, m)`; m gets the name given in `rows`."""
+
+    along = Along.POSITIONS
+    local = False
+    attributes = fields(rows=str)
+    binds_symbol = True
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,), rows = args, str(attributes["rows"])
+        require(x.form is Form.PUBLIC and len(x.shape) == 1, f"ones takes public flags, not {x}")
+        require(rows not in sizes.maxima, f"two nodes would say how many rows {rows!r} are")
+        sizes.maxima[rows] = sizes.most(x.rows)
+        return [Type(Form.PUBLIC, (1, rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        positions = np.flatnonzero(as_public(args[0]))[None]
+        context.symbols[str(node.get("rows"))] = positions.shape[1]
+        return positions.view(np.uint64)
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        return Disclosure("the number of rows that a filter keeps", NODES, "1")

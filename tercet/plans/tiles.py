@@ -1,0 +1,201 @@
+"""How the nodes of a plan are cut into tiles, and what each (node, tile) instance is declared to cost.
+
+Everything here follows from the plan, the protocol and the numbers behind its symbols, so every party
+computes the same: the scheduler cuts by it, `explain` adds it up, and a party refuses mail of a peer that
+exceeds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tercet.errors import ProtocolError
+from tercet.plans.kinds import KINDS, Tiling
+from tercet.plans.plan import Plan
+from tercet.plans.types import Form, Ref, Type, bind_shape
+from tercet.protocols.base import Cost, Protocol, Shape
+from tercet.protocols.domains import WORD_BYTES, packed_words
+
+SLACK = 4
+"""Kinds without an exact cost may send this many times what they expect to, and a little more."""
+SLACK_WORDS = 1 << 12
+SLACK_ROUNDS = 64
+
+
+class Layout:
+    """The tiles of a plan's nodes.
+
+    `symbols` may grow while a plan runs; what depends on a missing one raises KeyError.
+    """
+
+    def __init__(self, plan: Plan, symbols: Mapping[str, int]) -> None:
+        self.plan = plan
+        self.symbols = symbols
+        self.tiling = [KINDS[node.kind].tiling for node in plan.nodes]
+        self._rowwise = [self._rowwise_args(index) for index in range(len(plan.nodes))]
+
+    def _rowwise_args(self, index: int) -> tuple[bool, ...]:
+        node = self.plan.nodes[index]
+        if self.tiling[index] is Tiling.WHOLE:
+            return (False,) * len(node.args)
+        types = [self.plan.type_of(ref) for ref in node.args]
+        return tuple(KINDS[node.kind].rowwise(node, types, position) for position in range(len(types)))
+
+    def rowwise(self, index: int, position: int) -> bool:
+        """Whether an argument of a node is cut into the same tiles as its work."""
+        return self._rowwise[index][position]
+
+    def rows(self, index: int) -> int:
+        """Rows along which a node's work is cut."""
+        node = self.plan.nodes[index]
+        kind = node.types[0] if self.tiling[index] is Tiling.ROWS else self.plan.type_of(node.args[0])
+        return bind_shape((kind.rows,), self.symbols)[0]
+
+    def tiles(self, index: int) -> int:
+        """Number of instances of a node."""
+        return 1 if self.tiling[index] is Tiling.WHOLE else self.cut(self.rows(index))
+
+    def cut(self, rows: int) -> int:
+        """Number of tiles of a value with so many rows."""
+        return max(1, -(-rows // self.plan.tile_rows))
+
+    def tile_rows(self, index: int, tile: int) -> int:
+        """Rows of one instance's work; 0 for a node that is not cut."""
+        if self.tiling[index] is Tiling.WHOLE:
+            return 0
+        return min(self.plan.tile_rows, self.rows(index) - tile * self.plan.tile_rows)
+
+    def word_shapes(self, index: int, tile: int) -> list[Shape]:
+        """Shapes of the words that one instance reads, by argument.
+
+        Packed booleans take one word for 64 rows.
+        """
+        shapes = []
+        for position, ref in enumerate(self.plan.nodes[index].args):
+            kind = self.plan.type_of(ref)
+            shape = bind_shape(kind.shape, self.symbols)
+            if shape and self._rowwise[index][position]:
+                shape = (*shape[:-1], min(self.plan.tile_rows, shape[-1] - tile * self.plan.tile_rows))
+            if shape and kind.form is Form.BITS:
+                shape = (*shape[:-1], packed_words(shape[-1]))
+            shapes.append(shape)
+        return shapes
+
+    def needed_words(self, index: int, tile: int) -> int:
+        """Words that one instance reads."""
+        return sum(math.prod(shape) for shape in self.word_shapes(index, tile))
+
+
+class Costs:
+    """Declared costs of a plan's instances under a protocol."""
+
+    def __init__(self, layout: Layout, protocol: type[Protocol], parties: int) -> None:
+        self.layout = layout
+        self.protocol = protocol
+        self.parties = parties
+        sessionless = without_session(protocol, parties)
+        self._protocols = [sessionless.bind(f"costs {dealer}", dealer=dealer) for dealer in range(parties)]
+        self._known: dict[tuple[Any, ...], Cost] = {}
+
+    def of(self, index: int, tile: int) -> Cost:
+        """What one instance costs; its dealer rotates with node and tile."""
+        node = self.layout.plan.nodes[index]
+        shapes = self.layout.word_shapes(index, tile)
+        rows = self.layout.tile_rows(index, tile)
+        dealer = (index + tile) % len(self._protocols)
+        key = (index, dealer, rows, *shapes)
+        if key not in self._known:
+            protocol = self._protocols[dealer]
+            kinds = [self.layout.plan.type_of(ref) for ref in node.args]
+            shares = [
+                _spec(protocol, kind, shape)
+                for kind, shape in zip(kinds, shapes, strict=True)
+                if kind.form is not Form.PUBLIC
+            ]
+            self._known[key] = KINDS[node.kind].cost(node, protocol, shares, rows)
+        return self._known[key]
+
+
+def without_session(protocol: type[Protocol], parties: int) -> Protocol:
+    """A party of no session, with keys that are no secret: for costs."""
+    return protocol(party=0, parties=parties, keys={party: bytes(32) for party in range(parties)})
+
+
+def _spec(protocol: Protocol, kind: Type, shape: Shape) -> Any:
+    return protocol.spec(shape, domain=kind.form.domain, scale=kind.scale, product=kind.product)
+
+
+class Ledger:
+    """What each peer may still send in a session: no more than the plan declares, however early it comes."""
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self._used: dict[tuple[int, int, int], int] = {}
+
+    def charge(self, peer: int, entries: Sequence[Any], size: int) -> None:
+        """Book the messages `[node, tile, step, sizes]` of a frame with a payload of `size` bytes.
+
+        Raises ProtocolError, naming node and peer, for what no run of the plan sends.
+        """
+        words = 0
+        for node, tile, step, sizes in entries:
+            if not all(type(number) is int and number >= 0 for number in (node, tile, step, *sizes)):
+                raise ProtocolError(f"party {peer} sent a message without proper numbers")
+            words += sum(sizes)
+            self._charge(peer, node, tile, step, sum(sizes))
+        if words * WORD_BYTES != size:
+            raise ProtocolError(
+                f"party {peer} sent {size} bytes of payload, its messages have {words * WORD_BYTES}"
+            )
+
+    def _charge(self, peer: int, node: int, tile: int, step: int, words: int) -> None:
+        layout = self._costs.layout
+        if node >= len(layout.plan.nodes) or tile >= layout.tiles(node):
+            raise ProtocolError(
+                f"party {peer} sent a message for node {node}, tile {tile}, which the plan does not have"
+            )
+        cost = self._costs.of(node, tile)
+        rounds, most = cost.rounds, cost.sent[peer] // WORD_BYTES
+        if not KINDS[layout.plan.nodes[node].kind].exact_cost:
+            rounds, most = SLACK * rounds + SLACK_ROUNDS, SLACK * most + SLACK_WORDS
+        used = self._used.get((peer, node, tile), 0) + words
+        if step >= rounds or used > most:
+            raise ProtocolError(
+                f"party {peer} sent {used} words up to step {step} of {layout.plan.nodes[node].title(node)}, "
+                f"tile {tile}, whose protocol declares {most} words in {rounds} rounds"
+            )
+        self._used[peer, node, tile] = used
+
+
+def depths(costs: Costs) -> dict[int, int]:
+    """Rounds on the longest way to the end of each node, all tiles side by side."""
+    return schedule(costs)[1]
+
+
+def schedule(costs: Costs) -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Rounds on the longest way to the start of each instance, by node and tile, and to each node's end."""
+    layout = costs.layout
+    of_tiles: dict[Ref, list[int]] = {}
+    starts: dict[int, list[int]] = {}
+    found: dict[int, int] = {}
+    for index, node in enumerate(layout.plan.nodes):
+        starts[index] = [_before(layout, of_tiles, index, tile) for tile in range(layout.tiles(index))]
+        after = [depth + costs.of(index, tile).rounds for tile, depth in enumerate(starts[index])]
+        found[index] = max(after)
+        for output, kind in enumerate(node.types):
+            if layout.tiling[index] is Tiling.ROWS:
+                of_tiles[index, output] = after
+                continue
+            rows = layout.symbols.get(kind.rows, 1) if isinstance(kind.rows, str) else kind.rows
+            of_tiles[index, output] = [found[index]] * layout.cut(rows)
+    return starts, found
+
+
+def _before(layout: Layout, of_tiles: Mapping[Ref, list[int]], index: int, tile: int) -> int:
+    depth = 0
+    for position, ref in enumerate(layout.plan.nodes[index].args):
+        known = of_tiles[ref]
+        depth = max(depth, known[tile] if layout.rowwise(index, position) else max(known))
+    return depth
