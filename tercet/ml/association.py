@@ -26,7 +26,8 @@ from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
 from tercet.ml.spreads import high_power, widest_variance
-from tercet.ml.table import Column, Steps, Table, as_names
+from tercet.ml.stored_columns import Column
+from tercet.ml.table import Steps, Table, as_names
 from tercet.ml.tails import ChiSquareTest
 from tercet.options import CATEGORIES, COLUMNS, MAYBE_COLUMNS, RECEIVER, STATISTICS, TABLE
 from tercet.plans import Builder, DisclosureClass, Value, concatenate

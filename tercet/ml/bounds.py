@@ -16,7 +16,7 @@ import attrs
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, Kind
-from tercet.ml.table import WIDE_SPREAD, Column
+from tercet.ml.stored_columns import WIDE_SPREAD, Column
 
 SLACK_BITS = 5
 """A result whose bounds are unknown may spread over 2^5 times what its factors' usual spreads suggest."""

@@ -20,7 +20,7 @@ import numpy as np
 from tercet.errors import PlanError
 from tercet.ml.fitting import MOST_OUTCOME_BITS, WEIGHT_SCALE, WIDEST_WEIGHT, Problem, Solver, State
 from tercet.ml.linalg import halvings
-from tercet.ml.table import UNIT_BITS, WIDE_SPREAD
+from tercet.ml.stored_columns import UNIT_BITS, WIDE_SPREAD
 from tercet.plans import Builder, Value
 
 MOMENTUM_SCALE = 20

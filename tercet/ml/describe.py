@@ -24,7 +24,8 @@ from tercet.ml.computations import computation
 from tercet.ml.disclosure import MISSING, at_least, both, inverted, side_by_side, tellable
 from tercet.ml.sample import WIDEST_UNIT, Sample
 from tercet.ml.spreads import widest_variance
-from tercet.ml.table import UNIT_BITS, Column, Steps, Table, as_names
+from tercet.ml.stored_columns import UNIT_BITS, Column
+from tercet.ml.table import Steps, Table, as_names
 from tercet.plans import Builder, DisclosureClass, Value
 
 STATISTICS = ("mean", "std", "min", "25%", "50%", "75%", "max")

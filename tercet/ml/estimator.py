@@ -8,6 +8,7 @@ Of a secret model, what is public is there; its parameters are not, and asking f
 from __future__ import annotations
 
 import abc
+import importlib
 from typing import Any, NoReturn, Self, cast
 
 import attrs
@@ -18,6 +19,23 @@ from tercet.errors import MissingAttribute, PlanError
 from tercet.ml.computations import Data, as_data, referred
 
 Integers = npt.NDArray[np.int32]
+
+
+HOMES = {
+    "LogisticRegression": "linear_model",
+    "StandardScaler": "transformers",
+    "MinMaxScaler": "transformers",
+    "MeanImputer": "transformers",
+}
+"""Estimators that have a name in requests, and the modules that they are in."""
+
+
+def estimator_named(name: str) -> type[Any]:
+    """The class of an estimator. Raises PlanError if there is none of that name."""
+    if name not in HOMES:
+        raise PlanError(f"there is no estimator {name!r:.80}")
+    found: type[Any] = getattr(importlib.import_module(f"tercet.ml.{HOMES[name]}"), name)
+    return found
 
 
 class Estimator:

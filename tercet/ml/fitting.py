@@ -23,7 +23,8 @@ from tercet.ml.disclosure import at_least, inverted
 from tercet.ml.linalg import halvings, length, mean, reciprocal
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.spreads import centre
-from tercet.ml.table import ANALYST, UNIT_BITS, Table
+from tercet.ml.stored_columns import UNIT_BITS
+from tercet.ml.table import ANALYST, Table
 from tercet.ml.weights import weigh
 from tercet.plans import Builder, Series, Value, sigmoid
 

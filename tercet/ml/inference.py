@@ -42,7 +42,7 @@ from tercet.ml.linalg import (
 )
 from tercet.ml.metrics.sums import DECISION_SCALE, TAIL_BOUND, Scored
 from tercet.ml.newton import HESSIAN_SCALE, INVERSE_SCALE, TRACE, WIDEST_INVERSE, Newton
-from tercet.ml.table import UNIT_BITS
+from tercet.ml.stored_columns import UNIT_BITS
 from tercet.ml.tails import chi_square_tail, critical, two_sided
 from tercet.ml.weights import LARGEST_MEAN, SMALLEST_MEAN
 from tercet.plans import Builder, Value, concatenate, sigmoid, softplus_tail

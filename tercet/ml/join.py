@@ -15,7 +15,8 @@ import attrs
 
 from tercet.errors import SchemaError
 from tercet.ml.computations import computation
-from tercet.ml.table import Column, Part, Steps, Table, as_names
+from tercet.ml.stored_columns import Column, Part
+from tercet.ml.table import Steps, Table, as_names
 from tercet.options import COLUMNS
 
 

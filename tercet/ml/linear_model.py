@@ -565,15 +565,6 @@ class LogisticRegression(Estimator, SecretParameters):
         summary: Summary = fitted.problem.table.lake.perform(self._summary(reveal, to, alpha), "summary")
         return summary
 
-    @classmethod
-    def examining(cls, model: SecretModel, table: Table) -> Steps[Self]:
-        """A model of those parameters, with a step planned and not made; see `SecretModel.summary`."""
-        options = dict(model.objective)
-        others = {"sample_weight": options.pop("sample_weight"), "offset": model.offset}
-        found = cls(**options)
-        found._examined = model
-        return (yield from found.fit_steps(table, model.target_, model.names, **others))
-
     def summarised(self, reveal: str | Sequence[str] | None, to: str, alpha: float) -> Steps[Summary]:
         """The plans of `summary`."""
         fitted = self._fitted()
@@ -582,6 +573,19 @@ class LogisticRegression(Estimator, SecretParameters):
     @computation("summary", group="models", self=MODEL, reveal=NAMES, to=RECEIVER, alpha=LEVEL)
     def _summary(self, reveal: str | Sequence[str] | None, to: str, alpha: float) -> Steps[Summary]:
         return (yield from self.summarised(reveal, to, alpha))
+
+    @staticmethod
+    @computation("summary_of_model", group="models", table=TABLE, reveal=NAMES, to=RECEIVER, alpha=LEVEL)
+    def _summary_of(
+        model: SecretModel, table: Table, reveal: str | Sequence[str] | None, to: str, alpha: float
+    ) -> Steps[Summary]:
+        """The summary of a model that was kept, at its parameters: a step is planned and not made."""
+        options = dict(model.objective)
+        others = {"sample_weight": options.pop("sample_weight"), "offset": model.offset}
+        found = LogisticRegression(**options)
+        found._examined = model
+        found = yield from found.fit_steps(table, model.target_, model.names, **others)
+        return (yield from found.summarised(reveal, to, alpha))
 
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver. Discloses them."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, TableSchema
-from tercet.ml.table import WIDE_SPREAD
+from tercet.ml.stored_columns import WIDE_SPREAD
 from tercet.ml.upload import encode_for_upload
 
 Numbers = npt.NDArray[np.float64]

@@ -18,15 +18,16 @@ import numpy.typing as npt
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import clear, views
-from tercet.ml.computations import Data, computation, referred
-from tercet.ml.estimator import Learned, SecretParameters
+from tercet.ml.computations import Data, called, computation, referred
+from tercet.ml.estimator import Learned, SecretParameters, estimator_named
 from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
 from tercet.ml.linalg import logarithm, settled
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import expit
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.secret_column import SecretColumn
-from tercet.ml.table import ANALYST, Column, Part, Steps, Table, Workspace
+from tercet.ml.stored_columns import Column, Part
+from tercet.ml.table import ANALYST, Steps, Table, Workspace
 from tercet.options import LEVEL, NAME, NAMES, READERS, RECEIVER, TABLE, Choice, Either, Made, Number, takes
 from tercet.plans import Builder, Form, Type, Value
 from tercet.tracebacks import short_tracebacks
@@ -196,17 +197,10 @@ class SecretModel(SecretParameters):
                 f"the model of {self.target_!r} was saved by a version that did not keep its penalty and "
                 "weights, which a summary needs; fit and save it again"
             )
-        summary: Summary = table.lake.perform(self._summary(table, reveal, to, alpha), "summary")
+        summary: Summary = table.lake.perform(
+            called("summary_of_model")(self, table, reveal, to, alpha), "summary"
+        )
         return summary
-
-    @computation("summary_of_model", group="models", table=TABLE, reveal=NAMES, to=RECEIVER, alpha=LEVEL)
-    def _summary(
-        self, table: Table, reveal: str | Sequence[str] | None, to: str, alpha: float
-    ) -> Steps[Summary]:
-        from tercet.ml.linear_model import LogisticRegression
-
-        found = yield from LogisticRegression.examining(self, table)
-        return (yield from found.summarised(reveal, to, alpha))
 
     @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
@@ -385,14 +379,13 @@ class RevealedModel(Learned):
 
     def __sklearn_clone__(self) -> LogisticRegression:
         """An estimator with the options of the fit; PlanError if an earlier version did not keep them."""
-        from tercet.ml.linear_model import LogisticRegression
-
         if not self.options:
             raise PlanError(
                 f"the model of {self.target_!r} was written by a version that did not keep its options, "
                 "so it cannot be cloned; make a LogisticRegression with those it had"
             )
-        return LogisticRegression(**self.options)
+        found: LogisticRegression = estimator_named("LogisticRegression")(**self.options)
+        return found
 
     def decision_function(self, X: Any) -> Reals:
         """Log-odds `(n,)` of rows in the clear: a frame, a dict of columns, or an array `(n, n_features)`.

@@ -52,7 +52,7 @@ from tercet.ml.linalg import (
     settled,
 )
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, SPREAD_SCALE, high_power, widest_variance
-from tercet.ml.table import UNIT_BITS
+from tercet.ml.stored_columns import UNIT_BITS
 from tercet.ml.weights import SMALLEST_MEAN, Weights
 from tercet.plans import Builder, Series, Value, concatenate, sigmoid, slope
 

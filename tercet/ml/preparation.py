@@ -20,7 +20,8 @@ from tercet.ml.disclosure import inverted, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_column_name
-from tercet.ml.table import ANALYST, Column, Part, Steps, Table, as_names
+from tercet.ml.stored_columns import Column, Part
+from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.options import CONDITION, FLAG, MAYBE_COLUMNS, TABLE
 from tercet.plans import Value, concatenate
 

@@ -16,7 +16,8 @@ from tercet.ml.disclosure import both, inverted
 from tercet.ml.linalg import halvings, inverse_sqrt, mean, reciprocal
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.spreads import high_power
-from tercet.ml.table import UNIT_BITS, Table
+from tercet.ml.stored_columns import UNIT_BITS
+from tercet.ml.table import Table
 from tercet.plans import Builder, Value
 
 WIDEST_UNIT = 2.0 ** (INTEGER_BITS - UNIT_BITS)

@@ -14,7 +14,8 @@ import attrs
 
 from tercet.errors import SchemaError
 from tercet.ml.computations import computation
-from tercet.ml.table import Part, Steps, Table
+from tercet.ml.stored_columns import Part
+from tercet.ml.table import Steps, Table
 from tercet.options import MAYBE_COLUMN, TABLE, TEST_SIZE
 from tercet.plans import Builder, Value
 

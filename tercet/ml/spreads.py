@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 
 from tercet.ml.linalg import halvings, mean
-from tercet.ml.table import WIDE_SPREAD, Table
+from tercet.ml.stored_columns import WIDE_SPREAD
+from tercet.ml.table import Table
 from tercet.plans import Value
 
 SPREAD_SCALE = 28

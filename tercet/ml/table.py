@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 from tercet.errors import SchemaError
 from tercet.ml import views
-from tercet.ml.computations import Calls, Data, computation, referred
-from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, suggest
+from tercet.ml.computations import Calls, Data, called, computation, referred
+from tercet.ml.expressions import Expression
+from tercet.ml.schema import INTEGER_BITS, suggest
+from tercet.ml.stored_columns import UNIT_BITS, Column, Part
 from tercet.options import (
     CATEGORIES,
     COLUMN,
@@ -36,14 +38,13 @@ from tercet.options import (
     TEST_SIZE,
     takes,
 )
-from tercet.plans import Builder, Plan, Type, Value, concatenate
+from tercet.plans import Builder, Plan, Value, concatenate
 from tercet.plans.results import RunResult
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from tercet.ml.association import Correlations, Crosstab
     from tercet.ml.describe import Description
-    from tercet.ml.expressions import Expression
 
 T = TypeVar("T")
 Steps = Generator[Plan, RunResult, T]
@@ -51,13 +52,8 @@ Steps = Generator[Plan, RunResult, T]
 
 ANALYST = "analyst"
 """Who receives what is revealed, unless someone else is named: the client that runs the plans."""
-UNIT_BITS = SPREAD_BITS
-"""Fractional bits of a feature in units: its stored integer over 2^16, of spread at most one (see
-`Column.is_wide`)."""
 NEAR_SCALES = 8
 """Tables with scales of a column that differ by no more bits are taken to measure the same."""
-WIDE_SPREAD = 16.0
-"""Largest spread, in units, of an integer column that is stored exactly."""
 
 
 class Workspace(Interface):
@@ -100,51 +96,6 @@ def _assigned(name: str, condition: str) -> str:
     """A condition on a column in its place, as an argument of `assign`."""
     made = f"table[{name!r}] {condition}"
     return f"{name}={made}" if name.isidentifier() else f"**{{{name!r}: {made}}}"
-
-
-@attrs.frozen
-class Part:
-    """A matrix at the nodes that holds some columns of a table: its handle, columns and type."""
-
-    handle: str
-    type: Type
-
-
-@attrs.frozen
-class Column:
-    """A column: its public schema, and in which part and at which place of it the shares lie.
-
-    `grain` is how far a computed value may be from the number that is meant, as rounding goes; None for what
-    was rounded once, when it was stored.
-    """
-
-    schema: ColumnSchema
-    owner: str
-    part: int
-    place: int
-    grain: float | None = None
-    sources: frozenset[tuple[str, str]] = frozenset()
-    """Tables and columns that owners have uploaded, of which it was made."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the table."""
-        return self.schema.name
-
-    @property
-    def unit_exponent(self) -> int:
-        """A value of the column is its unit number times 2 to this power."""
-        return 0 if self.schema.kind == "boolean" else UNIT_BITS - self.schema.scale
-
-    @property
-    def widest_spread(self) -> float:
-        """A bound on its standard deviation over the rows of its source, in units."""
-        return WIDE_SPREAD if self.is_wide else 1.0
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether its spread may exceed one unit: integers stored as they are."""
-        return self.schema.kind == "integer" and self.schema.scale == 0
 
 
 @short_tracebacks
@@ -208,8 +159,6 @@ class Table:
             beside = [self.column(one.schema.missing) for one in chosen if one.schema.missing is not None]
             origin = None if self.origin is None else {"$columns": [self.origin, list(name)]}
             return attrs.evolve(self, columns=tuple(dict.fromkeys([*chosen, *beside])), origin=origin)
-        from tercet.ml.expressions import Expression
-
         return Expression.of(self, name)
 
     # -- how nodes know it -----------------------------------------------------------------------------------
@@ -338,17 +287,13 @@ class Table:
     @takes(on=COLUMNS)
     def join(self, *others: Table, on: str | Sequence[str]) -> Table:
         """Inner join on the key, with one or more other tables. See `tercet.ml.join.inner_join`."""
-        from tercet.ml.join import inner_join
-
-        joined: Table = self.lake.perform(inner_join([self, *others], on), "join")
+        joined: Table = self.lake.perform(called("join")([self, *others], on), "join")
         return joined
 
     @takes(test_size=TEST_SIZE, stratify=MAYBE_COLUMN)
     def split(self, *, test_size: float = 0.25, stratify: str | None = None) -> tuple[Table, Table]:
         """Split into train and test rows. See `tercet.ml.splitting.split`."""
-        from tercet.ml.splitting import split
-
-        parts: tuple[Table, Table] = self.lake.perform(split(self, test_size, stratify), "split")
+        parts: tuple[Table, Table] = self.lake.perform(called("split")(self, test_size, stratify), "split")
         return parts
 
     def assign(self, **columns: Expression) -> Table:
@@ -357,9 +302,7 @@ class Table:
         Discloses nothing where public bounds prove that they fit, else one bit, whether a value did not. See
         `tercet.ml.preparation.assign`.
         """
-        from tercet.ml.preparation import assign
-
-        assigned: Table = self.lake.perform(assign(self, columns), "assign")
+        assigned: Table = self.lake.perform(called("assign")(self, columns), "assign")
         return assigned
 
     @takes(condition=CONDITION, compact=FLAG)
@@ -369,9 +312,7 @@ class Table:
         Discloses nothing, or with `compact`, which drops the others, how many are kept, to the nodes. See
         `tercet.ml.preparation.keep`.
         """
-        from tercet.ml.preparation import keep
-
-        kept: Table = self.lake.perform(keep(self, condition, compact=compact), "filter")
+        kept: Table = self.lake.perform(called("filter")(self, condition, compact=compact), "filter")
         return kept
 
     @takes(columns=MAYBE_COLUMNS, compact=FLAG)
@@ -380,9 +321,7 @@ class Table:
 
         Discloses what `filter` does. See `tercet.ml.preparation.drop_missing`.
         """
-        from tercet.ml.preparation import drop_missing
-
-        kept: Table = self.lake.perform(drop_missing(self, columns, compact=compact), "filter")
+        kept: Table = self.lake.perform(called("dropna")(self, columns, compact=compact), "filter")
         return kept
 
     @takes(columns=MAYBE_COLUMNS, statistics=STATISTICS, to=RECEIVER)
@@ -398,9 +337,9 @@ class Table:
         Discloses them, as far as owners' minimum counts allow, to one receiver; and for quantiles a random
         order to the nodes. See `tercet.ml.describe.describe`.
         """
-        from tercet.ml.describe import describe
-
-        described: Description = self.lake.perform(describe(self, columns, statistics, to), "describe")
+        described: Description = self.lake.perform(
+            called("describe")(self, columns, statistics, to), "describe"
+        )
         return described
 
     @takes(rows=COLUMN, columns=COLUMN, categories=CATEGORIES, statistics=STATISTICS, to=RECEIVER)
@@ -418,9 +357,7 @@ class Table:
         Discloses them, as far as owners' minimum counts allow, to one receiver; a test that is asked for by
         itself, without the counts. See `tercet.ml.association.crosstab`.
         """
-        from tercet.ml.association import crosstab
-
-        steps = crosstab(self, (rows, columns), categories or {}, statistics, to)
+        steps = called("crosstab")(self, (rows, columns), categories or {}, statistics, to)
         counted: Crosstab = self.lake.perform(steps, "crosstab")
         return counted
 
@@ -431,9 +368,7 @@ class Table:
         Discloses them, if owners' minimum counts allow, to one receiver. See
         `tercet.ml.association.correlate`.
         """
-        from tercet.ml.association import correlate
-
-        correlations: Correlations = self.lake.perform(correlate(self, columns, to), "corr")
+        correlations: Correlations = self.lake.perform(called("corr")(self, columns, to), "corr")
         return correlations
 
     @takes(columns=MAYBE_COLUMNS, to=RECEIVER)

@@ -28,7 +28,8 @@ from tercet.ml.preparation import made_of, out_of_range, owners, with_part
 from tercet.ml.sample import Sample, weights_of
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, range_scale
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
-from tercet.ml.table import ANALYST, UNIT_BITS, Column, Part, Steps, Table, as_names
+from tercet.ml.stored_columns import UNIT_BITS, Column, Part
+from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.options import MAYBE_COLUMNS, RECEIVER, TABLE, Made, takes
 from tercet.plans import Builder, Type, Value, concatenate
 from tercet.tracebacks import short_tracebacks

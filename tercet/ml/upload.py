@@ -10,7 +10,8 @@ import numpy as np
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable, encode
 from tercet.ml.schema import INTEGER_BITS, TableSchema
-from tercet.ml.table import UNIT_BITS, WIDE_SPREAD, Column, Part, Table, Workspace
+from tercet.ml.stored_columns import UNIT_BITS, WIDE_SPREAD, Column, Part
+from tercet.ml.table import Table, Workspace
 from tercet.plans import Form, Type
 
 ROUNDED_SPREAD = 1 + 2.0**-8

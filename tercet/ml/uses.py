@@ -16,7 +16,8 @@ from tercet.ml.computations import Computation
 from tercet.ml.expressions import Expression
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.models import SecretModel
-from tercet.ml.table import Column, Table, as_names
+from tercet.ml.stored_columns import Column
+from tercet.ml.table import Table, as_names
 
 MOVING = {"join", "split"}
 """Computations that use no value of a column, but for that by which rows are stratified."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tercet.ml.metrics.evaluation import Evaluation
     from tercet.ml.models import SecretModel
     from tercet.ml.secret_column import SecretColumn
-    from tercet.ml.table import Column, Table
+    from tercet.ml.stored_columns import Column
+    from tercet.ml.table import Table
 
 MOST_ROWS = 60
 """Of tables with more columns, so many are shown."""

@@ -18,7 +18,8 @@ import attrs
 
 from tercet.ml.linalg import halvings, reciprocal
 from tercet.ml.schema import INTEGER_BITS
-from tercet.ml.table import UNIT_BITS, Table
+from tercet.ml.stored_columns import UNIT_BITS
+from tercet.ml.table import Table
 from tercet.plans import Builder, Value, concatenate
 
 LARGEST = 2.0**10

@@ -27,7 +27,8 @@ import numpy as np
 from tercet.actors.values import Outcome, read_type, type_fields
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.ml import computations
-from tercet.ml.computations import Answers, Computation, Decoder, Naming, Request
+from tercet.ml.arguments import Decoder
+from tercet.ml.computations import Answers, Computation, Naming, Request
 from tercet.ml.declarations import require_declared
 from tercet.ml.models import SecretModel
 from tercet.ml.schema import TableSchema

@@ -22,7 +22,8 @@ from tercet.actors.node import Node
 from tercet.client.lake import AsyncLake, open_lake
 from tercet.client.member_api import WaitingPlan
 from tercet.errors import TercetError
-from tercet.ml.table import Column, Table
+from tercet.ml.stored_columns import Column
+from tercet.ml.table import Table
 from tercet.nodes import program
 from tercet.nodes.quotas import client_limits
 from tercet.plans import Builder, Form, Type

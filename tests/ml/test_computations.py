@@ -9,7 +9,8 @@ import pytest
 
 from tercet.errors import PlanError
 from tercet.ml import computations, declarations
-from tercet.ml.computations import Decoder, Naming, Request, as_data, checks_of, computation, encoded, within
+from tercet.ml.arguments import Decoder
+from tercet.ml.computations import Naming, Request, as_data, checks_of, computation, encoded, within
 from tercet.ml.declarations import Declared, declare, require_declared
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.operations import OPERATIONS
