@@ -159,11 +159,11 @@ def test_what_is_no_study_is_refused_in_a_sentence(packed, why):
 
 
 def test_hostile_text_is_read_in_no_time():
-    began = time.perf_counter()
+    began = time.process_time()
     for packed in (b'"\\"' * (MOST_BYTES // 3), b'"\\' * (MOST_BYTES // 2), b"{" * MOST_BYTES):
         with pytest.raises(ConsentError):
             Study.from_bytes(packed)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_brackets_in_text_are_no_depth():
