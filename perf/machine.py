@@ -11,7 +11,7 @@ import numpy as np
 
 from perf.report import median
 from tercet.actors.line import CHUNK_BYTES
-from tercet.comparison.memory import MB, peaks_mb, reset_peaks, resident_mb
+from tercet.comparison.peaks import MB, peaks_mb, reset_peaks, resident_mb
 
 COPY_BYTES = 1 << 27
 """Larger than caches are."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tercet
-from tercet.commands import comparison, consent, data, nodes
+from tercet.commands import comparison, consent, nodes, tables
 from tercet.commands.console import sentences
 from tercet.errors import TercetError
 from tercet.protocols import registry
@@ -31,7 +31,7 @@ app = typer.Typer(
     "other nothing.",
 )
 app.add_typer(nodes.app)
-app.add_typer(data.app)
+app.add_typer(tables.app)
 app.add_typer(consent.app)
 app.add_typer(comparison.app)
 

@@ -17,7 +17,7 @@ from tercet.actors.machine import load_profile, save_profile
 from tercet.client.lake import local
 from tercet.commands.console import say, sentences
 from tercet.comparison.calibration import calibrate as measure
-from tercet.comparison.show import HEADINGS, cells
+from tercet.comparison.report import HEADINGS, cells
 from tercet.errors import PlanError, ProtocolError
 
 app = typer.Typer()

@@ -1,6 +1,6 @@
 """Comparison studies: one plan under several protocols and networks, measured and predicted."""
 
-from tercet.comparison.show import markdown, plot, write
+from tercet.comparison.report import markdown, plot, write
 from tercet.comparison.study import NETWORKS, Measurement, Network, compare, network, protocol_of
 from tercet.comparison.workloads import WORKLOADS, find
 

@@ -19,7 +19,7 @@ import trio
 
 from tercet.actors.machine import VARIABLE, save_profile
 from tercet.comparison.calibration import calibrate
-from tercet.comparison.show import cells, markdown
+from tercet.comparison.report import cells, markdown
 from tercet.comparison.study import CLOSE, Measurement, compare, protocol_of
 
 PROTOCOLS = ("replicated", "shamir:3", "shamir:5", "plain")

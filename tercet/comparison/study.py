@@ -15,7 +15,7 @@ import attrs
 
 from tercet.actors.estimate import explain
 from tercet.client.lake import local
-from tercet.comparison.memory import peaks_mb, reset_peaks
+from tercet.comparison.peaks import peaks_mb, reset_peaks
 from tercet.comparison.workloads import Figures, Workload, find
 from tercet.errors import PlanError
 from tercet.options import COUNT, FLAG, Either, Function, Names, Several, Text, takes

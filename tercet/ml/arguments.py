@@ -13,7 +13,7 @@ from tercet.errors import PlanError
 from tercet.ml.computations import NAME_BYTES, Computation, Data
 from tercet.ml.estimator import estimator_named
 from tercet.ml.expressions import Expression
-from tercet.ml.operations import OPERATIONS
+from tercet.ml.recorded import OPERATIONS
 from tercet.ml.table import Table
 
 MOST_DEPTH = 32

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from attrs import frozen
 
 from tercet.errors import SchemaError
-from tercet.ml.keys import Text, encode_text
+from tercet.ml.row_keys import Text, encode_text
 from tercet.ml.schema import Spot
 
 MISSING = frozenset(

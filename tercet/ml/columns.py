@@ -29,8 +29,8 @@ from tercet.ml.cells import (
     mixed_truth,
     no_number,
 )
-from tercet.ml.keys import Text, encode_text, series_text
 from tercet.ml.reading import Declared
+from tercet.ml.row_keys import Text, encode_text, series_text
 from tercet.ml.schema import KeyType, Kind, Spot, check_range, refuse_large
 
 Values = npt.NDArray[Any] | Text

@@ -28,7 +28,7 @@ from tercet.ml.computations import Data
 from tercet.ml.draft import Draft, as_ring_units, rescaled, within
 from tercet.ml.linalg import quotient
 from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
-from tercet.ml.operations import OPERATIONS, Made, listed, recorded
+from tercet.ml.recorded import OPERATIONS, Made, listed, recorded
 from tercet.ml.schema import Kind, check_column_name
 from tercet.options import MANY, NUMBER, NUMBERS, takes
 from tercet.plans import Value

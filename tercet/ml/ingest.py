@@ -22,8 +22,8 @@ import numpy.typing as npt
 from tercet.errors import SchemaError
 from tercet.ml.cells import Cells, Doubt, mixed_truth
 from tercet.ml.columns import Values, feature_of, feature_parts, key_of, key_parts, require_range
-from tercet.ml.keys import find_duplicate_in_parts, hash_keys
 from tercet.ml.reading import CHUNK_ROWS, Declared, Request, read
+from tercet.ml.row_keys import find_duplicate_in_parts, hash_keys
 from tercet.ml.schema import (
     SCALES,
     ColumnSchema,
@@ -73,7 +73,7 @@ class EncodedTable:
     _numbers: RowSpool
 
     def key_rows(self, start: int, stop: int) -> npt.NDArray[np.uint64]:
-        """The 128-bit hashes of the keys of some rows, uint64 (2, n); see `tercet.ml.keys.hash_keys`."""
+        """The 128-bit hashes of the keys of some rows, uint64 (2, n); see `tercet.ml.row_keys.hash_keys`."""
         return cast("npt.NDArray[np.uint64]", self._hashes.read(start, stop))
 
     def value_rows(self, start: int, stop: int) -> npt.NDArray[np.int64]:

@@ -47,7 +47,7 @@ from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas, client_limits
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
-from tercet.nodes.studies import VERBS, Studies
+from tercet.nodes.study_runs import VERBS, Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result

@@ -24,7 +24,7 @@ from tercet.plans.types import Type
 from tercet.storage.catalog import Catalog, Entry
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SALT_BYTES, SealedFiles
-from tercet.storage.shares import SealedTiles, ShareFiles, ShareWriter, TileCache
+from tercet.storage.share_files import SealedTiles, ShareFiles, ShareWriter, TileCache
 
 T = TypeVar("T")
 

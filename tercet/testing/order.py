@@ -15,9 +15,9 @@ import numpy as np
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Protocol, Share, gather
 from tercet.protocols.domains import WORD_BITS, Words
+from tercet.testing.correctness import check_result
 from tercet.testing.lockstep import lockstep
 from tercet.testing.operations import OPERATIONS, Operation, uniform
-from tercet.testing.values import check_result
 from tercet.testing.watch import new_session, results, run, share_all
 
 ROWS = 3 * WORD_BITS

@@ -17,8 +17,8 @@ from tercet.errors import ProtocolError
 from tercet.protocols import kernels
 from tercet.protocols.base import Op, Protocol, Shape, Share
 from tercet.protocols.domains import BITS, Z64, Domain, Words, packed_words
+from tercet.testing.correctness import check_case
 from tercet.testing.operations import Operation, Secret, Values, edges, uniform
-from tercet.testing.values import check_case
 from tercet.testing.watch import new_session
 
 EXAMPLES = 120

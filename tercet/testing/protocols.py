@@ -23,11 +23,11 @@ import numpy as np
 from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import DOMAINS, Domain, Words
+from tercet.testing.correctness import check_values
 from tercet.testing.lockstep import lockstep, reconstruct, share
 from tercet.testing.operations import OPERATIONS, Operation, edges
 from tercet.testing.order import check_order
 from tercet.testing.secrecy import SAMPLE, check_secrecy, check_uniform, check_unrelated
-from tercet.testing.values import check_values
 from tercet.testing.watch import new_session, watched
 
 

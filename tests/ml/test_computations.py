@@ -13,7 +13,7 @@ from tercet.ml.arguments import Decoder
 from tercet.ml.computations import Naming, Request, as_data, checks_of, computation, encoded, within
 from tercet.ml.declarations import Declared, declare, require_declared
 from tercet.ml.linear_model import LogisticRegression
-from tercet.ml.operations import OPERATIONS
+from tercet.ml.recorded import OPERATIONS
 from tercet.plans import Builder
 from tests.fuzz import asked
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tercet.errors import SchemaError
 from tercet.ml import cells
 from tercet.ml.ingest import decode, encode
-from tercet.ml.keys import Text, hash_keys
+from tercet.ml.row_keys import Text, hash_keys
 
 PAGE = Path(__file__).parents[2] / "docs" / "files.md"
 

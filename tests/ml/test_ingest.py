@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable, decode, encode
-from tercet.ml.keys import Text, hash_keys
+from tercet.ml.row_keys import Text, hash_keys
 from tercet.ml.schema import ColumnSchema, automatic_scale
 
 DATA = {

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import SchemaError
-from tercet.ml.keys import Duplicate, Text, encode_text, find_duplicate, find_duplicate_in_parts, hash_keys
+from tercet.ml.row_keys import (
+    Duplicate,
+    Text,
+    encode_text,
+    find_duplicate,
+    find_duplicate_in_parts,
+    hash_keys,
+)
 from tercet.ml.schema import Spot
 
 integers = st.integers(-(2**63), 2**63 - 1)

@@ -15,7 +15,7 @@ import pytest
 
 from tercet.errors import SchemaError
 from tercet.ml.ingest import decode, encode
-from tercet.ml.keys import Text, hash_keys
+from tercet.ml.row_keys import Text, hash_keys
 
 D = decimal.Decimal
 DAYS = [dt.date(2024, 1, 5), dt.date(1960, 12, 31)]

@@ -16,8 +16,8 @@ from tercet import Allow
 from tercet.client.lake import Sent
 from tercet.errors import ConsentError, TercetError
 from tercet.members.studies import Asked, Study, StudyApproval, read_step, study_step
-from tercet.nodes import studies
-from tercet.nodes.studies import Studies
+from tercet.nodes import study_runs
+from tercet.nodes.study_runs import Studies
 
 AGES = {"id": np.arange(40), "age": np.linspace(20, 80, 40)}
 COSTS = {"id": np.arange(40), "cost": np.linspace(1, 2, 40)}
@@ -96,7 +96,7 @@ async def test_propose_show_approve_run(lake):
         for position, (request, name) in enumerate(zip(requests, ids, strict=True), 1):
             for _ in range(2):  # as the steps of a computation are
                 found = await at.admit("ann", run, position, request, name)
-                assert found == studies.Admitted(study, position, frozenset({"hospital", "insurer"}))
+                assert found == study_runs.Admitted(study, position, frozenset({"hospital", "insurer"}))
         with pytest.raises(
             ConsentError, match=r"request 2, describe, was made in this run of study .* before"
         ):

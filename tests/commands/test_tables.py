@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from tercet import Allow
-from tercet.commands.data import app, ranges_of, read_query, types_of
+from tercet.commands.tables import app, ranges_of, read_query, types_of
 from tercet.errors import SchemaError
 from tercet.ml.ingest import encode
 
@@ -93,7 +93,7 @@ def test_rules_that_mean_nothing(options, told):
 
 
 def test_queries_are_read_some_rows_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("tercet.commands.data.ROWS_AT_ONCE", 300)
+    monkeypatch.setattr("tercet.commands.tables.ROWS_AT_ONCE", 300)
     url = f"sqlite:///{tmp_path}/claims.sqlite"
     engine = sa.create_engine(url)
     with engine.begin() as connection:

@@ -38,7 +38,7 @@ from tercet.nodes.entries import GONE
 from tercet.nodes.refusals import cut
 from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
-from tercet.storage.studies import RunRow, StudyJournal, StudyRow
+from tercet.storage.study_journal import RunRow, StudyJournal, StudyRow
 
 MOST_STUDIES = 64
 """Studies of one member that a node keeps, until their time is up."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from tercet.storage import studies
+from tercet.storage import study_journal
 from tercet.storage.catalog import METADATA, Catalog, Entry
-from tercet.storage.studies import StudyJournal
+from tercet.storage.study_journal import StudyJournal
 
 DIGEST, OTHER = b"d" * 32, b"o" * 32
 FIRST, SECOND, THIRD = b"1" * 16, b"2" * 16, b"3" * 16
@@ -84,7 +84,7 @@ def test_each_position_is_one_computation(reopened):
     assert reopened().take_step(FIRST, 3, b"b" * 16)
     assert not reopened().take_step(FIRST, 3, b"a" * 16)
     assert not reopened().take_step(SECOND, 1, b"c" * 16)
-    assert reopened().run(FIRST) == studies.RunRow(DIGEST, False, {1: b"a" * 16, 3: b"b" * 16})
+    assert reopened().run(FIRST) == study_journal.RunRow(DIGEST, False, {1: b"a" * 16, 3: b"b" * 16})
     reopened().end_run(FIRST)
     assert not reopened().take_step(FIRST, 4, b"d" * 16)
     assert reopened().run(FIRST).ended

@@ -15,7 +15,7 @@ from tercet.errors import StorageError
 from tercet.plans import Form, Type
 from tercet.protocols.base import Share
 from tercet.storage.sealed import SealedFiles
-from tercet.storage.shares import ShareFiles, TileCache
+from tercet.storage.share_files import ShareFiles, TileCache
 
 pytestmark = pytest.mark.smoke
 
