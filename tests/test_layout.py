@@ -215,6 +215,20 @@ def test_no_circle_inside_a_package():
     assert circles(FILES) == []
 
 
+ALIKE = {
+    "base.py": "what protocols and transports implement",
+    "registry.py": "of protocols and of transports",
+    "gate.py": "what a node lets clients do: everything, or what owners allow",
+    "jobs.py": "in memory, and those that last",
+}
+"""File names that stand for the same thing in two packages, and what that is."""
+
+
+def test_a_file_name_stands_for_one_thing():
+    names = [path.name for path in FILES if not path.name.startswith("__")]
+    assert {name for name in names if names.count(name) > 1} <= set(ALIKE)
+
+
 def test_a_process_of_a_node_imports_no_lake_and_no_model():
     """Three of them start with each lake of processes, and their imports are most of what that takes."""
     ask = (

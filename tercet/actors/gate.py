@@ -16,9 +16,9 @@ from tercet.actors.arrivals import Gathering, Sink
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import PlanError, ProtocolError
+from tercet.plans.parsing import read_plan
 from tercet.plans.passes import Since
 from tercet.plans.plan import Plan
-from tercet.plans.reading import read_plan
 from tercet.plans.types import Type
 
 BIG_PLAN = 1 << 13

@@ -27,8 +27,8 @@ from tercet.actors.scheduler import Message, Scheduler
 from tercet.actors.values import Outcome, Stored, read_type, type_fields
 from tercet.errors import PlanError, ProtocolError
 from tercet.plans.drawing import to_svg
+from tercet.plans.parsing import read_plan
 from tercet.plans.plan import Plan
-from tercet.plans.reading import read_plan
 from tercet.plans.tiles import Costs, Layout, schedule
 from tercet.protocols import registry
 from tercet.protocols.base import WORD_BYTES, Protocol, Share

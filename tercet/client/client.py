@@ -27,9 +27,9 @@ from tercet.actors.progress import Forecast, Progress, Watch
 from tercet.actors.values import read_type, type_fields
 from tercet.client.connection import Answer, Connection, Request
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError
+from tercet.plans.parsing import read_plan
 from tercet.plans.passes import Since, optimise
 from tercet.plans.plan import Plan
-from tercet.plans.reading import read_plan
 from tercet.plans.results import RunResult
 from tercet.plans.types import TILE_ROWS, Form, Type, word_shape
 from tercet.protocols.base import Protocol

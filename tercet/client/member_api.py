@@ -26,8 +26,8 @@ from tercet.members.audit import Head, check_lines, lines_after, require
 from tercet.members.config import ClusterFile, NodeEntry
 from tercet.members.keys import MemberKeys, context
 from tercet.members.rules import MODEL, Rules
+from tercet.plans.parsing import read_plan
 from tercet.plans.plan import Plan
-from tercet.plans.reading import read_plan
 from tercet.plans.types import Form, word_shape
 from tercet.protocols.domains import Words, decode
 from tercet.transports.names import party_name

@@ -51,9 +51,9 @@ from tercet.nodes.study_runs import VERBS, Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
+from tercet.plans.parsing import check_handle
 from tercet.plans.passes import Since, checkpoint_handle, checkpoints, rest
 from tercet.plans.plan import Plan
-from tercet.plans.reading import check_handle
 from tercet.plans.review import NOTHING, Review, Rows, Tables, review
 from tercet.plans.row_axis import Order
 from tercet.plans.types import Type

@@ -14,8 +14,8 @@ from tercet.actors.estimate import explain
 from tercet.errors import PlanError
 from tercet.plans import CLASSES, Builder, Disclosure, Form, Type, concatenate
 from tercet.plans.drawing import to_mermaid
+from tercet.plans.parsing import read_plan
 from tercet.plans.passes import optimise
-from tercet.plans.reading import read_plan
 
 
 def ring(*shape, scale=8, limit=2.0**20):

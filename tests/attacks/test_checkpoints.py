@@ -18,9 +18,9 @@ from tercet.actors.scheduler import Scheduler
 from tercet.errors import ConsentError, PlanError, TercetError
 from tercet.members.rules import Rules
 from tercet.plans import Builder, Form, Type
+from tercet.plans.parsing import read_plan
 from tercet.plans.passes import checkpoint_handle, rest
 from tercet.plans.plan import RESERVED
-from tercet.plans.reading import read_plan
 from tests.attacks.lake import ROWS, column, values_of
 
 KIND = Type(Form.RING, (ROWS,), 0, 2.0**20)

@@ -11,8 +11,8 @@ from tercet.errors import ConsentError, PlanError, ProtocolError, TercetError
 from tercet.members.rules import Rules
 from tercet.nodes import entries, refusals
 from tercet.plans import Builder, Form, Type
+from tercet.plans.parsing import LONGEST_TEXT, MOST_ARGS, MOST_PLAN_BYTES, read_plan
 from tercet.plans.plan import MOST_NODES
-from tercet.plans.reading import LONGEST_TEXT, MOST_ARGS, MOST_PLAN_BYTES, read_plan
 from tests.attacks.lake import allow, values_of
 
 pytestmark = pytest.mark.early

@@ -17,7 +17,7 @@ from tercet.errors import PlanError, ProtocolError
 from tercet.plans import Builder, Form, Type
 from tercet.plans.kinds import KINDS
 from tercet.plans.local_kinds import Concatenate
-from tercet.plans.reading import read_plan
+from tercet.plans.parsing import read_plan
 
 X = Type(Form.RING, (1, 24), 0, 1.0)
 WHY = "product that has not had its round"

@@ -31,7 +31,7 @@ from tercet.ml.schema import ColumnSchema, TableSchema
 from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.jobs import Told
 from tercet.plans import Builder, Form, Plan, Type, sigmoid
-from tercet.plans.reading import read_plan
+from tercet.plans.parsing import read_plan
 from tercet.plans.review import review
 from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.protocols import registry

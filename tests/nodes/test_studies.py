@@ -268,7 +268,7 @@ async def test_who_frees_computations_is_asked_about_others_only(lake):
 
 
 async def test_quotas_and_forgetting(lake, monkeypatch):
-    monkeypatch.setattr(studies, "MOST_STUDIES", 2)
+    monkeypatch.setattr(study_runs, "MOST_STUDIES", 2)
     ann, *_ = desks(lake)
     first, second, third = (made(purpose=f"purpose {number}") for number in range(3))
     await ann.propose(first)

@@ -18,7 +18,7 @@ from tercet.client.lake import AsyncLake
 from tercet.errors import ConsentError
 from tercet.members.audit import check_lines, log_lines, parse
 from tercet.nodes.waiting import RUN_BYTES
-from tercet.plans.reading import read_plan
+from tercet.plans.parsing import read_plan
 
 ASKS = "-asks"
 """How names of tables end whose owners sign every plan."""
