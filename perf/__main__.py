@@ -111,6 +111,34 @@ def nodes(
 
 
 @app.command()
+def study(
+    *,
+    rows: Rows = 2000,
+    features: Annotated[int, typer.Option(min=2, help="Columns besides keys and outcome.")] = 20,
+    latency_ms: Annotated[float, typer.Option(min=0, help="One-way latency added to every link.")] = 3.0,
+    as_json: Json = False,
+) -> None:
+    """A study of every day from the interpreter's start to its end, call by call, over TLS."""
+    from perf.everyday import run
+
+    show(run(rows, features, latency_ms), as_json=as_json)
+
+
+@app.command()
+def rounds(
+    *,
+    rows: Rows = 400,
+    features: Features = 10,
+    repeat: Repeat = 5,
+    as_json: Json = False,
+) -> None:
+    """What a round of a default fit takes of a party's processor, and an empty round over the same links."""
+    from perf.rounds import run
+
+    show(trio.run(run, rows, features, repeat), as_json=as_json)
+
+
+@app.command()
 def hostile(
     *,
     times: Annotated[int, typer.Option(min=3, help="Small plans of which the median counts.")] = 40,

@@ -64,7 +64,7 @@ async def _far_end(config: dict[str, Any]) -> None:
 
 
 @asynccontextmanager
-async def _far_process(kind: str, nursery: trio.Nursery) -> AsyncIterator[Link]:
+async def far_process(kind: str, nursery: trio.Nursery) -> AsyncIterator[Link]:
     """A link to a process of its own."""
     identities = {name: make_identity(name) for name in (NEAR, FAR)} if kind == "tls" else {}
     pins = {name: identity.certificate_pem for name, identity in identities.items()}
@@ -108,7 +108,7 @@ async def _one_way(link: Link, what: str, count: int, size: int) -> float:
     return time.perf_counter() - began
 
 
-async def _there_and_back(link: Link, count: int) -> list[float]:
+async def there_and_back(link: Link, count: int) -> list[float]:
     payload, into = np.ones(SMALL_BYTES, dtype=np.uint8), np.empty(SMALL_BYTES, dtype=np.uint8)
     await link.send(json.dumps(["echo", count, SMALL_BYTES]).encode())
     found = []
@@ -124,13 +124,13 @@ async def _there_and_back(link: Link, count: int) -> list[float]:
 async def _measure(kind: str, load: Load, repeat: int) -> dict[str, float]:
     frames = max(1, load.bulk_bytes // CHUNK_BYTES)
     async with trio.open_nursery() as nursery:
-        async with _far_process(kind, nursery) as link:
+        async with far_process(kind, nursery) as link:
             await _one_way(link, "bulk", max(1, round(WARM * frames)), CHUNK_BYTES)
             bulk = median([await _one_way(link, "bulk", frames, CHUNK_BYTES) for _ in range(repeat)])
             small = median(
                 [await _one_way(link, "small", load.small_frames, SMALL_BYTES) for _ in range(repeat)]
             )
-            back = median(await _there_and_back(link, load.round_trips))
+            back = median(await there_and_back(link, load.round_trips))
         nursery.cancel_scope.cancel()
     return {
         "mb_per_second": frames * CHUNK_BYTES / bulk / MB,

@@ -93,6 +93,24 @@ def test_train_by_descent_makes_the_same_steps():
     } <= found.keys()
 
 
+@pytest.mark.thorough
+def test_a_study_is_measured_call_by_call():
+    found = command("study", "--rows", "300", "--features", "2", "--latency-ms", "0")
+    stages = {one["name"]: one for one in found}
+    assert list(stages)[:4] == ["import", "open", "upload", "upload, second"]
+    assert list(stages)[-2:] == ["close", "whole"]
+    timed = sum(one["seconds"] for name, one in stages.items() if name != "whole")
+    assert timed < stages["whole"]["seconds"]
+    assert stages["whole"]["rounds"] == sum(one["rounds"] for one in found[:-1] if "rounds" in one)
+    assert stages["fit"]["rounds"] == stages["fit, again"]["rounds"] > 50
+
+
+def test_a_round_of_a_fit_takes_more_than_an_empty_one():
+    found = command("rounds", "--rows", "100", "--features", "2", "--repeat", "1")
+    assert found["cpu_us_a_round_of_a_fit"] > found["cpu_us_an_empty_round"] > 0
+    assert found["rounds_of_products"] >= 200
+
+
 @pytest.mark.usefixtures("in_process")
 def test_train_by_newton_arrives_at_the_estimate():
     found = trio.run(train.run, 400, 3, train.Fit(solver="newton", iterations=6), ONCE).as_dict()
