@@ -198,6 +198,16 @@ class Protocol(abc.ABC):
         Raises ProtocolError if the parts contradict each other, as they do if one party changed its share.
         """
 
+    @declared(defaults.compare_cost)
+    def compare(self, known: Mapping[int, Words]) -> Op[None]:
+        """Check that other parties hold the same words as this one, by peer: 1 round, a digest to each.
+
+        For words that both hold: the digest tells a peer that holds them nothing new, and anybody else
+        nothing at all, for it is under a key that the two share and used once. Every party compares with as
+        many peers. Raises ProtocolError, naming the peer, for words that differ.
+        """
+        return defaults.compare(self, known)
+
     @declared(lambda self, x: self.cost("opening", x))
     def open(self, x: Share) -> Op[Words]:
         """The value of `x`, to all parties, cross-checked. PrivacyError beyond what the plan declares."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +20,13 @@ import numpy.typing as npt
 
 from tercet.errors import ProtocolError
 from tercet.protocols import circuits, kernels
-from tercet.protocols.domains import BITS, WORD_BITS, Z64, Words, packed_words
+from tercet.protocols.domains import BITS, WORD_BITS, WORD_BYTES, Z64, Words, packed_words
+from tercet.protocols.prg import KEY_BYTES, keyed_digest
 from tercet.protocols.shares import (
     Cost,
     Op,
     Product,
+    Round,
     Share,
     gather,
     require_full,
@@ -36,6 +38,34 @@ if TYPE_CHECKING:
 
 KEY_BITS = 62
 """Bits of the keys that a shuffle sorts by: two of n rows tie with a chance below n^2 / 2^63."""
+
+# -- values out ----------------------------------------------------------------------------------------------
+
+
+def compare(protocol: Protocol, known: Mapping[int, Words]) -> Op[None]:
+    """A digest to each peer, under a key for this pair, direction and comparison alone."""
+    tag = protocol.tag()
+
+    def digest(sender: int, peer: int) -> Words:
+        key = protocol.stream(protocol.keys[peer], tag, f"compare {sender}").words((KEY_BYTES // WORD_BYTES,))
+        return keyed_digest(key.tobytes(), known[peer])
+
+    # Each direction has its own key, so that a peer cannot send back what it was sent.
+    sent = {peer: [digest(protocol.party, peer)] for peer in known}
+    due = {peer: digest(peer, peer) for peer in known}
+    got = yield Round(sent, {peer: [words.shape] for peer, words in due.items()})
+    for peer, words in due.items():
+        if not np.array_equal(got[peer][0], words):
+            raise ProtocolError(
+                f"party {protocol.party} and party {peer} hold different words where they must hold the same "
+                "ones; one of them is faulty, and the run was given up"
+            )
+
+
+def compare_cost(protocol: Protocol, known: Mapping[int, Words]) -> Cost:
+    """Cost of `compare`."""
+    return Cost(1, (len(known) * KEY_BYTES,) * protocol.parties)
+
 
 # -- products ------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,12 @@ def derive_key(key: bytes, name: bytes, size: int = KEY_BYTES) -> bytes:
     return hashlib.blake2b(name, key=key, digest_size=size).digest()
 
 
+def keyed_digest(key: bytes, words: Words) -> Words:
+    """A 32-byte digest of words, as four words, which tells nothing without the key (keyed BLAKE2b)."""
+    octets = np.ascontiguousarray(words).reshape(-1).view(np.uint8).data
+    return np.frombuffer(hashlib.blake2b(octets, key=key, digest_size=KEY_BYTES).digest(), dtype=np.uint64)
+
+
 class Stream:
     """The pseudorandom words of one key and name, drawn in order.
 

@@ -119,3 +119,44 @@ def test_a_full_sharing_joins_a_product_before_its_round(cls):
 def test_an_undeclared_cost_is_an_error():
     with pytest.raises(ProtocolError, match="declares no cost for 'bind'"):
         parties(Replicated)[0].cost("bind")
+
+
+# -- comparing -----------------------------------------------------------------------------------------------
+
+
+def comparing(held, name="compare"):
+    session = [one.bind(name) for one in parties(Replicated, seed=b"compare")]
+    return [one.compare(known) for one, known in zip(session, held, strict=True)]
+
+
+def by_pair(words):
+    """What each party shares with each of the others."""
+    return [{b: words[min(a, b), max(a, b)] for b in range(3) if b != a} for a in range(3)]
+
+
+FIVE, NONE, SCALAR = np.arange(5, dtype=np.uint64), np.zeros((2, 0), np.uint64), np.ones((), np.uint64)
+PAIRS = by_pair({(0, 1): FIVE, (0, 2): NONE, (1, 2): SCALAR})
+
+
+def test_a_comparison_sends_a_digest_to_each_peer_new_each_time():
+    one, two = (lockstep(comparing(PAIRS, name)) for name in ("one", "two"))
+    cost = parties(Replicated)[0].cost("compare", PAIRS[0])
+    assert (one.rounds, one.sent) == (cost.rounds, cost.sent) == (1, (64, 64, 64))
+    said = [message.words.tobytes() for ran in (one, two) for heard in ran.transcript for message in heard]
+    assert len(said) == len(set(said)) == 12
+
+
+@pytest.mark.parametrize(("party", "peer"), [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)])
+def test_a_comparison_names_who_differs(party, peer):
+    held = [dict(known) for known in PAIRS]
+    held[party][peer] = held[party][peer] + np.uint64(1) if held[party][peer].size else np.ones(1, np.uint64)
+    with pytest.raises(ProtocolError, match=f"party {min(party, peer)} and party {max(party, peer)} hold"):
+        lockstep(comparing(held))
+
+
+def test_a_peer_that_sends_a_digest_back_is_noticed():
+    """It knows none of the words, so it says what it has heard."""
+    honest, *_ = comparing(PAIRS)
+    said = next(honest).send
+    with pytest.raises(ProtocolError, match="party 0 and party 1 hold different"):
+        honest.send(said)
