@@ -30,7 +30,7 @@ from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
 from tercet.actors.progress import Progress
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent
-from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
+from tercet.actors.values import FiledTiles, Outcome, Revealed, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError, TercetError
 from tercet.plans.kinds import KINDS, Context, Data, Tiling
 from tercet.plans.plan import Plan
@@ -138,7 +138,7 @@ class Scheduler:
         self._over = False
         self._changed = trio.Event()
         self._reached: list[tuple[int, str, Stored]] = []
-        self._revealed: dict[int, tuple[str, str, Type, list[Words]]] = {}
+        self._revealed: dict[int, Revealed] = {}
         self._outcome = Outcome([], {}, self._symbols, Statistics())
         self._told = Progress(nodes=self._unfinished)
 
@@ -478,7 +478,9 @@ class Scheduler:
         complete = len(state.finished) == state.tiles
         self._flow.release(index, tile)
         results = result if isinstance(result, list) else [result]
-        if self._layout.tiling[index] is Tiling.REDUCE:
+        if instance.node.kind == "reveal":
+            self._revealed[index] = self._leaving(instance.node, results)
+        elif self._layout.tiling[index] is Tiling.REDUCE:
             state.summands[tile] = result
             if complete:
                 self._put((index, 0), 0, 1, add_up(self.protocol, state.summands), state.depth)
@@ -501,26 +503,28 @@ class Scheduler:
 
     def _sink(self, index: int) -> None:
         node = self.plan.nodes[index]
-        if node.kind in ("store", "checkpoint"):
-            kind = node.types[0]
-            bound = attrs.evolve(kind, shape=bind_shape(kind.shape, self._symbols))
-            tiles = [_whole_share(node, index, part) for part in self._flow.result((index, 0)).tiles]
-            stored = Stored(bound, tiles, self.plan.tile_rows)
-            if node.kind == "store":
-                self._outcome.stored[node.get("handle")] = stored
-            else:
-                self._reached.append((node.get("point"), node.get("name"), stored))
-        elif node.kind == "reveal":
-            whole = _whole_share(node, index, self._flow.result((index, 0)).whole())
-            kind = attrs.evolve(node.types[0], shape=whole.shape)
-            self._revealed[index] = (node.get("name"), node.get("to"), kind, self.protocol.export(whole))
+        if node.kind not in ("store", "checkpoint"):
+            return
+        tiles = [_whole_share(node, index, part) for part in self._flow.result((index, 0)).tiles]
+        stored = Stored(self._bound(node.types[0]), tiles, self.plan.tile_rows)
+        if node.kind == "store":
+            self._outcome.stored[node.get("handle")] = stored
+        else:
+            self._reached.append((node.get("point"), node.get("name"), stored))
+
+    def _leaving(self, node: Node, arrays: list[Words]) -> Revealed:
+        """This party's part of a revealed value, which stays here until the run has ended at this party."""
+        return node.get("name"), node.get("to"), self._bound(node.types[0]), arrays
+
+    def _bound(self, kind: Type) -> Type:
+        return attrs.evolve(kind, shape=bind_shape(kind.shape, self._symbols))
 
     def _node_done(self) -> None:
         self._unfinished -= 1
 
 
 def _whole_share(node: Node, index: int, data: Data | None) -> Share:
-    """What may be kept or sent: a share that is no raw product. Raises ProtocolError."""
+    """What may be kept: a share that is no raw product. Raises ProtocolError."""
     if not isinstance(data, Share) or isinstance(data, Product):
         raise ProtocolError(f"{node.title(index)}: only secret values that had their round leave a plan")
     return data

@@ -50,6 +50,10 @@ class Statistics:
     seconds: float = 0.0
 
 
+Revealed = tuple[str, str, Type, list[Words]]
+"""A party's part of a revealed value: its name, its receiver, its type, and what the party sends of it."""
+
+
 @attrs.define(eq=False)
 class Outcome:
     """What a run leaves.
@@ -57,7 +61,7 @@ class Outcome:
     Exports for each reveal node in plan order, values to store, the symbols' numbers, its cost.
     """
 
-    revealed: list[tuple[str, str, Type, list[Words]]]
+    revealed: list[Revealed]
     stored: dict[str, Stored]
     symbols: dict[str, int]
     statistics: Statistics

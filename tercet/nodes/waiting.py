@@ -13,18 +13,15 @@ import attrs
 import msgpack
 import trio
 
-from tercet.actors.values import type_fields
+from tercet.actors.values import Revealed, type_fields
 from tercet.errors import ConsentError
 from tercet.members.approvals import Approval
 from tercet.members.keys import context, seal
 from tercet.nodes.quotas import Quotas
 from tercet.plans.plan import Plan
-from tercet.plans.types import Type
-from tercet.protocols.domains import Words
 
 RUN_BYTES = 16
 """Of a session's name, those that name the run; the rest tells its attempts after interruptions apart."""
-Revealed = tuple[str, str, Type, list[Words]]
 
 
 def run_of(session: bytes) -> bytes:

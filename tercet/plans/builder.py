@@ -72,6 +72,8 @@ class Builder:
                 raise PlanError(
                     f"a {kind} node reads result {output} of node {index}, which does not exist before it"
                 )
+            if KINDS[(source := self.nodes[index]).kind].final:
+                raise PlanError(f"a {kind} node reads {source.title(index)}, which only leaves the plan")
         key = (kind, tuple(args), tuple(sorted(attributes.items())))
         known = self._known.get(key)
         if known is not None:

@@ -420,39 +420,41 @@ def _list_name(node: Node, number: int) -> str:
     return f"table {names[number]!r}" if number < len(names) else f"list {number}"
 
 
-class _Sink(Kind):
-    """The end of a value; the scheduler takes it from here."""
+@kind("reveal")
+class Reveal(_Interactive):
+    """A value to a receiver outside; `kind` is its class, and lacks where its maker does not say it.
+
+    Its rounds are the protocol's checks of what is to leave; what they end with, the scheduler keeps until
+    the run has ended.
+    """
 
     along = Along.END
-    local = False
+    takes_products = False
     keep = True
+    final = True
     tiling = Tiling.WHOLE
+    attributes = fields(name=str, to=str, kind=str)
+    optional = frozenset({"kind"})
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         require(
             args[0].form in (Form.RING, Form.WORDS),
             f"only numbers and words leave a plan, not {args[0]}; use to_ring",
         )
-        return [args[0]]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Data:
-        return args[0]
-
-
-@kind("reveal")
-class Reveal(_Sink):
-    """A value to a receiver outside; `kind` is its class, and lacks where its maker does not say it."""
-
-    attributes = fields(name=str, to=str, kind=str)
-    optional = frozenset({"kind"})
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         given = attributes.get("kind", CLASSES[0])
         require(
             given in CLASSES,
             f"there is no class of disclosures {given!r:.80}; say one of {', '.join(CLASSES)}",
         )
-        return super().infer(args, attributes, sizes)
+        return [args[0]]
+
+    def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
+        if isinstance(x, Product):
+            raise ProtocolError("a product leaves a plan only after its round")
+        return protocol.reveal(x)
+
+    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
+        return protocol.cost("reveal", args[0])
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         attributes = dict(node.attributes)
@@ -465,15 +467,20 @@ class Reveal(_Sink):
 
 
 @kind("store")
-class Store(_Sink):
-    """A value kept at the nodes, secret. Stays in tiles, so this is row-wise."""
+class Store(Kind):
+    """A value kept at the nodes, secret. Stays in tiles, so this is row-wise; the scheduler takes them."""
 
+    along = Along.END
+    local = False
+    keep = True
     attributes = fields(handle=str)
-    tiling = Tiling.ROWS
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         require(args[0].form is not Form.PUBLIC, f"only secret values are stored, not {args[0]}")
         return [args[0]]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Data:
+        return args[0]
 
 
 @kind("checkpoint")

@@ -124,6 +124,8 @@ class Kind:
     """Whether it names a number of rows that becomes known when it runs."""
     keep: ClassVar[bool] = False
     """Whether the node stays in a plan though nothing reads it."""
+    final: ClassVar[bool] = False
+    """Whether no other node may read it, since what it gives is not for the plan."""
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         """Types of the results. Raises PlanError, without naming the node: the builder adds that."""

@@ -198,6 +198,16 @@ class Protocol(abc.ABC):
         Raises ProtocolError if the parts contradict each other, as they do if one party changed its share.
         """
 
+    @declared(defaults.reveal_cost)
+    def reveal(self, x: Share) -> Op[list[Words]]:
+        """What this party sends of `x` to a receiver outside, which is its `export`, once that may leave.
+
+        Unless overridden, at once. A protocol that does not trust what the parties hold checks it here, in as
+        many rounds as that takes, and raises ProtocolError: then this party answers with nothing of that run.
+        It waits for all values of a run to pass; those that are ready together share rounds.
+        """
+        return defaults.reveal(self, x)
+
     @declared(defaults.compare_cost)
     def compare(self, known: Mapping[int, Words]) -> Op[None]:
         """Check that other parties hold the same words as this one, by peer: 1 round, a digest to each.

@@ -17,7 +17,8 @@ _HEADER = f"""# What operations cost
 
 Rounds, and bytes that each party sends for each of n rows, for n = {ROWS} with party 0 as dealer: as the
 protocol declares them, and as measured. The scheduler rotates the dealer over tiles, so every party sends the
-mean. This page is written by `python -m tercet.testing.costs`; a test keeps it true.
+mean. What goes to the receiver of a reveal, outside, is not counted. This page is written by
+`python -m tercet.testing.costs`; a test keeps it true.
 """
 
 

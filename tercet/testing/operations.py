@@ -38,12 +38,22 @@ Values = Callable[[Shape, int], Words]
 """Makes ring words of a shape, each below 2^(bits-1) in size."""
 
 
+@attrs.frozen(eq=False)
+class Exports:
+    """What one party sends of a value to a receiver outside, for `Protocol.combine`."""
+
+    arrays: list[Words]
+    domain: Domain
+    shape: Shape
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Operation:
     """One entry of the table, for values of `n` rows.
 
-    `inputs(values, n)` makes the secrets; `run(protocol, shares)` is the operation, `expected(secrets)` the
-    words that must come out, each to within `tolerance` units; `cost(protocol, shares)` is its declared cost.
+    `inputs(values, n)` makes the secrets; `run(protocol, shares)` is the operation, which gives shares, words
+    that were opened, or `Exports`; `expected(secrets)` are the words that must come out, each to within
+    `tolerance` units; `cost(protocol, shares)` is its declared cost.
     """
 
     name: str
@@ -111,6 +121,12 @@ def _each(operation: Op[Any]) -> Op[list[Any]]:
 def _local(result: Share) -> Op[list[Any]]:
     yield from ()
     return [result]
+
+
+def revealed(protocol: Protocol, x: Share) -> Op[list[Exports]]:
+    """A reveal, as an operation of the table runs it."""
+    arrays = yield from protocol.reveal(x)
+    return [Exports(arrays, x.domain, x.shape)]
 
 
 @functools.cache
@@ -183,6 +199,13 @@ OPERATIONS = (
         expected=lambda w: [w[0]],
         cost=lambda p, s: p.cost("open", s[0]),
         discloses=True,
+    ),
+    Operation(
+        name="reveal",
+        inputs=lambda v, n: [Secret(v((n,), 64))],
+        run=lambda p, s: revealed(p, s[0]),
+        expected=lambda w: [w[0]],
+        cost=lambda p, s: p.cost("reveal", s[0]),
     ),
     Operation(
         name="add, subtract, sum, public factors and summands",
@@ -324,4 +347,15 @@ OPERATIONS = (
 )
 """Every operation, with its inputs, its result and its cost."""
 
-__all__ = ["OPERATIONS", "WORD_BITS", "Operation", "Secret", "edges", "extremes", "uniform", "zeros"]
+__all__ = [
+    "OPERATIONS",
+    "WORD_BITS",
+    "Exports",
+    "Operation",
+    "Secret",
+    "edges",
+    "extremes",
+    "revealed",
+    "uniform",
+    "zeros",
+]

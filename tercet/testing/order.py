@@ -17,7 +17,7 @@ from tercet.protocols.base import Protocol, Share, gather
 from tercet.protocols.domains import WORD_BITS, Words
 from tercet.testing.correctness import check_result
 from tercet.testing.lockstep import lockstep
-from tercet.testing.operations import OPERATIONS, Operation, uniform
+from tercet.testing.operations import OPERATIONS, Exports, Operation, uniform
 from tercet.testing.watch import new_session, results, run, share_all
 
 ROWS = 3 * WORD_BITS
@@ -86,7 +86,9 @@ def _same(one: Sequence[list[Any]], two: Sequence[list[Any]]) -> bool:
     )
 
 
-def _words(result: Share | Words) -> Words:
+def _words(result: Share | Exports | Words) -> Words:
+    if isinstance(result, Exports):
+        return np.concatenate([part.reshape(-1) for part in result.arrays])
     return result.data if isinstance(result, Share) else result
 
 

@@ -18,7 +18,7 @@ from tercet.protocols import kernels
 from tercet.protocols.base import Op, Protocol, Shape, Share
 from tercet.protocols.domains import BITS, Z64, Domain, Words, packed_words
 from tercet.testing.correctness import check_case
-from tercet.testing.operations import Operation, Secret, Values, edges, uniform
+from tercet.testing.operations import Operation, Secret, Values, edges, revealed, uniform
 from tercet.testing.watch import new_session
 
 EXAMPLES = 120
@@ -64,7 +64,9 @@ def _first(group: BaseExceptionGroup[ProtocolError]) -> ProtocolError:
 
 def cases() -> st.SearchStrategy[Case]:
     """Any of the operations below."""
-    return st.one_of(linear(), products(), matrices(), truncations(), bits(), openings(), shuffles())
+    return st.one_of(
+        linear(), products(), matrices(), truncations(), bits(), openings(), reveals(), shuffles()
+    )
 
 
 def _values(draw: Draw) -> Values:
@@ -229,6 +231,20 @@ def openings(draw: Draw) -> Case:
         lambda w: w,
         lambda p, s: p.cost("open", s[0]),
         discloses=True,
+    )
+
+
+@st.composite
+def reveals(draw: Draw) -> Case:
+    """A reveal of any shape, in either domain."""
+    domain: Domain = draw(st.sampled_from([Z64, BITS]))
+    shape = draw(array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
+    return _case(
+        f"a reveal in {domain} of shape {shape}",
+        [Secret(_values(draw)(shape, 64), domain)],
+        lambda p, s: revealed(p, s[0]),
+        lambda w: w,
+        lambda p, s: p.cost("reveal", s[0]),
     )
 
 

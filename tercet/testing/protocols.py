@@ -8,8 +8,8 @@ checks
 - secrecy: what a party receives has the same lengths and the same distribution whatever the secrets are,
   changes completely when keys change that the party does not know, and uses no mask or stream twice
   (`secrecy`);
-- openings: nothing is opened beyond the allowance or behind its back, and a party that changes its share is
-  caught;
+- openings and reveals: nothing is opened beyond the allowance or behind its back, and a party that changes
+  its share is caught, by the parties or by the receiver;
 - order: results do not depend on what runs before, beside, or in which tiles (`order`).
 """
 
@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from tercet.errors import PrivacyError, ProtocolError
-from tercet.protocols.base import Protocol
+from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import DOMAINS, Domain, Words
 from tercet.testing.correctness import check_values
 from tercet.testing.lockstep import lockstep, reconstruct, share
-from tercet.testing.operations import OPERATIONS, Operation, edges
+from tercet.testing.operations import OPERATIONS, Operation, edges, revealed
 from tercet.testing.order import check_order
 from tercet.testing.secrecy import SAMPLE, check_secrecy, check_uniform, check_unrelated
-from tercet.testing.watch import new_session, watched
+from tercet.testing.watch import new_session, results, watched
 
 
 def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
@@ -117,15 +117,24 @@ def _check_tampering(cls: type[Protocol], session: Sequence[Protocol], values: W
                 raise ProtocolError(
                     f"{cls.name}: `combine` does not notice that party {party} changed its share"
                 )
-            bound = [
-                p.bind(f"tampered/{party}/{component}", openings=values.size)
-                for p in new_session(cls, len(session))
-            ]
-            operations = [p.open(x) for p, x in zip(bound, shares, strict=True)]
-            if not _refuses(lambda o=operations: lockstep(o), ProtocolError):  # type: ignore[misc]
-                raise ProtocolError(
-                    f"{cls.name}: `open` does not notice that party {party} changed its share"
-                )
+            for name, action in (("open", _open), ("reveal", _reveal)):
+                if not _refuses(lambda a=action, s=shares: a(cls, s), ProtocolError):  # type: ignore[misc]
+                    raise ProtocolError(
+                        f"{cls.name}: `{name}` does not notice that party {party} changed its share"
+                    )
+
+
+def _open(cls: type[Protocol], shares: Sequence[Share]) -> None:
+    """An opening by a new session. ProtocolError if a party notices that shares do not fit together."""
+    bound = [p.bind("tampered", openings=shares[0].size) for p in new_session(cls, len(shares))]
+    lockstep([p.open(x) for p, x in zip(bound, shares, strict=True)])
+
+
+def _reveal(cls: type[Protocol], shares: Sequence[Share]) -> None:
+    """A reveal by a new session. ProtocolError if a party, or then the receiver, notices the same."""
+    bound = [p.bind("tampered") for p in new_session(cls, len(shares))]
+    ran = lockstep([revealed(p, x) for p, x in zip(bound, shares, strict=True)])
+    list(results(bound, ran.results))
 
 
 def _check_openings(cls: type[Protocol], count: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols.base import Protocol
+from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import Words
 from tercet.testing.lockstep import LockstepResult
 from tercet.testing.operations import Operation, extremes, zeros
@@ -43,8 +43,8 @@ def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, de
     for party in range(parties):
         _check_lengths(where, party, first, other)
         who = f"{where}: what party {party} receives"
-        mine = first.received(party)
-        _check_independent(cls, who, mine, again.received(party), other.received(party))
+        mine = _heard(first, session, party)
+        _check_independent(cls, who, mine, _heard(again, session, party), _heard(other, session, party))
         if first.rounds:
             held = [_held(ran, party) for ran in (first, again, other)]
             _check_independent(cls, f"{where}: what party {party} holds of the result", *held)
@@ -55,12 +55,21 @@ def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, de
         fresh[party].keys = session[party].keys
         fresh = observe([cls(party=p.party, parties=p.parties, keys=p.keys) for p in fresh])
         same, _ = run(fresh, operation, shares, name="first", dealer=dealer)
-        check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, same.received(party))
+        heard = _heard(same, fresh, party)
+        check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, heard)
+
+
+def _heard(ran: LockstepResult[Any], session: Sequence[Protocol], party: int) -> Words:
+    """All words that a party received, but for what `Protocol.compare` had it expect word for word."""
+    expected = notes(session[party]).compared
+    new = [m.words.reshape(-1) for m in ran.transcript[party] if m.words.tobytes() not in expected]
+    return np.concatenate([np.empty(0, np.uint64), *new])
 
 
 def _held(ran: LockstepResult[Any], party: int) -> Words:
-    """All words that a party holds of the results."""
-    return np.concatenate([result.data.reshape(-1) for result in ran.results[party]])
+    """All words that a party holds of the results, but for what it sends of them to a receiver outside."""
+    results = [one.data.reshape(-1) for one in ran.results[party] if isinstance(one, Share)]
+    return np.concatenate([np.empty(0, np.uint64), *results])
 
 
 def _check_independent(cls: type[Protocol], who: str, mine: Words, again: Words, other: Words) -> None:

@@ -6,7 +6,7 @@ opened by whom under which allowance; it changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,7 +16,7 @@ from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols.base import Op, Protocol, Share
 from tercet.protocols.domains import Words
 from tercet.testing.lockstep import LockstepResult, lockstep, parties, reconstruct, share
-from tercet.testing.operations import Operation, Secret, zeros
+from tercet.testing.operations import Exports, Operation, Secret, zeros
 
 MOST_BYTES = 1 << 22
 """What all parties may send in one experiment, a round counting as `ROUND_BYTES`: defaults are slow."""
@@ -25,11 +25,16 @@ ROUND_BYTES = 1 << 12
 
 @attrs.define(eq=False)
 class Notes:
-    """What one party did: streams drawn, words that `opening` may still open, and what masks hid."""
+    """What one party did.
+
+    Streams that it drew, words that `opening` may still open, what masks hid, and what `compare` heard of
+    peers who hold the same words, which says nothing new.
+    """
 
     streams: set[tuple[bytes, str, str]] = attrs.field(factory=set)
     allowed: int = 0
     masked: list[Words] = attrs.field(factory=list)
+    compared: set[bytes] = attrs.field(factory=set)
 
 
 class Watch:
@@ -65,6 +70,23 @@ class Watch:
             opened: Words = yield from opening
             self.notes.masked.append(opened.reshape(-1))
             return opened
+
+        return noted()
+
+    def compare(self, known: Mapping[int, Words]) -> Any:
+        """Note what peers said, once it was found to be what this party expected."""
+        comparing = super().compare(known)  # type: ignore[misc]
+
+        def noted() -> Op[None]:
+            heard: list[bytes] = []
+            try:
+                step = next(comparing)
+                while True:
+                    got = yield step
+                    heard += [words.tobytes() for arrays in got.values() for words in arrays]
+                    step = comparing.send(got)
+            except StopIteration:
+                self.notes.compared.update(heard)
 
         return noted()
 
@@ -132,6 +154,9 @@ def results(session: Sequence[Protocol], found: Sequence[list[Any]]) -> Iterator
     for index, first in enumerate(found[0]):
         if isinstance(first, Share):
             yield reconstruct(session, [result[index] for result in found])
+        elif isinstance(first, Exports):
+            parts = [result[index].arrays for result in found]
+            yield type(session[0]).combine(parts, domain=first.domain, shape=first.shape)
         elif all(np.array_equal(first, result[index]) for result in found):
             yield first
         else:

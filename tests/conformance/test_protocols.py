@@ -9,12 +9,13 @@ from tercet.errors import ProtocolError
 from tercet.protocols.base import Cost, Op, Product, Round, Share, declared
 from tercet.protocols.plain import Plain
 from tercet.protocols.prg import Stream
-from tercet.protocols.replicated import Replicated
+from tercet.protocols.replicated import DIGEST_WORDS, Replicated, digest
 from tercet.protocols.shamir import Shamir
 from tercet.testing.protocols import OPERATIONS, check_protocol, check_secrecy, check_values
+from tests.protocols.checks_first import ChecksFirst
 
 
-@pytest.mark.parametrize("protocol", [Plain, Replicated, Shamir])
+@pytest.mark.parametrize("protocol", [Plain, Replicated, Shamir, ChecksFirst])
 def test_conformance(protocol):
     check_protocol(protocol)
 
@@ -100,9 +101,51 @@ class BelievesEverything(Replicated):
         return domain.add(domain.add(parts[0][0], parts[1][0]), parts[2][0]).reshape(shape)
 
 
+class TellsPeersWhatItReveals(Replicated):
+    @declared(lambda self, x: self.each(1, x.size))
+    def reveal(self, x):
+        yield Round(send={self.next: [x.data[0]]}, recv={self.prev: [x.shape]})
+        return self.export(x)
+
+
+class SendsDigestsToWhomItMayNot(Replicated):
+    """A digest of what the receiver misses, by which it can try all values."""
+
+    @declared(lambda self, _: self.each(1, DIGEST_WORDS))
+    def reveal(self, x):
+        yield Round(send={self.prev: [digest(x.data[1])]}, recv={self.next: [(DIGEST_WORDS,)]})
+        return self.export(x)
+
+
+class ChecksForNothing(ChecksFirst):
+    @declared(lambda self, _: self.free())
+    def reveal(self, x):
+        return super().reveal(x)
+
+
+class RevealsSomethingElse(Replicated):
+    def reveal(self, x):
+        yield from ()
+        return self.export(self.add_public(x, np.array(1, dtype=np.uint64)))
+
+
+class VouchesForWhatItIsTold(Replicated):
+    """Sends the receiver a digest of what the other holder has, in the place of its own."""
+
+    @declared(lambda self, _: self.each(1, DIGEST_WORDS))
+    def reveal(self, x):
+        got = yield Round(send={self.prev: [digest(x.data[0])]}, recv={self.next: [(DIGEST_WORDS,)]})
+        return [x.data[0], got[self.next][0]]
+
+
 @pytest.mark.parametrize(
     ("defect", "complaint"),
     [
+        (TellsPeersWhatItReveals, "reveal.*receives.* is related"),
+        (SendsDigestsToWhomItMayNot, "reveal.*receives.* is related"),
+        (ChecksForNothing, "reveal of 0 rows .* took 1 rounds .* but declares 0 rounds"),
+        (RevealsSomethingElse, "reveal.*off by"),
+        (VouchesForWhatItIsTold, "`reveal` does not notice"),
         (ForgetsTheZeroShare, "mul, .*is not uniform"),
         (ForgetsTheZeroShareOfMul, "mul with dealer"),
         (OpensOnTheSide, "truncate.*opened by `opening`"),

@@ -12,8 +12,9 @@ from tercet.protocols.domains import decode, encode
 from tercet.protocols.fourier import sigmoid
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
-from tercet.testing.lockstep import lockstep, parties, reconstruct, share
+from tercet.testing.lockstep import lockstep, parties, share
 from tercet.testing.operations import OPERATIONS, uniform
+from tercet.testing.watch import results
 
 
 def run(operation, *columns, scale=0):
@@ -62,7 +63,7 @@ def test_a_shuffle_permutes_and_hangs_on_key_and_name():
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(OPERATIONS), st.integers(0, 150), st.integers(0, 2**32), st.integers(0, 2))
 def test_shared_and_plain_agree(operation, rows, seed, dealer):
-    results = {}
+    values = {}
     for cls in (Plain, Replicated):
         session = parties(cls)
         secrets = operation.inputs(uniform(np.random.default_rng(seed)), rows)
@@ -71,11 +72,8 @@ def test_shared_and_plain_agree(operation, rows, seed, dealer):
         ran = lockstep(
             [operation.run(p, [column[i] for column in columns]) for i, p in enumerate(bound)]
         ).results
-        results[cls] = [
-            values if operation.discloses else reconstruct(session, [ran[i][k] for i in range(len(session))])
-            for k, values in enumerate(ran[0])
-        ]
-    for plain, shared in zip(results[Plain], results[Replicated], strict=True):
+        values[cls] = list(results(session, ran))
+    for plain, shared in zip(values[Plain], values[Replicated], strict=True):
         assert plain.shape == shared.shape
         if operation.packed:
             tail = np.uint64(2 ** (rows % 64) - 1) if rows % 64 else ~np.uint64(0)
