@@ -27,6 +27,7 @@ from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, Te
 from tercet.members.rules import MODEL, TABLE, Rules
 from tercet.ml import computations
 from tercet.ml.computations import NAME_BYTES, TEMPORARY, Calls, Computed, Naming, Request
+from tercet.ml.faces import F, Faced, computes
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.models import SecretModel
 from tercet.ml.schema import TableSchema, check_name, suggest
@@ -371,7 +372,7 @@ def named(table: Table) -> Table:
 
 
 @attrs.frozen(eq=False)
-class Job:
+class Job(Faced[F]):
     """A plan that was submitted and runs whether or not anybody waits. `state` is from when it was listed.
 
     On an `AsyncLake`, `result` and `cancel` give awaitables.
@@ -390,11 +391,13 @@ class Job:
         """What people call it; the same as in the list of plans that wait for approval."""
         return self.session.hex()[:8]
 
+    @computes
     def result(self) -> RunResult:
         """Wait for the plan, and what it gave. Raises what it failed with; may be asked again."""
         found: RunResult = self.lake.call(self.lake.fetch, self.session)
         return found
 
+    @computes
     def cancel(self) -> None:
         """End it if it is under way, and have the nodes forget it."""
         found: None = self.lake.call(self.lake.cluster.client.ask, "end", [self.session])

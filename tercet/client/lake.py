@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -28,6 +28,7 @@ from tercet.client.remote import PATIENCE_S, open_remote
 from tercet.errors import TercetError
 from tercet.members.audit import Head
 from tercet.members.rules import TABLE
+from tercet.ml.faces import Async, Sync
 from tercet.ml.ingest import Missing
 from tercet.ml.models import SecretModel
 from tercet.ml.reading import Declared
@@ -77,7 +78,7 @@ class AsyncLake(AsyncDesigns):
         missing: Missing = "refuse",
         min_count: int = 1,
         allow: Allow | None = None,
-    ) -> Table:
+    ) -> Table[Async]:
         """As `Lake.upload`."""
         self._home.require()
         encoded = await trio.to_thread.run_sync(
@@ -97,12 +98,12 @@ class AsyncLake(AsyncDesigns):
         return await self._upload(encoded, self, allow or Allow())
 
     @takes(name=NAME)
-    async def table(self, name: str) -> Table:
+    async def table(self, name: str) -> Table[Async]:
         """As `Lake.table`."""
         return await self._find_table(name, self)
 
     @takes(name=NAME)
-    async def model(self, name: str) -> SecretModel:
+    async def model(self, name: str) -> SecretModel[Async]:
         """As `Lake.model`."""
         return await self._find_model(name, self)
 
@@ -154,12 +155,12 @@ class AsyncLake(AsyncDesigns):
         """What members ask nodes beyond plans: tables, approvals, results, audit logs."""
         return self._desk()
 
-    def perform(self, steps: Steps[Any], phase: str) -> Any:
+    def perform(self, steps: Steps[T], phase: str) -> Awaitable[T]:
         """An awaitable that runs the plans of `steps` and gives their result."""
         return self._drive(steps, phase)
 
     @takes(job=JOB)
-    def collect(self, again: Callable[[Plan], Steps[Any]], job: Job) -> Any:
+    def collect(self, again: Callable[[Plan], Steps[T]], job: Job) -> Awaitable[T]:
         """As `Lake.collect`, to be awaited."""
         return self._collect(again, job.session)
 
@@ -169,11 +170,11 @@ class AsyncLake(AsyncDesigns):
         return await self._run(plan, "plan")
 
     @takes(plan=STEPS)
-    async def submit(self, plan: Plan | Steps[Any]) -> Job:
+    async def submit(self, plan: Plan | Steps[Any]) -> Job[Async]:
         """As `Lake.submit`."""
         return await self._submit(plan, self)
 
-    async def jobs(self) -> list[Job]:
+    async def jobs(self) -> list[Job[Async]]:
         """As `Lake.jobs`."""
         return await self._jobs(self)
 
@@ -244,7 +245,7 @@ class Lake(Designs):
         missing: Missing = "refuse",
         min_count: int = 1,
         allow: Allow | None = None,
-    ) -> Table:
+    ) -> Table[Sync]:
         """Put an owner's table into the lake, secret-shared.
 
         `source` is a data frame (pandas, polars, pyarrow), a dict of columns, a path to CSV or Parquet, or an
@@ -277,13 +278,13 @@ class Lake(Designs):
         return table
 
     @takes(name=NAME)
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> Table[Sync]:
         """A table that the nodes keep. Raises SchemaError if there is none, StorageError if nodes differ."""
         found: Table = self._wait(self._find_table, name, self)
         return found
 
     @takes(name=NAME)
-    def model(self, name: str) -> SecretModel:
+    def model(self, name: str) -> SecretModel[Sync]:
         """A model that was saved, to predict with. Raises SchemaError if there is none."""
         found: SecretModel = self._wait(self._find_model, name, self)
         return found
@@ -360,7 +361,7 @@ class Lake(Designs):
         return result
 
     @takes(plan=STEPS)
-    def submit(self, plan: Plan | Steps[Any]) -> Job:
+    def submit(self, plan: Plan | Steps[Any]) -> Job[Sync]:
         """Have a plan, or the first of a computation, run whether or not this lake stays open.
 
         `result` of the job waits for it.
@@ -371,7 +372,7 @@ class Lake(Designs):
         job: Job = self._wait(self._submit, plan, self)
         return job
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[Job[Sync]]:
         """The jobs that you have submitted, also earlier and elsewhere."""
         found: list[Job] = self._wait(self._jobs, self)
         return found

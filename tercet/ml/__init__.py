@@ -1,5 +1,6 @@
 """Statistics on secret tables: what a statistician calls, as plans for the nodes."""
 
+from tercet.ml.faces import Async, Sync
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import Evaluation, RevealedMetrics
 from tercet.ml.model_selection import CrossValidation, GridSearch, cross_validate
@@ -10,6 +11,7 @@ from tercet.ml.table import Table
 from tercet.ml.transformers import MeanImputer, MinMaxScaler, StandardScaler
 
 __all__ = [
+    "Async",
     "CrossValidation",
     "Evaluation",
     "GridSearch",
@@ -22,6 +24,7 @@ __all__ = [
     "SecretModel",
     "StandardScaler",
     "Summary",
+    "Sync",
     "Table",
     "cross_validate",
 ]

@@ -435,6 +435,27 @@ def offsets(builder: Builder, table: Table, name: str) -> Value:
     return table.features(builder, [name]).squeeze().shifted(-column.unit_exponent)
 
 
+def linear_predictor(
+    table: Table,
+    names: Sequence[str],
+    weights: Value,
+    intercept: Value,
+    *,
+    like: Table,
+    offset: str | None = None,
+) -> Value:
+    """`X w + b`, and an offset, for the rows of a table `(rows,)`, as a product at full scale.
+
+    Weights `(d,)` are those of columns in the units of the table `like`.
+    """
+    builder = weights.builder
+    values = weights @ table.features(builder, names, like=like) + intercept
+    if offset is None:
+        return values
+    added = offsets(builder, table, offset).bounded(WIDEST_OFFSET, "as in the fit")
+    return values + added.nearest(values.scale)
+
+
 def _outside(value: Value, bound: float) -> Value:
     """How many of the elements exceed a bound, counted below zero, `(1,)`."""
     inside = [(side - bound).is_negative(64).to_ring().sum() for side in (value, -value)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
 import numpy as np
@@ -20,13 +20,14 @@ from tercet.errors import ConvergenceWarning, MissingAttribute, PlanError, Schem
 from tercet.ml import fitting, verdicts
 from tercet.ml.computations import Data, computation
 from tercet.ml.descent import Descent
-from tercet.ml.estimator import Estimator, SecretParameters
+from tercet.ml.estimator import Estimator
+from tercet.ml.faces import Async, M, Sync, collects, computes, computes_on_table, fits, makes_on_table
 from tercet.ml.fitting import ROWS, USUAL_BOUND, Parameters, Problem, Solver, State
 from tercet.ml.metrics import Evaluation, evaluate
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
+from tercet.ml.predictor import Predictor
 from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
-from tercet.ml.secret_column import SecretColumn
 from tercet.ml.summary import INTERCEPT, Summary, summarise
 from tercet.ml.table import ANALYST, Steps, Table
 from tercet.options import FLAG, JOB, LEVEL, NAMES, RECEIVER, TABLE, Choice, Made, Number, takes
@@ -60,7 +61,7 @@ class _Fitted:
 
 @short_tracebacks
 @attrs.define(eq=False, repr=False)
-class LogisticRegression(Estimator, SecretParameters):
+class LogisticRegression(Estimator, Predictor[M]):
     """Binary logistic regression with scikit-learn's conventions, fitted in MPC.
 
     `penalty` is "l2" or None, `C` the inverse of its strength; the intercept is not penalised.
@@ -123,6 +124,13 @@ class LogisticRegression(Estimator, SecretParameters):
     _examined: SecretModel | None = attrs.field(default=None, init=False)
     _origin: Data = attrs.field(default=None, init=False)
 
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> LogisticRegression[Sync]: ...
+        @property
+        def _on_async(self) -> LogisticRegression[Async]: ...
+
     def __attrs_post_init__(self) -> None:
         self.check_options()
 
@@ -170,6 +178,7 @@ class LogisticRegression(Estimator, SecretParameters):
 
     # -- fitting ---------------------------------------------------------------------------------------------
 
+    @fits
     @takes(**COLUMNS_OF_A_FIT)
     def fit(
         self,
@@ -200,6 +209,7 @@ class LogisticRegression(Estimator, SecretParameters):
         fitted: Self = table.lake.perform(steps, "train")
         return fitted
 
+    @computes_on_table
     @takes(**COLUMNS_OF_A_FIT)
     def submit(
         self,
@@ -219,6 +229,7 @@ class LogisticRegression(Estimator, SecretParameters):
         self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
         return table.lake.submit(self._job(table, target, features, sample_weight, offset))
 
+    @collects
     @takes(job=JOB, **COLUMNS_OF_A_FIT)
     def collect(
         self,
@@ -512,18 +523,7 @@ class LogisticRegression(Estimator, SecretParameters):
         """As `SecretModel.decision_values`."""
         return self._fitted().model.decision_values(builder, table)
 
-    def decision_function(self, table: Table) -> SecretColumn:
-        """Secret log-odds of each row; `reveal` them to whom you choose. Discloses nothing."""
-        return self._fitted().model.decision_function(table)
-
-    def predict_proba(self, table: Table) -> SecretColumn:
-        """Secret probabilities of the outcome 1 for each row, within 1e-4. Discloses nothing."""
-        return self._fitted().model.predict_proba(table)
-
-    def predict(self, table: Table, *, threshold: float | Table | None = None) -> SecretColumn:
-        """Secret labels of each row, as `SecretModel.predict`. Discloses nothing."""
-        return self._fitted().model.predict(table, threshold=threshold)
-
+    @makes_on_table
     @takes(table=TABLE, metrics=NAMES)
     def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
         """Quality metrics on a table with the target, all by default, secret until `reveal`.
@@ -535,10 +535,7 @@ class LogisticRegression(Estimator, SecretParameters):
         found: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
         return found
 
-    def score(self, table: Table, *, to: str = ANALYST) -> float:
-        """The accuracy on a table with the target, to one receiver. Discloses it."""
-        return self._fitted().model.score(table, to=to)
-
+    @computes
     @takes(reveal=NAMES, to=RECEIVER, alpha=LEVEL)
     def summary(
         self, reveal: str | Sequence[str] | None = None, *, to: str = ANALYST, alpha: float = 0.05
@@ -561,8 +558,9 @@ class LogisticRegression(Estimator, SecretParameters):
         """
         fitted = self._fitted()
         if self.solver != "newton":
-            return fitted.model.summary(fitted.problem.table, reveal, to=to, alpha=alpha)
-        summary: Summary = fitted.problem.table.lake.perform(self._summary(reveal, to, alpha), "summary")
+            summary: Summary = fitted.model.summary(fitted.problem.table, reveal, to=to, alpha=alpha)
+        else:
+            summary = fitted.problem.table.lake.perform(self._summary(reveal, to, alpha), "summary")
         return summary
 
     def summarised(self, reveal: str | Sequence[str] | None, to: str, alpha: float) -> Steps[Summary]:
@@ -587,10 +585,9 @@ class LogisticRegression(Estimator, SecretParameters):
         found = yield from found.fit_steps(table, model.target_, model.names, **others)
         return (yield from found.summarised(reveal, to, alpha))
 
+    @computes
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver. Discloses them."""
-        return attrs.evolve(self._fitted().model, converged_=self._converged).reveal(to=to)
-
-    def save(self, name: str, *, readers: Sequence[str] = ()) -> Any:
-        """Keep the model, secret, in the lake, for `lake.model(name)`; as `SecretModel.save`."""
-        return self._fitted().model.save(name, readers=readers)
+        model = attrs.evolve(self._fitted().model, converged_=self._converged)
+        revealed: RevealedModel = model.reveal(to=to)
+        return revealed

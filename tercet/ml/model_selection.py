@@ -12,7 +12,7 @@ import math
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
@@ -25,10 +25,10 @@ from tercet.ml.computations import Calls, computation
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import inverted, marked, side_by_side
 from tercet.ml.estimator import Estimator
+from tercet.ml.faces import Async, Faced, M, Sync, computes_on_table, fits
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, takes
 from tercet.ml.metrics.evaluation import decode
-from tercet.ml.models import linear_predictor
 from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
 from tercet.ml.splitting import Fold, folds
 from tercet.ml.table import ANALYST, Steps, Table, as_names
@@ -101,6 +101,7 @@ def _spread(scores: Reals) -> str:
     return line if len(some) == len(scores) else f"{line}, in {len(some)} of {len(scores)} folds"
 
 
+@computes_on_table
 @short
 @options.takes(
     **COLUMNS_OF_A_FIT,
@@ -175,7 +176,7 @@ def _is_score(instance: Any, attribute: Any, value: Any) -> None:  # noqa: ARG00
 
 @short_tracebacks
 @attrs.define(eq=False, repr=False)
-class GridSearch(Estimator):
+class GridSearch(Estimator, Faced[M]):
     """The penalty that a cross-validation finds best, and the model with it.
 
     `fit` makes all fits, for each C and fold, in one plan. What is revealed of them are means over folds, for
@@ -196,8 +197,16 @@ class GridSearch(Estimator):
 
     mean_scores_: Reals = attrs.field(factory=lambda: np.zeros(0), init=False)
     best_params_: dict[str, float] = attrs.field(factory=dict, init=False)
-    best_model_: LogisticRegression | None = attrs.field(default=None, init=False)
+    best_model_: LogisticRegression[M] | None = attrs.field(default=None, init=False)
 
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> GridSearch[Sync]: ...
+        @property
+        def _on_async(self) -> GridSearch[Async]: ...
+
+    @fits
     @options.takes(**COLUMNS_OF_A_FIT, to=RECEIVER)
     def fit(
         self,
@@ -435,7 +444,7 @@ class _Validation:
         """
         roles = self._roles(train)
         found, bits = model.planned(builder, model.problem(train, roles, bound))
-        z = linear_predictor(
+        z = fitting.linear_predictor(
             test, roles.features, found.weights, found.intercept, like=train, offset=roles.offset
         )
         sums = sums_of(z, test, self.target, self.scoring)

@@ -20,7 +20,8 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml import clear, views
 from tercet.ml.computations import Data, called, computation, referred
 from tercet.ml.estimator import Learned, SecretParameters, estimator_named
-from tercet.ml.fitting import WIDEST_COEFFICIENT, WIDEST_OFFSET, offsets
+from tercet.ml.faces import F, Faced, computes, computes_on_table, makes_on_table
+from tercet.ml.fitting import WIDEST_COEFFICIENT, linear_predictor
 from tercet.ml.linalg import logarithm, settled
 from tercet.ml.metrics import DECISION_SCALE, Evaluation, evaluate, probabilities
 from tercet.ml.newton import expit
@@ -58,7 +59,7 @@ KIND = Choice(choices=("decision value", "probability", "label"))
 
 @short_tracebacks
 @attrs.frozen(eq=False)
-class SecretModel(SecretParameters):
+class SecretModel(SecretParameters, Faced[F]):
     """A fitted logistic regression whose parameters only the nodes hold.
 
     `like` is a table with the columns as they were when the model was fitted; its rows are not needed.
@@ -113,11 +114,13 @@ class SecretModel(SecretParameters):
         weights, intercept = builder.input(*self.weights), builder.input(*self.intercept)
         return linear_predictor(table, self.names, weights, intercept, like=self.like, offset=self.offset)
 
+    @makes_on_table
     @takes(table=TABLE)
     def decision_function(self, table: Table) -> SecretColumn:
         """Secret log-odds of each row; `reveal` them to whom you choose. Discloses nothing."""
         return self._predict(table, "decision value", None)
 
+    @makes_on_table
     @takes(table=TABLE)
     def predict_proba(self, table: Table) -> SecretColumn:
         """Secret probabilities of the outcome 1 for each row. Discloses nothing.
@@ -128,6 +131,7 @@ class SecretModel(SecretParameters):
         """
         return self._predict(table, "probability", None)
 
+    @makes_on_table
     @takes(table=TABLE, threshold=THRESHOLD)
     def predict(self, table: Table, *, threshold: float | Table | None = None) -> SecretColumn:
         """Secret labels of each row: 1 where the probability exceeds a threshold, by default 1/2.
@@ -156,12 +160,14 @@ class SecretModel(SecretParameters):
             return SecretColumn(table.lake, title, handle, result.stored[handle], expit, _probabilities)
         return SecretColumn(table.lake, title, handle, result.stored[handle])
 
+    @makes_on_table
     @takes(table=TABLE, metrics=NAMES)
     def evaluate(self, table: Table, *, metrics: str | Sequence[str] | None = None) -> Evaluation:
         """Quality metrics on a table with the target; see `LogisticRegression.evaluate`."""
         found: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
         return found
 
+    @computes_on_table
     @takes(table=TABLE, to=RECEIVER)
     def score(self, table: Table, *, to: str = ANALYST) -> float:
         """The accuracy on a table with the target, to one receiver. Discloses it; see `Evaluation.reveal`."""
@@ -173,6 +179,7 @@ class SecretModel(SecretParameters):
         evaluation = yield from evaluate(self, table, "accuracy")
         return float((yield from evaluation.revealed(("accuracy",), to)).accuracy)
 
+    @computes_on_table
     @takes(table=TABLE, reveal=NAMES, to=RECEIVER, alpha=LEVEL)
     def summary(
         self,
@@ -202,6 +209,7 @@ class SecretModel(SecretParameters):
         )
         return summary
 
+    @computes
     @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> RevealedModel:
         """The parameters in the columns' own units, to one receiver. Discloses them.
@@ -276,6 +284,7 @@ class SecretModel(SecretParameters):
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SchemaError(f"the description of model {name!r} is malformed ({error})") from error
 
+    @computes
     @takes(name=NAME, readers=READERS)
     def save(self, name: str, *, readers: Sequence[str] = ()) -> Any:
         """Keep the model, secret, in the lake under a name, for `lake.model(name)`.
@@ -320,27 +329,6 @@ def _labels(z: Value, threshold: float | Table | None) -> Value:
         return (_log_odds(secret) - z.nearest(DECISION_SCALE)).is_negative().to_ring()
     cut = 0.5 if threshold is None else float(threshold)
     return (-z + math.log(cut / (1 - cut))).is_negative().to_ring()
-
-
-def linear_predictor(
-    table: Table,
-    names: Sequence[str],
-    weights: Value,
-    intercept: Value,
-    *,
-    like: Table,
-    offset: str | None = None,
-) -> Value:
-    """`X w + b`, and an offset, for the rows of a table `(rows,)`, as a product at full scale.
-
-    Weights `(d,)` are those of columns in the units of the table `like`.
-    """
-    builder = weights.builder
-    values = weights @ table.features(builder, names, like=like) + intercept
-    if offset is None:
-        return values
-    added = offsets(builder, table, offset).bounded(WIDEST_OFFSET, "as in the fit")
-    return values + added.nearest(values.scale)
 
 
 @attrs.frozen(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from tercet.ml import views
 from tercet.ml.computations import Data, computation, referred
+from tercet.ml.faces import Async, F, Faced, Sync, computes
 from tercet.ml.table import ANALYST, Steps, Workspace
 from tercet.options import RECEIVER, takes
 from tercet.plans import Type, Value
@@ -18,7 +20,7 @@ from tercet.tracebacks import short_tracebacks
 
 @short_tracebacks
 @attrs.frozen(eq=False)
-class SecretColumn:
+class SecretColumn(Faced[F]):
     """A secret result with one number for each row, such as a prediction.
 
     Where the nodes hold another number that tells it, as log-odds tell a probability, `read` makes it of what
@@ -37,13 +39,20 @@ class SecretColumn:
 
     origin: Data = attrs.field(default=None, repr=False)
 
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> SecretColumn[Sync]: ...
+        @property
+        def _on_async(self) -> SecretColumn[Async]: ...
+
     __repr__ = views.column_text
 
     def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - a column is what it is
         """How requests refer to it."""
         return referred(self.origin, what=self.what)
 
-    def from_computation(self, origin: Data) -> SecretColumn:
+    def from_computation(self, origin: Data) -> SecretColumn[F]:
         """The same, which a computation has given."""
         return attrs.evolve(self, origin=origin)
 
@@ -52,6 +61,7 @@ class SecretColumn:
         """Number of rows."""
         return int(self.type.rows)
 
+    @computes
     @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> npt.NDArray[np.float64]:
         """All numbers in the clear, to one receiver."""

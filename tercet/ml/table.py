@@ -22,6 +22,7 @@ from tercet.errors import SchemaError
 from tercet.ml import views
 from tercet.ml.computations import Calls, Data, called, computation, referred
 from tercet.ml.expressions import Expression
+from tercet.ml.faces import Async, F, Faced, Sync, computes
 from tercet.ml.schema import INTEGER_BITS, suggest
 from tercet.ml.stored_columns import UNIT_BITS, Column, Part
 from tercet.options import (
@@ -100,7 +101,7 @@ def _assigned(name: str, condition: str) -> str:
 
 @short_tracebacks
 @attrs.frozen(eq=False)
-class Table:
+class Table(Faced[F]):
     """A virtual table: a public schema, a public row count, secret contents.
 
     On an `AsyncLake`, what computes (`join`, `split`, `reveal`) gives an awaitable of what is annotated here.
@@ -124,6 +125,13 @@ class Table:
     min_count: int = 1
     origin: Data = attrs.field(default=None, repr=False)
     """What nodes know it by; see `tercet.ml.computations`."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> Table[Sync]: ...
+        @property
+        def _on_async(self) -> Table[Async]: ...
 
     __repr__, _repr_html_ = views.table_text, views.table_html
 
@@ -151,8 +159,8 @@ class Table:
     @overload
     def __getitem__(self, name: str) -> Expression: ...
     @overload
-    def __getitem__(self, name: list[str]) -> Table: ...
-    def __getitem__(self, name: str | list[str]) -> Expression | Table:
+    def __getitem__(self, name: list[str]) -> Table[F]: ...
+    def __getitem__(self, name: str | list[str]) -> Expression | Table[F]:
         """A column, to compute with (`table["age"] * 2`), or a table of some columns (`table[["age"]]`)."""
         if isinstance(name, list):
             chosen = [self.column(one) for one in name]
@@ -167,7 +175,7 @@ class Table:
         """How requests refer to it. Raises PlanError for one that nodes know no name of."""
         return referred(self.origin, what=f"table {self.name!r}")
 
-    def from_computation(self, origin: Data) -> Table:
+    def from_computation(self, origin: Data) -> Table[F]:
         """The same, which a computation has given."""
         return attrs.evolve(self, origin=origin)
 
@@ -284,19 +292,22 @@ class Table:
 
     # -- what users call -------------------------------------------------------------------------------------
 
+    @computes
     @takes(on=COLUMNS)
-    def join(self, *others: Table, on: str | Sequence[str]) -> Table:
+    def join(self, *others: Table[F], on: str | Sequence[str]) -> Table[F]:
         """Inner join on the key, with one or more other tables. See `tercet.ml.join.inner_join`."""
         joined: Table = self.lake.perform(called("join")([self, *others], on), "join")
         return joined
 
+    @computes
     @takes(test_size=TEST_SIZE, stratify=MAYBE_COLUMN)
-    def split(self, *, test_size: float = 0.25, stratify: str | None = None) -> tuple[Table, Table]:
+    def split(self, *, test_size: float = 0.25, stratify: str | None = None) -> tuple[Table[F], Table[F]]:
         """Split into train and test rows. See `tercet.ml.splitting.split`."""
         parts: tuple[Table, Table] = self.lake.perform(called("split")(self, test_size, stratify), "split")
         return parts
 
-    def assign(self, **columns: Expression) -> Table:
+    @computes
+    def assign(self, /, **columns: Expression) -> Table[F]:
         """This table with new columns, or with others in the place of some.
 
         Discloses nothing where public bounds prove that they fit, else one bit, whether a value did not. See
@@ -305,8 +316,9 @@ class Table:
         assigned: Table = self.lake.perform(called("assign")(self, columns), "assign")
         return assigned
 
+    @computes
     @takes(condition=CONDITION, compact=FLAG)
-    def filter(self, condition: Expression, *, compact: bool = False) -> Table:
+    def filter(self, condition: Expression, *, compact: bool = False) -> Table[F]:
         """Rows where a secret condition holds; others weigh nothing in what is computed from the table.
 
         Discloses nothing, or with `compact`, which drops the others, how many are kept, to the nodes. See
@@ -315,8 +327,9 @@ class Table:
         kept: Table = self.lake.perform(called("filter")(self, condition, compact=compact), "filter")
         return kept
 
+    @computes
     @takes(columns=MAYBE_COLUMNS, compact=FLAG)
-    def dropna(self, columns: str | Sequence[str] | None = None, *, compact: bool = False) -> Table:
+    def dropna(self, columns: str | Sequence[str] | None = None, *, compact: bool = False) -> Table[F]:
         """Rows in which no value of some columns (default: all) is missing.
 
         Discloses what `filter` does. See `tercet.ml.preparation.drop_missing`.
@@ -324,6 +337,7 @@ class Table:
         kept: Table = self.lake.perform(called("dropna")(self, columns, compact=compact), "filter")
         return kept
 
+    @computes
     @takes(columns=MAYBE_COLUMNS, statistics=STATISTICS, to=RECEIVER)
     def describe(
         self,
@@ -342,6 +356,7 @@ class Table:
         )
         return described
 
+    @computes
     @takes(rows=COLUMN, columns=COLUMN, categories=CATEGORIES, statistics=STATISTICS, to=RECEIVER)
     def crosstab(
         self,
@@ -361,6 +376,7 @@ class Table:
         counted: Crosstab = self.lake.perform(steps, "crosstab")
         return counted
 
+    @computes
     @takes(columns=MAYBE_COLUMNS, to=RECEIVER)
     def corr(self, columns: Sequence[str] | None = None, *, to: str = ANALYST) -> Correlations:
         """Pearson's correlations of columns.
@@ -371,6 +387,7 @@ class Table:
         correlations: Correlations = self.lake.perform(called("corr")(self, columns, to), "corr")
         return correlations
 
+    @computes
     @takes(columns=MAYBE_COLUMNS, to=RECEIVER)
     def reveal(
         self, columns: str | Sequence[str] | None = None, *, to: str = ANALYST

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import attrs
 import numpy as np
@@ -23,6 +23,7 @@ from tercet.ml.describe import quantiles, require_enough
 from tercet.ml.disclosure import all_at_least, inverted, side_by_side
 from tercet.ml.draft import Draft
 from tercet.ml.estimator import Estimator
+from tercet.ml.faces import Async, Faced, M, Sync, computes, fits, makes_on_table
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.preparation import made_of, out_of_range, owners, with_part
 from tercet.ml.sample import Sample, weights_of
@@ -73,7 +74,7 @@ class _Learned:
 
 @short_tracebacks
 @attrs.define(eq=False, repr=False)
-class Transformer(Estimator, abc.ABC):
+class Transformer(Estimator, Faced[M], abc.ABC):
     """Columns of a table made into others, by secret numbers that were learned before.
 
     `columns` names those to transform; by default it is all that it makes sense for. Learning discloses
@@ -88,18 +89,21 @@ class Transformer(Estimator, abc.ABC):
     _learned: _Learned | None = attrs.field(default=None, init=False, repr=False)
     _origin: Data = attrs.field(default=None, init=False, repr=False)
 
+    @fits
     @takes(table=TABLE)
     def fit(self, table: Table) -> Self:
         """Learn from a table. Raises SchemaError for columns that it makes no sense for, and too few rows."""
         fitted: Self = table.lake.perform(self._fit(table), "fit")
         return fitted
 
+    @makes_on_table
     @takes(table=TABLE)
     def transform(self, table: Table) -> Table:
         """The table with the learned columns transformed. Raises SchemaError where they do not fit."""
         transformed: Table = table.lake.perform(self._transform(table), "transform")
         return transformed
 
+    @makes_on_table
     @takes(table=TABLE)
     def fit_transform(self, table: Table) -> Table:
         """`fit` and `transform` of one table."""
@@ -212,7 +216,7 @@ def _number(learned: Value, place: int) -> Value:
 
 
 @attrs.define(eq=False, repr=False)
-class StandardScaler(Transformer):
+class StandardScaler(Transformer[M]):
     """Columns to mean zero and variance one, in MPC, as scikit-learn's; secret until `reveal`.
 
     The variance divides by the number of rows; those that a filter dropped do not count, and become zero
@@ -221,6 +225,13 @@ class StandardScaler(Transformer):
     `columns`. Transforming discloses nothing where it scales the table that it learned from; for another one,
     a bit: whether a column spreads over more than four of the learned deviations there.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> StandardScaler[Sync]: ...
+        @property
+        def _on_async(self) -> StandardScaler[Async]: ...
 
     def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
         table.require_rows("standardising", least=2)
@@ -255,6 +266,7 @@ class StandardScaler(Transformer):
             made.append((values, ColumnSchema(name, "real", scale)))
         return made
 
+    @computes
     @takes(to=RECEIVER)
     def reveal(self, *, to: str = ANALYST) -> RevealedScaler:
         """Means and deviations in the columns' own units, to one receiver. Discloses them.
@@ -296,7 +308,7 @@ class RevealedScaler:
 
 
 @attrs.define(eq=False, repr=False)
-class MinMaxScaler(Transformer):
+class MinMaxScaler(Transformer[M]):
     """Columns to the range from 0 to 1, in MPC, as scikit-learn's MinMaxScaler with `clip=True`.
 
     The least value that was learned becomes 0, the largest 1, and what lies beyond them is cut off, so that
@@ -304,6 +316,13 @@ class MinMaxScaler(Transformer):
     least and the k-th largest value instead. Booleans are left alone unless they are named in `columns`. A
     column that does not vary becomes 0. Learning discloses to the nodes a random order of shuffled rows.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> MinMaxScaler[Sync]: ...
+        @property
+        def _on_async(self) -> MinMaxScaler[Async]: ...
 
     def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
         ends = []
@@ -331,7 +350,7 @@ class MinMaxScaler(Transformer):
 
 
 @attrs.define(eq=False, repr=False)
-class MeanImputer(Transformer):
+class MeanImputer(Transformer[M]):
     """Missing values become the mean of those that are there, in MPC, as scikit-learn's SimpleImputer.
 
     By default it fills all columns of a table that may have missing values. They become real, with the mean
@@ -340,6 +359,13 @@ class MeanImputer(Transformer):
     it learned from; for another one, a bit: whether the filled columns spread further than their scales
     allow.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> MeanImputer[Sync]: ...
+        @property
+        def _on_async(self) -> MeanImputer[Async]: ...
 
     def _choose(self, table: Table) -> tuple[str, ...]:
         some = [column.name for column in table.columns if column.schema.missing is not None]

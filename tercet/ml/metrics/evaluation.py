@@ -21,6 +21,7 @@ from tercet.ml import views
 from tercet.ml.computations import Data, computation, referred
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import UNDEFINED, all_at_least, marked
+from tercet.ml.faces import Async, F, Faced, Sync, computes
 from tercet.ml.metrics import curves, ranks, sums
 from tercet.ml.metrics.ratios import Ratios
 from tercet.ml.metrics.sums import Scored
@@ -178,7 +179,7 @@ def is_nan(value: Any) -> bool:
 
 @computation("evaluate", group="statistics", model=MODEL, table=TABLE, metrics=NAMES)
 def evaluate(
-    model: LogisticRegression | SecretModel, table: Table, metrics: str | Sequence[str] | None = None
+    model: LogisticRegression[Any] | SecretModel, table: Table, metrics: str | Sequence[str] | None = None
 ) -> Steps[Evaluation]:
     """Sums that the named metrics follow from (all by default), left at the nodes.
 
@@ -205,7 +206,7 @@ def evaluate(
 
 @short_tracebacks
 @attrs.frozen(eq=False)
-class Evaluation:
+class Evaluation(Faced[F]):
     """Metrics of a model on a test set, secret until `reveal`; curves, until they are asked for.
 
     On an `AsyncLake`, every method gives an awaitable of what is annotated here.
@@ -220,16 +221,24 @@ class Evaluation:
     _stored: dict[str, tuple[str, Type]] = attrs.field(repr=False)
     origin: Data = attrs.field(default=None, repr=False)
 
+    if TYPE_CHECKING:
+
+        @property
+        def _on_sync(self) -> Evaluation[Sync]: ...
+        @property
+        def _on_async(self) -> Evaluation[Async]: ...
+
     __repr__ = views.evaluation_text
 
     def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - an evaluation is what it is
         """How requests refer to it."""
         return referred(self.origin, what=f"the evaluation of {self.what}")
 
-    def from_computation(self, origin: Data) -> Evaluation:
+    def from_computation(self, origin: Data) -> Evaluation[F]:
         """The same, which a computation has given."""
         return attrs.evolve(self, origin=origin)
 
+    @computes
     @options.takes(metrics=NAMES, to=RECEIVER)
     def reveal(self, metrics: Sequence[str] | str | None = None, *, to: str = ANALYST) -> RevealedMetrics:
         """Some metrics in the clear (all that were computed by default), to one receiver.
@@ -276,6 +285,7 @@ class Evaluation:
         rule_says = f"rests on fewer than {self.least} rows, which owners do not allow"
         return RevealedMetrics(self.what, self.rows, values, reasons | dict.fromkeys(hidden, rule_says))
 
+    @computes
     @options.takes(points=POINTS, to=RECEIVER)
     def roc_curve(self, *, points: int = 50, to: str = ANALYST) -> curves.RocCurve:
         """The ROC curve at so many points, its ends among them, to one receiver.
@@ -301,6 +311,7 @@ class Evaluation:
         )
         return curve
 
+    @computes
     @options.takes(bins=BINS, to=RECEIVER)
     def calibration(self, *, bins: int = 10, to: str = ANALYST) -> curves.Calibration:
         """Predicted and observed risk in so many groups of rows, to one receiver.
