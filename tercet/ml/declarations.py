@@ -82,7 +82,7 @@ DECLARED: dict[str, Declared] = {
     "metrics": Declared(("check", "count", "figure")),
     "roc_curve": Declared(("check", "figure", "rows")),
     "calibration": Declared(("check", "count", "figure", "rows")),
-    "score": Declared(("figure",)),
+    "score": Declared(("check", "figure")),
     "fit": Declared(("check",)),
     "fit_at_once": Declared(("check",)),
     "cross_validate": Declared(("check", "figure"), opens=_SORTS | _SHUFFLES),

@@ -33,8 +33,16 @@ WIDEST_EXPONENT = 10
 class Descent(Solver):
     """A fit by gradient descent, with a learning rate and momentum."""
 
-    def __init__(self, problem: Problem, builder: Builder, *, learning_rate: float, momentum: float) -> None:
-        super().__init__(problem, builder)
+    def __init__(
+        self,
+        problem: Problem,
+        builder: Builder,
+        enough: Value | None = None,
+        *,
+        learning_rate: float,
+        momentum: float,
+    ) -> None:
+        super().__init__(problem, builder, enough)
         if self.rows is not None and not self.rows.are_bits:
             raise PlanError(
                 f"solver='gd' takes no weights but zeros and ones, and {problem.sample_weight!r} has others; "
@@ -60,7 +68,7 @@ class Descent(Solver):
         if exponents.max() > WIDEST_EXPONENT:
             raise self._refuse(int(exponents.argmax()), "beside columns of ordinary size")
         with self.builder.scope("centre"):
-            total = None if self.rows is None else self.rows.total(self.problem.rows)
+            total = self.total
             means = self.means(total)
             return self.start(self._features(means), means, centre=self.centre(total))
 

@@ -4,14 +4,19 @@ An owner sets a minimum count at upload. Whether a figure rests on enough rows i
 that nobody sees: what may not be told is multiplied by zero before it is revealed, and shows as missing. A
 count tells its complement too where the number of all rows is known, so both have to be large enough.
 
+The same holds for what stays at the nodes for later plans, as a model does: a bit that only tells whoever
+asked that a result may not be used is no guard, since clients are their members' own.
+
 The rules hold for each call. They do not stop anyone from asking twice, for all rows and for all but a few,
 and taking the difference: which plans run is for owners to agree on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+from tercet.ml.linalg import settled
 from tercet.plans import Value, concatenate
 
 UNDEFINED = -4.0
@@ -51,6 +56,13 @@ def tellable(counts: Value, of: Value | int, least: int) -> Value:
     rest = counts * -1 + of
     few = both(at_least(rest, 1), inverted(at_least(rest, least)))
     return both(at_least(counts, least), inverted(few))
+
+
+def kept_where(enough: Value, value: Value) -> Value:
+    """A value where a bit `(1,)` is one, else zeros. 1 round."""
+    product = value * enough
+    most = math.ldexp(value.type.limit, -value.scale)
+    return settled(product.rescale(value.scale).bounded(most, "the value or zero"))
 
 
 def side_by_side(values: Iterable[Value]) -> Value:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import PlanError
-from tercet.ml.disclosure import at_least, inverted
+from tercet.ml.disclosure import inverted
 from tercet.ml.linalg import halvings, length, mean, reciprocal
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.spreads import centre
@@ -153,7 +153,8 @@ class State:
     2^halved, `centre` `(1,)` what offsets are taken less. `change` is how the weights came from those of the
     last step, and `fall` `(1,)` how steeply the loss falls there in that direction; `missed` `(1,)` is how
     far probabilities are from outcomes, summed over rows. Without an intercept, d + 1 is d. `lifted` are
-    `roots` before the penalty's powers of two, with all their digits.
+    `roots` before the penalty's powers of two, with all their digits. `enough` `(1,)` says whether as many
+    rows count as owners ask for, where they do; where they do not, the rest is that of a fit on no row.
     """
 
     x: Value
@@ -169,6 +170,7 @@ class State:
     fall: Value | None = None
     missed: Value | None = None
     lifted: Value | None = None
+    enough: Value | None = None
 
     @property
     def summed(self) -> Value:
@@ -223,7 +225,8 @@ class Solver(abc.ABC):
     """Of them, those of the coefficients in their series: their rounding is the same in every row, that of
     what the dealer sends is random."""
 
-    def __init__(self, problem: Problem, builder: Builder) -> None:
+    def __init__(self, problem: Problem, builder: Builder, enough: Value | None = None) -> None:
+        """Plan for a problem; `enough` is that of the state of an earlier plan, if there is one."""
         self.problem, self.builder = problem, builder
         (raw,) = problem.table.raw(builder, [problem.target])
         self.y = raw.squeeze()
@@ -235,6 +238,7 @@ class Solver(abc.ABC):
                 mask=problem.mask,
                 column=problem.sample_weight,
                 balanced=problem.balanced,
+                enough=enough,
             )
 
     @property
@@ -261,6 +265,11 @@ class Solver(abc.ABC):
     def features(self) -> Value:
         """The features in units `(d, n)`."""
         return self.problem.table.features(self.builder, self.problem.names)
+
+    @property
+    def total(self) -> Value | None:
+        """The sum of weights over 2^halved, to divide by; None if all are 1."""
+        return None if self.rows is None else self.rows.divisor.total(self.problem.rows)
 
     def means(self, total: Value | None) -> Value:
         """Means of the features in the rows that count `(d,)`, given the sum of weights over 2^halved."""
@@ -292,7 +301,8 @@ class Solver(abc.ABC):
         size = length(x)
         zero = means.column().select([0] * size).reshape(size) * 0
         zero = zero.at_scale(WEIGHT_SCALE).bounded(WIDEST_WEIGHT, "zero")
-        return State(x, means, zero, zero, **more)
+        enough = None if self.rows is None else self.rows.enough
+        return State(x, means, zero, zero, enough=enough, **more)
 
     # -- parts of a step -------------------------------------------------------------------------------------
 
@@ -389,11 +399,13 @@ class Solver(abc.ABC):
         )
 
     def enough(self) -> dict[str, Value]:
-        """A bit `(1,)`, whether too few rows count, where owners set a minimum and the number is secret."""
-        least = self.problem.table.min_count
-        if self.rows is None or least <= 1:
+        """A bit `(1,)`, whether too few rows count, where owners set a minimum and the number is secret.
+
+        If so, all else that the plan makes is what it makes of no row: the bit is for whoever asked.
+        """
+        if self.rows is None or self.rows.enough is None:
             return {}
-        return {TOO_FEW: inverted(at_least(self.rows.mask.sum().reshape(1), least))}
+        return {TOO_FEW: inverted(self.rows.enough)}
 
     def checks(self, state: State, found: Parameters) -> dict[str, Value]:
         """Whether the fit can be trusted: a bit `(1,)` each for its range, its outcomes and its last step."""

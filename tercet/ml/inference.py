@@ -94,7 +94,7 @@ class Inference:
         """The same, and a one for the intercept."""
         if self.used is not None and problem.intercept:
             self.used[-1] = 1.0
-        self.solver = Newton(problem, builder)
+        self.solver = Newton(problem, builder, kept.get("enough"))
         self.state = self.solver.resume(kept)
         self.roots, self.lifted, self.begun = kept["roots"], kept["lifted"], kept["inverse"]
         self.weights = self.solver.rows

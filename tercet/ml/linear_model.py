@@ -332,10 +332,20 @@ class LogisticRegression(Estimator, Predictor[M]):
             intercept=self.fit_intercept,
         )
 
-    def _solver(self, problem: Problem, builder: Builder) -> Solver:
+    def _solver(self, problem: Problem, builder: Builder, enough: Value | None = None) -> Solver:
         if self.solver == "newton":
-            return Newton(problem, builder)
-        return Descent(problem, builder, learning_rate=self.learning_rate, momentum=self.momentum)
+            return Newton(problem, builder, enough)
+        rates = {"learning_rate": self.learning_rate, "momentum": self.momentum}
+        return Descent(problem, builder, enough, **rates)
+
+    def _resumed(
+        self, problem: Problem, made: int, kept: Mapping[str, tuple[str, Type]]
+    ) -> tuple[Solver, State]:
+        """In a new plan, after so many steps, the solver and the state that was kept."""
+        builder = problem.table.lake.builder(fitting.title(problem, made))
+        values = {name: builder.input(*stored) for name, stored in kept.items()}
+        solver = self._solver(problem, builder, values.get("enough"))
+        return solver, solver.resume(values)
 
     @computation("fit", group="models", fresh=["self"], self=MODEL, **COLUMNS_OF_A_FIT)
     def fit_steps(
@@ -396,7 +406,7 @@ class LogisticRegression(Estimator, Predictor[M]):
             state = solver.step(state, number + 1)
         state = solver.polish(state)
         found = solver.parameters(state)
-        return found, solver.checks(state, found) if self.check else {}
+        return found, solver.enough() | (solver.checks(state, found) if self.check else {})
 
     def _fit_within(
         self, problem: Problem, handle: Callable[[str], str] | None = None, *, job: bool = False
@@ -424,11 +434,8 @@ class LogisticRegression(Estimator, Predictor[M]):
             told |= result.revealed
             if not going_on or not self._goes_on(problem, told, strayed):
                 return told
-            builder = lake.builder(fitting.title(problem, made))
-            solver = self._solver(problem, builder)
-            state = solver.resume(
-                {name: builder.input(one, result.stored[one]) for name, one in kept.items()}
-            )
+            stored = {name: (one, result.stored[one]) for name, one in kept.items()}
+            solver, state = self._resumed(problem, made, stored)
 
     def _goes_on(self, problem: Problem, told: Mapping[str, Reals], strayed: bool) -> bool:
         """Whether more steps can help; `strayed` is whether decision values were out of range before.
@@ -456,9 +463,7 @@ class LogisticRegression(Estimator, Predictor[M]):
                 state.checkpoint(made)
             if self.tol is not None and made < stop:
                 between, self._converged = yield from self._look(solver, state, between)
-                builder = lake.builder(fitting.title(problem, made))
-                solver = self._solver(problem, builder)
-                state = solver.resume({name: builder.input(*stored) for name, stored in between.items()})
+                solver, state = self._resumed(problem, made, between)
         return solver, state, made
 
     def _end(

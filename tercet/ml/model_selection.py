@@ -132,7 +132,7 @@ def cross_validate(
     all rows have the same outcome, is `nan` there and in no mean; an UndefinedMetricWarning names the folds.
 
     Discloses each fold's scores to `to`; the check bits of a fit, of all fits together, and where owners set
-    a minimum count, whether a score rests on fewer rows, which then all stay secret; to the nodes a random
+    a minimum count, whether a score rests on fewer rows, and then none is asked for; to the nodes a random
     order of shuffled rows, for areas under curves and stratified folds. On an `AsyncLake`, gives an
     awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
     """
@@ -314,7 +314,8 @@ Stored = tuple[str, Type]
 class _Scored:
     """Where scores of folds `(cv,)` are, by name, and bits that say in which folds they are defined.
 
-    A score is zero where it is not; those that are always defined have no bits.
+    Where owners set a minimum count, the bits say which rest on enough rows. A score is zero where its bit
+    is; those that are always defined, and rest on public numbers of rows, have no bits.
     """
 
     scores: Mapping[str, Stored]
@@ -448,18 +449,27 @@ class _Validation:
             test, roles.features, found.weights, found.intercept, like=train, offset=roles.offset
         )
         sums = sums_of(z, test, self.target, self.scoring)
-        least, few = test.min_count, []
+        least, few = test.min_count, list[Value]()
         for name in self.scoring:
-            score, bit = metric_of(builder, name, sums, test.rows), defined(builder, name, sums, test.rows)
+            score = metric_of(builder, name, sums, test.rows)
+            if least > 1:  # what owners allow is defined as well
+                bit = allowed(builder, name, sums, test.rows, least)
+                few += [] if bit is None else [inverted(bit)]
+            else:
+                bit = defined(builder, name, sums, test.rows)
             scores[name].append(score if bit is None else score * bit)
             if bit is not None:
                 sound.setdefault(name, []).append(bit)
-            if least > 1 and (rule := allowed(builder, name, sums, test.rows, least)) is not None:
-                few.append(inverted(rule))
         return {**bits, TOO_FEW: any_bit(few)} if few else bits
 
     def _require_sound(self, revealed: Mapping[str, bool]) -> None:
         """Raise SchemaError for what no wider range of the sigmoid can mend; warn of fits that still move."""
+        if revealed.get(fitting.TOO_FEW):
+            raise SchemaError(
+                f"cross-validation of {self.what}: without one of the folds, fewer than "
+                f"{self.table.min_count} rows count, and their owners do not allow figures that rest on so "
+                "few; filter by a wider condition, or use more rows"
+            )
         if revealed.get(fitting.FLAWED):
             raise SchemaError(
                 f"cross-validation of {self.what}: in some fold a weight is negative, or too large beside "

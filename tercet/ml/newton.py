@@ -122,8 +122,8 @@ def _error(series: Series, coefficient_bits: int) -> float:
 class Newton(Solver):
     """A fit by Newton's method, in coordinates in which the Hessian's diagonal is at most 1/4."""
 
-    def __init__(self, problem: Problem, builder: Builder) -> None:
-        super().__init__(problem, builder)
+    def __init__(self, problem: Problem, builder: Builder, enough: Value | None = None) -> None:
+        super().__init__(problem, builder, enough)
         self.precision = _Precision.of(problem.rows)
         self.outcome_bits, self.coefficient_bits = self.precision.outcome, self.precision.coefficient
         self.slope = slope(problem.probability)
@@ -139,7 +139,7 @@ class Newton(Solver):
     def begin(self) -> State:
         """Centre the columns and scale them; start at the log-odds of the outcomes' share."""
         with self.builder.scope("scale"):
-            total = None if self.rows is None else self.rows.total(self.problem.rows)
+            total = self.total
             means = self.means(total)
             lifted, roots, penalties = self._scales(self.columns(means))
             if self.rows is None and self.problem.intercept:
@@ -202,7 +202,8 @@ class Newton(Solver):
             self.base = base if self.problem.offset is None else []
             last = np.zeros(self.problem.size)
             last[-1] = 1.0
-            if total is not None and state.roots is not None:  # in coordinates of the intercept's column
+            if self.rows is not None and state.roots is not None:  # in the intercept's column's coordinates
+                total = self.rows.total(self.problem.rows)
                 root = state.roots.column().select([self.problem.size - 1]).reshape(1)
                 part = self.builder.constant(2.0**self.problem.halved / self.problem.rows, scale=20)
                 scale = (total.rescale(20) * part).rescale(WEIGHT_SCALE).times(root, magnitude=1.1)

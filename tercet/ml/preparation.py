@@ -16,7 +16,7 @@ import attrs
 from tercet.errors import SchemaError
 from tercet.ml.bounds import half_unit
 from tercet.ml.computations import computation
-from tercet.ml.disclosure import inverted, tellable
+from tercet.ml.disclosure import inverted, kept_where, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_column_name
@@ -215,13 +215,15 @@ def drop_missing(table: Table, columns: str | Sequence[str] | None, *, compact: 
 
 def _compact(table: Table) -> Steps[Table]:
     """Drop the rows that do not count."""
-    lake, least = table.lake, table.min_count
+    lake, least, counted = table.lake, table.min_count, None
     if least > 1:
         builder = lake.builder(f"count {table.name}")
         flags = table.selected(builder)
         if flags is not None:
-            few = inverted(tellable(flags.sum().reshape(1), table.rows, least))
-            few.reveal(TOO_FEW, to=ANALYST, kind="check")
+            told = tellable(flags.sum().reshape(1), table.rows, least)
+            inverted(told).reveal(TOO_FEW, to=ANALYST, kind="check")
+            counted = lake.temporary(f"{table.name}.filter")
+            kept_where(told, flags).store(counted)
         result = yield builder.plan()
         if result.revealed[TOO_FEW][0] > 0.5:
             raise SchemaError(
@@ -229,7 +231,8 @@ def _compact(table: Table) -> Steps[Table]:
                 "do not allow so small a count to be told; filter without compact=True, or differently"
             )
     builder = lake.builder(f"compact {table.name}")
-    flags = table.selected(builder)
+    # Where it may not be told how many are kept, none is.
+    flags = table.selected(builder) if counted is None else builder.input(counted, result.stored[counted])
     if flags is None:
         return table
     sources = [*table.parts, table.keys]

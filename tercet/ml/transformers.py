@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.computations import Calls, Data, computation
 from tercet.ml.describe import quantiles, require_enough
-from tercet.ml.disclosure import all_at_least, inverted, side_by_side
+from tercet.ml.disclosure import all_at_least, inverted, kept_where, side_by_side
 from tercet.ml.draft import Draft
 from tercet.ml.estimator import Estimator
 from tercet.ml.faces import Async, Faced, M, Sync, computes, fits, makes_on_table
@@ -79,7 +79,7 @@ class Transformer(Estimator, Faced[M], abc.ABC):
 
     `columns` names those to transform; by default it is all that it makes sense for. Learning discloses
     nothing to receivers but, if a filter or missing values leave a secret number of rows, one bit: whether
-    that is none, or fewer than the minimum count of an owner, and then nothing is learned. Transforming
+    that is none, or fewer than the minimum count of an owner, and then it learns zeros. Transforming
     another table than the one learned from may disclose one bit: whether a new value left its range. On an
     `AsyncLake`, every method gives an awaitable of what is annotated here.
     """
@@ -134,6 +134,10 @@ class Transformer(Estimator, Faced[M], abc.ABC):
         table.require_present(names)
         return names
 
+    def _least(self, table: Table) -> int:
+        """How many rows have to count, for each column: what owners ask for, and one."""
+        return max(1, table.min_count)
+
     @abc.abstractmethod
     def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
         """Vectors of numbers to keep, by name."""
@@ -146,20 +150,20 @@ class Transformer(Estimator, Faced[M], abc.ABC):
 
     @computation("learn", group="tables", fresh=["self"], self=TRANSFORMER, table=TABLE)
     def _fit(self, table: Table) -> Steps[Self]:
-        require_enough(table, table.min_count, "learning from it")
+        guarded, least = table.min_count > 1, self._least(table)
+        require_enough(table, least, "learning from it")
         names = self._choose(table)
         self._learned, builder = None, table.lake.builder(f"{type(self).__name__} of {table.name}")
-        handles = {}
-        for name, value in self._learn(builder, table, names).items():
-            handles[name] = table.lake.handle(type(self).__name__)
-            value.store(handles[name])
         selected = table.selected(builder)
         weights = [weights_of(table, builder, [name], selected) for name in names]
         counts = [each.sum().reshape(1) for each in weights if each is not None]
-        checked = TOO_FEW if table.min_count > 1 else NONE_LEFT
-        if counts:
-            few = inverted(all_at_least(counts, max(table.min_count, 1)))
-            few.reveal(checked, to=ANALYST, kind="check")
+        enough = all_at_least(counts, least) if counts else None
+        handles = {}
+        for name, value in self._learn(builder, table, names).items():
+            handles[name] = table.lake.handle(type(self).__name__)
+            (value if enough is None else kept_where(enough, value)).store(handles[name])
+        if enough is not None:
+            inverted(enough).reveal(TOO_FEW if guarded else NONE_LEFT, to=ANALYST, kind="check")
         result = yield builder.plan()
         if result.revealed.get(NONE_LEFT, 0.0) > 0.5:
             raise SchemaError(
@@ -169,7 +173,7 @@ class Transformer(Estimator, Faced[M], abc.ABC):
             )
         if result.revealed.get(TOO_FEW, 0.0) > 0.5:
             raise SchemaError(
-                f"table {table.name!r}: {type(self).__name__} would learn from fewer than {table.min_count} "
+                f"table {table.name!r}: {type(self).__name__} would learn from fewer than {least} "
                 "rows, and their owners do not allow figures that rest on so few; filter by a wider condition"
             )
         stored = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
@@ -313,8 +317,9 @@ class MinMaxScaler(Transformer[M]):
 
     The least value that was learned becomes 0, the largest 1, and what lies beyond them is cut off, so that
     the range is sure. Extremes are values of single rows: where owners set a minimum count k, it is the k-th
-    least and the k-th largest value instead. Booleans are left alone unless they are named in `columns`. A
-    column that does not vary becomes 0. Learning discloses to the nodes a random order of shuffled rows.
+    least and the k-th largest value instead, which takes 2 k - 1 rows. Booleans are left alone unless they
+    are named in `columns`. A column that does not vary becomes 0. Learning discloses to the nodes a random
+    order of shuffled rows.
     """
 
     if TYPE_CHECKING:
@@ -323,6 +328,10 @@ class MinMaxScaler(Transformer[M]):
         def _on_sync(self) -> MinMaxScaler[Sync]: ...
         @property
         def _on_async(self) -> MinMaxScaler[Async]: ...
+
+    def _least(self, table: Table) -> int:
+        """Each end lies among as many rows on either side as owners ask for."""
+        return max(1, 2 * table.min_count - 1)
 
     def _learn(self, builder: Builder, table: Table, names: Sequence[str]) -> Mapping[str, Value]:
         ends = []

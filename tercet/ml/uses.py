@@ -22,7 +22,7 @@ from tercet.ml.table import Table, as_names
 MOVING = {"join", "split"}
 """Computations that use no value of a column, but for that by which rows are stratified."""
 NAMING = ("columns", "names", "features", "target", "sample_weight", "offset", "stratify")
-"""Arguments that name columns."""
+"""Arguments that name columns, unless they are flags: folds may be stratified by the target."""
 CHOOSING = {"columns", "names", "features"}
 """Those of them that mean all other columns if they are left out."""
 
@@ -55,7 +55,13 @@ def uses_of(known: Computation, arguments: Mapping[str, Any]) -> Uses:
 
 
 def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Column]:
-    named = [name for role in NAMING if arguments.get(role) is not None for name in as_names(arguments[role])]
+    given = {role: arguments.get(role) for role in NAMING}
+    named = [
+        name
+        for names in given.values()
+        if names is not None and not isinstance(names, bool)
+        for name in as_names(names)
+    ]
     chosen = CHOOSING & arguments.keys()
     every = known.name not in MOVING and (
         any(arguments[role] is None for role in chosen) or not (chosen or "target" in arguments)

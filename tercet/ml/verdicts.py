@@ -27,10 +27,11 @@ def says(revealed: Revealed, name: str) -> bool:
 
 def flaw(problem: Problem, revealed: Revealed) -> SchemaError | None:
     """Why there can be no model of a problem, whatever range and number of steps; None if there can."""
+    if says(revealed, fitting.TOO_FEW):  # then the others are those of no row
+        return too_few(problem)
     if problem.balanced and says(revealed, fitting.FLAWED) and says(revealed, fitting.ONE_CLASS):
         return _one_class(problem)  # a class without weight cannot be balanced, which the former says too
     for name, error in (
-        (fitting.TOO_FEW, too_few),
         (fitting.FLAWED, _flawed),
         (fitting.FAR_OFFSET, _far_offset),
         (fitting.ONE_CLASS, _one_class),

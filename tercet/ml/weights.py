@@ -6,6 +6,9 @@ but nobody learns how many are. All of them end up as one vector v of numbers be
 whose sum is at most the number of rows, so that whatever is proved about sums over rows without weights holds
 with them: by Cauchy and Schwarz, `sum v |a b| <= sqrt(sum v a^2 sum v b^2)`. Sample weights are divided by
 their mean for that, and penalties as well, so the objective is the one asked for.
+
+Where owners set a minimum count, weights of fewer rows are all zero, whoever asks: what is made of them is
+then what no row at all gives.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import operator
 
 import attrs
 
+from tercet.ml.disclosure import at_least, kept_where
 from tercet.ml.linalg import halvings, reciprocal
 from tercet.ml.schema import INTEGER_BITS
 from tercet.ml.stored_columns import UNIT_BITS
@@ -38,6 +42,9 @@ class Weights:
     `mask` is 1 where v is positive and else 0. Sample weights in units of 2^`exponent` were multiplied by
     `factor` `(1,)`, at most 2^-SMALLEST_MEAN, which is one over their `mean`; None for 1. `flaws` `(1,)`
     counts given weights below zero and v above `LARGEST`, None where nothing can be.
+
+    `enough` `(1,)` says whether as many rows count as owners ask for, None where they do not ask; where it is
+    zero, so is all of the above. `given` are the weights without that, to divide by and for nothing else.
     """
 
     rows: Value
@@ -46,6 +53,8 @@ class Weights:
     mean: Value | None = None
     exponent: int = 0
     flaws: Value | None = None
+    enough: Value | None = None
+    given: Weights | None = None
 
     @property
     def are_bits(self) -> bool:
@@ -67,9 +76,28 @@ class Weights:
         return None if self.are_bits else x.times(self.rows, magnitude=magnitude).rescale(scale)
 
     def total(self, count: int) -> Value:
-        """The sum of all weights over 2^halvings(count), `(1,)`."""
+        """The sum of all weights over 2^halvings(count), `(1,)`.
+
+        A sum of weighted numbers may be divided by that of the weights `given`, which is known sooner: where
+        too few rows count, that sum is zero.
+        """
         total = self.rows.sum(magnitude=1.01 * count).reshape(1).shifted(halvings(count))
         return total.at_scale(max(total.scale, TOTAL_SCALE)).rescale(TOTAL_SCALE)
+
+    @property
+    def divisor(self) -> Weights:
+        """The weights whose sum may divide; see `total`."""
+        return self.given or self
+
+    def where(self, enough: Value) -> Weights:
+        """The same where a bit `(1,)` is one, else zeros. 1 round."""
+        mask = kept_where(enough, self.mask)
+        rows = mask if self.are_bits else kept_where(enough, self.rows)
+        factor, mean, flaws = (
+            value if value is None else kept_where(enough, value)
+            for value in (self.factor, self.mean, self.flaws)
+        )
+        return Weights(rows, mask, factor, mean, self.exponent, flaws, enough, given=self)
 
 
 def weight_bits(count: int) -> int:
@@ -78,9 +106,30 @@ def weight_bits(count: int) -> int:
 
 
 def weigh(
-    builder: Builder, table: Table, y: Value, *, mask: str | Value | None, column: str | None, balanced: bool
+    builder: Builder,
+    table: Table,
+    y: Value,
+    *,
+    mask: str | Value | None,
+    column: str | None,
+    balanced: bool,
+    enough: Value | None = None,
 ) -> Weights | None:
     """The weights of a table's rows with outcomes y `(n,)`, or None if all are 1.
+
+    All zero if fewer rows have some than the table's minimum count; `enough` is that bit, if it is known from
+    an earlier plan.
+    """
+    found = _weigh(builder, table, y, mask=mask, column=column, balanced=balanced)
+    if found is None or table.min_count <= 1:
+        return found
+    return found.where(at_least(found.mask.sum().reshape(1), table.min_count) if enough is None else enough)
+
+
+def _weigh(
+    builder: Builder, table: Table, y: Value, *, mask: str | Value | None, column: str | None, balanced: bool
+) -> Weights | None:
+    """The weights, however few rows count.
 
     Rows that a filter of the table dropped have none. `mask` names a boolean column or is a value of zeros
     and ones `(n,)`; `column` names a column of sample weights, which works as a mask too if it is boolean;

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
@@ -141,6 +142,27 @@ class Attacked:
         kind = Type(Form.RING, array.shape, scale, 2.0**20)
         await self.ann.cluster.client.put(handle, kind, array.view(np.uint64))
         return handle, kind
+
+
+def heedless(
+    lake: Any, lies: Mapping[str, Callable[[tuple[int, ...]], Any]] = MappingProxyType({})
+) -> list[RunResult]:
+    """From now on, a member's client takes check bits for zeros, or for what `lies` makes of their shape.
+
+    Nodes are told so, and the computation goes on as if it were so. Returns what was really revealed, plan by
+    plan, to which more is added as plans run.
+    """
+    told: list[RunResult] = []
+    note = lake._note
+
+    def noting(result: RunResult, *about: str) -> RunResult:
+        told.append(note(result, *about))
+        bits = {one.what for one in result.disclosed if one.kind == "check"} & result.revealed.keys()
+        forged = {name: lies.get(name, np.zeros)(result.revealed[name].shape) for name in bits}
+        return attrs.evolve(result, revealed={**result.revealed, **forged})
+
+    lake._note = noting
+    return told
 
 
 def allow(lake: Attacked, **limits: int) -> None:

@@ -120,7 +120,7 @@ def of_statistics(table):
         evaluation.reveal()
         evaluation.roc_curve(points=5)
         evaluation.calibration(bins=3)
-    model.score(table)
+        model.score(one)
 
 
 def of_models(table):

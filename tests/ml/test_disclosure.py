@@ -140,10 +140,11 @@ def test_the_strictest_rule_counts(lake):
 def test_nothing_is_learned_from_too_few_rows(strict, make):
     """Who scales a table of his own by what he learned would learn what it was."""
     columns = "x" if make is MeanImputer else "y"
+    least = 19 if make is MinMaxScaler else 10
     few = strict.filter(strict["y"] > 1.2)
     strict.lake.disclosed.clear()
     learner = make(columns)
-    with pytest.raises(SchemaError, match="would learn from fewer than 10 rows"):
+    with pytest.raises(SchemaError, match=f"would learn from fewer than {least} rows"):
         learner.fit(few)
     openings = {item.what for item in strict.lake.disclosed if item.to != "the nodes"}
     assert openings == {"whether a transformer learned from fewer rows than owners allow"}
@@ -163,6 +164,21 @@ def test_extremes_of_a_strict_table_are_no_single_rows(strict, plain):
     y = np.sort(np.random.default_rng(4).normal(size=(2, 60))[1])
     assert values.min() > y.min()
     np.testing.assert_allclose(ends, y[[9, -10]], atol=1e-3)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_extremes_take_rows_on_both_sides(strict, hides):
+    """Of k rows, the k-th least is the largest one, a single row's value."""
+    few = strict.filter(strict["y"] > -9) if hides else strict
+    rows = np.random.default_rng(4).normal(size=(2, 60))[1]
+    for count, refused in ((18, True), (19, False)):
+        cut = float(np.sort(rows)[-count - 1 : -count + 1].mean())
+        some = few.filter(strict["y"] > cut, compact=not hides)
+        if refused:
+            with pytest.raises(SchemaError, match=r"(at least|fewer than) 19"):
+                MinMaxScaler("y").fit(some)
+        else:
+            MinMaxScaler("y").fit(some)
 
 
 def test_a_scaler_tells_no_counts(strict):

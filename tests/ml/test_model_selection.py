@@ -301,6 +301,10 @@ def test_folds_keep_the_minimum_count_of_owners(plain, put_plain):
     with pytest.raises(SchemaError, match="in some fold a score rests on fewer rows of an outcome"):
         cross_validate(model, table, "y", cv=2)
     assert not any("of each fold" in item.what for item in plain.disclosed)
+    few = table.assign(some=table["x0"] > np.sort(X[:, 0])[-9])
+    for one, weight in ((few, "some"), (few.filter(few["some"]), None)):
+        with pytest.raises(SchemaError, match="without one of the folds, fewer than 10 rows count"):
+            cross_validate(model, one, "y", cv=2, features="x0", sample_weight=weight, scoring="accuracy")
     assert (cross_validate(model, table, "y", cv=2, scoring="accuracy")["accuracy"] > 0.5).all()
 
 
