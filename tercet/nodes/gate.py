@@ -199,7 +199,7 @@ class LakeGate(Gate):
             owners = await self.permits.owners_to_ask(member, plan, built, found, sources) - signed
             if owners:
                 waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
-                await self._wait(waiting, facts, once=built is None and bool(found.unclear))
+                await self._wait(waiting, facts, once=built is None and bool(found.unclear or found.promised))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
                 now = await self.permits.owners_to_ask(member, plan, built, found, sources)
@@ -328,7 +328,7 @@ class LakeGate(Gate):
         for handle in plan_handles(plan, "input"):
             origins[handle], made_from = await self._origin(caller, handle)
             sources |= made_from
-        found = await in_thread(review, plan, origins.__getitem__)
+        found = await in_thread(review, plan, origins.__getitem__, self.party.protocol)
         return found, frozenset(sources)
 
     async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:

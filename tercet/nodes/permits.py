@@ -20,7 +20,7 @@ from tercet.ml.uses import Uses, uses_of
 from tercet.nodes.requests import Built
 from tercet.nodes.vault import Vault
 from tercet.plans.plan import Plan
-from tercet.plans.review import NOTHING, Review, Tables
+from tercet.plans.review import Review, Tables
 from tercet.storage.catalog import Entry
 
 
@@ -73,7 +73,7 @@ class Permits:
         if verdict.refusal:
             raise ConsentError(verdict.refusal)
         own = frozenset(entry.name for entry in entries.values() if entry.owner == member.name)
-        looked = named if built is None else attrs.evolve(named, unclear=(), placed=NOTHING)
+        looked = named if built is None else named.needs_none
         wary = {entry.owner for entry in entries.values() if looked.needs_look(entry.name, own)}
         return (wary | verdict.owners) - {member.name}
 

@@ -11,7 +11,7 @@ trust so far, the owner approves plan by plan.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -19,8 +19,10 @@ import numpy as np
 from tercet.plans.kinds import KINDS, Along
 from tercet.plans.openings import unclear_openings
 from tercet.plans.plan import Plan
+from tercet.plans.promises import promised
 from tercet.plans.row_axis import NOTHING, Order, Rows, Tables, Trace, free, mixed, side_by_side
 from tercet.plans.types import Node, Ref, Type
+from tercet.protocols.base import Protocol
 
 __all__ = ["NOTHING", "Review", "Rows", "Tables", "review"]
 
@@ -35,7 +37,8 @@ class Review:
     `apart` that by which two such sums differ. `placed` are the tables of which the plan takes rows by their
     place in the order in which they are stored. `stored` has for each value that the plan stores the tables
     whose rows it is by. `joins` are the lists of keys that get pseudonyms under one key, each by its tables.
-    `kept` are the symbols that say how many rows a filter keeps, and of how many.
+    `kept` are the symbols that say how many rows a filter keeps, and of how many. `promised` says what the
+    nodes see that tells nothing of rows as long as bounds hold that the plan's author promises.
     """
 
     handles: tuple[str, ...]
@@ -48,14 +51,20 @@ class Review:
     placed: Tables = NOTHING
     joins: tuple[tuple[Tables, ...], ...] = ()
     kept: Mapping[str, int] = attrs.field(factory=dict)
+    promised: tuple[tuple[str, Tables], ...] = ()
 
     def rows_of(self, table: str) -> list[str]:
         """What is revealed by row of a table."""
         return [what for what, tables in self.rows if table in tables]
 
     def unclear_about(self, table: str) -> list[str]:
-        """Openings that concern rows of a table, and need a look."""
-        return [what for what, tables in self.unclear if table in tables]
+        """Openings that concern rows of a table, and need a look; so do those that rest on promises."""
+        return [what for what, tables in (*self.unclear, *self.promised) if table in tables]
+
+    @property
+    def needs_none(self) -> Review:
+        """The same of a plan that nodes have made themselves: what that opens and promises is proved."""
+        return attrs.evolve(self, unclear=(), promised=(), placed=NOTHING)
 
     def needs_look(self, table: str, own: Tables) -> bool:
         """Whether the owner of a table has to look at the plan, whose caller owns the tables `own`.
@@ -79,6 +88,7 @@ class Review:
             self,
             rows=tuple((what, renamed(tables)) for what, tables in self.rows),
             unclear=tuple((what, renamed(tables)) for what, tables in self.unclear),
+            promised=tuple((what, renamed(tables)) for what, tables in self.promised),
             fewest={names[table]: count for table, count in self.fewest.items()},
             apart={names[table]: count for table, count in self.apart.items()},
             placed=renamed(self.placed),
@@ -86,10 +96,11 @@ class Review:
         )
 
 
-def review(plan: Plan, rows_before: Callable[[str], Tables]) -> Review:
-    """Look a plan through; `rows_before` says of a stored value of which tables' rows it is.
+def review(plan: Plan, rows_before: Callable[[str], Tables], protocol: type[Protocol] = Protocol) -> Review:
+    """Look a plan through that runs under a protocol.
 
-    What `Review.stored` says of a value is what `rows_before` is to say of it later.
+    `rows_before` says of a stored value of which tables' rows it is: what `Review.stored` said of it, or of
+    columns that an owner has uploaded a plain set.
     """
     walk = _Walk(plan, rows_before)
     for index, node in enumerate(plan.nodes):
@@ -110,6 +121,7 @@ def review(plan: Plan, rows_before: Callable[[str], Tables]) -> Review:
         walk.placed,
         tuple(tuple(trace.tables for _, trace in join) for join in joins),
         walk.kept,
+        tuple(walk.promised(protocol)),
     )
 
 
@@ -126,6 +138,7 @@ class _Walk:
         self.stored: dict[str, Tables] = {}
         self.placed: Tables = NOTHING
         self.kept: dict[str, int] = {}
+        self.uploaded: set[str] = set()
         self._rows_before = rows_before
         self._cuts: dict[tuple[Hashable, Tables, int], set[int]] = {}
 
@@ -147,6 +160,12 @@ class _Walk:
             smallest = min(after - before for before, after in itertools.pairwise(sorted({0, rows, *cuts})))
             found |= {table: min(smallest, found.get(table, smallest)) for table in tables}
         return found
+
+    def promised(self, protocol: type[Protocol]) -> Iterator[tuple[str, Tables]]:
+        """What the nodes see of rows that rests on promised bounds."""
+        for what, refs in promised(self.plan, self.uploaded, masks_hide_all=protocol.masks_hide_all):
+            if tables := NOTHING.union(*(self.traces[ref].tables for ref in refs)):
+                yield what, tables
 
     def _results(self, index: int, node: Node, traces: Sequence[Trace]) -> list[Trace]:
         types = [self.plan.type_of(ref) for ref in node.args]
@@ -189,6 +208,8 @@ class _Walk:
         self.handles[handle] = None
         tables = self._rows_before(handle)
         order = tables.order if isinstance(tables, Rows) else Order.ROWS
+        if tables and not isinstance(tables, Rows):
+            self.uploaded.add(handle)
         return Trace(order, frozenset(tables)) if tables else free(node.types[0])
 
     def _sum(self, traces: Sequence[Trace], types: Sequence[Type], made: Type) -> Trace:

@@ -71,6 +71,8 @@ class Protocol(abc.ABC):
     """Numbers of parties it can run with; the first is the default."""
     truncates_down: ClassVar[bool] = False
     """Whether `truncate` gives the integer below or the one above, never another, so `nearest` is cheaper."""
+    masks_hide_all: ClassVar[bool] = True
+    """Whether masked openings tell nothing of numbers of any size, or only of those below 2^62."""
     words_uniform: ClassVar[bool] = True
     """Whether every 64-bit word is as likely as any other in a message, which `check_protocol` tests."""
 

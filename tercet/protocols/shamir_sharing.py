@@ -49,6 +49,7 @@ class Polynomials(Protocol):
 
     held: ClassVar[int] = 3
     words_uniform: ClassVar[bool] = False
+    masks_hide_all: ClassVar[bool] = False
 
     def __init__(self, *, party: int, parties: int, keys: Mapping[int, bytes]) -> None:
         if parties not in self.sizes or party not in range(parties):
