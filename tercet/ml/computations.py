@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from importlib.metadata import entry_points
@@ -170,7 +171,13 @@ class Naming:
         return f"{hint}#{digest.hexdigest()}"
 
 
+_COMPUTED = re.compile(r"#[0-9a-f]{32}\Z")
 _NAMING: ContextVar[Naming | None] = ContextVar("naming", default=None)
+
+
+def is_computed(handle: str) -> bool:
+    """Whether a handle is of the form that computations give: nobody else gives one of these."""
+    return _COMPUTED.search(handle) is not None
 
 
 def naming() -> Naming | None:

@@ -4,7 +4,8 @@ Owners hash keys to 128 bits at upload. A join draws a fresh PRF key that nobody
 of every key under it, shuffles every table together with its pseudonyms, opens the pseudonyms to the nodes
 and matches them in the clear. Since pseudonyms are fresh and rows are in random order, the nodes learn how
 many rows match and nothing on which. Linear in rows; 12 rounds for the PRF, 3 for the shuffle, 1 to open,
-whatever the number of tables.
+whatever the number of tables. If these are of several owners, booleans of the joined rows are compared with
+zero, in 4 rounds more: an upload may say of any numbers that they are zeros and ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tercet.ml.computations import computation
 from tercet.ml.stored_columns import Column, Part
 from tercet.ml.table import Steps, Table, as_names
 from tercet.options import COLUMNS
+from tercet.plans import Value, concatenate
 
 
 @computation("join", group="tables", on=COLUMNS)
@@ -47,12 +49,15 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
             shuffled.append(moved[1:])
     matched = builder.apply("match", *opened, rows="join.rows", lists=tuple(table.name for table in tables))
     handles: list[str] = []
+    several = len({column.owner for table in tables for column in table.columns}) > 1
     for number, values in enumerate(shuffled):
         for place, value in enumerate(values):
             if place == 0 and number > 0:
                 continue  # the key of the first table serves the joined one
             handles.append(lake.handle(name))
-            builder.apply("take", value, matched, table=number).store(handles[-1])
+            taken = builder.apply("take", value, matched, table=number)
+            bits = _bits(tables[number], place - 1) if several and place else set()
+            (_told_anew(taken, bits) if bits else taken).store(handles[-1])
     result = yield builder.plan()
     stored = [Part(handle, result.stored[handle]) for handle in handles]
     return attrs.evolve(
@@ -66,6 +71,27 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
         rows_of_sources=max(table.rows_of_sources for table in tables),
         min_count=max(table.min_count for table in tables),
     )
+
+
+def _bits(table: Table, part: int) -> set[int]:
+    """Places in a part of a table of what should be zeros and ones."""
+    columns = (*table.columns, *table.selection)
+    return {one.place for one in columns if one.part == part and one.schema.kind == "boolean"}
+
+
+def _told_anew(values: Value, bits: set[int]) -> Value:
+    """Columns `(d, n)` in which those at some places are compared with zero, and so are zeros and ones.
+
+    A number beyond that, from a false upload, would count as so many rows of the other owners.
+    """
+    rows = []
+    for place in range(int(values.shape[0])):
+        row = values.select([place])
+        if place in bits:
+            flag = row.squeeze().bounded(1.0, "a condition")
+            row = (flag * -1).is_negative().to_ring().reshape(1, *flag.shape)
+        rows.append(row)
+    return concatenate(rows)
 
 
 def _side_by_side(tables: Sequence[Table], groups: Sequence[Sequence[Column]]) -> tuple[Column, ...]:

@@ -46,12 +46,11 @@ from tercet.nodes.permits import Permits
 from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas, client_limits
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
-from tercet.nodes.reviewed import Reviewed, check_counts, plan_handles
+from tercet.nodes.reviewed import Reviewed, by_hand, check_counts, plan_handles, require_given
 from tercet.nodes.study_runs import VERBS, Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
-from tercet.plans.parsing import check_handle
 from tercet.plans.passes import Since, checkpoint_handle, checkpoints, rest
 from tercet.plans.plan import Plan
 from tercet.plans.review import NOTHING, Review, Rows, Tables, review
@@ -106,7 +105,7 @@ class LakeGate(Gate):
         """Owners and analysts may deal values under new handles."""
         with self.audited(caller, "put"):
             self._require(caller, ("owner", "analyst"), "upload")
-            check_handle(handle)
+            require_given(handle)
             await self._require_new(handle)
             self.ledger.require_free(handle)  # once more: another may have come while this one waited
             self.admit(caller, handle, kind)
@@ -178,7 +177,7 @@ class LakeGate(Gate):
     async def plan_of(self, caller: str, packed: bytes) -> Plan:
         """The plan that this node makes of a request, or one that a member has made by hand."""
         if not Request.is_one(packed):
-            return await super().plan_of(caller, packed)
+            return by_hand(await super().plan_of(caller, packed))
         built = await in_thread(self.requests.build, caller, packed)
         self._built[built.plan] = built
         return built.plan

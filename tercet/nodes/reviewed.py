@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import attrs
 
-from tercet.errors import ConsentError
+from tercet.errors import ConsentError, PlanError
 from tercet.members.rules import Rules
+from tercet.ml.computations import is_computed
 from tercet.nodes.requests import Built
+from tercet.plans.parsing import check_handle
 from tercet.plans.plan import Plan
 from tercet.plans.review import Review, Tables
 from tercet.storage.catalog import Entry
@@ -29,6 +31,23 @@ class Reviewed:
 def plan_handles(plan: Plan, kind: str) -> list[str]:
     """The handles under which a plan reads (`input`) or stores (`store`) values, each once, in order."""
     return list(dict.fromkeys(str(node.get("handle")) for node in plan.nodes if node.kind == kind))
+
+
+def require_given(handle: str) -> None:
+    """Raise PlanError for a handle that no member may give a value: what computations read is theirs."""
+    check_handle(handle)
+    if is_computed(handle):
+        raise PlanError(
+            f"{handle!r:.80} is a handle as computations give them, and only these do: what was computed "
+            "stays what it is; take another"
+        )
+
+
+def by_hand(plan: Plan) -> Plan:
+    """A plan that a member has written. Raises PlanError if it stores under handles that it may not."""
+    for handle in plan_handles(plan, "store"):
+        require_given(handle)
+    return plan
 
 
 def check_counts(entry: Entry, found: Review, symbols: Mapping[str, int]) -> None:
