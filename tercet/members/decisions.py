@@ -105,6 +105,14 @@ def results_of(plan: Plan, caller: str) -> tuple[Result, ...]:
     )
 
 
+def used_up(table: str, owner: str, used: int, rules: Rules) -> str:
+    """Why a table may be used no more."""
+    return (
+        f"table {table!r} has been used by {used} computations, and {owner} allows {rules.uses}; ask {owner} "
+        "to allow more"
+    )
+
+
 def _refusals(table: str, owner: str, rules: Rules, asked: Asked, owners: frozenset[str]) -> Iterator[str]:
     """Why a table's rules refuse a computation, whoever approves it."""
     if not rules.lets(owner, asked.caller, asked.roles):
@@ -116,10 +124,7 @@ def _refusals(table: str, owner: str, rules: Rules, asked: Asked, owners: frozen
         )
     used = asked.uses.get(table, 0)
     if rules.uses is not None and used >= rules.uses:
-        yield (
-            f"table {table!r} has been used by {used} computations, and {owner} allows {rules.uses}; ask "
-            f"{owner} to allow more"
-        )
+        yield used_up(table, owner, used, rules)
     yield from _of_columns(table, owner, rules, asked)
     yield from _of_receivers(table, owner, rules, asked, owners)
     if not asked.by_hand:

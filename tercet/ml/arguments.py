@@ -56,6 +56,11 @@ class Decoder:
         if unknown or missing:
             what = f"has no argument {min(unknown)!r:.80}" if unknown else f"lacks {missing[0]!r}"
             raise PlanError(f"computation {known.name!r} {what}; look at the client's release")
+        for name in known.fresh & data.keys():
+            if not (isinstance(data[name], dict) and list(data[name]) == ["$estimator"]):
+                raise PlanError(
+                    f"computation {known.name!r} takes the options of {name}, and nothing learned"
+                )
         found = {name: self.value(one) for name, one in data.items()}
         for name, rule in known.rules.items():
             if name in found:

@@ -55,13 +55,8 @@ def uses_of(known: Computation, arguments: Mapping[str, Any]) -> Uses:
 
 
 def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Column]:
-    given = {role: arguments.get(role) for role in NAMING}
-    named = [
-        name
-        for names in given.values()
-        if names is not None and not isinstance(names, bool)
-        for name in as_names(names)
-    ]
+    given = [arguments[role] for role in NAMING if isinstance(arguments.get(role), str | list | tuple)]
+    named = [name for names in given for name in as_names(names)]
     chosen = CHOOSING & arguments.keys()
     every = known.name not in MOVING and (
         any(arguments[role] is None for role in chosen) or not (chosen or "target" in arguments)
@@ -71,7 +66,7 @@ def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Colum
         with contextlib.suppress(MissingAttribute):
             model = one if isinstance(one, SecretModel) else one.fitted_model()
             named += [*model.names, model.target_, *([model.offset] if model.offset else [])]
-            every = False
+            every = every and bool(chosen)  # who leaves out which columns to choose means all, as ever
     expressions = [one for one in _flat(arguments) if isinstance(one, Expression)]
     for expression in expressions:
         for name in expression.sources | expression.missing:

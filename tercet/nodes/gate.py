@@ -195,19 +195,19 @@ class LakeGate(Gate):
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
             signed = await self.studies.signed(caller, None if built is None else built.request)
-            owners = await self.permits.owners_to_ask(member, plan, built, found, sources) - signed
+            owners = await self.permits.owners_to_ask(member, session, plan, built, found, sources) - signed
             if owners:
                 waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
                 await self._wait(waiting, facts, once=built is None and bool(found.unclear or found.promised))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
-                now = await self.permits.owners_to_ask(member, plan, built, found, sources)
+                now = await self.permits.owners_to_ask(member, session, plan, built, found, sources)
                 if not now <= owners | signed:
                     raise ConsentError("rules have changed while the plan waited; run it again")
+            await self.permits.count(caller, session, built, sources)
         names = sorted([(await self.permits.table(source)).name for source in sources])
         reveals = shortened([str(item) for item in plan.disclosures()])
         self.audit.append("runs", caller=caller, **facts, reads=shortened(names), reveals=reveals)
-        await self.permits.count(member, plan, built, sources)
         await in_thread(self.audit.settle)
         if self.party.index == 0:
             await self._turns.take(caller)
@@ -278,16 +278,16 @@ class LakeGate(Gate):
         outcome = attrs.evolve(outcome, revealed=mine)
         answer = await self.jobs.sealed_answer(session, outcome)
         if (built := self._plans[session].built) is not None:
-            await in_thread(self.requests.note, caller, built, outcome)
+            ends = await in_thread(self.requests.note, caller, built, outcome)
+            with self.audited(caller, "result", session=session.hex()):
+                await self.permits.ended(caller, built, sources, ends)
         more = len(answer or b"") + sum(len(body) for _, body in results)
         if more:
             with self.audited(caller, "result", session=session.hex()):
                 waits = await self.vault.ask(self.vault.journal.bytes_waiting, caller)
                 self.quotas.require(caller, "results_mb", waits, more)
-        most = self.quotas.quota.results
-        stored = await self.ledger.end(
-            session, values, outcome.stored, results, answer, sender=caller, most=most
-        )
+        end, most = self.ledger.end, self.quotas.quota.results
+        stored = await end(session, values, outcome.stored, results, answer, sender=caller, most=most)
         return attrs.evolve(outcome, stored=stored)
 
     async def reached(self, caller: str, session: bytes, point: int, values: Mapping[str, Stored]) -> None:

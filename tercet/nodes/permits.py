@@ -6,22 +6,27 @@ over it, and by every owner whose data it reads.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable
 
 import attrs
+import msgpack
 import trio
 
 from tercet.errors import ConsentError
 from tercet.members.config import ClusterFile, Member
-from tercet.members.decisions import TO_CALLER, Asked, decide, results_of
+from tercet.members.decisions import TO_CALLER, Asked, decide, results_of, used_up
 from tercet.members.rules import LATEST, TABLE, Rules
 from tercet.ml.uses import Uses, uses_of
+from tercet.nodes.ledger import MOST_ATTEMPTS
 from tercet.nodes.requests import Built
 from tercet.nodes.vault import Vault
+from tercet.nodes.waiting import run_of
 from tercet.plans.plan import Plan
 from tercet.plans.review import Review, Tables
 from tercet.storage.catalog import Entry
+from tercet.storage.step_journal import StepJournal
 
 
 @attrs.frozen
@@ -30,6 +35,11 @@ class Permits:
 
     cluster: ClusterFile
     vault: Vault
+    _steps: StepJournal = attrs.field(init=False)
+
+    @_steps.default
+    def _of_catalog(self) -> StepJournal:
+        return StepJournal(self.vault.catalog)
 
     def member(self, name: str) -> Member:
         """A member by name. Raises ConsentError if there is none."""
@@ -54,7 +64,13 @@ class Permits:
         return ", ".join(sorted(one.name for one in found if one is not None)) or "tables that are gone"
 
     async def owners_to_ask(
-        self, member: Member, plan: Plan, built: Built | None, found: Review, sources: Tables
+        self,
+        member: Member,
+        session: bytes,
+        plan: Plan,
+        built: Built | None,
+        found: Review,
+        sources: Tables,
     ) -> set[str]:
         """The owners who must approve a plan; of one by hand, all. Raises ConsentError if one forbids it."""
         for receiver in found.receivers:
@@ -66,9 +82,9 @@ class Permits:
         for table, (owner, rule) in rules.items():
             walked = named if built is None else attrs.evolve(named, rows=())
             rule.check(table, owner, member.name, member.roles, walked)
-        uses = {}
+        uses, name = {}, await self._name(session, built)
         for source, entry in entries.items():
-            uses[entry.name] = await self.vault.ask(self.vault.journal.uses, source, _name_of(plan, built))
+            uses[entry.name] = await self.vault.ask(self._steps.uses, source, name)
         verdict = decide(rules, await trio.to_thread.run_sync(self._asked, member, plan, built, named, uses))
         if verdict.refusal:
             raise ConsentError(verdict.refusal)
@@ -101,12 +117,53 @@ class Permits:
             analysts=frozenset(one.name for one in self.cluster.members if "analyst" in one.roles),
         )
 
-    async def count(self, member: Member, plan: Plan, built: Built | None, sources: Tables) -> None:
-        """Count that a member's computation, or plan by hand, uses tables of others."""
-        others = [source for source in sources if (await self.table(source)).owner != member.name]
-        await self.vault.ask(self.vault.journal.use, others, _name_of(plan, built))
+    async def count(self, caller: str, session: bytes, built: Built | None, sources: Tables) -> None:
+        """Count that a member's computation, or plan by hand, uses tables of others.
+
+        Raises ConsentError if one of them was used so often already, as of when it is counted.
+        """
+        await self._use(caller, await self._name(session, built), sources)
+
+    async def ended(self, caller: str, built: Built, sources: Tables, ends: int) -> None:
+        """A step has come to its end, so often by now: each time after the first counts as a computation.
+
+        Raises ConsentError if that is one too many, or has been often enough for a study.
+        """
+        if built.request.study and ends > MOST_ATTEMPTS:
+            raise ConsentError(
+                f"this request of the study was made {MOST_ATTEMPTS} times; begin another run of it"
+            )
+        if ends > 1:
+            await self._use(caller, _name_of(built, ends - 1), sources)
+
+    async def _use(self, caller: str, name: bytes, sources: Tables) -> None:
+        entries = {source: await self.table(source) for source in sources}
+        rules = {
+            source: Rules.from_bytes(entry.rules)
+            for source, entry in entries.items()
+            if entry.owner != caller
+        }
+        most = {source: rule.uses for source, rule in rules.items()}
+        full = await self.vault.ask(self._steps.use, most, name)
+        if full is not None:
+            used = await self.vault.ask(self._steps.uses, full, b"")
+            entry = entries[full]
+            raise ConsentError(used_up(entry.name, entry.owner, used, rules[full]))
+
+    async def _name(self, session: bytes, built: Built | None) -> bytes:
+        if built is None:
+            return run_of(session)
+        request = built.request
+        ends = await self.vault.ask(self._steps.ends, request.name, request.step)
+        return _name_of(built, ends)
 
 
-def _name_of(plan: Plan, built: Built | None) -> bytes:
-    """What counts as one use: a call of a computation, whatever its steps and attempts; or a plan."""
-    return plan.digest()[:16] if built is None else built.request.name
+def _name_of(built: Built, ends: int) -> bytes:
+    """What counts as one use: a computation by its name and arguments, whatever its steps and attempts.
+
+    A step that has come to its end before is asked for anew, and may give something else.
+    """
+    request = built.request
+    again = [request.step, ends] if ends else []
+    asked = attrs.evolve(request, answers=(), digest=b"", study=b"").to_bytes()
+    return hashlib.blake2b(msgpack.packb([asked, again]), digest_size=16, person=b"tercet-use").digest()

@@ -40,7 +40,7 @@ from tercet.plans.passes import optimise
 from tercet.plans.results import RunResult
 from tercet.plans.types import TILE_ROWS, Type, word_shape
 from tercet.storage.catalog import Entry
-from tercet.storage.journal import StepRow
+from tercet.storage.step_journal import StepJournal, StepRow
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class Requests:
     """Makes plans of requests. Its methods block: they are called in threads."""
 
     def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+        self._vault, self._steps = vault, StepJournal(vault.catalog)
         self._lake = NodeWorkspace()
         self._members: dict[str, _Member] = {}
         self._guard = threading.Lock()
@@ -162,20 +162,20 @@ class Requests:
         with member.turn, _sensible("a reference"):
             return self._decoder(caller, member, {}).value(data)
 
-    def note(self, caller: str, built: Built, outcome: Outcome) -> None:
-        """Note what is public of a step that has come to its end. Raises StorageError."""
+    def note(self, caller: str, built: Built, outcome: Outcome) -> int:
+        """Note what is public of a step that has come to its end; how often it has. Raises StorageError."""
         stored = {handle: type_fields(one.type) for handle, one in outcome.stored.items()}
         facts = msgpack.packb([stored, dict(outcome.symbols)])
         request = built.request
         row = StepRow(request.name, request.step, caller, request.to_bytes(), facts)
         most = min(MOST_STEPS, MOST_BYTES // (len(row.request) + len(facts)))
-        self._vault.journal.put_step(row, most)
+        return self._steps.put_step(row, most)
 
     # -- how plans are made ----------------------------------------------------------------------------------
 
     def _build(self, caller: str, member: _Member, request: Request) -> Built:
         known = computations.find(request.computation)
-        rows = self._vault.journal.steps(request.name)
+        rows = self._steps.steps(request.name)
         if any(row.caller != caller for row in rows):
             raise ConsentError(
                 "a computation of this name is another member's; names are random, and used once"
@@ -237,7 +237,7 @@ class Requests:
                 made[one] = made.get(one, member.results.get(one))
                 waiting.pop()
                 continue
-            rows = self._vault.journal.steps(one)
+            rows = self._steps.steps(one)
             if not rows or any(row.caller != caller for row in rows) or rows[-1].step != len(rows) - 1:
                 raise PlanError(
                     f"{caller} has no computation {one.hex()[:8]} here whose result could be used; it "

@@ -81,22 +81,6 @@ RESULTS = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("sender", sa.String(64), nullable=True),
 )
-STEPS = sa.Table(
-    "steps",
-    METADATA,
-    sa.Column("computation", sa.LargeBinary(16), primary_key=True),
-    sa.Column("step", sa.Integer, primary_key=True),
-    sa.Column("caller", sa.String(64), nullable=False),
-    sa.Column("request", sa.LargeBinary, nullable=False),
-    sa.Column("facts", sa.LargeBinary, nullable=False),
-    sa.Column("made", sa.Float, nullable=False),
-)
-USES = sa.Table(
-    "uses",
-    METADATA,
-    sa.Column("source", sa.String(32), primary_key=True),
-    sa.Column("computation", sa.LargeBinary(16), primary_key=True),
-)
 AUDIT = sa.Table(
     "audit",
     METADATA,
@@ -161,18 +145,6 @@ class JobRow:
     attempts: int = 0
     ended: bool = False
     error: bytes = b""
-
-
-@attrs.frozen
-class StepRow:
-    """A step of a computation that has come to its end: whose, what was asked, and public facts on it."""
-
-    computation: bytes
-    step: int
-    caller: str
-    request: bytes = attrs.field(repr=False)
-    facts: bytes = attrs.field(repr=False)
-    made: float = attrs.field(factory=time.time)
 
 
 class Journal:
@@ -366,40 +338,6 @@ class Journal:
         with self._begin() as connection:
             mine = (CHECKPOINTS.c.run == run) & (CHECKPOINTS.c.caller == caller)
             return _drop_checkpoints(connection, mine)
-
-    # -- computations ----------------------------------------------------------------------------------------
-
-    def steps(self, computation: bytes) -> list[StepRow]:
-        """The steps of a computation that have come to their end, in order."""
-        query = sa.select(STEPS).where(STEPS.c.computation == computation).order_by(STEPS.c.step)
-        with self._begin() as connection:
-            return [StepRow(**row) for row in connection.execute(query).mappings()]
-
-    def put_step(self, row: StepRow, most: int) -> None:
-        """Note a step, in the place of an earlier attempt at it; a member's oldest beyond `most` go."""
-        mine = STEPS.c.caller == row.caller
-        same = (STEPS.c.computation == row.computation) & (STEPS.c.step == row.step)
-        with self._begin() as connection:
-            connection.execute(STEPS.delete().where(same))
-            connection.execute(STEPS.insert().values(**attrs.asdict(row)))
-            old = sa.select(STEPS.c.made).where(mine).order_by(STEPS.c.made.desc()).offset(most).limit(1)
-            before = connection.execute(old).scalar()
-            if before is not None:
-                connection.execute(STEPS.delete().where(mine & (STEPS.c.made <= before)))
-
-    def uses(self, source: str, but: bytes) -> int:
-        """By how many computations of others a table was used, `but` for one."""
-        counted = (USES.c.source == source) & (USES.c.computation != but)
-        with self._begin() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).where(counted)).scalar_one())
-
-    def use(self, sources: Iterable[str], computation: bytes) -> None:
-        """Count that a computation uses tables; each counts once."""
-        with self._begin() as connection:
-            for source in sources:
-                same = (USES.c.source == source) & (USES.c.computation == computation)
-                connection.execute(USES.delete().where(same))
-                connection.execute(USES.insert().values(source=source, computation=computation))
 
     # -- jobs and results ------------------------------------------------------------------------------------
 
