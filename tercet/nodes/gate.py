@@ -197,7 +197,7 @@ class LakeGate(Gate):
             signed = await self.studies.signed(caller, None if built is None else built.request)
             owners = await self.permits.owners_to_ask(member, session, plan, built, found, sources) - signed
             if owners:
-                waiting = Waiting(session, caller, plan, tuple(sorted(owners)))
+                waiting = Waiting(session, caller, plan, await self._bound(plan), tuple(sorted(owners)))
                 await self._wait(waiting, facts, once=built is None and bool(found.unclear or found.promised))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
@@ -224,8 +224,7 @@ class LakeGate(Gate):
         digest = hashlib.blake2b(plan.digest(), digest_size=32, person=b"tercet-inputs")
         for handle in plan_handles(plan, "input"):
             loose = self.ledger.find(handle)
-            entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
-            found = loose or entry
+            found = loose or await self.vault.ask(self.vault.catalog.of_handle, handle)
             digest.update(f"{handle}\n{found.identity if found else ''}\n".encode())
         return digest.digest()
 
@@ -239,6 +238,8 @@ class LakeGate(Gate):
         if waiting.missing:
             self.audit.append("waits", caller=waiting.caller, **facts, owners=waiting.missing)
         await self.board.wait(waiting)
+        if await self._bound(waiting.plan) != waiting.bound:
+            raise PlanError("a value that the plan reads was replaced while it waited; run it again")
         await self.ledger.let_through(waiting.run)
 
     async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:

@@ -145,12 +145,15 @@ class Ledger:
         It may be let through `most` times. Raises ConsentError if it is another plan's or member's, was let
         through so often, or has come to its end.
         """
-        digest = waiting.plan.digest()
-        asked = await self._ask(self._journal.ask, waiting.run, waiting.caller, digest, most)
+        bound = waiting.bound
+        asked = await self._ask(self._journal.ask, waiting.run, waiting.caller, bound, most)
         if asked.spent:
             raise ConsentError("a run of this name was let through before; an approval holds for one run")
-        if (asked.caller, asked.digest) != (waiting.caller, digest):
-            raise ConsentError("owners were asked about another plan under this name; run it under a new one")
+        if (asked.caller, asked.digest) != (waiting.caller, bound):
+            raise ConsentError(
+                "owners were asked about another plan under this name, or one that read other values; run it "
+                "under a new one"
+            )
         for fields in asked.approvals:
             approval = Approval(**fields)
             try:

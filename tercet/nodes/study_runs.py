@@ -21,7 +21,7 @@ from tercet.members.audit import AuditLog
 from tercet.members.config import ClusterFile
 from tercet.members.decisions import TO_CALLER, Result, Verdict, decide
 from tercet.members.rules import LATEST, MODEL, TABLE, Rules
-from tercet.members.studies import RUN_BYTES, Asked, Study, StudyApproval, matches, read_step
+from tercet.members.studies import RUN_BYTES, Asked, Study, StudyApproval, matches, plain, read_step
 from tercet.members.study_pages import (
     DOES,
     Facts,
@@ -168,7 +168,7 @@ class Studies:
             "proposed": now,
             "until": float(study.until),
         }
-        if not await self._vault.ask(self._journal.propose, digest, fields, MOST_STUDIES):
+        if not await self._vault.ask(self._journal.propose, digest, fields, MOST_STUDIES, facts.models):
             raise ConsentError(
                 f"{caller} has {MOST_STUDIES} studies at this node already; they go when their time is up"
             )
@@ -375,7 +375,8 @@ class Studies:
         missing = tuple(sorted(owners - held))
         if any(name not in entries for name in facts.tables):
             missing = (*missing, "the owner of a table that is gone")
-        return Standing(study, row.runs, row.refusal, tuple(valid), missing)
+        refusal = row.refusal or _other_models(study, row.models, facts.models)
+        return Standing(study, row.runs, refusal, tuple(valid), missing)
 
     def _holds(self, approval: StudyApproval, study: Study) -> bool:
         """Whether an approval still is one: members' keys change, and time passes."""
@@ -434,6 +435,21 @@ def _no_such(study: Study, kind: str, name: str) -> ConsentError:
         f"study {study.number} reads {kind} {name!r:.80}, and there is none in the lake; what a study reads "
         "has to be there when it is proposed"
     )
+
+
+def _other_models(study: Study, before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> str:
+    """Why a study may not go on with a model that was kept meanwhile; nothing if it may.
+
+    Owners sign what they were shown, and a model of that name made from other tables is another one.
+    """
+    for name, tables in now.items():
+        if not set(tables) <= {GONE, *before.get(name, tables)}:
+            made, is_made = (", ".join(map(plain, one)) or "no table" for one in (before[name], tables))
+            return (
+                f"model {name!r:.80} was made from {made} when study {study.number} was proposed, and is "
+                f"made from {is_made} now; propose another"
+            )
+    return ""
 
 
 def _approval(fields: Mapping[str, Any]) -> StudyApproval:

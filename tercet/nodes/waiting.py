@@ -31,11 +31,15 @@ def run_of(session: bytes) -> bytes:
 
 @attrs.define(eq=False)
 class Waiting:
-    """A plan that a member has asked for, and who still has to approve it."""
+    """A plan that a member has asked for, and who still has to approve it.
+
+    `bound` is a digest of the plan and of the identities of what it reads.
+    """
 
     session: bytes
     caller: str
     plan: Plan
+    bound: bytes
     owners: tuple[str, ...]
     asked: float = attrs.field(factory=time.time)
     approvals: dict[str, Approval] = attrs.field(factory=dict)

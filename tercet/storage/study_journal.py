@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from tercet.storage.catalog import METADATA, Catalog
+from tercet.storage.catalog import METADATA, SEPARATOR, Catalog
 
 STUDIES = sa.Table(
     "studies",
@@ -33,6 +33,13 @@ APPROVALS = sa.Table(
     sa.Column("uses", sa.Integer, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("signature", sa.LargeBinary(64), nullable=False),
+)
+MODELS = sa.Table(
+    "study_models",
+    METADATA,
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True),
+    sa.Column("name", sa.String(256), primary_key=True),
+    sa.Column("sources", sa.Text, nullable=False),
 )
 RUNS = sa.Table(
     "study_runs",
@@ -55,7 +62,8 @@ STEPS = sa.Table(
 class StudyRow:
     """A study: whose, its canonical bytes, when it was proposed, and the sentence that refuses it, if any.
 
-    Its approvals are the fields that they were made of; `runs` is how many have begun.
+    Its approvals are the fields that they were made of; `runs` is how many have begun. `models` are the kept
+    models that it names, and the tables that each was made from when the study was proposed.
     """
 
     digest: bytes
@@ -65,6 +73,7 @@ class StudyRow:
     refusal: str
     approvals: tuple[Mapping[str, Any], ...]
     runs: int
+    models: Mapping[str, tuple[str, ...]]
 
 
 @attrs.frozen
@@ -82,7 +91,13 @@ class StudyJournal:
     def __init__(self, catalog: Catalog) -> None:
         self._begin = catalog.begin
 
-    def propose(self, digest: bytes, fields: Mapping[str, Any], most: int) -> bool:
+    def propose(
+        self,
+        digest: bytes,
+        fields: Mapping[str, Any],
+        most: int,
+        models: Mapping[str, tuple[str, ...]],
+    ) -> bool:
         """Note a study, unless its analyst has so many already; whether it is there. Again does nothing."""
         with self._begin() as connection:
             if connection.execute(sa.select(STUDIES.c.digest).where(STUDIES.c.digest == digest)).first():
@@ -91,6 +106,9 @@ class StudyJournal:
             if connection.execute(mine.where(STUDIES.c.analyst == fields["analyst"])).scalar_one() >= most:
                 return False
             connection.execute(STUDIES.insert().values(digest=digest, refusal="", **fields))
+            for name, tables in models.items():
+                sources = SEPARATOR.join(tables)
+                connection.execute(MODELS.insert().values(digest=digest, name=name, sources=sources))
             return True
 
     def find(self, digest: bytes) -> StudyRow | None:
@@ -175,7 +193,7 @@ class StudyJournal:
             )
             runs = sa.select(RUNS.c.run).where(RUNS.c.digest.in_(old))
             connection.execute(STEPS.delete().where(STEPS.c.run.in_(runs)))
-            for table in (RUNS, APPROVALS, STUDIES):
+            for table in (RUNS, APPROVALS, MODELS, STUDIES):
                 connection.execute(table.delete().where(table.c.digest.in_(old)))
             return old
 
@@ -188,6 +206,7 @@ def _read(connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[Stud
             sa.select(APPROVALS).where(APPROVALS.c.digest == row.digest).order_by(APPROVALS.c.approver)
         ).mappings()
         begun = sa.select(sa.func.count()).select_from(RUNS).where(RUNS.c.digest == row.digest)
+        models = connection.execute(sa.select(MODELS).where(MODELS.c.digest == row.digest)).all()
         found.append(
             StudyRow(
                 row.digest,
@@ -197,6 +216,7 @@ def _read(connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[Stud
                 row.refusal,
                 tuple(dict(one) for one in approvals),
                 connection.execute(begun).scalar_one(),
+                {one.name: tuple(filter(None, one.sources.split(SEPARATOR))) for one in models},
             )
         )
     return found

@@ -56,10 +56,10 @@ async def test_no_false_bit_passes_for_many_rows(attacked, victim, monkeypatch):
         values = kind.form is Form.RING
         await put(handle, kind, lambda a, b: rows(a, b) * np.uint64(10) if values else rows(a, b), *more)
 
-    monkeypatch.setattr(client, "put_rows", tenfold)
     mine = {"id": np.arange(ROWS), "me": np.arange(ROWS) == 7}
-    await attacked.ann.upload(mine, name="mine", key="id", owner="ann", allow=Allow(plans="any"))
-    monkeypatch.undo()
+    with monkeypatch.context() as false:
+        false.setattr(client, "put_rows", tenfold)
+        await attacked.ann.upload(mine, name="mine", key="id", owner="ann", allow=Allow(plans="any"))
     joined = await victim.join(await attacked.ann.table("mine"), on="id")
     told = await (await joined.filter(joined["me"])).describe(["age"], statistics=["mean"])
     assert np.isnan(told["age"]["mean"])

@@ -1,0 +1,117 @@
+"""What owners have signed is what runs: nothing that a study or plan names becomes something else."""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+import numpy as np
+import pytest
+import trio
+
+from tercet import Allow
+from tercet.errors import StorageError, TercetError
+from tercet.members.studies import Asked, Study, study_step
+from tercet.ml import LogisticRegression
+from tests.attacks.lake import BY_HAND, ROWS, values_of
+
+X = np.linspace(-1, 1, ROWS)
+COLUMNS = {"id": np.arange(ROWS), "x": X, "sick": np.arange(ROWS) % 3 == 0}
+
+
+@attrs.frozen
+class Under:
+    """Has all requests be one of a run of a study."""
+
+    step: bytes
+
+    def place(self, request):
+        return attrs.evolve(request, study=self.step)
+
+
+async def test_a_model_of_a_study_is_made_from_what_it_was_made_from(attacked):
+    """A model of her own rows, by name; once all have signed, another one lies under the name."""
+    hospital, ann = attacked.hospital, attacked.ann
+    fits = Allow(computations=["models"])
+    await hospital.upload(COLUMNS, name="patients", key="id", owner="hospital", allow=fits)
+    await ann.upload(COLUMNS, name="mine", key="id", owner="ann")
+    fit = LogisticRegression(max_iter=2, check=False).fit
+    await (await fit(await ann.table("mine"), "sick")).save("risk")
+    table, model = {"$table": "patients"}, {"$model": "risk"}
+    requests = (
+        Asked("describe", {"table": table, "columns": ["x"], "statistics": ["mean"], "to": "analyst"}),
+        Asked("reveal_model", {"self": model, "to": "analyst"}),
+    )
+    study = Study.of(requests, purpose="means", analyst="ann", uses=2, until=int(time.time()) + 3600)
+    await ann.desk.studies.propose(study)
+    shown = await hospital.desk.studies.show(study.number)
+    assert "it reads model risk, made from mine" in shown.page
+    await hospital.desk.studies.approve(shown)
+    run = await ann.desk.studies.begin(study)
+    ann.requests = Under(study_step(run, 2))
+    assert (await (await ann.model("risk")).reveal()).coef_.shape == (1, 1)
+    ann.requests = None
+    begun = await ann.desk.studies.begin(study)
+    theirs = await fit(await ann.table("patients"), "sick")
+    await ann.desk.forget("model", "risk")
+    await theirs.save("risk")
+    why = r"model 'risk' was made from mine .* and is made from patients now"
+    for run in (run, begun):  # noqa: B020
+        ann.requests = Under(study_step(run, 2))
+        with pytest.raises(TercetError, match=why):
+            await (await ann.model("risk")).reveal()
+    for later in (ann.desk.studies.begin, ann.desk.studies.propose):
+        with pytest.raises(TercetError, match=why):
+            await later(study)
+
+
+def numbers(attacked, handle, kind, victim):
+    """A plan that reveals some numbers of ann's, and a total of the hospital's."""
+    b = attacked.builder("my numbers, and a total")
+    b.input(handle, kind).reveal("numbers", to="analyst")
+    values_of(b, victim).sum().reveal("total", to="analyst")
+    return b.plan()
+
+
+async def test_a_plan_that_waits_reads_what_it_read_when_owners_were_asked(attacked):
+    victim = await attacked.victim()
+    handle, kind = await attacked.deal([1, 2, 3])
+    plan, failed = numbers(attacked, handle, kind, victim), []
+
+    async def ask():
+        try:
+            await attacked.ask(plan)
+        except TercetError as error:
+            failed.append(str(error))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            (waiting,) = await attacked.waiting()
+            await attacked.ann.cluster.client.drop([handle])
+            await attacked.deal([4, 5, 6], handle)
+            await attacked.hospital.approve(waiting.number)
+    assert "was replaced while it waited" in failed[0]
+
+
+async def test_a_second_attempt_reads_what_the_first_one_has_read(attacked, monkeypatch):
+    """An attempt that was let through and has not come to its end: what it read is what was approved."""
+    victim = await attacked.victim()
+    handle, kind = await attacked.deal([1, 2, 3])
+    plan, run = numbers(attacked, handle, kind, victim), bytes(range(16))
+    BY_HAND.add(plan)
+    client = attacked.ann.cluster.client
+
+    async def full(*_):
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        for node in attacked.nodes:
+            broken.setattr(node.gate, "after_run", full)
+        async with attacked.signing():
+            with pytest.raises(TercetError, match="disk is full"):
+                await client.run(plan, session=run)
+    await client.drop([handle])
+    await attacked.deal([4, 5, 6], handle)
+    with pytest.raises(TercetError, match="or one that read other values"):
+        await client.run(plan, session=run + b"\1")
