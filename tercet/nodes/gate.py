@@ -202,8 +202,8 @@ class LakeGate(Gate):
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
                 now = await self.permits.owners_to_ask(member, session, plan, built, found, sources)
-                if not now <= owners | signed:
-                    raise ConsentError("rules have changed while the plan waited; run it again")
+                if not now <= owners | signed or await self._bound(plan) != waiting.bound:
+                    raise ConsentError("rules or values have changed while the plan waited; run it again")
             await self.permits.count(caller, session, built, sources)
         names = sorted([(await self.permits.table(source)).name for source in sources])
         reveals = shortened([str(item) for item in plan.disclosures()])
@@ -224,7 +224,8 @@ class LakeGate(Gate):
         digest = hashlib.blake2b(plan.digest(), digest_size=32, person=b"tercet-inputs")
         for handle in plan_handles(plan, "input"):
             loose = self.ledger.find(handle)
-            found = loose or await self.vault.ask(self.vault.catalog.of_handle, handle)
+            entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
+            found = loose or entry
             digest.update(f"{handle}\n{found.identity if found else ''}\n".encode())
         return digest.digest()
 
@@ -238,8 +239,6 @@ class LakeGate(Gate):
         if waiting.missing:
             self.audit.append("waits", caller=waiting.caller, **facts, owners=waiting.missing)
         await self.board.wait(waiting)
-        if await self._bound(waiting.plan) != waiting.bound:
-            raise PlanError("a value that the plan reads was replaced while it waited; run it again")
         await self.ledger.let_through(waiting.run)
 
     async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:

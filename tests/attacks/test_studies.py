@@ -91,7 +91,7 @@ async def test_a_plan_that_waits_reads_what_it_read_when_owners_were_asked(attac
             await attacked.ann.cluster.client.drop([handle])
             await attacked.deal([4, 5, 6], handle)
             await attacked.hospital.approve(waiting.number)
-    assert "was replaced while it waited" in failed[0]
+    assert "values have changed while the plan waited" in failed[0]
 
 
 async def test_a_second_attempt_reads_what_the_first_one_has_read(attacked, monkeypatch):
