@@ -10,7 +10,9 @@ Requests are counted from 1, in the order in which the notebook made them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -37,6 +39,8 @@ TABLE, MODEL, RESULT, COLUMNS, EXPRESSION, ESTIMATOR = TAGS = (
 NODE = "$node"
 """What refers, within an expression, to an operation before."""
 MOST_REQUESTS = 1000
+MOST_VALUES = 1 << 14
+"""Values in the arguments of all requests: what nodes and owners look through takes as long."""
 MOST_USES = 10_000
 LONGEST_PURPOSE = 2000
 LONGEST_NAME = 256
@@ -126,6 +130,10 @@ class Study:
 
     def digest(self) -> bytes:
         """32 bytes that name the study: what owners sign."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> bytes:
         return hashlib.blake2b(self.to_bytes(), digest_size=32, person=b"tercet-study").digest()
 
     @property
@@ -135,15 +143,19 @@ class Study:
 
     def tables(self) -> tuple[str, ...]:
         """Names of the tables that its requests read."""
-        return self._named(TABLE)
+        return self._named[TABLE]
 
     def models(self) -> tuple[str, ...]:
         """Names of the kept models that its requests read."""
-        return self._named(MODEL)
+        return self._named[MODEL]
 
-    def _named(self, tag: str) -> tuple[str, ...]:
-        found = (name for one in self.requests for name in one.tagged(tag))
-        return tuple(sorted(set(found)))
+    @functools.cached_property
+    def _named(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {TABLE: set(), MODEL: set()}
+        for value in (value for one in self.requests for value in one.values()):
+            if (tag := tag_of(value)) in (TABLE, MODEL):
+                found[tag].add(value[tag])
+        return {tag: tuple(sorted(names)) for tag, names in found.items()}
 
 
 def _receivers(requests: Sequence[Asked], analyst: str) -> tuple[str, ...]:
@@ -163,6 +175,12 @@ def _check(study: Study) -> None:
         raise ConsentError(f"a study is run 1 to {MOST_USES:,} times, not {study.uses}")
     if not 1 <= len(study.requests) <= MOST_REQUESTS:
         raise ConsentError(f"a study has 1 to {MOST_REQUESTS:,} requests, not {len(study.requests)}")
+    values = sum(1 for one in study.requests for _ in itertools.islice(one.values(), MOST_VALUES + 1))
+    if values > MOST_VALUES:
+        raise ConsentError(
+            f"a study has at most {MOST_VALUES:,} values in the arguments of its requests, and this has "
+            "more: record fewer requests, or name fewer columns in each"
+        )
     for position, request in enumerate(study.requests, 1):
         _check_request(request, position)
     expected = _receivers(study.requests, study.analyst)

@@ -8,13 +8,15 @@ computation that it was first: the steps of one computation, and attempts at the
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import attrs
 import msgpack
 
+from tercet.actors.threads import in_thread
 from tercet.errors import ConsentError, ProtocolError
 from tercet.members import decisions
 from tercet.members.audit import AuditLog
@@ -115,6 +117,8 @@ class Studies:
         self._lake = cluster.digest()
         self._read: dict[bytes, Study] = {}
         """Studies as they were read, by digest."""
+        self._asked: dict[bytes, tuple[Any, frozenset[str]]] = {}
+        """Whose approval they take, by digest, and by what that follows from."""
 
     async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
         """Answer a member. Raises ConsentError, or ProtocolError for what no client of this release asks."""
@@ -141,7 +145,7 @@ class Studies:
 
     async def propose(self, caller: str, packed: bytes) -> bytes:
         """Take a study of a member's, for owners to look at; its digest. A second time does nothing."""
-        study = Study.from_bytes(packed)
+        study = await in_thread(Study.from_bytes, packed)
         if study.analyst != caller:
             raise ConsentError(
                 f"the study is {study.analyst}'s, and {caller} proposes it: record it as {caller}, or write "
@@ -157,8 +161,8 @@ class Studies:
             if self._cluster.member(name) is None:
                 raise ConsentError(f"study {study.number} sends results to {name!r}, who is no member")
         facts, entries = await self._facts(study)
-        page(study, facts)
-        for verdict, _ in self._verdicts(study, facts, entries):
+        await in_thread(page, study, facts)
+        for verdict, _ in await in_thread(self._verdicts, study, facts, entries):
             if verdict.refusal:
                 raise ConsentError(f"study {study.number}: {verdict.refusal}")
         digest = study.digest()
@@ -188,14 +192,20 @@ class Studies:
 
     def _verdicts(
         self, study: Study, facts: Facts, entries: Mapping[str, Entry]
-    ) -> Iterator[tuple[Verdict, frozenset[str]]]:
-        """What owners' rules say of each request, as far as that is known before it runs; and all owners."""
+    ) -> list[tuple[Verdict, frozenset[str]]]:
+        """What owners' rules say of each request, as far as that is known before it runs; and all owners.
+
+        Takes long, of many requests: called in a thread.
+        """
+        rules = {name: (one.owner, Rules.from_bytes(one.rules)) for name, one in entries.items()}
+        values = {name: frozenset(one.columns) - set(one.keys) for name, one in facts.tables.items()}
+        found = []
         analyst = study.analyst
         member = self._cluster.member(analyst)
         analysts = frozenset(one.name for one in self._cluster.members if "analyst" in one.roles)
         each = zip(study.requests, origins(study, facts), row_origins(study), strict=True)
         for request, names, by_row in each:
-            there = [entries[name] for name in names if name in entries]
+            there = [name for name in names if name in entries]
             receiver = analyst if request.receiver == TO_CALLER else request.receiver
             kind = kind_of(request)
             gives = Result(DOES[request.computation].gives, kind, receiver, tables=frozenset(by_row))
@@ -206,13 +216,14 @@ class Studies:
                 computation=request.computation,
                 group=COMPUTATIONS[request.computation].group,
                 by_hand=False,
-                columns={one.name: chosen & _values(facts.tables[one.name]) for one in there},
+                columns={name: chosen & values[name] for name in there},
                 results=(gives,),
                 now=time.time(),
                 analysts=analysts,
             )
-            rules = {one.name: (one.owner, Rules.from_bytes(one.rules)) for one in there}
-            yield decide(rules, asked), frozenset(one.owner for one in there)
+            verdict = decide({name: rules[name] for name in there}, asked)
+            found.append((verdict, frozenset(rules[name][0] for name in there)))
+        return found
 
     async def listed(self) -> list[dict[str, Any]]:
         """All studies, as the list of them says."""
@@ -224,7 +235,8 @@ class Studies:
         row = await self._row(digest)
         found = await self._stand(row)
         facts, _ = await self._facts(found.study, there=False)
-        return {**self._summary(row, found), "packed": row.packed, "page": page(found.study, facts)}
+        lines = await in_thread(page, found.study, facts)
+        return {**self._summary(row, found), "packed": row.packed, "page": lines}
 
     def _summary(self, row: StudyRow, found: Standing) -> dict[str, Any]:
         return {
@@ -257,7 +269,7 @@ class Studies:
         if found.refusal:
             raise ConsentError(found.refusal)
         facts, entries = await self._facts(found.study)
-        if approval.approver != caller or caller not in self._owners(found.study, facts, entries):
+        if approval.approver != caller or caller not in await self._owners(found.study, facts, entries):
             raise ConsentError(f"{caller} is not asked to approve study {found.study.number}")
         approval.check(self._lake, found.study, self._certificate(caller))
         await self._vault.ask(self._journal.approve, attrs.asdict(approval))
@@ -274,7 +286,8 @@ class Studies:
         """End a study, also one that runs: an owner who is asked may, and its analyst."""
         found = await self._standing(digest)
         facts, entries = await self._facts(found.study, there=False)
-        if caller != found.study.analyst and caller not in self._owners(found.study, facts, entries):
+        asked = found.study.analyst, *await self._owners(found.study, facts, entries)
+        if caller not in asked:
             raise ConsentError(f"{caller} is not asked about study {found.study.number}")
         verb = "withdrawn" if caller == found.study.analyst else "refused"
         reason = cut(why[:200]) or "no reason was given"
@@ -343,6 +356,7 @@ class Studies:
         """Forget studies whose time is up."""
         for digest in await self._vault.ask(self._journal.sweep, time.time()):
             self._read.pop(digest, None)
+            self._asked.pop(digest, None)
 
     # -- who and what ----------------------------------------------------------------------------------------
 
@@ -367,10 +381,10 @@ class Studies:
     async def _stand(self, row: StudyRow) -> Standing:
         study = self._read.get(row.digest)
         if study is None:
-            study = self._read[row.digest] = Study.from_bytes(row.packed)
+            study = self._read[row.digest] = await in_thread(Study.from_bytes, row.packed)
         facts, entries = await self._facts(study, there=False)
-        owners = self._owners(study, facts, entries)
-        valid = [one for one in map(_approval, row.approvals) if self._holds(one, study)]
+        owners = await self._owners(study, facts, entries)
+        valid = [one for given in row.approvals if self._holds(one := StudyApproval(**given), study)]
         held = {one.approver for one in valid}
         missing = tuple(sorted(owners - held))
         if any(name not in entries for name in facts.tables):
@@ -392,12 +406,21 @@ class Studies:
             raise ConsentError(f"there is no member {name!r}")
         return member.certificate
 
-    def _owners(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> set[str]:
+    async def _owners(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> frozenset[str]:
         """Whose approval it takes: of the tables that it reads, those whose rules leave something to ask."""
-        found = set[str]()
-        for verdict, owners in self._verdicts(study, facts, entries):
-            found |= owners if verdict.refusal else verdict.owners
-        return found - {study.analyst}
+        digest, rules = (
+            study.digest(),
+            {one.identity: Rules.from_bytes(one.rules) for one in entries.values()},
+        )
+        over = [identity for identity, one in rules.items() if (one.until or math.inf) <= time.time()]
+        known = tuple(sorted(rules)), tuple(sorted(over)), tuple(sorted(facts.models.items()))
+        before = self._asked.get(digest)
+        if before is None or before[0] != known:
+            found = set[str]()
+            for verdict, owners in await in_thread(self._verdicts, study, facts, entries):
+                found |= owners if verdict.refusal else verdict.owners
+            before = self._asked[digest] = known, frozenset(found - {study.analyst})
+        return before[1]
 
     async def _facts(self, study: Study, *, there: bool = True) -> tuple[Facts, dict[str, Entry]]:
         """What the catalog has on tables and models of a study. Raises ConsentError for one that is gone."""
@@ -452,10 +475,6 @@ def _other_models(study: Study, before: Mapping[str, Sequence[str]], now: Mappin
     return ""
 
 
-def _approval(fields: Mapping[str, Any]) -> StudyApproval:
-    return StudyApproval(**fields)
-
-
 def _table_facts(entry: Entry) -> TableFacts:
     """A table's columns, keys first, from its description; its owner has written it."""
     try:
@@ -465,8 +484,3 @@ def _table_facts(entry: Entry) -> TableFacts:
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise ConsentError(f"the description of table {entry.name!r} is malformed ({error})") from error
     return TableFacts(entry.owner, names, keys)
-
-
-def _values(table: TableFacts) -> frozenset[str]:
-    """Columns whose values are used where they are named; keys only match rows."""
-    return frozenset(table.columns) - set(table.keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import attrs
@@ -10,9 +11,11 @@ import pytest
 import trio
 
 from tercet import Allow
-from tercet.errors import StorageError, TercetError
+from tercet.errors import ConsentError, StorageError, TercetError
 from tercet.members.studies import Asked, Study, study_step
 from tercet.ml import LogisticRegression
+from tercet.nodes import study_runs as studies
+from tercet.nodes.study_runs import Studies
 from tests.attacks.lake import BY_HAND, ROWS, values_of
 
 X = np.linspace(-1, 1, ROWS)
@@ -115,3 +118,34 @@ async def test_a_second_attempt_reads_what_the_first_one_has_read(attacked, monk
     await attacked.deal([4, 5, 6], handle)
     with pytest.raises(TercetError, match="or one that read other values"):
         await client.run(plan, session=run + b"\1")
+
+
+async def test_a_long_study_keeps_no_node_from_others(attacked, monkeypatch):
+    """What takes as long as a study is long is done in threads, and not again for whoever lists studies."""
+    await attacked.hospital.upload(COLUMNS, name="patients", key="id", owner="hospital")
+    where, calls = threading.get_ident(), []
+
+    def watched(function):
+        def call(*args):
+            calls.append(threading.get_ident())
+            return function(*args)
+
+        return call
+
+    def proposed(columns):
+        arguments = {"table": {"$table": "patients"}, "columns": ["x"] * columns, "to": "analyst"}
+        asked = [Asked("describe", {**arguments, "statistics": ["mean"]})] * 40
+        return Study.of(asked, purpose="means", analyst="ann", uses=2, until=int(time.time()) + 3600)
+
+    study = proposed(8)
+    with pytest.raises(ConsentError, match="at most 16,384 values in the arguments"):
+        proposed(500)
+    monkeypatch.setattr(studies, "page", watched(studies.page))
+    monkeypatch.setattr(Studies, "_verdicts", watched(Studies._verdicts))
+    assert (await attacked.ann.desk.studies.propose(study)).missing == ("hospital",)
+    assert len(calls) >= 3 * len(attacked.nodes)
+    assert where not in calls
+    calls.clear()
+    for _ in range(3):
+        assert len(await attacked.hospital.desk.studies.listed()) == 1
+    assert calls == []
