@@ -132,9 +132,9 @@ class AsyncLake(AsyncDesigns):
         """As `Lake.show`."""
         return await self.desk.show(number)
 
-    async def approve(self, number: str) -> WaitingPlan:
+    async def approve(self, shown: str | WaitingPlan) -> WaitingPlan:
         """As `Lake.approve`."""
-        return await self.desk.approve(number)
+        return await self.desk.approve(shown)
 
     async def refuse(self, number: str, why: str = "") -> WaitingPlan:
         """As `Lake.refuse`."""
@@ -317,9 +317,12 @@ class Lake(Designs):
         shown: tuple[WaitingPlan, Plan] = self._wait(self._desk().show, number)
         return shown
 
-    def approve(self, number: str) -> WaitingPlan:
-        """Sign a waiting plan, for one run."""
-        waiting: WaitingPlan = self._wait(self._desk().approve, number)
+    def approve(self, shown: str | WaitingPlan) -> WaitingPlan:
+        """Sign a waiting plan, for one run: that which `show` or `plans` gave, or whichever has the number.
+
+        Whoever asks for plans chooses their numbers, so give what you have looked at.
+        """
+        waiting: WaitingPlan = self._wait(self._desk().approve, shown)
         return waiting
 
     def refuse(self, number: str, why: str = "") -> WaitingPlan:

@@ -210,9 +210,17 @@ class Desk:
             )
         return known[0], plans[0]
 
-    async def approve(self, number: str, *, days: float = DAYS) -> WaitingPlan:
-        """Sign the digest of a waiting plan, and give the signature to all nodes."""
+    async def approve(self, shown: str | WaitingPlan, *, days: float = DAYS) -> WaitingPlan:
+        """Sign the digest of a waiting plan, and give the signature to all nodes.
+
+        Raises ConsentError if `shown` is a plan that was looked at before, and another one waits now.
+        """
+        number = shown if isinstance(shown, str) else shown.session.hex()
         waiting, plan = await self.show(number)
+        if not isinstance(shown, str) and plan.digest() != shown.digest:
+            raise ConsentError(
+                f"plan {shown.number} is another one than was shown before; look at it again before you sign"
+            )
         approval = Approval.make(self.cluster.digest(), waiting.session, plan.digest(), self.keys, days=days)
         await self.client.ask("approve", [attrs.asdict(approval)])
         return waiting

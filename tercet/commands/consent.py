@@ -9,6 +9,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import typer
 
 import tercet
@@ -16,7 +17,7 @@ from tercet.actors.estimate import explain
 from tercet.client.lake import Lake
 from tercet.client.member_api import WaitingPlan
 from tercet.client.study_api import KnownStudy, ShownStudy
-from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, one_line, say, sentences
 from tercet.errors import ConsentError
 from tercet.members.audit import Head, check_lines, lines_after, log_lines, parse, require
 from tercet.members.config import ClusterFile
@@ -62,7 +63,7 @@ def plans(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> Non
             )
         for one in lake.plans():
             say(
-                f"{one.number}  {one.name}, for {one.caller} since {_time(one.asked)}; waits for "
+                f"{one.number}  {one_line(one.name)}, for {one.caller} since {_time(one.asked)}; waits for "
                 f"{', '.join(one.missing)}"
             )
 
@@ -94,7 +95,7 @@ def show(
                 raise ConsentError(f"{number} is a study, which cannot be drawn; leave out --svg")
             _show_study(lake.show_study(number))
             return
-        found = _show_plan(lake, number)
+        _, found = _show_plan(lake, number)
         if svg is not None:
             svg.write_text(to_svg(found), encoding="utf-8")
 
@@ -118,22 +119,23 @@ def _show_study(shown: ShownStudy) -> None:
     say(f"digest {shown.known.digest.hex()}")
 
 
-def _show_plan(lake: Lake, number: str) -> Plan:
+def _show_plan(lake: Lake, number: str) -> tuple[WaitingPlan, Plan]:
     waiting, found = lake.show(number)
     owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
     for line in _describe(waiting, found, owners):
         say(line)
     say(str(explain(found, lake.cluster.protocol, lake.cluster.parties, apart=True)))
-    return found
+    return waiting, found
 
 
 def _describe(waiting: WaitingPlan, plan: Plan, owners: dict[str, str]) -> list[str]:
     handles = [str(node.get("handle")) for node in plan.nodes if node.kind == "input"]
-    reads = [owners.get(handle, f"what was computed before: {handle}") for handle in handles]
-    lines = [f"plan {waiting.number}: {plan.name}, for {waiting.caller}", "it reads"]
+    reads = [owners.get(handle, f"what was computed before: {one_line(handle)}") for handle in handles]
+    lines = [f"plan {waiting.number}: {one_line(plan.name)}, for {waiting.caller}", "it reads"]
     lines += [f"  - {one}" for one in dict.fromkeys(reads)]
     lines.append("it reveals" if plan.disclosures() else "it reveals nothing")
-    lines += [f"  - {item}" for item in plan.disclosures()]
+    told = (attrs.evolve(one, what=one_line(one.what)) for one in plan.disclosures())
+    lines += [f"  - {one}" for one in told]
     return [*lines, f"digest {plan.digest().hex()}"]
 
 
@@ -159,10 +161,10 @@ def approve(
             return
         if uses is not None or days is not None:
             raise ConsentError("a plan is approved for one run, at most a week; leave out --uses and --days")
-        _show_plan(lake, number)
+        waiting, _ = _show_plan(lake, number)
         _require_yes(yes)
-        waiting = lake.approve(number)
-        say(f"plan {waiting.number} ({waiting.name}) is approved")
+        lake.approve(waiting)
+        say(f"plan {waiting.number} ({one_line(waiting.name)}) is approved")
 
 
 def _require_yes(yes: bool) -> None:
@@ -183,7 +185,7 @@ def refuse(
             say(f"study {lake.refuse_study(number, reason).number} is refused")
             return
         waiting = lake.refuse(number, reason)
-        say(f"plan {waiting.number} ({waiting.name}) is refused")
+        say(f"plan {waiting.number} ({one_line(waiting.name)}) is refused")
 
 
 @app.command()

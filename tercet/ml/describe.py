@@ -225,7 +225,7 @@ class _Columnwise:
             values, told = quantiles(sample, list(shares.values()), self.least)
             if told is not None and enough is not None:
                 told = both(told, enough)
-            single = told is None and len(shares) > self.table.rows / 2  # so many tell nearly every value
+            single = len(shares) > self.table.rows / 2  # so many tell nearly every value
             self._reveal("quantiles", values, told, rules, to, "rows" if single else "figure")
         for name, rule in zip(self.rules, rules, strict=True):
             rule.reveal(self._title(f"whether the rule allows the {name}"), to=to, kind="check")

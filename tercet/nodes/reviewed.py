@@ -15,6 +15,9 @@ from tercet.plans.plan import Plan
 from tercet.plans.review import Review, Tables
 from tercet.storage.catalog import Entry
 
+LONGEST_SHOWN = 512
+"""Characters of a name in a plan by hand."""
+
 
 @attrs.frozen
 class Reviewed:
@@ -44,9 +47,19 @@ def require_given(handle: str) -> None:
 
 
 def by_hand(plan: Plan) -> Plan:
-    """A plan that a member has written. Raises PlanError if it stores under handles that it may not."""
+    """A plan that a member has written.
+
+    Raises PlanError if it stores under handles that it may not, or if what owners read of it before they sign
+    has characters that hide or move text, or is longer than anybody reads.
+    """
     for handle in plan_handles(plan, "store"):
         require_given(handle)
+    for text in (plan.name, *(one.what for one in plan.disclosures()), *plan_handles(plan, "input")):
+        if not text.isprintable() or len(text) > LONGEST_SHOWN:
+            raise PlanError(
+                f"{text!a:.80} is the name of a plan, or of what it reads or reveals, which people read "
+                f"before they sign: write it in up to {LONGEST_SHOWN} printable characters"
+            )
     return plan
 
 

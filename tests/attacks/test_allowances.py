@@ -102,3 +102,10 @@ async def test_the_same_again_is_another_use(attacked):
         found, _ = await at_once([call])
         results += found
     assert 1 <= len(results) <= 2
+
+
+async def test_so_many_quantiles_are_rows(attacked):
+    table = await upload(attacked)
+    assert (await table.describe(["age"], statistics=["25%", "50%", "75%"]))["age"]
+    with pytest.raises(ConsentError, match="does not let single rows of table 'ages' be revealed"):
+        await table.describe(["age"], statistics=[f"{percent}%" for percent in range(10, 90)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from tercet import Allow
+from tercet.commands.console import one_line
 from tercet.errors import ConsentError, StorageError, TercetError
 from tercet.members.studies import Asked, Study, study_step
 from tercet.ml import LogisticRegression
@@ -149,3 +151,50 @@ async def test_a_long_study_keeps_no_node_from_others(attacked, monkeypatch):
     for _ in range(3):
         assert len(await attacked.hospital.desk.studies.listed()) == 1
     assert calls == []
+
+
+async def test_what_is_signed_is_what_was_shown(attacked):
+    """While an owner reads, another plan comes to wait under the number, which its author chooses."""
+    victim = await attacked.victim()
+    client, number = attacked.ann.cluster.client, "abcdef01"
+    handle, kind = await attacked.deal([1, 2, 3])
+
+    def under(plan, last):
+        BY_HAND.add(plan)
+        return functools.partial(client.run, plan, session=bytes.fromhex(number) + bytes(11) + bytes([last]))
+
+    b = attacked.builder("my own numbers")
+    (b.input(handle, kind) + values_of(b, victim).sum().reshape(1) * 0).sum().reveal("sum", to="analyst")
+    async with trio.open_nursery() as first:
+        first.start_soon(under(b.plan(), 1))
+        (waiting,) = await attacked.waiting()
+        assert waiting.number == number
+        shown, _ = await attacked.hospital.show(number)
+        first.cancel_scope.cancel()
+    with trio.fail_after(60):
+        while await attacked.hospital.plans():  # noqa: ASYNC110 - nodes tell when asked
+            await trio.sleep(0.02)
+    async with trio.open_nursery() as second:
+        second.start_soon(under(numbers(attacked, handle, kind, victim), 2))
+        await attacked.waiting()
+        with pytest.raises(ConsentError, match=r"no plans that wait|another one than was"):
+            await attacked.hospital.approve(shown)
+        other, _ = await attacked.hospital.show(number)
+        with pytest.raises(ConsentError, match="another one than was shown before"):
+            await attacked.hospital.approve(attrs.evolve(other, digest=shown.digest))
+        assert len(await attacked.waiting()) == 1
+        second.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "text", ["a sum\nit reveals nothing", "a sum\x1b[8m", "mus a\u202e", "a sum" + " " * 600 + "of all"]
+)
+async def test_nobody_hides_what_a_plan_is_called_or_reveals(attacked, text):
+    victim = await attacked.victim()
+    for name, told in ((text, "sum"), ("a sum", text)):
+        b = attacked.builder(name)
+        values_of(b, victim).sum().reveal(told, to="analyst")
+        assert "which people read before they sign" in await attacked.why_not(b.plan())
+    assert "\x1b" not in one_line(text)
+    assert "\n" not in one_line(text)
+    assert len(one_line(text)) <= 512
