@@ -48,14 +48,13 @@ SCORE = Text(what="the name of a score", advice="as in scoring='roc_auc'")
 PENALTIES = Several(each=Number(above=0), advice="as in C=[0.1, 1, 10]")
 OPTIONS: dict[str, Any] = {
     **COLUMNS_OF_A_FIT,
-    "group": "models",
-    "fresh": ["model"],
     "model": Made(of="LogisticRegression", what="a LogisticRegression"),
     "cv": FOLDS,
     "scoring": SCORING,
     "stratify": FLAG,
     "to": RECEIVER,
 }
+DECLARED: dict[str, Any] = {"group": "models", "fresh": ["model"], **OPTIONS}
 """What both searches are declared with."""
 TOO_FEW = "whether a score rests on fewer rows than owners allow"
 
@@ -103,14 +102,7 @@ def _spread(scores: Reals) -> str:
 
 @computes_on_table
 @short
-@options.takes(
-    **COLUMNS_OF_A_FIT,
-    model=Made(of="LogisticRegression", what="a LogisticRegression"),
-    cv=FOLDS,
-    scoring=SCORING,
-    stratify=FLAG,
-    to=RECEIVER,
-)
+@options.takes(**OPTIONS)
 def cross_validate(
     model: LogisticRegression,
     table: Table,
@@ -143,7 +135,7 @@ def cross_validate(
     return found
 
 
-@computation("cross_validate", **OPTIONS)
+@computation("cross_validate", **DECLARED)
 def _cross_validate(
     model: LogisticRegression,
     table: Table,
@@ -265,7 +257,7 @@ class GridSearch(Estimator, Faced[M]):
         return int(np.argmax(np.where(counts == counts.max(), sign * self.mean_scores_, -np.inf)))
 
 
-@computation("grid_search", C=PENALTIES, **OPTIONS)
+@computation("grid_search", C=PENALTIES, **DECLARED)
 def _grid_scores(
     model: LogisticRegression,
     C: Sequence[float],
