@@ -325,16 +325,17 @@ _KEY = _Key()
 
 @attrs.frozen(kw_only=True)
 class ByName(Rule):
-    """A dict from names of columns to what each of them gets."""
+    """A dict from names, usually of columns, to what each of them gets."""
 
     of: str
+    names: str = "names of columns"
     example: str
     each: Rule
 
     @property
     def says(self) -> str:
         """The dict, and one as an example."""
-        return f"a dict from names of columns to {self.of}, as in {self.example}"
+        return f"a dict from {self.names} to {self.of}, as in {self.example}"
 
     def allows(self, value: Any) -> bool:
         """Whether keys are text, and values will do."""

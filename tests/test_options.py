@@ -68,6 +68,12 @@ def lake():
         yield opened
 
 
+def a_plan(lake):
+    builder = lake.builder("nothing much")
+    builder.random_words(2).reveal("words", to="analyst")
+    return builder.plan()
+
+
 @pytest.fixture(scope="module")
 def made(lake):
     """What there is to call, by name."""
@@ -85,6 +91,7 @@ def made(lake):
         "evaluation": evaluation,
         "metrics": evaluation.reveal(["roc_auc", "roc_auc_se"]),
         "scaler": StandardScaler().fit(table),
+        "plan": a_plan(lake),
     }
 
 
@@ -148,6 +155,8 @@ CALLS = {
     "set_params": (lambda made: lambda C: LogisticRegression().set_params(C=C), {"C": 1.0}),
     "local": (lambda made: closed(tercet.local), {"protocol": "plain"}),
     "open_local": (lambda made: tercet.open_local, {}),
+    "explain": (lambda made: tercet.explain, {"plan": "plan"}),
+    "draw": (lambda made: tercet.draw, {"plan": "plan"}),
     "connect": (lambda made: tercet.connect, {"cluster": "nowhere.toml", "identity": "no.key"}),
 }
 NOT_ASKED = {"self", "source", "deep", "params"}

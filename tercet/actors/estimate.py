@@ -18,6 +18,7 @@ import attrs
 from tercet.actors.machine import Machine, machine_for
 from tercet.actors.rehearsal import Network, Rehearsal
 from tercet.errors import PlanError
+from tercet.options import COUNT, FLAG, PLAN, ByName, Made, Number, Rule, Text, takes
 from tercet.plans.kinds import KINDS
 from tercet.plans.passes import drop_dead
 from tercet.plans.plan import Plan
@@ -81,6 +82,26 @@ class Explanation:
         return "\n".join(lines)
 
 
+OPTIONS: dict[str, Rule] = {
+    "plan": PLAN,
+    "protocol": Text(what="the name of a protocol", advice="such as 'replicated' or 'shamir'"),
+    "parties": attrs.evolve(COUNT, none=True),
+    "latency_ms": Number(least=0, most=60_000),
+    "bandwidth_mbit": Number(least=1e-3, none=True),
+    "symbols": ByName(
+        of="numbers",
+        names="symbols for numbers of rows",
+        example="{'join.rows': 100}",
+        each=Number(whole=True),
+        none=True,
+    ),
+    "machine": Made(of="Machine", what="what calibrate has measured", none=True),
+    "threads": COUNT,
+    "apart": FLAG,
+}
+
+
+@takes(**OPTIONS)
 def explain(
     plan: Plan,
     protocol: str = "replicated",

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from tercet.options import PLAN, takes
 from tercet.plans.kinds import KINDS, Kind
 from tercet.plans.passes import drop_dead
 from tercet.plans.plan import Plan
@@ -46,6 +47,7 @@ class Drawing:
         return self.svg
 
 
+@takes(plan=PLAN)
 def draw(plan: Plan) -> Drawing:
     """A plan as a drawing, for a notebook; what discloses something is marked."""
     return Drawing(to_svg(plan))
