@@ -486,15 +486,9 @@ class LogisticRegression(Estimator, Predictor[M]):
                 bit.reveal(name, to=ANALYST, kind="check")
         result = yield solver.builder.plan()
         weights, intercept = ((one, result.stored[one]) for one in handles)
+        objective = self._objective(problem)
         model = SecretModel(
-            problem.table,
-            problem.target,
-            problem.names,
-            weights,
-            intercept,
-            problem.offset,
-            self._objective(problem),
-            made,
+            problem.table, problem.target, problem.names, weights, intercept, problem.offset, objective, made
         )
         state_of = {name: (one, result.stored[one]) for name, one in kept.items()}
         self._found = _Fitted(model, problem, state_of)
