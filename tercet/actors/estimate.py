@@ -85,7 +85,7 @@ class Explanation:
 OPTIONS: dict[str, Rule] = {
     "plan": PLAN,
     "protocol": Text(what="the name of a protocol", advice="such as 'replicated' or 'shamir'"),
-    "parties": attrs.evolve(COUNT, none=True),
+    "parties": attrs.evolve(COUNT, most=64, none=True),
     "latency_ms": Number(least=0, most=60_000),
     "bandwidth_mbit": Number(least=1e-3, none=True),
     "symbols": ByName(
@@ -96,7 +96,7 @@ OPTIONS: dict[str, Rule] = {
         none=True,
     ),
     "machine": Made(of="Machine", what="what calibrate has measured", none=True),
-    "threads": COUNT,
+    "threads": attrs.evolve(COUNT, most=1024),
     "apart": FLAG,
 }
 
