@@ -111,7 +111,7 @@ def _plans() -> Callable[[], Sequence[Any]]:
         value = value.bounded(8.0, str(number))
     value.sum().reveal("x", to="analyst")
     packed = b.plan().to_bytes()
-    return lambda: ["run", secrets.token_bytes(16), packed]
+    return lambda: ["submit", secrets.token_bytes(16), packed, 0.0, False]
 
 
 ATTACKS: dict[str, Flood] = {

@@ -28,6 +28,13 @@ class PlanError(TercetError):
     """A plan is not well formed, or could overflow; the message names the node."""
 
 
+class SpentError(PlanError):
+    """A run was interrupted and may not go on under its name, so it has to be submitted anew.
+
+    A node had come to its end, or lets it begin no more.
+    """
+
+
 class MissingAttribute(PlanError, AttributeError):
     """A model does not have what was asked for, or not yet: it is not fitted, or keeps it secret."""
 

@@ -41,7 +41,6 @@ MAY_IMPORT = {
         "actors",
         "ml",
         "members",
-        "nodes",
     },
     "testing": {"errors", "protocols", "transports", "actors"},
     "comparison": {"errors", "options", "protocols", "plans", "actors", "ml", "client"},

@@ -10,10 +10,10 @@ from tests.nodes.on_disk import set_up
 
 PREPARE = """
 import asyncio, numpy as np, tercet
-from tercet.client import client
+from tercet.actors import progress
 from tercet.ml import LogisticRegression
 assert asyncio.get_running_loop().is_running()
-client.WATCHED_AFTER_S = 0.0
+progress.WATCHED_AFTER_S = 0.0
 rows = {"id": np.arange(300), "x": np.linspace(-2, 2, 300), "y": np.arange(300) % 7 > np.arange(300) // 60}
 """
 FIT = """

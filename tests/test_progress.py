@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tercet
+from tercet.actors import progress as actors_progress
 from tercet.actors.party import Party
 from tercet.actors.progress import Forecast, Progress, Reading
 from tercet.actors.scheduler import Scheduler
@@ -32,8 +33,8 @@ TABLE = {
 @pytest.fixture
 def at_once(monkeypatch):
     """Runs are watched from their beginning, and closely."""
-    monkeypatch.setattr(client, "WATCHED_AFTER_S", 0.0)
-    monkeypatch.setattr(client, "WATCH_EVERY_S", 0.005)
+    monkeypatch.setattr(actors_progress, "WATCHED_AFTER_S", 0.0)
+    monkeypatch.setattr(actors_progress, "WATCH_EVERY_S", 0.005)
 
 
 counts = st.integers(0, 10**6)

@@ -141,9 +141,9 @@ def test_commands(command):
 
 
 def test_bars(monkeypatch):
-    from tercet.client import client
+    from tercet.actors import progress
 
-    monkeypatch.setattr(client, "WATCHED_AFTER_S", 0.0)
+    monkeypatch.setattr(progress, "WATCHED_AFTER_S", 0.0)
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
     with tercet.local(latency_ms=5, progress=True) as lake:

@@ -115,7 +115,7 @@ class Gate:
         """A client asks to forget values. Raises ConsentError."""
 
     async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
-        """Answer a request other than to put, run, drop or trace."""
+        """Answer a request other than to put, drop or trace, or on jobs."""
         _ = caller, args
         raise ProtocolError(f"a client asked for {verb!r} in a way that these nodes do not know")
 

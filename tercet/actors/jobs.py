@@ -1,9 +1,10 @@
-"""Jobs: runs that go on when the client who asked for them has left, and whose results wait to be fetched.
+"""Jobs: every run of a plan is one, whether its client waits for it or leaves it alone.
 
-A run that a client waits for ends when the client does. One that was submitted is the node's: it may wait for
-approval for days. Every node keeps its part of what came out until it is fetched for good or replaced by
-newer jobs of the same client. Here all of that is in memory and lost with the node; nodes that last have
-`tercet.nodes.jobs`, where it is not.
+A job that is left alone is the node's: it may wait for approval for days, and every node keeps its part of
+what came out until it is fetched for good or replaced by newer jobs of the same client. One that is attended
+ends when nobody has waited for it for as long as its client said, at once if that is zero; meanwhile whoever
+has lost a link can come back and wait again. Here all of that is in memory and lost with the node; nodes that
+last have `tercet.nodes.jobs`, which begins jobs again that were interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from tercet.plans.passes import Since
 from tercet.protocols.domains import Words
 
 MOST_JOBS = 64
-"""Jobs of one client that a node remembers."""
+"""Jobs of one client that a node remembers, besides those that are attended."""
+MOST_PATIENCE_S = 7 * 86400.0
+"""How long an attended job may go on without anybody who waits for it."""
 
 Run = Callable[[bytes, bytes, str, Since | None], Awaitable[Outcome]]
 """Runs a packed plan under a session's name for a client, from a checkpoint or from its beginning."""
@@ -49,17 +52,25 @@ class Job:
     """A run that was submitted: whose it is, and what has become of it.
 
     `session` is its name, `running` that of the session that is under way for it, empty if there is none.
-    `attempts` is how often it was begun again; `interruption` is why it is not under way now. `idle` is set
-    when that session has ended; `replaced` says that another one is to take its place.
+    `attempts` is how often it was begun again; `interruption` is why it is not under way, since `interrupted`
+    by trio's clock. `idle` is set when that session has ended; `replaced` says that another one is to take
+    its place.
+
+    `patience_s` is how long the job goes on, and may be interrupted, while nobody waits for it, None for one
+    that is left alone; `waiting` is how many do now, and `back` is set when the first of them comes.
     """
 
     session: bytes
     caller: str
     packed: bytes = attrs.field(repr=False)
+    patience_s: float | None = attrs.field(default=None, kw_only=True)
+    waiting: int = attrs.field(default=0, init=False)
+    back: trio.Event = attrs.field(factory=trio.Event, init=False)
     asked: float = attrs.field(factory=time.time)
     attempts: int = 0
     running: bytes = b""
     interruption: TercetError | None = None
+    interrupted: float = attrs.field(default=0.0, init=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     idle: trio.Event = attrs.field(factory=trio.Event)
     replaced: bool = False
@@ -92,26 +103,51 @@ class Jobs:
         self._run = run
         self._nursery = nursery
 
-    async def submit(self, session: bytes, packed: bytes, caller: str) -> None:
-        """Begin a job. Raises PlanError if the name was used, or too many jobs are under way."""
-        if session in self.jobs:
+    async def submit(
+        self,
+        session: bytes,
+        packed: bytes,
+        caller: str,
+        patience_s: float | None = None,
+        *,
+        again: bool = False,
+    ) -> Job:
+        """Begin a job, which `attend` waits for; without `patience_s`, one that is left alone.
+
+        The same job submitted `again`, by a client who has lost a link meanwhile, is the one that is there.
+        Raises PlanError if the name was used, or too many jobs are under way.
+        """
+        known = self.jobs.get(session)
+        if known is not None:
+            same = (known.caller, known.packed, known.patience_s) == (caller, packed, patience_s)
+            if again and same and patience_s is not None:
+                return known
             raise PlanError("a job of this name was submitted before; names are used once")
-        mine = self.of(caller)
-        oldest = None
-        if len(mine) >= MOST_JOBS:
-            oldest = next((job for job in mine if job.done.is_set()), None)
-            if oldest is None:
-                raise PlanError(f"{len(mine)} jobs of {caller} are under way; wait for some, or cancel them")
-            del self.jobs[oldest.session]
-        job = self.jobs[session] = Job(session, caller, packed)
+        oldest = self._make_room(caller) if patience_s is None else None
+        job = self.jobs[session] = Job(session, caller, packed, patience_s=patience_s)
         try:
-            await self._note(job)
+            await self._note(job, again=again)
             if oldest is not None:
                 await self._forget(oldest)
         except BaseException:
             self.jobs.pop(session, None)
             raise
-        self.begin(job, session)
+        if again:
+            self._missed(job)
+        else:
+            self.begin(job, session)
+        return job
+
+    def _make_room(self, caller: str) -> Job | None:
+        """Let a client's oldest job go that is done, if there are as many as there may be."""
+        mine = [job for job in self.of(caller) if job.patience_s is None]
+        if len(mine) < MOST_JOBS:
+            return None
+        oldest = next((job for job in mine if job.done.is_set()), None)
+        if oldest is None:
+            raise PlanError(f"{len(mine)} jobs of {caller} are under way; wait for some, or cancel them")
+        del self.jobs[oldest.session]
+        return oldest
 
     def begin(self, job: Job, name: bytes, since: Since | None = None) -> None:
         """Run a job under a session's name."""
@@ -150,26 +186,44 @@ class Jobs:
         job = self.jobs.get(session)
         return session if job is None else job.running
 
-    async def fetch(self, session: bytes, caller: str) -> Answer:
+    async def attend(self, job: Job) -> Answer:
         """Wait for a job, and what came out. Raises what it failed with."""
-        job = self.find(session, caller)
-        await job.done.wait()
+        job.waiting += 1
+        job.back.set()
+        try:
+            await job.done.wait()
+        finally:
+            job.waiting -= 1
+            if job.patience_s is not None and not job.waiting:
+                job.back = trio.Event()
+                self._nursery.start_soon(self._expire, job, job.back, job.patience_s)
         if job.error is not None:
             raise from_wire(job.error.to_wire())
         body, buffers = await self._answer(job)
         return {**body, "interrupted": job.attempts}, buffers
 
-    async def end(self, session: bytes, caller: str) -> None:
+    async def _expire(self, job: Job, back: trio.Event, seconds: float) -> None:
+        """End a job unless somebody waits for it again in time."""
+        with trio.move_on_after(seconds):
+            await back.wait()
+            return
+        if self.jobs.get(job.session) is job:
+            await self.end(job)
+
+    async def end(self, job: Job) -> None:
         """Cancel a job if it is under way, and forget it."""
-        job = self.find(session, caller)
-        del self.jobs[session]
-        job.scope.cancel()
-        await self._forget(job)
+        if self.jobs.pop(job.session, None) is not None:
+            job.scope.cancel()
+            await self._forget(job)
 
     # -- what nodes that last do besides ---------------------------------------------------------------------
 
-    async def _note(self, job: Job) -> None:
-        """A job is about to begin. Raises StorageError; then it does not."""
+    async def _note(self, job: Job, *, again: bool) -> None:
+        """A job is about to begin. Raises StorageError, or what forbids it; then it does not."""
+
+    def _missed(self, job: Job) -> None:
+        """A job was submitted again that this node does not know: it was begun without this node."""
+        self.begin(job, job.session)
 
     async def _ended(self, job: Job, error: TercetError | None) -> None:
         """A run of a job has ended, well if there is no error."""

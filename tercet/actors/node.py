@@ -1,9 +1,10 @@
 """A node: a party with a listener, so that peers and clients can reach it.
 
 Many nodes may live in one event loop; `main` runs one as a process, started by `cluster`. Links begin with a
-hello from both ends (see `hello`). A client asks by messages `["put" | "run" | "drop" | "trace", request,
+hello from both ends (see `hello`). A client asks by messages `["put" | "submit" | "drop" | "trace", request,
 ...]` and is answered `["done", request, ...]` or `["failed", request, error]`; `["cancel", request]` takes a
-question back. A client that leaves takes all of them back, but what it has submitted goes on (see `jobs`).
+question back. A client that leaves takes all of them back; how long what it has submitted goes on, it has
+said itself (see `jobs`).
 What a client may do, and requests beyond these, are the gate's to decide (see `gate`).
 """
 

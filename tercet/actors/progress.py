@@ -8,15 +8,23 @@ first of them on (see `Scheduler.progress`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 import attrs
+import trio
 
 from tercet.actors.estimate import explain
 from tercet.errors import ProtocolError
 from tercet.plans.plan import Plan
 
+logger = logging.getLogger(__name__)
+
+WATCHED_AFTER_S = 1.0
+WATCH_EVERY_S = 0.4
+"""How long a run takes before it is watched, and how often its nodes are asked how far it is."""
 ROUND_S = 1.5e-3
 """About what a round takes besides latency."""
 LEAST_S = 1e-6
@@ -90,8 +98,32 @@ class Forecast:
         return Reading(share, rounds, sent, begun=all(one.nodes > 0 for one in told))
 
 
+async def follow(
+    plan: Plan, watch: Watch, ask: Callable[[], Awaitable[Sequence[Progress]]], *, protocol: str, parties: int
+) -> None:
+    """Tell `watch` how far a run is, a few times a second once it has taken a while, until cancelled.
+
+    `ask` asks all nodes. A run that was interrupted is waited for, until it goes on.
+    """
+    latency_s, begun = math.inf, False
+    try:
+        await trio.sleep(WATCHED_AFTER_S)
+        forecast = await trio.to_thread.run_sync(Forecast.of, plan, protocol, parties, abandon_on_cancel=True)
+        while True:
+            asked = trio.current_time()
+            told = await ask()
+            latency_s = min(latency_s, (trio.current_time() - asked) / 2)
+            reading = forecast.reading(told, latency_s)
+            if reading.begun or not begun:  # else some nodes have answered already, or it was interrupted
+                watch(reading)
+            begun = begun or reading.begun
+            await trio.sleep(WATCH_EVERY_S)
+    except Exception as error:  # noqa: BLE001 - whoever looks on must not disturb the run, whose own errors tell
+        logger.info("plan %s is no longer watched: %r", plan.name, error)
+
+
 def _part(some: int, whole: int) -> float:
     return min(some / whole, 1.0) if whole else 0.0
 
 
-__all__ = ["Forecast", "Progress", "Reading", "Watch"]
+__all__ = ["Forecast", "Progress", "Reading", "Watch", "follow"]

@@ -6,6 +6,7 @@ connections together; see `Caller`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -19,7 +20,7 @@ import trio
 from tercet.actors import pages
 from tercet.actors.arrivals import Arrival, Piece
 from tercet.actors.gate import ClientLimits
-from tercet.actors.jobs import Answer, answer
+from tercet.actors.jobs import MOST_PATIENCE_S, Answer, Job
 from tercet.actors.line import Line
 from tercet.actors.threads import ThreadShare, counted, in_thread
 from tercet.actors.values import Stored, read_type
@@ -39,7 +40,7 @@ MOST_ARRIVING = 1 << 26
 """Bytes of a client's uploads and plans that wait; while there are more, nothing is read from it."""
 MOST_PIECE = 1 << 30
 """Bytes that a node may come to hold by one request, whatever travels of them."""
-COSTS = {"run": 10, "resume": 10, "submit": 10, "entries": 10, "results": 10, "audit": 10, "keep": 5}
+COSTS = {"submit": 10, "entries": 10, "results": 10, "audit": 10, "keep": 5}
 """Requests that count as so many: those with much to do in the event loop, or long answers."""
 BURST_S = 2.0
 """A client that was quiet may ask at once for as much as in this time, and take a core for as long."""
@@ -167,16 +168,17 @@ class Service:
                     raise self._refused[request]
                 await self._put(handle, piece, payload)
                 return {}, []
-            case "run", [bytes(session), bytes(packed)]:
-                return answer(await self.node.run(session, packed, self.caller))
-            case "resume", [bytes(session), bytes(packed), bytes(earlier), int(point)]:
-                return answer(await self.node.run(session, packed, self.caller, (earlier, point)))
             case "progress", [bytes(session)]:
                 under_way = self.node.jobs.under_way(session)
                 return attrs.asdict(self.party.progress(under_way, self.caller)), []
             case "submit", [bytes(session), bytes(packed)]:
-                await self.node.jobs.submit(session, packed, self.caller)
+                await self._submit(session, packed)
                 return {}, []
+            case "submit", [bytes(session), bytes(packed), float(patience_s), bool(again)]:
+                if not 0 <= patience_s <= MOST_PATIENCE_S:
+                    raise PlanError(f"patience of {patience_s:g} s; nodes have {MOST_PATIENCE_S:g} s at most")
+                job = await self._submit(session, packed, patience_s, again=again)
+                return await self.node.jobs.attend(job)
             case "jobs", [*mark] if len(mark) <= 1:
                 return self._list_jobs(*mark), []
             case "job" | "fetch" | "end", [bytes(session)]:
@@ -195,24 +197,33 @@ class Service:
                 return await self.gate.answer(self.caller, verb, args), []
 
     def _list_jobs(self, mark: Any = None) -> dict[str, Any]:
-        """A page of the client's jobs, in the order in which they were submitted."""
+        """A page of the client's jobs that go on alone, in the order in which they were submitted."""
         begin = pages.after(mark, list) or [0.0, b""]
-        jobs = sorted(([job.asked, job.session], job.to_wire()) for job in self.node.jobs.of(self.caller))
+        mine = [job for job in self.node.jobs.of(self.caller) if job.patience_s is None]
+        jobs = sorted(([job.asked, job.session], job.to_wire()) for job in mine)
         try:
             return pages.page("jobs", [pair for pair in jobs if pair[0] > begin], mark)
         except TypeError as error:
             raise ProtocolError(f"{mark!r:.80} is not where a page of jobs begins") from error
 
+    async def _submit(
+        self, session: bytes, packed: bytes, patience_s: float | None = None, *, again: bool = False
+    ) -> Job:
+        with self.gate.audited(self.caller, "submit", session=session.hex()):
+            return await self.node.jobs.submit(session, packed, self.caller, patience_s, again=again)
+
     async def _do_job(self, verb: str, session: bytes) -> Answer:
         jobs = self.node.jobs
-        with self.gate.audited(self.caller, verb):
+        # What nobody has submitted is no secret: clients end jobs that may not have come to be.
+        known = session in jobs.jobs
+        with self.gate.audited(self.caller, verb) if known else contextlib.nullcontext():
             job = jobs.find(session, self.caller)
         if verb == "job":
             plan = await self.gate.plan_of(self.caller, job.packed)
             return {"packed": plan.to_bytes(), "asked": job.packed}, []
         if verb == "fetch":
-            return await jobs.fetch(session, self.caller)
-        await jobs.end(session, self.caller)
+            return await jobs.attend(job)
+        await jobs.end(job)
         return {}, []
 
     def _dealt(self, message: list[Any], size: int) -> tuple[Piece, list[tuple[int, ...]]]:

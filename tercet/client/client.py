@@ -13,31 +13,31 @@ import logging
 import math
 import secrets
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
 import trio
 
 from tercet.actors.arrivals import WORD_ROWS, Piece
 from tercet.actors.hello import Hello, greet
 from tercet.actors.pages import Paged
-from tercet.actors.progress import Forecast, Progress, Watch
+from tercet.actors.progress import Progress, Watch, follow
 from tercet.actors.values import read_type, type_fields
+from tercet.client.answers import combined, most_revealed, verdict
 from tercet.client.connection import Answer, Connection, Request
-from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError
+from tercet.errors import PeerLost, PlanError, ProtocolError, SpentError, TercetError
 from tercet.plans.parsing import read_plan
-from tercet.plans.passes import Since, optimise
+from tercet.plans.passes import optimise
 from tercet.plans.plan import Plan
 from tercet.plans.results import RunResult
 from tercet.plans.types import TILE_ROWS, Form, Type, word_shape
 from tercet.protocols.base import Protocol
-from tercet.protocols.domains import WORD_BYTES, Words, decode
+from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Link
 from tercet.transports.names import CLIENT, party_name
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 Asked = Callable[[bytes], bytes]
 """How nodes that make plans themselves are asked for one, by the digest that the client's has."""
@@ -46,13 +46,12 @@ GRACE_S = 0.5
 """How long other nodes may add their view after the first error."""
 BIG_PLAN = 100
 """Plans of more nodes are optimised in a thread, so that answers of the nodes are read meanwhile."""
-WATCHED_AFTER_S = 1.0
-WATCH_EVERY_S = 0.4
-"""How long a run takes before it is watched, and how often its nodes are asked how far it is."""
+PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
+"""Pauses between attempts to link up with lost nodes: each twice the one before."""
+MOST_ATTEMPTS = 16
+"""How often a run is submitted anew that may not go on."""
 PIECE_BYTES = 1 << 25
 """About so much of a value is dealt at a time."""
-DIGEST_WORDS = 64
-"""Words that a node's part of a revealed value may have besides the shares that it holds."""
 
 
 class Client:
@@ -70,6 +69,8 @@ class Client:
         self.protocol = protocol
         self.mend: Callable[[], Awaitable[None]] | None = None
         """Makes lines anew that have ended, before the next request. Raises PeerLost or TransportError."""
+        self.patience_s = 0.0
+        """How long lost nodes have to come back, and this client to wait again for what it has submitted."""
         self._lake = lake
         self._timeout_s = timeout_s
         self._moved_before = 0
@@ -175,29 +176,59 @@ class Client:
         watch: Watch | None = None,
         *,
         session: bytes | None = None,
-        since: Since | None = None,
         asked: Asked | None = None,
     ) -> RunResult:
         """Run a plan at all nodes and put together what it reveals; `watch` is told how far it is.
 
-        `session` is the run's name, by default a random one, and `since` a checkpoint to go on from. Nodes
-        that make plans themselves are `asked` for this one.
+        The plan is submitted as a job that is attended, and ends when this call is cancelled. `session` is
+        the run's name, by default a random one. Nodes that make plans themselves are `asked` for this one.
+        One that may not go on after it was interrupted is submitted anew, so owners are asked again.
 
-        Raises PeerLost if a node is lost, and whatever else the nodes report; then nothing is stored.
+        Raises PeerLost if a node is lost for longer than this client waits, and whatever else the nodes
+        report; then nothing is stored.
         """
         plan = await self._optimised(plan)
         moved, began = self.bytes_moved, time.perf_counter()
         session = session or secrets.token_bytes(SESSION_BYTES)
-        verb, more = ("run", ()) if since is None else ("resume", since)
         packed = plan.to_bytes() if asked is None else asked(plan.digest())
-        request = Request(verb, [session, packed, *more], most=self._most_revealed(plan))
+        stored = [str(node.get("handle")) for node in plan.nodes if node.kind == "store"]
         try:
-            with self._watched(session, plan, watch):
-                answers = await self._ask_all([request] * self.parties)
-            return self._result(plan, answers, moved, began)
+            for spent in range(MOST_ATTEMPTS):
+                try:
+                    answers = await self._attend(session, packed, plan, watch)
+                except SpentError as error:
+                    logger.warning("plan %r is submitted anew: %s", plan.name, error)
+                    self._let_go(session)
+                    if stored:
+                        await self._patiently(f"plan {plan.name!r}", lambda _: self.drop(stored))
+                    session = secrets.token_bytes(SESSION_BYTES)
+                else:
+                    self._let_go(session)
+                    return self._result(plan, answers, moved, began, before=spent)
         except BaseException:
-            self._forget([node.get("handle") for node in plan.nodes if node.kind == "store"])
+            self._let_go(session)
+            self._forget(stored)
             raise
+        raise PeerLost(
+            f"plan {plan.name!r} was interrupted {MOST_ATTEMPTS} times; look at the logs of the nodes",
+            peer=party_name(0),
+        )
+
+    async def _attend(self, session: bytes, packed: bytes, plan: Plan, watch: Watch | None) -> list[Answer]:
+        """Submit a job, wait for it, and wait for it again whenever a node was lost."""
+        most = most_revealed(self.protocol, plan)
+
+        async def ask(again: bool) -> list[Answer]:
+            with self._watched(session, plan, watch):
+                request = Request("submit", [session, packed, self.patience_s, again], most=most)
+                return await self._ask_all([request] * self.parties)
+
+        return await self._patiently(f"plan {plan.name!r}", ask)
+
+    def _let_go(self, session: bytes) -> None:
+        """Have the nodes end a job, or forget what it gave; they do so by themselves where nobody waits."""
+        if self.patience_s:
+            self.post("end", [session])
 
     async def submit(self, plan: Plan, asked: Asked | None = None) -> bytes:
         """Have all nodes run a plan whether or not this client stays; the name under which to `fetch` it.
@@ -226,15 +257,62 @@ class Client:
         return read_plan(plan), asked
 
     async def fetch(self, session: bytes, watch: Watch | None = None) -> RunResult:
-        """Wait for a plan that was submitted, and put together what it reveals. As `run`."""
+        """Wait for a plan that was submitted, and put together what it reveals. Raises as `run`."""
         moved, began = self.bytes_moved, time.perf_counter()
-        plan, _ = await self.submitted(session)
-        request = Request("fetch", [session], most=self._most_revealed(plan))
-        with self._watched(session, plan, watch):
-            answers = await self._ask_all([request] * self.parties)
-        told = [answer.body.get("interrupted") for answer in answers]
-        attempts = max((one for one in told if isinstance(one, int)), default=0)
-        return self._result(plan, answers, moved, began).after(attempts)
+
+        async def ask(_: bool) -> tuple[Plan, list[Answer]]:
+            plan = (await self.submitted(session))[0]
+            request = Request("fetch", [session], most=most_revealed(self.protocol, plan))
+            with self._watched(session, plan, watch):
+                return plan, await self._ask_all([request] * self.parties)
+
+        plan, answers = await self._patiently(f"job {session.hex()[:8]}", ask)
+        return self._result(plan, answers, moved, began)
+
+    async def _patiently(self, what: str, ask: Callable[[bool], Awaitable[T]]) -> T:
+        """Ask, and ask again when this client has lost a node and it is back; `ask` is told whether it is so.
+
+        All that becomes of a job is the nodes' to decide. Raises PeerLost when patience has run out, or the
+        nodes have said so themselves.
+        """
+        losses = 0
+        while True:
+            try:
+                return await ask(losses > 0)
+            except PeerLost as error:
+                if not (self.lost and self.patience_s):
+                    raise
+                await self._until_back(error, what, losses)
+                losses += 1
+
+    async def _until_back(self, error: PeerLost, what: str, losses: int) -> None:
+        """Wait until this client is linked up with all nodes. Raises PeerLost with what is wrong."""
+        logger.warning(
+            "%s was interrupted: %s. Waiting for up to %g s until all nodes are back",
+            what,
+            str(error).rstrip("."),
+            self.patience_s,
+        )
+        pause, problem = min(PAUSE_S * 2 ** min(losses, MOST_ATTEMPTS), LONGEST_PAUSE_S), "no node was asked"
+        with trio.move_on_after(self.patience_s):
+            while problem:
+                await trio.sleep(pause)
+                pause, problem = min(2 * pause, LONGEST_PAUSE_S), await self._problem()
+            return
+        raise PeerLost(
+            f"{str(error).rstrip('.')}; {what} waited for {self.patience_s:g} s, and {problem}",
+            peer=error.peer,
+        ) from error
+
+    async def _problem(self) -> str:
+        """Why this client is not linked up with all nodes, or nothing."""
+        try:
+            if self.mend is not None:
+                await self.mend()
+            self._check_nodes()
+        except TercetError as error:
+            return str(error)
+        return ""
 
     @contextlib.contextmanager
     def _watched(self, session: bytes, plan: Plan, watch: Watch | None) -> Iterator[None]:
@@ -248,26 +326,11 @@ class Client:
             scope.cancel()
 
     async def _follow(self, session: bytes, plan: Plan, watch: Watch, scope: trio.CancelScope) -> None:
-        """Ask the nodes how far a run is, a few times a second, once it has taken a while."""
-        latency_s, begun = math.inf, False
-        try:
-            with scope:
-                await trio.sleep(WATCHED_AFTER_S)
-                forecast = await trio.to_thread.run_sync(
-                    Forecast.of, plan, self.protocol.name, self.parties, abandon_on_cancel=True
-                )
-                while True:
-                    asked = trio.current_time()
-                    told = [Progress.read(body) for body in await self.ask("progress", [session])]
-                    latency_s = min(latency_s, (trio.current_time() - asked) / 2)
-                    reading = forecast.reading(told, latency_s)
-                    if begun and not reading.begun:
-                        return  # some nodes have answered already
-                    begun = reading.begun
-                    watch(reading)
-                    await trio.sleep(WATCH_EVERY_S)
-        except Exception as error:  # noqa: BLE001 - whoever looks on must not disturb the run, whose own errors tell
-            logger.info("plan %s is no longer watched: %r", plan.name, error)
+        async def ask() -> list[Progress]:
+            return [Progress.read(body) for body in await self.ask("progress", [session])]
+
+        with scope:
+            await follow(plan, watch, ask, protocol=self.protocol.name, parties=self.parties)
 
     async def _optimised(self, plan: Plan) -> Plan:
         """The plan as it is sent. Raises PlanError if its tiles are not those of the nodes' values."""
@@ -327,7 +390,7 @@ class Client:
         errors = {index: answer.error for index, answer in answers.items() if answer.error is not None}
         if errors:
             self._check_nodes()
-            raise _verdict(errors)
+            raise verdict(errors)
         return [answers[index] for index in range(self.parties)]
 
     def _check_nodes(self) -> None:
@@ -349,19 +412,14 @@ class Client:
         if handles:
             self.post("drop", [handles])
 
-    def _most_revealed(self, plan: Plan) -> int:
-        words = 0
-        for node in plan.nodes:
-            if node.kind == "reveal":
-                words += self.protocol.held * math.prod(word_shape(node.types[0], plan.maxima)) + DIGEST_WORDS
-        return words * WORD_BYTES
-
-    def _result(self, plan: Plan, answers: Sequence[Answer], moved: int, began: float) -> RunResult:
+    def _result(
+        self, plan: Plan, answers: Sequence[Answer], moved: int, began: float, *, before: int = 0
+    ) -> RunResult:
         bodies = [answer.body for answer in answers]
         try:
             statistics = [body["statistics"] for body in bodies]
             return RunResult(
-                revealed=self._combine(answers),
+                revealed=combined(self.protocol, answers),
                 stored={handle: read_type(fields) for handle, fields in bodies[0]["stored"].items()},
                 symbols={str(name): int(number) for name, number in bodies[0]["symbols"].items()},
                 rounds=max(int(one["rounds"]) for one in statistics),
@@ -369,55 +427,14 @@ class Client:
                 client_bytes=self.bytes_moved - moved,
                 seconds=time.perf_counter() - began,
                 disclosed=tuple(plan.disclosures()),
-            )
+            ).after(before + max(int(body["interrupted"]) for body in bodies))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ProtocolError(
                 f"the nodes' answers to plan {plan.name!r} make no sense: {error!r}"
             ) from error
-
-    def _combine(self, answers: Sequence[Answer]) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-        found: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
-        starts = [0] * len(answers)
-        for number, (name, _, fields, _) in enumerate(answers[0].body["revealed"]):
-            kind = read_type(fields)
-            parts = []
-            for index, answer in enumerate(answers):
-                arrays = []
-                for shape in answer.body["revealed"][number][3]:
-                    size = math.prod(shape)
-                    arrays.append(answer.payload[starts[index] : starts[index] + size].reshape(shape))
-                    starts[index] += size
-                parts.append(arrays)
-            words = self.protocol.combine(parts, domain=kind.form.domain, shape=word_shape(kind, {}))
-            found[name] = decode(words, kind.scale) if kind.form is Form.RING else words
-        return found
 
 
 def piece_rows(kind: Type, tile_rows: int) -> int:
     """How many rows of a value are dealt at a time: whole tiles, at least one."""
     width = WORD_BYTES * math.prod(word_shape(kind, {})[:-1])
     return tile_rows * max(1, PIECE_BYTES // max(1, width * tile_rows))
-
-
-def _verdict(errors: Mapping[int, TercetError]) -> TercetError:
-    """The one error for the caller, of those that the nodes answered with.
-
-    A cause other than a lost peer comes first, with the node if it is about a disk. Otherwise the accused is
-    who most nodes have lost; if it answered itself, it lives, and the fault is between it and its accuser.
-    """
-    for index, error in errors.items():
-        if isinstance(error, StorageError):
-            return error.at(party_name(index))
-        if not isinstance(error, PeerLost):
-            return error
-    accusations = {index: error for index, error in errors.items() if isinstance(error, PeerLost)}
-    votes = Counter(error.peer for error in accusations.values())
-    accused = max(votes, key=lambda name: votes[name])
-    accuser, first = next((index, error) for index, error in accusations.items() if error.peer == accused)
-    if any(party_name(index) == accused for index in accusations):
-        return PeerLost(
-            f"{party_name(accuser)} and {accused} lost each other, though both answer the client; "
-            f"look at the network between them ({first})",
-            peer=accused,
-        )
-    return first

@@ -9,18 +9,15 @@ from pathlib import Path
 import attrs
 import trio
 
+from tercet.actors.jobs import MOST_PATIENCE_S
 from tercet.actors.line import plain_errors
 from tercet.actors.node import CONNECT_S
-from tercet.actors.progress import Watch
-from tercet.client.client import Asked, Client
+from tercet.client.client import Client
 from tercet.client.cluster import Cluster, close_link
 from tercet.client.member_api import Desk
-from tercet.client.patience import Patience
 from tercet.errors import ConfigError, PeerLost
 from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
-from tercet.plans.plan import Plan
-from tercet.plans.results import RunResult
 from tercet.transports import Identity, Link, TlsTransport
 from tercet.transports.names import is_party, party_name
 
@@ -30,18 +27,9 @@ PATIENCE_S = 120.0
 
 @attrs.define(eq=False, kw_only=True)
 class Remote(Cluster):
-    """A cluster whose nodes run elsewhere, and the member's desk. Runs go on after a node was lost."""
+    """A cluster whose nodes run elsewhere, and the member's desk."""
 
     desk: Desk
-    patience: Patience
-
-    async def run(self, plan: Plan, watch: Watch | None = None, asked: Asked | None = None) -> RunResult:
-        """Run a plan; see `Patience.run`."""
-        return await self.patience.run(plan, watch, asked)
-
-    async def fetch(self, job: bytes, watch: Watch | None = None) -> RunResult:
-        """What a job gave; see `Patience.fetch`."""
-        return await self.patience.fetch(job, watch)
 
 
 def who_am_i(cluster: ClusterFile, identity: Identity, where: Path) -> str:
@@ -100,14 +88,13 @@ async def open_remote(
                     for index in client.lost:
                         await client.relink(index, await link_up(index))
 
-            client.mend = mend
+            client.mend, client.patience_s = mend, min(patience_s, MOST_PATIENCE_S)
             yield Remote(
                 client=client,
                 protocol=cluster.protocol,
                 parties=len(links),
                 transport="tls",
                 caller=caller,
-                patience=Patience(client, patience_s),
                 desk=Desk(client, cluster, MemberKeys(attrs.evolve(own, name=caller))),
             )
         finally:

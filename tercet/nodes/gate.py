@@ -75,7 +75,7 @@ class LakeGate(Gate):
         self.clients = client_limits(file.quota)
         self.board = Board(self.quotas)
         self.ledger = Ledger(vault)
-        self.jobs = LastingJobs(party, vault, self.ledger)
+        self.jobs = LastingJobs(party, vault, self.ledger, self.quotas)
         self.jobs.plan_of = self.plan_of
         self.requests = Requests(vault)
         self.permits = Permits(cluster, vault)
@@ -378,11 +378,6 @@ class LakeGate(Gate):
                 return {}
             case "refuse", [bytes(session), str(why)]:
                 self._refuse_plan(caller, session, why)
-                return {}
-            case "interrupted", [bytes(run)]:
-                return await self.ledger.interrupted(run, caller)
-            case "abandon", [bytes(run)]:
-                await self.ledger.abandon(run, caller)
                 return {}
             case "received", [bytes(session)]:
                 await self.vault.ask(self.vault.journal.take_away, caller, session)

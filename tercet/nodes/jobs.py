@@ -1,10 +1,14 @@
-"""Jobs of a node that lasts: written down, and begun again when all nodes are back after one was lost.
+"""Jobs of a node that lasts: begun again when all nodes are back after one was lost.
 
-A job that was interrupted, by a loss or by a restart, needs nobody's client. Its node says so to party 0
-every now and then, which asks all nodes what they know of the job and decides. It goes on under a new
-session's name, from the latest checkpoint that all nodes have or from its beginning; or it may not go on, and
-has failed, with a sentence that every node writes down. Whatever party 0 decides, each node checks rules,
-approvals, checkpoints and the number of attempts by itself, as if the member had asked again.
+When a job was interrupted, by a loss or by a restart, its node says so to party 0 every now and then, which
+asks all nodes what they know of the job and decides. It goes on under a new session's name, from the latest
+checkpoint that all nodes have or from its beginning; or it may not go on, and has failed. Whatever party 0
+decides, each node checks rules, approvals, checkpoints and the number of attempts by itself, as if the member
+had asked again.
+
+Jobs that are left alone are written down, with how they ended. An attended one is not: its client submits it
+again where a node was restarted, so a node that does not know it will be told of it. It waits for lost nodes
+for as long as its client said, and then has failed.
 
 Words between nodes: `["stuck", job]` to party 0; `["ask", job]`, `["go", job, session, attempts, since]` and
 `["fail", job, error]` from party 0, and `["told", job, facts]` in answer to the first of these. Nothing in
@@ -32,15 +36,18 @@ from tercet.actors.party import LONGEST_NAME, Party
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome
 from tercet.errors import (
+    ConsentError,
     PeerLost,
     PlanError,
     ProtocolError,
     QuotaError,
+    SpentError,
     StorageError,
     TercetError,
     from_wire,
 )
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
+from tercet.nodes.quotas import Quotas
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import RUN_BYTES, run_of
 from tercet.plans.passes import Since, latest
@@ -66,8 +73,8 @@ class Told:
     """What a node knows of a job.
 
     How it stands and which session is under way; how often it was begun again, whether it may not be let
-    through once more, and the checkpoints that are there; whether the node is linked up with all others; the
-    error of a job that has failed.
+    through once more, and the checkpoints that are there; whether the node is linked up with all others, and
+    whether the job is attended; the error of a job that has failed.
     """
 
     state: str
@@ -75,6 +82,7 @@ class Told:
     attempts: int = 0
     spent: bool = False
     linked: bool = True
+    attended: bool = False
     points: tuple[Since, ...] = ()
     error: TercetError | None = None
 
@@ -94,21 +102,22 @@ class Told:
                 "attempts": int(attempts),
                 "spent": bool(spent),
                 "linked": bool(linked),
+                "attended": bool(attended),
                 "points": list(points),
                 "error": dict(error),
             } if state in (UNKNOWN, RUNNING, INTERRUPTED, DONE, FAILED):
                 read = tuple(_since(point) for point in points)
                 told = from_wire(error) if error else None
-                return cls(state, running, attempts, spent, linked, read, told)
+                return cls(state, running, attempts, spent, linked, attended, read, told)
         raise ProtocolError(f"{fields!r:.200} does not tell how a job stands; look at that node's release")
 
 
 class LastingJobs(Jobs):
-    """The jobs of a node, as its journal has them."""
+    """The jobs of a node, as its journal has them, and those that are attended."""
 
-    def __init__(self, party: Party, vault: Vault, ledger: Ledger) -> None:
+    def __init__(self, party: Party, vault: Vault, ledger: Ledger, quotas: Quotas) -> None:
         super().__init__()
-        self._party, self._vault, self._ledger = party, vault, ledger
+        self._party, self._vault, self._ledger, self._quotas = party, vault, ledger, quotas
         self._journal = vault.journal
         self.plan_of: Callable[[str, bytes], Awaitable[Plan]] = Gate().plan_of
         """What a member's job runs."""
@@ -146,9 +155,9 @@ class LastingJobs(Jobs):
     # -- what is written down --------------------------------------------------------------------------------
 
     async def sealed_answer(self, session: bytes, outcome: Outcome) -> bytes | None:
-        """What came out of a session, sealed for the journal; None if it is not that of a job here."""
+        """What came out of a session, sealed for the journal; None if that has nothing of its job."""
         job = self.jobs.get(run_of(session))
-        if job is None or job.running != session:
+        if job is None or job.running != session or job.patience_s is not None:
             return None
         return await self._ask(self._seal, job.session, answer(outcome))
 
@@ -158,7 +167,7 @@ class LastingJobs(Jobs):
         packed: bytes = msgpack.packb([body, words])
         return self._vault.seal(_sealed_name(session), packed)
 
-    async def _note(self, job: Job) -> None:
+    async def _note(self, job: Job, *, again: bool) -> None:
         if len(job.session) != RUN_BYTES:
             raise PlanError(f"the name of a job has {len(job.session)} bytes; they have {RUN_BYTES}")
         if sum(len(one.packed) for one in self.of(job.caller)) > MOST_PLANS:
@@ -166,9 +175,33 @@ class LastingJobs(Jobs):
                 f"the plans of {job.caller}'s jobs have more than {MOST_PLANS:,} bytes; forget jobs that are "
                 "done"
             )
-        if await self._ledger.holder(job.session) is not None:
+        holder = await self._ledger.holder(job.session)
+        if holder not in (None, job.caller):
+            raise ConsentError("a run of this name is another member's; names are random, and used once")
+        if holder is not None and not again:
             raise PlanError("a run of this name is known already; names are random, and used once")
+        if job.patience_s is not None:
+            await self._require_room(job)
+            return
         await self._ask(self._journal.put_job, JobRow(job.session, job.caller, job.packed, job.asked))
+
+    async def _require_room(self, job: Job) -> None:
+        """Let attended jobs go that are done, where there is no room for one more. Raises QuotaError."""
+        others = [one for one in self.of(job.caller) if one.patience_s is not None and one is not job]
+        most = self._quotas.quota.queued
+        done = [one for one in others if one.done.is_set()][: max(0, len(others) + 1 - most)]
+        self._quotas.require(job.caller, "queued", len(others) - len(done))
+        for one in done:
+            await self.end(one)
+
+    def _missed(self, job: Job) -> None:
+        """Have party 0 begin it with this node too."""
+        name = self._party.name
+        self._interrupt(job, PeerLost(f"{name} was not there when the job was begun", peer=name))
+
+    def _interrupt(self, job: Job, error: TercetError) -> None:
+        job.interruption, job.interrupted = error, trio.current_time()
+        self._wake.set()
 
     async def _answer(self, job: Job) -> Answer:
         if job.answer is None:
@@ -180,15 +213,17 @@ class LastingJobs(Jobs):
 
     async def _ended(self, job: Job, error: TercetError | None) -> None:
         """A run has ended; one that a loss has cut short is begun again, unless it had come to its end."""
-        if error is None or not (job.replaced or isinstance(error, PeerLost)):
+        lost = job.replaced or (isinstance(error, PeerLost) and job.patience_s != 0)
+        if error is None or not lost:
             await self._finish(job, error)
         elif await self._has_answer(job):
             await self._finish(job, None)
         else:
-            job.interruption = error
-            self._wake.set()
+            self._interrupt(job, error)
 
     async def _has_answer(self, job: Job) -> bool:
+        if job.patience_s is not None:
+            return False
         try:
             return bool(await self._ask(self._journal.answer, job.session))
         except StorageError as error:
@@ -199,7 +234,8 @@ class LastingJobs(Jobs):
         """A job is done, which the journal has since its run ended, or has failed, which it learns now."""
         if job.done.is_set():
             return
-        if isinstance(error, PeerLost):  # which would say that it is worth waiting
+        alone = job.patience_s is None
+        if isinstance(error, PeerLost) and alone:  # which would say that it is worth waiting
             error = PlanError(str(error))
         job.error = error
         job.done.set()
@@ -207,15 +243,18 @@ class LastingJobs(Jobs):
         if error is None:
             return
         try:
-            await self._ask(self._journal.fail_job, job.session, msgpack.packb(error.to_wire()))
+            if alone:
+                await self._ask(self._journal.fail_job, job.session, msgpack.packb(error.to_wire()))
             await self._ledger.abandon(job.session, job.caller)
         except StorageError as problem:
             # After a restart, party 0 hears of the job again, and of how it ended.
             logger.warning("the end of job %s is not in the journal: %s", job.session.hex()[:8], problem)
 
     async def _forget(self, job: Job) -> None:
-        await self._ask(self._journal.drop_job, job.session)
-        await self._ledger.abandon(job.session, job.caller)
+        if job.patience_s is None:
+            await self._ask(self._journal.drop_job, job.session)
+        if not job.done.is_set() or job.patience_s is None:  # else there is nothing left of it
+            await self._ledger.abandon(job.session, job.caller)
 
     # -- what nodes say to each other ------------------------------------------------------------------------
 
@@ -260,13 +299,14 @@ class LastingJobs(Jobs):
         job, linked = self.jobs.get(run), not self._party.missing()
         if job is None:
             return Told(UNKNOWN, linked=linked)
+        attended = job.patience_s is not None
         if job.done.is_set():
             state = DONE if job.error is None else FAILED
-            return Told(state, attempts=job.attempts, linked=linked, error=job.error)
+            return Told(state, attempts=job.attempts, linked=linked, attended=attended, error=job.error)
         found = await self._ledger.interrupted(run, job.caller)
         state = RUNNING if job.running else INTERRUPTED
-        points = tuple(_since(point) for point in found["points"])
-        return Told(state, job.running, job.attempts, bool(found["spent"]), linked, points)
+        points = found.points
+        return Told(state, job.running, job.attempts, found.spent, linked, attended, points)
 
     async def _go(self, run: bytes, name: bytes, attempts: int, since: Since | None) -> None:
         """Begin a job again under a new session's name."""
@@ -276,7 +316,8 @@ class LastingJobs(Jobs):
         await self._halt(job)
         if job.done.is_set():
             return
-        await self._ask(self._journal.begin_job, run, attempts)
+        if job.patience_s is None:
+            await self._ask(self._journal.begin_job, run, attempts)
         job.attempts = attempts
         self.begin(job, name, since)
 
@@ -301,6 +342,7 @@ class LastingJobs(Jobs):
             with trio.move_on_after(LOOK_S):
                 await self._wake.wait()
             self._wake = trio.Event()
+            await self._give_up()
             mine = [run for run, job in self.jobs.items() if not (job.done.is_set() or job.running)]
             if self._party.index:
                 for run in mine:
@@ -312,6 +354,21 @@ class LastingJobs(Jobs):
                     with _logged(f"looking after job {run.hex()[:8]}"):
                         await self._see_to(run)
 
+    async def _give_up(self) -> None:
+        """Have attended jobs failed for which lost nodes are not back in time."""
+        for run, job in list(self.jobs.items()):
+            error, patience_s = job.interruption, job.patience_s
+            if job.done.is_set() or job.running or error is None or patience_s is None:
+                continue
+            if trio.current_time() >= job.interrupted + patience_s:
+                missing = ", ".join(map(str, self._party.missing()))
+                name = self._party.name
+                problem = f"{name} has no link to party {missing}" if missing else "it could not go on"
+                why = f"{str(error).rstrip('.')}; the plan waited for {patience_s:g} s, and {problem}"
+                peer = error.peer if isinstance(error, PeerLost) else name
+                with _logged(f"giving up job {run.hex()[:8]}"):
+                    await self._finish(job, PeerLost(why, peer=peer))
+
     async def _see_to(self, run: bytes) -> None:
         """Ask all nodes about a job, and decide, as party 0, unless some node is not there yet."""
         everybody = await self._ask_everybody(run)
@@ -320,22 +377,34 @@ class LastingJobs(Jobs):
         if not any(told.state == INTERRUPTED for told in everybody):
             return
         attempts = 1 + max(told.attempts for told in everybody)
+        states = {told.state for told in everybody}
+        if UNKNOWN in states and FAILED not in states and any(told.attended for told in everybody):
+            return  # its client submits it there too, or nobody waits for it any more
         error = _verdict(run, everybody, attempts)
         if error is not None:
-            self._say(["fail", run, error.to_wire()])
-            await self._fail(run, error)
+            await self._fail_everywhere(run, error)
             return
         pause = min(RETRY_S * 2**attempts, LONGEST_RETRY_S)
         if trio.current_time() < self._begun.get(run, -math.inf) + pause:
             return
         job = self.jobs[run]
-        plan = await self.plan_of(job.caller, job.packed)
+        try:
+            plan = await self.plan_of(job.caller, job.packed)
+        except StorageError:
+            raise
+        except TercetError as refusal:  # a table may have gone meanwhile; it may never have been a plan
+            await self._fail_everywhere(run, refusal)
+            return
         since = await self._ask(latest, plan, [told.points for told in everybody])
         name = run + secrets.token_bytes(SUFFIX_BYTES)
         logger.info("job %s is begun again, from %s", run.hex()[:8], "a checkpoint" if since else "its start")
         self._begun[run] = trio.current_time()
         self._say(["go", run, name, attempts, since])
         await self._go(run, name, attempts, since)
+
+    async def _fail_everywhere(self, run: bytes, error: TercetError) -> None:
+        self._say(["fail", run, error.to_wire()])
+        await self._fail(run, error)
 
     async def _ask_everybody(self, run: bytes) -> list[Told] | None:
         """What all nodes know of a job, in order; None if one did not answer in time."""
@@ -368,12 +437,12 @@ def _verdict(run: bytes, everybody: Sequence[Told], attempts: int) -> TercetErro
                 "meanwhile, or that node has lost its journal; submit the plan again"
             )
         if told.state == DONE:
-            return PlanError(
+            return SpentError(
                 f"{number} was interrupted when {party} had come to its end, after which it is not run "
                 "again; submit the plan again"
             )
         if told.spent:
-            return PlanError(
+            return SpentError(
                 f"{number} was interrupted, and {party} lets it through no more: it opens to the nodes what "
                 "is not known to be harmless, or has begun too often; submit the plan again"
             )

@@ -47,6 +47,14 @@ class Loose:
     used: float = attrs.field(factory=time.time)
 
 
+@attrs.frozen
+class Interrupted:
+    """What is left of a run: whether it is let through no more, and its checkpoints, the latest last."""
+
+    spent: bool
+    points: tuple[Since, ...]
+
+
 class Ledger:
     """Loose values, runs that owners are asked about, and checkpoints."""
 
@@ -197,7 +205,8 @@ class Ledger:
             raise
         for handle, one in values.items():
             self._add(handle, Loose(one, lasts=True))
-        await self._vault.forget(old)
+        with trio.CancelScope(shield=True):  # it has ended, whatever becomes of its session now
+            await self._vault.forget(old)
         return written
 
     async def sweep(self) -> None:
@@ -221,14 +230,11 @@ class Ledger:
                 await self._vault.forget(handles.values())
             raise
 
-    async def interrupted(self, run: bytes, caller: str) -> dict[str, Any]:
-        """What a member may know of a run: whether it needs new approvals, and the checkpoints that are here.
-
-        Each has the session that came to it and the point in the plan, the latest last.
-        """
+    async def interrupted(self, run: bytes, caller: str) -> Interrupted:
+        """What is here of a member's run that was interrupted."""
         found = await self._ask(self._journal.checkpoints, run)
-        points = [[one.session, one.point] for one in found if one.caller == caller]
-        return {"spent": await self._ask(self._journal.spent, run, caller), "points": points}
+        points = tuple((one.session, one.point) for one in found if one.caller == caller)
+        return Interrupted(await self._ask(self._journal.spent, run, caller), points)
 
     async def resume(
         self, session: bytes, caller: str, digest: bytes, since: Since, names: Iterable[str]

@@ -13,7 +13,7 @@ from tercet.actors.hello import Hello, greet
 from tercet.actors.line import CHUNK_BYTES
 from tercet.actors.party import MOST_EARLY_STARTS
 from tercet.actors.values import type_fields
-from tercet.client.client import _verdict
+from tercet.client.answers import verdict
 from tercet.client.connection import Request
 from tercet.errors import (
     PeerLost,
@@ -435,9 +435,15 @@ async def test_a_stranger_that_says_nothing_is_dropped(open_cluster_of_nodes, au
     "message",
     [
         ["nonsense", 1],
-        ["run", 1],
-        ["run", 1, 5, 5],
-        ["run", 1, b"name", b"plan"],
+        ["submit", 1],
+        ["submit", 1, 5, 5],
+        ["submit", 1, b"name", b"plan", "no number", False],
+        ["submit", 1, b"name", b"plan", float("nan"), False],
+        ["submit", 1, b"name", b"plan", -1.0, False],
+        ["submit", 1, b"name", b"plan", 1e9, False],
+        ["submit", 1, b"name", b"plan", 0.0, False],
+        ["fetch", 1, b"nothing"],
+        ["end", 1, b"nothing"],
         ["put", 1],
         ["drop", 1, 3],
         ["trace", 1, 3],
@@ -478,12 +484,12 @@ def lost(name):
 
 
 def test_the_verdict():
-    assert _verdict({0: lost("party 1"), 2: lost("party 1")}).peer == "party 1"
-    both = _verdict({0: lost("party 1"), 1: lost("party 0"), 2: lost("party 1")})
+    assert verdict({0: lost("party 1"), 2: lost("party 1")}).peer == "party 1"
+    both = verdict({0: lost("party 1"), 1: lost("party 0"), 2: lost("party 1")})
     assert both.peer == "party 1"
     assert "party 0 and party 1 lost each other" in str(both)
     cause = TransportError("first")
-    assert _verdict({0: lost("party 1"), 1: cause}) is cause
+    assert verdict({0: lost("party 1"), 1: cause}) is cause
 
 
 class Damaged(Replicated):
@@ -508,7 +514,7 @@ async def test_a_disk_is_named_by_whoever_tells_of_it(open_cluster_of_nodes):
 
 
 def test_a_disk_is_named_by_the_client():
-    verdict = _verdict({0: lost("party 1"), 1: StorageError("a file is damaged")})
-    assert str(verdict) == "party 1: a file is damaged"
-    passed_on = from_wire(verdict.to_wire())
-    assert str(_verdict({0: passed_on, 1: passed_on})) == "party 1: a file is damaged"
+    told = verdict({0: lost("party 1"), 1: StorageError("a file is damaged")})
+    assert str(told) == "party 1: a file is damaged"
+    passed_on = from_wire(told.to_wire())
+    assert str(verdict({0: passed_on, 1: passed_on})) == "party 1: a file is damaged"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from tercet import Allow
 from tercet.actors.node import Node
 from tercet.client.lake import AsyncLake, open_lake
 from tercet.client.member_api import WaitingPlan
-from tercet.errors import TercetError
+from tercet.errors import PeerLost, TercetError
 from tercet.ml.stored_columns import Column
 from tercet.ml.table import Table
 from tercet.nodes import program
@@ -163,6 +163,20 @@ def heedless(
 
     lake._note = noting
     return told
+
+
+@contextlib.contextmanager
+def apart(lake: Attacked) -> Iterator[None]:
+    """Inside, the nodes have lost each other, and so what was under way; clients are linked up with all."""
+    for node in lake.nodes:
+        node.party.missing = lambda: [0]  # type: ignore[method-assign]
+        for session in list(node.party._sessions.values()):
+            session.fail(PeerLost("party 0 has fallen silent", peer="party 0"))
+    try:
+        yield
+    finally:
+        for node in lake.nodes:
+            del node.party.missing
 
 
 def allow(lake: Attacked, **limits: int) -> None:

@@ -6,6 +6,7 @@ others read in their place, would have the rest of an approved plan run on value
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 
 import attrs
@@ -15,13 +16,14 @@ import trio
 
 from tercet.actors.party import Party
 from tercet.actors.scheduler import Scheduler
-from tercet.errors import ConsentError, PlanError, TercetError
+from tercet.errors import PlanError, TercetError
 from tercet.members.rules import Rules
+from tercet.nodes.ledger import Ledger
 from tercet.plans import Builder, Form, Type
 from tercet.plans.parsing import read_plan
 from tercet.plans.passes import checkpoint_handle, rest
 from tercet.plans.plan import RESERVED
-from tests.attacks.lake import ROWS, column, values_of
+from tests.attacks.lake import ROWS, apart, column, values_of
 
 KIND = Type(Form.RING, (ROWS,), 0, 2.0**20)
 WORDS = np.zeros(ROWS, dtype=np.uint64)
@@ -85,69 +87,77 @@ def slow(attacked, table, own):
     return b.plan()
 
 
-async def break_off(attacked, plan, run):
-    """Have a plan run until every node has its checkpoint; then take it back. The checkpoint."""
-    client, plain = attacked.ann.cluster.client, Party.scheduler
+@contextlib.asynccontextmanager
+async def broken_off(attacked, plan, run, monkeypatch):
+    """Have a plan run until every node has its checkpoint; inside, the nodes have lost each other.
+
+    Afterwards they are back, and the run has ended: with what is then in the list that this gives.
+    """
+    ended = []
 
     class Endless(Scheduler):
         async def run(self):
             await super().run()
             await trio.sleep_forever()
 
-    Party.scheduler = Endless
-    try:
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: client.run(plan, session=run))
-                nursery.start_soon(attacked.sign_all)
-                told = []
-                while not (told and all(one["points"] for one in told)):
-                    told = await client.ask("interrupted", [run])
-                    await trio.sleep(0.02)
-                nursery.cancel_scope.cancel()
-    finally:
-        Party.scheduler = plain
-    session, point = told[0]["points"][0]
-    return bytes(session), int(point)
-
-
-async def resume(attacked, plan, run, since):
-    failure = None
-    async with attacked.signing():
+    async def ask():
         try:
-            found = await attacked.ann.cluster.client.run(plan, session=run + b"\1", since=since)
+            ended.append(await attacked.ann.cluster.client.run(plan, session=run))
         except TercetError as error:
-            failure = error
-    if failure is not None:
-        raise failure
-    return found
+            ended.append(error)
+
+    async def reached():
+        return all([(await node.gate.ledger.interrupted(run, "ann")).points for node in attacked.nodes])
+
+    with trio.fail_after(120):
+        async with attacked.signing(), trio.open_nursery() as nursery:
+            with monkeypatch.context() as patched:
+                patched.setattr(Party, "scheduler", Endless)
+                nursery.start_soon(ask)
+                while not await reached():  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            with apart(attacked):
+                yield ended
+            while not ended:  # noqa: ASYNC110
+                await trio.sleep(0.02)
 
 
-async def test_a_run_goes_on_from_what_the_nodes_wrote(attacked):
+async def test_a_run_goes_on_from_what_the_nodes_wrote(attacked, monkeypatch):
     """With a value of hers under each name that a checkpoint had in an earlier release."""
     table = await attacked.victim()
     client, run = attacked.ann.cluster.client, secrets.token_bytes(16)
     for handle in ("checkpoint x", f"{run.hex()}/x"):
         await client.put(handle, KIND, WORDS)
     plan = slow(attacked, table, ("checkpoint x", KIND))
-    since = await break_off(attacked, plan, run)
-    found = await resume(attacked, plan, run, since)
+    resumed, resume = [], Ledger.resume
+
+    async def noting(self, *args):
+        resumed.append(args[3])
+        return await resume(self, *args)
+
+    monkeypatch.setattr(Ledger, "resume", noting)
+    async with broken_off(attacked, plan, run, monkeypatch) as ended:
+        pass
+    assert resumed == [(run, 0)] * 3
+    (found,) = ended
+    assert found.interrupted == 1
     assert not found.revealed["my own numbers"].any()
     total = np.ldexp(found.revealed["total"], -column(table).schema.scale)
     np.testing.assert_allclose(total, np.linspace(20, 80, ROWS).sum(), rtol=1e-3)
 
 
-async def test_a_run_does_not_go_on_with_other_inputs(attacked):
+async def test_a_run_does_not_go_on_with_other_inputs(attacked, monkeypatch):
     """What was checked before the interruption was checked of other numbers."""
     table = await attacked.victim()
     client, run = attacked.ann.cluster.client, secrets.token_bytes(16)
     await client.put("flags", KIND, WORDS + np.uint64(1))
     plan = slow(attacked, table, ("flags", KIND))
-    since = await break_off(attacked, plan, run)
-    await client.drop(["flags"])
-    await client.put("flags", KIND, (np.arange(ROWS) == 7).astype(np.uint64))
-    with pytest.raises(PlanError, match="no such checkpoint of this plan"):
-        await resume(attacked, plan, run, since)
+    async with broken_off(attacked, plan, run, monkeypatch) as ended:
+        await client.drop(["flags"])
+        await client.put("flags", KIND, (np.arange(ROWS) == 7).astype(np.uint64))
+    (error,) = ended
+    assert isinstance(error, PlanError)
+    assert "no such checkpoint of this plan" in str(error)
 
 
 # -- names of runs, and of values to come ------------------------------------------------------------------
@@ -168,11 +178,12 @@ async def test_no_run_takes_the_name_of_anothers(attacked):
         (waiting,) = await attacked.waiting()
         own = attacked.builder("nothing")
         own.random_words(2, 3).reveal("words", to="insurer")
-        for name in (waiting.session, waiting.session + b"\1"):
-            with pytest.raises(ConsentError, match="another member's"):
-                await attacked.insurer.cluster.client.run(own.plan(), session=name)
-        with pytest.raises(PlanError, match="is known already"):
-            await attacked.insurer.cluster.client.ask("submit", [waiting.session, own.plan().to_bytes()])
+        for more in ([], [0.0, False], [60.0, True]):
+            asking = [waiting.session, own.plan().to_bytes(), *more]
+            with pytest.raises(PlanError, match="names are used once"):
+                await attacked.insurer.cluster.client.ask("submit", asking)
+            with pytest.raises(PlanError, match="the name of a job has 17 bytes"):
+                await attacked.insurer.cluster.client.ask("submit", [asking[0] + b"\1", *asking[1:]])
         await attacked.hospital.approve(waiting.number)
     assert results[0].revealed["total"] > 0
 

@@ -76,7 +76,7 @@ async def test_a_million_nodes_stop_nobody(attacked):
 
 async def refused_plan(attacked, session, plan):
     with pytest.raises(PlanError, match="too large"):
-        await attacked.ann.cluster.client.ask("run", [session, plan])
+        await attacked.ann.cluster.client.ask("submit", [session, plan, 0.0, False])
 
 
 @pytest.mark.parametrize("step", ["double", "bounded", "shifted"])

@@ -22,7 +22,8 @@ from tests.attacks.lake import ROWS, values_of
 
 async def asked(lake, request):
     """What the nodes answer to a request as it is."""
-    return await lake.cluster.client.ask("run", [secrets.token_bytes(16), request.to_bytes()])
+    asking = [secrets.token_bytes(16), request.to_bytes(), 0.0, False]
+    return await lake.cluster.client.ask("submit", asking)
 
 
 def describing(table, **more):

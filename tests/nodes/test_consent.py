@@ -392,8 +392,9 @@ def test_an_approval_that_is_replayed_and_a_plan_that_was_altered_after_it(table
             if again is not None:
                 # The nodes have been restarted, and remember what they have let run all the same.
                 session, recorded = again
-                with refused(tables, "let through before"):
-                    await ask("run", [session, plan.to_bytes()])
+                for more in ([], [0.0, False], [60.0, True]):
+                    with refused(tables, "names are used once"):
+                        await ask("submit", [session, plan.to_bytes(), *more])
                 with refused(tables, "no plan"):
                     await hospital.cluster.client.ask("approve", recorded)
                 return None
@@ -407,7 +408,7 @@ def test_an_approval_that_is_replayed_and_a_plan_that_was_altered_after_it(table
             table.features(other, ["age"]).sum().reveal("another sum", to="analyst")
             altered = other.plan()
             with refused(tables, "names are used once"):
-                await ask("run", [job.session, altered.to_bytes()])
+                await ask("submit", [job.session, altered.to_bytes(), 60.0, True])
             for one in (plan, altered):
                 second = await ann.submit(one)
                 await the_one_waiting(hospital, second.session)

@@ -13,7 +13,7 @@ import pytest
 
 import tercet
 from tercet import Allow
-from tercet.errors import ConsentError, PeerLost, PlanError
+from tercet.errors import PeerLost, PlanError
 from tercet.ml import LogisticRegression
 
 pytestmark = pytest.mark.early
@@ -188,19 +188,18 @@ def test_owners_are_asked_again_only_if_a_node_had_come_to_the_end(tables, undis
     tables.wait_for(lambda: fit.results, "the fit has ended")
     assert approve_the_one_waiting(tables) != number
     np.testing.assert_allclose(fit.finished(), undisturbed.coefficients, atol=1e-5)
-    with (
-        connect(tables, "ann") as lake,
-        pytest.raises(ConsentError, match=r"let through before|another plan"),
-    ):
-        lake.call(run_again, lake, number, tables)
+    with connect(tables, "ann") as lake:
+        for again, why in ((False, "known already"), (True, "lets it through no more")):
+            with pytest.raises(PlanError, match=why):
+                lake.call(run_again, lake, number, tables, again)
 
 
-async def run_again(lake, number, nodes):
+async def run_again(lake, number, nodes, again):
     """Ask for a run that has ended."""
     runs = [run for (run,) in query(nodes, 0, "SELECT run FROM runs") if run.hex().startswith(number)]
     table, builder = await lake._find_table("asking", lake), lake.builder("again")
     table.features(builder, ["age"]).sum().reveal("sum", to="analyst")
-    await lake.cluster.client.run(builder.plan(), session=runs[0] + b"9")
+    await lake.cluster.client.ask("submit", [runs[0], builder.plan().to_bytes(), 60.0, again])
 
 
 def test_patience_runs_out(tables):

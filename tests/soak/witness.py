@@ -20,6 +20,8 @@ from tercet.members.audit import check_lines, log_lines, parse
 from tercet.nodes.waiting import RUN_BYTES
 from tercet.plans.parsing import read_plan
 
+MOST_ALONE = 2
+"""What a job is submitted with that nobody waits for: its name, and what it is."""
 ASKS = "-asks"
 """How names of tables end whose owners sign every plan."""
 
@@ -42,8 +44,6 @@ class Witness:
     """Sessions whose results have come back."""
     signed: set[tuple[str, str]] = attrs.field(factory=set)
     """Owners, and the sessions for which they have sent a signature."""
-    jobs: set[str] = attrs.field(factory=set)
-    """Sessions that were submitted, which nodes may begin again under longer names."""
 
     def watch(self, lake: AsyncLake, member: str) -> None:
         """Note what a member sends and is told over a lake."""
@@ -56,10 +56,8 @@ class Witness:
                 plan = read_plan(args[1])
                 reveals = [str(one) for one in plan.disclosures()]
                 self.asked[args[0].hex()] = Sent(member, plan.digest().hex(), reveals)
-            if verb == "submit":
-                self.jobs.add(args[0].hex())
             answers = await ask(requests)
-            if verb in ("run", "resume", "fetch"):
+            if verb == "fetch" or (verb == "submit" and len(args) > MOST_ALONE):
                 self.told.add(args[0].hex())
             return answers
 
@@ -81,26 +79,26 @@ class Witness:
                 if (line["caller"], line["session"]) not in self.signed:
                     yield f"{node}: line {line['number']}: {line['caller']} has signed no such approval"
             elif line["event"] == "runs":
-                ran.add(self._asked_as(line["session"]))
+                ran.add(_asked_as(line["session"]))
                 yield from self._judge(node, line, approved, owners)
         for session in sorted(self.told - ran):
             yield f"{node}: {self.asked[session].member} was told a result of {session}, which it never ran"
-
-    def _asked_as(self, session: str) -> str:
-        """Under which name a member has asked for a session."""
-        run = session[: 2 * RUN_BYTES]
-        return run if run in self.jobs else session
 
     def _judge(
         self, node: str, line: dict[str, Any], approved: set[tuple[str, str]], owners: dict[str, str]
     ) -> Iterator[str]:
         where = f"{node}: line {line['number']}: plan {line['plan']!r} of {line['caller']}"
-        sent = self.asked.get(self._asked_as(line["session"]))
+        sent = self.asked.get(_asked_as(line["session"]))
         if sent != Sent(line["caller"], line["digest"], line["reveals"]):
             yield f"{where} reveals {line['reveals']}; what was sent is {sent}"
         for owner in _who_sign(line["reads"], line["caller"], owners):
             if (owner, line["session"][: 2 * RUN_BYTES]) not in approved:  # of this or an earlier attempt
                 yield f"{where} ran without the signature of {owner}"
+
+
+def _asked_as(session: str) -> str:
+    """Under which name a member has asked for a session: nodes begin it again under longer ones."""
+    return session[: 2 * RUN_BYTES]
 
 
 def _who_sign(reads: Sequence[str], caller: str, owners: dict[str, str]) -> set[str]:
