@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 import tercet
-from tercet.commands import comparison, consent, nodes, tables
+from tercet.commands import Commands
 from tercet.commands.console import sentences
 from tercet.errors import TercetError
-from tercet.protocols import registry
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,10 +30,6 @@ app = typer.Typer(
     help="Tercet: a private data lake. Link tables, train and evaluate models between parties that show each "
     "other nothing.",
 )
-app.add_typer(nodes.app)
-app.add_typer(tables.app)
-app.add_typer(consent.app)
-app.add_typer(comparison.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,6 +52,8 @@ def _options(
 @app.command()
 def protocols() -> None:
     """List the protocols that plans can run on."""
+    from tercet.protocols import registry
+
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import tercet
 import tercet.demo
 from tercet.cli import app
+from tercet.commands import HOMES
 from tercet.errors import PeerLost
+from tercet.protocols import registry
 
 pytestmark = pytest.mark.smoke
 runner = CliRunner()
@@ -34,6 +40,37 @@ def test_version():
     assert result.stdout == f"tercet {tercet.__version__}\n"
 
 
+def test_the_version_needs_nothing_that_takes_long_to_import():
+    """A shell that asks for it waits 0.2 s, and not 2: numba and SQLAlchemy, say, are most of these."""
+    ask = (
+        "import sys; from tercet.cli import app; code = app(['--version'], standalone_mode=False); "
+        "print(code, *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120
+    )
+    version, loaded = done.stdout.splitlines()
+    assert version == f"tercet {tercet.__version__}"
+    code, *modules = loaded.split()
+    assert code == "0"
+    assert {name.partition(".")[0] for name in modules}.isdisjoint({"numpy", "trio", "sqlalchemy"})
+    assert {name for name in modules if name.startswith("tercet.")} == {
+        "tercet.cli",
+        "tercet.commands",
+        "tercet.commands.console",
+        "tercet.errors",
+    }
+
+
+def test_every_module_of_commands_has_those_that_are_looked_for_in_it():
+    package = Path(tercet.commands.__file__).parent
+    names = {f"tercet.commands.{file.stem}" for file in package.glob("*.py")}
+    assert set(HOMES.values()) == names - {"tercet.commands.__init__", "tercet.commands.console"}
+    for name in set(HOMES.values()):
+        has = typer.main.get_group(importlib.import_module(name).app).commands
+        assert set(has) == {command for command, home in HOMES.items() if home == name}
+
+
 def test_no_command_shows_the_help():
     assert "demo" in runner.invoke(app, []).output
 
@@ -47,15 +84,15 @@ def test_protocols_are_listed():
 
 
 def test_a_protocol_that_does_not_load_is_listed_all_the_same(monkeypatch):
-    monkeypatch.setitem(tercet.cli.registry.BUILT_IN, "broken", "tercet.protocols.plain:Plain")
-    whole = tercet.cli.registry.get
+    monkeypatch.setitem(registry.BUILT_IN, "broken", "tercet.protocols.plain:Plain")
+    whole = registry.get
 
     def get(name):
         if name == "broken":
             raise tercet.ProtocolError("it is broken")
         return whole(name)
 
-    monkeypatch.setattr(tercet.cli.registry, "get", get)
+    monkeypatch.setattr(registry, "get", get)
     result = runner.invoke(app, ["protocols"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert "does not load: it is broken" in result.stdout

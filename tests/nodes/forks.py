@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from typing import Any, TextIO
 import attrs
 
 from tercet.actors.scratch import KEEP_MEMORY
+from tercet.commands import HOMES
 
 ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.02
@@ -158,6 +160,8 @@ def main() -> None:
     """Serve, with everything imported; or, in a child, run the command."""
     from tercet.cli import app
 
+    for module in set(HOMES.values()):
+        importlib.import_module(module)
     gc.freeze()  # children share what the imports made
     channel = os.fdopen(os.dup(1), "w")  # nothing that is printed by chance may come between the answers
     os.dup2(2, 1)
