@@ -23,6 +23,7 @@ def read_plan(packed: bytes) -> Plan:
     if len(packed) > MOST_PLAN_BYTES:
         raise PlanError(f"a plan of {len(packed)} bytes is too large; nodes read up to {MOST_PLAN_BYTES}")
     try:
+        _check_count(_count_nodes(packed))
         version, name, nodes, tile_rows = msgpack.unpackb(packed, raw=False, use_list=True)
         if version != FORMAT_VERSION:
             raise PlanError(
@@ -93,10 +94,25 @@ def check_handle(handle: str) -> None:
         )
 
 
+def _count_nodes(packed: bytes) -> int:
+    """How many nodes a packed plan says that it has; none of them is unpacked."""
+    outline = msgpack.Unpacker()
+    outline.feed(packed)
+    outline.read_array_header()
+    outline.skip()  # the version
+    outline.skip()  # the name
+    count: int = outline.read_array_header()
+    return count
+
+
+def _check_count(nodes: int) -> None:
+    """Raise PlanError for more nodes than any plan has."""
+    if nodes > MOST_NODES:
+        raise PlanError(f"a plan of {nodes} nodes is too large; make several of up to {MOST_NODES}")
+
+
 def _check_sizes(name: Any, nodes: Sequence[Any]) -> None:
     """Raise PlanError for a plan that is larger than any that somebody needs, before it is looked at."""
-    if len(nodes) > MOST_NODES:
-        raise PlanError(f"a plan of {len(nodes)} nodes is too large; make several of up to {MOST_NODES}")
     for index, (kind, args, attributes, label) in enumerate(nodes):
         long = max(map(len, filter(_is_text, (name, kind, label, *attributes, *attributes.values()))))
         if len(args) > MOST_ARGS or long > LONGEST_TEXT:

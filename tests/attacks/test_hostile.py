@@ -56,6 +56,17 @@ def test_a_plan_that_nobody_needs_is_refused(what):
         read_plan(BUILT[what]())
 
 
+def test_nodes_are_counted_before_they_are_unpacked(monkeypatch):
+    """Unpacking a million takes seconds, in which a node does nothing else."""
+
+    def unpack(*_, **__):
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr(msgpack, "unpackb", unpack)
+    with pytest.raises(PlanError, match=f"a plan of {MOST_NODES + 1} nodes is too large"):
+        read_plan(BUILT["nodes"]())
+
+
 async def test_a_million_nodes_stop_nobody(attacked):
     """The nodes refuse them at once, and have run another member's plan meanwhile."""
     await attacked.victim()
