@@ -15,6 +15,7 @@ anyway says so: a secret bit then turns that step into half of the way back. Nob
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -112,6 +113,7 @@ class _Precision:
         return cls(feature, min(30, 60 - feature - halved), 20, min(24, 63 - halved - 2 * feature))
 
 
+@functools.cache
 def _error(series: Series, coefficient_bits: int) -> float:
     """The error of a series whose coefficients are rounded."""
     unit = 2.0**-coefficient_bits
