@@ -83,17 +83,35 @@ class Builder:
                 f"plan {self.name!r:.80} grows beyond {MOST_NODES} nodes; take fewer steps at once"
             )
         inputs = [self.nodes[index].types[output] for index, output in args]
-        title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
         try:
             KINDS[kind].check_attributes(attributes)
             _require_rounds(KINDS[kind], inputs)
             types = self._infer(kind, tuple(inputs), attributes, key[2])
         except PlanError as error:
+            title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
             operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
             raise PlanError(f"{title}: {error}{operands}") from error
         self._known[key] = len(self.nodes)
         self.nodes.append(Node(*key, types, self.label))
         return len(self.nodes) - 1
+
+    def adopt(self, node: Node, args: tuple[Ref, ...], inputs: Sequence[Type]) -> int:
+        """Add a node of a checked plan under its label; it reads `args` here, and values of `inputs` there.
+
+        As `append` does, which has nothing to check where both are of the same types.
+        """
+        alike = not KINDS[node.kind].binds_symbol
+        for (index, output), kind in zip(args, inputs, strict=True):
+            here = self.nodes[index].types[output]
+            alike = alike and (here is kind or here == kind)
+        if not alike:
+            return self.append(node.kind, args, dict(node.attributes))
+        index = self._known.setdefault((node.kind, args, node.attributes), len(self.nodes))
+        if index == len(self.nodes):
+            if args != node.args:
+                node = Node(node.kind, args, node.attributes, node.types, node.label)
+            self.nodes.append(node)
+        return index
 
     def _infer(
         self, kind: str, inputs: tuple[Type, ...], attributes: Mapping[str, Any], sorted_attributes: Hashable

@@ -133,10 +133,14 @@ class Kind:
 
     def check_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Raise PlanError for attributes that are missing, unknown or of another type."""
-        if odd := (attributes.keys() ^ self.attributes.keys()) - self.optional:
+        if attributes.keys() != self.attributes.keys() and (
+            odd := (attributes.keys() ^ self.attributes.keys()) - self.optional
+        ):
             raise PlanError(f"attribute {min(odd)!r} is missing or unknown")
         for name, value in attributes.items():
             wanted = self.attributes[name]
+            if type(value) is wanted:
+                continue
             if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
                 raise PlanError(f"attribute {name!r} is {value!r:.80}, of type {type(value).__name__}")
 

@@ -125,7 +125,8 @@ class _Rebuild:
         """Copy a node as it is."""
         node = self.plan.nodes[index]
         self.builder.label = node.label
-        made = self.builder.append(node.kind, [self.where[ref] for ref in node.args], dict(node.attributes))
+        args = tuple([self.where[ref] for ref in node.args])
+        made = self.builder.adopt(node, args, [self.plan.type_of(ref) for ref in node.args])
         for output in range(len(node.types)):
             self.where.setdefault((index, output), (made, output))
 

@@ -63,7 +63,7 @@ class Form(enum.Enum):
         return Z64 if self is Form.RING else BITS
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)  # builders look types up by the thousand
 class Type:
     """The type of a value: form, shape, fractional bits, a bound on its integers, whether it is a product.
 
