@@ -1,5 +1,7 @@
 """Summaries of fits against statsmodels: standard errors, tests, likelihoods, on public data sets."""
 
+import functools
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -19,11 +21,23 @@ def clear_fit(source):
     return sm.Logit(source.y, np.column_stack([source.X, np.ones(len(source.y))])).fit(disp=False, tol=1e-12)
 
 
+@pytest.fixture(scope="module")
+def fitted(put, data):
+    """The fit of a data set by name, made once in each lake: `fitted("spector")`. Tests only ask it."""
+    return functools.cache(lambda name: LogisticRegression(penalty=None).fit(put(data(name)), target="y"))
+
+
+@pytest.fixture(scope="module")
+def summarised(fitted):
+    """The summary of such a fit, made once."""
+    return functools.cache(lambda name: fitted(name).summary())
+
+
 @pytest.mark.parametrize("name", SETS)
-def test_against_statsmodels(put, data, name):
+def test_against_statsmodels(summarised, data, name):
     source = data(name)
     clear = clear_fit(source)
-    found = LogisticRegression(penalty=None).fit(put(source), target="y").summary()
+    found = summarised(name)
     assert found.names_ == (*source.names, "(intercept)")
     assert (np.abs(found.params - clear.params) / clear.bse).max() < 0.01
     np.testing.assert_allclose(found.bse, clear.bse, rtol=1e-3)
@@ -45,11 +59,9 @@ ALONE = ["z", "p", "significant", "sign", "llr", "llr_pvalue", "prsquared", "lln
 
 
 @pytest.mark.parametrize("name", ["spector", "fair", "star98", "anes96"])
-def test_figures_alone(lake, put, data, name):
+def test_figures_alone(lake, fitted, data, name):
     """Each is computed in MPC, and nothing else is told."""
-    source = data(name)
-    clear = clear_fit(source)
-    model = LogisticRegression(penalty=None).fit(put(source), target="y")
+    clear, model = clear_fit(data(name)), fitted(name)
     expected = {
         "z": (clear.tvalues, 0.01 + 1e-3 * np.abs(clear.tvalues)),
         "p": (clear.pvalues, 1e-3),
@@ -75,8 +87,8 @@ def test_figures_alone(lake, put, data, name):
         _ = summary.params
 
 
-def test_what_follows_is_not_asked_for_twice(lake, put, data):
-    model = LogisticRegression(penalty=None).fit(put(data("spector")), target="y")
+def test_what_follows_is_not_asked_for_twice(lake, fitted):
+    model = fitted("spector")
     lake.disclosed.clear()
     found = model.summary(["coef", "se", "p", "z", "ci", "odds_ratio", "sign", "significant"])
     assert [item.what for item in lake.disclosed] == [
@@ -162,9 +174,8 @@ def test_a_penalty_is_a_prior(put, data):
     np.testing.assert_allclose(found.bse, np.sqrt(np.diag(np.linalg.inv(hessian))), rtol=1e-3)
 
 
-def test_what_cannot_be(put, data):
-    table = put(data("spector"))
-    model = LogisticRegression(penalty=None).fit(table, target="y")
+def test_what_cannot_be(fitted):
+    model = fitted("spector")
     with pytest.raises(PlanError, match="no figure 'r2' in a summary; known are coef"):
         model.summary(["r2"])
     with pytest.raises(PlanError, match="alpha=5 is not a number between 0 and 1"):
@@ -178,7 +189,7 @@ FITS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def some(put, data):
     """A table of standardised columns, weights and an offset, and the names of its features."""
     source, generator = data("star98"), np.random.default_rng(6)
@@ -206,37 +217,35 @@ def test_models_that_were_saved(lake, some, kind):
         ("log-likelihood of 'y'", "hospital"),
     ]
     if kind == "descent":
-        options = {"penalty": None}
         np.testing.assert_allclose(model.summary(["se"]).bse, found.bse, rtol=1e-4)
-    right = LogisticRegression(**options).fit(table, target="y", features=names, **roles).summary()
+        model = LogisticRegression(penalty=None).fit(table, target="y", features=names, **roles)
+    right = model.summary()
     assert (np.abs(found.params - right.params) / right.bse).max() < 0.01
     np.testing.assert_allclose(found.bse, right.bse, rtol=5e-4)
     np.testing.assert_allclose(found.llf, right.llf, rtol=1e-5)
 
 
-def test_models_that_are_not_the_best(lake, put, data, some):
+def test_models_that_are_not_the_best(lake, fitted, put, data, some):
     table, names = some
     early = LogisticRegression(solver="gd", max_iter=3).fit(table, target="y", features=names)
     lake.disclosed.clear()
     with pytest.raises(SchemaError, match=r"the model of 'y' is not the best one on 'table.*use the rows"):
         early.summary()
     assert {item.what for item in lake.disclosed} == {OUT_OF_RANGE, ONE_CLASS, MOVING}
-    source = data("star98")
-    model = LogisticRegression(penalty=None).fit(put(source), target="y")
-    model.save("whole")
+    fitted("star98").save("whole")
     with pytest.raises(SchemaError, match="is not the best one"):
-        lake.model("whole").summary(put(source, rows=slice(0, 200)))
+        lake.model("whole").summary(put(data("star98"), rows=slice(0, 200)))
 
 
 @pytest.mark.parametrize("options", [{"tile_rows": 64}, {"threads": 2}])
-def test_figures_do_not_depend_on_tiles_and_threads(lake, put, data, options):
-    source = data("star98")
+def test_figures_do_not_depend_on_tiles_and_threads(lake, summarised, put, data, options):
     with tercet.local(protocol=lake.protocol, **options) as other:
-        found = []
-        for one in (lake, other):
-            summary = LogisticRegression(penalty=None).fit(put(source, into=one), target="y").summary()
-            # An odds ratio of 1,400 is 7 in figures that have an absolute error.
-            ratios = {name: np.log(summary.values[name]) for name in ("odds_ratio", "odds_ratio_ci")}
-            values = summary.values | ratios
-            found.append(np.concatenate([np.ravel(value) for value in values.values()]).astype(float))
+        table = put(data("star98"), into=other)
+        there = LogisticRegression(penalty=None).fit(table, target="y").summary()
+    found = []
+    for summary in (summarised("star98"), there):
+        # An odds ratio of 1,400 is 7 in figures that have an absolute error.
+        ratios = {name: np.log(summary.values[name]) for name in ("odds_ratio", "odds_ratio_ci")}
+        values = summary.values | ratios
+        found.append(np.concatenate([np.ravel(value) for value in values.values()]).astype(float))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
