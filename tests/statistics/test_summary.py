@@ -25,15 +25,20 @@ def plain_spector(data):
         yield LogisticRegression(penalty=None).fit(table, target="y")
 
 
+@pytest.fixture(scope="module")
+def spector(put, data):
+    """The summary of a fit, made once in each lake; tests only read it."""
+    return LogisticRegression(penalty=None).fit(put(data("spector")), target="y").summary()
+
+
 # -- names and what stands beside what -----------------------------------------------------------------------
 
 
-def test_the_names_are_those_of_statsmodels(put, data):
+def test_the_names_are_those_of_statsmodels(spector, data):
     """What a user of its results writes: series and frames by name."""
     source = data("spector")
     X = pd.DataFrame(source.X, columns=source.names).assign(**{"(intercept)": 1.0})
-    clear = sm.Logit(source.y, X).fit(disp=False, tol=1e-12)
-    found = LogisticRegression(penalty=None).fit(put(source), target="y").summary()
+    clear, found = sm.Logit(source.y, X).fit(disp=False, tol=1e-12), spector
     for name in ("params", "bse", "tvalues", "pvalues"):
         mine, theirs = getattr(found, name), getattr(clear, name)
         assert isinstance(mine, pd.Series)
@@ -57,11 +62,10 @@ def test_the_names_are_those_of_statsmodels(put, data):
         found.conf_int("0.05")
 
 
-def test_without_pandas_figures_are_arrays(put, data, monkeypatch):
-    found = LogisticRegression(penalty=None).fit(put(data("spector")), target="y").summary()
-    named = found.params, found.conf_int()
+def test_without_pandas_figures_are_arrays(spector, monkeypatch):
+    named = spector.params, spector.conf_int()
     monkeypatch.setitem(sys.modules, "pandas", None)
-    for mine, theirs in zip((found.params, found.conf_int()), named, strict=True):
+    for mine, theirs in zip((spector.params, spector.conf_int()), named, strict=True):
         assert isinstance(mine, np.ndarray)
         np.testing.assert_array_equal(mine, theirs)
 
@@ -314,8 +318,8 @@ def test_what_helps_a_fit_that_moves_depends_on_its_penalty(put, data):
 # -- print ---------------------------------------------------------------------------------------------------
 
 
-def test_printed(put, data):
-    found = LogisticRegression(penalty=None).fit(put(data("spector")), target="y").summary()
+def test_printed(spector, data):
+    found = spector
     lines = str(found).splitlines()
     assert lines[0].startswith("logistic regression of 'y' on ")
     heads = next(place for place, line in enumerate(lines) if "P>|z|" in line)
