@@ -302,14 +302,19 @@ def test_max_iter_is_an_upper_bound(lake, put):
     assert lake.phases[0].rounds < 180
 
 
+def hard(put, weighted):
+    """A table that fits take several plans for, and how to fit it."""
+    table = put(np.column_stack([HARD, 1 + 0.2 * np.abs(HARD[:, 0])]), HARD_Y)
+    given = {"target": "y", "features": [f"x{place}" for place in range(5)]}
+    return table, given | ({"sample_weight": "x5"} if weighted else {})
+
+
 @pytest.mark.cases("plain-False-options0", "replicated-True-options1")
 @pytest.mark.parametrize("options", [{}, {"class_weight": "balanced"}])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_fit_goes_on_until_it_has_converged(lake, put, options, weighted):
     """In further plans, each of which says only whether it is out of range, and whether it still moves."""
-    table = put(np.column_stack([HARD, 1 + 0.2 * np.abs(HARD[:, 0])]), HARD_Y)
-    given = {"target": "y", "features": [f"x{place}" for place in range(5)]}
-    given |= {"sample_weight": "x5"} if weighted else {}
+    table, given = hard(put, weighted)
     lake.disclosed.clear()
     lake.phases.clear()
     model = LogisticRegression(penalty=None, max_iter=1000, **options).fit(table, **given)
@@ -318,6 +323,14 @@ def test_a_fit_goes_on_until_it_has_converged(lake, put, options, weighted):
     assert told(lake)[-3:] == [OUT_OF_RANGE, MOVING, APART]
     assert told(lake).count(MOVING) == len(lake.phases)
     assert told(lake).count(ONE_CLASS) == 1
+
+
+@pytest.mark.cases("plain-False-options0", "plain-True-options1")
+@pytest.mark.parametrize("options", [{}, {"class_weight": "balanced"}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_fit_of_several_plans_is_that_of_one(put, options, weighted):
+    table, given = hard(put, weighted)
+    model = LogisticRegression(penalty=None, max_iter=1000, **options).fit(table, **given)
     at_once = LogisticRegression(penalty=None, max_iter=24, **options)
     at_once = at_once.collect(at_once.submit(table, **given), table, **given)
     assert at_once.n_iter_ == [24]
