@@ -62,7 +62,7 @@ def sum_of_ages(lake, table):
 
 def long_fit(lake, table):
     lake.checkpoint_every = 10
-    model = LogisticRegression(solver="gd", max_iter=150, learning_rate=0.01)
+    model = LogisticRegression(solver="gd", max_iter=100, learning_rate=0.01)
     return model.fit_steps(lake.table(table), "sick")
 
 

@@ -114,7 +114,7 @@ class Fit(threading.Thread):
         return self.coefficients
 
 
-LONG = {"solver": "gd", "max_iter": 200, "learning_rate": 0.01}
+LONG = {"solver": "gd", "max_iter": 120, "learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")
