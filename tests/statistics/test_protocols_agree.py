@@ -37,6 +37,9 @@ def clear():
     return results("plain")
 
 
+@pytest.mark.cases(
+    "replicated-3", "shamir-5"
+)  # `test_studies.py` has the operations of Shamir's scheme for 3
 @pytest.mark.parametrize(("protocol", "parties"), [("replicated", 3), ("shamir", 3), ("shamir", 5)])
 def test_every_protocol_gives_the_same_results(clear, protocol, parties):
     found = results(protocol, parties)
