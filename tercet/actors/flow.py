@@ -10,6 +10,7 @@ the scratch; those of stored values may lie in files, and are read when they are
 from __future__ import annotations
 
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.values import FiledTiles, TiledValue
@@ -32,6 +33,77 @@ IN_FLIGHT = 8
 """Heavy instances that may wait for the network at one time, for each thread."""
 
 
+class _Wiring:
+    """Who reads what in a plan, and what is computed where: the same in every run of it."""
+
+    def __init__(self, plan: Plan, layout: Layout) -> None:
+        self.plan = plan
+        self.layout = layout
+        self._readers: dict[Ref, list[int]] = {}
+        for index, node in enumerate(plan.nodes):
+            for ref in dict.fromkeys(node.args):
+                self._readers.setdefault(ref, []).append(index)
+        self.inline = [False] * len(plan.nodes)
+        self._height = [0] * len(plan.nodes)
+        """How many inline nodes follow each other up to one that is not."""
+        self._times = [1] * len(plan.nodes)
+        """How often a node would be computed, or is, for all that read it."""
+        self.reads: dict[Ref, int] = {}
+        for index in reversed(range(len(plan.nodes))):
+            for output in range(len(plan.nodes[index].types)):
+                self.reads[index, output] = self._count_reads((index, output))
+            self.inline[index] = self._is_inline(index)
+        self.wakes: dict[Ref, dict[int, bool]] = {}
+        for index in reversed(range(len(plan.nodes))):
+            for output in range(len(plan.nodes[index].types)):
+                self.wakes[index, output] = self._find_wakes((index, output))
+
+    def _count_reads(self, ref: Ref) -> int:
+        """How often a value is read by scheduled nodes, directly or through inline ones."""
+        readers = self._readers.get(ref, [])
+        return sum(self.reads[reader, 0] if self.inline[reader] else 1 for reader in readers)
+
+    def _is_inline(self, index: int) -> bool:
+        kind, readers = KINDS[self.plan.nodes[index].kind], self._readers.get((index, 0), [])
+        if not kind.local or kind.tiling is not Tiling.ROWS or not readers:
+            return False
+        read = [(reader, self.plan.nodes[reader].args.count((index, 0))) for reader in readers]
+        times = sum(count * self._times[reader] for reader, count in read)
+        # What reads inline nodes twice, and is read twice, would have these computed four times, and so on.
+        most = max(MOST_TIMES, sum(count for reader, count in read if not self.inline[reader]))
+        height = 1 + max(self._height[reader] for reader in readers)
+        once = times <= most if kind.cheap else times == 1
+        if not once or height > LONGEST_CHAIN:
+            return False
+        if not all(self.layout.reads_rows(reader, (index, 0)) for reader in readers):
+            return False
+        self._height[index], self._times[index] = height, times
+        return True
+
+    def _find_wakes(self, ref: Ref) -> dict[int, bool]:
+        """Scheduled nodes that wait for a value, directly or through inline ones; whether tile by tile."""
+        found: dict[int, bool] = {}
+        for reader in self._readers.get(ref, []):
+            rows = self.layout.reads_rows(reader, ref)
+            beyond = self.wakes[reader, 0] if self.inline[reader] else {reader: True}
+            for scheduled, by_rows in beyond.items():
+                found[scheduled] = found.get(scheduled, True) and rows and by_rows
+        return found
+
+
+_known: WeakKeyDictionary[Plan, tuple[list[bool], dict[Ref, int], dict[Ref, dict[int, bool]]]]
+_known = WeakKeyDictionary()
+
+
+def _wiring(plan: Plan, layout: Layout) -> tuple[list[bool], dict[Ref, int], dict[Ref, dict[int, bool]]]:
+    """Which nodes are inline, how often results are read, and whom they wake; found once for each plan."""
+    found = _known.get(plan)
+    if found is None:
+        made = _Wiring(plan, layout)
+        found = _known[plan] = made.inline, made.reads, made.wakes
+    return found
+
+
 class Flow:
     """The values of one run.
 
@@ -51,65 +123,9 @@ class Flow:
         self.layout = layout
         self._symbols = symbols
         self._protocol = protocol.bind("local")
-        self._readers: dict[Ref, list[int]] = {}
-        for index, node in enumerate(plan.nodes):
-            for ref in dict.fromkeys(node.args):
-                self._readers.setdefault(ref, []).append(index)
-        self.inline = [False] * len(plan.nodes)
-        self._height = [0] * len(plan.nodes)
-        """How many inline nodes follow each other up to one that is not."""
-        self._times = [1] * len(plan.nodes)
-        """How often a node would be computed, or is, for all that read it."""
-        self._reads: dict[Ref, int] = {}
-        for index in reversed(range(len(plan.nodes))):
-            for output in range(len(plan.nodes[index].types)):
-                self._reads[index, output] = self._count_reads((index, output))
-            self.inline[index] = self._is_inline(index)
-        self._wakes: dict[Ref, dict[int, bool]] = {}
-        for index in reversed(range(len(plan.nodes))):
-            for output in range(len(plan.nodes[index].types)):
-                self._wakes[index, output] = self._find_wakes((index, output))
+        self.inline, self._reads, self._wakes = _wiring(plan, layout)
         self._values: dict[Ref, TiledValue] = {}
         self._consumed: dict[int, int] = {}
-
-    # -- structure -------------------------------------------------------------------------------------------
-
-    def _count_reads(self, ref: Ref) -> int:
-        """How often a value is read by scheduled nodes, directly or through inline ones."""
-        readers = self._readers.get(ref, [])
-        return sum(self._reads[reader, 0] if self.inline[reader] else 1 for reader in readers)
-
-    def _is_inline(self, index: int) -> bool:
-        kind, readers = KINDS[self.plan.nodes[index].kind], self._readers.get((index, 0), [])
-        if not kind.local or kind.tiling is not Tiling.ROWS or not readers:
-            return False
-        read = [(reader, self.plan.nodes[reader].args.count((index, 0))) for reader in readers]
-        times = sum(count * self._times[reader] for reader, count in read)
-        # What reads inline nodes twice, and is read twice, would have these computed four times, and so on.
-        most = max(MOST_TIMES, sum(count for reader, count in read if not self.inline[reader]))
-        height = 1 + max(self._height[reader] for reader in readers)
-        once = times <= most if kind.cheap else times == 1
-        if not once or height > LONGEST_CHAIN:
-            return False
-        if not all(self._reads_rows(reader, (index, 0)) for reader in readers):
-            return False
-        self._height[index], self._times[index] = height, times
-        return True
-
-    def _reads_rows(self, reader: int, ref: Ref) -> bool:
-        """Whether a node reads a value tile by tile only."""
-        args = self.plan.nodes[reader].args
-        return all(self.layout.rowwise(reader, position) for position, arg in enumerate(args) if arg == ref)
-
-    def _find_wakes(self, ref: Ref) -> dict[int, bool]:
-        """Scheduled nodes that wait for a value, directly or through inline ones; whether tile by tile."""
-        found: dict[int, bool] = {}
-        for reader in self._readers.get(ref, []):
-            rows = self._reads_rows(reader, ref)
-            beyond = self._wakes[reader, 0] if self.inline[reader] else {reader: True}
-            for scheduled, by_rows in beyond.items():
-                found[scheduled] = found.get(scheduled, True) and rows and by_rows
-        return found
 
     def depth(self, index: int, tile: int) -> int | None:
         """Rounds on the longest way to what an instance reads, or None while something is missing."""
@@ -208,7 +224,7 @@ class Flow:
         for ref in dict.fromkeys(self.plan.nodes[index].args):
             if self.inline[ref[0]]:
                 self.release(ref[0], tile)
-            elif self._reads_rows(index, ref):
+            elif self.layout.reads_rows(index, ref):
                 self._values[ref].reader_done(tile)
             elif done % self.layout.tiles(index) == 0:
                 for number in range(len(self._values[ref].tiles)):

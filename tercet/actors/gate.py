@@ -7,8 +7,10 @@ of nodes that last: it knows members, rules, approvals, stored tables and jobs.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import attrs
 
@@ -23,6 +25,22 @@ from tercet.plans.types import Type
 
 BIG_PLAN = 1 << 13
 """Plans of so many bytes are read in a thread, so that heartbeats go on."""
+
+
+_known: WeakValueDictionary[bytes, Plan] = WeakValueDictionary()
+"""Plans that run in this process: nodes that share one read a plan once, for it never changes."""
+_reading = threading.Lock()
+
+
+def _read(packed: bytes) -> Plan:
+    plan = read_plan(packed)
+    return _known.setdefault(packed, plan)
+
+
+def _read_once(packed: bytes) -> Plan:
+    """In a thread: the second that reads a plan waits for the first."""
+    with _reading:
+        return _known.get(packed) or _read(packed)
 
 
 @attrs.frozen
@@ -74,8 +92,8 @@ class Gate:
         """The plan that a client asks for. Raises PlanError."""
         _ = caller
         if len(packed) < BIG_PLAN:
-            return read_plan(packed)
-        return await in_thread(read_plan, packed)
+            return _known.get(packed) or _read(packed)
+        return await in_thread(_read_once, packed)
 
     async def before_name(self, caller: str, session: bytes) -> None:
         """A client gives a run its name. Raises ConsentError, of which nothing comes, for another's."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tercet.errors import ProtocolError
 from tercet.plans.kinds import KINDS, Tiling
 from tercet.plans.plan import Plan
-from tercet.plans.types import Form, Ref, Type, bind_shape
+from tercet.plans.types import Form, Node, Ref, Type, bind_shape
 from tercet.protocols.base import Cost, Protocol, Shape
 from tercet.protocols.domains import WORD_BYTES, packed_words
 
@@ -22,6 +23,25 @@ SLACK = 4
 """Kinds without an exact cost may send this many times what they expect to, and a little more."""
 SLACK_WORDS = 1 << 12
 SLACK_ROUNDS = 64
+
+
+_known: WeakKeyDictionary[Plan, list[tuple[bool, ...]]] = WeakKeyDictionary()
+
+
+def _rowwise(plan: Plan) -> list[tuple[bool, ...]]:
+    """Which arguments of each node are cut into the same tiles as its work; looked at once for each plan."""
+    found = _known.get(plan)
+    if found is None:
+        found = _known[plan] = [_rowwise_args(plan, node) for node in plan.nodes]
+    return found
+
+
+def _rowwise_args(plan: Plan, node: Node) -> tuple[bool, ...]:
+    kind = KINDS[node.kind]
+    if kind.tiling is Tiling.WHOLE:
+        return (False,) * len(node.args)
+    types = [plan.type_of(ref) for ref in node.args]
+    return tuple(kind.rowwise(node, types, position) for position in range(len(types)))
 
 
 class Layout:
@@ -34,18 +54,16 @@ class Layout:
         self.plan = plan
         self.symbols = symbols
         self.tiling = [KINDS[node.kind].tiling for node in plan.nodes]
-        self._rowwise = [self._rowwise_args(index) for index in range(len(plan.nodes))]
-
-    def _rowwise_args(self, index: int) -> tuple[bool, ...]:
-        node = self.plan.nodes[index]
-        if self.tiling[index] is Tiling.WHOLE:
-            return (False,) * len(node.args)
-        types = [self.plan.type_of(ref) for ref in node.args]
-        return tuple(KINDS[node.kind].rowwise(node, types, position) for position in range(len(types)))
+        self._rowwise = _rowwise(plan)
 
     def rowwise(self, index: int, position: int) -> bool:
         """Whether an argument of a node is cut into the same tiles as its work."""
         return self._rowwise[index][position]
+
+    def reads_rows(self, reader: int, ref: Ref) -> bool:
+        """Whether a node reads a value tile by tile only."""
+        args = self.plan.nodes[reader].args
+        return all(self._rowwise[reader][position] for position, arg in enumerate(args) if arg == ref)
 
     def rows(self, index: int) -> int:
         """Rows along which a node's work is cut."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import trio
 
+from tercet.actors import gate
 from tercet.actors.line import Line
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.session import Session
@@ -17,6 +18,7 @@ from tercet.client import cluster as cluster_module
 from tercet.client.cluster import ClusterOptions, open_cluster
 from tercet.errors import PeerLost, PlanError, ProtocolError, TransportError
 from tercet.plans import Builder, Form, Type
+from tercet.plans.parsing import read_plan
 from tercet.protocols import registry
 from tercet.protocols.replicated import Replicated
 
@@ -64,6 +66,21 @@ async def test_a_run_leaves_nothing_for_the_garbage_collector():
         finally:
             gc.enable()
     assert left == []
+
+
+@pytest.mark.parametrize("big", [gate.BIG_PLAN, 0])
+async def test_nodes_of_one_process_read_a_plan_once(monkeypatch, big):
+    """In the event loop or in threads; and nobody keeps it when it has run."""
+    read = []
+    monkeypatch.setattr(gate, "BIG_PLAN", big)
+    monkeypatch.setattr(gate, "read_plan", lambda packed: read.append(packed) or read_plan(packed))
+    async with open_cluster(ClusterOptions(tile_rows=64)) as cluster:
+        await use(cluster)
+        assert len(read) == 1
+        gc.collect()
+        assert read[0] not in gate._known
+        await use(cluster)
+    assert len(read) == 2
 
 
 async def test_slow_links():
