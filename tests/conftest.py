@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import shutil
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(items):
             seen.add((test, protocol))
         if left_out:
             item.add_marker("thorough")
+
+
+def pytest_collection_finish():
+    """Let the garbage collector look no more at what imports and the collection have made: it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,8 @@ class Layout:
         self.symbols = symbols
         self.tiling = [KINDS[node.kind].tiling for node in plan.nodes]
         self._rowwise = _rowwise(plan)
+        self._uncut: dict[int, tuple[Shape, ...]] = {}
+        """Word shapes of nodes that are one tile and hang on no symbol."""
 
     def rowwise(self, index: int, position: int) -> bool:
         """Whether an argument of a node is cut into the same tiles as its work."""
@@ -69,7 +71,8 @@ class Layout:
         """Rows along which a node's work is cut."""
         node = self.plan.nodes[index]
         kind = node.types[0] if self.tiling[index] is Tiling.ROWS else self.plan.type_of(node.args[0])
-        return bind_shape((kind.rows,), self.symbols)[0]
+        rows = kind.rows
+        return rows if isinstance(rows, int) else self.symbols[rows]
 
     def tiles(self, index: int) -> int:
         """Number of instances of a node."""
@@ -85,21 +88,28 @@ class Layout:
             return 0
         return min(self.plan.tile_rows, self.rows(index) - tile * self.plan.tile_rows)
 
-    def word_shapes(self, index: int, tile: int) -> list[Shape]:
+    def word_shapes(self, index: int, tile: int) -> tuple[Shape, ...]:
         """Shapes of the words that one instance reads, by argument.
 
         Packed booleans take one word for 64 rows.
         """
-        shapes = []
+        found = self._uncut.get(index)
+        if found is not None and tile == 0:
+            return found
+        shapes, uncut = [], tile == 0
         for position, ref in enumerate(self.plan.nodes[index].args):
             kind = self.plan.type_of(ref)
             shape = bind_shape(kind.shape, self.symbols)
+            uncut = uncut and shape == kind.shape
             if shape and self._rowwise[index][position]:
+                uncut = uncut and shape[-1] <= self.plan.tile_rows
                 shape = (*shape[:-1], min(self.plan.tile_rows, shape[-1] - tile * self.plan.tile_rows))
             if shape and kind.form is Form.BITS:
                 shape = (*shape[:-1], packed_words(shape[-1]))
             shapes.append(shape)
-        return shapes
+        if uncut:
+            self._uncut[index] = tuple(shapes)
+        return tuple(shapes)
 
     def needed_words(self, index: int, tile: int) -> int:
         """Words that one instance reads."""

@@ -134,7 +134,7 @@ def dims_product(shape: Sequence[Dim]) -> str:
 
 def bind_shape(shape: Dims, symbols: Mapping[str, int]) -> tuple[int, ...]:
     """A shape with its symbols replaced; KeyError for a symbol that is not known yet."""
-    return tuple(dim if isinstance(dim, int) else symbols[dim] for dim in shape)
+    return tuple([dim if isinstance(dim, int) else symbols[dim] for dim in shape])
 
 
 def word_shape(kind: Type, symbols: Mapping[str, int]) -> tuple[int, ...]:

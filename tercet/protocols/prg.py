@@ -22,7 +22,7 @@ BLOCK_WORDS = 1 << 15
 
 _ZEROS = memoryview(bytes(1 << 20))
 """What is encrypted: so much in a call that calls, which give up the interpreter lock, are few."""
-_COUNTER_ZERO = bytes(16)
+_COUNTER_ZERO = modes.CTR(bytes(16))
 
 
 def derive_key(key: bytes, name: bytes, size: int = KEY_BYTES) -> bytes:
@@ -45,7 +45,7 @@ class Stream:
 
     def __init__(self, key: bytes, name: bytes) -> None:
         self._context: CipherContext = Cipher(
-            algorithms.AES(derive_key(key, name, 16)), modes.CTR(_COUNTER_ZERO)
+            algorithms.AES(derive_key(key, name, 16)), _COUNTER_ZERO
         ).encryptor()
 
     def fill(self, out: Words) -> Words:
