@@ -21,22 +21,27 @@ def pytest_collection_modifyitems(items):
     """Put files that are marked `early` first, and mark as `thorough` what `make test` leaves out.
 
     That is cases of tests that bear the mark `cases`. It names the cases that stay; if it names none, each
-    stays under the first protocol of the fixture `lake`, and the first of them under each protocol.
+    stays under the first protocol of the fixture `lake`, and the first of them under each protocol. A test of
+    one case is left out under `plain`: what holds of shares, to within their error, holds in the clear.
     """
     items.sort(key=lambda item: item.get_closest_marker("early") is None)
-    main: dict[str, object] = {}
-    seen: set[tuple[str, object]] = set()
+    chosen: dict[str, dict[object, list[pytest.Item]]] = {}
     for item in items:
         mark = item.get_closest_marker("cases")
         if mark is None or not hasattr(item, "callspec"):
             continue
         if mark.args:
-            left_out = item.callspec.id not in mark.args
-        else:
-            test, protocol = item.nodeid.partition("[")[0], item.callspec.params.get("lake")
-            left_out = protocol != main.setdefault(test, protocol) and (test, protocol) in seen
-            seen.add((test, protocol))
-        if left_out:
+            if item.callspec.id not in mark.args:
+                item.add_marker("thorough")
+            continue
+        by_protocol = chosen.setdefault(item.nodeid.partition("[")[0], {})
+        by_protocol.setdefault(item.callspec.params.get("lake"), []).append(item)
+    for by_protocol in chosen.values():
+        first, *others = by_protocol.values()
+        left_out = [one for rest in others for one in rest[1:]]
+        if others and len(first) == 1:
+            left_out += by_protocol.get("plain", [])
+        for item in left_out:
             item.add_marker("thorough")
 
 
