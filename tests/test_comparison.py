@@ -31,6 +31,7 @@ from tercet.plans import Builder, Form, Type
 from tercet.plans.kinds import KINDS
 from tercet.protocols.replicated import Replicated
 
+pytestmark = pytest.mark.early
 PROTOCOLS = ("replicated", "shamir", "shamir:5", "additive", "plain")
 
 

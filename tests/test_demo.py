@@ -20,6 +20,7 @@ from tercet.demo.script import CHECK, CHECKER, START
 from tercet.demo.show import LiveWatcher, LogWatcher, show
 from tercet.ml import LogisticRegression, StandardScaler
 
+pytestmark = pytest.mark.early
 KEYS = {
     "rows", "coef_max_abs_diff", "auc", "auc_diff", "log_loss_diff", "seconds", "rounds", "bytes", "protocol",
     "transport", "processes", "disclosed",

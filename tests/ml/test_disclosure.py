@@ -34,6 +34,9 @@ def test_conditions(compute):
         assert compute(lambda a, b: all_at_least([a, b], 3), 0, *[[count] for count in counts])[0] == wanted
 
 
+@pytest.mark.cases(
+    "plain"
+)  # which cells are told hangs on exact comparisons, that others here make on shares
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     cells=st.lists(st.integers(0, 12) | st.integers(0, 500), min_size=1, max_size=9),

@@ -17,6 +17,7 @@ from tercet.errors import ConsentError
 from tercet.ml import LogisticRegression, StandardScaler
 from tests.nodes.on_disk import NodesOnDisk, set_up
 
+pytestmark = pytest.mark.early
 MEMBERS = {"clinic": "owner", "laboratory": "owner", "imaging": "owner", "ann": "analyst", "aud": "auditor"}
 ROWS = 400
 
