@@ -211,7 +211,13 @@ def test_columns_without_errors_are_named_and_the_rest_is_shown(lake, put, data,
     assert "nan" in str(found)
 
 
-@pytest.mark.parametrize("kind", ["weights", "offset", "no intercept", "a filter", "saved"])
+REST = ["weights", "offset", "no intercept", "a filter", "saved"]
+
+
+@pytest.mark.cases(
+    *(f"plain-{kind}" for kind in REST)
+)  # above a rest is shown on shares, in `test_inference` weights
+@pytest.mark.parametrize("kind", REST)
 def test_the_rest_of_other_fits_is_shown_too(put, lake, data, kind):
     """What counts rows, moves or drops them makes no difference; nor does a model that was saved."""
     generator = np.random.default_rng(23)
@@ -251,6 +257,7 @@ def test_with_a_penalty_nothing_is_named(put, data):
     assert np.isfinite(found.bse).all()
 
 
+@pytest.mark.cases("plain")  # what is disclosed is the plan's to say; columns are named on shares above
 def test_what_is_named_does_not_tell_the_rest(lake, put, data):
     """Of p-values alone, the bits and p-values are told; and nothing of coefficients before that."""
     columns, y, named, _ = tricky("one row")
@@ -306,6 +313,7 @@ def test_errors_that_cannot_be_exact_are_not_shown(put, data, kind):
     assert model.summary(["llf"]).llf < 0
 
 
+@pytest.mark.cases("plain")  # `test_estimators` has fits that move on shares; here it is what they are told
 def test_what_helps_a_fit_that_moves_depends_on_its_penalty(put, data):
     x = np.linspace(-1, 1, 40)
     table = put(type(data("fair"))(x[:, None], x > 0, ("x",)), types={"x": "real"})
