@@ -29,7 +29,7 @@ def check(joined, age, lake):
     np.testing.assert_allclose(np.sort(age), LEFT["age"][50:], atol=1e-3)
     assert [phase.name for phase in lake.phases] == ["upload", "upload", "join", "reveal"]
     join = lake.phases[2]
-    assert join.rounds == 16
+    assert join.rounds == 20
     assert len(join.bytes_sent) == 3
     assert join.total_bytes == sum(join.bytes_sent) + join.client_bytes > 0
     assert join.seconds > 0

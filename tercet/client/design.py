@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
@@ -17,15 +16,17 @@ from typing import Any, Self
 import trio
 
 from tercet.client.allow import Allow
+from tercet.client.asking import Asking
 from tercet.client.client import Asked
 from tercet.client.cluster import Cluster, ClusterOptions, open_cluster
-from tercet.client.driver import Driver, Job, Sent, named, reveals_of, schema_of
+from tercet.client.driver import Job, Sent, named, reveals_of, schema_of
 from tercet.client.recording import Following, Recording
 from tercet.client.study_api import KnownStudy, ShownStudy
 from tercet.errors import ConsentError, PlanError, SchemaError
 from tercet.members.rules import TABLE
 from tercet.members.studies import Study
 from tercet.members.study_files import MOST_BYTES
+from tercet.ml.faces import Async, F, Sync, waits
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.made_up import LEAST_ROWS, MadeUp
 from tercet.ml.schema import TableSchema, suggest
@@ -45,7 +46,7 @@ ON_ONE = ClusterOptions(protocol="plain")
 """Made-up rows are no secret: one party, in this process, is all that they need."""
 
 
-class Design(Driver):
+class Design(Asking[F]):
     """What both kinds of lake share: tables by name on this machine, also those that are made up."""
 
     made_up: MadeUp | None = None
@@ -135,8 +136,39 @@ class Design(Driver):
             raise PlanError("a job is no part of a study: have it computed while the lake is open")
         return await super()._submit(plan, lake)
 
+    @waits
+    @takes(path=PATH)
+    async def propose(self, path: str | Path) -> KnownStudy:
+        """Ask owners for their consent to a study that was recorded to a file.
 
-class Designs(Design, abc.ABC):
+        A second time does nothing. Raises ConsentError for what cannot be, before anybody is asked.
+        """
+        return await self._desk().studies.propose(read_study(path))
+
+    @waits
+    async def studies(self) -> list[KnownStudy]:
+        """Studies at the nodes, also those that run already or were refused, until their time is up."""
+        return await self._desk().studies.listed()
+
+    @waits
+    async def show_study(self, number: str) -> ShownStudy:
+        """A study by its number, as all nodes have it, and in their sentences: to be read before approval."""
+        return await self._desk().studies.show(number)
+
+    @waits
+    async def approve_study(
+        self, shown: ShownStudy, *, uses: int | None = None, days: float | None = None
+    ) -> None:
+        """Sign a study that was shown: for all its runs, or fewer, until its end, or sooner."""
+        await self._desk().studies.approve(shown, uses=uses, days=days)
+
+    @waits
+    async def refuse_study(self, number: str, why: str = "") -> KnownStudy:
+        """As `Lake.refuse_study`."""
+        return await self._desk().studies.refuse(number, why)
+
+
+class Designs(Design[Sync]):
     """What a lake for scripts and notebooks has for the design of studies."""
 
     @abc.abstractmethod
@@ -174,36 +206,8 @@ class Designs(Design, abc.ABC):
         self.requests = found = Following(study, run, lambda: self._wait(self._end, run))
         return found
 
-    @takes(path=PATH)
-    def propose(self, path: str | Path) -> KnownStudy:
-        """Ask owners for their consent to a study that was recorded to a file.
 
-        A second time does nothing. Raises ConsentError for what cannot be, before anybody is asked.
-        """
-        known: KnownStudy = self._wait(self._desk().studies.propose, read_study(path))
-        return known
-
-    def studies(self) -> list[KnownStudy]:
-        """Studies at the nodes, also those that run already or were refused, until their time is up."""
-        found: list[KnownStudy] = self._wait(self._desk().studies.listed)
-        return found
-
-    def show_study(self, number: str) -> ShownStudy:
-        """A study by its number, as all nodes have it, and in their sentences: to be read before approval."""
-        shown: ShownStudy = self._wait(self._desk().studies.show, number)
-        return shown
-
-    def approve_study(self, shown: ShownStudy, *, uses: int | None = None, days: float | None = None) -> None:
-        """Sign a study that was shown: for all its runs, or fewer, until its end, or sooner."""
-        self._wait(functools.partial(self._desk().studies.approve, shown, uses=uses, days=days))
-
-    def refuse_study(self, number: str, why: str = "") -> KnownStudy:
-        """End a study for good, also one that runs, with a reason for its analyst."""
-        known: KnownStudy = self._wait(self._desk().studies.refuse, number, why)
-        return known
-
-
-class AsyncDesigns(Design):
+class AsyncDesigns(Design[Async]):
     """What a lake for trio programs has for the design of studies."""
 
     @takes(rows=ROWS, seed=SEED)
@@ -226,29 +230,6 @@ class AsyncDesigns(Design):
             yield found
         finally:
             await self._end(run)
-
-    @takes(path=PATH)
-    async def propose(self, path: str | Path) -> KnownStudy:
-        """As `Lake.propose`."""
-        return await self._desk().studies.propose(read_study(path))
-
-    async def studies(self) -> list[KnownStudy]:
-        """As `Lake.studies`."""
-        return await self._desk().studies.listed()
-
-    async def show_study(self, number: str) -> ShownStudy:
-        """As `Lake.show_study`."""
-        return await self._desk().studies.show(number)
-
-    async def approve_study(
-        self, shown: ShownStudy, *, uses: int | None = None, days: float | None = None
-    ) -> None:
-        """As `Lake.approve_study`."""
-        await self._desk().studies.approve(shown, uses=uses, days=days)
-
-    async def refuse_study(self, number: str, why: str = "") -> KnownStudy:
-        """As `Lake.refuse_study`."""
-        return await self._desk().studies.refuse(number, why)
 
 
 def read_study(path: str | Path) -> Study:

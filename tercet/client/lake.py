@@ -9,8 +9,7 @@ lake drives the same generators of plans; they differ only in who waits.
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -23,19 +22,15 @@ from tercet.client.design import AsyncDesigns, Designs
 from tercet.client.driver import DisclosureLog, Job, Phase, Sent
 from tercet.client.lake_options import CONNECT, LOCAL, UPLOAD
 from tercet.client.loop import Loop, Opener, Opening
-from tercet.client.member_api import Desk, Kept, Received, WaitingPlan
+from tercet.client.member_api import Desk
 from tercet.client.remote import PATIENCE_S, open_remote
 from tercet.errors import TercetError
-from tercet.members.audit import Head
-from tercet.members.rules import TABLE
 from tercet.ml.faces import Async, Sync
 from tercet.ml.ingest import Missing
-from tercet.ml.models import SecretModel
 from tercet.ml.reading import Declared
 from tercet.ml.table import Steps, Table
-from tercet.options import JOB, NAME, PATH, PLAN, STEPS, takes
+from tercet.options import JOB, PATH, takes
 from tercet.plans import Plan
-from tercet.plans.results import RunResult
 from tercet.plans.types import TILE_ROWS
 from tercet.tracebacks import short, short_tracebacks
 
@@ -97,63 +92,13 @@ class AsyncLake(AsyncDesigns):
         )
         return await self._upload(encoded, self, allow or Allow())
 
-    @takes(name=NAME)
-    async def table(self, name: str) -> Table[Async]:
-        """As `Lake.table`."""
-        return await self._find_table(name, self)
-
-    @takes(name=NAME)
-    async def model(self, name: str) -> SecretModel[Async]:
-        """As `Lake.model`."""
-        return await self._find_model(name, self)
-
-    def keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> Any:
-        """As `Lake.keep_model`, to be awaited."""
-        return self._keep_model(model, name, readers)
-
-    async def entries(self) -> list[Kept]:
-        """As `Lake.entries`."""
-        return await self.desk.entries()
-
-    async def tables(self) -> list[Kept]:
-        """As `Lake.tables`."""
-        return [one for one in await self.entries() if one.kind == TABLE]
-
-    @takes(name=NAME)
-    async def drop(self, name: str) -> None:
-        """As `Lake.drop`."""
-        await self.desk.forget(TABLE, name)
-
-    async def plans(self) -> list[WaitingPlan]:
-        """As `Lake.plans`."""
-        return await self.desk.plans()
-
-    async def show(self, number: str) -> tuple[WaitingPlan, Plan]:
-        """As `Lake.show`."""
-        return await self.desk.show(number)
-
-    async def approve(self, shown: str | WaitingPlan) -> WaitingPlan:
-        """As `Lake.approve`."""
-        return await self.desk.approve(shown)
-
-    async def refuse(self, number: str, why: str = "") -> WaitingPlan:
-        """As `Lake.refuse`."""
-        return await self.desk.refuse(number, why)
-
-    async def received(self) -> list[Received]:
-        """As `Lake.received`."""
-        return await self.desk.received()
-
-    async def audit(
-        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
-    ) -> dict[str, tuple[Head, list[str]]]:
-        """As `Lake.audit`."""
-        return await self.desk.audit(known, again=again, keep=keep)
-
     @property
     def desk(self) -> Desk:
         """What members ask nodes beyond plans: tables, approvals, results, audit logs."""
         return self._desk()
+
+    def _answer(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return work
 
     def perform(self, steps: Steps[T], phase: str) -> Awaitable[T]:
         """An awaitable that runs the plans of `steps` and gives their result."""
@@ -163,20 +108,6 @@ class AsyncLake(AsyncDesigns):
     def collect(self, again: Callable[[Plan], Steps[T]], job: Job) -> Awaitable[T]:
         """As `Lake.collect`, to be awaited."""
         return self._collect(again, job.session)
-
-    @takes(plan=PLAN)
-    async def run(self, plan: Plan) -> RunResult:
-        """Run one plan of your own."""
-        return await self._run(plan, "plan")
-
-    @takes(plan=STEPS)
-    async def submit(self, plan: Plan | Steps[Any]) -> Job[Async]:
-        """As `Lake.submit`."""
-        return await self._submit(plan, self)
-
-    async def jobs(self) -> list[Job[Async]]:
-        """As `Lake.jobs`."""
-        return await self._jobs(self)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """An awaitable of what an asynchronous function gives."""
@@ -226,6 +157,11 @@ class Lake(Designs):
 
     def _wait(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._loop.wait(function, *args)
+
+    def _answer(self, work: Coroutine[Any, Any, T]) -> T:
+        with contextlib.closing(work):  # which nothing has begun if the lake refuses
+            value: T = self._wait(lambda: work)
+        return value
 
     def _beside(self, opened: Opener) -> Self:
         return type(self)(Loop(opened), progress=self.progress)
@@ -277,75 +213,6 @@ class Lake(Designs):
         table: Table = self._wait(self._upload, encoded, self, allow or Allow())
         return table
 
-    @takes(name=NAME)
-    def table(self, name: str) -> Table[Sync]:
-        """A table that the nodes keep. Raises SchemaError if there is none, StorageError if nodes differ."""
-        found: Table = self._wait(self._find_table, name, self)
-        return found
-
-    @takes(name=NAME)
-    def model(self, name: str) -> SecretModel[Sync]:
-        """A model that was saved, to predict with. Raises SchemaError if there is none."""
-        found: SecretModel = self._wait(self._find_model, name, self)
-        return found
-
-    def keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
-        """Keep a model under a name; see `SecretModel.save`."""
-        self._wait(self._keep_model, model, name, readers)
-
-    def entries(self) -> list[Kept]:
-        """All tables and models that the nodes keep, with owners and rules."""
-        entries: list[Kept] = self._wait(self._desk().entries)
-        return entries
-
-    def tables(self) -> list[Kept]:
-        """All tables that the nodes keep."""
-        return [one for one in self.entries() if one.kind == TABLE]
-
-    @takes(name=NAME)
-    def drop(self, name: str) -> None:
-        """Have the nodes forget a table of yours, for good."""
-        self._wait(self._desk().forget, TABLE, name)
-
-    def plans(self) -> list[WaitingPlan]:
-        """Plans that wait for the approval of owners."""
-        waiting: list[WaitingPlan] = self._wait(self._desk().plans)
-        return waiting
-
-    def show(self, number: str) -> tuple[WaitingPlan, Plan]:
-        """A waiting plan by its number, as all nodes have it: to be read before it is approved."""
-        shown: tuple[WaitingPlan, Plan] = self._wait(self._desk().show, number)
-        return shown
-
-    def approve(self, shown: str | WaitingPlan) -> WaitingPlan:
-        """Sign a waiting plan, for one run: that which `show` or `plans` gave, or whichever has the number.
-
-        Whoever asks for plans chooses their numbers, so give what you have looked at.
-        """
-        waiting: WaitingPlan = self._wait(self._desk().approve, shown)
-        return waiting
-
-    def refuse(self, number: str, why: str = "") -> WaitingPlan:
-        """End a waiting plan, with a reason for its analyst."""
-        waiting: WaitingPlan = self._wait(self._desk().refuse, number, why)
-        return waiting
-
-    def received(self) -> list[Received]:
-        """What plans of other members have revealed to you; the nodes keep it no longer."""
-        results: list[Received] = self._wait(self._desk().received)
-        return results
-
-    def audit(
-        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
-    ) -> dict[str, tuple[Head, list[str]]]:
-        """The audit log of each node, verified: where it stands, and its lines, unless `keep` is false.
-
-        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true.
-        """
-        verify = functools.partial(self._desk().audit, known, again=again, keep=keep)
-        logs: dict[str, tuple[Head, list[str]]] = self._wait(verify)
-        return logs
-
     def perform(self, steps: Steps[T], phase: str) -> T:
         """Run the plans of `steps` and return their result."""
         value: T = self._wait(self._drive, steps, phase)
@@ -356,29 +223,6 @@ class Lake(Designs):
         """Finish a computation whose one plan was submitted, as `LogisticRegression.collect` does."""
         value: T = self._wait(self._collect, again, job.session)
         return value
-
-    @takes(plan=PLAN)
-    def run(self, plan: Plan) -> RunResult:
-        """Run one plan of your own."""
-        result: RunResult = self._wait(self._run, plan, "plan")
-        return result
-
-    @takes(plan=STEPS)
-    def submit(self, plan: Plan | Steps[Any]) -> Job[Sync]:
-        """Have a plan, or the first of a computation, run whether or not this lake stays open.
-
-        `result` of the job waits for it.
-
-        Nodes remember a member's last 64 jobs: `jobs` lists them, also another day. A job that the loss of a
-        node interrupts goes on when all nodes are back.
-        """
-        job: Job = self._wait(self._submit, plan, self)
-        return job
-
-    def jobs(self) -> list[Job[Sync]]:
-        """The jobs that you have submitted, also earlier and elsewhere."""
-        found: list[Job] = self._wait(self._jobs, self)
-        return found
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Wait for what an asynchronous function gives."""

@@ -3,11 +3,12 @@
 A method is written once and annotated with what it gives in the end; the lake that drives its plans decides
 who waits. So that type checkers know too, what belongs to a lake is generic in its kind, as in `Table[Sync]`
 and `Table[Async]`, and the decorators here say how what a method gives follows from that. When a program
-runs, they hand back the function as it is.
+runs, they hand back the function as it is, but for `waits`.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 
@@ -82,6 +83,18 @@ if TYPE_CHECKING:
         def __get__(self, instance: Faced[Async], owner: Any) -> Callable[P, Awaitable[T]]: ...
         def __get__(self, instance: Any, owner: Any) -> Any: ...
 
+    class waits(Generic[P, T]):  # noqa: N801
+        """Of an asynchronous method of a lake: a `Lake` waits for it."""
+
+        def __init__(self, method: Callable[Concatenate[Any, P], Awaitable[T]]) -> None: ...
+        @overload
+        def __get__(self, instance: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, instance: Faced[Sync], owner: Any) -> Callable[P, T]: ...
+        @overload
+        def __get__(self, instance: Faced[Async], owner: Any) -> Callable[P, Awaitable[T]]: ...
+        def __get__(self, instance: Any, owner: Any) -> Any: ...
+
     def computes_on_table(method: Callable[Concatenate[X, Table, P], T]) -> _OnTable[X, P, T, T]:
         """Of a method, or a function of something, that computes at the lake of its table."""
 
@@ -127,6 +140,15 @@ else:
     def _as_it_is(function: Any) -> Any:
         return function
 
+    def waits(method: Any) -> Any:
+        """Hands the awaitable to the lake's `_answer`, which waits for it or gives it as it is."""
+
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._answer(method(self, *args, **kwargs))
+
+        return call
+
     computes = computes_on_table = makes_on_table = fits = collects = _as_it_is
 
 
@@ -147,4 +169,5 @@ __all__ = [
     "computes_on_table",
     "fits",
     "makes_on_table",
+    "waits",
 ]

@@ -10,6 +10,7 @@ import trio
 from tercet.errors import ConsentError, PlanError, ProtocolError, TercetError
 from tercet.members.rules import Rules
 from tercet.nodes import entries, refusals
+from tercet.nodes.reviewed import LONGEST_SHOWN
 from tercet.plans import Builder, Form, Type
 from tercet.plans.parsing import LONGEST_TEXT, MOST_ARGS, MOST_PLAN_BYTES, read_plan
 from tercet.plans.plan import MOST_NODES
@@ -146,7 +147,7 @@ async def test_a_line_of_the_audit_log_is_short_whatever_is_asked(attacked):
     kind = Type(Form.RING, (1,), 0, 1.0)
     with pytest.raises(TercetError):
         await attacked.ann.cluster.client.put("x" * 100_000, kind, np.ones(1, dtype=np.uint64))
-    b = attacked.builder("n" * 50_000)
+    b = attacked.builder("n" * LONGEST_SHOWN)
     for number in range(300):
         b.random_words(2, 1 + number).reveal("r" * 200 + str(number), to="analyst")
     await attacked.run(b.plan())

@@ -1,0 +1,125 @@
+"""What a member asks of a lake, whoever waits: tables and models that are kept, plans, jobs, consent.
+
+Each is written once, as an asynchronous method; `waits` makes it a call that waits on a `Lake`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from tercet.client.driver import Driver, Job
+from tercet.client.member_api import Kept, Received, WaitingPlan
+from tercet.members.audit import Head
+from tercet.members.rules import TABLE
+from tercet.ml.faces import F, Faced, waits
+from tercet.ml.models import SecretModel
+from tercet.ml.table import Steps, Table
+from tercet.options import NAME, PLAN, STEPS, takes
+from tercet.plans import Plan
+from tercet.plans.results import RunResult
+from tercet.tracebacks import short_tracebacks
+
+
+@short_tracebacks
+class Asking(Driver, Faced[F], abc.ABC):
+    """What both kinds of lake are asked for."""
+
+    @abc.abstractmethod
+    def _answer(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What `work` gives, or an awaitable of it."""
+
+    @waits
+    @takes(name=NAME)
+    async def table(self, name: str) -> Table[F]:
+        """A table that the nodes keep. Raises SchemaError if there is none, StorageError if nodes differ."""
+        return await self._find_table(name, self)
+
+    @waits
+    @takes(name=NAME)
+    async def model(self, name: str) -> SecretModel[F]:
+        """A model that was saved, to predict with. Raises SchemaError if there is none."""
+        return await self._find_model(name, self)
+
+    @waits
+    async def keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
+        """Keep a model under a name; see `SecretModel.save`."""
+        await self._keep_model(model, name, readers)
+
+    @waits
+    async def entries(self) -> list[Kept]:
+        """All tables and models that the nodes keep, with owners and rules."""
+        return await self._desk().entries()
+
+    @waits
+    async def tables(self) -> list[Kept]:
+        """All tables that the nodes keep."""
+        return [one for one in await self._desk().entries() if one.kind == TABLE]
+
+    @waits
+    @takes(name=NAME)
+    async def drop(self, name: str) -> None:
+        """Have the nodes forget a table of yours, for good."""
+        await self._desk().forget(TABLE, name)
+
+    @waits
+    async def plans(self) -> list[WaitingPlan]:
+        """Plans that wait for the approval of owners."""
+        return await self._desk().plans()
+
+    @waits
+    async def show(self, number: str) -> tuple[WaitingPlan, Plan]:
+        """A waiting plan by its number, as all nodes have it: to be read before it is approved."""
+        return await self._desk().show(number)
+
+    @waits
+    async def approve(self, shown: str | WaitingPlan) -> WaitingPlan:
+        """Sign a waiting plan, for one run: that which `show` or `plans` gave, or whichever has the number.
+
+        Whoever asks for plans chooses their numbers, so give what you have looked at.
+        """
+        return await self._desk().approve(shown)
+
+    @waits
+    async def refuse(self, number: str, why: str = "") -> WaitingPlan:
+        """End a waiting plan, with a reason for its analyst."""
+        return await self._desk().refuse(number, why)
+
+    @waits
+    async def received(self) -> list[Received]:
+        """What plans of other members have revealed to you; the nodes keep it no longer."""
+        return await self._desk().received()
+
+    @waits
+    async def audit(
+        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+    ) -> dict[str, tuple[Head, list[str]]]:
+        """The audit log of each node, verified: where it stands, and its lines, unless `keep` is false.
+
+        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true.
+        """
+        return await self._desk().audit(known, again=again, keep=keep)
+
+    @waits
+    @takes(plan=PLAN)
+    async def run(self, plan: Plan) -> RunResult:
+        """Run one plan of your own."""
+        return await self._run(plan, "plan")
+
+    @waits
+    @takes(plan=STEPS)
+    async def submit(self, plan: Plan | Steps[Any]) -> Job[F]:
+        """Have a plan, or the first of a computation, run whether or not this lake stays open.
+
+        `result` of the job waits for it.
+
+        Nodes remember a member's last 64 jobs: `jobs` lists them, also another day. A job that the loss of a
+        node interrupts goes on when all nodes are back.
+        """
+        return await self._submit(plan, self)
+
+    @waits
+    async def jobs(self) -> list[Job[F]]:
+        """The jobs that you have submitted, also earlier and elsewhere."""
+        return await self._jobs(self)
