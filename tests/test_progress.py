@@ -184,7 +184,7 @@ def test_a_bar_that_cannot_be_drawn_does_not_end_the_run(at_once, monkeypatch, c
         raise OSError(5, "the terminal is gone")
 
     monkeypatch.setattr(progress, "_draw", fail)
-    caplog.set_level("INFO", "tercet.client.client")
+    caplog.set_level("INFO", "tercet.actors.progress")
     with tercet.local(latency_ms=5, progress=True) as lake:
         table = lake.upload(TABLE, name="t", key="id", owner="clinic")
         assert LogisticRegression(max_iter=3).fit(table, target="y").reveal().coef_.shape == (1, 1)

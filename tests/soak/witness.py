@@ -52,7 +52,7 @@ class Witness:
 
         async def noting(requests: Sequence[Any]) -> Any:
             verb, args = requests[0].verb, requests[0].args
-            if verb in ("run", "resume", "submit"):
+            if verb == "submit":
                 plan = read_plan(args[1])
                 reveals = [str(one) for one in plan.disclosures()]
                 self.asked[args[0].hex()] = Sent(member, plan.digest().hex(), reveals)
