@@ -245,12 +245,13 @@ class Text(Rule):
 
 @attrs.frozen(kw_only=True)
 class Names(Rule):
-    """One name, or a list of them."""
+    """One name, or a list of at most `most` of them, each once."""
 
     what: str = "names of columns"
     alone: bool = True
     """Whether one may be given without a list."""
     empty: bool = False
+    most: int | None = None
 
     @property
     def says(self) -> str:
@@ -272,18 +273,30 @@ class Names(Rule):
         if isinstance(value, str):
             return self.alone and bool(value)
         found = elements(value)
-        if found is None or not (found or self.empty):
+        if found is None or not (found or self.empty) or (self.most is not None and len(found) > self.most):
             return False
-        return all(isinstance(one, str) and one for one in found)
+        return all(isinstance(one, str) and one for one in found) and len(set(found)) == len(found)
+
+    def refusal(self, name: str, value: Any) -> str:
+        """What is wrong: too many of them, or the first that is there twice, unless one is no name at all."""
+        found = [] if isinstance(value, str) else elements(value) or []
+        if self.most is not None and len(found) > self.most:
+            return f"{name} has {len(found)} {self.what}, and no more than {self.most} will do"
+        if found and all(isinstance(one, str) and one for one in found):
+            again = next((one for place, one in enumerate(found) if found.index(one) < place), None)
+            if again is not None:
+                return f"{name} has {again!r:.{SHOWN}} twice; name each once"
+        return super().refusal(name, value)
 
 
 @attrs.frozen(kw_only=True)
 class Several(Rule):
-    """A list of what a rule allows."""
+    """A list of what a rule allows, of at most `most`."""
 
     each: Rule | None = None
     """None for anything."""
     empty: bool = False
+    most: int | None = None
     what: str | None = None
     """What the list stands for, if that says more than what each of it is."""
 
@@ -297,9 +310,16 @@ class Several(Rule):
     def allows(self, value: Any) -> bool:
         """Whether all of them will do."""
         found = elements(value)
-        if found is None or not (found or self.empty):
+        if found is None or not (found or self.empty) or (self.most is not None and len(found) > self.most):
             return False
         return self.each is None or all(map(self.each.allows, found))
+
+    def refusal(self, name: str, value: Any) -> str:
+        """What is wrong: too many of them, or one that will not do."""
+        found = elements(value) or ()
+        if self.most is not None and len(found) > self.most:
+            return f"{name} has {len(found)} items, and no more than {self.most} will do"
+        return super().refusal(name, value)
 
     def alike(self, value: Any) -> bool:
         """Whether it is a list."""
@@ -467,11 +487,11 @@ TEST_SIZE = Number(above=0, below=1, error=SchemaError, advice="give the share o
 CONDITION = Made(
     of="Expression", what="an expression of a table's columns such as table['age'] > 60", error=SchemaError
 )
-STATISTICS = Names(what="names of statistics", alone=False, advice="as in ['mean', 'std']")
+STATISTICS = Names(what="names of statistics", alone=False, most=128, advice="as in ['mean', 'std']")
 CATEGORIES = ByName(
     of="lists of numbers",
     example="{'sex': [0, 1]}",
-    each=Several(each=Either(rules=(Number(), Flag())), what="a list of numbers"),
+    each=Several(each=Either(rules=(Number(), Flag())), most=256, what="a list of at most 256 numbers"),
     none=True,
 )
 PATH = Either(rules=(Text(what="a path as text"), Made(of="PurePath", what="one of pathlib")))
@@ -479,7 +499,7 @@ PLAN = Made(of="Plan", what="a plan, which a builder's plan() makes")
 STEPS = Either(
     rules=(PLAN, Made(of="generator", what="a generator of plans"), Made(of="Computed", what="a computation"))
 )
-MANY = Several(empty=True, advice="as in [1, 2, 3]")
+MANY = Several(empty=True, most=1024, advice="as in [1, 2, 3]")
 NUMBER = Number()
 NUMBERS = Several(each=NUMBER, advice="as in [1, 2, 3]")
 JOB = Made(of="Job", what="a job, which submit(...) gives")

@@ -42,10 +42,10 @@ SCORES = tuple(name for name in METRICS if name not in ("roc_auc_se", "confusion
 """Metrics that a cross-validation can score with: those of which a mean over folds means something."""
 LOSSES = ("log_loss", "brier")
 """Scores of which the smallest is the best."""
-FOLDS = Number(whole=True, least=2, error=SchemaError, advice="cv is the number of folds")
+FOLDS = Number(whole=True, least=2, most=1000, error=SchemaError, advice="cv is the number of folds")
 SCORING = Names(what="names of scores", advice="as in scoring='roc_auc'")
 SCORE = Text(what="the name of a score", advice="as in scoring='roc_auc'")
-PENALTIES = Several(each=Number(above=0), advice="as in C=[0.1, 1, 10]")
+PENALTIES = Several(each=Number(above=0), most=256, advice="as in C=[0.1, 1, 10]")
 OPTIONS: dict[str, Any] = {
     **COLUMNS_OF_A_FIT,
     "model": Made(of="LogisticRegression", what="a LogisticRegression"),

@@ -34,11 +34,15 @@ from tercet.plans.types import (
 from tercet.protocols.domains import Words, encode
 from tercet.protocols.fourier import Series
 
+MOST_WRITTEN = 1 << 17
+"""Operations that a plan is written in, a few seconds' work; plans that are parsed may have more nodes."""
+
 
 class Builder:
     """Records a plan. Equal operations on equal values become one node.
 
-    Impossible ones raise PlanError at once.
+    Impossible ones raise PlanError at once, and so do more than `MOST_WRITTEN`, equal ones among them, whose
+    writing takes as long.
     """
 
     def __init__(self, name: str, *, tile_rows: int = TILE_ROWS) -> None:
@@ -50,6 +54,7 @@ class Builder:
         self._known: dict[tuple[Any, ...], int] = {}
         self._inferred: dict[Hashable, tuple[Type, ...]] = {}
         self._fresh = 0
+        self._written = 0
 
     @contextlib.contextmanager
     def scope(self, label: str) -> Iterator[None]:
@@ -161,6 +166,11 @@ class Builder:
 
     def apply_all(self, kind: str, /, *args: Value, **attributes: Any) -> list[Value]:
         """All results of a new node. Products that it cannot read get their round first."""
+        self._written += 1
+        if self._written > MOST_WRITTEN:
+            raise PlanError(
+                f"plan {self.name!r:.80} takes more than {MOST_WRITTEN} operations to write; ask for less"
+            )
         refs = [arg.ref for arg in args]
         if kind in KINDS:
             types = [arg.type for arg in args]

@@ -15,7 +15,7 @@ import pytest
 from tercet.errors import ConsentError, PlanError, TercetError
 from tercet.members.rules import Rules
 from tercet.ml import LogisticRegression
-from tercet.ml.computations import Request, as_data
+from tercet.ml.computations import MOST_REQUEST, Request, as_data
 from tercet.plans import builder
 from tests.attacks.lake import ROWS, values_of
 
@@ -98,13 +98,67 @@ async def victim(attacked):
 
 
 async def test_odd_requests_are_refused_with_a_sentence(attacked, victim, monkeypatch):
-    monkeypatch.setattr(builder, "MOST_NODES", 1 << 14)  # of a plan, so that the longest is soon refused
+    monkeypatch.setattr(builder, "MOST_WRITTEN", 1 << 14)  # of a plan, so that the longest is soon refused
     for what, request in ODD.items():
         with pytest.raises(TercetError) as refused:
             await asked(attacked.ann, request)
         assert "unforeseen" not in str(refused.value), (what, refused.value)
     # And nothing has been spoilt.
     assert (await victim.describe(["age"], statistics=["mean"]))["age"]["mean"] == pytest.approx(50, abs=0.1)
+
+
+SHARES = [f"{number / 100:.2f}%" for number in range(10_000)]
+ONE = ["column", ["age"], {}]
+SLOW = {
+    "a column again and again": describing(AGES, columns=["age"] * 3000),
+    "all percentiles there are": describing(AGES, statistics=SHARES),
+    "a number for each of many": Request(
+        "assign",
+        {"table": AGES, "expressions": {"z": {"$expression": [
+            AGES, [ONE, ["isin", [{"$node": 0}, [float(number) for number in range(50_000)]], {}]]]}}},
+        secrets.token_bytes(16),
+    ),
+    "a thousand categories": Request(
+        "crosstab",
+        {"table": AGES, "names": ["age", "old"], "statistics": ["counts"], "to": "analyst",
+         "categories": {"age": list(range(1000)), "old": [0, 1]}},
+        secrets.token_bytes(16),
+    ),
+    "a grid of a thousand": Request(
+        "grid_search",
+        {"model": {"$estimator": ["LogisticRegression", {}]}, "C": [1.0 + number for number in range(1000)],
+         "table": AGES, "target": "old", "cv": 5, "scoring": ["roc_auc"], "features": None,
+         "sample_weight": None, "offset": None, "stratify": True, "to": "analyst"},
+        secrets.token_bytes(16),
+    ),
+    "equal columns of many names": Request(
+        "assign",
+        {"table": AGES, "expressions": {
+            f"z{number}": {"$expression": [AGES, [ONE, ["isin", [{"$node": 0}, list(range(1000))], {}]]]}
+            for number in range(150)
+        }},
+        secrets.token_bytes(16),
+    ),
+}  # fmt: skip
+
+
+async def test_small_requests_do_not_build_for_long(attacked, victim, monkeypatch):
+    """However few nodes come of it: what it takes to write a plan is bounded, and most of it before."""
+    written, apply_all = [0], builder.Builder.apply_all
+
+    def counted(*args, **attributes):
+        written[0] += 1
+        return apply_all(*args, **attributes)
+
+    monkeypatch.setattr(builder, "MOST_WRITTEN", 1 << 12, raising=False)  # so that it is soon refused
+    monkeypatch.setattr(builder.Builder, "apply_all", counted)
+    for what, request in SLOW.items():
+        written[0] = 0
+        assert len(request.to_bytes()) < MOST_REQUEST
+        with pytest.raises(TercetError, match=r"twice|no more than|to write|at most 256"):
+            await asked(attacked.ann, request)
+        assert written[0] <= (3 * (builder.MOST_WRITTEN + 1) if "names" in what else 0), what
+    assert victim.rows == ROWS
 
 
 async def test_a_result_is_its_members_alone(attacked, victim):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tercet.ml.models import SecretModel
 
 MODEL = Made(of="SecretParameters", what="a fitted model")
-POINTS, BINS = Number(whole=True, least=3, most=10_000), Number(whole=True, least=1)
+POINTS, BINS = Number(whole=True, least=3, most=1000), Number(whole=True, least=1, most=1000)
 
 PARTS: Mapping[str, Callable[[Scored], Mapping[str, Value]]] = {
     "outcomes": sums.outcomes,
