@@ -154,7 +154,7 @@ def test_what_comes_out_is_no_graver_than_the_page_says(lake, tmp_path):
             everything(lake)
         finally:
             lake.on_result = None
-    assert found.keys() == DOES.keys() - {"fit_at_once"}
+    assert found.keys() == DOES.keys() - {"fit_alone"}
     for name, classes in found.items():
         worst = max((CLASSES.index(one) for one in classes), default=0)
         assert worst <= CLASSES.index(DOES[name].kind), (name, classes)

@@ -172,7 +172,8 @@ class Flow:
     def prepare(self, ref: Ref, tiles: int) -> None:
         """Make a place for a value before its tiles come."""
         if ref not in self._values:
-            kept_by_run = 1 if KINDS[self.plan.nodes[ref[0]].kind].keep else 0
+            node = self.plan.nodes[ref[0]]
+            kept_by_run = 1 if KINDS[node.kind].keeps(node) else 0
             self._values[ref] = TiledValue(tiles, self._reads[ref] + kept_by_run, self._scratch)
 
     def shelve(self, ref: Ref, tile: int, data: Data) -> Data:

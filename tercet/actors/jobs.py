@@ -56,6 +56,8 @@ class Job:
     by trio's clock. `idle` is set when that session has ended; `replaced` says that another one is to take
     its place.
 
+    `step` is the number of the plan that is run, of a job that is several.
+
     `patience_s` is how long the job goes on, and may be interrupted, while nobody waits for it, None for one
     that is left alone; `waiting` is how many do now, and `back` is set when the first of them comes.
     """
@@ -68,6 +70,7 @@ class Job:
     back: trio.Event = attrs.field(factory=trio.Event, init=False)
     asked: float = attrs.field(factory=time.time)
     attempts: int = 0
+    step: int = 0
     running: bytes = b""
     interruption: TercetError | None = None
     interrupted: float = attrs.field(default=0.0, init=False)
@@ -151,12 +154,13 @@ class Jobs:
 
     def begin(self, job: Job, name: bytes, since: Since | None = None) -> None:
         """Run a job under a session's name."""
-        job.running, job.interruption, job.replaced = name, None, False
+        job.running, job.interruption, job.replaced, job.answer = name, None, False, None
         job.scope, job.idle = trio.CancelScope(), trio.Event()
         self._nursery.start_soon(self._work, job, since)
 
     async def _work(self, job: Job, since: Since | None) -> None:
         error: TercetError | None = None
+        idle = job.idle
         try:
             with job.scope:
                 job.answer = answer(await self._run(job.running, job.packed, job.caller, since))
@@ -168,7 +172,7 @@ class Jobs:
             error = PlanError("the job was cancelled")
         job.running = b""
         await self._ended(job, error)
-        job.idle.set()
+        idle.set()
 
     def of(self, caller: str) -> list[Job]:
         """All jobs of a client, in the order in which they were submitted."""
@@ -199,7 +203,13 @@ class Jobs:
                 self._nursery.start_soon(self._expire, job, job.back, job.patience_s)
         if job.error is not None:
             raise from_wire(job.error.to_wire())
-        body, buffers = await self._answer(job)
+        return await self.answer_of(job, job.step)
+
+    async def answer_of(self, job: Job, step: int) -> Answer:
+        """What came out of a step of a job that is done. Raises PlanError if it has no such step."""
+        if not 0 <= step <= job.step:
+            raise PlanError(f"job {job.session.hex()[:8]} has {job.step + 1} plans, none of number {step}")
+        body, buffers = await self._answer(job, step)
         return {**body, "interrupted": job.attempts}, buffers
 
     async def _expire(self, job: Job, back: trio.Event, seconds: float) -> None:
@@ -230,8 +240,9 @@ class Jobs:
         job.error = error
         job.done.set()
 
-    async def _answer(self, job: Job) -> Answer:
-        """What came out of a job that is done."""
+    async def _answer(self, job: Job, step: int) -> Answer:
+        """What came out of a step of a job that is done."""
+        _ = step
         if job.answer is None:
             raise ProtocolError(f"job {job.session.hex()[:8]} has ended without a result")
         return job.answer

@@ -32,12 +32,12 @@ from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent
 from tercet.actors.values import FiledTiles, Outcome, Revealed, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError, TercetError
-from tercet.plans.kinds import KINDS, Context, Data, Tiling
+from tercet.plans.kinds import KINDS, Context, Data, Tiling, as_public
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import Layout
 from tercet.plans.types import Node, Ref, Type, bind_shape
 from tercet.protocols.base import Op, Product, Protocol, Received, Round, Share
-from tercet.protocols.domains import WORD_BYTES, Words
+from tercet.protocols.domains import WORD_BYTES, Words, decode
 
 logger = logging.getLogger(__name__)
 
@@ -503,6 +503,9 @@ class Scheduler:
 
     def _sink(self, index: int) -> None:
         node = self.plan.nodes[index]
+        if node.kind == "open" and KINDS[node.kind].keeps(node):
+            words = as_public(self._flow.result((index, 0)).whole())
+            self._outcome.told[str(node.get("why"))] = decode(words, node.types[0].scale)
         if node.kind not in ("store", "checkpoint"):
             return
         tiles = [_whole_share(node, index, part) for part in self._flow.result((index, 0)).tiles]

@@ -181,8 +181,17 @@ class Service:
                 return await self.node.jobs.attend(job)
             case "jobs", [*mark] if len(mark) <= 1:
                 return self._list_jobs(*mark), []
-            case "job" | "fetch" | "end", [bytes(session)]:
-                return await self._do_job(verb, session)
+            case "job", [bytes(session), *ended] if ended in ([], [True]):
+                return await self._show_job(self._job(verb, session), ended=bool(ended))
+            case "fetch", [bytes(session), int(step)]:
+                job = self._job(verb, session)
+                await self.node.jobs.attend(job)
+                return await self.node.jobs.answer_of(job, step)
+            case "fetch", [bytes(session)]:
+                return await self.node.jobs.attend(self._job(verb, session))
+            case "end", [bytes(session)]:
+                await self.node.jobs.end(self._job(verb, session))
+                return {}, []
             case "drop", [list(handles)]:
                 names = [str(handle) for handle in handles]
                 await self.gate.before_drop(self.caller, names)
@@ -212,19 +221,19 @@ class Service:
         with self.gate.audited(self.caller, "submit", session=session.hex()):
             return await self.node.jobs.submit(session, packed, self.caller, patience_s, again=again)
 
-    async def _do_job(self, verb: str, session: bytes) -> Answer:
+    def _job(self, verb: str, session: bytes) -> Job:
+        """A job of the client's. Raises PlanError, and notes that, for another's."""
         jobs = self.node.jobs
         # What nobody has submitted is no secret: clients end jobs that may not have come to be.
-        known = session in jobs.jobs
-        with self.gate.audited(self.caller, verb) if known else contextlib.nullcontext():
-            job = jobs.find(session, self.caller)
-        if verb == "job":
-            plan = await self.gate.plan_of(self.caller, job.packed)
-            return {"packed": plan.to_bytes(), "asked": job.packed}, []
-        if verb == "fetch":
-            return await jobs.attend(job)
-        await jobs.end(job)
-        return {}, []
+        with self.gate.audited(self.caller, verb) if session in jobs.jobs else contextlib.nullcontext():
+            return jobs.find(session, self.caller)
+
+    async def _show_job(self, job: Job, *, ended: bool) -> Answer:
+        """What a job is, perhaps once it has ended: the latest of its plans, and of how many."""
+        if ended:
+            await self.node.jobs.attend(job)
+        plan = await self.gate.plan_of(self.caller, job.packed)
+        return {"packed": plan.to_bytes(), "asked": job.packed, "steps": job.step + 1}, []
 
     def _dealt(self, message: list[Any], size: int) -> tuple[Piece, list[tuple[int, ...]]]:
         """A piece of an upload and the shapes of its words. Raises PlanError if it cannot be stored."""

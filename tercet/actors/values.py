@@ -58,13 +58,15 @@ Revealed = tuple[str, str, Type, list[Words]]
 class Outcome:
     """What a run leaves.
 
-    Exports for each reveal node in plan order, values to store, the symbols' numbers, its cost.
+    Exports for each reveal node in plan order, values to store, the symbols' numbers, its cost, and the check
+    bits that the nodes were told, by name.
     """
 
     revealed: list[Revealed]
     stored: dict[str, Stored]
     symbols: dict[str, int]
     statistics: Statistics
+    told: dict[str, npt.NDArray[np.float64]] = attrs.field(factory=dict)
 
 
 class TiledValue:

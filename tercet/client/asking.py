@@ -110,9 +110,11 @@ class Asking(Driver, Faced[F], abc.ABC):
     @waits
     @takes(plan=STEPS)
     async def submit(self, plan: Plan | Steps[Any]) -> Job[F]:
-        """Have a plan, or the first of a computation, run whether or not this lake stays open.
+        """Have a plan run whether or not this lake stays open, or a computation.
 
-        `result` of the job waits for it.
+        Of a computation that is several plans, nodes that last run all if it tells them what the next one
+        depends on, as a fit does that is submitted (`LogisticRegression.submit`); else the first. `result` of
+        the job waits for it.
 
         Nodes remember a member's last 64 jobs: `jobs` lists them, also another day. A job that the loss of a
         node interrupts goes on when all nodes are back.

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import attrs
 import trio
 
 from tercet.actors.arrivals import WORD_ROWS, Piece
@@ -52,6 +53,15 @@ MOST_ATTEMPTS = 16
 """How often a run is submitted anew that may not go on."""
 PIECE_BYTES = 1 << 25
 """About so much of a value is dealt at a time."""
+
+
+@attrs.frozen
+class Submitted:
+    """What a job is: the latest of its plans, how that was asked for, and how many there were."""
+
+    plan: Plan
+    asked: bytes = attrs.field(repr=False)
+    steps: int
 
 
 class Client:
@@ -245,28 +255,45 @@ class Client:
             raise
         return session
 
-    async def submitted(self, session: bytes) -> tuple[Plan, bytes]:
-        """The plan that was submitted under a name, and as what. Raises PlanError if there is none."""
-        told = await self.ask("job", [session])
-        packed = {(bytes(one.get("packed", b"")), bytes(one.get("asked", b""))) for one in told}
-        if len(packed) != 1:
+    async def submitted(self, session: bytes, *, ended: bool = False) -> Submitted:
+        """What was submitted under a name; with `ended`, once it has ended, or what it has failed with.
+
+        Raises PlanError if there is none.
+        """
+        found: set[tuple[int, bytes, bytes]] = set()
+        for one in await self.ask("job", [session, *([True] if ended else [])]):
+            found.add((int(one.get("steps", 0)), bytes(one.get("packed", b"")), bytes(one.get("asked", b""))))
+        if len({steps for steps, *_ in found}) < len(found) or (ended and len(found) > 1):
             raise ProtocolError(
                 f"the nodes differ on what plan job {session.hex()[:8]} is; look at their logs"
             )
-        plan, asked = packed.pop()
-        return read_plan(plan), asked
+        steps, packed, asked = min(found)  # of several plans, some nodes may be at the next one
+        return Submitted(read_plan(packed), asked, steps)
 
     async def fetch(self, session: bytes, watch: Watch | None = None) -> RunResult:
-        """Wait for a plan that was submitted, and put together what it reveals. Raises as `run`."""
+        """Wait for what was submitted, and put together what its last plan reveals. Raises as `run`."""
+        return await self.fetch_step(session, (await self.ended(session, watch)).plan)
+
+    async def ended(self, session: bytes, watch: Watch | None = None) -> Submitted:
+        """Wait until a job has ended; what it was in the end. Raises what it has failed with."""
+
+        async def ask(_: bool) -> Submitted:
+            begun = await self.submitted(session)
+            with self._watched(session, begun.plan, watch):
+                return await self.submitted(session, ended=True)
+
+        return await self._patiently(f"job {session.hex()[:8]}", ask)
+
+    async def fetch_step(self, session: bytes, plan: Plan, step: int | None = None) -> RunResult:
+        """What a plan of a job has revealed, the last one by default. Raises as `run`."""
         moved, began = self.bytes_moved, time.perf_counter()
+        args = [session] if step is None else [session, step]
+        request = Request("fetch", args, most=most_revealed(self.protocol, plan))
 
-        async def ask(_: bool) -> tuple[Plan, list[Answer]]:
-            plan = (await self.submitted(session))[0]
-            request = Request("fetch", [session], most=most_revealed(self.protocol, plan))
-            with self._watched(session, plan, watch):
-                return plan, await self._ask_all([request] * self.parties)
+        async def ask(_: bool) -> list[Answer]:
+            return await self._ask_all([request] * self.parties)
 
-        plan, answers = await self._patiently(f"job {session.hex()[:8]}", ask)
+        answers = await self._patiently(f"job {session.hex()[:8]}", ask)
         return self._result(plan, answers, moved, began)
 
     async def _patiently(self, what: str, ask: Callable[[bool], Awaitable[T]]) -> T:

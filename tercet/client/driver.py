@@ -23,6 +23,7 @@ from tercet.client.cluster import Cluster
 from tercet.client.member_api import Desk, Kept
 from tercet.client.recording import Requests
 from tercet.client.remote import Remote
+from tercet.client.under_way import Ended, Run
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
 from tercet.members.rules import MODEL, TABLE, Rules
 from tercet.ml import computations
@@ -79,6 +80,8 @@ class Driver:
         self.progress = somebody_looks() if progress is None else progress
         """Whether bars on standard error show how far long plans are."""
         self._models: dict[str, SecretModel] = {}
+        self._submitted: dict[bytes, bytes] = {}
+        """Names of computations that were submitted to nodes which make no plans, by job."""
         self.requests: Requests | None = None
         """Where requests are written down, or are those of a study."""
         self.disclosed = DisclosureLog()
@@ -147,16 +150,20 @@ class Driver:
         self._home.require()
         temporary: list[str] = []
         try:
-            given: T = await self._through(_Run.of(steps), phase, temporary)
+            given: T = await self._through(Run.of(steps), phase, temporary)
             return given
         finally:
             if temporary:
                 self.cluster.client.post("drop", [temporary])
 
-    async def _through(self, run: _Run, phase: str, temporary: list[str]) -> Any:
-        """What the computation returns; adds handles of what plans store for each other to `temporary`."""
-        made = await trio.to_thread.run_sync(run.advance, None)
-        while not isinstance(made, _Ended):
+    async def _through(self, run: Run, phase: str, temporary: list[str], made: Any = None) -> Any:
+        """What the computation returns; adds handles of what plans store for each other to `temporary`.
+
+        It has `made` its next plan already, or begins.
+        """
+        if made is None:
+            made = await trio.to_thread.run_sync(run.advance, None)
+        while not isinstance(made, Ended):
             if isinstance(made, Computed):
                 value = await self._drive(made, phase)
                 if isinstance(value, Sent):
@@ -186,7 +193,7 @@ class Driver:
         reveals = reveals_of(plan)
         return Sent.of([(name, to) for name, to in reveals if name not in result.revealed])
 
-    def _asked(self, run: _Run) -> Asked | None:
+    def _asked(self, run: Run) -> Asked | None:
         """How nodes that make plans themselves are asked for the next one of a computation."""
         if not self.remote and self.requests is None:
             return None
@@ -220,35 +227,60 @@ class Driver:
         return self._note(result, "job", title)
 
     @short
-    async def _collect(self, again: Callable[[Plan], Steps[T]], session: bytes) -> T:
-        """Finish a computation of one plan that was submitted: `again` makes it anew, with the job's handles.
+    async def _collect(self, steps: Steps[T], session: bytes) -> T:
+        """Finish a computation that was submitted: `steps` makes it anew, and is told what its plans gave.
 
-        Raises PlanError if that does not give the plan of the job.
+        Where nodes have only run the first of them, the others are run now. Raises PlanError if it does not
+        make the plans of the job.
         """
-        submitted, asked = await self.cluster.client.submitted(session)
-        run = _Run.of(again(submitted))
+        title = f"job {session.hex()[:8]}"
+        client = self.cluster.client
+        with watching(title, wanted=self.progress) as watch:
+            job = await client.ended(session, watch)
+        run = Run.of(steps, self._again(session, job.asked))
         made = await trio.to_thread.run_sync(run.advance, None)
-        if not isinstance(made, Plan) or optimise(made).digest() != submitted.digest():
+        for step in range(job.steps):
+            plan = optimise(made) if isinstance(made, Plan) else None
+            last = step == job.steps - 1
+            if plan is None or (last and plan.digest() != job.plan.digest()):
+                run.steps.close()
+                raise PlanError(
+                    f"{title} is not this computation: it was submitted with other options, on another "
+                    "table, or by another release"
+                )
+            result = self._note(await client.fetch_step(session, plan, step), "job", title)
+            run.note(plan, result)
+            made = await trio.to_thread.run_sync(run.advance, result)
+        if not isinstance(made, Ended) and self.remote:
             run.steps.close()
-            raise PlanError(
-                f"job {session.hex()[:8]} is not this computation: it was submitted with other options, on "
-                "another table, or by another release"
-            )
-        ended = await trio.to_thread.run_sync(run.advance, await self.fetch(session))
-        if not isinstance(ended, _Ended):
-            raise PlanError(f"job {session.hex()[:8]} is one plan of several; have all of them run")
-        value: T = ended.value
-        return computations.placed(value, Request.from_bytes(asked).name) if Request.is_one(asked) else value
+            raise PlanError(f"{title} has ended before this computation has; submit it again")
+        temporary: list[str] = []
+        try:
+            value: T = await self._through(run, "job", temporary, made)
+            return value
+        finally:
+            if temporary:
+                client.post("drop", [temporary])
+
+    def _again(self, session: bytes, asked: bytes) -> Naming:
+        """Names for a computation that was submitted, made anew."""
+        if Request.is_one(asked):
+            request = Request.from_bytes(asked)
+            return Naming(request.name, every=request.every)
+        return Naming(self._submitted.get(session) or secrets.token_bytes(NAME_BYTES))
 
     async def _submit(self, plan: Plan | Steps[Any], lake: Any) -> Job:
         self._home.require()
         if isinstance(plan, Plan):
             return Job(lake, await self.cluster.client.submit(plan))
-        run = _Run.of(plan)
+        run = Run.of(plan)
         made = await trio.to_thread.run_sync(run.advance, None)
         if not isinstance(made, Plan):
             raise PlanError("a computation without a plan is no job; have it run")
-        return Job(lake, await self.cluster.client.submit(made, self._asked(run)))
+        session = await self.cluster.client.submit(made, self._asked(run))
+        if not self.remote:
+            self._submitted[session] = run.names.computation
+        return Job(lake, session)
 
     async def _jobs(self, lake: Any) -> list[Job]:
         answers = await self.cluster.client.ask_all_pages("jobs")
@@ -428,54 +460,3 @@ class Sent:
 def reveals_of(plan: Plan) -> list[tuple[str, str]]:
     """What a plan reveals, by name, and to whom."""
     return [(str(node.get("name")), str(node.get("to"))) for node in plan.nodes if node.kind == "reveal"]
-
-
-@attrs.frozen(eq=False)
-class _Ended:
-    """What a computation returned."""
-
-    value: Any
-
-
-@attrs.define(eq=False)
-class _Run:
-    """A computation under way: its generator, the name of this call of it, and its check bits so far."""
-
-    steps: Steps[Any] | Calls[Any]
-    names: Naming
-    answers: list[computations.Answers] = attrs.field(factory=list)
-
-    @classmethod
-    def of(cls, steps: Steps[Any] | Calls[Any]) -> _Run:
-        """One that begins now, under a random name."""
-        return cls(steps, Naming(secrets.token_bytes(NAME_BYTES)))
-
-    def advance(self, result: Any) -> Plan | Computed[Any] | _Ended:
-        """The next plan of a computation, or computation of several, or what it returned."""
-        with computations.within(self.names):
-            try:
-                made: Plan | Computed[Any]
-                failed = isinstance(result, TercetError)
-                made = self.steps.throw(result) if failed else self.steps.send(result)
-            except StopIteration as stop:
-                return _Ended(stop.value)
-        return made
-
-    def request(self, every: int | None) -> Request | None:
-        """How nodes are asked for the next plan; None for a computation that they know no name of."""
-        if not isinstance(self.steps, Computed):
-            return None
-        known = self.steps.known
-        arguments = computations.encoded(known, self.steps.arguments)
-        answers, name = tuple(self.answers), self.names.computation
-        return Request(known.name, arguments, name, answers, every)
-
-    def note(self, plan: Plan, result: RunResult) -> None:
-        """Remember the check bits that a plan has revealed."""
-        self.answers.append(computations.checks_of(plan, result.revealed))
-
-    def given(self, value: Any) -> Any:
-        """What it gave; told where it comes from, if nodes were asked for it."""
-        if not isinstance(self.steps, Computed) or not self.answers:
-            return value
-        return computations.placed(value, self.names.computation)

@@ -30,7 +30,6 @@ from tercet.ml.ingest import Missing
 from tercet.ml.reading import Declared
 from tercet.ml.table import Steps, Table
 from tercet.options import JOB, PATH, takes
-from tercet.plans import Plan
 from tercet.plans.types import TILE_ROWS
 from tercet.tracebacks import short, short_tracebacks
 
@@ -105,9 +104,9 @@ class AsyncLake(AsyncDesigns):
         return self._drive(steps, phase)
 
     @takes(job=JOB)
-    def collect(self, again: Callable[[Plan], Steps[T]], job: Job) -> Awaitable[T]:
+    def collect(self, steps: Steps[T], job: Job) -> Awaitable[T]:
         """As `Lake.collect`, to be awaited."""
-        return self._collect(again, job.session)
+        return self._collect(steps, job.session)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """An awaitable of what an asynchronous function gives."""
@@ -219,9 +218,9 @@ class Lake(Designs):
         return value
 
     @takes(job=JOB)
-    def collect(self, again: Callable[[Plan], Steps[T]], job: Job) -> T:
-        """Finish a computation whose one plan was submitted, as `LogisticRegression.collect` does."""
-        value: T = self._wait(self._collect, again, job.session)
+    def collect(self, steps: Steps[T], job: Job) -> T:
+        """Finish a computation that was submitted, as `LogisticRegression.collect` does."""
+        value: T = self._wait(self._collect, steps, job.session)
         return value
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:

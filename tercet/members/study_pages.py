@@ -72,7 +72,7 @@ DOES: Mapping[str, Does] = {
     "crosstab": Does("counts or averages rows by category", "figures by category", "figure"),
     "corr": Does("correlates columns", "correlations of columns", "figure"),
     "fit": Does("fits a model, which stays secret", CHECKS, learns=True),
-    "fit_at_once": Does("fits a model, which stays secret", CHECKS, learns=True),
+    "fit_alone": Does("fits a model, which stays secret", CHECKS, learns=True),
     "cross_validate": Does(
         "fits and scores models on parts of the rows", "scores of these models", "figure", learns=True
     ),

@@ -24,16 +24,17 @@ import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from importlib.metadata import entry_points
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 import attrs
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from tercet.errors import PlanError
+from tercet.errors import PlanError, TercetError
 from tercet.options import Rule
 from tercet.plans import Plan
+from tercet.plans.passes import telling_checks
 from tercet.plans.results import RunResult
 
 P = ParamSpec("P")
@@ -60,6 +61,7 @@ class Computation:
     """A declared computation: the group that rules name it by, and the rules of its arguments.
 
     `fresh` are parameters that stand for an estimator's options alone, whatever it has learned before.
+    `driven` says that its plans tell the nodes what the next one depends on, so that nodes can go on alone.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Computation:
     fresh: frozenset[str]
     rules: Mapping[str, Rule]
     signature: inspect.Signature
+    driven: bool = False
 
 
 COMPUTATIONS: dict[str, Computation] = {}
@@ -102,7 +105,13 @@ class Computed(Generator[Plan, RunResult, T], Generic[T]):
 
 
 def computation(
-    name: str, *, group: str, fresh: Sequence[str] = (), **rules: Rule
+    name: str,
+    driven: Literal["", "driven"] = "",
+    /,
+    *,
+    group: str,
+    fresh: Sequence[str] = (),
+    **rules: Rule,
 ) -> Callable[[Callable[P, Generator[Any, Any, T]]], Callable[P, Computed[T]]]:
     """Declare a generator of plans as a computation that members can ask nodes for by name.
 
@@ -120,11 +129,28 @@ def computation(
             bound.apply_defaults()
             return Computed(known, bound.arguments, function(*args, **kwargs))
 
-        known = Computation(name, group, call, frozenset(fresh), rules, signature)
+        known = Computation(name, group, call, frozenset(fresh), rules, signature, bool(driven))
         COMPUTATIONS[name] = known
         return call
 
     return declare
+
+
+def telling(steps: Generator[Plan, RunResult, T], *, to: str) -> Generator[Plan, RunResult, T]:
+    """The plans of a computation; each tells the nodes the check bits that it reveals to a receiver."""
+    advance: Callable[[], Plan] = functools.partial(next, steps)
+    while True:
+        try:
+            plan = advance()
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        try:
+            result = yield telling_checks(plan, to=to)
+        except TercetError as error:
+            advance = functools.partial(steps.throw, error)
+        else:
+            advance = functools.partial(steps.send, result)
 
 
 def find(name: str) -> Computation:

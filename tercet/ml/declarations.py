@@ -13,6 +13,7 @@ from tercet.errors import PlanError
 from tercet.ml import (
     association,
     describe,
+    fitting,
     join,
     linear_model,
     metrics,
@@ -84,7 +85,7 @@ DECLARED: dict[str, Declared] = {
     "calibration": Declared(("check", "count", "figure", "rows")),
     "score": Declared(("check", "figure")),
     "fit": Declared(("check",)),
-    "fit_at_once": Declared(("check",)),
+    "fit_alone": Declared(("check",), opens=fitting.CHECKS),
     "cross_validate": Declared(("check", "figure"), opens=_SORTS | _SHUFFLES),
     "grid_search": Declared(("check", "figure"), opens=_SORTS | _SHUFFLES),
     "summary": Declared(("check", "count", "figure", "model")),

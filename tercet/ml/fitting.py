@@ -62,6 +62,8 @@ CHECKED = "checked at the end"
 APART = "whether columns tell all outcomes apart without error"
 MOVING = "whether the last step still moved the fit"
 CONVERGED = "whether the fit has converged"
+CHECKS = frozenset({OUT_OF_RANGE, ONE_CLASS, TOO_FEW, FLAWED, FAR_OFFSET, APART, MOVING, CONVERGED})
+"""All bits that a fit reveals to its caller, and one that goes on alone to the nodes."""
 
 
 def stronger(penalised: bool) -> str:
@@ -126,14 +128,6 @@ def title(problem: Problem, made: int) -> str:
     """The name of a plan of a fit that begins after so many steps."""
     title = f"fit {problem.target} on {problem.table.name}"
     return f"{title}, step {made + 1}" if made else title
-
-
-def begun_with(hint: str, handles: Sequence[str]) -> str:
-    """The name for values that was made from a hint, of those that a plan has stored under."""
-    for handle in handles:
-        if handle.startswith(f"{hint}#"):
-            return handle[: len(hint)] + handle[len(hint) :].partition(".")[0]
-    return hint
 
 
 USUAL_BOUND = 56.0

@@ -9,7 +9,7 @@ more plans that go on from the stored state.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tercet.errors import ConvergenceWarning, MissingAttribute, PlanError, SchemaError
 from tercet.ml import fitting, verdicts
-from tercet.ml.computations import Data, computation
+from tercet.ml.computations import Data, computation, telling
 from tercet.ml.descent import Descent
 from tercet.ml.estimator import Estimator
 from tercet.ml.faces import Async, M, Sync, collects, computes, computes_on_table, fits, makes_on_table
@@ -31,7 +31,7 @@ from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
 from tercet.ml.summary import INTERCEPT, Summary, summarise
 from tercet.ml.table import ANALYST, Steps, Table
 from tercet.options import FLAG, JOB, LEVEL, NAMES, RECEIVER, TABLE, Choice, Made, Number, takes
-from tercet.plans import Builder, Plan, Type, Value
+from tercet.plans import Builder, Type, Value
 from tercet.plans.results import RunResult
 from tercet.tracebacks import short_tracebacks
 
@@ -222,12 +222,12 @@ class LogisticRegression(Estimator, Predictor[M]):
     ) -> Any:
         """Have a fit run whether or not this lake stays open: a job, for `collect` with the same arguments.
 
-        A job is one plan, so it is the first range of decision values that `fit` would try, or that of
-        `z_bound`, and all of Newton's steps are planned at once, converged or not: `max_iter`, but no more
-        than 24. Raises PlanError for options that take several plans (`tol`), and as `fit`.
+        Nodes that last make its plans one after the other, as `fit` would have them made, so they are told
+        the check bits too. On one machine, `collect` has those run that come after the first. Raises as
+        `fit`.
         """
-        self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
-        return table.lake.submit(self._job(table, target, features, sample_weight, offset))
+        self.check_options()
+        return table.lake.submit(self._alone(table, target, features, sample_weight, offset))
 
     @collects
     @takes(job=JOB, **COLUMNS_OF_A_FIT)
@@ -243,27 +243,15 @@ class LogisticRegression(Estimator, Predictor[M]):
     ) -> Self:
         """Wait for a fit that a model with these options has submitted, here or elsewhere.
 
-        Parameters stay secret; discloses what `fit` does for one try. Raises PlanError if the job is not this
-        fit, and SchemaError as `fit`, also where that would try a wider range: submit it again with the
-        `z_bound` that it names.
+        Parameters stay secret; discloses what `fit` does. Raises PlanError if the job is not this fit, and
+        SchemaError as `fit`.
         """
-        problem = self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
-        self._found = None
-
-        def again(plan: Plan) -> Steps[Self]:
-            handles = [str(node.get("handle")) for node in plan.nodes if node.kind == "store"]
-            revealed = yield from self._fit_within(
-                problem, lambda hint: fitting.begun_with(hint, handles), job=True
-            )
-            if self._sound(problem, revealed):
-                return self
-            raise self._left_range(problem)
-
-        fitted: Self = table.lake.collect(again, job)
+        self.check_options()
+        fitted: Self = table.lake.collect(self._alone(table, target, features, sample_weight, offset), job)
         return fitted
 
-    @computation("fit_at_once", group="models", fresh=["self"], self=MODEL, **COLUMNS_OF_A_FIT)
-    def _job(
+    @computation("fit_alone", "driven", group="models", fresh=["self"], self=MODEL, **COLUMNS_OF_A_FIT)
+    def _alone(
         self,
         table: Table,
         target: str,
@@ -271,20 +259,8 @@ class LogisticRegression(Estimator, Predictor[M]):
         sample_weight: str | None,
         offset: str | None,
     ) -> Steps[Self]:
-        problem = self._problem_of_a_job(Roles.of(table, target, features, sample_weight, offset), table)
-        revealed = yield from self._fit_within(problem, job=True)
-        if self._sound(problem, revealed):
-            return self
-        raise self._left_range(problem)
-
-    def _problem_of_a_job(self, roles: Roles, table: Table) -> Problem:
-        self.check_options()
-        if self.tol is not None:
-            raise PlanError(f"a fit with tol={self.tol} is several plans, and a job is one; leave tol out")
-        problem = self.problem(table, roles, self.bounds(table.rows)[0])
-        if table.rows < table.min_count:
-            raise verdicts.too_few(problem)
-        return problem
+        steps = self.fit_steps(table, target, features, sample_weight=sample_weight, offset=offset)
+        return (yield from telling(steps, to=ANALYST))
 
     def _steps(self, bound: float) -> int:
         """How many steps a fit makes at most."""
@@ -408,16 +384,11 @@ class LogisticRegression(Estimator, Predictor[M]):
         found = solver.parameters(state)
         return found, solver.enough() | (solver.checks(state, found) if self.check else {})
 
-    def _fit_within(
-        self, problem: Problem, handle: Callable[[str], str] | None = None, *, job: bool = False
-    ) -> Steps[Mapping[str, Reals]]:
-        """One fit with one range of the sigmoid; returns what was revealed.
-
-        `handle` names what it stores, by default anew. A job is one plan.
-        """
+    def _fit_within(self, problem: Problem) -> Steps[Mapping[str, Reals]]:
+        """One fit with one range of the sigmoid; returns what was revealed."""
         lake = problem.table.lake
         bound = problem.probability.bound
-        limit = self._steps_at_once(bound) if job else self._steps(bound)
+        limit = self._steps(bound)
         solver = self._solver(problem, lake.builder(fitting.title(problem, 0)))
         state, made = solver.begin(), 0
         if self._examined is not None and isinstance(solver, Newton):
@@ -425,11 +396,11 @@ class LogisticRegression(Estimator, Predictor[M]):
             limit = 0
         told: dict[str, Reals] = {}
         while True:
-            stop = limit if job else self._next_look(made, limit)
+            stop = self._next_look(made, limit)
             solver, state, made = yield from self._walk(solver, state, made, stop)
             going_on = stop < limit
             kept = state.store(lake.temporary(problem.target)) if going_on else {}
-            result = yield from self._end(solver, state, made, handle or lake.handle, again=bool(told))
+            result = yield from self._end(solver, state, made, again=bool(told))
             strayed = verdicts.says(told, fitting.OUT_OF_RANGE)
             told |= result.revealed
             if not going_on or not self._goes_on(problem, told, strayed):
@@ -466,14 +437,12 @@ class LogisticRegression(Estimator, Predictor[M]):
                 solver, state = self._resumed(problem, made, between)
         return solver, state, made
 
-    def _end(
-        self, solver: Solver, state: State, made: int, handle: Callable[[str], str], *, again: bool
-    ) -> Steps[RunResult]:
+    def _end(self, solver: Solver, state: State, made: int, *, again: bool) -> Steps[RunResult]:
         """End a plan with the model as it is after so many steps, and what checks say of it.
 
         A plan that goes on `again` checks only what steps can change.
         """
-        problem = solver.problem
+        problem, handle = solver.problem, solver.problem.table.lake.handle
         state = solver.polish(state) if self._examined is None else state
         found = solver.parameters(state)
         handles = [handle(f"{problem.target}.{part}") for part in ("weights", "intercept")]

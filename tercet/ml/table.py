@@ -10,7 +10,7 @@ and trio programs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from typing import Protocol as Interface
 
@@ -66,7 +66,7 @@ class Workspace(Interface):
     def submit(self, plan: Steps[Any]) -> Any:
         """Have the first plan of `plan` run, whoever waits; a job, or an awaitable of it."""
 
-    def collect(self, again: Callable[[Plan], Steps[Any]], job: Any) -> Any:
+    def collect(self, steps: Steps[Any], job: Any) -> Any:
         """Finish a computation that was submitted; its result, or an awaitable of it."""
 
     def builder(self, name: str) -> Builder:

@@ -76,8 +76,8 @@ class LakeGate(Gate):
         self.board = Board(self.quotas)
         self.ledger = Ledger(vault)
         self.jobs = LastingJobs(party, vault, self.ledger, self.quotas)
-        self.jobs.plan_of = self.plan_of
         self.requests = Requests(vault)
+        self.jobs.plan_of, self.jobs.requests = self.plan_of, self.requests
         self.permits = Permits(cluster, vault)
         self._built: WeakKeyDictionary[Plan, Built] = WeakKeyDictionary()
         """What was made of requests, by the plan."""
@@ -276,18 +276,21 @@ class LakeGate(Gate):
             for handle, rows in found.stored.items()
         }
         outcome = attrs.evolve(outcome, revealed=mine)
-        answer = await self.jobs.sealed_answer(session, outcome)
+        job, following = self.jobs.alone(session), b""
         if (built := self._plans[session].built) is not None:
             ends = await in_thread(self.requests.note, caller, built, outcome)
             with self.audited(caller, "result", session=session.hex()):
                 await self.permits.ended(caller, built, sources, ends)
-        more = len(answer or b"") + sum(len(body) for _, body in results)
+            if job is not None and built.known.driven and not results:
+                following = await in_thread(self.requests.following, caller, built, outcome)
+        ending = None if job is None else await self.jobs.ending(job, outcome, following)
+        more = len(b"" if ending is None else ending.answer) + sum(len(body) for _, body in results)
         if more:
             with self.audited(caller, "result", session=session.hex()):
                 waits = await self.vault.ask(self.vault.journal.bytes_waiting, caller)
                 self.quotas.require(caller, "results_mb", waits, more)
         end, most = self.ledger.end, self.quotas.quota.results
-        stored = await end(session, values, outcome.stored, results, answer, sender=caller, most=most)
+        stored = await end(session, values, outcome.stored, results, ending, sender=caller, most=most)
         return attrs.evolve(outcome, stored=stored)
 
     async def reached(self, caller: str, session: bytes, point: int, values: Mapping[str, Stored]) -> None:

@@ -6,25 +6,28 @@ checkpoint that all nodes have or from its beginning; or it may not go on, and h
 decides, each node checks rules, approvals, checkpoints and the number of attempts by itself, as if the member
 had asked again.
 
+A job may be several plans, of a computation that tells its nodes the check bits which the next one depends
+on. Each is a run of its own, under a name that follows from the one before; the row of the job says which
+it is at, from the end of the one before on. Where a step has ended at some nodes only, all run it anew.
+
 Jobs that are left alone are written down, with how they ended. An attended one is not: its client submits it
 again where a node was restarted, so a node that does not know it will be told of it. It waits for lost nodes
 for as long as its client said, and then has failed.
 
-Words between nodes: `["stuck", job]` to party 0; `["ask", job]`, `["go", job, session, attempts, since]` and
-`["fail", job, error]` from party 0, and `["told", job, facts]` in answer to the first of these. Nothing in
-them is secret.
+Words between nodes: `["stuck", job]` to party 0; from party 0 `["ask", job]`, `["fail", job, error]` and
+`["go", job, session, attempts, step, since]`; and `["told", job, facts]` in answer to the first of these.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-import attrs
 import msgpack
 import numpy as np
 import trio
@@ -41,18 +44,29 @@ from tercet.errors import (
     PlanError,
     ProtocolError,
     QuotaError,
-    SpentError,
     StorageError,
     TercetError,
     from_wire,
 )
+from tercet.nodes.job_words import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    UNKNOWN,
+    Told,
+    fall_back,
+    read_since,
+    verdict,
+)
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.quotas import Quotas
+from tercet.nodes.requests import Requests
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import RUN_BYTES, run_of
 from tercet.plans.passes import Since, latest
 from tercet.plans.plan import Plan
-from tercet.storage.journal import JobRow
+from tercet.storage.job_rows import JobEnd, JobRow
 from tercet.transports.names import party_name
 
 logger = logging.getLogger(__name__)
@@ -65,51 +79,6 @@ MOST_PLANS = 1 << 26
 MOST_STUCK = 1024
 """Jobs that others may call stuck at a time."""
 SUFFIX_BYTES = 8
-UNKNOWN, RUNNING, INTERRUPTED, DONE, FAILED = "unknown", "running", "interrupted", "done", "failed"
-
-
-@attrs.frozen
-class Told:
-    """What a node knows of a job.
-
-    How it stands and which session is under way; how often it was begun again, whether it may not be let
-    through once more, and the checkpoints that are there; whether the node is linked up with all others, and
-    whether the job is attended; the error of a job that has failed.
-    """
-
-    state: str
-    running: bytes = b""
-    attempts: int = 0
-    spent: bool = False
-    linked: bool = True
-    attended: bool = False
-    points: tuple[Since, ...] = ()
-    error: TercetError | None = None
-
-    def to_wire(self) -> dict[str, Any]:
-        """As it travels."""
-        error = {} if self.error is None else self.error.to_wire()
-        points = [list(point) for point in self.points]
-        return {**attrs.asdict(self, recurse=False), "points": points, "error": error}
-
-    @classmethod
-    def read(cls, fields: Any) -> Self:
-        """From the wire. Raises ProtocolError."""
-        match fields:
-            case {
-                "state": str(state),
-                "running": bytes(running),
-                "attempts": int(attempts),
-                "spent": bool(spent),
-                "linked": bool(linked),
-                "attended": bool(attended),
-                "points": list(points),
-                "error": dict(error),
-            } if state in (UNKNOWN, RUNNING, INTERRUPTED, DONE, FAILED):
-                read = tuple(_since(point) for point in points)
-                told = from_wire(error) if error else None
-                return cls(state, running, attempts, spent, linked, attended, read, told)
-        raise ProtocolError(f"{fields!r:.200} does not tell how a job stands; look at that node's release")
 
 
 class LastingJobs(Jobs):
@@ -121,6 +90,12 @@ class LastingJobs(Jobs):
         self._journal = vault.journal
         self.plan_of: Callable[[str, bytes], Awaitable[Plan]] = Gate().plan_of
         """What a member's job runs."""
+        self.requests: Requests | None = None
+        """What makes the steps of jobs that are several plans."""
+        self._following: dict[bytes, tuple[bytes, bytes]] = {}
+        """By job whose step has ended: what the next one asks for, and its name."""
+        self._names: dict[bytes, bytes] = {}
+        """Names of the runs that jobs are at, where they are not those of the jobs."""
         for row in self._journal.jobs():
             self.jobs[row.run] = self._restored(row)
         self._wake = trio.Event()
@@ -134,7 +109,8 @@ class LastingJobs(Jobs):
         party.on_word = self._hear
 
     def _restored(self, row: JobRow) -> Job:
-        job = Job(row.run, row.caller, row.packed, row.asked, row.attempts)
+        job = Job(row.run, row.caller, row.packed, row.asked, row.attempts, row.step or 0)
+        self._names[job.session] = row.name or job.session
         if row.ended:
             job.error = from_wire(msgpack.unpackb(row.error)) if row.error else None
             job.done.set()
@@ -154,18 +130,29 @@ class LastingJobs(Jobs):
 
     # -- what is written down --------------------------------------------------------------------------------
 
-    async def sealed_answer(self, session: bytes, outcome: Outcome) -> bytes | None:
-        """What came out of a session, sealed for the journal; None if that has nothing of its job."""
-        job = self.jobs.get(run_of(session))
-        if job is None or job.running != session or job.patience_s is not None:
-            return None
-        return await self._ask(self._seal, job.session, answer(outcome))
+    def alone(self, session: bytes) -> Job | None:
+        """The job that is left alone of which this is the session under way."""
+        found = (job for job in self.jobs.values() if job.running == session and job.patience_s is None)
+        return next(found, None)
 
-    def _seal(self, session: bytes, found: Answer) -> bytes:
+    async def ending(self, job: Job, outcome: Outcome, following: bytes) -> JobEnd:
+        """What the end of a job's session is to the journal; `following` is what its next step asks for."""
+        sealed = await self._ask(self._seal, job, answer(outcome))
+        self._following.pop(job.session, None)
+        if not following:
+            return JobEnd(job.session, sealed)
+        name = hashlib.blake2b(self._name(job), digest_size=RUN_BYTES, person=b"tercet-step").digest()
+        self._following[job.session] = following, name
+        return JobEnd(job.session, sealed, following, name)
+
+    def _name(self, job: Job) -> bytes:
+        return self._names.get(job.session, job.session)
+
+    def _seal(self, job: Job, found: Answer) -> bytes:
         body, buffers = found
         words = b"".join(np.ascontiguousarray(array).tobytes() for array in buffers)
         packed: bytes = msgpack.packb([body, words])
-        return self._vault.seal(_sealed_name(session), packed)
+        return self._vault.seal(_sealed_name(job.session, job.step), packed)
 
     async def _note(self, job: Job, *, again: bool) -> None:
         if len(job.session) != RUN_BYTES:
@@ -203,18 +190,23 @@ class LastingJobs(Jobs):
         job.interruption, job.interrupted = error, trio.current_time()
         self._wake.set()
 
-    async def _answer(self, job: Job) -> Answer:
-        if job.answer is None:
-            sealed = await self._ask(self._journal.answer, job.session)
-            opened = await self._ask(self._vault.open, _sealed_name(job.session), sealed)
-            body, words = msgpack.unpackb(opened)
-            job.answer = body, [np.frombuffer(words, dtype=np.uint64)]
-        return job.answer
+    async def _answer(self, job: Job, step: int) -> Answer:
+        if step == job.step and job.answer is not None:
+            return job.answer
+        sealed = await self._ask(self._journal.answer, job.session, step)
+        opened = await self._ask(self._vault.open, _sealed_name(job.session, step), sealed)
+        body, words = msgpack.unpackb(opened)
+        return body, [np.frombuffer(words, dtype=np.uint64)]
 
     async def _ended(self, job: Job, error: TercetError | None) -> None:
         """A run has ended; one that a loss has cut short is begun again, unless it had come to its end."""
         lost = job.replaced or (isinstance(error, PeerLost) and job.patience_s != 0)
-        if error is None or not lost:
+        following = self._following.pop(job.session, None)
+        if error is None and following is not None and job.session in self.jobs:
+            job.packed, self._names[job.session] = following
+            job.step, job.attempts = job.step + 1, 0
+            self.begin(job, following[1])
+        elif error is None or not lost:
             await self._finish(job, error)
         elif await self._has_answer(job):
             await self._finish(job, None)
@@ -240,21 +232,34 @@ class LastingJobs(Jobs):
         job.error = error
         job.done.set()
         self._begun.pop(job.session, None)
+        if alone:
+            await self._tidy(job)
         if error is None:
             return
         try:
             if alone:
                 await self._ask(self._journal.fail_job, job.session, msgpack.packb(error.to_wire()))
-            await self._ledger.abandon(job.session, job.caller)
+            await self._ledger.abandon(self._name(job), job.caller)
         except StorageError as problem:
             # After a restart, party 0 hears of the job again, and of how it ended.
             logger.warning("the end of job %s is not in the journal: %s", job.session.hex()[:8], problem)
 
     async def _forget(self, job: Job) -> None:
+        name = self._names.pop(job.session, job.session)
         if job.patience_s is None:
             await self._ask(self._journal.drop_job, job.session)
+            await self._tidy(job)
         if not job.done.is_set() or job.patience_s is None:  # else there is nothing left of it
-            await self._ledger.abandon(job.session, job.caller)
+            await self._ledger.abandon(name, job.caller)
+
+    async def _tidy(self, job: Job) -> None:
+        """Let values go that the plans of a job have stored for each other."""
+        if self.requests is not None and job.step:
+            await self._drop(await self._ask(self.requests.temporary, job.packed))
+
+    async def _drop(self, handles: Sequence[str]) -> None:
+        self._party.drop(handles)
+        await self._ledger.forget(handles)
 
     # -- what nodes say to each other ------------------------------------------------------------------------
 
@@ -274,10 +279,10 @@ class LastingJobs(Jobs):
                         self._all_told.set()
             case ["ask", bytes()] if index == 0:
                 self._words.send_nowait(word)
-            case ["go", bytes(run), bytes(name), int(), since] if index == 0:
-                if run_of(name) != run or not len(run) < len(name) <= LONGEST_NAME:
-                    raise ProtocolError("a job was begun again under a name that is not its own")
-                self._words.send_nowait([*word[:4], None if since is None else _since(since)])
+            case ["go", bytes(run), bytes(session), int(), int(), since] if index == 0:
+                if not RUN_BYTES < len(session) <= LONGEST_NAME:
+                    raise ProtocolError("a job was begun again under a name that no session has")
+                self._words.send_nowait([*word[:5], None if since is None else read_since(since)])
             case ["fail", bytes(), dict()] if index == 0:
                 self._words.send_nowait(word)
             case _:
@@ -290,8 +295,8 @@ class LastingJobs(Jobs):
                 match word:
                     case ["ask", run]:
                         self._party.tell(0, ["told", run, (await self._own_word(run)).to_wire()])
-                    case ["go", run, name, attempts, since]:
-                        await self._go(run, name, attempts, since)
+                    case ["go", run, session, attempts, step, since]:
+                        await self._go(run, session, attempts, step, since)
                     case ["fail", run, fields]:
                         await self._fail(run, from_wire(fields))
 
@@ -302,24 +307,46 @@ class LastingJobs(Jobs):
         attended = job.patience_s is not None
         if job.done.is_set():
             state = DONE if job.error is None else FAILED
-            return Told(state, attempts=job.attempts, linked=linked, attended=attended, error=job.error)
-        found = await self._ledger.interrupted(run, job.caller)
+            return Told(
+                state,
+                attempts=job.attempts,
+                linked=linked,
+                attended=attended,
+                step=job.step,
+                name=self._name(job),
+                error=job.error,
+            )
+        found = await self._ledger.interrupted(self._name(job), job.caller)
         state = RUNNING if job.running else INTERRUPTED
-        points = found.points
-        return Told(state, job.running, job.attempts, found.spent, linked, attended, points)
+        return Told(
+            state,
+            job.running,
+            job.attempts,
+            found.spent,
+            linked,
+            attended,
+            job.step,
+            self._name(job),
+            found.points,
+        )
 
-    async def _go(self, run: bytes, name: bytes, attempts: int, since: Since | None) -> None:
-        """Begin a job again under a new session's name."""
+    async def _go(self, run: bytes, session: bytes, attempts: int, step: int, since: Since | None) -> None:
+        """Begin a job again under a new session's name; perhaps at a step that has ended here already."""
         job = self.jobs.get(run)
-        if job is None or not job.attempts < attempts <= MOST_ATTEMPTS:
+        if job is None or not job.attempts < attempts <= MOST_ATTEMPTS or not 0 <= step <= job.step:
             return  # it was cancelled meanwhile, or has been begun so often: party 0 learns that when it asks
         await self._halt(job)
-        if job.done.is_set():
+        if job.done.is_set() or step > job.step:
             return
+        if step < job.step and self.requests is not None:
+            packed = await self._ask(self.requests.earlier, job.packed, job.step - step)
+            await self._drop(await self._ask(self.requests.stored, packed))
+            job.packed, job.step = packed, step
+        name = self._names[run] = run_of(session)
         if job.patience_s is None:
-            await self._ask(self._journal.begin_job, run, attempts)
+            await self._ask(self._journal.begin_job, run, attempts, job.packed, name, step)
         job.attempts = attempts
-        self.begin(job, name, since)
+        self.begin(job, session, since)
 
     async def _halt(self, job: Job) -> None:
         """End the session that is under way for a job; others have lost theirs."""
@@ -380,7 +407,7 @@ class LastingJobs(Jobs):
         states = {told.state for told in everybody}
         if UNKNOWN in states and FAILED not in states and any(told.attended for told in everybody):
             return  # its client submits it there too, or nobody waits for it any more
-        error = _verdict(run, everybody, attempts)
+        error = verdict(run, everybody, attempts)
         if error is not None:
             await self._fail_everywhere(run, error)
             return
@@ -388,19 +415,23 @@ class LastingJobs(Jobs):
         if trio.current_time() < self._begun.get(run, -math.inf) + pause:
             return
         job = self.jobs[run]
-        try:
-            plan = await self.plan_of(job.caller, job.packed)
-        except StorageError:
-            raise
-        except TercetError as refusal:  # a table may have gone meanwhile; it may never have been a plan
-            await self._fail_everywhere(run, refusal)
-            return
-        since = await self._ask(latest, plan, [told.points for told in everybody])
-        name = run + secrets.token_bytes(SUFFIX_BYTES)
+        if fall_back(everybody):
+            name, step, since = secrets.token_bytes(RUN_BYTES), min(told.step for told in everybody), None
+        else:
+            try:
+                plan = await self.plan_of(job.caller, job.packed)
+            except StorageError:
+                raise
+            except TercetError as refusal:  # a table may have gone meanwhile; it may never have been a plan
+                await self._fail_everywhere(run, refusal)
+                return
+            name, step = self._name(job), job.step
+            since = await self._ask(latest, plan, [told.points for told in everybody])
+        session = name + secrets.token_bytes(SUFFIX_BYTES)
         logger.info("job %s is begun again, from %s", run.hex()[:8], "a checkpoint" if since else "its start")
         self._begun[run] = trio.current_time()
-        self._say(["go", run, name, attempts, since])
-        await self._go(run, name, attempts, since)
+        self._say(["go", run, session, attempts, step, since])
+        await self._go(run, session, attempts, step, since)
 
     async def _fail_everywhere(self, run: bytes, error: TercetError) -> None:
         self._say(["fail", run, error.to_wire()])
@@ -423,46 +454,8 @@ class LastingJobs(Jobs):
             self._party.tell(index, word)
 
 
-def _verdict(run: bytes, everybody: Sequence[Told], attempts: int) -> TercetError | None:
-    """Why a job that was interrupted at some node may not go on, None if it may."""
-    number = f"job {run.hex()[:8]}"
-    for told in everybody:
-        if told.state == FAILED and told.error is not None:
-            return told.error
-    for index, told in enumerate(everybody):
-        party = party_name(index)
-        if told.state == UNKNOWN:
-            return PlanError(
-                f"{number} was interrupted and {party} does not know it any more: it was cancelled "
-                "meanwhile, or that node has lost its journal; submit the plan again"
-            )
-        if told.state == DONE:
-            return SpentError(
-                f"{number} was interrupted when {party} had come to its end, after which it is not run "
-                "again; submit the plan again"
-            )
-        if told.spent:
-            return SpentError(
-                f"{number} was interrupted, and {party} lets it through no more: it opens to the nodes what "
-                "is not known to be harmless, or has begun too often; submit the plan again"
-            )
-    if attempts > MOST_ATTEMPTS:
-        return PlanError(
-            f"{number} was interrupted {attempts} times; look at the logs of the nodes, and submit it again"
-        )
-    return None
-
-
-def _since(fields: Any) -> Since:
-    """A checkpoint from the wire. Raises ProtocolError."""
-    match fields:
-        case [bytes(session), int(point)]:
-            return session, point
-    raise ProtocolError(f"{fields!r:.80} names no checkpoint")
-
-
-def _sealed_name(session: bytes) -> str:
-    return f"answer of job {session.hex()}"
+def _sealed_name(session: bytes, step: int) -> str:
+    return f"answer of job {session.hex()}" + (f", step {step}" if step else "")
 
 
 @contextlib.contextmanager

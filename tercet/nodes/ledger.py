@@ -25,6 +25,7 @@ from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Waiting, run_of
 from tercet.plans.passes import Since
 from tercet.plans.plan import RESERVED
+from tercet.storage.job_rows import JobEnd
 from tercet.storage.journal import Checkpoint, LooseValue
 
 T = TypeVar("T")
@@ -180,22 +181,21 @@ class Ledger:
         values: Mapping[str, LooseValue],
         stored: Mapping[str, Stored],
         results: Sequence[tuple[str, bytes]],
-        answer: bytes | None = None,
+        job: JobEnd | None = None,
         *,
         sender: str | None = None,
         most: int = 256,
     ) -> dict[str, Stored]:
         """A run has come to its end: what it stored lasts, as is returned, and its approvals are used up.
 
-        `results` of a sender are sealed, by receiver, of whom each keeps so many; so is the `answer` if the
-        run is a job. Raises StorageError, or
-        ConsentError for a run that has ended before; nothing is kept then.
+        `results` of a sender are sealed, by receiver, of whom each keeps so many; `job` is what ends with the
+        run. Raises StorageError, or ConsentError for a run that has ended before; nothing is kept then.
         """
         written: dict[str, Stored] = {}
         try:
             for handle, value in stored.items():
                 written[handle] = await self._vault.write(handle, value)
-            end = functools.partial(self._journal.end, sender=sender, answer=answer)
+            end = functools.partial(self._journal.end, sender=sender, job=job)
             ended, old = await self._ask(end, run_of(session), values, results, most)
             if not ended:
                 raise ConsentError("a run of this name has ended before; an approval holds for one run")

@@ -150,7 +150,7 @@ class Requests:
         member = self._member(caller)
         with member.turn:
             built = member.built.get((request.name, request.step))
-            if built is None or built.request != request:
+            if built is None or not _same(built.request, request):
                 with _sensible(request.computation):
                     built = self._build(caller, member, request)
                 member.built.keep((request.name, request.step), built)
@@ -170,6 +170,36 @@ class Requests:
         row = StepRow(request.name, request.step, caller, request.to_bytes(), facts)
         most = min(MOST_STEPS, MOST_BYTES // (len(row.request) + len(facts)))
         return self._steps.put_step(row, most)
+
+    def following(self, caller: str, built: Built, outcome: Outcome) -> bytes:
+        """The request for the next step, by the bits that nodes were told; nothing at the end."""
+        told = {name: [float(bit) for bit in np.ravel(bits)] for name, bits in outcome.told.items()}
+        after = attrs.evolve(built.request, answers=(*built.request.answers, told), digest=b"")
+        try:
+            made = self.made(caller, after)
+            return attrs.evolve(after, digest=made.plan.digest()).to_bytes()
+        except (PlanError, SchemaError) as end:
+            logger.info("%s %s ends: %s", built.known.name, after.name.hex()[:8], end)
+            return b""
+
+    def earlier(self, packed: bytes, steps: int) -> bytes:
+        """The request for a step of the same computation, so many before. Raises as `made`."""
+        request = Request.from_bytes(packed)
+        before = attrs.evolve(request, answers=request.answers[:-steps], digest=b"")
+        rows = self._steps.steps(request.name)
+        made = self.made(rows[0].caller, before)
+        return attrs.evolve(before, digest=made.plan.digest()).to_bytes()
+
+    def stored(self, packed: bytes) -> list[str]:
+        """Handles of what a step of a computation and those after it have stored."""
+        request = Request.from_bytes(packed)
+        rows = [row for row in self._steps.steps(request.name) if row.step >= request.step]
+        return [handle for row in rows for handle in msgpack.unpackb(row.facts)[0]]
+
+    def temporary(self, packed: bytes) -> list[str]:
+        """Handles of what the steps of a computation have stored for each other."""
+        first = attrs.evolve(Request.from_bytes(packed), answers=())
+        return [one for one in self.stored(first.to_bytes()) if one.startswith(computations.TEMPORARY)]
 
     # -- how plans are made ----------------------------------------------------------------------------------
 
@@ -261,7 +291,7 @@ class Requests:
         """What a computation gave whose steps have all come to their end, with check bits that let it end."""
         live = member.built.pop((request.name, request.step), None)
         last: Any = _End.none
-        if live is not None and live.request == request:
+        if live is not None and _same(live.request, request):
             last = _end(live.steps, live.names, _outcome(live.plan, rows[-1], {}))
         if last is _End.none:
             known = computations.find(request.computation)
@@ -274,6 +304,11 @@ class Requests:
         if last is _End.none:
             raise PlanError(f"{request.computation} {request.name.hex()[:8]} has not come to its end")
         return computations.placed(last, request.name)
+
+
+def _same(one: Request, other: Request) -> bool:
+    """Whether the same step is asked for, whatever the client made of it."""
+    return attrs.evolve(one, digest=b"") == attrs.evolve(other, digest=b"")
 
 
 class _End:

@@ -148,7 +148,7 @@ def _sources(plan: Plan) -> dict[int, list[int]]:
     for index, node in enumerate(plan.nodes):
         through = list(dict.fromkeys(origin for source in direct[index] for origin in reached[source]))
         local = type(KINDS[node.kind]).cost is Kind.cost and (node.args or node.kind == "constant")
-        if local and len(node.types) == 1 and not KINDS[node.kind].keep and node.kind != "match":
+        if local and len(node.types) == 1 and not KINDS[node.kind].keeps(node) and node.kind != "match":
             reached[index] = through
         else:
             reached[index], drawn[index] = [index], through

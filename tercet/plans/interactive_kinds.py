@@ -346,16 +346,18 @@ class Sort(Kind):
 
 @kind("open")
 class Open(_Interactive):
-    """A value to all nodes."""
+    """A value to all nodes; of the class `check`, bits that they go by when the run is over."""
 
     along = Along.EACH
-    attributes = fields(why=str)
+    attributes = fields(why=str, kind=str)
+    optional = frozenset({"kind"})
     takes_products = False
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         (x,) = args
         require(x.form in (Form.RING, Form.WORDS), f"open takes numbers or words, not {x}")
         require(bool(attributes["why"]), "an opening has to say what it discloses")
+        require(attributes.get("kind", "check") == "check", "nodes are told of no class but check bits")
         return [Type(Form.PUBLIC, x.shape, x.scale, x.limit)]
 
     def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
@@ -369,8 +371,12 @@ class Open(_Interactive):
     def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
         return math.prod(shapes[0])
 
+    def keeps(self, node: Node) -> bool:
+        return "kind" in dict(node.attributes)
+
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure(str(node.get("why")), NODES, dims_product(args[0].shape))
+        given = dict(node.attributes).get("kind", "")
+        return Disclosure(str(node.get("why")), NODES, dims_product(args[0].shape), given)
 
 
 @kind("match")

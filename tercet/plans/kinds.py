@@ -164,6 +164,11 @@ class Kind:
         """Words that one instance on arguments of these word shapes may open."""
         return 0
 
+    def keeps(self, node: Node) -> bool:
+        """Whether a node is what a plan is run for, though no other reads it."""
+        _ = node
+        return self.keep
+
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         """What anyone learns from it."""
         return None

@@ -33,10 +33,30 @@ def optimise(plan: Plan) -> Plan:
 
 def drop_dead(plan: Plan) -> Plan:
     """Drop every node that no disclosure and no stored value depends on."""
-    ends = [index for index, node in enumerate(plan.nodes) if KINDS[node.kind].keep]
+    ends = [index for index, node in enumerate(plan.nodes) if KINDS[node.kind].keeps(node)]
     rebuilt = _Rebuild(plan)
     for index in sorted(_upstream(plan, ends, {})):
         rebuilt.copy(index)
+    return rebuilt.builder.plan()
+
+
+def telling_checks(plan: Plan, *, to: str) -> Plan:
+    """The plan, which opens the check bits that it reveals to one receiver to the nodes as well.
+
+    Under the same names, and declared, as all that is opened; `Outcome.told` has them. Raises PlanError for
+    two of one name.
+    """
+    rebuilt, known = _Rebuild(plan), set[str]()
+    for index, node in enumerate(plan.nodes):
+        rebuilt.copy(index)
+        attributes = dict(node.attributes)
+        if node.kind != "reveal" or attributes.get("kind") != "check" or attributes["to"] != to:
+            continue
+        name = str(attributes["name"])
+        if name in known:
+            raise PlanError(f"{node.title(index)}: there are two check bits {name!r}")
+        known.add(name)
+        rebuilt.builder.append("open", [rebuilt.where[node.args[0]]], {"why": name, "kind": "check"})
     return rebuilt.builder.plan()
 
 
@@ -84,7 +104,7 @@ def rest(plan: Plan, point: int) -> Plan:
     ends = [
         index
         for index, node in enumerate(plan.nodes)
-        if KINDS[node.kind].keep and not (node.kind == "checkpoint" and node.get("point") <= point)
+        if KINDS[node.kind].keeps(node) and not (node.kind == "checkpoint" and node.get("point") <= point)
     ]
     alive = _upstream(plan, ends, kept)
     for index in before:

@@ -114,7 +114,7 @@ class Node:
 class Disclosure:
     """Something that a plan lets someone learn: what, who, how many numbers, and of which class.
 
-    The class `kind` is empty where the plan does not say it, and of what it opens to the nodes.
+    The class `kind` is empty where the plan does not say it, and of what it opens to the nodes on its way.
     """
 
     what: str

@@ -17,6 +17,7 @@ import attrs
 import sqlalchemy as sa
 
 from tercet.storage.catalog import METADATA, SEPARATOR, Catalog, new_identity
+from tercet.storage.job_rows import ANSWERS, JOBS, JobEnd, JobJournal, end_job
 
 LOOSE = sa.Table(
     "loose",
@@ -59,18 +60,6 @@ APPROVALS = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
     sa.Column("signature", sa.LargeBinary(64), nullable=False),
-)
-JOBS = sa.Table(
-    "submitted",
-    METADATA,
-    sa.Column("run", sa.LargeBinary(16), primary_key=True),
-    sa.Column("caller", sa.String(64), nullable=False),
-    sa.Column("packed", sa.LargeBinary, nullable=False),
-    sa.Column("asked", sa.Float, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("ended", sa.Boolean, nullable=False),
-    sa.Column("error", sa.LargeBinary, nullable=False),
-    sa.Column("answer", sa.LargeBinary, nullable=False),
 )
 RESULTS = sa.Table(
     "results",
@@ -131,23 +120,7 @@ class Checkpoint:
     handles: tuple[str, ...]
 
 
-@attrs.frozen
-class JobRow:
-    """A job: whose, what, when, how often it was begun again.
-
-    And whether it has ended, with the packed error if that is how it ended.
-    """
-
-    run: bytes
-    caller: str
-    packed: bytes = attrs.field(repr=False)
-    asked: float
-    attempts: int = 0
-    ended: bool = False
-    error: bytes = b""
-
-
-class Journal:
+class Journal(JobJournal):
     """What was under way at a node, in the database of its catalog."""
 
     def __init__(self, catalog: Catalog) -> None:
@@ -254,8 +227,13 @@ class Journal:
     def holder(self, run: bytes) -> str | None:
         """The member whose run this is, of whom the journal knows it; None if it knows of no such run."""
         with self._begin() as connection:
-            for table in (RUNS, JOBS, CHECKPOINTS):
-                query = sa.select(table.c.caller).where(table.c.run == run)
+            for table, names in (
+                (RUNS, RUNS.c.run),
+                (JOBS, JOBS.c.run),
+                (JOBS, JOBS.c.name),
+                (CHECKPOINTS, CHECKPOINTS.c.run),
+            ):
+                query = sa.select(table.c.caller).where(names == run)
                 found = connection.execute(query.limit(1)).scalar()
                 if found is not None:
                     return str(found)
@@ -269,12 +247,12 @@ class Journal:
         most: int,
         *,
         sender: str | None = None,
-        answer: bytes | None = None,
+        job: JobEnd | None = None,
     ) -> tuple[bool, list[str]]:
         """A run has come to its end: its values count, its results wait, it is let through no more.
 
-        `results` are receivers and bodies, of which the latest `most` of a sender stay for each; `answer` is
-        the sealed answer of a run that is a job. Returns whether all of that was done, which it is not if the
+        `results` are receivers and bodies, of which the latest `most` of a sender stay for each; `job` says
+        what has ended with the run. Returns whether all of that was done, which it is not if the
         run had come to its end before; and the handles of checkpoints that count no more.
         """
         with self._begin() as connection:
@@ -299,8 +277,8 @@ class Journal:
                 )
             for receiver in {receiver for receiver, _ in results}:
                 _trim(connection, receiver, sender, most)
-            if answer is not None:
-                connection.execute(JOBS.update().where(JOBS.c.run == run).values(ended=True, answer=answer))
+            if job is not None:
+                end_job(connection, job)
             return True, _drop_checkpoints(connection, CHECKPOINTS.c.run == run)
 
     def sweep(self, before: float) -> list[str]:
@@ -309,7 +287,8 @@ class Journal:
         A run that was let through stays known as spent, so that its name is never used again.
         """
         with self._begin() as connection:
-            old = (RUNS.c.asked < before) & RUNS.c.run.not_in(sa.select(JOBS.c.run).where(~JOBS.c.ended))
+            named = sa.select(sa.func.coalesce(JOBS.c.name, JOBS.c.run)).where(~JOBS.c.ended)
+            old = (RUNS.c.asked < before) & RUNS.c.run.not_in(named)
             connection.execute(
                 APPROVALS.delete().where(APPROVALS.c.run.in_(sa.select(RUNS.c.run).where(old)))
             )
@@ -339,41 +318,7 @@ class Journal:
             mine = (CHECKPOINTS.c.run == run) & (CHECKPOINTS.c.caller == caller)
             return _drop_checkpoints(connection, mine)
 
-    # -- jobs and results ------------------------------------------------------------------------------------
-
-    def jobs(self) -> list[JobRow]:
-        """All jobs, in the order in which they were asked for."""
-        columns = [JOBS.c[name] for name in attrs.fields_dict(JobRow)]
-        with self._begin() as connection:
-            rows = connection.execute(sa.select(*columns).order_by(JOBS.c.asked)).mappings()
-            return [JobRow(**row) for row in rows]
-
-    def put_job(self, job: JobRow) -> None:
-        """Note a job."""
-        with self._begin() as connection:
-            connection.execute(JOBS.insert().values(**attrs.asdict(job), answer=b""))
-
-    def begin_job(self, run: bytes, attempts: int) -> None:
-        """Note how often a job was begun again."""
-        with self._begin() as connection:
-            connection.execute(JOBS.update().where(JOBS.c.run == run).values(attempts=attempts))
-
-    def fail_job(self, run: bytes, error: bytes) -> None:
-        """Note that a job has failed, and with what, unless it has ended or was forgotten."""
-        with self._begin() as connection:
-            under_way = (JOBS.c.run == run) & ~JOBS.c.ended
-            connection.execute(JOBS.update().where(under_way).values(ended=True, error=error))
-
-    def answer(self, run: bytes) -> bytes:
-        """The sealed answer of a job that has come to its end; nothing of any other."""
-        with self._begin() as connection:
-            found = connection.execute(sa.select(JOBS.c.answer).where(JOBS.c.run == run)).scalar()
-            return b"" if found is None else bytes(found)
-
-    def drop_job(self, run: bytes) -> None:
-        """Forget a job."""
-        with self._begin() as connection:
-            connection.execute(JOBS.delete().where(JOBS.c.run == run))
+    # -- results ---------------------------------------------------------------------------------------------
 
     def results(self, receiver: str, after: int, most: int, most_bytes: int) -> list[tuple[int, bytes]]:
         """Results that wait for a receiver, oldest first, from after a number on, with their numbers.
@@ -398,6 +343,9 @@ class Journal:
             sa.select(sa.func.sum(sa.func.length(RESULTS.c.body))).where(RESULTS.c.sender == member),
             sa.select(sa.func.sum(sa.func.length(JOBS.c.answer) + sa.func.length(JOBS.c.packed))).where(
                 JOBS.c.caller == member
+            ),
+            sa.select(sa.func.sum(sa.func.length(ANSWERS.c.answer))).where(
+                ANSWERS.c.run.in_(sa.select(JOBS.c.run).where(JOBS.c.caller == member))
             ),
         )
         with self._begin() as connection:

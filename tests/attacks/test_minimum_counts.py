@@ -186,7 +186,7 @@ PARTS = {
     Asker.made_of_others: {"split", "join", "assign", "filter", "dropna", "fit", "reveal_model"},
     Asker.fits: {"fit", "summary", "reveal_model"},
     Asker.weighted_fits: {"fit", "summary", "reveal_model"},
-    Asker.models: {"fit_at_once", "summary_of_model", "predict", "reveal_column", "evaluate", "metrics"},
+    Asker.models: {"fit_alone", "summary_of_model", "predict", "reveal_column", "evaluate", "metrics"},
     Asker.searches: {"cross_validate", "grid_search"},
 }
 """What she asks for, and the computations that these are."""

@@ -29,7 +29,7 @@ from tercet.members.study_pages import Facts, page
 from tercet.ml.models import FORMAT, SecretModel
 from tercet.ml.schema import ColumnSchema, TableSchema
 from tercet.nodes.entries import read_entry as _read_entry
-from tercet.nodes.jobs import Told
+from tercet.nodes.job_words import Told
 from tercet.plans import Builder, Form, Plan, Type, sigmoid
 from tercet.plans.parsing import read_plan
 from tercet.plans.review import review

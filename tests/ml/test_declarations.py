@@ -139,8 +139,13 @@ def of_models(table):
     LogisticRegression(max_iter=5).fit(table, target="y", features="x", offset="w")
     LogisticRegression(solver="gd", max_iter=5).fit(table, **options)
     LogisticRegression(penalty=None).fit(table, target="y", features=["x", "same"]).summary()
-    job = LogisticRegression(max_iter=5)
-    job.collect(job.submit(table, **options), table, **options)
+    for one, more in (
+        (LogisticRegression(penalty=None), {}),
+        (LogisticRegression(tol=1e-3), {}),
+        (LogisticRegression(max_iter=5), {"features": "x", "sample_weight": "w"}),
+        (LogisticRegression(max_iter=5), {"features": "x", "offset": "w"}),
+    ):
+        one.collect(one.submit(table, **(options | more)), table, **(options | more))
     cross_validate(LogisticRegression(), table, cv=2, **options)
     GridSearch(LogisticRegression(), C=[1.0, 2.0], cv=2).fit(table, **options)
 

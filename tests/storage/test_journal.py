@@ -6,7 +6,8 @@ import attrs
 import pytest
 
 from tercet.storage.catalog import METADATA, Catalog
-from tercet.storage.journal import LOOSE, Checkpoint, JobRow, Journal, LooseValue
+from tercet.storage.job_rows import JobEnd, JobRow
+from tercet.storage.journal import LOOSE, Checkpoint, Journal, LooseValue
 
 RUN, OTHER, DIGEST = b"r" * 16, b"o" * 16, b"d" * 32
 VALUE = LooseValue("ann", frozenset({"a", "b"}), frozenset({"b"}))
@@ -112,8 +113,11 @@ def test_jobs(reopened):
     journal.put_job(first)
     journal.fail_job(RUN, b"why")
     journal.fail_job(RUN, b"why else")  # it has ended
-    journal.begin_job(OTHER, 3)
-    ended, second = attrs.evolve(first, ended=True, error=b"why"), attrs.evolve(second, attempts=3)
+    journal.begin_job(OTHER, 3, b"plan", OTHER, 0)
+    ended, second = (
+        attrs.evolve(first, ended=True, error=b"why"),
+        attrs.evolve(second, attempts=3, name=OTHER, step=0),
+    )
     assert reopened().jobs() == [ended, second]
     journal.ask(OTHER, "ann", DIGEST, 2)
     journal.sweep(before=1e12)  # but jobs wait for as long as it takes
@@ -129,11 +133,34 @@ def test_a_job_and_its_run_come_to_their_end_together(reopened):
     journal.put_job(JobRow(RUN, "ann", b"plan", 1.0))
     journal.ask(RUN, "ann", DIGEST, 2)
     assert journal.answer(RUN) == journal.answer(OTHER) == b""
-    assert journal.end(RUN, {}, [], most=2, answer=b"sealed") == (True, [])
-    assert journal.end(RUN, {}, [], most=2, answer=b"other") == (False, [])
+    assert journal.end(RUN, {}, [], most=2, job=JobEnd(RUN, b"sealed")) == (True, [])
+    assert journal.end(RUN, {}, [], most=2, job=JobEnd(RUN, b"other")) == (False, [])
     journal.fail_job(RUN, b"why")
     assert reopened().jobs() == [JobRow(RUN, "ann", b"plan", 1.0, ended=True)]
     assert (reopened().answer(RUN), reopened().spent(RUN, "ann")) == (b"sealed", True)
+
+
+def test_a_job_goes_on_with_its_next_plan_when_the_one_before_ends(reopened):
+    journal, first, second = reopened(), JobRow(RUN, "ann", b"one", 1.0), b"name of the next"
+    journal.put_job(first)
+    for _ in range(2):  # the second time after the nodes have fallen back to it
+        assert journal.end(RUN, {}, [], most=2, job=JobEnd(RUN, b"sealed", b"two", second)) == (True, [])
+        at_two = attrs.evolve(first, packed=b"two", name=second, step=1)
+        assert reopened().jobs() == [at_two]
+        assert (journal.answer(RUN), journal.answer(RUN, 0), journal.answer(RUN, 1)) == (b"", b"sealed", b"")
+        assert journal.holder(second) == "ann"
+        journal.ask(second, "ann", DIGEST, 2)
+        journal.sweep(before=1e12)  # which is not for jobs under way
+        assert not journal.spent(second, "ann")
+        journal.begin_job(RUN, 1, b"one", RUN, 0)
+        assert journal.answer(RUN, 0) == b""
+    journal.end(RUN, {}, [], most=2, job=JobEnd(RUN, b"sealed", b"two", second))
+    assert journal.end(second, {}, [], most=2, job=JobEnd(RUN, b"last")) == (True, [])
+    assert (journal.answer(RUN, 0), journal.answer(RUN, 1)) == (b"sealed", b"last")
+    assert journal.bytes_waiting("ann") == len(b"sealed" + b"last" + b"two")
+    journal.drop_job(RUN)
+    journal.end(RUN, {}, [], most=2, job=JobEnd(RUN, b"sealed", b"two", second))  # forgotten meanwhile
+    assert (reopened().jobs(), reopened().answer(RUN, 0), journal.bytes_waiting("ann")) == ([], b"", 0)
 
 
 def test_results_come_in_pages_and_make_room_for_those_of_the_same_sender(reopened):
