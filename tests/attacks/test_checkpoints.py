@@ -16,7 +16,7 @@ import trio
 
 from tercet.actors.party import Party
 from tercet.actors.scheduler import Scheduler
-from tercet.errors import PlanError, TercetError
+from tercet.errors import ConsentError, PlanError, TercetError
 from tercet.members.rules import Rules
 from tercet.nodes.ledger import Ledger
 from tercet.plans import Builder, Form, Type
@@ -156,8 +156,8 @@ async def test_a_run_does_not_go_on_with_other_inputs(attacked, monkeypatch):
         await client.drop(["flags"])
         await client.put("flags", KIND, (np.arange(ROWS) == 7).astype(np.uint64))
     (error,) = ended
-    assert isinstance(error, PlanError)
-    assert "no such checkpoint of this plan" in str(error)
+    assert isinstance(error, ConsentError)
+    assert "or one that read other values" in str(error)
 
 
 # -- names of runs, and of values to come ------------------------------------------------------------------
