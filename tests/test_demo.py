@@ -126,7 +126,7 @@ def test_costs_are_by_phase_and_add_up(report):
         assert list(found[kind]) == [*PHASES, "total"]
         assert found[kind]["total"] == pytest.approx(sum(found[kind][phase] for phase in PHASES), abs=0.01)
     assert found["rounds"]["upload"] == 0
-    assert found["rounds"]["join"] == 16 + 3
+    assert found["rounds"]["join"] == 20 + 3
     assert all(found["bytes"][phase] > 0 for phase in PHASES)
 
 

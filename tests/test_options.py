@@ -296,9 +296,9 @@ def test_the_item_of_a_dict_that_is_wrong(lake, options, told):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("123", r"categories\['b'\]='123' is text, not a list of numbers"),
+        ("123", r"categories\['b'\]='123' is text, not a list of at most 256 numbers"),
         ([0, "1"], r"categories\['b'\]\[1\]='1' is text, not a finite number"),
-        ([], r"categories\['b'\]=\[\] is not a list of numbers"),
+        ([], r"categories\['b'\]=\[\] is not a list of at most 256 numbers"),
     ],
 )
 def test_categories_that_are_wrong(made, given, told):

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import tercet
-from tercet.actors import service, transcript
+from tercet.actors import jobs, transcript
 from tercet.actors.estimate import explain
 from tercet.actors.scheduler import Scheduler
 from tercet.comparison import find
@@ -202,14 +202,14 @@ def test_a_changed_share_is_noticed_by_every_party_alone(party, component, domai
 @contextlib.contextmanager
 def answers():
     """What nodes of this process answer to runs, in order."""
-    given, plain = [], service.answer
+    given, plain = [], jobs.answer
 
     def noted(outcome):
         given.append([name for name, *_ in outcome.revealed])
         return plain(outcome)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(service, "answer", noted)
+        patched.setattr(jobs, "answer", noted)
         yield given
 
 

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tercet import Allow
-from tercet.client import driver
+from tercet.client.under_way import Run
 from tercet.errors import ConsentError, TercetError
 from tercet.ml import LogisticRegression, computations
 from tercet.ml.computations import NAME_BYTES, Naming
@@ -33,7 +33,7 @@ async def upload(attacked, **allowed):
 def one_name(monkeypatch):
     """All computations that begin have one name."""
     name = bytes(range(NAME_BYTES))
-    monkeypatch.setattr(driver._Run, "of", classmethod(lambda cls, steps: cls(steps, Naming(name))))
+    monkeypatch.setattr(Run, "of", classmethod(lambda cls, steps, _=None: cls(steps, Naming(name))))
 
 
 async def at_once(calls):

@@ -37,15 +37,18 @@ def _entry(name: str, *columns: ColumnSchema) -> Entry:
 
 ENTRIES = {one.name: one for one in (_entry("patients", AGE, SICK), _entry("tests", BMI))}
 VAULT = SimpleNamespace(
-    catalog=SimpleNamespace(find=lambda kind, name: ENTRIES.get(name) if kind == "table" else None),
-    journal=SimpleNamespace(steps=lambda name: []),
+    catalog=SimpleNamespace(
+        find=lambda kind, name: ENTRIES.get(name) if kind == "table" else None, begin=None
+    ),
 )
 
 
 @functools.cache
 def node() -> Requests:
     """A node with two tables of the clinic's."""
-    return Requests(cast("Any", VAULT))
+    made = Requests(cast("Any", VAULT))
+    made._steps = cast("Any", SimpleNamespace(steps=lambda name: []))
+    return made
 
 
 def read_request(data: bytes) -> None:

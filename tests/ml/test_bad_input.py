@@ -212,7 +212,7 @@ def test_an_empty_join_is_a_table_that_nothing_can_be_learned_from(lake):
             ("'claims' has no column 'agee'", 'Did you mean "age"'),
         ),
         ({}, {"target": "ill", "features": ["age", "ill"]}, ("'ill' is the target", "leave it out")),
-        ({}, {"target": "ill", "features": ["age", "age"]}, ("'age' twice", "name it once")),
+        ({}, {"target": "ill", "features": ["age", "age"]}, ("'age' twice", "name each once")),
         ({}, {"target": "ill", "features": []}, ("no column but the target 'ill'", "join it with a table")),
         (
             {"ill": np.zeros(ROWS, bool)},

@@ -100,8 +100,8 @@ def test_a_fit_goes_on_without_its_client_and_a_node(tables, undisturbed, lost):
         tables.start(*lost)
         tables.wait_until_ready()
     model, revealed, disclosed = collected(tables, session)
-    np.testing.assert_allclose(revealed.coef_, undisturbed.coef_, atol=1e-5)
-    np.testing.assert_allclose(revealed.intercept_, undisturbed.intercept_, atol=1e-4)
+    np.testing.assert_allclose(revealed.coef_, undisturbed.coef_, atol=5e-5)
+    np.testing.assert_allclose(revealed.intercept_, undisturbed.intercept_, atol=5e-4)
     assert model.n_iter_ == [12]
     told = bits(disclosed, "analyst")
     assert bits(disclosed, "the nodes") == told

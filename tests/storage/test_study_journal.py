@@ -36,10 +36,10 @@ def reopened(request, tmp_path):
 
 def test_studies_are_proposed_signed_and_refused(reopened):
     journal = reopened()
-    assert journal.propose(DIGEST, FIELDS, most=1)
-    assert not journal.propose(OTHER, FIELDS, most=1)
-    assert journal.propose(OTHER, {**FIELDS, "analyst": "bob", "proposed": 4.0}, most=1)
-    assert reopened().propose(DIGEST, {**FIELDS, "proposed": 9.0}, most=1)
+    assert journal.propose(DIGEST, FIELDS, most=1, models={})
+    assert not journal.propose(OTHER, FIELDS, most=1, models={})
+    assert journal.propose(OTHER, {**FIELDS, "analyst": "bob", "proposed": 4.0}, most=1, models={})
+    assert reopened().propose(DIGEST, {**FIELDS, "proposed": 9.0}, most=1, models={})
     assert [one.digest for one in reopened().all()] == [OTHER, DIGEST]
     journal.approve(APPROVAL)
     journal.approve({**APPROVAL, "uses": 1})
@@ -63,8 +63,8 @@ def test_studies_are_proposed_signed_and_refused(reopened):
 
 def test_uses_are_counted_over_restarts(reopened):
     assert not reopened().begin_run(FIRST, DIGEST, 2, 1.0)  # of no study
-    reopened().propose(DIGEST, FIELDS, most=9)
-    reopened().propose(OTHER, FIELDS, most=9)
+    reopened().propose(DIGEST, FIELDS, most=9, models={})
+    reopened().propose(OTHER, FIELDS, most=9, models={})
     assert reopened().begin_run(FIRST, DIGEST, 2, 1.0)
     assert reopened().begin_run(FIRST, DIGEST, 2, 1.0)
     assert not reopened().begin_run(FIRST, OTHER, 2, 1.0)
@@ -75,7 +75,7 @@ def test_uses_are_counted_over_restarts(reopened):
 
 
 def test_each_position_is_one_computation(reopened):
-    reopened().propose(DIGEST, FIELDS, most=9)
+    reopened().propose(DIGEST, FIELDS, most=9, models={})
     reopened().begin_run(FIRST, DIGEST, 2, 1.0)
     assert reopened().take_step(FIRST, 1, b"a" * 16)
     assert reopened().take_step(FIRST, 1, b"a" * 16)
@@ -92,8 +92,8 @@ def test_each_position_is_one_computation(reopened):
 
 def test_studies_whose_time_is_up_are_forgotten(reopened):
     journal = reopened()
-    journal.propose(DIGEST, FIELDS, most=9)
-    journal.propose(OTHER, {**FIELDS, "until": 200.0}, most=9)
+    journal.propose(DIGEST, FIELDS, most=9, models={})
+    journal.propose(OTHER, {**FIELDS, "until": 200.0}, most=9, models={})
     journal.approve(APPROVAL)
     for run, digest in ((FIRST, DIGEST), (SECOND, OTHER)):
         journal.begin_run(run, digest, 2, 1.0)
@@ -120,6 +120,6 @@ def test_a_database_of_an_earlier_release_gets_the_tables(tmp_path):
         assert [one.name for one in catalog.entries()] == ["ages"]
         journal = StudyJournal(catalog)
         assert journal.all() == []
-        assert journal.propose(DIGEST, FIELDS, most=1)
+        assert journal.propose(DIGEST, FIELDS, most=1, models={})
     finally:
         catalog.close()
