@@ -70,7 +70,7 @@ def _computations() -> Iterator[Computed[Any]]:
     yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})
     yield keep(t[["age", "sick"]], (t["age"] > 50) & ~t["sick"], compact=False)
     yield describe(t, ["age"], ["mean", "50%"], "analyst")
-    yield crosstab(t, ("sick", "sick"), {"sick": [0, 1]}, ["counts", "chi2"], "ann")
+    yield crosstab(t, ("sick", "age"), {"sick": [0, 1], "age": [40, 50]}, ["counts", "chi2"], "ann")
     yield correlate(t, None, "analyst")
     yield model.fit_steps(t, "sick", features=["age"])
     yield StandardScaler(columns=["age"])._fit(t)
