@@ -304,6 +304,7 @@ class Driver:
         desk = self._desk() if self.remote else None
         if desk is not None:
             desk.require_members((*allow.readers, *allow.receivers))
+            schema = attrs.evolve(schema, min_count=allow.rules(schema).least)
         fingerprint = b"" if desk is None else desk.keys.fingerprint(encoded.content)
         if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
             return named(describe(schema, known.handles, lake))

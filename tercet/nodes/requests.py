@@ -26,6 +26,7 @@ import numpy as np
 
 from tercet.actors.values import Outcome, read_type, type_fields
 from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
+from tercet.members.rules import Rules
 from tercet.ml import computations
 from tercet.ml.arguments import Decoder
 from tercet.ml.computations import Answers, Computation, Naming, Request
@@ -253,7 +254,7 @@ class Requests:
         try:
             facts = msgpack.unpackb(entry.body)
             if kind == "table":
-                return described(entry, TableSchema.from_dict(facts), self._lake)
+                return described(entry, _guarded(entry, TableSchema.from_dict(facts)), self._lake)
             return SecretModel.from_dict(facts, name, entry.handles, self._lake)
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise StorageError(f"the description of {kind} {name!r:.80} is malformed ({error})") from error
@@ -315,6 +316,17 @@ class _End:
     """What stands for no end."""
 
     none = object()
+
+
+def _guarded(entry: Entry, schema: TableSchema) -> TableSchema:
+    """A kept schema. Raises ConsentError if its figures may rest on fewer rows than its owner's rules ask."""
+    least = Rules.from_bytes(entry.rules).least
+    if schema.min_count < least:
+        raise ConsentError(
+            f"table {entry.name!r} is kept with figures over {schema.min_count} rows, and its owner's rules ask "
+            f"for {least}; {entry.owner} has to upload it again, with a client of this release"
+        )
+    return schema
 
 
 def described(entry: Entry, schema: TableSchema, lake: Any) -> Table:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgpack
 
+from tercet.members.rules import Rules
 from tercet.ml.association import correlate, crosstab
 from tercet.ml.computations import Computed, Request, encoded
 from tercet.ml.declarations import require_declared
@@ -32,7 +33,9 @@ SICK = ColumnSchema("sick", "boolean")
 def _entry(name: str, *columns: ColumnSchema) -> Entry:
     schema = TableSchema(name, "clinic", (KEY, *columns), 100, min_count=5)
     body = msgpack.packb(schema.to_dict())
-    return Entry("table", name, "clinic", body, b"", (f"{name}#keys", f"{name}#values"))
+    return Entry(
+        "table", name, "clinic", body, Rules(min_count=5).to_bytes(), (f"{name}#keys", f"{name}#values")
+    )
 
 
 ENTRIES = {one.name: one for one in (_entry("patients", AGE, SICK), _entry("tests", BMI))}
