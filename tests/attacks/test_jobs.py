@@ -267,9 +267,9 @@ async def test_attended_jobs_are_bounded(attacked, plan):
         waiting_for(attacked, attacked.ann, jobs[0], plan, 60.0, False) as first,
         waiting_for(attacked, attacked.ann, jobs[1], plan, 60.0, False) as second,
     ):
+        await until(both_wait(attacked))
         with pytest.raises(QuotaError, match="ann has 2 plans that are under way or wait for their turn"):
             await submitting(attacked.ann, secrets.token_bytes(16), plan, 60.0, False)
-        await until(both_wait(attacked))
         for job in jobs:
             await attacked.hospital.approve(job.hex()[:8])
     assert len(first[0]) == len(second[0]) == 3
