@@ -323,8 +323,8 @@ def _guarded(entry: Entry, schema: TableSchema) -> TableSchema:
     least = Rules.from_bytes(entry.rules).least
     if schema.min_count < least:
         raise ConsentError(
-            f"table {entry.name!r} is kept with figures over {schema.min_count} rows, and its owner's rules ask "
-            f"for {least}; {entry.owner} has to upload it again, with a client of this release"
+            f"table {entry.name!r} is kept with figures over {schema.min_count} rows, and its owner's rules "
+            f"ask for {least}; {entry.owner} has to upload it again, with a client of this release"
         )
     return schema
 
