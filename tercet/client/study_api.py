@@ -72,9 +72,9 @@ class StudyDesk:
 
     async def listed(self) -> list[KnownStudy]:
         """Studies that every node has."""
-        answers = await self.client.ask("studies")
+        answers = await self.client.ask_all_pages("studies")
         with _sense():
-            first, *others = [{one["digest"]: one for one in told["studies"]} for told in answers]
+            first, *others = [{one["digest"]: one for one in told} for told in answers]
             return [
                 _known([one, *(told[digest] for told in others)])
                 for digest, one in first.items()

@@ -39,11 +39,15 @@ class Result:
     rows: int | None = None
     tables: frozenset[str] | None = None
 
-    def kind_for(self, table: str) -> DisclosureClass:
-        """What it is to the owner of a table: a model's predictions for others' rows tell of the model."""
+    def kind_for(self, table: str, over: frozenset[str] | None = None) -> DisclosureClass:
+        """What it is to the owner of a table, if the computation goes over the rows of the tables `over`.
+
+        A model's predictions for the rows of others tell of the model, and so do its metrics on these.
+        """
         kind = self.kind or "rows"
-        by_row = self.tables is None or table in self.tables
-        return "model" if kind == "rows" and not by_row else kind
+        told = self.tables if kind == "rows" else over
+        elsewhere = told is not None and table not in told
+        return "model" if elsewhere and kind in ("rows", "figure", "count") else kind
 
 
 @attrs.frozen(kw_only=True)
@@ -51,9 +55,11 @@ class Asked:
     """A computation that a member asks for, and what is known of it.
 
     `columns` are those whose values it uses, by table; a table that is missing has any of its columns used.
-    `parameters` and `rows` are those of a fit, the intercept among them, and the rows of its smallest part if
-    it has several. `uses` are the computations of others so far, by table (none if it is missing), `analysts`
-    all members with that role, and `now` is in seconds since 1970.
+    `over` are the tables over whose rows it goes, if that is known; what it reveals rests on others through
+    models only, or what else was learned from them. `parameters` and `rows` are those of a fit, the intercept
+    among them, and the rows of its smallest part if it has several. `uses` are the computations of others so
+    far, by table (none if it is missing), `analysts` all members with that role, and `now` is in seconds
+    since 1970.
     """
 
     caller: str
@@ -64,6 +70,7 @@ class Asked:
     columns: Mapping[str, frozenset[str]]
     results: tuple[Result, ...]
     now: float
+    over: frozenset[str] | None = None
     parameters: int | None = None
     rows: int | None = None
     uses: Mapping[str, int] = attrs.field(factory=dict)
@@ -91,7 +98,7 @@ def decide(rules: Mapping[str, tuple[str, Rules]], asked: Asked) -> Verdict:
         for refusal in _refusals(table, owner, rule, asked, owners):
             return Verdict(refusal)
         free = not asked.by_hand and rule.frees(asked.computation, asked.group)
-        if not free or any(result.kind_for(table) not in rule.freely for result in asked.results):
+        if not free or any(result.kind_for(table, asked.over) not in rule.freely for result in asked.results):
             must.add(owner)
     return Verdict(owners=frozenset(must))
 
@@ -162,7 +169,7 @@ def _of_receivers(
 
 def _of_results(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str]:
     for result in asked.results:
-        kind = result.kind_for(table)
+        kind = result.kind_for(table, asked.over)
         if kind == "rows" and not rules.rows:
             yield (
                 f"{owner} does not let single rows of table {table!r} be revealed, and {result.what!r} has a "

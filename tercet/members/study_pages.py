@@ -95,6 +95,8 @@ DOES: Mapping[str, Does] = {
     "reveal_rows": Does("reveals rows", "THE VALUES OF EACH ROW", "rows"),
 }
 """Every computation that nodes know, by name."""
+FITS = ("fit", "fit_alone", "grid_search")
+"""Those that give models."""
 
 
 @attrs.frozen
@@ -136,6 +138,22 @@ def row_origins(study: Study) -> list[tuple[str, ...]]:
         if not DOES[request.computation].learns:
             names |= set(request.tagged(TABLE))
             names = names.union(*(found[position - 1] for position, _ in request.tagged(RESULT)))
+        found.append(tuple(sorted(names)))
+    return found
+
+
+def sum_origins(study: Study) -> list[tuple[str, ...]]:
+    """For each request the tables over whose rows its result is summed, not those of models only."""
+    found: list[tuple[str, ...]] = []
+    for request in study.requests:
+        learned = ("self",) if request.computation == "transform" else ()
+        given = attrs.evolve(
+            request, arguments={role: one for role, one in request.arguments.items() if role not in learned}
+        )
+        names = set[str](given.tagged(TABLE))
+        for position, _ in given.tagged(RESULT):
+            if study.requests[position - 1].computation not in FITS:
+                names |= set(found[position - 1])
         found.append(tuple(sorted(names)))
     return found
 

@@ -180,6 +180,11 @@ class Transformer(Estimator, Faced[M], abc.ABC):
         self.names_, self._learned = names, _Learned(table, stored)
         return self
 
+    @property
+    def learned_from(self) -> Table | None:
+        """The table that it has learned from, if it has."""
+        return None if self._learned is None else self._learned.table
+
     def _known(self) -> _Learned:
         if self._learned is None:
             raise PlanError(f"this {type(self).__name__} has not learned anything yet; call fit(table) first")

@@ -15,9 +15,11 @@ from tercet.errors import MissingAttribute
 from tercet.ml.computations import Computation
 from tercet.ml.expressions import Expression
 from tercet.ml.linear_model import LogisticRegression
+from tercet.ml.metrics.evaluation import Evaluation
 from tercet.ml.models import SecretModel
 from tercet.ml.stored_columns import Column
 from tercet.ml.table import Table, as_names
+from tercet.ml.transformers import Transformer
 
 MOVING = {"join", "split"}
 """Computations that use no value of a column, but for that by which rows are stratified."""
@@ -52,6 +54,22 @@ def uses_of(known: Computation, arguments: Mapping[str, Any]) -> Uses:
     folds = arguments.get("cv")
     rows = table.rows if folds is None else table.rows - -(-table.rows // folds)
     return Uses(frozen, len(features) + bool(model.fit_intercept), rows)
+
+
+def tables_over(arguments: Mapping[str, Any]) -> Iterator[Table]:
+    """The tables over whose rows what a computation reveals was summed, by it or by one before it.
+
+    Those that it is given, or that what it is given was evaluated on or learned from. A model that comes
+    along makes none: what is evaluated on other rows tells of it, and not of the rows that it was fitted on.
+    """
+    for one in _flat(arguments):
+        match one:
+            case Table():
+                yield one
+            case Evaluation():
+                yield one.table
+            case Transformer() if one.learned_from is not None:
+                yield one.learned_from
 
 
 def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Column]:

@@ -38,6 +38,7 @@ from tercet.members.decisions import TO_CALLER
 from tercet.members.rules import MODEL, TABLE, Rules
 from tercet.ml.computations import Request
 from tercet.ml.models import SecretModel
+from tercet.ml.uses import tables_over
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.keeping import keep
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
@@ -195,13 +196,15 @@ class LakeGate(Gate):
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
             signed = await self.studies.signed(caller, None if built is None else built.request)
-            owners = await self.permits.owners_to_ask(member, session, plan, built, found, sources) - signed
+            over = await self._over(caller, built)
+            asked = await self.permits.owners_to_ask(member, session, plan, built, found, sources, over)
+            owners = asked - signed
             if owners:
                 waiting = Waiting(session, caller, plan, await self._bound(plan), tuple(sorted(owners)))
                 await self._wait(waiting, facts, once=built is None and bool(found.unclear or found.promised))
                 # Rules may have changed meanwhile, and tables gone.
                 found, sources = await self._look(caller, plan, run_of(session))
-                now = await self.permits.owners_to_ask(member, session, plan, built, found, sources)
+                now = await self.permits.owners_to_ask(member, session, plan, built, found, sources, over)
                 if not now <= owners | signed or await self._bound(plan) != waiting.bound:
                     raise ConsentError("rules or values have changed while the plan waited; run it again")
             await self.permits.count(caller, session, built, sources)
@@ -332,6 +335,16 @@ class LakeGate(Gate):
             sources |= made_from
         found = await in_thread(review, plan, origins.__getitem__, self.party.protocol)
         return found, frozenset(sources)
+
+    async def _over(self, caller: str, built: Built | None) -> Tables | None:
+        """The tables over whose rows a computation goes; None of a plan by hand, which may do anything."""
+        if built is None:
+            return None
+        found: set[str] = set()
+        for table in tables_over(built.arguments):
+            for handle in dict.fromkeys([table.keys.handle, *(part.handle for part in table.parts)]):
+                found |= (await self._origin(caller, handle))[0]
+        return frozenset(found)
 
     async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:
         """The tables whose rows a value is by, and all that it comes from. Raises what forbids to read it."""

@@ -71,8 +71,12 @@ class Permits:
         built: Built | None,
         found: Review,
         sources: Tables,
+        over: Tables | None,
     ) -> set[str]:
-        """The owners who must approve a plan; of one by hand, all. Raises ConsentError if one forbids it."""
+        """The owners who must approve a plan; of one by hand, all. Raises ConsentError if one forbids it.
+
+        A computation goes `over` the rows of these of its `sources`.
+        """
         for receiver in found.receivers:
             if receiver != TO_CALLER:
                 self.member(receiver)
@@ -82,10 +86,13 @@ class Permits:
         for table, (owner, rule) in rules.items():
             walked = named if built is None else attrs.evolve(named, rows=())
             rule.check(table, owner, member.name, member.roles, walked)
+        met = None if over is None else frozenset(entries[one].name for one in over if one in entries)
         uses, name = {}, await self._name(session, built)
         for source, entry in entries.items():
             uses[entry.name] = await self.vault.ask(self._steps.uses, source, name)
-        verdict = decide(rules, await trio.to_thread.run_sync(self._asked, member, plan, built, named, uses))
+        verdict = decide(
+            rules, await trio.to_thread.run_sync(self._asked, member, plan, built, named, uses, met)
+        )
         if verdict.refusal:
             raise ConsentError(verdict.refusal)
         own = frozenset(entry.name for entry in entries.values() if entry.owner == member.name)
@@ -94,7 +101,13 @@ class Permits:
         return (wary | verdict.owners) - {member.name}
 
     def _asked(
-        self, member: Member, plan: Plan, built: Built | None, found: Review, uses: dict[str, int]
+        self,
+        member: Member,
+        plan: Plan,
+        built: Built | None,
+        found: Review,
+        uses: dict[str, int],
+        over: frozenset[str] | None,
     ) -> Asked:
         by_row = {told.rpartition(" to ")[0]: tables for told, tables in found.rows}
         results = [
@@ -110,6 +123,7 @@ class Permits:
             by_hand=built is None,
             columns=columns,
             results=tuple(results),
+            over=over,
             now=time.time(),
             parameters=used.parameters,
             rows=used.rows,

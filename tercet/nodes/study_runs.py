@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import attrs
 import msgpack
 
+from tercet.actors import pages
 from tercet.actors.threads import in_thread
 from tercet.errors import ConsentError, ProtocolError
 from tercet.members import decisions
@@ -34,16 +35,20 @@ from tercet.members.study_pages import (
     origins,
     page,
     row_origins,
+    sum_origins,
 )
 from tercet.ml.computations import COMPUTATIONS, Request
 from tercet.nodes.entries import GONE
 from tercet.nodes.refusals import cut
+from tercet.nodes.requests import Recent
 from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
 from tercet.storage.study_journal import RunRow, StudyJournal, StudyRow
 
 MOST_STUDIES = 64
 """Studies of one member that a node keeps, until their time is up."""
+PAGE_STUDIES = 8
+"""Studies of a page of their list."""
 LONGEST_S = 2 * 366 * 86400.0
 """A study ends within so long."""
 VERBS = frozenset(
@@ -115,8 +120,8 @@ class Studies:
         self._vault, self._cluster, self._audit = vault, cluster, audit
         self._journal = StudyJournal(vault.catalog)
         self._lake = cluster.digest()
-        self._read: dict[bytes, Study] = {}
-        """Studies as they were read, by digest."""
+        self._read = Recent[Study]()
+        """Studies that were read lately, by digest."""
         self._asked: dict[bytes, tuple[Any, frozenset[str]]] = {}
         """Whose approval they take, by digest, and by what that follows from."""
 
@@ -125,8 +130,8 @@ class Studies:
         match verb, args:
             case "propose-study", [bytes(packed)]:
                 return {"digest": await self.propose(caller, packed)}
-            case "studies", []:
-                return {"studies": await self.listed()}
+            case "studies", [*mark] if len(mark) <= 1:
+                return await self.listed(*mark)
             case "study", [bytes(digest)]:
                 return await self.show(digest)
             case "approve-study", [dict(fields)]:
@@ -203,8 +208,8 @@ class Studies:
         analyst = study.analyst
         member = self._cluster.member(analyst)
         analysts = frozenset(one.name for one in self._cluster.members if "analyst" in one.roles)
-        each = zip(study.requests, origins(study, facts), row_origins(study), strict=True)
-        for request, names, by_row in each:
+        each = zip(study.requests, origins(study, facts), row_origins(study), sum_origins(study), strict=True)
+        for request, names, by_row, met in each:
             there = [name for name in names if name in entries]
             receiver = analyst if request.receiver == TO_CALLER else request.receiver
             kind = kind_of(request)
@@ -218,6 +223,7 @@ class Studies:
                 by_hand=False,
                 columns={name: chosen & values[name] for name in there},
                 results=(gives,),
+                over=frozenset(met),
                 now=time.time(),
                 analysts=analysts,
             )
@@ -225,10 +231,19 @@ class Studies:
             found.append((verdict, frozenset(rules[name][0] for name in there)))
         return found
 
-    async def listed(self) -> list[dict[str, Any]]:
-        """All studies, as the list of them says."""
-        rows = await self._vault.ask(self._journal.all)
-        return [self._summary(row, await self._stand(row)) for row in rows]
+    async def listed(self, mark: Any = None) -> dict[str, Any]:
+        """A page of studies, as the list of them says; see `pages`. Each is read, so they are few."""
+        match pages.after(mark, list):
+            case None:
+                start = 0.0, b""
+            case [float(proposed), bytes(digest)]:
+                start = proposed, digest
+            case _:
+                raise ProtocolError(f"{mark!r:.80} is not where a page of studies begins")
+        rows = await self._vault.ask(self._journal.page, start, PAGE_STUDIES + 1)
+        shown = [self._summary(row, await self._stand(row)) for row in rows[:PAGE_STUDIES]]
+        last = [rows[len(shown) - 1].proposed, rows[len(shown) - 1].digest] if shown else mark
+        return {"studies": shown, "last": last, "more": len(rows) > PAGE_STUDIES}
 
     async def show(self, digest: bytes) -> dict[str, Any]:
         """A study as it was proposed, and what it does, in this node's sentences."""
@@ -381,7 +396,7 @@ class Studies:
     async def _stand(self, row: StudyRow) -> Standing:
         study = self._read.get(row.digest)
         if study is None:
-            study = self._read[row.digest] = await in_thread(Study.from_bytes, row.packed)
+            study = self._read.keep(row.digest, await in_thread(Study.from_bytes, row.packed))
         facts, entries = await self._facts(study, there=False)
         owners = await self._owners(study, facts, entries)
         valid = [one for given in row.approvals if self._holds(one := StudyApproval(**given), study)]

@@ -117,10 +117,14 @@ class StudyJournal:
             found = _read(connection, STUDIES.c.digest == digest)
         return found[0] if found else None
 
-    def all(self) -> list[StudyRow]:
-        """All studies, in the order in which they were proposed."""
+    def page(self, after: tuple[float, bytes], most: int) -> list[StudyRow]:
+        """The next studies, so many, in the order in which they were proposed, by time and digest."""
+        proposed, digest = after
+        later = (STUDIES.c.proposed > proposed) | (
+            (STUDIES.c.proposed == proposed) & (STUDIES.c.digest > digest)
+        )
         with self._begin() as connection:
-            return _read(connection, sa.true())
+            return _read(connection, later, most)
 
     def approve(self, approval: Mapping[str, Any]) -> None:
         """Note an approval; a later one of the same owner replaces it."""
@@ -198,8 +202,9 @@ class StudyJournal:
             return old
 
 
-def _read(connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[StudyRow]:
-    rows = connection.execute(sa.select(STUDIES).where(where).order_by(STUDIES.c.proposed)).all()
+def _read(connection: sa.Connection, where: sa.ColumnElement[bool], most: int = 1) -> list[StudyRow]:
+    in_order = sa.select(STUDIES).where(where).order_by(STUDIES.c.proposed, STUDIES.c.digest)
+    rows = connection.execute(in_order.limit(most)).all()
     found = []
     for row in rows:
         approvals = connection.execute(

@@ -224,6 +224,19 @@ def test_other_classes_need_approval_unless_they_are_named():
     assert verdict(Rules(plans="any", classes=("figure",)), **asked) == CLINIC
 
 
+@pytest.mark.parametrize("kind", ["figure", "count"])
+def test_metrics_on_rows_of_others_tell_of_the_model(kind):
+    asked = {"computation": "metrics", "group": "statistics", "results": (Result("auc", kind, "ann"),)}
+    rules = Rules(computations=("statistics",))
+    assert verdict(rules, **asked) == LET_THROUGH
+    assert verdict(rules, over=frozenset({"ages", "new"}), **asked) == LET_THROUGH
+    assert verdict(rules, over=frozenset({"new"}), **asked) == CLINIC
+    free = Rules(computations=("statistics",), classes=("figure", "count", "model"))
+    assert verdict(free, over=frozenset({"new"}), **asked) == LET_THROUGH
+    checked = {**asked, "results": (Result("whether it worked", "check", "ann"),)}
+    assert verdict(rules, over=frozenset({"new"}), **checked) == LET_THROUGH
+
+
 def test_predictions_for_rows_of_others_tell_of_the_model():
     new = (Result("risk", "rows", "ann", tables=frozenset({"new"})),)
     assert new[0].kind_for("new") == "rows"

@@ -14,7 +14,7 @@ import pytest
 
 from tercet import Allow
 from tercet.client.lake import Sent
-from tercet.errors import ConsentError, TercetError
+from tercet.errors import ConsentError, ProtocolError, TercetError
 from tercet.members.studies import Asked, Study, StudyApproval, read_step, study_step
 from tercet.nodes import study_runs
 from tercet.nodes.study_runs import Studies
@@ -280,6 +280,31 @@ async def test_quotas_and_forgetting(lake, monkeypatch):
         await at.sweep()
         monkeypatch.undo()
     assert await ann.listed() == []
+
+
+async def test_lists_come_in_pages(lake):
+    ann, *_ = desks(lake)
+    many = [made(purpose=f"purpose {number}") for number in range(2 * study_runs.PAGE_STUDIES + 1)]
+    for study in many:
+        await ann.propose(study)
+    assert [one.digest for one in await ann.listed()] == [one.digest() for one in many]
+    told = await ann.client.ask("studies")
+    assert all(len(one["studies"]) == study_runs.PAGE_STUDIES and one["more"] for one in told)
+    for mark in ([], [1.0], [1, b""], ["a", b""], [1.0, b"", b""], b"", 1):
+        with pytest.raises(ProtocolError, match="not where a page of"):
+            await ann.client.ask("studies", [mark])
+
+
+async def test_owners_of_a_model_are_asked_for_its_metrics_on_other_rows(lake):
+    free = Allow(computations=("statistics", "tables", "fit"))
+    await lake.hospital.upload(AGES, name="free", key="id", owner="hospital", allow=free)
+    await lake.ann.upload(AGES, name="own", key="id", owner="ann", allow=free)
+    fit = Asked("fit", {"table": {"$table": "free"}, "target": "age"})
+    ann, *_ = desks(lake)
+    for table, missing in (("free", ()), ("own", ("hospital",))):
+        model = {"$result": [1, []]}
+        asked = fit, Asked("score", {"self": model, "table": {"$table": table}, "to": "analyst"})
+        assert (await ann.propose(made(*asked))).missing == missing
 
 
 async def test_forged_and_malformed_approvals(lake):

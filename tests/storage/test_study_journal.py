@@ -40,7 +40,10 @@ def test_studies_are_proposed_signed_and_refused(reopened):
     assert not journal.propose(OTHER, FIELDS, most=1, models={})
     assert journal.propose(OTHER, {**FIELDS, "analyst": "bob", "proposed": 4.0}, most=1, models={})
     assert reopened().propose(DIGEST, {**FIELDS, "proposed": 9.0}, most=1, models={})
-    assert [one.digest for one in reopened().all()] == [OTHER, DIGEST]
+    assert [one.digest for one in reopened().page((0.0, b""), 9)] == [OTHER, DIGEST]
+    assert [one.digest for one in reopened().page((0.0, b""), 1)] == [OTHER]
+    assert [one.digest for one in reopened().page((4.0, OTHER), 9)] == [DIGEST]
+    assert reopened().page((FIELDS["proposed"], DIGEST), 9) == []
     journal.approve(APPROVAL)
     journal.approve({**APPROVAL, "uses": 1})
     journal.approve({**APPROVAL, "approver": "bank"})
@@ -119,7 +122,7 @@ def test_a_database_of_an_earlier_release_gets_the_tables(tmp_path):
     try:
         assert [one.name for one in catalog.entries()] == ["ages"]
         journal = StudyJournal(catalog)
-        assert journal.all() == []
+        assert journal.page((0.0, b""), 9) == []
         assert journal.propose(DIGEST, FIELDS, most=1, models={})
     finally:
         catalog.close()

@@ -201,7 +201,7 @@ def evaluate(
     result = yield builder.plan()
     stored = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
     title = f"{model.target_!r} on {table.name!r}"
-    return Evaluation(table.lake, title, table.rows, wanted, table.min_count, stored)
+    return Evaluation(table, title, wanted, stored)
 
 
 @short_tracebacks
@@ -212,12 +212,9 @@ class Evaluation(Faced[F]):
     On an `AsyncLake`, every method gives an awaitable of what is annotated here.
     """
 
-    lake: Workspace = attrs.field(repr=False)
+    table: Table = attrs.field(repr=False)
     what: str
-    rows: int
     metrics: tuple[str, ...]
-    least: int
-    """What owners allow figures to rest on: no fewer rows."""
     _stored: dict[str, tuple[str, Type]] = attrs.field(repr=False)
     origin: Data = attrs.field(default=None, repr=False)
 
@@ -229,6 +226,21 @@ class Evaluation(Faced[F]):
         def _on_async(self) -> Evaluation[Async]: ...
 
     __repr__ = views.evaluation_text
+
+    @property
+    def lake(self) -> Workspace:
+        """Where the table is."""
+        return self.table.lake
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table, also those that a filter left out."""
+        return self.table.rows
+
+    @property
+    def least(self) -> int:
+        """What owners allow figures to rest on: no fewer rows."""
+        return self.table.min_count
 
     def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - an evaluation is what it is
         """How requests refer to it."""
