@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -23,8 +20,8 @@ from tercet.actors.line import plain_errors
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party
 from tercet.actors.progress import Watch
-from tercet.actors.scratch import KEEP_MEMORY
 from tercet.client.client import Asked, Client
+from tercet.client.node_processes import NodeProcess, start, stop
 from tercet.errors import PeerLost, PlanError, TercetError, TransportError, from_wire
 from tercet.plans.plan import Plan
 from tercet.plans.results import RunResult
@@ -33,14 +30,13 @@ from tercet.protocols import registry
 from tercet.protocols.base import Protocol
 from tercet.transports import Identity, Link, MemoryTransport, Transport, make_identity
 from tercet.transports import registry as transports
-from tercet.transports.forks import Home, keep_from_children
+from tercet.transports.forks import Home
 from tercet.transports.names import CLIENT, party_name
 
 MEMORY = "memory"
 """The transport whose ends have to be in one process."""
 START_S = 60.0
 STOP_S = 2.0
-NODE_COMMAND = [sys.executable, "-c", "from tercet.actors.node import main; main()"]
 
 
 @attrs.frozen(kw_only=True)
@@ -203,22 +199,10 @@ async def _start_processes(
     """Each node as a process of its own, on loopback."""
     _ = nursery
     home = Home()
-    processes: list[trio.Process] = []
+    processes: list[NodeProcess] = []
     try:
-        for _ in range(parties):
-            process = await trio.lowlevel.open_process(
-                NODE_COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, **KEEP_MEMORY},
-                # An interrupt from the terminal is for this process; nodes end when their input closes.
-                start_new_session=True,
-            )
-            processes.append(process)
-            for pipe in (process.stdin, process.stdout):
-                if isinstance(pipe, trio.lowlevel.FdStream):
-                    keep_from_children(pipe)
         with trio.move_on_after(START_S) as scope:
+            processes += await start(parties, options.protocol)
             configs = [_config(options, index, parties, transport, identities) for index in range(parties)]
             addresses = [told["address"] for told in await _converse(processes, configs)]
             routed = [options.addresses(index, addresses) for index in range(parties)]
@@ -229,10 +213,10 @@ async def _start_processes(
     finally:
         if home.here:  # a fork's nodes are its parent's
             with trio.CancelScope(shield=True):
-                await _stop(processes)
+                await stop(processes)
 
 
-async def _converse(processes: list[trio.Process], messages: list[Any]) -> list[Any]:
+async def _converse(processes: list[NodeProcess], messages: list[Any]) -> list[Any]:
     """Say something to every node process and hear its answer. Raises what the first one fails with."""
     answers: list[Any] = [None] * len(processes)
     failures: list[TercetError] = []
@@ -272,9 +256,7 @@ def _config(
     return config
 
 
-async def _tell(process: trio.Process, message: Any, index: int) -> None:
-    if process.stdin is None:
-        raise TransportError(f"party {index} has no standard input")
+async def _tell(process: NodeProcess, message: Any, index: int) -> None:
     try:
         await process.stdin.send_all(json.dumps(message).encode() + b"\n")
     except trio.BrokenResourceError as error:
@@ -283,9 +265,7 @@ async def _tell(process: trio.Process, message: Any, index: int) -> None:
         ) from error
 
 
-async def _hear(process: trio.Process, index: int) -> Any:
-    if process.stdout is None:
-        raise TransportError(f"party {index} has no standard output")
+async def _hear(process: NodeProcess, index: int) -> Any:
     line = b""
     while not line.endswith(b"\n"):
         some = await process.stdout.receive_some(1 << 12)
@@ -304,19 +284,3 @@ async def _hear(process: trio.Process, index: int) -> Any:
     if "error" in message:
         raise from_wire(message["error"])
     return message
-
-
-async def _stop(processes: list[trio.Process]) -> None:
-    """Close every node's input, wait a little, then kill what is left: also nodes that are stopped."""
-    for process in processes:
-        if process.stdin is not None:
-            await process.stdin.aclose()
-    with trio.move_on_after(STOP_S):
-        for process in processes:
-            await process.wait()
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        if process.stdout is not None:
-            await process.stdout.aclose()

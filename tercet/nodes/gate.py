@@ -35,15 +35,15 @@ from tercet.members.approvals import Approval
 from tercet.members.audit import AuditLog
 from tercet.members.config import ClusterFile, Member, NodeFile
 from tercet.members.decisions import TO_CALLER
-from tercet.members.rules import MODEL, TABLE, Rules
+from tercet.members.rules import MODEL, Rules
 from tercet.ml.computations import Request
 from tercet.ml.models import SecretModel
-from tercet.ml.uses import tables_over
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.keeping import keep
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.listings import entry_of, listed
 from tercet.nodes.permits import Permits
+from tercet.nodes.provenance import goes_over, origin_of
 from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas, client_limits
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
@@ -54,8 +54,7 @@ from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
 from tercet.plans.passes import Since, checkpoint_handle, checkpoints, rest
 from tercet.plans.plan import Plan
-from tercet.plans.review import NOTHING, Review, Rows, Tables, review
-from tercet.plans.row_axis import Order
+from tercet.plans.review import Review, Rows, Tables, review
 from tercet.plans.types import Type
 from tercet.storage.journal import LooseValue
 
@@ -196,7 +195,7 @@ class LakeGate(Gate):
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
             signed = await self.studies.signed(caller, None if built is None else built.request)
-            over = await self._over(caller, built)
+            over = await goes_over(caller, built, self.vault, self.ledger)
             asked = await self.permits.owners_to_ask(member, session, plan, built, found, sources, over)
             owners = asked - signed
             if owners:
@@ -331,36 +330,10 @@ class LakeGate(Gate):
         for handle in plan_handles(plan, "store"):
             await self._require_new(handle, run)
         for handle in plan_handles(plan, "input"):
-            origins[handle], made_from = await self._origin(caller, handle)
+            origins[handle], made_from = await origin_of(caller, handle, self.vault, self.ledger)
             sources |= made_from
         found = await in_thread(review, plan, origins.__getitem__, self.party.protocol)
         return found, frozenset(sources)
-
-    async def _over(self, caller: str, built: Built | None) -> Tables | None:
-        """The tables over whose rows a computation goes; None of a plan by hand, which may do anything."""
-        if built is None:
-            return None
-        found: set[str] = set()
-        for table in tables_over(built.arguments):
-            for handle in dict.fromkeys([table.keys.handle, *(part.handle for part in table.parts)]):
-                found |= (await self._origin(caller, handle))[0]
-        return frozenset(found)
-
-    async def _origin(self, caller: str, handle: str) -> tuple[Tables, Tables]:
-        """The tables whose rows a value is by, and all that it comes from. Raises what forbids to read it."""
-        loose = self.ledger.find(handle)
-        if loose is not None and loose.caller == caller:
-            order = Order(loose.order) if loose.order else Order.MIXED
-            return Rows.of(loose.rows, order) if loose.rows else NOTHING, loose.sources
-        entry = None if loose else await self.vault.ask(self.vault.catalog.of_handle, handle)
-        if entry is None:
-            raise PlanError(f"nothing of {caller} is stored under {handle!r:.80}; upload the table again")
-        if entry.kind == TABLE:
-            return frozenset({entry.identity}), frozenset({entry.identity})
-        if caller not in (entry.owner, *Rules.from_bytes(entry.rules).readers):
-            raise ConsentError(f"{entry.owner} does not let {caller} use model {entry.name!r}")
-        # Models of an earlier release may be by row; nobody knows in what order.
-        return Rows.of(entry.rows, Order.MIXED) if entry.rows else NOTHING, frozenset(entry.sources)
 
     # -- what members ask ------------------------------------------------------------------------------------
 

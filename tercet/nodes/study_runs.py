@@ -423,10 +423,8 @@ class Studies:
 
     async def _owners(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> frozenset[str]:
         """Whose approval it takes: of the tables that it reads, those whose rules leave something to ask."""
-        digest, rules = (
-            study.digest(),
-            {one.identity: Rules.from_bytes(one.rules) for one in entries.values()},
-        )
+        digest = study.digest()
+        rules = {one.identity: Rules.from_bytes(one.rules) for one in entries.values()}
         over = [identity for identity, one in rules.items() if (one.until or math.inf) <= time.time()]
         known = tuple(sorted(rules)), tuple(sorted(over)), tuple(sorted(facts.models.items()))
         before = self._asked.get(digest)

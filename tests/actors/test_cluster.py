@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tercet.actors import gate
 from tercet.actors.line import Line
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.session import Session
-from tercet.client import cluster as cluster_module
+from tercet.client import node_processes
 from tercet.client.cluster import ClusterOptions, open_cluster
 from tercet.errors import PeerLost, PlanError, ProtocolError, TransportError
 from tercet.plans import Builder, Form, Type
@@ -89,8 +90,12 @@ async def test_slow_links():
         await use(cluster)
 
 
-@pytest.mark.parametrize(("transport", "protocol"), [("tcp", "plain"), ("tls", "replicated")])
-async def test_nodes_as_processes(transport, protocol):
+@pytest.mark.parametrize(
+    ("transport", "protocol", "forks"),
+    [("tcp", "plain", False), ("tls", "replicated", node_processes.FORKS)],
+)
+async def test_nodes_as_processes(transport, protocol, forks, monkeypatch):
+    monkeypatch.setattr(node_processes, "FORKS", forks)
     options = ClusterOptions(protocol=protocol, processes=True, transport=transport, tile_rows=64)
     async with open_cluster(options) as cluster:
         pids = cluster.pids
@@ -143,10 +148,46 @@ async def test_a_protocol_that_the_nodes_do_not_have(monkeypatch):
     ],
 )
 async def test_a_node_that_fails_at_start(program, monkeypatch):
-    monkeypatch.setattr(cluster_module, "NODE_COMMAND", [sys.executable, "-c", program])
+    monkeypatch.setattr(node_processes, "FORKS", False)
+    monkeypatch.setattr(node_processes, "NODE", program)
     with trio.fail_after(30), pytest.raises((PeerLost, TransportError), match=r"party \d"):
         async with open_cluster(ClusterOptions(processes=True)):
             pass
+
+
+@pytest.mark.skipif(not node_processes.FORKS, reason="nodes are not forked on this system")
+@pytest.mark.parametrize(
+    "program", ["raise SystemExit(3)", "print('[]')", "print('no json')", "print('[-7]')"]
+)
+async def test_a_process_that_forks_no_nodes(program, monkeypatch):
+    monkeypatch.setattr(node_processes, "FORKED", program)
+    with trio.fail_after(30), pytest.raises(TransportError, match="the nodes ended while they started"):
+        async with open_cluster(ClusterOptions(processes=True)):
+            pass
+
+
+@pytest.mark.skipif(not node_processes.FORKS, reason="nodes are not forked on this system")
+async def test_nodes_that_were_stopped_or_killed_leave_nothing_behind():
+    before = _descriptors()
+    async with open_cluster(ClusterOptions(processes=True)) as cluster:
+        pids = cluster.pids
+        parents = {_parent(pid) for pid in pids}
+        os.kill(pids[1], signal.SIGKILL)
+        os.kill(pids[2], signal.SIGSTOP)
+    assert len(parents) == 1
+    for pid in {*pids, *parents}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert _descriptors() == before
+
+
+def _descriptors():
+    return set(Path("/proc/self/fd").iterdir())
+
+
+def _parent(pid):
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 async def test_one_node_that_dies_while_the_others_wait(monkeypatch):
@@ -161,7 +202,8 @@ async def test_one_node_that_dies_while_the_others_wait(monkeypatch):
         "lines = iter([first])\n"
         "sys.exit(node.trio.run(node._main, lambda: next(lines, None) or sys.stdin.buffer.readline()))\n"
     )
-    monkeypatch.setattr(cluster_module, "NODE_COMMAND", [sys.executable, "-c", program])
+    monkeypatch.setattr(node_processes, "FORKS", False)
+    monkeypatch.setattr(node_processes, "NODE", program)
     with trio.fail_after(30), pytest.raises(PeerLost) as caught:
         async with open_cluster(ClusterOptions(processes=True, transport="tcp")):
             pass

@@ -1,0 +1,40 @@
+"""Where values at a node come from: the tables by whose rows they are, and all that they were made from."""
+
+from __future__ import annotations
+
+from tercet.errors import ConsentError, PlanError
+from tercet.members.rules import TABLE, Rules
+from tercet.ml.uses import tables_over
+from tercet.nodes.ledger import Ledger
+from tercet.nodes.requests import Built
+from tercet.nodes.vault import Vault
+from tercet.plans.review import NOTHING, Rows, Tables
+from tercet.plans.row_axis import Order
+
+
+async def origin_of(caller: str, handle: str, vault: Vault, ledger: Ledger) -> tuple[Tables, Tables]:
+    """The tables whose rows a value is by, and all that it comes from. Raises what forbids to read it."""
+    loose = ledger.find(handle)
+    if loose is not None and loose.caller == caller:
+        order = Order(loose.order) if loose.order else Order.MIXED
+        return Rows.of(loose.rows, order) if loose.rows else NOTHING, loose.sources
+    entry = None if loose else await vault.ask(vault.catalog.of_handle, handle)
+    if entry is None:
+        raise PlanError(f"nothing of {caller} is stored under {handle!r:.80}; upload the table again")
+    if entry.kind == TABLE:
+        return frozenset({entry.identity}), frozenset({entry.identity})
+    if caller not in (entry.owner, *Rules.from_bytes(entry.rules).readers):
+        raise ConsentError(f"{entry.owner} does not let {caller} use model {entry.name!r}")
+    # Models of an earlier release may be by row; nobody knows in what order.
+    return Rows.of(entry.rows, Order.MIXED) if entry.rows else NOTHING, frozenset(entry.sources)
+
+
+async def goes_over(caller: str, built: Built | None, vault: Vault, ledger: Ledger) -> Tables | None:
+    """The tables over whose rows a computation goes; None of a plan by hand, which may do anything."""
+    if built is None:
+        return None
+    found: set[str] = set()
+    for table in tables_over(built.arguments):
+        for handle in dict.fromkeys([table.keys.handle, *(part.handle for part in table.parts)]):
+            found |= (await origin_of(caller, handle, vault, ledger))[0]
+    return frozenset(found)
