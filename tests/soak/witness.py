@@ -1,9 +1,9 @@
 """What was let through at the nodes, against what was asked for, signed and told: no undeclared opening.
 
-The witness notes every plan that a member sends, with what it discloses; every approval that an owner gives;
-and every result that comes back. At the end the audit log of each node must be whole, must have a line for
-every result with just its disclosures, must have no line for a plan that nobody sent, and no run over a table
-whose owner wants to sign without that owner's signature before it.
+The witness notes every plan that a member sends or asks for, and what it discloses; every approval that an
+owner gives; and every result that comes back. At the end the audit log of each node must be whole, must have
+a line for every result with just its disclosures, must have no line for a plan that nobody sent, and no run
+over a table whose owner wants to sign without that owner's signature before it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import attrs
 from tercet.client.lake import AsyncLake
 from tercet.errors import ConsentError
 from tercet.members.audit import check_lines, log_lines, parse
+from tercet.ml.computations import Request
 from tercet.nodes.waiting import RUN_BYTES
 from tercet.plans.parsing import read_plan
+from tercet.plans.plan import Plan
 
 MOST_ALONE = 2
 """What a job is submitted with that nobody waits for: its name, and what it is."""
@@ -48,12 +50,17 @@ class Witness:
     def watch(self, lake: AsyncLake, member: str) -> None:
         """Note what a member sends and is told over a lake."""
         client = lake.cluster.client
-        ask = client._ask_all
+        ask, optimised, plans = client._ask_all, client._optimised, dict[bytes, Plan]()
+
+        async def making(plan: Plan) -> Plan:
+            made = await optimised(plan)
+            plans[made.digest()] = made
+            return made
 
         async def noting(requests: Sequence[Any]) -> Any:
             verb, args = requests[0].verb, requests[0].args
             if verb == "submit":
-                plan = read_plan(args[1])
+                plan = plans[_digest(args[1])]
                 reveals = [str(one) for one in plan.disclosures()]
                 self.asked[args[0].hex()] = Sent(member, plan.digest().hex(), reveals)
             answers = await ask(requests)
@@ -61,7 +68,7 @@ class Witness:
                 self.told.add(args[0].hex())
             return answers
 
-        client._ask_all = noting
+        client._ask_all, client._optimised = noting, making
 
     def complaints(self, node: str, log: Path, certificate: str, owners: dict[str, str]) -> Iterator[str]:
         """What is wrong with the log of a node; `owners` are those of tables."""
@@ -94,6 +101,12 @@ class Witness:
         for owner in _who_sign(line["reads"], line["caller"], owners):
             if (owner, line["session"][: 2 * RUN_BYTES]) not in approved:  # of this or an earlier attempt
                 yield f"{where} ran without the signature of {owner}"
+
+
+def _digest(packed: bytes) -> bytes:
+    """Of the plan that a member sends, or that its client expects the nodes to make."""
+    asks = packed.startswith(Request.MAGIC)
+    return Request.from_bytes(packed).digest if asks else read_plan(packed).digest()
 
 
 def _asked_as(session: str) -> str:
