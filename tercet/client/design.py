@@ -80,7 +80,8 @@ class Design(Asking[F]):
 
     async def _schemas(self) -> dict[str, TableSchema]:
         """The public schemas of all tables that the nodes keep."""
-        return {one.name: schema_of(one) for one in await self._desk().entries() if one.kind == TABLE}
+        desk = self._desk()
+        return {one.name: schema_of(one, desk.name) for one in await desk.entries() if one.kind == TABLE}
 
     def _sent(self, plan: Plan, result: RunResult) -> Sent | None:
         """What is for others; where tables are made up, what would be."""

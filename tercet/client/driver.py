@@ -304,7 +304,6 @@ class Driver:
         desk = self._desk() if self.remote else None
         if desk is not None:
             desk.require_members((*allow.readers, *allow.receivers))
-            schema = attrs.evolve(schema, min_count=allow.rules(schema).least)
         fingerprint = b"" if desk is None else desk.keys.fingerprint(encoded.content)
         if desk is not None and (known := await self._known(desk, schema, fingerprint, allow)) is not None:
             return named(describe(schema, known.handles, lake))
@@ -361,7 +360,7 @@ class Driver:
             raise SchemaError(
                 f"there is no table {name!r} in the lake. {suggest(name, known, kind='tables')}"
             )
-        return named(describe(schema_of(found), found.handles, lake))
+        return named(describe(schema_of(found, self._desk().name), found.handles, lake))
 
     @short
     async def _keep_model(self, model: SecretModel, name: str, readers: Sequence[str]) -> None:
@@ -391,10 +390,11 @@ class Driver:
         return self._models[name]
 
 
-def schema_of(found: Kept) -> TableSchema:
-    """The public schema of a kept table. Raises StorageError for what is none."""
+def schema_of(found: Kept, caller: str) -> TableSchema:
+    """The public schema of a kept table, for a member. Raises StorageError for what is none."""
     try:
-        return TableSchema.from_dict(msgpack.unpackb(found.body))
+        schema = TableSchema.from_dict(msgpack.unpackb(found.body))
+        return schema.resting_on(found.rules.least_for(caller, found.owner))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise StorageError(f"the description of table {found.name!r} is malformed ({error})") from error
 

@@ -193,8 +193,8 @@ class Lake(Designs):
         checks. `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing` tells
         where values are missing, and everyone may know which columns have one. `min_count` is the owner's
         rule for disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes that run
-        elsewhere keep the table under its name, with a least `min_count` of 2 unless `allow` lets single rows
-        be revealed; and `allow` says who else may use it and how. The same upload
+        elsewhere keep the table under its name, and `allow` says who else may use it and how; to them a count
+        of 2 applies at least, unless it lets single rows be revealed. The same upload
         a second time finds the first. Discloses the row count, the names, kinds and scales of columns. Raises
         SchemaError, and ConsentError for the name of another owner's table.
         """

@@ -100,6 +100,10 @@ class Rules:
         """Rows that a figure must rest on: one row is no figure, unless single rows may be revealed."""
         return max(self.min_count, 1 if self.rows else 2)
 
+    def least_for(self, caller: str, owner: str) -> int:
+        """The same for a member's figures; owners may see rows of their own, unless they said otherwise."""
+        return self.min_count if caller == owner else self.least
+
     @property
     def freely(self) -> tuple[DisclosureClass, ...]:
         """Classes of disclosures that need no approval."""

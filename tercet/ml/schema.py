@@ -18,7 +18,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from tercet.errors import SchemaError
 
@@ -344,6 +344,10 @@ class TableSchema:
                 f'Table "{self.name}" has min_count={self.min_count!r}; it is a whole number of at least 1, '
                 "the least number of rows that a revealed figure may rest on."
             )
+
+    def resting_on(self, least: int) -> TableSchema:
+        """The same where figures rest on so many rows at least."""
+        return evolve(self, min_count=max(self.min_count, least))
 
     @property
     def key_names(self) -> tuple[str, ...]:

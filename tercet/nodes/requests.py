@@ -243,9 +243,12 @@ class Requests:
         def result(name: bytes) -> Any:
             return self._result(caller, member, made, name)
 
-        return Decoder(self._kept, result)
+        def kept(kind: str, name: str) -> Any:
+            return self._kept(caller, kind, name)
 
-    def _kept(self, kind: str, name: str) -> Any:
+        return Decoder(kept, result)
+
+    def _kept(self, caller: str, kind: str, name: str) -> Any:
         entry: Entry | None = self._vault.catalog.find(kind, name)
         if entry is None:
             raise SchemaError(
@@ -254,7 +257,7 @@ class Requests:
         try:
             facts = msgpack.unpackb(entry.body)
             if kind == "table":
-                return described(entry, _guarded(entry, TableSchema.from_dict(facts)), self._lake)
+                return described(caller, entry, TableSchema.from_dict(facts), self._lake)
             return SecretModel.from_dict(facts, name, entry.handles, self._lake)
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise StorageError(f"the description of {kind} {name!r:.80} is malformed ({error})") from error
@@ -318,20 +321,10 @@ class _End:
     none = object()
 
 
-def _guarded(entry: Entry, schema: TableSchema) -> TableSchema:
-    """A kept schema. Raises ConsentError if its figures may rest on fewer rows than its owner's rules ask."""
-    least = Rules.from_bytes(entry.rules).least
-    if schema.min_count < least:
-        raise ConsentError(
-            f"table {entry.name!r} is kept with figures over {schema.min_count} rows, and its owner's rules "
-            f"ask for {least}; {entry.owner} has to upload it again, with a client of this release"
-        )
-    return schema
-
-
-def described(entry: Entry, schema: TableSchema, lake: Any) -> Table:
-    """A kept table, as computations take it."""
-    return describe(schema, entry.handles, lake).from_computation({"$table": entry.name})
+def described(caller: str, entry: Entry, schema: TableSchema, lake: Any) -> Table:
+    """A kept table, as computations of a member take it: under the minimum count of its owner's rules."""
+    least = Rules.from_bytes(entry.rules).least_for(caller, entry.owner)
+    return describe(schema.resting_on(least), entry.handles, lake).from_computation({"$table": entry.name})
 
 
 def _declared(known: Computation, plan: Plan) -> Plan:

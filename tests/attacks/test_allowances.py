@@ -9,7 +9,6 @@ import trio
 from tercet import Allow
 from tercet.client.under_way import Run
 from tercet.errors import ConsentError, TercetError
-from tercet.members.rules import Rules
 from tercet.ml import LogisticRegression, computations
 from tercet.ml.computations import NAME_BYTES, Naming
 from tercet.ml.model_selection import cross_validate
@@ -123,13 +122,3 @@ async def test_one_row_is_no_figure_where_no_count_was_said(attacked):
     two = await table.filter(table["age"] >= COLUMNS["age"][-2])
     figures = (await two.describe(["income"], statistics=["mean"])).to_frame()
     assert figures["income"]["mean"] == pytest.approx(COLUMNS["income"][-2:].mean(), abs=1e-3)
-
-
-async def test_a_schema_that_says_less_than_the_rules_is_refused(attacked, monkeypatch):
-    """Kept by an owner's own client, or one of an earlier release."""
-    monkeypatch.setattr(Rules, "least", 1)
-    await attacked.hospital.upload(COLUMNS, name="ages", key="id", owner="hospital", allow=Allow(plans="any"))
-    monkeypatch.undo()
-    table = await attacked.ann.table("ages")
-    with pytest.raises(ConsentError, match="its owner's rules ask for 2; hospital has to upload it again"):
-        await table.describe(["income"], statistics=["mean"])

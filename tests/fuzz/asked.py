@@ -62,7 +62,7 @@ def read_request(data: bytes) -> None:
 
 def _table(name: str) -> Table:
     entry = ENTRIES[name]
-    return described(entry, TableSchema.from_dict(msgpack.unpackb(entry.body)), None)
+    return described("ann", entry, TableSchema.from_dict(msgpack.unpackb(entry.body)), None)
 
 
 def _computations() -> Iterator[Computed[Any]]:
