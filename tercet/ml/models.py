@@ -78,6 +78,8 @@ class SecretModel(SecretParameters, Faced[F]):
     objective: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     steps: int = 0
     converged_: bool | None = attrs.field(default=None, repr=False)
+    recipes: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    """How the columns that it goes by were made, if it was kept; none where that was not kept."""
     origin: Data = attrs.field(default=None, repr=False)
 
     def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - a model is what it is
@@ -87,6 +89,23 @@ class SecretModel(SecretParameters, Faced[F]):
     def from_computation(self, origin: Data) -> Self:
         """The same, which a computation has given."""
         return attrs.evolve(self, origin=origin)
+
+    def fitted_model(self) -> Self:
+        """Itself."""
+        return self
+
+    def fitted_on(self) -> Mapping[str, str]:
+        """How the features, the target and the offset that it was fitted on were made, by name."""
+        if self.recipes is not None:
+            return self.recipes
+        names = (*self.names, self.target_, *([self.offset] if self.offset else []))
+        return {name: self.like.column(name).recipe for name in names}
+
+    def is_fitted_like(self, table: Table) -> bool:
+        """Whether the columns of a table that it goes by are made as those that it was fitted on."""
+        made, fitted = {column.name: column.recipe for column in table.columns}, self.fitted_on()
+        names = (*self.names, self.target_, *([self.offset] if self.offset else []))
+        return all(name in fitted and made.get(name) == fitted[name] for name in names)
 
     def _facts(self) -> tuple[tuple[str, ...], int]:
         return self.names, self.steps
@@ -255,6 +274,7 @@ class SecretModel(SecretParameters, Faced[F]):
             "objective": dict(self.objective),
             "steps": self.steps,
             "columns": [[schema.name, schema.kind, schema.scale] for schema in columns],
+            "recipes": dict(self.fitted_on()),
             "parameters": [
                 [kind.scale, kind.limit, list(kind.shape)] for _, kind in (self.weights, self.intercept)
             ],
@@ -280,7 +300,9 @@ class SecretModel(SecretParameters, Faced[F]):
             if objective and (set(objective) != OBJECTIVE or not isinstance(objective["C"], float | int)):
                 raise ValueError("what it minimised is not known")
             offset, steps = facts["offset"], int(facts.get("steps", 0))
-            return cls(like, str(facts["target"]), features, weights, intercept, offset, objective, steps)
+            recipes = {str(column): str(recipe) for column, recipe in dict(facts.get("recipes", {})).items()}
+            made = cls(like, str(facts["target"]), features, weights, intercept, offset, objective, steps)
+            return attrs.evolve(made, recipes=recipes)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SchemaError(f"the description of model {name!r} is malformed ({error})") from error
 

@@ -19,8 +19,9 @@ from tercet.ml.computations import computation
 from tercet.ml.disclosure import inverted, kept_where, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.expressions import Expression
+from tercet.ml.recorded import listed
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema, check_column_name
-from tercet.ml.stored_columns import Column, Part
+from tercet.ml.stored_columns import Column, Part, recipe_of
 from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.options import CONDITION, FLAG, MAYBE_COLUMNS, TABLE
 from tercet.plans import Value, concatenate
@@ -131,7 +132,11 @@ def _described(draft: Draft, name: str, expression: Expression, part: int, place
     )
     finer = draft.value(expression).scale > public.scale  # then it was rounded once more to be stored
     grain = public.grain + half_unit(public.scale) * finer if public.kind == "real" else 0.0
-    return Column(schema, owners(sources), part, place, grain, made_of(sources))
+    read = {
+        one: expression.table.column(one).recipe for one in sorted(expression.sources | expression.missing)
+    }
+    recipe = recipe_of(listed(expression), read)
+    return Column(schema, owners(sources), part, place, grain, made_of(sources), recipe)
 
 
 def owners(columns: Iterable[Column]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import attrs
 
 from tercet.ml.schema import SPREAD_BITS, ColumnSchema
@@ -13,6 +16,11 @@ UNIT_BITS = SPREAD_BITS
 
 WIDE_SPREAD = 16.0
 """Largest spread, in units, of an integer column that is stored exactly."""
+
+
+def recipe_of(*made: Any) -> str:
+    """A digest of how a column is made, from plain values and the recipes of others."""
+    return hashlib.blake2b(repr(made).encode(), digest_size=16, person=b"tercet-recipe").hexdigest()
 
 
 @attrs.frozen
@@ -38,6 +46,8 @@ class Column:
     grain: float | None = None
     sources: frozenset[tuple[str, str]] = frozenset()
     """Tables and columns that owners have uploaded, of which it was made."""
+    recipe: str = ""
+    """A digest of how its values follow from what owners have uploaded, whatever rows there are of it."""
 
     @property
     def name(self) -> str:

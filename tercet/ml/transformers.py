@@ -29,7 +29,7 @@ from tercet.ml.preparation import made_of, out_of_range, owners, with_part
 from tercet.ml.sample import Sample, weights_of
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, Kind, range_scale
 from tercet.ml.spreads import LOW_POWER, ROOT_SCALE, centre, high_power, squares, widest_variance
-from tercet.ml.stored_columns import UNIT_BITS, Column, Part
+from tercet.ml.stored_columns import UNIT_BITS, Column, Part, recipe_of
 from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.options import MAYBE_COLUMNS, RECEIVER, TABLE, Made, takes
 from tercet.plans import Builder, Type, Value, concatenate
@@ -212,8 +212,14 @@ class Transformer(Estimator, Faced[M], abc.ABC):
         columns = {}
         for place, (_, schema) in enumerate(made):
             sources = table.column(schema.name), known.table.column(schema.name)
+            learned = [handle for handle, _ in known.stored.values()]
             columns[schema.name] = Column(
-                schema, owners(sources), len(table.parts), place, sources=made_of(sources)
+                schema,
+                owners(sources),
+                len(table.parts),
+                place,
+                sources=made_of(sources),
+                recipe=recipe_of(learned, place, sources[0].recipe),
             )
         kept = attrs.evolve(table, min_count=max(table.min_count, known.table.min_count))
         return with_part(kept, Part(handle, result.stored[handle]), columns)

@@ -10,7 +10,7 @@ import numpy as np
 from tercet.errors import SchemaError
 from tercet.ml.ingest import EncodedTable, encode
 from tercet.ml.schema import INTEGER_BITS, TableSchema
-from tercet.ml.stored_columns import UNIT_BITS, WIDE_SPREAD, Column, Part
+from tercet.ml.stored_columns import UNIT_BITS, WIDE_SPREAD, Column, Part, recipe_of
 from tercet.ml.table import Table, Workspace
 from tercet.plans import Form, Type
 
@@ -51,7 +51,14 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
         lake=lake,
         name=schema.name,
         columns=tuple(
-            Column(column, schema.owner, 0, place, sources=frozenset({(schema.name, column.name)}))
+            Column(
+                column,
+                schema.owner,
+                0,
+                place,
+                sources=frozenset({(schema.name, column.name)}),
+                recipe=recipe_of(handles[1], place),
+            )
             for place, column in enumerate(schema.features)
         ),
         rows=schema.rows,

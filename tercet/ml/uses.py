@@ -72,6 +72,23 @@ def tables_over(arguments: Mapping[str, Any]) -> Iterator[Table]:
                 yield one.learned_from
 
 
+def models_elsewhere(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Handles of models that are evaluated, or were, on columns made otherwise than those of their fit.
+
+    There metrics tell of a model, as on rows of others: what it says at values that somebody chose.
+    """
+    given = list(_flat(arguments))
+    tables = [one for one in given if isinstance(one, Table)]
+    for one in given:
+        if isinstance(one, Evaluation) and one.tells_of:
+            yield one.tells_of
+        elif isinstance(one, LogisticRegression | SecretModel) and "target" not in arguments:
+            with contextlib.suppress(MissingAttribute):
+                model = one.fitted_model()
+                if not all(map(model.is_fitted_like, tables)):
+                    yield model.weights[0]
+
+
 def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Column]:
     given = [arguments[role] for role in NAMING if isinstance(arguments.get(role), str | list | tuple)]
     named = [name for names in given for name in as_names(names)]

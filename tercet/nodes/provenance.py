@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tercet.errors import ConsentError, PlanError
 from tercet.members.rules import TABLE, Rules
-from tercet.ml.uses import tables_over
+from tercet.ml.uses import models_elsewhere, tables_over
 from tercet.nodes.ledger import Ledger
 from tercet.nodes.requests import Built
 from tercet.nodes.vault import Vault
@@ -37,4 +37,6 @@ async def goes_over(caller: str, built: Built | None, vault: Vault, ledger: Ledg
     for table in tables_over(built.arguments):
         for handle in dict.fromkeys([table.keys.handle, *(part.handle for part in table.parts)]):
             found |= (await origin_of(caller, handle, vault, ledger))[0]
+    for handle in models_elsewhere(built.arguments):
+        found -= (await origin_of(caller, handle, vault, ledger))[1]
     return frozenset(found)

@@ -201,7 +201,8 @@ def evaluate(
     result = yield builder.plan()
     stored = {name: (handle, result.stored[handle]) for name, handle in handles.items()}
     title = f"{model.target_!r} on {table.name!r}"
-    return Evaluation(table, title, wanted, stored)
+    fitted = model.fitted_model()
+    return Evaluation(table, title, wanted, stored, "" if fitted.is_fitted_like(table) else fitted.weights[0])
 
 
 @short_tracebacks
@@ -216,6 +217,8 @@ class Evaluation(Faced[F]):
     what: str
     metrics: tuple[str, ...]
     _stored: dict[str, tuple[str, Type]] = attrs.field(repr=False)
+    tells_of: str = attrs.field(default="", repr=False)
+    """The model that it tells of, by its handle, if that was fitted on columns made otherwise."""
     origin: Data = attrs.field(default=None, repr=False)
 
     if TYPE_CHECKING:
