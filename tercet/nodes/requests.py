@@ -148,6 +148,11 @@ class Requests:
 
     def made(self, caller: str, request: Request) -> Built:
         """The plan of a request, whatever the client made of it. Raises as `build`."""
+        if self._steps.forgotten(request.name):
+            raise ConsentError(
+                f"{request.computation}: this node has forgotten what a computation of this name gave; names "
+                "are used once"
+            )
         member = self._member(caller)
         with member.turn:
             built = member.built.get((request.name, request.step))

@@ -32,6 +32,8 @@ USES = sa.Table(
     sa.Column("source", sa.String(32), primary_key=True),
     sa.Column("computation", sa.LargeBinary(16), primary_key=True),
 )
+FORGOTTEN = "forgotten"
+"""In the place of a table, which has another identity: what made room is used no more."""
 
 
 @attrs.frozen
@@ -65,7 +67,8 @@ class StepJournal:
     def put_step(self, row: StepRow, most: int) -> int:
         """Note a step, in the place of an earlier attempt at it; a member's oldest beyond `most` go.
 
-        How often it has come to its end, now included.
+        How often it has come to its end, now included. The names of computations that go stay; see
+        `forgotten`.
         """
         mine = STEPS.c.caller == row.caller
         same = (STEPS.c.computation == row.computation) & (STEPS.c.step == row.step)
@@ -76,8 +79,20 @@ class StepJournal:
             old = sa.select(STEPS.c.made).where(mine).order_by(STEPS.c.made.desc()).offset(most).limit(1)
             before = connection.execute(old).scalar()
             if before is not None:
-                connection.execute(STEPS.delete().where(mine & (STEPS.c.made <= before)))
+                gone = mine & (STEPS.c.made <= before)
+                names = set(connection.execute(sa.select(STEPS.c.computation).where(gone)).scalars())
+                for name in names:
+                    known = (USES.c.source == FORGOTTEN) & (USES.c.computation == name)
+                    connection.execute(USES.delete().where(known))
+                    connection.execute(USES.insert().values(source=FORGOTTEN, computation=name))
+                connection.execute(STEPS.delete().where(gone))
         return ends
+
+    def forgotten(self, computation: bytes) -> bool:
+        """Whether steps of a computation have made room for others."""
+        known = (USES.c.source == FORGOTTEN) & (USES.c.computation == computation)
+        with self._begin() as connection:
+            return connection.execute(sa.select(USES.c.source).where(known)).first() is not None
 
     def ends(self, computation: bytes, step: int) -> int:
         """How often a step of a computation has come to its end."""

@@ -12,6 +12,7 @@ from tercet.errors import ConsentError, TercetError
 from tercet.ml import LogisticRegression, computations
 from tercet.ml.computations import NAME_BYTES, Naming
 from tercet.ml.model_selection import cross_validate
+from tercet.nodes import requests
 from tests.attacks.lake import ROWS
 
 COLUMNS = {
@@ -122,3 +123,17 @@ async def test_one_row_is_no_figure_where_no_count_was_said(attacked):
     two = await table.filter(table["age"] >= COLUMNS["age"][-2])
     figures = (await two.describe(["income"], statistics=["mean"])).to_frame()
     assert figures["income"]["mean"] == pytest.approx(COLUMNS["income"][-2:].mean(), abs=1e-3)
+
+
+async def test_computations_that_nodes_have_forgotten_are_not_made_again(attacked, monkeypatch):
+    """A member whose computations push out an earlier one has its name used no more."""
+    table = await upload(attacked, uses=1)
+    own = await attacked.ann.upload(COLUMNS, name="mine", key="id", owner="ann", min_count=5)
+    names = [bytes([one]) * NAME_BYTES for one in (1, 2, 3, 4, 1)]
+    monkeypatch.setattr(Run, "of", classmethod(lambda cls, steps, _=None: cls(steps, Naming(names.pop(0)))))
+    monkeypatch.setattr(requests, "MOST_STEPS", 2)
+    await table.describe(["age"], statistics=["mean"])
+    for _ in range(3):
+        await own.describe(["age"], statistics=["mean"])
+    with pytest.raises(ConsentError, match="names are used once"):
+        await table.describe(["age"], statistics=["mean"])
