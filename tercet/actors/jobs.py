@@ -126,12 +126,14 @@ class Jobs:
             if again and same and patience_s is not None:
                 return known
             raise PlanError("a job of this name was submitted before; names are used once")
-        oldest = self._make_room(caller) if patience_s is None else None
+        if patience_s is None:
+            self._beyond(caller, 1)
         job = self.jobs[session] = Job(session, caller, packed, patience_s=patience_s)
         try:
             await self._note(job, again=again)
-            if oldest is not None:
-                await self._forget(oldest)
+            for oldest in self._beyond(caller) if patience_s is None else []:
+                if self.jobs.pop(oldest.session, None) is not None:
+                    await self._forget(oldest)
         except BaseException:
             self.jobs.pop(session, None)
             raise
@@ -141,16 +143,14 @@ class Jobs:
             self.begin(job, session)
         return job
 
-    def _make_room(self, caller: str) -> Job | None:
-        """Let a client's oldest job go that is done, if there are as many as there may be."""
+    def _beyond(self, caller: str, more: int = 0) -> list[Job]:
+        """A client's oldest jobs that are done and make room, with so many `more`. Raises PlanError."""
         mine = [job for job in self.of(caller) if job.patience_s is None]
-        if len(mine) < MOST_JOBS:
-            return None
-        oldest = next((job for job in mine if job.done.is_set()), None)
-        if oldest is None:
+        beyond = max(0, len(mine) + more - MOST_JOBS)
+        done = [job for job in mine if job.done.is_set()]
+        if more and len(done) < beyond:
             raise PlanError(f"{len(mine)} jobs of {caller} are under way; wait for some, or cancel them")
-        del self.jobs[oldest.session]
-        return oldest
+        return done[:beyond]
 
     def begin(self, job: Job, name: bytes, since: Since | None = None) -> None:
         """Run a job under a session's name."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import trio
 
+from tercet.actors import jobs
 from tercet.client.connection import Request
 from tercet.client.lake import open_lake
 from tercet.errors import ConsentError, PeerLost, PlanError, ProtocolError, QuotaError, TercetError
@@ -262,20 +263,20 @@ def lost_party_0():
 async def test_attended_jobs_are_bounded(attacked, plan):
     """Those under way by the quota of plans; those that are done, and that nobody has let go, make room."""
     allow(attacked, queued=2)
-    jobs = [secrets.token_bytes(16) for _ in range(2)]
+    names = [secrets.token_bytes(16) for _ in range(2)]
     async with (
-        waiting_for(attacked, attacked.ann, jobs[0], plan, 60.0, False) as first,
-        waiting_for(attacked, attacked.ann, jobs[1], plan, 60.0, False) as second,
+        waiting_for(attacked, attacked.ann, names[0], plan, 60.0, False) as first,
+        waiting_for(attacked, attacked.ann, names[1], plan, 60.0, False) as second,
     ):
         await until(both_wait(attacked))
         with pytest.raises(QuotaError, match="ann has 2 plans that are under way or wait for their turn"):
             await submitting(attacked.ann, secrets.token_bytes(16), plan, 60.0, False)
-        for job in jobs:
-            await attacked.hospital.approve(job.hex()[:8])
+        for name in names:
+            await attacked.hospital.approve(name.hex()[:8])
     assert len(first[0]) == len(second[0]) == 3
     third = secrets.token_bytes(16)
     async with waiting_for(attacked, attacked.ann, third, plan, 60.0, False):
-        assert [job.session for job in attacked.nodes[0].jobs.of("ann")] == [jobs[1], third]
+        assert [job.session for job in attacked.nodes[0].jobs.of("ann")] == [names[1], third]
         await attacked.hospital.approve(third.hex()[:8])
 
 
@@ -294,6 +295,21 @@ async def test_attended_jobs_push_none_out_that_is_left_alone(attacked, plan):
         for _ in range(3):
             await submitting(attacked.ann, secrets.token_bytes(16), plan, 60.0, False)
     assert [job.session for job in await attacked.ann.jobs()] == [alone]
+
+
+async def test_a_job_that_is_refused_pushes_none_out(attacked, plan, monkeypatch):
+    """Else the journal keeps what nobody counts any more, as often as she likes."""
+    monkeypatch.setattr(jobs, "MOST_JOBS", 2)
+    sessions = [secrets.token_bytes(16) for _ in range(4)]
+    async with attacked.signing():
+        for session in sessions:
+            await submitting(attacked.ann, session, plan)
+            await attacked.ann.cluster.client.fetch(session)
+            with pytest.raises(PlanError, match="bytes; they have 16"):
+                await submitting(attacked.ann, bytes(17), plan)
+    assert [job.session for job in await attacked.ann.jobs()] == sessions[2:]
+    for node in attacked.nodes:
+        assert {row.run for row in node.jobs._journal.jobs()} == set(sessions[2:])
 
 
 @pytest.mark.parametrize("verb", ["run", "resume", "interrupted", "abandon"])
