@@ -211,9 +211,10 @@ class LakeGate(Gate):
         reveals = shortened([str(item) for item in plan.disclosures()])
         self.audit.append("runs", caller=caller, **facts, reads=shortened(names), reveals=reveals)
         await in_thread(self.audit.settle)
+        bound = await self._bound(plan)
         if self.party.index == 0:
-            await self._turns.take(caller)
-        self._plans[session] = Reviewed(caller, found, sources, await self._bound(plan), built)
+            await self._turns.take(caller)  # and nothing after it that can be cancelled: `over` gives it back
+        self._plans[session] = Reviewed(caller, found, sources, bound, built)
 
     async def before_start(self, caller: str, session: bytes, plan: Plan) -> None:
         """Look whether the values that were loaded are those that were reviewed; see `Gate.before_start`."""

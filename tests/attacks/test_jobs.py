@@ -312,6 +312,33 @@ async def test_a_job_that_is_refused_pushes_none_out(attacked, plan, monkeypatch
         assert {row.run for row in node.jobs._journal.jobs()} == set(sessions[2:])
 
 
+async def test_a_job_that_ends_as_its_turn_comes_gives_that_back(attacked, monkeypatch):
+    """Else a member who ends jobs at the right time takes all turns, for good."""
+    handle, kind = await attacked.deal([1, 2, 3])
+    b = attacked.builder("own numbers")
+    b.input(handle, kind).reveal("numbers", to="analyst")
+    gate = attacked.nodes[0].gate
+    bound, reached = gate._bound, trio.Event()
+
+    async def slow(plan):
+        if gate._turns.taken:
+            reached.set()
+            await trio.sleep(0.5)
+        return await bound(plan)
+
+    monkeypatch.setattr(gate, "_bound", slow)
+    session = secrets.token_bytes(16)
+    await submitting(attacked.ann, session, b.plan().to_bytes())
+    with trio.fail_after(TIMEOUT_S / 2):
+        await reached.wait()
+    await attacked.ann.cluster.client.ask("end", [session])
+
+    async def given_back():
+        return not gate._turns.taken and not any(node.party.running for node in attacked.nodes)
+
+    await until(given_back)
+
+
 @pytest.mark.parametrize("verb", ["run", "resume", "interrupted", "abandon"])
 async def test_what_members_said_of_attempts_is_said_no_more(attacked, plan, verb):
     for args in ([bytes(16)], [bytes(16), plan], [bytes(16), plan, bytes(16), 0]):
