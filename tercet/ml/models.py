@@ -64,9 +64,8 @@ class SecretModel(SecretParameters, Faced[F]):
 
     `like` is a table with the columns as they were when the model was fitted; its rows are not needed.
     `objective` has the options of the fit that say what it minimised, and the name of its weights; `steps` is
-    how many it made, 0 where that was not kept; `converged_` whether they were enough, None
-    where nobody looked or that was not kept. On an `AsyncLake`, what computes gives an awaitable of what is
-    annotated here.
+    how many it made, 0 where that was not kept; `converged_` whether they were enough, None where nobody
+    looked or that was not kept. On an `AsyncLake`, what computes gives an awaitable of what is told here.
     """
 
     like: Table = attrs.field(repr=False)
@@ -96,16 +95,14 @@ class SecretModel(SecretParameters, Faced[F]):
 
     def fitted_on(self) -> Mapping[str, str]:
         """How the features, the target and the offset that it was fitted on were made, by name."""
-        if self.recipes is not None:
-            return self.recipes
         names = (*self.names, self.target_, *([self.offset] if self.offset else []))
-        return {name: self.like.column(name).recipe for name in names}
+        kept = self.recipes
+        return {name: self.like.column(name).recipe for name in names} if kept is None else kept
 
     def is_fitted_like(self, table: Table) -> bool:
         """Whether the columns of a table that it goes by are made as those that it was fitted on."""
         made, fitted = {column.name: column.recipe for column in table.columns}, self.fitted_on()
-        names = (*self.names, self.target_, *([self.offset] if self.offset else []))
-        return all(name in fitted and made.get(name) == fitted[name] for name in names)
+        return fitted != {} and all(made.get(name) == recipe for name, recipe in fitted.items())
 
     def _facts(self) -> tuple[tuple[str, ...], int]:
         return self.names, self.steps
