@@ -50,7 +50,7 @@ VAULT = SimpleNamespace(
 def node() -> Requests:
     """A node with two tables of the clinic's."""
     made = Requests(cast("Any", VAULT))
-    made._steps = cast("Any", SimpleNamespace(steps=lambda name: []))
+    made._steps = cast("Any", SimpleNamespace(steps=lambda name: [], forgotten=lambda name: False))
     return made
 
 
