@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 PORT, METRICS_PORT = 7301, 9464
+PORTS = range(10_000, 32_000)
+"""Below those from which systems choose one for whoever connects, who may take it before a node is up."""
 
 
 def _ip(*words: str, code: int | None = 0) -> str:
@@ -29,7 +32,7 @@ def _ip(*words: str, code: int | None = 0) -> str:
 
 @attrs.frozen
 class Loopback:
-    """All nodes at 127.0.0.1, on ports that were free."""
+    """All nodes at 127.0.0.1, on ports that were free, and that no connection is given as its own."""
 
     addresses: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -37,10 +40,13 @@ class Loopback:
 
     @classmethod
     def make(cls, nodes: int) -> Loopback:
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * nodes)]
-        found = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-        for one in sockets:
-            one.close()
+        found, chance = list[str](), random.SystemRandom()
+        with contextlib.ExitStack() as held:
+            while len(found) < 2 * nodes:
+                port = chance.choice(PORTS)
+                with contextlib.suppress(OSError):
+                    held.enter_context(socket.create_server(("127.0.0.1", port)))
+                    found.append(f"127.0.0.1:{port}")
         return cls(tuple(found[:nodes]), tuple(found[nodes:]))
 
     def within(self, index: int) -> Sequence[str]:
