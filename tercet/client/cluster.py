@@ -21,7 +21,7 @@ from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party
 from tercet.actors.progress import Watch
 from tercet.client.client import Asked, Client
-from tercet.client.node_processes import NodeProcess, start, stop
+from tercet.client.node_processes import STOP_S, NodeProcess, start, stop
 from tercet.errors import PeerLost, PlanError, TercetError, TransportError, from_wire
 from tercet.plans.plan import Plan
 from tercet.plans.results import RunResult
@@ -36,7 +36,6 @@ from tercet.transports.names import CLIENT, party_name
 MEMORY = "memory"
 """The transport whose ends have to be in one process."""
 START_S = 60.0
-STOP_S = 2.0
 
 
 @attrs.frozen(kw_only=True)

@@ -194,9 +194,9 @@ class Lake(Designs):
         where values are missing, and everyone may know which columns have one. `min_count` is the owner's
         rule for disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes that run
         elsewhere keep the table under its name, and `allow` says who else may use it and how; to them a count
-        of 2 applies at least, unless it lets single rows be revealed. The same upload
-        a second time finds the first. Discloses the row count, the names, kinds and scales of columns. Raises
-        SchemaError, and ConsentError for the name of another owner's table.
+        of 2 applies at least, unless it lets single rows be revealed. The same upload a second time finds the
+        first. Discloses the row count, the names, kinds and scales of columns. Raises SchemaError, and
+        ConsentError for the name of another owner's table.
         """
         encoded = self._encode(
             source,

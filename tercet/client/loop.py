@@ -20,7 +20,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 import trio
 
 from tercet.actors.line import plain_errors
-from tercet.client.cluster import STOP_S, Cluster
+from tercet.client.cluster import Cluster
+from tercet.client.node_processes import STOP_S
 from tercet.errors import PlanError, TercetError
 from tercet.transports.forks import Home
 

@@ -61,6 +61,9 @@ class NodeProcess:
         if self._handle >= 0:
             os.close(self._handle)
         if self._first is not None:
+            with trio.move_on_after(STOP_S):
+                await self._first.wait()
+            self._first.kill()  # if it was stopped
             await self._first.wait()
 
 
@@ -71,7 +74,15 @@ async def start(parties: int, protocol: str) -> list[NodeProcess]:
     """
     if FORKS:
         return await _forked(parties, protocol)
-    return [await _anew() for _ in range(parties)]
+    made: list[NodeProcess] = []
+    try:
+        while len(made) < parties:
+            made.append(await _anew())
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await stop(made)
+        raise
+    return made
 
 
 async def _anew() -> NodeProcess:

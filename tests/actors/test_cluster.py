@@ -181,6 +181,16 @@ async def test_nodes_that_were_stopped_or_killed_leave_nothing_behind():
     assert _descriptors() == before
 
 
+@pytest.mark.skipif(not node_processes.FORKS, reason="nodes are not forked on this system")
+async def test_a_stopped_process_that_has_forked_nodes_holds_nobody_up():
+    with trio.fail_after(30):
+        async with open_cluster(ClusterOptions(processes=True)) as cluster:
+            parent = _parent(cluster.pids[0])
+            os.kill(parent, signal.SIGSTOP)
+    with pytest.raises(ProcessLookupError):
+        os.kill(parent, 0)
+
+
 def _descriptors():
     return set(Path("/proc/self/fd").iterdir())
 
