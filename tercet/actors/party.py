@@ -5,9 +5,10 @@ misbehaves, its line ends, the sessions under way are cancelled, the other peers
 client gets one error that names the peer. The party itself stays up: what is stored stays, and plans fail at
 once with the same sentence.
 
-Messages between parties: `["start", session, digest, nonce]`, `["data", session, entries]` with one entry
-`[node, tile, step, sizes]` for each step of an instance and its words as payload, and `["stop", session,
-error]`; `["job", ...]` on nodes that last.
+Messages between parties: `["start", session, digest, nonce]`; `["data", session, entries]` with one entry
+`[node, tile, step, sizes]` for each step of an instance and its words as payload, or, of a plan that runs in
+lockstep, `["data", session, round]` with the words of that round; and `["stop", session, error]`. `["job",
+...]` on nodes that last.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ import trio
 from tercet.actors.gate import Gate
 from tercet.actors.line import Line, first_cause
 from tercet.actors.progress import Progress
+from tercet.actors.rounds import Frames, Lockstep
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
-from tercet.actors.session import Session, Start
-from tercet.actors.tracing import TraceEvent
+from tercet.actors.session import Driver, Session, Start
+from tercet.actors.tracing import TraceEvent, Witness
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.plans.passes import Since, checkpoints
 from tercet.plans.plan import Plan
@@ -82,7 +84,7 @@ class Peer:
         match message:
             case ["start", bytes(name), digest, nonce] if 0 < len(name) <= LONGEST_NAME:
                 self.party.peer_starts(self, name, Start.read(digest, nonce))
-            case ["data", bytes(name), list(entries)]:
+            case ["data", bytes(name), entries]:
                 session = self.party.session(name)
                 if session is None:
                     return
@@ -104,8 +106,8 @@ class Party:
     the number of worker threads that steps of plans may use at one time; `scratch` is where large arrays lie.
     """
 
-    scheduler: ClassVar[type[Scheduler]] = Scheduler
-    """What runs plans, of all parties of this process; `transcript` puts one here that keeps a tape."""
+    witness: ClassVar[Callable[[Plan, Protocol, Mapping[str, Stored]], Witness | None] | None] = None
+    """Is asked for a witness of each run, of all parties of this process; see `transcript`."""
 
     def __init__(
         self,
@@ -396,21 +398,27 @@ class Party:
         if not keys:
             keys = {self.index: session_key(nonces[self.index], session.name, nonces)}
         reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)
-        scheduler = self.scheduler(
-            session.plan,
-            self.protocol(party=self.index, parties=self.parties, keys=keys),
-            inputs,
-            send=functools.partial(self._send, session.name),
-            symbols=session.symbols,
-            threads=self.threads,
-            trace=self.trace,
-            scratch=self.scratch,
-            reach=lambda *checkpoint: reached.send_nowait(checkpoint),
-        )
-        session.begin(scheduler)
+        protocol = self.protocol(party=self.index, parties=self.parties, keys=keys)
+        options: dict[str, Any] = {
+            "symbols": session.symbols,
+            "trace": self.trace,
+            "scratch": self.scratch,
+            "reach": lambda *checkpoint: reached.send_nowait(checkpoint),
+            "witness": None if Party.witness is None else Party.witness(session.plan, protocol, inputs),
+        }
+        driver: Driver
+        if session.in_lockstep:
+            send = functools.partial(self._send_frames, session.name)
+            driver = Lockstep(session.plan, protocol, inputs, send=send, **options)
+        else:
+            send_messages = functools.partial(self._send, session.name)
+            driver = Scheduler(
+                session.plan, protocol, inputs, send=send_messages, threads=self.threads, **options
+            )
+        session.begin(driver)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_checkpoints, session, gate, coming)
-            outcome = await scheduler.run()
+            outcome = await driver.run()
             nursery.cancel_scope.cancel()
         return outcome
 
@@ -446,6 +454,11 @@ class Party:
             ]
             buffers = [np.ascontiguousarray(array) for message in messages for array in message[3]]
             await self._peers[index].line.send(["data", session, entries], buffers)
+
+    async def _send_frames(self, session: bytes, number: int, frames: Frames) -> None:
+        for index, arrays in frames.items():
+            buffers = [np.ascontiguousarray(array) for array in arrays]
+            await self._peers[index].line.send(["data", session, number], buffers)
 
     # -- stored values ---------------------------------------------------------------------------------------
 

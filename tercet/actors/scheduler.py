@@ -26,18 +26,19 @@ from typing import Any, cast
 import attrs
 import trio
 
+from tercet.actors.ends import Ends, as_failure, check_sent
 from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
 from tercet.actors.progress import Progress
 from tercet.actors.scratch import IN_MEMORY, Scratch
-from tercet.actors.tracing import Recorder, TraceEvent
-from tercet.actors.values import FiledTiles, Outcome, Revealed, Statistics, Stored, add_up, split
-from tercet.errors import ProtocolError, TercetError
-from tercet.plans.kinds import KINDS, Context, Data, Tiling, as_public
+from tercet.actors.tracing import Recorder, TraceEvent, Witness
+from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
+from tercet.errors import ProtocolError
+from tercet.plans.kinds import KINDS, Context, Data, Tiling
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import Layout
-from tercet.plans.types import Node, Ref, Type, bind_shape
-from tercet.protocols.base import Op, Product, Protocol, Received, Round, Share
-from tercet.protocols.domains import WORD_BYTES, Words, decode
+from tercet.plans.types import Node, Ref
+from tercet.protocols.base import Op, Protocol, Received, Round, Share
+from tercet.protocols.domains import WORD_BYTES, Words
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +110,11 @@ class Scheduler:
         trace: list[TraceEvent] | None = None,
         scratch: Scratch = IN_MEMORY,
         reach: Callable[[int, str, Stored], None] | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.plan = plan
         self.protocol = protocol
+        self._witness = witness
         protocol.allocate, protocol.reach = scratch.empty, scratch.reach
         self._inputs = inputs
         self._send = send
@@ -137,9 +140,8 @@ class Scheduler:
         """Held by whoever reads or changes how far the run is: threads, the loop and those that deliver."""
         self._over = False
         self._changed = trio.Event()
-        self._reached: list[tuple[int, str, Stored]] = []
-        self._revealed: dict[int, Revealed] = {}
-        self._outcome = Outcome([], {}, self._symbols, Statistics())
+        self._ends = Ends(plan, self._symbols)
+        self._outcome = self._ends.outcome
         self._told = Progress(nodes=self._unfinished)
 
     # -- the loop --------------------------------------------------------------------------------------------
@@ -147,6 +149,8 @@ class Scheduler:
     async def run(self) -> Outcome:
         """Run the plan to its end."""
         began = time.perf_counter()
+        if self._witness is not None:
+            self._witness.begin()
         self._token = trio.lowlevel.current_trio_token()
         self._places = trio.CapacityLimiter(self._threads)
         for index, node in enumerate(self.plan.nodes):
@@ -164,10 +168,10 @@ class Scheduler:
         finally:
             self._over = True
         await self._flush()
-        # Reveal nodes end in any order; the receiver puts the parties' answers together by plan order.
-        self._outcome.revealed = [self._revealed[index] for index in sorted(self._revealed)]
-        self._outcome.statistics.seconds = time.perf_counter() - began
-        return self._outcome
+        outcome = self._ends.close(time.perf_counter() - began)
+        if self._witness is not None:
+            self._witness.end(outcome)
+        return outcome
 
     def progress(self) -> Progress:
         """How far this run is, as far as that follows from the plan and the sizes that it declares.
@@ -292,16 +296,8 @@ class Scheduler:
             first = next(operation)
         except StopIteration as stop:
             return None, self._shelve(instance, stop.value)
-        except TercetError as error:
-            error.args = (f"{instance.node.title(instance.name[0])}: {error}",)
-            raise
-        except Exception as error:
-            title = instance.node.title(instance.name[0])
-            logger.exception("%s failed in an unforeseen way", title)
-            raise ProtocolError(
-                f"{title} failed in an unforeseen way at party {self.protocol.party} "
-                f"({type(error).__name__}: {error}); the log of that node has the traceback"
-            ) from error
+        except Exception as error:  # noqa: BLE001 - raised with the node named
+            raise as_failure(error, instance.node, instance.name[0], self.protocol.party)  # noqa: B904
         else:
             return first, None
         finally:
@@ -340,14 +336,8 @@ class Scheduler:
         self._waiting[instance.name] = instance
         instance.depth += 1
         instance.sent += sum(array.size for arrays in awaits.send.values() for array in arrays) * WORD_BYTES
-        if instance.allowed is not None:
-            rounds, most = instance.allowed
-            if instance.sent > most or instance.step >= rounds:
-                raise ProtocolError(
-                    f"{instance.node.title(instance.name[0])} tried to send {instance.sent} bytes in round "
-                    f"{instance.step + 1}, but its protocol declares {most} in {rounds}; nothing of "
-                    "this step was sent"
-                )
+        index = instance.name[0]
+        check_sent(instance.node, index, sent=instance.sent, step=instance.step, allowed=instance.allowed)
         for peer, arrays in awaits.send.items():
             if arrays:
                 self._outbox.setdefault(peer, []).append((*instance.name, instance.step, arrays))
@@ -385,7 +375,7 @@ class Scheduler:
     async def _flush(self) -> None:
         with self._lock:
             outbox, self._outbox = self._outbox, {}
-            reached, self._reached = self._reached, []
+            reached, self._ends.reached = self._ends.reached, []
         if self._reach is not None:
             for checkpoint in reached:
                 self._reach(*checkpoint)
@@ -401,10 +391,22 @@ class Scheduler:
             self._outcome.statistics.bytes_sent += words * WORD_BYTES
         await self._send(outbox)
 
+    def take(self, peer: int, entries: Sequence[Any], payload: Words) -> None:
+        """Take the messages of a frame, `[node, tile, step, sizes]` each, and the words of all of them."""
+        start = 0
+        for node, tile, step, sizes in entries:
+            arrays = []
+            for size in sizes:
+                arrays.append(payload[start : start + size])
+                start += size
+            self.deliver(peer, node, tile, step, arrays)
+
     def deliver(self, peer: int, node: int, tile: int, step: int, arrays: list[Words]) -> None:
         """Take one message of a peer. Raises ProtocolError for one that no run of this plan sends."""
         if not 0 <= node < len(self.plan.nodes):
             raise ProtocolError(f"party {peer} sent a message for node {node}, which the plan does not have")
+        if self._witness is not None:
+            self._witness.hear(peer, node, tile, step, arrays)
         with self._lock:
             instance = self._waiting.get((node, tile))
             now = instance.step if instance is not None else 0
@@ -479,7 +481,7 @@ class Scheduler:
         self._flow.release(index, tile)
         results = result if isinstance(result, list) else [result]
         if instance.node.kind == "reveal":
-            self._revealed[index] = self._leaving(instance.node, results)
+            self._ends.reveal(index, results)
         elif self._layout.tiling[index] is Tiling.REDUCE:
             state.summands[tile] = result
             if complete:
@@ -494,43 +496,16 @@ class Scheduler:
                 for number, part in enumerate(parts):
                     self._put((index, output), number, len(parts), part, instance.depth)
         if complete:
-            self._sink(index)
+            if self._ends.takes(instance.node):
+                self._ends.take(index, self._flow.result((index, 0)).tiles)
             self._node_done()
 
     def _put(self, ref: Ref, tile: int, tiles: int, data: Data, depth: int) -> None:
         for reader, only in self._flow.put(ref, tile, tiles, data, depth):
             self._expand(reader, only)
 
-    def _sink(self, index: int) -> None:
-        node = self.plan.nodes[index]
-        if node.kind == "open" and KINDS[node.kind].keeps(node):
-            words = as_public(self._flow.result((index, 0)).whole())
-            self._outcome.told[str(node.get("why"))] = decode(words, node.types[0].scale)
-        if node.kind not in ("store", "checkpoint"):
-            return
-        tiles = [_whole_share(node, index, part) for part in self._flow.result((index, 0)).tiles]
-        stored = Stored(self._bound(node.types[0]), tiles, self.plan.tile_rows)
-        if node.kind == "store":
-            self._outcome.stored[node.get("handle")] = stored
-        else:
-            self._reached.append((node.get("point"), node.get("name"), stored))
-
-    def _leaving(self, node: Node, arrays: list[Words]) -> Revealed:
-        """This party's part of a revealed value, which stays here until the run has ended at this party."""
-        return node.get("name"), node.get("to"), self._bound(node.types[0]), arrays
-
-    def _bound(self, kind: Type) -> Type:
-        return attrs.evolve(kind, shape=bind_shape(kind.shape, self._symbols))
-
     def _node_done(self) -> None:
         self._unfinished -= 1
-
-
-def _whole_share(node: Node, index: int, data: Data | None) -> Share:
-    """What may be kept: a share that is no raw product. Raises ProtocolError."""
-    if not isinstance(data, Share) or isinstance(data, Product):
-        raise ProtocolError(f"{node.title(index)}: only secret values that had their round leave a plan")
-    return data
 
 
 def _event_name(instance: _Instance) -> str:

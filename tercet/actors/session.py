@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import secrets
 from collections import ChainMap
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import trio
 
 from tercet.actors.progress import Progress
+from tercet.actors.rounds import Allowance, Lockstep, lower, runs_in_lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.plans.plan import Plan
@@ -43,6 +43,10 @@ class Start:
         return cls(digest, nonce)
 
 
+Driver = Scheduler | Lockstep
+"""What runs a plan at one party."""
+
+
 class Session:
     """One run of a plan at one party."""
 
@@ -68,10 +72,15 @@ class Session:
         self._starts: dict[int, Start] = {}
         self._one_started = trio.Event()
         self._all_started = trio.Event()
-        self._scheduler: Scheduler | None = None
-        self._early: list[tuple[int, list[Any], Words]] = []
-        layout = Layout(plan, ChainMap(self.symbols, dict(plan.maxima)))
-        self._ledger = Ledger(Costs(layout, protocol, parties))
+        self.in_lockstep = runs_in_lockstep(plan)
+        self._driver: Driver | None = None
+        self._early: list[tuple[int, Any, Words]] = []
+        self._ledger: Ledger | Allowance
+        if self.in_lockstep:
+            self._ledger = Allowance(lower(plan, protocol, parties))
+        else:
+            layout = Layout(plan, ChainMap(self.symbols, dict(plan.maxima)))
+            self._ledger = Ledger(Costs(layout, protocol, parties))
         if parties == 1:
             self._all_started.set()
 
@@ -115,17 +124,20 @@ class Session:
 
     def progress(self) -> Progress:
         """How far this party is."""
-        return Progress() if self._scheduler is None else self._scheduler.progress()
+        return Progress() if self._driver is None else self._driver.progress()
 
-    def begin(self, scheduler: Scheduler) -> None:
-        """Hand what has arrived so far to the scheduler, and all that comes from now on."""
-        self._scheduler = scheduler
+    def begin(self, driver: Driver) -> None:
+        """Hand what has arrived so far to what runs the plan, and all that comes from now on."""
+        self._driver = driver
         early, self._early = self._early, []
         for frame in early:
             self.take(*frame)
 
-    def admit(self, peer: int, entries: Sequence[Any], size: int) -> bool:
-        """Whether a peer may send these messages now; if not, the session fails."""
+    def admit(self, peer: int, entries: Any, size: int) -> bool:
+        """Whether a peer may send this frame now; if not, the session fails.
+
+        `entries` says what is in it: its messages, or the number of a round in lockstep.
+        """
         if self.error is not None:
             return False
         try:
@@ -135,8 +147,8 @@ class Session:
             return False
         return True
 
-    def take(self, peer: int, entries: list[Any], payload: Words | None) -> None:
-        """Take messages of a peer that were admitted."""
+    def take(self, peer: int, entries: Any, payload: Words | None) -> None:
+        """Take a frame of a peer that was admitted."""
         if self.error is not None:
             return
         if payload is None:
@@ -145,22 +157,13 @@ class Session:
                     f"party {self._party} has no memory for what party {peer} sent; use smaller tables"
                 )
             )
-        elif self._scheduler is None:
+        elif self._driver is None:
             self._early.append((peer, entries, payload))
         else:
-            self._deliver(self._scheduler, peer, entries, payload)
-
-    def _deliver(self, scheduler: Scheduler, peer: int, entries: list[Any], payload: Words) -> None:
-        start = 0
-        try:
-            for node, tile, step, sizes in entries:
-                arrays = []
-                for size in sizes:
-                    arrays.append(payload[start : start + size])
-                    start += size
-                scheduler.deliver(peer, node, tile, step, arrays)
-        except TercetError as error:
-            self.fail(error)
+            try:
+                self._driver.take(peer, entries, payload)
+            except TercetError as error:
+                self.fail(error)
 
     def fail(self, error: TercetError) -> None:
         """End the session with the first error that struck it."""

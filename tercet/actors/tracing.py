@@ -13,8 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from typing import Protocol as Interface
 
 import attrs
+
+from tercet.actors.values import Outcome
+from tercet.protocols.domains import Words
 
 MOST_EVENTS = 100_000
 """Events that a party keeps, since they fit one message; later ones are dropped."""
@@ -39,6 +43,19 @@ class TraceEvent:
     thread: int = 0
     peer: int = -1
     size: int = 0
+
+
+class Witness(Interface):
+    """Who is shown all that a run at one party hears, and what comes out; see `transcript`."""
+
+    def begin(self) -> None:
+        """The run begins."""
+
+    def hear(self, peer: int, node: int, tile: int, step: int, arrays: Sequence[Words]) -> None:
+        """A peer's message to an instance has come; before `begin` for those that came early."""
+
+    def end(self, outcome: Outcome) -> None:
+        """The run has ended well."""
 
 
 class Recorder:

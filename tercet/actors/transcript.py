@@ -93,41 +93,42 @@ def recording(parties: Sequence[int] | None = None) -> Iterator[list[Tape]]:
     Yields the list that tapes are added to as sessions begin.
     """
     tapes: list[Tape] = []
-    before = Party.scheduler
 
-    class Recorder(Scheduler):
-        """A scheduler that notes what it is given."""
+    def witness(plan: Plan, protocol: Protocol, inputs: Mapping[str, Stored]) -> Recording | None:
+        if parties is not None and protocol.party not in parties:
+            return None
+        keys = dict(protocol.keys)
+        tape = Tape(plan, protocol.name, protocol.party, protocol.parties, keys, dict(inputs))
+        tapes.append(tape)
+        return Recording(tape)
 
-        def __init__(
-            self, plan: Plan, protocol: Protocol, inputs: Mapping[str, Stored], **options: Any
-        ) -> None:
-            super().__init__(plan, protocol, inputs, **options)
-            self._began: float | None = None
-            self._tape: Tape | None = None
-            if parties is None or protocol.party in parties:
-                keys = dict(protocol.keys)
-                self._tape = Tape(plan, protocol.name, protocol.party, protocol.parties, keys, dict(inputs))
-                tapes.append(self._tape)
-
-        def deliver(self, peer: int, node: int, tile: int, step: int, arrays: list[Words]) -> None:
-            if self._tape is not None:
-                at = 0.0 if self._began is None else time.perf_counter() - self._began
-                self._tape.heard.append(Spoken(peer, node, tile, step, arrays, at))
-            super().deliver(peer, node, tile, step, arrays)
-
-        async def run(self) -> Outcome:
-            self._began = time.perf_counter()
-            outcome = await super().run()
-            if self._tape is not None:
-                self._tape.stored, self._tape.symbols = outcome.stored, dict(outcome.symbols)
-                self._tape.seconds = outcome.statistics.seconds
-            return outcome
-
-    Party.scheduler = Recorder
+    before, Party.witness = Party.witness, staticmethod(witness)
     try:
         yield tapes
     finally:
-        Party.scheduler = before
+        Party.witness = before
+
+
+@attrs.define(eq=False)
+class Recording:
+    """A witness that keeps a tape."""
+
+    tape: Tape
+    began: float | None = None
+
+    def begin(self) -> None:
+        """As `Witness.begin`."""
+        self.began = time.perf_counter()
+
+    def hear(self, peer: int, node: int, tile: int, step: int, arrays: Sequence[Words]) -> None:
+        """As `Witness.hear`."""
+        at = 0.0 if self.began is None else time.perf_counter() - self.began
+        self.tape.heard.append(Spoken(peer, node, tile, step, arrays, at))
+
+    def end(self, outcome: Outcome) -> None:
+        """As `Witness.end`."""
+        self.tape.stored, self.tape.symbols = outcome.stored, dict(outcome.symbols)
+        self.tape.seconds = outcome.statistics.seconds
 
 
 # -- replaying -----------------------------------------------------------------------------------------------

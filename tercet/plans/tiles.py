@@ -8,7 +8,7 @@ exceeds it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -162,12 +162,14 @@ class Ledger:
         self._costs = costs
         self._used: dict[tuple[int, int, int], int] = {}
 
-    def charge(self, peer: int, entries: Sequence[Any], size: int) -> None:
+    def charge(self, peer: int, entries: Any, size: int) -> None:
         """Book the messages `[node, tile, step, sizes]` of a frame with a payload of `size` bytes.
 
         Raises ProtocolError, naming node and peer, for what no run of the plan sends.
         """
         words = 0
+        if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+            raise ProtocolError(f"party {peer} sent a frame that does not say what messages it has")
         for node, tile, step, sizes in entries:
             if not all(type(number) is int and number >= 0 for number in (node, tile, step, *sizes)):
                 raise ProtocolError(f"party {peer} sent a message without proper numbers")
@@ -195,6 +197,10 @@ class Ledger:
                 f"tile {tile}, whose protocol declares {most} words in {rounds} rounds"
             )
         self._used[peer, node, tile] = used
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) == 4 and isinstance(entry[3], list)
 
 
 def depths(costs: Costs) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 from collections import deque
 
@@ -13,6 +14,7 @@ import trio
 
 from tercet.actors.node import Node
 from tercet.actors.party import Party, cut
+from tercet.actors.rounds import Allowance, Lockstep, lower
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.values import Stored
 from tercet.client.client import Client
@@ -176,15 +178,19 @@ def verify(example: Example, revealed: dict) -> None:
         assert check(revealed[name]), name
 
 
-async def run_schedulers(plan, protocol, inputs, *, threads=1, mail_seed=None, protocols=None):
+async def run_drivers(
+    plan, protocol, inputs, *, threads=1, mail_seed=None, protocols=None, lockstep=False, dealt=None
+):
     """All parties' schedulers in one event loop; mail goes in order, or mixed up by a seed.
 
-    Returns the revealed numbers by name and the parties' outcomes.
+    With `lockstep` what runs small plans; frames of one peer then keep their order, as links do. `dealt` has
+    stored values by handle and party, or is filled with them. Returns the revealed numbers by name and the
+    parties' outcomes.
     """
     plan = drop_dead(plan)
     each = protocols if protocols is not None else parties(protocol)
-    dealt = {}
-    for handle, (kind, words) in inputs.items():
+    dealt = {} if dealt is None else dealt
+    for handle, (kind, words) in inputs.items() if not dealt else ():
         shape = word_shape(kind, {})
         parts = protocol.deal(words.reshape(shape), domain=kind.form.domain, parties=len(each))
         shares = [
@@ -201,15 +207,41 @@ async def run_schedulers(plan, protocol, inputs, *, threads=1, mail_seed=None, p
             nonlocal arrived
             await trio.lowlevel.checkpoint()
             for receiver, messages in outbox.items():
-                pool.extend((sender, receiver, message) for message in messages)
+                for node, tile, step, arrays in messages:
+                    copies = [np.array(array).reshape(-1) for array in arrays]
+                    entry = [node, tile, step, [array.size for array in copies]]
+                    pool.append((sender, receiver, [entry], np.concatenate(copies)))
             arrived.set()
 
-        return send
+        async def send_frames(number, frames):
+            nonlocal arrived
+            await trio.lowlevel.checkpoint()
+            for receiver, arrays in frames.items():
+                words = np.concatenate([np.array(array).reshape(-1) for array in arrays])
+                pool.append((sender, receiver, number, words))
+            arrived.set()
+
+        return send_frames if lockstep else send
 
     for party, one in enumerate(each):
         stored = {handle: shares[party] for handle, shares in dealt.items()}
-        schedulers.append(Scheduler(plan, one, stored, send=send_from(party), threads=threads))
-        ledgers.append(Ledger(Costs(Layout(plan, dict(plan.maxima)), protocol, len(each))))
+        if lockstep:
+            schedulers.append(Lockstep(plan, one, stored, send=send_from(party)))
+            ledgers.append(Allowance(lower(plan, protocol, len(each))))
+        else:
+            schedulers.append(Scheduler(plan, one, stored, send=send_from(party), threads=threads))
+            ledgers.append(Ledger(Costs(Layout(plan, dict(plan.maxima)), protocol, len(each))))
+
+    def next_mail():
+        if mail_seed is None:
+            return pool.popleft()
+        at = mixed.randrange(len(pool))
+        if lockstep:
+            at = next(number for number, mail in enumerate(pool) if mail[:2] == pool[at][:2])
+        pool.rotate(-at)
+        mail = pool.popleft()
+        pool.rotate(at)
+        return mail
 
     async def carry():
         nonlocal arrived
@@ -217,14 +249,9 @@ async def run_schedulers(plan, protocol, inputs, *, threads=1, mail_seed=None, p
             await arrived.wait()
             arrived = trio.Event()
             while pool:
-                if mail_seed is not None:
-                    pool.rotate(mixed.randrange(len(pool)))
-                sender, receiver, (node, tile, step, arrays) = pool.popleft()
-                copies = [np.array(array).reshape(-1) for array in arrays]
-                size = sum(array.nbytes for array in copies)
-                entry = [node, tile, step, [array.size for array in copies]]
-                ledgers[receiver].charge(sender, [entry], size)
-                schedulers[receiver].deliver(sender, node, tile, step, copies)
+                sender, receiver, entries, payload = next_mail()
+                ledgers[receiver].charge(sender, entries, payload.nbytes)
+                schedulers[receiver].take(sender, entries, payload)
                 if mail_seed is not None and mixed.random() < 0.3:
                     await trio.lowlevel.checkpoint()
 
@@ -310,7 +337,18 @@ def verified():
 
 @pytest.fixture
 def scheduled():
-    return run_schedulers
+    return run_drivers
+
+
+@pytest.fixture
+def in_lockstep():
+    return functools.partial(run_drivers, lockstep=True)
+
+
+@pytest.fixture(params=["scheduler", "lockstep"])
+def driven(request):
+    """Either of the two that run plans."""
+    return functools.partial(run_drivers, lockstep=request.param == "lockstep")
 
 
 @pytest.fixture

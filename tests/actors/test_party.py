@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -364,7 +365,30 @@ async def test_early_starts_are_bounded(open_cluster_of_nodes):
         await client.run(squares())
 
 
-async def test_mail_beyond_the_declared_fails_the_session_not_the_node(open_cluster_of_nodes):
+@pytest.mark.parametrize(
+    ("lockstep", "entries", "why"),
+    [
+        (
+            False,
+            [[1, 0, 1, [1 << 18]]],
+            r"party 2 sent 262144 words up to step 1 of node 1 \(truncate\), tile 0",
+        ),
+        (True, 2, "party 2 sent 2097152 bytes up to round 2, where its protocol declares"),
+        (True, 9, "party 2 sent 2097152 bytes for round 9 after round 0"),
+        (True, -1, "party 2 sent 2097152 bytes for round -1 after round 0"),
+        (True, True, "party 2 sent 2097152 bytes for round True after round 0"),
+        (True, [[1, 0, 1, [1 << 18]]], r"party 2 sent 2097152 bytes for round \[\[1"),
+        (True, None, "party 2 sent 2097152 bytes for round None"),
+        (False, 3, "party 2"),
+        (False, None, "party 2"),
+        (False, [[1, 0, 1]], "party 2"),
+        (False, [3], "party 2"),
+    ],
+)
+async def test_mail_beyond_the_declared_fails_the_session_not_the_node(
+    lockstep, entries, why, open_cluster_of_nodes, monkeypatch
+):
+    monkeypatch.setattr("tercet.actors.session.runs_in_lockstep", lambda _: lockstep)
     async with open_cluster_of_nodes(Waits) as nodes:
         client = await nodes.client()
         await client.put("x", KIND, WORDS)
@@ -380,8 +404,8 @@ async def test_mail_beyond_the_declared_fails_the_session_not_the_node(open_clus
             await trio.testing.wait_all_tasks_blocked(0.1)
             (name,) = nodes.parties[0]._sessions
             words = np.zeros(1 << 18, dtype=np.uint64)
-            await nodes.parties[2]._peers[0].line.send(["data", name, [[1, 0, 1, [words.size]]]], [words])
-        assert "party 2 sent 262144 words up to step 1 of node 1 (truncate), tile 0" in errors[0]
+            await nodes.parties[2]._peers[0].line.send(["data", name, entries], [words])
+        assert re.search(why, errors[0])
         await trio.testing.wait_all_tasks_blocked(0.1)
         assert sessions(nodes) == [0, 0, 0]
         b = Builder("next", tile_rows=64)

@@ -141,9 +141,9 @@ def truncation(rows=10, tile_rows=64):
     return b.plan(), {"x": (kind, np.arange(rows, dtype=np.uint64))}
 
 
-async def failure(scheduled, plan, protocol, inputs):
+async def failure(driven, plan, protocol, inputs):
     with pytest.raises(BaseException) as caught:
-        await scheduled(plan, protocol, inputs)
+        await driven(plan, protocol, inputs)
     error = caught.value
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -175,22 +175,22 @@ class Stumbles(Replicated):
         raise ZeroDivisionError("by design")
 
 
-async def test_an_undeclared_opening_is_stopped(scheduled):
-    error = await failure(scheduled, *add(OpensInTruncate))
+async def test_an_undeclared_opening_is_stopped(driven):
+    error = await failure(driven, *add(OpensInTruncate))
     assert isinstance(error, PrivacyError)
     assert "node 1 (truncate in scores)" in str(error)
 
 
 @pytest.mark.parametrize("protocol", [SendsTooMuch, TakesTooLong])
-async def test_more_than_was_declared_is_stopped(protocol, scheduled):
-    error = await failure(scheduled, *add(protocol))
+async def test_more_than_was_declared_is_stopped(protocol, driven):
+    error = await failure(driven, *add(protocol))
     assert isinstance(error, ProtocolError)
     assert "node 1 (truncate in scores)" in str(error)
     assert "declares" in str(error)
 
 
-async def test_an_unforeseen_error_names_the_node(scheduled, caplog):
-    error = await failure(scheduled, *add(Stumbles))
+async def test_an_unforeseen_error_names_the_node(driven, caplog):
+    error = await failure(driven, *add(Stumbles))
     assert isinstance(error, ProtocolError)
     assert "node 1 (truncate in scores)" in str(error)
     assert "ZeroDivisionError: by design" in str(error)

@@ -1,0 +1,183 @@
+"""What runs small plans: as the scheduler does to the last bit, in frames whose order says what they have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trio
+
+from tercet.actors.rounds import Allowance, Lockstep, Lowering, lower, runs_in_lockstep
+from tercet.actors.values import FiledTiles, Stored
+from tercet.errors import ProtocolError
+from tercet.plans import Builder, Form, Type
+from tercet.plans.passes import drop_dead
+from tercet.plans.tiles import Costs, Layout, depths
+from tercet.protocols.plain import Plain
+from tercet.protocols.replicated import Replicated
+from tercet.protocols.shamir import Shamir
+from tercet.testing.lockstep import parties
+
+PROTOCOLS = [Plain, Replicated, Shamir]
+
+
+def alike(one, other):
+    """Whether two outcomes of one party are the same to the last bit."""
+    assert one.symbols == other.symbols
+    assert one.told.keys() == other.told.keys()
+    for name, told in one.told.items():
+        np.testing.assert_array_equal(told, other.told[name])
+    assert one.stored.keys() == other.stored.keys()
+    for handle, value in one.stored.items():
+        for a, b in zip(value.tiles, other.stored[handle].tiles, strict=True):
+            np.testing.assert_array_equal(a.data, b.data)
+    for a, b in zip(one.revealed, other.revealed, strict=True):
+        assert a[:3] == b[:3]
+        for x, y in zip(a[3], b[3], strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 200])
+async def test_every_kind_of_node_as_the_scheduler_has_it(
+    protocol, rows, example, scheduled, in_lockstep, verified
+):
+    one = example(rows, 1 << 16)
+    dealt = {}
+    each = [parties(protocol, seed=b"alike") for _ in range(2)]
+    revealed, outcomes = await in_lockstep(one.plan, protocol, one.inputs, dealt=dealt, protocols=each[0])
+    if protocol is not Shamir:  # whose truncation errs by more than the example allows
+        verified(one, revealed)
+    _, expected = await scheduled(one.plan, protocol, {}, dealt=dealt, protocols=each[1])
+    for ours, theirs in zip(outcomes, expected, strict=True):
+        alike(ours, theirs)
+        assert ours.statistics.rounds == theirs.statistics.rounds
+        assert ours.statistics.bytes_sent == theirs.statistics.bytes_sent
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_parties_that_are_ahead_of_others(seed, example, in_lockstep, verified):
+    one = example(150, 1 << 16)
+    revealed, outcomes = await in_lockstep(one.plan, Replicated, one.inputs, mail_seed=seed)
+    verified(one, revealed)
+    assert len({outcome.statistics.rounds for outcome in outcomes}) == 1
+
+
+def test_what_runs_in_lockstep(example):
+    assert runs_in_lockstep(drop_dead(example(200, 1 << 16).plan))
+    assert not runs_in_lockstep(drop_dead(example(200, 64).plan))  # many tiles
+    assert not runs_in_lockstep(drop_dead(example(50_000, 1 << 16).plan))  # long steps
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_run_may_take_what_its_nodes_declare(protocol):
+    plan = truncation()
+    costs = Costs(Layout(plan, {}), protocol, protocol.sizes[0])
+    lowering = Lowering(plan, protocol, protocol.sizes[0])
+    each = [costs.of(index, 0).sent for index in range(len(plan.nodes))]
+    assert lowering.most_bytes == [sum(sent) for sent in zip(*each, strict=True)]
+    assert lowering.most_rounds == max(depths(costs).values())
+
+
+def test_lowering_is_done_once_for_a_plan():
+    plan = truncation()
+    assert lower(plan, Replicated, 3) is lower(plan, Replicated, 3)
+    assert lower(plan, Plain, 3) is not lower(plan, Replicated, 3)
+
+
+# -- mail that no run of the plan sends ----------------------------------------------------------------------
+
+
+def truncation(rows=10):
+    b = Builder("truncation", tile_rows=1 << 16)
+    with b.scope("scores"):
+        b.input("x", Type(Form.RING, (rows,), 16, 2.0**40)).rescale(8).rescale(4).reveal("r", to="analyst")
+    return b.plan()
+
+
+@pytest.mark.parametrize(
+    ("number", "size"),
+    [(0, 8), (5, 8), (-1, 8), (True, 8), ("1", 8), (None, 8), (1.0, 8), ([1], 8), (1, 0), (1, 1 << 20)],
+)
+def test_an_allowance_refuses(number, size):
+    allowance = Allowance(lower(truncation(), Replicated, 3))
+    with pytest.raises(ProtocolError, match=r"party 2 sent \d+ bytes (for|up to) round"):
+        allowance.charge(2, number, size)
+
+
+def test_an_allowance_adds_up_and_takes_a_round_once():
+    lowering = lower(truncation(), Replicated, 3)
+    allowance = Allowance(lowering)
+    allowance.charge(1, 1, 80)
+    with pytest.raises(ProtocolError, match="80 bytes for round 1 after round 1"):
+        allowance.charge(1, 1, 80)
+    allowance.charge(1, 2, lowering.most_bytes[1] - 80)
+    with pytest.raises(ProtocolError, match=f"declares {lowering.most_bytes[1]} in all"):
+        allowance.charge(1, 3, 8)
+    allowance.charge(2, 3, 8)
+
+
+def lone(plan):
+    share = parties(Replicated)[0].spec((10,), scale=16)
+    kind = Type(Form.RING, (10,), 16, 2.0**40)
+
+    async def ignore(number, frames):
+        await trio.lowlevel.checkpoint()
+
+    return Lockstep(plan, parties(Replicated)[0], {"x": Stored(kind, [share], 1 << 16)}, send=ignore)
+
+
+@pytest.mark.parametrize("size", [1, 9, 11, 1000])
+async def test_a_frame_of_another_length_is_refused(size):
+    driver = lone(truncation())
+    for peer in (1, 2):
+        driver.take(peer, 1, np.zeros(size, dtype=np.uint64))
+    with pytest.raises(
+        ProtocolError, match=rf"party [12] sent {size} words in round 1, where \d+ are due"
+    ) as caught:
+        with trio.fail_after(5):
+            await driver.run()
+    assert "node 1 (truncate in scores)" in str(caught.value)
+
+
+async def test_a_frame_beyond_the_last_round_is_refused(in_lockstep):
+    b = Builder("at once", tile_rows=1 << 16)
+    b.input("x", Type(Form.RING, (10,), 16, 2.0**40)).store("y")
+    driver = lone(b.plan())
+    driver.take(1, 1, np.zeros(3, dtype=np.uint64))
+    with pytest.raises(ProtocolError, match=r"party \[1\] sent more rounds than plan 'at once' has"):
+        await driver.run()
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+class Slow(FiledTiles):
+    def __init__(self, share):
+        self.share, self.threads = share, []
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, tile):
+        if tile:
+            raise IndexError(tile)
+        self.threads.append(trio.lowlevel.in_trio_run())
+        return self.share
+
+    def ready(self, tile):
+        return False
+
+
+async def test_values_in_files_are_read_in_a_thread():
+    b = Builder("at once", tile_rows=1 << 16)
+    kind = Type(Form.RING, (10,), 16, 2.0**40)
+    b.input("x", kind).store("y")
+    protocol = parties(Replicated)[0]
+    tiles = Slow(protocol.spec((10,), scale=16))
+
+    async def ignore(number, frames):
+        await trio.lowlevel.checkpoint()
+
+    outcome = await Lockstep(b.plan(), protocol, {"x": Stored(kind, tiles, 1 << 16)}, send=ignore).run()
+    assert list(outcome.stored) == ["y"]
+    assert tiles.threads == [False]
