@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tercet
+from tercet.actors import party, session
 from tercet.actors import progress as actors_progress
-from tercet.actors.party import Party
 from tercet.actors.progress import Forecast, Progress, Reading
+from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.client import bars as progress
 from tercet.client import client
@@ -78,16 +79,14 @@ def test_what_is_no_progress_is_refused(fields):
 # -- what parties tell ---------------------------------------------------------------------------------------
 
 
-def told_of_a_plan(monkeypatch, matches):
+FLUSHES = {Scheduler: "_flush", Lockstep: "_send_frames"}
+
+
+def told_of_a_plan(monkeypatch, driver, matches):
     """All that party 0 would tell during a plan whose last rounds are over the rows that match, and after."""
     told, ended = [], []
 
-    class Telling(Scheduler):
-        async def _flush(self):
-            if self.protocol.party == 0:
-                told.append(self.progress())
-            await super()._flush()
-
+    class Telling(driver):
         async def run(self):
             outcome = await super().run()
             if self.protocol.party == 0:
@@ -95,7 +94,14 @@ def told_of_a_plan(monkeypatch, matches):
                 ended.append(outcome)
             return outcome
 
-    monkeypatch.setattr(Party, "scheduler", Telling)
+    async def flush(self):
+        if self.protocol.party == 0:
+            told.append(self.progress())
+        await getattr(driver, FLUSHES[driver])(self)
+
+    setattr(Telling, FLUSHES[driver], flush)
+    monkeypatch.setattr(session, "runs_in_lockstep", lambda _: driver is Lockstep)
+    monkeypatch.setattr(party, driver.__name__, Telling)
     with tercet.local() as lake:
         b = lake.builder("matched")
         random = b.random_words(2)
@@ -114,8 +120,11 @@ def told_of_a_plan(monkeypatch, matches):
     return told, ended[0].statistics
 
 
-def test_a_size_that_a_plan_reveals_cannot_be_told_from_its_progress(monkeypatch):
-    (few, few_cost), (many, many_cost) = (told_of_a_plan(monkeypatch, matches) for matches in (2, 300))
+@pytest.mark.parametrize("driver", FLUSHES)
+def test_a_size_that_a_plan_reveals_cannot_be_told_from_its_progress(monkeypatch, driver):
+    (few, few_cost), (many, many_cost) = (
+        told_of_a_plan(monkeypatch, driver, matches) for matches in (2, 300)
+    )
     assert 0 < max(one.bytes_sent for one in (*few, *many)) <= few_cost.bytes_sent < many_cost.bytes_sent
     assert 0 < max(one.rounds for one in (*few, *many)) < few_cost.rounds
     assert max(one.done for one in (*few, *many)) < few[-1].nodes

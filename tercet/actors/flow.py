@@ -97,10 +97,11 @@ _known = WeakKeyDictionary()
 
 def _wiring(plan: Plan, layout: Layout) -> tuple[list[bool], dict[Ref, int], dict[Ref, dict[int, bool]]]:
     """Which nodes are inline, how often results are read, and whom they wake; found once for each plan."""
-    found = _known.get(plan)
+    shape = plan.apart_from_handles
+    found = _known.get(shape)
     if found is None:
-        made = _Wiring(plan, layout)
-        found = _known[plan] = made.inline, made.reads, made.wakes
+        made = _Wiring(shape, layout)
+        found = _known[shape] = made.inline, made.reads, made.wakes
     return found
 
 

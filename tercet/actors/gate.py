@@ -10,7 +10,6 @@ import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
-from weakref import WeakValueDictionary
 
 import attrs
 
@@ -27,20 +26,13 @@ BIG_PLAN = 1 << 13
 """Plans of so many bytes are read in a thread, so that heartbeats go on."""
 
 
-_known: WeakValueDictionary[bytes, Plan] = WeakValueDictionary()
-"""Plans that run in this process: nodes that share one read a plan once, for it never changes."""
 _reading = threading.Lock()
 
 
-def _read(packed: bytes) -> Plan:
-    plan = read_plan(packed)
-    return _known.setdefault(packed, plan)
-
-
 def _read_once(packed: bytes) -> Plan:
-    """In a thread: the second that reads a plan waits for the first."""
+    """In a thread: of nodes that share a process, one reads a plan, and the others find its shape."""
     with _reading:
-        return _known.get(packed) or _read(packed)
+        return read_plan(packed)
 
 
 @attrs.frozen
@@ -92,7 +84,7 @@ class Gate:
         """The plan that a client asks for. Raises PlanError."""
         _ = caller
         if len(packed) < BIG_PLAN:
-            return _known.get(packed) or _read(packed)
+            return read_plan(packed)
         return await in_thread(_read_once, packed)
 
     async def before_name(self, caller: str, session: bytes) -> None:

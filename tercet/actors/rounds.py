@@ -31,7 +31,7 @@ from tercet.errors import ProtocolError
 from tercet.plans.kinds import KINDS, Context, Data, Kind
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import SLACK, SLACK_ROUNDS, SLACK_WORDS, Costs, Layout
-from tercet.plans.types import Node, Ref
+from tercet.plans.types import Node, Ref, Type, word_shape
 from tercet.protocols.base import Op, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 
@@ -49,14 +49,26 @@ _known: WeakKeyDictionary[Plan, bool] = WeakKeyDictionary()
 
 def runs_in_lockstep(plan: Plan) -> bool:
     """Whether a plan is small enough, however many rows its symbols turn out to mean."""
-    found = _known.get(plan)
+    shape = plan.apart_from_handles
+    found = _known.get(shape)
     if found is None:
-        layout = Layout(plan, plan.maxima)
-        found = _known[plan] = all(
-            layout.tiles(index) == 1 and KINDS[node.kind].weight * layout.needed_words(index, 0) <= MOST_WORK
-            for index, node in enumerate(plan.nodes)
-        )
+        found = _known[shape] = _is_small(shape)
     return found
+
+
+def _is_small(plan: Plan) -> bool:
+    words: dict[Type, int] = {}
+    for node in plan.nodes:
+        for kind in node.types:
+            if kind not in words:
+                rows = plan.maxima[kind.rows] if isinstance(kind.rows, str) else kind.rows
+                if rows > plan.tile_rows:
+                    return False
+                words[kind] = math.prod(word_shape(kind, plan.maxima))
+        read = sum(words[plan.type_of(ref)] for ref in node.args)
+        if KINDS[node.kind].weight * read > MOST_WORK:
+            return False
+    return True
 
 
 # -- what all runs of a plan have in common ------------------------------------------------------------------
@@ -64,7 +76,10 @@ def runs_in_lockstep(plan: Plan) -> bool:
 
 @attrs.frozen(eq=False)
 class _Place:
-    """A node in its plan. What hangs on sizes is None where a symbol has to be known first."""
+    """A node in its plan, whose handle may be another one.
+
+    What hangs on sizes is None where a symbol has to be known first.
+    """
 
     index: int
     node: Node
@@ -91,39 +106,53 @@ class Lowering:
         """What each party sends at most in a run."""
         self.most_rounds = 0
         ends = [0] * len(plan.nodes)
+        alike: dict[tuple[Any, ...], tuple[bool, int, int]] = {}
         for index, node in enumerate(plan.nodes):
             kind, cost = KINDS[node.kind], costs.of(index, 0)
             sources = {producer for producer, _ in node.args}
             self.missing[index] = len(sources)
+            begins = 0
             for producer in sources:
                 self.readers[producer].append(index)
+                begins = max(begins, ends[producer])
             rounds, sent = cost.rounds, cost.sent
-            if not kind.exact_cost:
+            if rounds and not kind.exact_cost:
                 rounds = SLACK * rounds + SLACK_ROUNDS
-                sent = tuple(SLACK * one + SLACK_WORDS * WORD_BYTES for one in sent)
-            ends[index] = max((ends[producer] for producer in sources), default=0) + rounds
-            self.most_rounds = max(self.most_rounds, ends[index])
-            self.most_bytes = [a + b for a, b in zip(self.most_bytes, sent, strict=True)]
-            self.places.append(_place(plan, layout, index, kind, (rounds, sent)))
+                sent = tuple([SLACK * one + SLACK_WORDS * WORD_BYTES for one in sent])
+            ends[index] = begins + rounds
+            if rounds:
+                self.most_bytes = [a + b for a, b in zip(self.most_bytes, sent, strict=True)]
+            # Plans repeat steps: what follows from kind and types alone is worked out once for all like it.
+            key = (node.kind, node.attributes, node.types, tuple([plan.type_of(ref) for ref in node.args]))
+            if key not in alike:
+                alike[key] = _facts(layout, index, kind, key[2] + key[3])
+            fixed, rows, openings = alike[key]
+            allowed = (rounds, sent) if kind.exact_cost else None
+            self.places.append(
+                _Place(index, node, kind, rows, openings, allowed)
+                if fixed
+                else _Place(index, node, kind, None, None, None)
+            )
+        self.most_rounds = max(ends, default=0)
 
 
-def _place(plan: Plan, layout: Layout, index: int, kind: Kind, cost: tuple[int, tuple[int, ...]]) -> _Place:
-    node = plan.nodes[index]
-    types = [*node.types, *(plan.type_of(ref) for ref in node.args)]
+def _facts(layout: Layout, index: int, kind: Kind, types: tuple[Type, ...]) -> tuple[bool, int, int]:
+    """Whether a node's sizes are all known beforehand, and if so its rows, and the words that it may open."""
     if any(isinstance(dim, str) for one in types for dim in one.shape):
-        return _Place(index, node, kind, None, None, None)
-    openings = kind.openings(node, layout.word_shapes(index, 0))
-    return _Place(index, node, kind, layout.tile_rows(index, 0), openings, cost if kind.exact_cost else None)
+        return False, 0, 0
+    node = layout.plan.nodes[index]
+    return True, layout.tile_rows(index, 0), kind.openings(node, layout.word_shapes(index, 0))
 
 
 _lowered: WeakKeyDictionary[Plan, dict[tuple[type[Protocol], int], Lowering]] = WeakKeyDictionary()
 
 
 def lower(plan: Plan, protocol: type[Protocol], parties: int) -> Lowering:
-    """The lowering of a plan, found once for each protocol and number of parties."""
-    known = _lowered.setdefault(plan, {})
+    """The lowering of a plan and all of its shape, found once for each protocol and number of parties."""
+    shape = plan.apart_from_handles
+    known = _lowered.setdefault(shape, {})
     if (protocol, parties) not in known:
-        known[protocol, parties] = Lowering(plan, protocol, parties)
+        known[protocol, parties] = Lowering(shape, protocol, parties)
     return known[protocol, parties]
 
 
@@ -352,7 +381,7 @@ class Lockstep:
 
     def _begin(self, place: _Place) -> tuple[Any, _Instance | None]:
         """Start a node: its result, or what it waits for."""
-        index, node, kind = place.index, place.node, place.kind
+        index, node, kind = place.index, self.plan.nodes[place.index], place.kind
         if node.kind == "input":
             return join(self._read_inputs[node.get("handle")]), None
         args = [self._read(ref) for ref in node.args]
@@ -395,7 +424,7 @@ class Lockstep:
         self._active.append(instance)
 
     def _finish(self, place: _Place, result: Any) -> None:
-        index, node = place.index, place.node
+        index, node = place.index, self.plan.nodes[place.index]
         values = result if isinstance(result, list) else [result]
         if node.kind == "reveal":
             self._ends.reveal(index, values)

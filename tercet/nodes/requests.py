@@ -37,6 +37,7 @@ from tercet.ml.table import Table
 from tercet.ml.upload import describe
 from tercet.nodes.vault import Vault
 from tercet.plans import Builder, Plan
+from tercet.plans.parsing import with_shape
 from tercet.plans.passes import optimise
 from tercet.plans.results import RunResult
 from tercet.plans.types import TILE_ROWS, Type, word_shape
@@ -334,7 +335,7 @@ def described(caller: str, entry: Entry, schema: TableSchema, lake: Any) -> Tabl
 
 def _declared(known: Computation, plan: Plan) -> Plan:
     """A plan as it runs. Raises PlanError if it discloses what its computation does not declare."""
-    return optimise(require_declared(known.name, plan))
+    return with_shape(optimise(require_declared(known.name, plan)))
 
 
 def _next(steps: Any, names: Naming, result: RunResult | None) -> Plan:

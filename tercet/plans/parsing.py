@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,42 +13,138 @@ import msgpack
 
 from tercet.errors import PlanError
 from tercet.plans.builder import Builder
-from tercet.plans.plan import FORMAT_VERSION, MOST_NODES, Plan
-from tercet.plans.types import Type, freeze
+from tercet.plans.plan import FORMAT_VERSION, HANDLED, MOST_NODES, Plan, pack_plan
+from tercet.plans.types import Node, Type, freeze
 
 
 def read_plan(packed: bytes) -> Plan:
-    """Rebuild and check a plan, node by node.
+    """Rebuild and check a plan, node by node; of one that differs from a known one in handles, only these.
 
     Raises PlanError for anything that a Builder would not make.
     """
     if len(packed) > MOST_PLAN_BYTES:
         raise PlanError(f"a plan of {len(packed)} bytes is too large; nodes read up to {MOST_PLAN_BYTES}")
     try:
-        _check_count(_count_nodes(packed))
-        version, name, nodes, tile_rows = msgpack.unpackb(packed, raw=False, use_list=True)
-        if version != FORMAT_VERSION:
-            raise PlanError(
-                f"the plan has format {version}, this node reads {FORMAT_VERSION}; update the older side"
-            )
-        if not isinstance(tile_rows, int) or tile_rows <= 0 or tile_rows % 64:
-            raise PlanError(f"a tile of {tile_rows} rows is not a positive multiple of 64")
-        _check_sizes(name, nodes)
-        builder = Builder(str(name), tile_rows=tile_rows)
-        for kind, args, attributes, label in nodes:
-            builder.label = str(label)
-            builder.append(str(kind), [(int(a), int(b)) for a, b in args], freeze(attributes))
+        body, handles = _open(packed)
+        shape = _shapes.get(body) or _shapes.keep(body, _read_body(body))
+        return _with_handles(shape, handles, bytes(packed))
     except PlanError:
         raise
     except (*_MALFORMED, msgpack.UnpackException) as error:
         raise PlanError(
             f"the plan is malformed ({type(error).__name__}: {error}); it was not made by Tercet"
         ) from error
-    plan = attrs.evolve(builder.plan(), packed=bytes(packed))
+
+
+def with_shape(plan: Plan) -> Plan:
+    """A plan that was built here, with its msgpack form and the shape that it has in common with others."""
+    body, handles = plan.to_body()
+    shape = _shapes.get(body) or _shapes.keep(body, plan)
+    return attrs.evolve(plan, packed=pack_plan(body, handles), shape=shape)
+
+
+class _Shapes:
+    """The latest plans but for their handles, by the bytes of their bodies.
+
+    In any thread: each operation on the dictionary is one by itself, and what another thread has done
+    meanwhile is as good.
+    """
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[bytes, Plan] = OrderedDict()
+
+    def get(self, body: bytes) -> Plan | None:
+        """The shape of a body that was read before."""
+        found = self.known.get(body)
+        if found is not None:
+            with contextlib.suppress(KeyError):
+                self.known.move_to_end(body)
+        return found
+
+    def keep(self, body: bytes, shape: Plan) -> Plan:
+        """Keep a shape while there is room; the one that others have by now."""
+        found = self.known.setdefault(body, shape)
+        while len(self.known) > MOST_SHAPES or sum(map(len, list(self.known))) > MOST_REMEMBERED:
+            with contextlib.suppress(KeyError):
+                self.known.popitem(last=False)
+        return found
+
+
+_shapes = _Shapes()
+
+
+def _open(packed: bytes) -> tuple[bytes, list[str]]:
+    """The body and handles of a packed plan, of which nothing else is unpacked."""
+    outline = msgpack.Unpacker(
+        raw=False, max_array_len=MOST_ENDS, max_map_len=0, max_str_len=4 * LONGEST_HANDLE,
+        max_bin_len=MOST_PLAN_BYTES, max_ext_len=0, max_buffer_size=MOST_PLAN_BYTES,
+    )  # fmt: skip
+    outline.feed(packed)
+    parts = outline.read_array_header()
+    version = outline.unpack()
+    if version != FORMAT_VERSION:
+        raise PlanError(
+            f"the plan has format {version!r:.80}, this node reads {FORMAT_VERSION}; update the older side"
+        )
+    if parts != 3 or packed[outline.tell()] not in _BINARY:
+        raise PlanError("the plan is malformed: it has no body; it was not made by Tercet")
+    body = outline.unpack()
+    handles = [outline.unpack() for _ in range(outline.read_array_header())]
+    if outline.tell() != len(packed) or not all(map(_is_text, handles)):
+        raise PlanError("the plan is malformed: its handles are none; it was not made by Tercet")
+    if len(set(handles)) != len(handles):
+        raise PlanError("the plan is malformed: it names a handle twice; it was not made by Tercet")
+    return body, handles
+
+
+def _read_body(body: bytes) -> Plan:
+    """A plan with numbers for handles, checked."""
+    _check_count(_count_nodes(body))
+    name, nodes, tile_rows = msgpack.unpackb(body, raw=False, use_list=True)
+    if not isinstance(tile_rows, int) or tile_rows <= 0 or tile_rows % 64:
+        raise PlanError(f"a tile of {tile_rows} rows is not a positive multiple of 64")
+    _check_sizes(name, nodes)
+    builder = Builder(str(name), tile_rows=tile_rows)
+    handles = 0
+    for index, (kind, args, attributes, label) in enumerate(nodes):
+        if kind in HANDLED:
+            number = attributes.get("handle")
+            if type(number) is not int or not 0 <= number <= handles:
+                raise PlanError(f"node {index} ({kind}) has handle {number!r:.80}, which is not the next one")
+            handles = max(handles, number + 1)
+            attributes["handle"] = str(number)
+        builder.label = str(label)
+        builder.append(str(kind), [(int(a), int(b)) for a, b in args], freeze(attributes))
+    plan = builder.plan()
     _check_tiles(plan)
     _check_ends(plan)
     _check_growth(plan)
     return plan
+
+
+def _with_handles(shape: Plan, handles: Sequence[str], packed: bytes) -> Plan:
+    """A plan of a shape with these handles. Raises PlanError for other handles than it names."""
+    nodes = list(shape.nodes)
+    numbers: dict[str, str] = {}
+    for index, node in enumerate(shape.nodes):
+        if node.kind in HANDLED:
+            old = str(node.get("handle"))
+            number = len(numbers)
+            if old not in numbers:
+                if number >= len(handles):
+                    raise PlanError(f"{node.title(index)} has no handle; the plan was not made by Tercet")
+                try:
+                    check_handle(handles[number])
+                except PlanError as error:
+                    raise PlanError(f"{node.title(index)}: {error}") from error
+                numbers[old] = handles[number]
+            attributes = tuple(
+                (name, numbers[old] if name == "handle" else value) for name, value in node.attributes
+            )
+            nodes[index] = Node(node.kind, node.args, attributes, node.types, node.label)
+    if len(numbers) != len(handles):
+        raise PlanError(f"the plan has {len(handles)} handles and names {len(numbers)} of them")
+    return attrs.evolve(shape, nodes=tuple(nodes), packed=packed, shape=shape)
 
 
 MOST_TILES = 1 << 16
@@ -69,6 +167,13 @@ LONGEST_TEXT = 1 << 16
 """Characters of a name or label in a plan."""
 
 MOST_PLAN_BYTES = 1 << 24
+
+MOST_REMEMBERED = 1 << 22
+"""Bytes of plans whose nodes, about twenty times as much, a process remembers."""
+MOST_SHAPES = 256
+
+_BINARY = frozenset({0xC4, 0xC5, 0xC6})
+"""First bytes of byte strings in msgpack."""
 
 MOST_ARGS = 1 << 12
 
@@ -99,7 +204,6 @@ def _count_nodes(packed: bytes) -> int:
     outline = msgpack.Unpacker()
     outline.feed(packed)
     outline.read_array_header()
-    outline.skip()  # the version
     outline.skip()  # the name
     count: int = outline.read_array_header()
     return count
@@ -147,9 +251,8 @@ def _check_ends(plan: Plan) -> None:
     if len(ends) > MOST_ENDS:
         raise PlanError(f"a plan that reads and gives {len(ends)} values is too large; make several")
     for index, node in ends:
-        name = node.get("handle" if node.kind in ("input", "store") else "name")
         try:
-            check_handle(name) if node.kind != "reveal" else None
+            check_handle(node.get("name")) if node.kind == "checkpoint" else None
         except PlanError as error:
             raise PlanError(f"{node.title(index)}: {error}") from error
 

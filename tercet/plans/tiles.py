@@ -30,9 +30,10 @@ _known: WeakKeyDictionary[Plan, list[tuple[bool, ...]]] = WeakKeyDictionary()
 
 def _rowwise(plan: Plan) -> list[tuple[bool, ...]]:
     """Which arguments of each node are cut into the same tiles as its work; looked at once for each plan."""
-    found = _known.get(plan)
+    shape = plan.apart_from_handles
+    found = _known.get(shape)
     if found is None:
-        found = _known[plan] = [_rowwise_args(plan, node) for node in plan.nodes]
+        found = _known[shape] = [_rowwise_args(shape, node) for node in shape.nodes]
     return found
 
 
@@ -126,17 +127,21 @@ class Costs:
         sessionless = without_session(protocol, parties)
         self._protocols = [sessionless.bind(f"costs {dealer}", dealer=dealer) for dealer in range(parties)]
         self._known: dict[tuple[Any, ...], Cost] = {}
+        self._free = sessionless.free()
 
     def of(self, index: int, tile: int) -> Cost:
         """What one instance costs; its dealer rotates with node and tile."""
         node = self.layout.plan.nodes[index]
+        if KINDS[node.kind].local:
+            return self._free
         shapes = self.layout.word_shapes(index, tile)
         rows = self.layout.tile_rows(index, tile)
         dealer = (index + tile) % len(self._protocols)
-        key = (index, dealer, rows, *shapes)
+        kinds = [self.layout.plan.type_of(ref) for ref in node.args]
+        # Plans repeat steps: nodes of one kind, with the same arguments, cost the same.
+        key = (node.kind, node.attributes, dealer, rows, *shapes, *kinds)
         if key not in self._known:
             protocol = self._protocols[dealer]
-            kinds = [self.layout.plan.type_of(ref) for ref in node.args]
             shares = [
                 _spec(protocol, kind, shape)
                 for kind, shape in zip(kinds, shapes, strict=True)

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from tercet.actors.estimate import explain
 from tercet.errors import PlanError
-from tercet.plans import CLASSES, Builder, Disclosure, Form, Type, concatenate
+from tercet.plans import CLASSES, Builder, Disclosure, Form, Type, concatenate, parsing
 from tercet.plans.drawing import to_mermaid
-from tercet.plans.parsing import read_plan
+from tercet.plans.parsing import read_plan, with_shape
 from tercet.plans.passes import optimise
+from tercet.plans.plan import pack_plan
+from tests.packed_plans import packed_plan
 
 
 def ring(*shape, scale=8, limit=2.0**20):
@@ -248,18 +250,103 @@ def test_the_digest_is_stable_and_tells_plans_apart(example):
     assert len({example(rows).plan.digest() for rows in (98, 99, 100)}) == 3
     b = Builder("pinned", tile_rows=64)
     (b.input("x", ring(10)) * 3).reveal("r", to="me")
-    assert b.plan().digest().hex()[:12] == "11ce061f54fb"
+    assert b.plan().digest().hex()[:12] == "5e6114fdded5"
 
 
 def test_other_formats_are_refused():
-    with pytest.raises(PlanError, match="has format 2, this node reads 1"):
-        read_plan(msgpack.packb([2, "", [], 64]))
+    with pytest.raises(PlanError, match="has format 1, this node reads 2"):
+        read_plan(msgpack.packb([1, "", [], 64]))
     with pytest.raises(PlanError, match="multiple of 64"):
-        read_plan(msgpack.packb([1, "", [], 65]))
+        read_plan(packed_plan([], tile_rows=65))
     with pytest.raises(PlanError, match="malformed"):
         read_plan(b"")
     with pytest.raises(PlanError, match="does not exist before it"):
-        read_plan(msgpack.packb([1, "", [["open", [[0, 0]], {"why": "x"}, ""]], 64]))
+        read_plan(packed_plan([["open", [[0, 0]], {"why": "x"}, ""]]))
+
+
+X = ["input", [], {"handle": "x", "form": "ring", "shape": [4], "scale": 0, "limit": 1.0}, ""]
+Y = ["store", [[0, 0]], {"handle": "y"}, ""]
+
+
+def numbered(*numbers):
+    """The body of a plan that reads and stores values under handles of these numbers."""
+    nodes = [[kind, args, attributes | {"handle": number}, label]
+             for (kind, args, attributes, label), number in zip((X, Y), numbers, strict=True)]  # fmt: skip
+    return msgpack.packb(["p", nodes, 64])
+
+
+@pytest.mark.parametrize(
+    ("body", "handles", "why"),
+    [
+        (numbered(0, 1), ["x"], r"node 1 \(store\) has no handle"),
+        (numbered(0, 1), ["x", "y", "z"], "has 3 handles and names 2 of them"),
+        (numbered(0, 1), ["x", "x"], "names a handle twice"),
+        (numbered(0, 1), ["x", ""], "'' is no handle"),
+        (numbered(0, 1), ["x", "\0kept"], r"node 1 \(store\): '\\x00kept' is no handle"),
+        (numbered(0, 1), ["x", "y" * 1000], "is no handle"),
+        (numbered(0, 1), ["x", 7], "its handles are none"),
+        (numbered(0, 1), ["x", b"y"], "its handles are none"),
+        (numbered(0, 1), ["x", ["y"]], "its handles are none"),
+        (numbered(1, 0), ["x", "y"], "handle 1, which is not the next one"),
+        (numbered(0, 2), ["x", "y"], "handle 2, which is not the next one"),
+        (numbered(0, -1), ["x", "y"], "handle -1, which is not the next one"),
+        (numbered(0, True), ["x"], "handle True, which is not the next one"),
+        (numbered(0, "1"), ["x", "y"], "handle '1', which is not the next one"),
+        (numbered(0, None), ["x"], "handle None, which is not the next one"),
+        ([1, 2], ["x"], "it has no body"),
+        ("text", ["x"], "it has no body"),
+        (None, [], "it has no body"),
+    ],
+)
+def test_handles_that_are_not_what_the_body_names_are_refused(body, handles, why):
+    read_plan(pack_plan(numbered(0, 1), ["x", "y"]))  # so the shape is known
+    with pytest.raises(PlanError, match=why):
+        read_plan(msgpack.packb([2, body, handles]))
+
+
+def test_what_comes_after_a_plan_is_refused():
+    packed = pack_plan(numbered(0, 1), ["x", "y"])
+    for more in (b"\0", b"\xc0", packed):
+        with pytest.raises(PlanError, match="malformed"):
+            read_plan(packed + more)
+
+
+def test_plans_that_differ_in_handles_have_their_shape_in_common():
+    one, other = (read_plan(packed_plan([X, [*Y[:2], {"handle": name}, ""]])) for name in ("y", "z"))
+    assert one.apart_from_handles is other.apart_from_handles
+    assert [plan.nodes[1].get("handle") for plan in (one, other)] == ["y", "z"]
+    assert one.digest() != other.digest()
+    assert one.nodes[0] == other.nodes[0]
+    same = read_plan(packed_plan([X, [*Y[:2], {"handle": "x"}, ""]]))
+    assert same.apart_from_handles is not one.apart_from_handles
+    assert [node.get("handle") for node in same.nodes] == ["x", "x"]
+
+
+def test_a_plan_that_was_built_here_has_the_shape_of_one_that_was_read():
+    def built(handle):
+        b = Builder("alike", tile_rows=64)
+        b.input("x", ring(10)).store(handle)
+        return b.plan()
+
+    ours = with_shape(built("mine"))
+    assert (ours.nodes, ours.digest()) == (built("mine").nodes, built("mine").digest())
+    theirs = read_plan(built("theirs").to_bytes())
+    assert theirs.apart_from_handles is ours.apart_from_handles
+    assert theirs.nodes == built("theirs").nodes
+
+
+def test_shapes_are_remembered_up_to_a_number_of_bytes(monkeypatch):
+    monkeypatch.setattr(parsing, "_shapes", parsing._Shapes())
+    monkeypatch.setattr(parsing, "MOST_REMEMBERED", 1000)
+    for number in range(50):
+        read_plan(packed_plan([X, Y], f"plan {number}"))
+    assert sum(map(len, parsing._shapes.known)) <= 1000
+    assert len(parsing._shapes.known) > 3
+    monkeypatch.setattr(parsing, "MOST_REMEMBERED", 1 << 20)
+    monkeypatch.setattr(parsing, "MOST_SHAPES", 9)
+    for number in range(50):
+        read_plan(packed_plan([X, Y], f"plan {number}"))
+    assert len(parsing._shapes.known) == 9
 
 
 @functools.cache
@@ -309,7 +396,8 @@ values = st.recursive(
 @settings(deadline=None)
 @given(st.data())
 def test_mutated_nodes_only_ever_raise_plan_errors(data):
-    version, name, nodes, tile_rows = msgpack.unpackb(packed_example(), raw=False)
+    version, body, handles = msgpack.unpackb(packed_example(), raw=False)
+    name, nodes, tile_rows = msgpack.unpackb(body, raw=False)
     node = data.draw(st.sampled_from(nodes))
     match data.draw(st.sampled_from(["attribute", "kind", "args", "swap"])):
         case "attribute" if node[2]:
@@ -320,7 +408,7 @@ def test_mutated_nodes_only_ever_raise_plan_errors(data):
             node[1] = data.draw(values)
         case _:
             node[2] = data.draw(st.sampled_from(nodes))[2]
-    read(msgpack.packb([version, name, nodes, tile_rows]))
+    read(msgpack.packb([version, msgpack.packb([name, nodes, tile_rows]), handles]))
 
 
 def read(packed):

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors.party import Party
+from tercet.actors import party
+from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.errors import ConsentError, PlanError, TercetError
 from tercet.members.rules import Rules
@@ -95,10 +96,13 @@ async def broken_off(attacked, plan, run, monkeypatch):
     """
     ended = []
 
-    class Endless(Scheduler):
-        async def run(self):
-            await super().run()
-            await trio.sleep_forever()
+    def endless(driver):
+        class Endless(driver):
+            async def run(self):
+                await super().run()
+                await trio.sleep_forever()
+
+        return Endless
 
     async def ask():
         try:
@@ -112,7 +116,8 @@ async def broken_off(attacked, plan, run, monkeypatch):
     with trio.fail_after(120):
         async with attacked.signing(), trio.open_nursery() as nursery:
             with monkeypatch.context() as patched:
-                patched.setattr(Party, "scheduler", Endless)
+                patched.setattr(party, "Scheduler", endless(Scheduler))
+                patched.setattr(party, "Lockstep", endless(Lockstep))
                 nursery.start_soon(ask)
                 while not await reached():  # noqa: ASYNC110
                     await trio.sleep(0.02)

@@ -15,13 +15,10 @@ from tercet.plans import Builder, Form, Type
 from tercet.plans.parsing import LONGEST_TEXT, MOST_ARGS, MOST_PLAN_BYTES, read_plan
 from tercet.plans.plan import MOST_NODES
 from tests.attacks.lake import allow, values_of
+from tests.packed_plans import packed_plan
 
 pytestmark = pytest.mark.early
 X = ["input", [], {"handle": "x", "form": "ring", "shape": [1, 100], "scale": 0, "limit": 1.0}, ""]
-
-
-def packed(nodes, name="plan"):
-    return msgpack.packb([1, name, nodes, 64])
 
 
 def nested(depth):
@@ -33,19 +30,21 @@ def nested(depth):
 
 BUILT = {
     "bytes": lambda: bytes(MOST_PLAN_BYTES + 1),
-    "nodes": lambda: packed([["not", [], {}, ""]] * (MOST_NODES + 1)),
-    "arguments": lambda: packed([X, ["concatenate", [[0, 0]] * (MOST_ARGS + 1), {}, ""]]),
-    "label": lambda: packed([[*X[:3], "x" * (LONGEST_TEXT + 1)]]),
-    "name": lambda: packed([X], "x" * (LONGEST_TEXT + 1)),
-    "handle": lambda: packed([["input", [], X[2] | {"handle": "x" * 1000}, ""]]),
-    "depth": lambda: packed([["input", [], X[2] | {"shape": nested(500)}, ""]]),
-    "deeper": lambda: packed([X])[:-1] + bytes([0x91]) * 5000 + bytes([0x90]),
-    "map": lambda: packed([["input", [], X[2] | {"shape": {"a": {"b": 1}}}, ""]]),
-    "axes": lambda: packed([X, ["reshape", [[0, 0]], {"shape": [1] * 1000 + [100]}, ""]]),
-    "random": lambda: packed([["random", [], {"shape": [1 << 39], "fresh": 1}, ""]]),
-    "columns": lambda: packed([X, ["select", [[0, 0]], {"indices": [0] * 2_000_000}, ""]]),
-    "stores": lambda: packed([X, *(["store", [[0, 0]], {"handle": f"y{i}"}, ""] for i in range(20_000))]),
-    "points": lambda: packed(
+    "nodes": lambda: packed_plan([["not", [], {}, ""]] * (MOST_NODES + 1)),
+    "arguments": lambda: packed_plan([X, ["concatenate", [[0, 0]] * (MOST_ARGS + 1), {}, ""]]),
+    "label": lambda: packed_plan([[*X[:3], "x" * (LONGEST_TEXT + 1)]]),
+    "name": lambda: packed_plan([X], "x" * (LONGEST_TEXT + 1)),
+    "handle": lambda: packed_plan([["input", [], X[2] | {"handle": "x" * 1000}, ""]]),
+    "depth": lambda: packed_plan([["input", [], X[2] | {"shape": nested(500)}, ""]]),
+    "deeper": lambda: packed_plan([X])[:-1] + bytes([0x91]) * 5000 + bytes([0x90]),
+    "map": lambda: packed_plan([["input", [], X[2] | {"shape": {"a": {"b": 1}}}, ""]]),
+    "axes": lambda: packed_plan([X, ["reshape", [[0, 0]], {"shape": [1] * 1000 + [100]}, ""]]),
+    "random": lambda: packed_plan([["random", [], {"shape": [1 << 39], "fresh": 1}, ""]]),
+    "columns": lambda: packed_plan([X, ["select", [[0, 0]], {"indices": [0] * 2_000_000}, ""]]),
+    "stores": lambda: packed_plan(
+        [X, *(["store", [[0, 0]], {"handle": f"y{i}"}, ""] for i in range(20_000))]
+    ),
+    "points": lambda: packed_plan(
         [X, *(["checkpoint", [[0, 0]], {"point": i, "name": f"y{i}"}, ""] for i in range(20_000))]
     ),
 }
@@ -57,7 +56,7 @@ def test_a_plan_that_nobody_needs_is_refused(what):
         read_plan(BUILT[what]())
 
 
-def test_nodes_are_counted_before_they_are_unpacked(monkeypatch):
+def test_nodes_are_counted_before_they_are_unpacked_plan(monkeypatch):
     """Unpacking a million takes seconds, in which a node does nothing else."""
 
     def unpack(*_, **__):
@@ -71,7 +70,7 @@ def test_nodes_are_counted_before_they_are_unpacked(monkeypatch):
 async def test_a_million_nodes_stop_nobody(attacked):
     """The nodes refuse them at once, and have run another member's plan meanwhile."""
     await attacked.victim()
-    million = packed([X, *([["not", [[0, 0]], {}, ""]] * 1_000_000)])
+    million = packed_plan([X, *([["not", [[0, 0]], {}, ""]] * 1_000_000)])
     assert len(million) < MOST_PLAN_BYTES
     b = Builder("a total", tile_rows=attacked.hospital.cluster.client.tile_rows)
     values_of(b, await attacked.hospital.table("ages")).sum().reveal("total", to="analyst")

@@ -7,7 +7,6 @@ not random: a party that sees all points learns far more than the product.
 from __future__ import annotations
 
 import attrs
-import msgpack
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from tercet.plans import Builder, Form, Type
 from tercet.plans.kinds import KINDS
 from tercet.plans.local_kinds import Concatenate
 from tercet.plans.parsing import read_plan
+from tests.packed_plans import packed_plan
 
 X = Type(Form.RING, (1, 24), 0, 1.0)
 WHY = "product that has not had its round"
@@ -40,7 +40,7 @@ def packed(*nodes):
         for name in ("t", "mine")
     ]
     dot = ["dot", [[0, 0], [1, 0]], {}, ""]
-    return msgpack.packb([1, "sum of squares", [*inputs, dot, *nodes], 64])
+    return packed_plan([*inputs, dot, *nodes], "sum of squares")
 
 
 @pytest.mark.parametrize("kind", sorted(ENDS))
