@@ -2,9 +2,10 @@
 
 Parties that share a key draw the same words without talking. A stream is named, never positioned: the name
 says for which session, plan node, tile, step and purpose the words are, so the order in which operations run
-can neither change a result nor use a mask twice. The name and the key are hashed (keyed BLAKE2b) into an
-AES-128 key, and the stream is AES-CTR from counter zero; a stream key is never used for a second name, so
-counters cannot collide.
+can neither change a result nor use a mask twice. A key has one AES-128 key (keyed BLAKE2b), and block b of a
+stream is the encryption of its nonce, 96 bits of the keyed hash of its name, followed by b in 32 bits: AES in
+counter mode, where each name has a range of counters of its own. Short draws, of which small tables need
+thousands, are encrypted block by block under a cipher that is set up once for the key.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import hashlib
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
-from tercet.protocols.domains import Words
+from tercet.protocols.domains import WORD_BYTES, Words
 
 KEY_BYTES = 32
 BLOCK_WORDS = 1 << 15
 """Words drawn at a time, 128 KiB: small enough that a block stays in the cache until it is used."""
 
+BLOCK_BYTES, NONCE_BYTES = 16, 12
+MOST_WORDS = 1 << 33
+"""Words of one stream: 2^32 blocks."""
+SHORT_WORDS = 256
+"""Draws up to here are encrypted block by block."""
+
 _ZEROS = memoryview(bytes(1 << 20))
 """What is encrypted: so much in a call that calls, which give up the interpreter lock, are few."""
-_COUNTER_ZERO = modes.CTR(bytes(16))
+_COUNTERS = tuple(number.to_bytes(BLOCK_BYTES - NONCE_BYTES, "big") for number in range(2 * SHORT_WORDS))
 
 
 def derive_key(key: bytes, name: bytes, size: int = KEY_BYTES) -> bytes:
@@ -36,27 +43,72 @@ def keyed_digest(key: bytes, words: Words) -> Words:
     return np.frombuffer(hashlib.blake2b(octets, key=key, digest_size=KEY_BYTES).digest(), dtype=np.uint64)
 
 
+class StreamKey:
+    """A key, with the cipher that its streams have in common; it lives as long as whoever draws with it."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self._cipher = algorithms.AES(derive_key(key, b"streams", 16))
+        self._idle: list[CipherContext] = []
+
+    def nonce(self, name: bytes) -> bytes:
+        """What blocks of the stream of a name begin with."""
+        return hashlib.blake2b(name, key=self.key, digest_size=NONCE_BYTES, person=b"tercet-stream").digest()
+
+    def encrypt(self, blocks: bytes) -> bytes:
+        """Each block by itself. In any thread."""
+        try:
+            context = self._idle.pop()
+        except IndexError:
+            # Blocks are counters, none of which comes twice, so this is counter mode by hand.
+            context = Cipher(self._cipher, modes.ECB()).encryptor()  # noqa: S305
+        encrypted = context.update(blocks)
+        self._idle.append(context)
+        return encrypted
+
+    def keystream(self, first: bytes) -> CipherContext:
+        """Counter mode from a block on."""
+        return Cipher(self._cipher, modes.CTR(first)).encryptor()
+
+
 class Stream:
-    """The pseudorandom words of one key and name, drawn in order.
+    """The pseudorandom words of one key and name, drawn in order, up to `MOST_WORDS`.
 
     Whoever constructs two streams with the same key and name gets the same words twice; `Protocol.stream`
     hands out each name once.
     """
 
-    def __init__(self, key: bytes, name: bytes) -> None:
-        self._context: CipherContext = Cipher(
-            algorithms.AES(derive_key(key, name, 16)), _COUNTER_ZERO
-        ).encryptor()
+    def __init__(self, key: bytes | StreamKey, name: bytes) -> None:
+        self._key = key if isinstance(key, StreamKey) else StreamKey(key)
+        self._nonce = self._key.nonce(name)
+        self._drawn = 0
+        self._context: CipherContext | None = None
 
     def fill(self, out: Words) -> Words:
         """Overwrite a C-contiguous array with the next `out.size` words, and return it."""
         if not out.flags.c_contiguous:
             raise ValueError("a stream fills contiguous arrays only")
-        view = out.reshape(-1).view(np.uint8).data
-        for start in range(0, len(view), len(_ZEROS)):
-            part = view[start : start + len(_ZEROS)]
-            self._context.update_into(_ZEROS[: len(part)], part)
+        start, self._drawn = self._drawn, self._drawn + out.size
+        if self._drawn > MOST_WORDS:
+            raise ValueError(f"a stream has {MOST_WORDS} words, and no more")
+        if self._context is None and self._drawn <= 2 * SHORT_WORDS:
+            first, odd = divmod(start, 2)
+            counters = _COUNTERS[first : (self._drawn + 1) // 2]
+            blocks = self._key.encrypt(self._nonce.join((b"", *counters)))
+            drawn = np.frombuffer(blocks, dtype=np.uint64)[odd : odd + out.size]
+            out[...] = drawn.reshape(out.shape)
+        else:
+            self._fill_long(out.reshape(-1).view(np.uint8).data, start)
         return out
+
+    def _fill_long(self, view: memoryview, start: int) -> None:
+        if self._context is None:
+            counter = (start // 2).to_bytes(BLOCK_BYTES - NONCE_BYTES, "big")
+            self._context = self._key.keystream(self._nonce + counter)
+            self._context.update(bytes(start % 2 * WORD_BYTES))
+        for begin in range(0, len(view), len(_ZEROS)):
+            part = view[begin : begin + len(_ZEROS)]
+            self._context.update_into(_ZEROS[: len(part)], part)
 
     def words(self, shape: tuple[int, ...]) -> Words:
         """The next words as a new array of `shape`."""

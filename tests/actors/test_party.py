@@ -422,7 +422,7 @@ async def test_mail_beyond_the_declared_fails_the_session_not_the_node(
         [],
         ["hello"],
         ["hello", 1, "client", "replicated", 3, bytes(32)],
-        ["hello", 2, "client", "replicated", 3, b"", "noon", bytes(32)],
+        ["hello", 3, "client", "replicated", 3, b"", "noon", bytes(32)],
         Hello("client", "plain", 1),
         Hello("client", "replicated", 3, lake=b"another"),
         Hello("client", "replicated", 3, contribution=b"short"),
