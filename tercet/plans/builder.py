@@ -52,7 +52,7 @@ class Builder:
         self.maxima: dict[str, int] = {}
         self.label = ""
         self._known: dict[tuple[Any, ...], int] = {}
-        self._inferred: dict[Hashable, tuple[Type, ...]] = {}
+        self._inferred: dict[Hashable, tuple[tuple[Type, ...], tuple[tuple[str, Any], ...]]] = {}
         self._fresh = 0
         self._written = 0
 
@@ -72,13 +72,15 @@ class Builder:
         """
         if kind not in KINDS:
             raise PlanError(f"unknown kind of node {kind!r}; known are {', '.join(sorted(KINDS))}")
+        nodes, inputs = self.nodes, []
         for index, output in args:
-            if not (0 <= index < len(self.nodes) and 0 <= output < len(self.nodes[index].types)):
+            if not (0 <= index < len(nodes) and 0 <= output < len(nodes[index].types)):
                 raise PlanError(
                     f"a {kind} node reads result {output} of node {index}, which does not exist before it"
                 )
-            if KINDS[(source := self.nodes[index]).kind].final:
+            if KINDS[(source := nodes[index]).kind].final:
                 raise PlanError(f"a {kind} node reads {source.title(index)}, which only leaves the plan")
+            inputs.append(source.types[output])
         key = (kind, tuple(args), tuple(sorted(attributes.items())))
         known = self._known.get(key)
         if known is not None:
@@ -87,18 +89,23 @@ class Builder:
             raise PlanError(
                 f"plan {self.name!r:.80} grows beyond {MOST_NODES} nodes; take fewer steps at once"
             )
-        inputs = [self.nodes[index].types[output] for index, output in args]
-        try:
-            KINDS[kind].check_attributes(attributes)
-            _require_rounds(KINDS[kind], inputs)
-            types = self._infer(kind, tuple(inputs), attributes, key[2])
-        except PlanError as error:
-            title = f"node {len(self.nodes)} ({kind}{' in ' + self.label if self.label else ''})"
-            operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
-            raise PlanError(f"{title}: {error}{operands}") from error
-        self._known[key] = len(self.nodes)
-        self.nodes.append(Node(*key, types, self.label))
-        return len(self.nodes) - 1
+        # Plans repeat steps: what a node just like it was found to be is remembered, and its attributes with
+        # it, since equal numbers can be of types that are not allowed.
+        alike = (kind, tuple(inputs), key[2])
+        found = self._inferred.get(alike)
+        if found is None:
+            try:
+                found = self._infer(kind, inputs, attributes), key[2]
+            except PlanError as error:
+                title = f"node {len(nodes)} ({kind}{' in ' + self.label if self.label else ''})"
+                operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
+                raise PlanError(f"{title}: {error}{operands}") from error
+            if not KINDS[kind].binds_symbol:
+                self._inferred[alike] = found
+        types, checked = found
+        self._known[key] = len(nodes)
+        nodes.append(Node(kind, key[1], checked, types, self.label))
+        return len(nodes) - 1
 
     def adopt(self, node: Node, args: tuple[Ref, ...], inputs: Sequence[Type]) -> int:
         """Add a node of a checked plan under its label; it reads `args` here, and values of `inputs` there.
@@ -118,18 +125,13 @@ class Builder:
             self.nodes.append(node)
         return index
 
-    def _infer(
-        self, kind: str, inputs: tuple[Type, ...], attributes: Mapping[str, Any], sorted_attributes: Hashable
-    ) -> tuple[Type, ...]:
-        """Types of a node's results; those of a node just like it are remembered: plans repeat steps."""
-        alike = (kind, inputs, sorted_attributes)
-        types = self._inferred.get(alike)
-        if types is None:
-            types = tuple(KINDS[kind].infer(inputs, dict(attributes), self))
-            for made in types:
-                self._check(made)
-            if not KINDS[kind].binds_symbol:
-                self._inferred[alike] = types
+    def _infer(self, kind: str, inputs: Sequence[Type], attributes: Mapping[str, Any]) -> tuple[Type, ...]:
+        """Types of a node's results. Raises PlanError for a node that cannot be."""
+        KINDS[kind].check_attributes(attributes)
+        _require_rounds(KINDS[kind], inputs)
+        types = tuple(KINDS[kind].infer(inputs, dict(attributes), self))
+        for made in types:
+            self._check(made)
         return types
 
     def _check(self, made: Type) -> None:

@@ -217,15 +217,23 @@ def _check_count(nodes: int) -> None:
 
 def _check_sizes(name: Any, nodes: Sequence[Any]) -> None:
     """Raise PlanError for a plan that is larger than any that somebody needs, before it is looked at."""
+    _check_texts("the plan", name)
     for index, (kind, args, attributes, label) in enumerate(nodes):
-        long = max(map(len, filter(_is_text, (name, kind, label, *attributes, *attributes.values()))))
-        if len(args) > MOST_ARGS or long > LONGEST_TEXT:
-            raise PlanError(
-                f"node {index} has {len(args)} arguments and a name of {long} characters; nodes read up to "
-                f"{MOST_ARGS} and {LONGEST_TEXT}"
-            )
-        if any(isinstance(one, dict) or _depth(one) > DEEPEST for one in attributes.values()):
-            raise PlanError(f"node {index} has an attribute that is nested deeper than any is")
+        if len(args) > MOST_ARGS:
+            raise PlanError(f"node {index} has {len(args)} arguments; nodes read up to {MOST_ARGS} of one")
+        _check_texts(index, kind, label, *attributes)
+        for value in attributes.values():
+            if isinstance(value, str):
+                _check_texts(index, value)
+            elif isinstance(value, dict) or (isinstance(value, list) and _depth(value) > DEEPEST):
+                raise PlanError(f"node {index} has an attribute that is nested deeper than any is")
+
+
+def _check_texts(where: str | int, *texts: Any) -> None:
+    for text in texts:
+        if isinstance(text, str) and len(text) > LONGEST_TEXT:
+            named = where if isinstance(where, str) else f"node {where}"
+            raise PlanError(f"{named} has a name of {len(text)} characters; nodes read up to {LONGEST_TEXT}")
 
 
 def _is_text(value: Any) -> bool:

@@ -34,8 +34,11 @@ def optimise(plan: Plan) -> Plan:
 def drop_dead(plan: Plan) -> Plan:
     """Drop every node that no disclosure and no stored value depends on."""
     ends = [index for index, node in enumerate(plan.nodes) if KINDS[node.kind].keeps(node)]
+    alive = _upstream(plan, ends, {})
+    if len(alive) == len(plan.nodes):
+        return plan
     rebuilt = _Rebuild(plan)
-    for index in sorted(_upstream(plan, ends, {})):
+    for index in sorted(alive):
         rebuilt.copy(index)
     return rebuilt.builder.plan()
 
@@ -62,14 +65,19 @@ def telling_checks(plan: Plan, *, to: str) -> Plan:
 
 def truncate_late(plan: Plan) -> Plan:
     """Turn `sum(truncate(x))` into `truncate(sum(x))` where the longer sum still fits."""
+    sums = [
+        index
+        for index, node in enumerate(plan.nodes)
+        if node.kind in ("sum", "sum_columns") and plan.nodes[node.args[0][0]].kind == "truncate"
+    ]
+    if not sums:
+        return plan
     readers = Counter(ref for node in plan.nodes for ref in node.args)
+    late = {index for index in sums if readers[plan.nodes[index].args[0]] == 1}
     rebuilt = _Rebuild(plan)
-    for index, node in enumerate(plan.nodes):
-        if node.kind in ("sum", "sum_columns"):
-            inner = plan.nodes[node.args[0][0]]
-            if inner.kind == "truncate" and readers[node.args[0]] == 1 and rebuilt.sum_first(index):
-                continue
-        rebuilt.copy(index)
+    for index in range(len(plan.nodes)):
+        if index not in late or not rebuilt.sum_first(index):
+            rebuilt.copy(index)
     return rebuilt.builder.plan()
 
 

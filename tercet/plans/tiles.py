@@ -8,7 +8,7 @@ exceeds it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,15 +33,23 @@ def _rowwise(plan: Plan) -> list[tuple[bool, ...]]:
     shape = plan.apart_from_handles
     found = _known.get(shape)
     if found is None:
-        found = _known[shape] = [_rowwise_args(shape, node) for node in shape.nodes]
+        # Plans repeat steps: nodes of one kind and types are cut alike.
+        alike: dict[tuple[Any, ...], tuple[bool, ...]] = {}
+        found = []
+        for node in shape.nodes:
+            types = tuple([shape.type_of(ref) for ref in node.args])
+            key = (node.kind, node.attributes, node.types, types)
+            if key not in alike:
+                alike[key] = _rowwise_args(node, types)
+            found.append(alike[key])
+        _known[shape] = found
     return found
 
 
-def _rowwise_args(plan: Plan, node: Node) -> tuple[bool, ...]:
+def _rowwise_args(node: Node, types: Sequence[Type]) -> tuple[bool, ...]:
     kind = KINDS[node.kind]
     if kind.tiling is Tiling.WHOLE:
         return (False,) * len(node.args)
-    types = [plan.type_of(ref) for ref in node.args]
     return tuple(kind.rowwise(node, types, position) for position in range(len(types)))
 
 
