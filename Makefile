@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml examples/additive/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Tercet needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -e examples/additive
-	$(BIN)/python -c 'from tercet.protocols import registry; [registry.get(name) for name in registry.names()]'
+	$(BIN)/python -c 'from tercet.protocols import registry; [registry.get(name) for name in registry.names()]; import tercet.compiled as c; c.load_all()'
 	@touch $@
 
 demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machine

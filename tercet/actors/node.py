@@ -30,6 +30,7 @@ from tercet.actors.party import Party, link_key
 from tercet.actors.service import Caller, Deaf, Service
 from tercet.actors.threads import counted
 from tercet.actors.values import Outcome
+from tercet.compiled import load_all
 from tercet.errors import PeerLost, QuotaError, TercetError, TransportError
 from tercet.plans.passes import Since
 from tercet.protocols import registry
@@ -274,6 +275,7 @@ async def _main(read_line: Callable[[], bytes]) -> None:
         timeout_s=config["timeout_s"],
         threads=config["threads"],
     )
+    load_all()
     identity = Identity(**config["identity"]) if "identity" in config else None
     transport = transports.get(config["transport"]).for_party(identity, config.get("pins", {}))
     node = Node(party, transport, shaping=Shaping(**config["shaping"]), trusted_names=transport.authenticated)

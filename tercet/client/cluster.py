@@ -22,6 +22,7 @@ from tercet.actors.party import Party
 from tercet.actors.progress import Watch
 from tercet.client.client import Asked, Client
 from tercet.client.node_processes import STOP_S, NodeProcess, start, stop
+from tercet.compiled import load_all
 from tercet.errors import PeerLost, PlanError, TercetError, TransportError, from_wire
 from tercet.plans.plan import Plan
 from tercet.plans.results import RunResult
@@ -170,6 +171,7 @@ async def _start_tasks(
 ) -> AsyncIterator[_Nodes]:
     """All nodes as tasks of this event loop."""
     cls = registry.get(options.protocol)
+    await trio.to_thread.run_sync(load_all)
     shared = MemoryTransport() if transport == MEMORY else None
     nodes, addresses = [], []
     for index in range(parties):

@@ -5,24 +5,29 @@ owner maps the key of each row to 128 bits with BLAKE2b, in the clear and on its
 secret-shares the result. Equal keys must give equal bits at every owner, on every machine and in every later
 version, so the encoding is fixed here, byte for byte, and everything is a pure function of the values.
 Building the messages and hashing them are two small compiled kernels, because a table has millions of rows
-and `hashlib` would cost a Python call for each.
+and `hashlib` would cost a Python call for each; few rows are hashed by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import narwhals as nw
-import numba
 import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
+from tercet.compiled import INT64, UINT8, UINT64, Array, inline, kernel
 from tercet.ml.schema import Spot
 
 PERSON = b"tercet-key-v1"
 """The BLAKE2b personalisation: it keeps these hashes apart from others and names the encoding's version."""
+FEW_ROWS = 1 << 12
+"""Rows whose keys are hashed one by one, in less time than kernels take to load."""
+
+BYTES, ROWS = Array(UINT8, 1), Array(INT64, 1)
 
 _IV = np.array(
     [
@@ -60,7 +65,7 @@ _PARAMETERS = np.frombuffer(
 _START = _IV ^ _PARAMETERS  # digest of 16 bytes, no key, fanout 1, depth 1, no salt (RFC 7693, section 2.5)
 
 
-@numba.njit("UniTuple(u8, 4)(u8, u8, u8, u8, u8, u8)", nogil=True, cache=True)
+@inline
 def _mix(a: Any, b: Any, c: Any, d: Any, x: Any, y: Any) -> Any:
     """The function G of RFC 7693, section 3.1."""
     a = a + b + x
@@ -78,7 +83,7 @@ def _mix(a: Any, b: Any, c: Any, d: Any, x: Any, y: Any) -> Any:
     return a, b, c, d
 
 
-@numba.njit("void(u8[::1], u8[::1], u8, u8)", nogil=True, cache=True)
+@inline
 def _compress(h: Any, m: Any, count: Any, last: Any) -> None:
     """The function F of RFC 7693, section 3.2: mix one block `m` (16 words) into the state `h` (8 words)."""
     v0, v1, v2, v3, v4, v5, v6, v7 = h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]
@@ -104,7 +109,7 @@ def _compress(h: Any, m: Any, count: Any, last: Any) -> None:
     h[7] ^= v7 ^ v15
 
 
-@numba.njit("void(u1[::1], i8[::1], u8[:, ::1])", nogil=True, cache=True)
+@kernel(BYTES, ROWS, Array(UINT64, 2))
 def _hash_messages(buffer: Any, starts: Any, out: Any) -> None:
     """Hash each message `buffer[starts[i]:starts[i + 1]]` to 16 bytes, column i of `out`, shape (2, n)."""
     block = np.zeros(128, np.uint8)
@@ -127,14 +132,7 @@ def _hash_messages(buffer: Any, starts: Any, out: Any) -> None:
         out[1, i] = h[1]
 
 
-_READ_ONLY_BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
-
-
-@numba.njit(
-    numba.void(numba.uint8[::1], numba.int64[::1], numba.uint8, _READ_ONLY_BYTES, numba.int64[::1]),
-    nogil=True,
-    cache=True,
-)
+@kernel(BYTES, ROWS, UINT8, Array(UINT8, 1, readonly=True), ROWS)
 def _place(buffer: Any, starts: Any, tag: Any, data: Any, ends: Any) -> None:
     """Write one component of every key, tag, length and bytes, at `starts`, and move `starts` past it."""
     begin = 0
@@ -245,6 +243,8 @@ def hash_keys(columns: Mapping[str, npt.NDArray[Any] | Text], *, table: str) -> 
         for name, values in columns.items()
     ]
     rows = parts[0][1].rows
+    if rows <= FEW_ROWS:
+        return _hash_few(parts, rows)
     starts = np.zeros(rows + 1, np.int64)
     starts[1:] = 5 * len(parts) * np.arange(1, rows + 1)
     for _, part in parts:
@@ -308,3 +308,16 @@ def find_duplicate_in_parts(
         return None
     first = min(found, key=lambda one: one.row)
     return Duplicate(first.earlier, first.row, sum(one.repeats for one in found))
+
+
+def _hash_few(parts: Sequence[tuple[int, Text]], rows: int) -> npt.NDArray[np.uint64]:
+    messages = [bytearray() for _ in range(rows)]
+    for tag, part in parts:
+        data, begin = part.data.tobytes(), 0
+        for message, end in zip(messages, part.ends.tolist(), strict=True):
+            message += bytes((tag, *(end - begin).to_bytes(4, "little"))) + data[begin:end]
+            begin = end
+    digests = b"".join(
+        hashlib.blake2b(message, digest_size=16, person=PERSON).digest() for message in messages
+    )
+    return np.ascontiguousarray(np.frombuffer(digests, "<u8").astype(np.uint64).reshape(rows, 2).T)

@@ -27,6 +27,7 @@ from tercet.actors.line import plain_errors
 from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party
 from tercet.actors.scratch import KEEP_MEMORY, Scratch
+from tercet.compiled import load_all
 from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog, Head
 from tercet.members.config import ClusterFile, NodeFile
@@ -166,6 +167,7 @@ async def serve(
             reach=(file.memory_mb << 20) // SHARE_IN_REACH,
         ),
     )
+    await trio.to_thread.run_sync(load_all)
     vault = await trio.to_thread.run_sync(Vault, file)
     noted = await vault.ask(vault.journal.noted)
     audit = AuditLog(

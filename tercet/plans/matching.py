@@ -16,11 +16,11 @@ from typing import Self
 import attrs
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
+from tercet.compiled import UINT64, inline, kernel
 from tercet.protocols.base import in_memory
 from tercet.protocols.domains import WORD_BITS, Words
-from tercet.protocols.kernels import IN, IN2, INDEX_OUT, OUT, OUT2, inline, kernel
+from tercet.protocols.kernels import IN, IN2, INDEX_OUT, OUT, OUT2
 
 Positions = npt.NDArray[np.int64]
 
@@ -120,14 +120,14 @@ def _count_twice(key: Words, listed: Words, slots: Positions, found: Positions) 
             slots[slot] = i
 
 
-@kernel(IN, IN2, types.uint64, INDEX_OUT)
+@kernel(IN, IN2, UINT64, INDEX_OUT)
 def _count(key: Words, listed: Words, shift: np.uint64, counts: Positions) -> None:
     """How many columns there are of each part, which the bits of their hash above `shift` number."""
     for i in range(listed.shape[1]):
         counts[_hash(key, listed[0, i], listed[1, i]) >> shift] += 1
 
 
-@kernel(IN, IN2, types.uint64, INDEX_OUT, OUT2, INDEX_OUT)
+@kernel(IN, IN2, UINT64, INDEX_OUT, OUT2, INDEX_OUT)
 def _deal(
     key: Words, listed: Words, shift: np.uint64, starts: Positions, dealt: Words, places: Positions
 ) -> None:

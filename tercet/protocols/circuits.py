@@ -12,10 +12,10 @@ import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import types
 
+from tercet.compiled import BOOLEAN, UINT64, kernel
 from tercet.protocols.domains import BITS, Words
-from tercet.protocols.kernels import IN2, OUT2, kernel
+from tercet.protocols.kernels import IN2, OUT2
 from tercet.protocols.shares import Cost, Op, Share, declared
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def nibble_one_hot(planes: Words, out: Words) -> None:
             out[o + 14, j] = h3 & l3
 
 
-@kernel(IN2, IN2, types.boolean, OUT2, OUT2)
+@kernel(IN2, IN2, BOOLEAN, OUT2, OUT2)
 def nibble_carry_leaves(hot: Words, planes: Words, first: bool, generate: Words, propagate: Words) -> None:
     """This party's summands of the carry and propagate bits of each nibble.
 
@@ -172,7 +172,7 @@ def nibble_carry_leaves(hot: Words, planes: Words, first: bool, generate: Words,
             propagate[o, j] = equal ^ (u0 & h3 & l3)
 
 
-@kernel(IN2, IN2, types.boolean, OUT2)
+@kernel(IN2, IN2, BOOLEAN, OUT2)
 def nibble_equal_leaves(hot: Words, planes: Words, first: bool, equal: Words) -> None:
     """This party's summands of [u = v] of each nibble; arguments as in `nibble_carry_leaves`."""
     flip = ~np.uint64(0) if first else np.uint64(0)
@@ -203,7 +203,7 @@ PRF_SHORT_IV = 0x804C8080
 _FLIP = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-@kernel(OUT2, types.uint64)
+@kernel(OUT2, UINT64)
 def _before_ands(state: Words, constant: np.uint64) -> None:
     """The linear layer before Ascon's S-box, in place on one component of the state.
 
@@ -219,7 +219,7 @@ def _before_ands(state: Words, constant: np.uint64) -> None:
         state[6, i] = state[1, i]
 
 
-@kernel(OUT2, IN2, types.uint64)
+@kernel(OUT2, IN2, UINT64)
 def _after_ands(state: Words, ands: Words, flip: np.uint64) -> None:
     """The rest of a round, in place on one component: `ands` holds `x_{i+1} & x_{i+2}` in row i.
 

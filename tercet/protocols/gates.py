@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import attrs
 import numpy as np
-from numba import types
 
+from tercet.compiled import BOOLEAN, UINT64, kernel
 from tercet.errors import ProtocolError
 from tercet.protocols.domains import BITS, WORD_BITS, Z64, Domain, Words, packed_words
 from tercet.protocols.fourier import Series, union
 from tercet.protocols.harmonics import combine_harmonics, deal_harmonics
-from tercet.protocols.kernels import IN, IN2, OUT, OUT2, kernel
+from tercet.protocols.kernels import IN, IN2, OUT, OUT2
 
 BLOCK = 1 << 14
 """Elements per block: a multiple of 64, so that packed bits split evenly."""
@@ -141,14 +141,14 @@ class Fourier(Gate):
         )
 
 
-@kernel(IN, types.uint64, OUT2)
+@kernel(IN, UINT64, OUT2)
 def _truncation_deal(mask: Words, bits: np.uint64, half: Words) -> None:
     for i in range(mask.size):
         half[0, i] = (mask[i] >> bits) - half[0, i]
         half[1, i] = (mask[i] >> np.uint64(63)) - half[1, i]
 
 
-@kernel(IN, types.uint64, IN2, types.boolean, OUT)
+@kernel(IN, UINT64, IN2, BOOLEAN, OUT)
 def _truncation_combine(masked: Words, bits: np.uint64, half: Words, first: bool, out: Words) -> None:
     one = np.uint64(1)
     lift = np.uint64(64) - bits
@@ -168,7 +168,7 @@ def _bits_deal(mask: Words, half: Words) -> None:
         half[i] = ((mask[i >> 6] >> np.uint64(i & 63)) & np.uint64(1)) - half[i]
 
 
-@kernel(IN, IN, types.boolean, OUT)
+@kernel(IN, IN, BOOLEAN, OUT)
 def _bits_combine(masked: Words, half: Words, first: bool, out: Words) -> None:
     one = np.uint64(1)
     for i in range(half.size):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import types
 
+from tercet.compiled import INT64, kernel
 from tercet.protocols.domains import Words
 from tercet.protocols.fields import Field, Shape, spread
-from tercet.protocols.kernels import IN2, OUT2, kernel
+from tercet.protocols.kernels import IN2, OUT2
 from tercet.protocols.prg import Stream
 
 
@@ -30,7 +30,7 @@ def _multiply(x: Words, y: Words, out: Words) -> None:
         out[2, i] = (x0 & y2) ^ (x1 & y1) ^ (x2 & y0) ^ fourth
 
 
-@kernel(types.int64, IN2, OUT2)
+@kernel(INT64, IN2, OUT2)
 def _add_times(weight: int, x: Words, out: Words) -> None:
     """`out += weight * x`."""
     zero, ones = np.uint64(0), ~np.uint64(0)

@@ -14,15 +14,13 @@ the same reason weights are part of the plan, never fitted again by each party.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
-from numba.extending import intrinsic
 
-from tercet.protocols.kernels import IN, IN2, OUT2, Indices, Words, inline, kernel, words_out
+from tercet.compiled import FLOAT64, INT64, Array, inline, instruction, kernel
+from tercet.protocols.kernels import IN, IN2, OUT2, Indices, Words, words_out
 
 Reals = npt.NDArray[np.float64]
 
@@ -46,14 +44,10 @@ _C1, _C2, _C3, _C4 = -19.739208802178716, 64.9393940226683, -85.45681720669373, 
 _C5, _C6, _C7, _C8 = -26.4262567833744, 7.903536371318469, -1.714390711088672, 0.28200596845579123
 
 
-def _instruction(build: Callable[..., Any]) -> Callable[..., Any]:
-    """A numba intrinsic: `build` returns the types of a call and a function that emits its instruction."""
-    return cast("Callable[..., Any]", intrinsic(build))
-
-
-@_instruction
+@instruction
 def _bits(_context: Any, _number: Any) -> Any:
     """The bits of a float64, as a word."""
+    from numba import types
 
     def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.uint64))
@@ -61,9 +55,10 @@ def _bits(_context: Any, _number: Any) -> Any:
     return types.uint64(types.float64), emit
 
 
-@_instruction
+@instruction
 def _real(_context: Any, _word: Any) -> Any:
     """The float64 whose bits are a word."""
+    from numba import types
 
     def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float64))
@@ -71,9 +66,10 @@ def _real(_context: Any, _word: Any) -> Any:
     return types.float64(types.uint64), emit
 
 
-@_instruction
+@instruction
 def _fma(_context: Any, _x: Any, _y: Any, _z: Any) -> Any:
     """`x y + z`, rounded once on every machine."""
+    from numba import types
 
     def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
@@ -140,11 +136,11 @@ def _subtract_from(values: Reals, factor: float, out: Words) -> None:
         out[i] = _bits(values[i] * factor + _ROUND) - _ROUND_BITS - out[i]
 
 
-_HARMONICS = types.Array(types.int64, 1, "C", readonly=True)
-_WEIGHTS = types.Array(types.float64, 2, "C", readonly=True)
+_HARMONICS = Array(INT64, 1, readonly=True)
+_WEIGHTS = Array(FLOAT64, 2, readonly=True)
 
 
-@kernel(IN, types.int64, _HARMONICS, types.float64, OUT2)
+@kernel(IN, INT64, _HARMONICS, FLOAT64, OUT2)
 def _deal(r: Words, period_bits: int, harmonics: Indices, factor: float, out: Words) -> None:
     scratch = np.empty((6, BLOCK))
     n = r.shape[0]
@@ -177,7 +173,7 @@ def _weigh(
         out[i] += on_c * dealt_c[i] + on_s * dealt_s[i] - ((dealt_c[i] + dealt_s[i]) << np.uint64(31))
 
 
-@kernel(IN, IN2, types.int64, _HARMONICS, _WEIGHTS, _WEIGHTS, IN, OUT2)
+@kernel(IN, IN2, INT64, _HARMONICS, _WEIGHTS, _WEIGHTS, IN, OUT2)
 def _combine(
     c: Words,
     shares: Words,
@@ -210,7 +206,7 @@ def _combine(
                     _weigh(scratch[0, :size], scratch[1, :size], a, b, dealt_c, dealt_s, out[f, start:stop])
 
 
-@kernel(IN, types.int64, _HARMONICS, _WEIGHTS, _WEIGHTS, words_out(3))
+@kernel(IN, INT64, _HARMONICS, _WEIGHTS, _WEIGHTS, words_out(3))
 def _coefficients(
     c: Words,
     period_bits: int,

@@ -5,89 +5,32 @@ say what is computed; this module says how to do it at the speed of the memory, 
 length and without the GIL, so that worker threads of one party run side by side. Arrays are C-contiguous
 uint64 (inputs may be read-only or unaligned, as received buffers are), the last axis counts rows, and all
 arithmetic wraps modulo 2^64.
-
-The compiled code is kept in numba's cache. `kernel` compiles under a lock between processes: when three
-parties start on one machine, the first compiles and the others load what it left. Who compiles says so.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
-if sys.platform != "win32":
-    import fcntl
-
-logger = logging.getLogger(__name__)
+from tercet.compiled import INT64, UINT64, Array, inline, kernel
 
 Words = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-# -------------------------------------------------------------------- compilation
 
 
-@contextlib.contextmanager
-def _only_process(cache: Path) -> Iterator[None]:
-    """Keep other processes that use the same numba cache from compiling meanwhile."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "tercet-kernels.lock").open("ab") as lock:
-        if sys.platform != "win32":
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or its process dies
-        yield
+def words_in(ndim: int) -> Array:
+    """The type of an input of words: may be read-only or unaligned."""
+    return Array(UINT64, ndim, readonly=True, aligned=False)
 
 
-_compiled: list[str] = []  # kernels that this process did not find in the cache
-
-
-def kernel(*arguments: Any) -> Callable[[Function], Function]:
-    """Compile a function for numba types `arguments`, or load it from the cache; it never compiles again.
-
-    Kernels run without the GIL. Floating point is strict IEEE (no contraction, no reassociation): two parties
-    on unlike machines must get the same bits.
-    """
-
-    def build(function: Function) -> Function:
-        dispatcher = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-        with _only_process(Path(str(dispatcher.stats.cache_path))):
-            dispatcher.compile(arguments)
-        if dispatcher.stats.cache_misses:
-            _compiled.append(function.__name__)
-            if len(_compiled) == 2:  # one alone takes no time worth a word
-                what = "compiles its numerical kernels for this machine, once; it takes a minute or two"
-                logger.warning("Tercet %s", what)  # where no log is set up, on standard error
-        dispatcher.disable_compile()
-        return cast("Function", dispatcher)
-
-    return build
-
-
-inline = cast("Callable[[Function], Function]", numba.njit(nogil=True, error_model="numpy"))
-"""Marks a function that kernels of the same file call; it is compiled into each of them."""
-
-
-def words_in(ndim: int) -> Any:
-    """The numba type of an input of words: may be read-only or unaligned."""
-    return types.Array(types.uint64, ndim, "C", readonly=True, aligned=False)
-
-
-def words_out(ndim: int) -> Any:
-    """The numba type of an output of words."""
-    return types.Array(types.uint64, ndim, "C")
+def words_out(ndim: int) -> Array:
+    """The type of an output of words."""
+    return Array(UINT64, ndim)
 
 
 IN, IN2, OUT, OUT2 = words_in(1), words_in(2), words_out(1), words_out(2)
-INDEX_IN = types.Array(types.int64, 1, "C", readonly=True)
-INDEX_OUT = types.Array(types.int64, 1, "C")
+INDEX_IN = Array(INT64, 1, readonly=True)
+INDEX_OUT = Array(INT64, 1)
 
 
 def _flat(*arrays: Words, out: Words) -> list[Words]:
@@ -261,7 +204,7 @@ def permutation(random: Words, out: Indices | None = None) -> Indices:
     return index
 
 
-@kernel(INDEX_IN, types.int64)
+@kernel(INDEX_IN, INT64)
 def _inside(index: Indices, n: int) -> bool:
     size = np.uint64(n)
     inside = True

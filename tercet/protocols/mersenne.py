@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from tercet.compiled import UINT64, inline, instruction, kernel
 from tercet.protocols.domains import Domain, Words
 from tercet.protocols.fields import Field, Shape, spread
-from tercet.protocols.kernels import IN2, OUT2, inline, kernel, words_in, words_out
+from tercet.protocols.kernels import IN2, OUT2, words_in, words_out
 from tercet.protocols.prg import Stream
 
 PRIME: Final = (1 << 127) - 1
@@ -33,8 +31,11 @@ _BLOCK = 1024
 """Columns of a matrix product at a time: the sums of one row, 24 KiB, stay in the first-level cache."""
 
 
-def _high_half(_context: Any, _x: Any, _y: Any) -> Any:
+@instruction
+def _high(_context: Any, _x: Any, _y: Any) -> Any:
     """The high word of a product of words."""
+    from llvmlite import ir
+    from numba import types
 
     def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         word, wide = context.get_value_type(types.uint64), ir.IntType(128)
@@ -42,9 +43,6 @@ def _high_half(_context: Any, _x: Any, _y: Any) -> Any:
         return builder.trunc(builder.lshr(builder.mul(x, y), wide(64)), word)
 
     return types.uint64(types.uint64, types.uint64), emit
-
-
-_high = cast("Callable[[Any, Any], Any]", intrinsic(_high_half))
 
 
 # -- scalars of kernels: pairs of words ----------------------------------------------------------------------
@@ -123,7 +121,7 @@ def _multiply(a: Words, b: Words, out: Words) -> None:
         out[0, i], out[1, i] = _reduced(low, high)
 
 
-@kernel(types.uint64, types.uint64, IN2, OUT2)
+@kernel(UINT64, UINT64, IN2, OUT2)
 def _times(w0: np.uint64, w1: np.uint64, x: Words, out: Words) -> None:
     """`out = w x` for a scalar w."""
     for i in range(out.shape[1]):
@@ -131,7 +129,7 @@ def _times(w0: np.uint64, w1: np.uint64, x: Words, out: Words) -> None:
         out[0, i], out[1, i] = _reduced(low, high)
 
 
-@kernel(types.uint64, types.uint64, IN2, OUT2)
+@kernel(UINT64, UINT64, IN2, OUT2)
 def _add_times(w0: np.uint64, w1: np.uint64, x: Words, out: Words) -> None:
     """`out += w x` for a scalar w."""
     for i in range(out.shape[1]):
@@ -212,7 +210,7 @@ def _dot(a: Words, b: Words, out: Words) -> None:
             out[0, row, column], out[1, row, column] = _total(low, middle, top)
 
 
-@kernel(IN2, types.uint64, OUT2)
+@kernel(IN2, UINT64, OUT2)
 def _shift(x: Words, bits: np.uint64, out: Words) -> None:
     """`x / 2^bits`, to the nearest integer, for `1 <= bits <= 126` and x + 2^(bits-1) below 2^127."""
     half = bits - np.uint64(1)

@@ -16,17 +16,17 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
+from tercet.compiled import BOOLEAN, Array, kernel
 from tercet.protocols.base import Op
-from tercet.protocols.kernels import INDEX_IN, INDEX_OUT, Indices, kernel
+from tercet.protocols.kernels import INDEX_IN, INDEX_OUT, Indices
 
 Bools = npt.NDArray[np.bool_]
 Less = Callable[[Indices, Indices], Op[Bools]]
 
 ALL_PAIRS = 12
 """Buckets up to this size are sorted by comparing all pairs."""
-BOOLS_IN = types.Array(types.boolean, 1, "C", readonly=True)
+BOOLS_IN = Array(BOOLEAN, 1, readonly=True)
 
 
 def sort(count: int, less: Less) -> Op[Indices]:

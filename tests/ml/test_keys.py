@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import SchemaError
+from tercet.ml import row_keys
 from tercet.ml.row_keys import (
     Duplicate,
     Text,
@@ -20,6 +21,15 @@ from tercet.ml.schema import Spot
 
 integers = st.integers(-(2**63), 2**63 - 1)
 strings = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, row_keys.FEW_ROWS])
+def ways(request):
+    """By kernels, and row by row."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(row_keys, "FEW_ROWS", request.param)
+        hash_keys({"k": np.arange(9)}, table="t")  # which loads the kernels
+        yield
 
 
 def reference(*components: int | str) -> tuple[int, int]:
