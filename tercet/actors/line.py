@@ -36,6 +36,12 @@ CHUNK_BYTES = 1 << 20
 QUEUED_MESSAGES = 4
 """Messages with a payload that wait for their turn before `send` blocks."""
 BEATS_PER_TIMEOUT = 4
+LOOKS_PER_TIMEOUT = 16
+"""How often a line looks whether the other end was silent all the time. A process that stood still itself
+looks once when it goes on, and takes what has come meanwhile before it looks again.
+"""
+AT_ONCE_BYTES = 1 << 16
+"""Payloads up to here are written by whoever sends them, where nobody else is writing."""
 SLOWEST_BEAT_S = 1.5
 """Beats come at least so often, since the other end may have a shorter time-out than this one."""
 SLOWEST_BYTES_PER_SECOND = 1 << 18
@@ -103,8 +109,13 @@ class Line:
         # dropped.
         self._urgent, self._posted = trio.open_memory_channel[list[Any]](float("inf"))
         self._writing = trio.Lock()
+        self._waiting = 0
+        """Messages that `send` has queued and that were not written to their end yet."""
+        self._scope = trio.CancelScope()
         self._sent = 0
         self._received = 0
+        self._silence = ""
+        """What it is called if nothing comes now, while the other end is to say something."""
 
     @property
     def other(self) -> str:
@@ -126,10 +137,40 @@ class Line:
 
         The arrays must not change until they have left, which nobody is told: pass them on for good.
         """
+        size = sum(buffer.nbytes for buffer in buffers)
+        short = size <= AT_ONCE_BYTES and not self._patient
+        if short and not self._waiting and self.lost is None and self._is_free():
+            await self._send_at_once(message, size, buffers)
+            return
+        self._waiting += 1
         try:
             await self._queue.send((message, buffers))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise self.error() from None
+        except trio.Cancelled:
+            self._waiting -= 1
+            raise
+
+    def _is_free(self) -> bool:
+        """Take the turn to write, if it is nobody's."""
+        try:
+            self._writing.acquire_nowait()
+        except trio.WouldBlock:
+            return False
+        return True
+
+    async def _send_at_once(self, message: list[Any], size: int, buffers: Sequence[Words]) -> None:
+        """Write a short message here, without waking up another task for it; this one has the turn."""
+        try:
+            # Half a frame would break the link for all that use it. A peer that takes nothing ends the wait.
+            with trio.CancelScope(shield=True):
+                await self._write(message, size, [byte_view(buffer) for buffer in buffers])
+        except Exception as error:  # noqa: BLE001 - as in `run`, whatever a peer provokes ends the line
+            self._end(error)
+            self._scope.cancel()
+            raise self.error() from None
+        finally:
+            self._writing.release()
 
     def post(self, message: list[Any]) -> None:
         """Queue a short message, ahead of payloads. Never waits; on a line that has ended it goes nowhere."""
@@ -155,14 +196,18 @@ class Line:
                 await self._put(message, left, chunk)
                 left -= sum(map(len, chunk))
                 message = MORE
+            self._waiting -= 1
 
     async def _put(self, message: list[Any], left: int, chunk: Sequence[memoryview]) -> None:
         async with self._writing:
-            self._sent += 1
-            header = pack_message([self._sent, left, message])
-            with self._patience(sum(map(len, chunk))):
-                await self.link.send(header, chunk)
-                return
+            await self._write(message, left, chunk)
+
+    async def _write(self, message: list[Any], left: int, chunk: Sequence[memoryview]) -> None:
+        self._sent += 1
+        header = pack_message([self._sent, left, message])
+        with self._patience(sum(map(len, chunk))):
+            await self.link.send(header, chunk)
+            return
         raise self._silent("took nothing")
 
     # -- receiving -------------------------------------------------------------------------------------------
@@ -173,10 +218,13 @@ class Line:
         Raises nothing that the other end caused. Closes the link.
         """
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write_posts)
-                nursery.start_soon(self._write_queue)
-                nursery.start_soon(self._read, receiver)
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write_posts)
+                    nursery.start_soon(self._write_queue)
+                    nursery.start_soon(self._read, receiver)
+                    if not self._patient:
+                        nursery.start_soon(self._watch)
         except* Exception as group:  # noqa: BLE001 - whatever a peer provokes must not take the node down
             self._end(first_cause(group))
         finally:
@@ -241,14 +289,21 @@ class Line:
         return message, left, size
 
     async def _next_frame(self) -> tuple[bytes, int]:
-        if self._patient:
+        self._silence = "was silent"
+        try:
             return await self.link.receive_header()
-        # Half the time, twice: should this process have stood still, what came meanwhile is found the second
-        # time.
-        for _ in range(2):
-            with trio.move_on_after(self._timeout_s / 2):
-                return await self.link.receive_header()
-        raise self._silent("was silent")
+        finally:
+            self._silence = ""
+
+    async def _watch(self) -> None:
+        """Give the line up when the other end has been silent for the time-out. Raises PeerLost."""
+        silent, what = 0, ""
+        while silent < LOOKS_PER_TIMEOUT:
+            heard = self._received
+            await trio.sleep(self._timeout_s / LOOKS_PER_TIMEOUT)
+            what = self._silence
+            silent = silent + 1 if what and self._received == heard else 0
+        raise self._silent(what)
 
     def _room(self, receiver: Receiver, message: list[Any], size: int) -> Words | None:
         if not receiver.admit(message, size):
@@ -264,11 +319,20 @@ class Line:
             room = memoryview(bytearray(size))
         else:
             room = byte_view(incoming.payload)[incoming.arrived : incoming.arrived + size]
+        stopped = "stopped in the middle of a message"
+        if size <= AT_ONCE_BYTES:
+            self._silence = stopped
+            try:
+                await self.link.receive_payload(room)
+            finally:
+                self._silence = ""
+            incoming.arrived += size
+            return
         with self._patience(size):
             await self.link.receive_payload(room)
             incoming.arrived += size
             return
-        raise self._silent("stopped in the middle of a message")
+        raise self._silent(stopped)
 
     def _patience(self, size: int) -> trio.CancelScope:
         if self._patient:

@@ -236,6 +236,7 @@ class Lockstep:
         self._active: list[_Instance] = []
         self._mail: list[dict[int, Words]] = [{} for _ in range(protocol.parties)]
         self._round = 0
+        self._awaited: list[int] = []
         self._arrived = trio.Event()
         self._ends = Ends(plan, self._symbols)
         self._outcome = self._ends.outcome
@@ -277,7 +278,8 @@ class Lockstep:
     def take(self, peer: int, number: int, payload: Words) -> None:
         """Take the frame of a round."""
         self._mail[peer][number] = payload
-        self._arrived.set()
+        if all(self._round in self._mail[peer] for peer in self._awaited):
+            self._arrived.set()
 
     async def _send_frames(self) -> None:
         frames: dict[int, list[Words]] = {}
@@ -304,8 +306,9 @@ class Lockstep:
         peers = [peer for peer, words in enumerate(due) if words]
         if not peers:
             await trio.lowlevel.checkpoint()
-        while not all(self._round in self._mail[peer] for peer in peers):
-            self._arrived = trio.Event()
+        self._awaited = peers
+        self._arrived = trio.Event()
+        if not all(self._round in self._mail[peer] for peer in peers):
             await self._arrived.wait()
         found = {}
         for peer, mail in enumerate(self._mail):

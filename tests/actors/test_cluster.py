@@ -13,6 +13,7 @@ import trio
 
 from tercet.actors import gate
 from tercet.actors.line import Line
+from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.session import Session
 from tercet.client import node_processes
@@ -62,7 +63,7 @@ async def test_a_run_leaves_nothing_for_the_garbage_collector():
         gc.disable()
         try:
             await use(cluster)
-            left = [one for one in gc.get_objects() if isinstance(one, Scheduler | Session)]
+            left = [one for one in gc.get_objects() if type(one) in (Lockstep, Scheduler, Session)]
         finally:
             gc.enable()
     assert left == []
