@@ -51,9 +51,9 @@ class Machine:
     """
 
     plan_s: float = 6e-3
-    round_s: float = 1e-3
-    wake_s: float = 5e-4
-    inline_s: float = 8e-5
+    round_s: float = 6e-4
+    wake_s: float = 3e-4
+    inline_s: float = 3e-5
     cores: int = 2
     paces: Mapping[str, Pace] = attrs.field(factory=dict)
 
