@@ -159,7 +159,12 @@ class Bench:
         nothing = await self.measure(self.plan("nothing", _nothing, SMALL))
         # A core for each party and no waiting: seconds of a rehearsal are then processor seconds of a node.
         alone = Machine(
-            plan_s=nothing.work_s, round_s=0.0, wake_s=0.0, inline_s=0.0, cores=self.cluster.parties
+            plan_s=nothing.work_s,
+            round_s=0.0,
+            wake_s=0.0,
+            inline_s=0.0,
+            cores=self.cluster.parties,
+            paces={},
         )
         for kind in kinds:
             probe = PROBES[kind]
