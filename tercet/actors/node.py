@@ -244,6 +244,10 @@ class Node:
 # -- a node as a process -------------------------------------------------------------------------------------
 
 
+COLLECTED = (50_000, 20, 20)
+"""New objects from one garbage collection to the next, and how many of those to one of older objects."""
+
+
 def _say(message: dict[str, Any]) -> None:
     try:
         sys.stdout.write(json.dumps(message) + "\n")
@@ -286,10 +290,19 @@ async def _main(read_line: Callable[[], bytes]) -> None:
         await hear()
 
 
+def collect_seldom() -> None:
+    """For a process that is a node: what the imports made stays, and most of what plans are made of does.
+
+    Looking through either again and again takes longer than a round.
+    """
+    gc.freeze()
+    gc.set_threshold(*COLLECTED)
+
+
 def main() -> None:
     """Run a node as this process; `cluster` holds the other ends of its standard input and output."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(name)s %(message)s")
-    gc.freeze()  # what the imports made stays; looking through it again and again takes longer than a round
+    collect_seldom()
     try:
         trio.run(_main, sys.stdin.buffer.readline)
     except* TercetError as group:

@@ -25,6 +25,7 @@ from tercet.actors.pages import Paged
 from tercet.actors.progress import Progress, Watch, follow
 from tercet.actors.values import read_type, type_fields
 from tercet.client.answers import combined, most_revealed, verdict
+from tercet.client.collecting import collecting_seldom
 from tercet.client.connection import Answer, Connection, Request
 from tercet.errors import PeerLost, PlanError, ProtocolError, SpentError, TercetError
 from tercet.plans.parsing import read_plan
@@ -366,7 +367,8 @@ class Client:
                 f"the plan has tiles of {plan.tile_rows} rows, the nodes' values have {self.tile_rows}"
             )
         big = len(plan.nodes) > BIG_PLAN
-        return await trio.to_thread.run_sync(optimise, plan) if big else optimise(plan)
+        with collecting_seldom():
+            return await trio.to_thread.run_sync(optimise, plan) if big else optimise(plan)
 
     async def drop(self, handles: Sequence[str]) -> None:
         """Have the nodes forget stored values."""

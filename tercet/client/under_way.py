@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from tercet.client.collecting import collecting_seldom
 from tercet.errors import TercetError
 from tercet.ml import computations
 from tercet.ml.computations import NAME_BYTES, Calls, Computed, Naming, Request
@@ -37,7 +38,7 @@ class Run:
 
     def advance(self, result: Any) -> Plan | Computed[Any] | Ended:
         """The next plan of a computation, or computation of several, or what it returned."""
-        with computations.within(self.names):
+        with computations.within(self.names), collecting_seldom():
             try:
                 made: Plan | Computed[Any]
                 failed = isinstance(result, TercetError)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ import attrs
 import trio
 
 from tercet.actors.line import plain_errors
-from tercet.actors.node import Node, Shaping
+from tercet.actors.node import Node, Shaping, collect_seldom
 from tercet.actors.party import Party
 from tercet.actors.scratch import KEEP_MEMORY, Scratch
 from tercet.compiled import load_all
@@ -250,7 +249,7 @@ def main(path: Path, *, level: str = "info", log_lost: bool = False) -> None:
     """Be a node until told to stop, as `serve`. Raises what makes a start impossible."""
     log_to_stderr(level=level)
     settings = Settings.read(path)
-    gc.freeze()  # as in `actors.node.main`
+    collect_seldom()
     sys.setswitchinterval(SWITCH_S)
     with contextlib.suppress(KeyboardInterrupt):
         trio.run(functools.partial(serve, settings, log_lost=log_lost))

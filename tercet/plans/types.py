@@ -150,7 +150,7 @@ def as_integers(words: Words) -> npt.NDArray[np.int64]:
 
 def _freeze(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return tuple(_freeze(item) for item in value)
+        return tuple([_freeze(item) if isinstance(item, (list, tuple)) else item for item in value])
     return value
 
 
