@@ -27,6 +27,7 @@ from tercet.ml.stored_columns import UNIT_BITS
 from tercet.ml.table import ANALYST, Table
 from tercet.ml.weights import weigh
 from tercet.plans import Builder, Series, Value, sigmoid
+from tercet.plans.loops import Loop
 
 WEIGHT_SCALE = 24
 GRADIENT_SCALE = 26
@@ -222,6 +223,7 @@ class Solver(abc.ABC):
     def __init__(self, problem: Problem, builder: Builder, enough: Value | None = None) -> None:
         """Plan for a problem; `enough` is that of the state of an earlier plan, if there is one."""
         self.problem, self.builder = problem, builder
+        self._loop = Loop(builder)
         (raw,) = problem.table.raw(builder, [problem.target])
         self.y = raw.squeeze()
         with builder.scope("weights"):
@@ -254,7 +256,11 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def step(self, state: State, number: int) -> State:
-        """One step; they count from 1."""
+        """Write one step; they count from 1, and those after it follow from the types of the state."""
+
+    def advance(self, state: State, number: int) -> State:
+        """The state after one more step, which is written or copied."""
+        return self._loop(self.step, state, number)
 
     def features(self) -> Value:
         """The features in units `(d, n)`."""

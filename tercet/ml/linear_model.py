@@ -379,7 +379,7 @@ class LogisticRegression(Estimator, Predictor[M]):
         solver = self._solver(problem, builder)
         state = solver.begin()
         for number in range(self._steps_at_once(problem.probability.bound)):
-            state = solver.step(state, number + 1)
+            state = solver.advance(state, number + 1)
         state = solver.polish(state)
         found = solver.parameters(state)
         return found, solver.enough() | (solver.checks(state, found) if self.check else {})
@@ -429,7 +429,7 @@ class LogisticRegression(Estimator, Predictor[M]):
         self._converged = None
         while made < stop and not self._converged:
             made += 1
-            state = solver.step(state, made)
+            state = solver.advance(state, made)
             if made % every == 0 and made < stop:
                 state.checkpoint(made)
             if self.tol is not None and made < stop:

@@ -164,15 +164,19 @@ class Builder:
         """The plan recorded so far."""
         return Plan(self.name, tuple(self.nodes), dict(self.maxima), self.tile_rows)
 
-    # -- making values ---------------------------------------------------------------------------------------
-
-    def apply_all(self, kind: str, /, *args: Value, **attributes: Any) -> list[Value]:
-        """All results of a new node. Products that it cannot read get their round first."""
-        self._written += 1
+    def count(self, operations: int) -> None:
+        """Count what is written. Raises PlanError for more than `MOST_WRITTEN`."""
+        self._written += operations
         if self._written > MOST_WRITTEN:
             raise PlanError(
                 f"plan {self.name!r:.80} takes more than {MOST_WRITTEN} operations to write; ask for less"
             )
+
+    # -- making values ---------------------------------------------------------------------------------------
+
+    def apply_all(self, kind: str, /, *args: Value, **attributes: Any) -> list[Value]:
+        """All results of a new node. Products that it cannot read get their round first."""
+        self.count(1)
         refs = [arg.ref for arg in args]
         if kind in KINDS:
             types = [arg.type for arg in args]
