@@ -43,22 +43,22 @@ def carry_tree(protocol: Protocol, generate: Share, propagate: Share) -> Op[Shar
     Groups run from the lowest bits up. log2(groups) rounds; one AND for each pair of groups and one for each
     pair but the lowest (its propagate bit is never used). Brent and Kung 1982.
     """
-    while generate.shape[0] > 1:
-        groups = generate.shape[0]
-        pairs = groups // 2
-        low_g, high_g = (generate.like(generate.data[:, start : 2 * pairs : 2]) for start in (0, 1))
-        low_p, high_p = (propagate.like(propagate.data[:, start : 2 * pairs : 2]) for start in (0, 1))
-        left = _joined([high_p, high_p.like(high_p.data[:, 1:])])
-        right = _joined([low_g, low_p.like(low_p.data[:, 1:])])
-        product = yield from protocol.mul(left, right)
-        carried = product.like(product.data[:, :pairs] ^ high_g.data)
+    g, p = generate.data, propagate.data
+    while (groups := g.shape[1]) > 1:
+        pairs, odd = groups // 2, groups % 2
+        low, high = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+        left, right = (np.empty((len(g), 2 * pairs - 1, g.shape[2]), dtype=np.uint64) for _ in range(2))
+        left[:, :pairs], left[:, pairs:] = p[:, high], p[:, high][:, 1:]
+        right[:, :pairs], right[:, pairs:] = g[:, low], p[:, low][:, 1:]
+        product = yield from protocol.mul(generate.like(left), generate.like(right))
+        carried, kept = (np.empty((len(g), pairs + odd, g.shape[2]), dtype=np.uint64) for _ in range(2))
+        np.bitwise_xor(product.data[:, :pairs], g[:, high], out=carried[:, :pairs])
         # The lowest propagate plane is a placeholder that keeps the groups' numbering; no product reads it.
-        kept = _joined([low_p.like(low_p.data[:, :1]), product.like(product.data[:, pairs:])])
-        if groups % 2:
-            carried = _joined([carried, generate.like(generate.data[:, -1:])])
-            kept = _joined([kept, propagate.like(propagate.data[:, -1:])])
-        generate, propagate = carried, kept
-    return generate.like(generate.data[:, 0])
+        kept[:, 0], kept[:, 1:pairs] = p[:, 0], product.data[:, pairs:]
+        if odd:
+            carried[:, -1], kept[:, -1] = g[:, -1], p[:, -1]
+        g, p = carried, kept
+    return generate.like(g[:, 0])
 
 
 def carry_tree_cost(protocol: Protocol, groups: int, words: int) -> Cost:

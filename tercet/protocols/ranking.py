@@ -24,7 +24,7 @@ from tercet.protocols.domains import BITS, WORD_BITS, Words, packed_words
 from tercet.protocols.kernels import Indices, unpack_bits
 from tercet.protocols.samplesort import ALL_PAIRS, Bools, sort
 
-_DEALT = 1 << 10
+_DEALT = 1 << 14
 """Batches of fewer comparisons have one dealer, larger ones are dealt in equal parts by all parties."""
 
 
@@ -120,7 +120,7 @@ def _open_signs(protocol: Protocol, x: Share, bits: int) -> Op[Bools]:
     cuts = [packed_words(count * i // parts) * WORD_BITS for i in range(parts)] + [count]
     signs = yield from gather(
         *(
-            protocol.part(dealer=dealer).is_negative(x.like(x.data[:, start:stop]), bits)
+            protocol.part(dealer=protocol.dealer + dealer).is_negative(x.like(x.data[:, start:stop]), bits)
             for dealer, (start, stop) in enumerate(itertools.pairwise(cuts))
         )
     )
