@@ -374,11 +374,18 @@ class LogisticRegression(Estimator, Predictor[M]):
             why = verdicts.apart(problem) if apart else verdicts.still_moving(problem, self._facts()[1])
             warnings.warn(why, ConvergenceWarning, stacklevel=2)
 
-    def planned(self, builder: Builder, problem: Problem) -> tuple[Parameters, Mapping[str, Value]]:
-        """All steps of a fit, inside a plan: parameters, and bits `(1,)` that say what is wrong with it."""
+    def step_counts(self, bound: float) -> tuple[int, ...]:
+        """How many steps fits make that are planned at once: few, then all if bits say that they move."""
+        limit = self._steps_at_once(bound)
+        return tuple(dict.fromkeys((self._next_look(0, limit), limit)))
+
+    def planned(
+        self, builder: Builder, problem: Problem, steps: int
+    ) -> tuple[Parameters, Mapping[str, Value]]:
+        """Steps of a fit, inside a plan: parameters, and bits `(1,)` that say what is wrong with it."""
         solver = self._solver(problem, builder)
         state = solver.begin()
-        for number in range(self._steps_at_once(problem.probability.bound)):
+        for number in range(steps):
             state = solver.advance(state, number + 1)
         state = solver.polish(state)
         found = solver.parameters(state)

@@ -1,16 +1,12 @@
 """Choosing a model by what it does on rows that it has not seen.
 
-All fits of a cross-validation, over folds and over a grid of penalties, are one plan, so that they share
-their rounds: it takes about as many as one fit. What each of them scores stays secret but for the figures
-that are asked for.
+All fits of a cross-validation, over folds and over a grid of penalties, share their plans and rounds (see
+`validation`). What each of them scores stays secret but for the figures that are asked for.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,21 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet import options
-from tercet.errors import ConvergenceWarning, PlanError, SchemaError, UndefinedMetricWarning
-from tercet.ml import fitting, views
+from tercet.errors import PlanError, SchemaError
+from tercet.ml import views
 from tercet.ml.computations import Calls, computation
-from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import inverted, marked, side_by_side
+from tercet.ml.disclosure import marked
 from tercet.ml.estimator import Estimator
 from tercet.ml.faces import Async, Faced, M, Sync, computes_on_table, fits
 from tercet.ml.linear_model import LogisticRegression
-from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, takes
+from tercet.ml.metrics import METRICS, takes
 from tercet.ml.metrics.evaluation import decode
-from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
-from tercet.ml.splitting import Fold, folds
+from tercet.ml.roles import COLUMNS_OF_A_FIT
 from tercet.ml.table import ANALYST, Steps, Table, as_names
+from tercet.ml.validation import Validation
 from tercet.options import FLAG, RECEIVER, Made, Names, Number, Several, Text
-from tercet.plans import Builder, Type, Value, concatenate
+from tercet.plans import concatenate
 from tercet.tracebacks import short, short_tracebacks
 
 Reals = npt.NDArray[np.float64]
@@ -56,7 +51,6 @@ OPTIONS: dict[str, Any] = {
 }
 DECLARED: dict[str, Any] = {"group": "models", "fresh": ["model"], **OPTIONS}
 """What both searches are declared with."""
-TOO_FEW = "whether a score rests on fewer rows than owners allow"
 
 # -- validation ----------------------------------------------------------------------------------------------
 
@@ -119,9 +113,10 @@ def cross_validate(
     """Fit a model's options on all folds but one, score on that one, for each of `cv` folds.
 
     `scoring` names metrics (all but roc_auc_se and confusion_matrix). By default folds have the same share of
-    outcomes, as in scikit-learn. All fits are one plan, of about the rounds of one; the model itself is left
-    as it is. Sample weights weigh in the fits alone. A score that is not defined in a fold, as an area where
-    all rows have the same outcome, is `nan` there and in no mean; an UndefinedMetricWarning names the folds.
+    outcomes, as in scikit-learn. Fits share their rounds, of which there are about as many as of one fit; the
+    model itself is left as it is. Sample weights weigh in the fits alone. A score that is not defined in a
+    fold, as an area where all rows have the same outcome, is `nan` there and in no mean; an
+    UndefinedMetricWarning names the folds.
 
     Discloses each fold's scores to `to`; the check bits of a fit, of all fits together, and where owners set
     a minimum count, whether a score rests on fewer rows, and then none is asked for; to the nodes a random
@@ -148,9 +143,7 @@ def _cross_validate(
     stratify: bool,
     to: str,
 ) -> Steps[CrossValidation]:
-    search = _Validation(
-        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify
-    )
+    search = Validation(model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify)
     (scored,) = yield from search.run([search.model])
     builder = search.table.lake.builder(f"reveal scores of {search.what}")
     for name in search.scoring:
@@ -171,8 +164,8 @@ def _is_score(instance: Any, attribute: Any, value: Any) -> None:  # noqa: ARG00
 class GridSearch(Estimator, Faced[M]):
     """The penalty that a cross-validation finds best, and the model with it.
 
-    `fit` makes all fits, for each C and fold, in one plan. What is revealed of them are means over folds, for
-    each C, of one score: `mean_scores_` `(len(C),)`. `best_params_` has the best one (the smallest for
+    `fit` makes all fits, for each C and fold, side by side. Revealed of them are means over folds, for each
+    C, of one score: `mean_scores_` `(len(C),)`. `best_params_` has the best one (the smallest for
     log_loss and brier), and `best_model_` is fitted with it on all rows.
 
     A fold in which a score is not defined is in no mean, and an UndefinedMetricWarning names it. The choice
@@ -221,13 +214,13 @@ class GridSearch(Estimator, Faced[M]):
         if len(set(self.C)) < len(self.C):
             raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
         names = _scores(self.scoring)
-        search = _Validation(
+        search = Validation(
             self.model, table, target, self.cv, names, features, sample_weight, offset, self.stratify
         )
         fitted: Self = table.lake.perform(self._fit(search, to), "grid search")
         return fitted
 
-    def _fit(self, search: _Validation, to: str) -> Calls[Self]:
+    def _fit(self, search: Validation, to: str) -> Calls[Self]:
         options = attrs.asdict(search, recurse=False)
         sums, there = yield _grid_scores(C=list(self.C), to=to, **options)
         place = self._choose(search, sums, there)
@@ -242,7 +235,7 @@ class GridSearch(Estimator, Faced[M]):
         )
         return self
 
-    def _choose(self, search: _Validation, sums: Reals, there: npt.NDArray[np.bool_]) -> int:
+    def _choose(self, search: Validation, sums: Reals, there: npt.NDArray[np.bool_]) -> int:
         """The place of the best C, by sums over folds `(len(C),)` and where they are defined `(.., cv)`."""
         (score,), counts, by_fold = search.scoring, there.sum(1), there.sum(0)
         if not counts.any():
@@ -272,9 +265,7 @@ def _grid_scores(
     to: str,
 ) -> Steps[tuple[Reals, npt.NDArray[np.bool_]]]:
     """Sums of a score over folds `(len(C),)`, and in which folds it is defined `(len(C), cv)`."""
-    search = _Validation(
-        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify
-    )
+    search = Validation(model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify)
     (score,) = search.scoring
     found = yield from search.run([attrs.evolve(model, C=c) for c in C])
     builder = table.lake.builder(f"reveal mean scores of {search.what}")
@@ -297,202 +288,3 @@ def _scores(scoring: str | Sequence[str]) -> tuple[str, ...]:
         if name not in SCORES:
             raise PlanError(f"there is no score {name!r}; known are {', '.join(SCORES)}")
     return names
-
-
-Stored = tuple[str, Type]
-
-
-@attrs.frozen(eq=False)
-class _Scored:
-    """Where scores of folds `(cv,)` are, by name, and bits that say in which folds they are defined.
-
-    Where owners set a minimum count, the bits say which rest on enough rows. A score is zero where its bit
-    is; those that are always defined, and rest on public numbers of rows, have no bits.
-    """
-
-    scores: Mapping[str, Stored]
-    defined: Mapping[str, Stored]
-
-    def input(self, builder: Builder, name: str) -> tuple[Value, Value | None]:
-        """In a plan, a score of all folds, and its bits."""
-        bits = builder.input(*self.defined[name]) if name in self.defined else None
-        return builder.input(*self.scores[name]), bits
-
-
-@attrs.frozen(eq=False)
-class _Validation:
-    """Fits of models that differ in public options alone, on the same folds."""
-
-    model: LogisticRegression
-    table: Table
-    target: str
-    cv: int
-    scoring: tuple[str, ...]
-    features: str | Sequence[str] | None
-    sample_weight: str | None
-    offset: str | None
-    stratify: bool
-
-    @property
-    def what(self) -> str:
-        """A title."""
-        return f"{self.target!r} on {self.table.name!r}"
-
-    @property
-    def mend(self) -> str:
-        """What helps if an outcome is missing from a fold."""
-        return "use fewer folds" if self.stratify else "use stratify=True, or fewer folds"
-
-    def warn_of_folds(self, score: str, without: npt.NDArray[np.bool_]) -> None:
-        """Warn of folds `(cv,)` in which a score is not defined."""
-        if not without.any():
-            return
-        numbers = ", ".join(map(str, np.flatnonzero(without) + 1))
-        warnings.warn(
-            f"cross-validation of {self.what}: {score} is not defined in fold {numbers} of {self.cv}, since "
-            f"it takes {takes(score)}; the mean leaves such folds out; {self.mend}",
-            UndefinedMetricWarning,
-            stacklevel=2,
-        )
-
-    def _roles(self, table: Table) -> Roles:
-        return Roles.of(table, self.target, self.features, self.sample_weight, self.offset)
-
-    def run(self, models: Sequence[LogisticRegression]) -> Steps[list[_Scored]]:
-        """For each model, where its scores are. Reveals check bits only.
-
-        Should a decision value leave the range of the sigmoid anywhere, all start again with a wider one.
-        """
-        for model in models:
-            model.check_options()
-            if model.tol is not None:
-                raise PlanError(
-                    "a cross-validation has a fixed number of steps, since its fits share their rounds; "
-                    "leave tol None"
-                )
-        self._roles(self.table)
-        parts = yield from folds(self.table, self.cv, self.target if self.stratify else None)
-        for _, test in parts:
-            require_enough(test, test.min_count, "scores of folds")
-        for bound in models[0].bounds(min(train.rows for train, _ in parts)):
-            builder = self.table.lake.builder(f"cross-validate {self.what}")
-            handles, bits = self._plan(builder, models, parts, bound)
-            for name, flags in bits.items():
-                any_bit(flags).reveal(name, to=ANALYST, kind="check")
-            result = yield builder.plan()
-            revealed = {name: bool(result.revealed[name][0] > 0.5) for name in bits}
-            self._require_sound(revealed)
-            if not revealed.get(fitting.OUT_OF_RANGE):
-                return [
-                    _Scored(
-                        *(
-                            {name: (handle, result.stored[handle]) for name, handle in part.items()}
-                            for part in one
-                        )
-                    )
-                    for one in handles
-                ]
-        raise SchemaError(
-            f"cross-validation of {self.what}: in some fold a decision value left [-{bound:g}, {bound:g}], "
-            "where the sigmoid is exact, or a coefficient grew without limit; use "
-            f"{fitting.stronger(self.model.penalty is not None)}, a larger z_bound, or fewer columns"
-        )
-
-    def _plan(
-        self, builder: Builder, models: Sequence[LogisticRegression], parts: Sequence[Fold], bound: float
-    ) -> tuple[list[tuple[dict[str, str], ...]], dict[str, list[Value]]]:
-        """All fits and their scores: for each model handles of scores and of bits; all check bits by name."""
-        handles: list[tuple[dict[str, str], ...]] = []
-        bits: dict[str, list[Value]] = {}
-        for model in models:
-            scores: dict[str, list[Value]] = {name: [] for name in self.scoring}
-            sound: dict[str, list[Value]] = {}
-            for number, (train, test) in enumerate(parts):
-                with builder.scope(f"C={model.C:g}, fold {number + 1}"):
-                    for name, bit in self._score(builder, model, train, test, bound, scores, sound).items():
-                        bits.setdefault(name, []).append(bit)
-            handles.append(tuple(map(self._keep, (scores, sound))))
-        return handles, bits
-
-    def _keep(self, found: Mapping[str, Sequence[Value]]) -> dict[str, str]:
-        """Store a vector of what was found in all folds `(1,)`, by name; the handles."""
-        handles = {name: self.table.lake.handle(name) for name in found}
-        for name, values in found.items():
-            side_by_side(values).store(handles[name])
-        return handles
-
-    def _score(
-        self,
-        builder: Builder,
-        model: LogisticRegression,
-        train: Table,
-        test: Table,
-        bound: float,
-        scores: Mapping[str, list[Value]],
-        sound: dict[str, list[Value]],
-    ) -> Mapping[str, Value]:
-        """Fit on one table; append the scores on another, and bits that say whether these are defined.
-
-        Returns the fit's check bits.
-        """
-        roles = self._roles(train)
-        found, bits = model.planned(builder, model.problem(train, roles, bound))
-        z = fitting.linear_predictor(
-            test, roles.features, found.weights, found.intercept, like=train, offset=roles.offset
-        )
-        sums = sums_of(z, test, self.target, self.scoring)
-        least, few = test.min_count, list[Value]()
-        for name in self.scoring:
-            score = metric_of(builder, name, sums, test.rows)
-            if least > 1:  # what owners allow is defined as well
-                bit = allowed(builder, name, sums, test.rows, least)
-                few += [] if bit is None else [inverted(bit)]
-            else:
-                bit = defined(builder, name, sums, test.rows)
-            scores[name].append(score if bit is None else score * bit)
-            if bit is not None:
-                sound.setdefault(name, []).append(bit)
-        return {**bits, TOO_FEW: any_bit(few)} if few else bits
-
-    def _require_sound(self, revealed: Mapping[str, bool]) -> None:
-        """Raise SchemaError for what no wider range of the sigmoid can mend; warn of fits that still move."""
-        if revealed.get(fitting.TOO_FEW):
-            raise SchemaError(
-                f"cross-validation of {self.what}: without one of the folds, fewer than "
-                f"{self.table.min_count} rows count, and their owners do not allow figures that rest on so "
-                "few; filter by a wider condition, or use more rows"
-            )
-        if revealed.get(fitting.FLAWED):
-            raise SchemaError(
-                f"cross-validation of {self.what}: in some fold a weight is negative, or too large beside "
-                "the mean of all; leave such rows out, or use weights nearer to each other"
-            )
-        if revealed.get(fitting.FAR_OFFSET):
-            raise SchemaError(
-                f"cross-validation of {self.what}: some value of offset {self.offset!r} is beyond "
-                f"{fitting.WIDEST_OFFSET:g} on one side, and offsets are added to log-odds"
-            )
-        if revealed.get(fitting.ONE_CLASS):
-            raise SchemaError(
-                f"cross-validation of {self.what}: without one of the folds, all rows that count have the "
-                f"same outcome, or none counts, so there is nothing to tell apart; {self.mend}, or more rows"
-            )
-        if revealed.get(TOO_FEW):
-            raise SchemaError(
-                f"cross-validation of {self.what}: in some fold a score rests on fewer rows of an outcome "
-                "than owners allow; use fewer folds, or score by accuracy, log_loss or brier"
-            )
-        moves = revealed.get(fitting.MOVING) or revealed.get(fitting.APART)
-        if moves and not revealed.get(fitting.OUT_OF_RANGE):
-            warnings.warn(
-                f"cross-validation of {self.what}: some fit was still moving after its last step; raise "
-                f"max_iter, use {fitting.stronger(self.model.penalty is not None)}, or leave out columns "
-                "that nearly repeat others or tell outcomes apart without error",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-
-
-def any_bit(bits: Sequence[Value]) -> Value:
-    """Whether any of some bits `(1,)` is set, `(1,)`."""
-    return -functools.reduce(operator.add, bits).is_zero().to_ring() + 1
