@@ -37,6 +37,12 @@ from tercet.protocols.domains import WORD_BYTES, Words
 
 MOST_WORK = 1 << 19
 """Work of one instance, in words added, up to which a plan runs in lockstep: steps of about a millisecond."""
+MOST_PRODUCTS = 1 << 21
+"""Products that one instance adds up: some milliseconds."""
+MOST_MADE = 1 << 25
+"""Words of all results together: what waits for a round is in memory all at once, and in one frame."""
+MOST_STEPS = 1 << 14
+"""Nodes of a plan, each of which is looked at between two heartbeats before it runs."""
 SLICE_S = 0.01
 """How long steps may hold the event loop before heartbeats and readers get a turn."""
 
@@ -57,18 +63,27 @@ def runs_in_lockstep(plan: Plan) -> bool:
 
 
 def _is_small(plan: Plan) -> bool:
+    if len(plan.nodes) > MOST_STEPS:
+        return False
     words: dict[Type, int] = {}
+    total = 0
     for node in plan.nodes:
-        for kind in node.types:
-            if kind not in words:
-                rows = plan.maxima[kind.rows] if isinstance(kind.rows, str) else kind.rows
+        for made in node.types:
+            if made not in words:
+                rows = plan.maxima[made.rows] if isinstance(made.rows, str) else made.rows
                 if rows > plan.tile_rows:
                     return False
-                words[kind] = math.prod(word_shape(kind, plan.maxima))
+                words[made] = math.prod(word_shape(made, plan.maxima))
+        kind, results = KINDS[node.kind], sum(words[made] for made in node.types)
         read = sum(words[plan.type_of(ref)] for ref in node.args)
-        if KINDS[node.kind].weight * read > MOST_WORK:
+        if max(kind.weight * read, results) > MOST_WORK:
             return False
-    return True
+        if kind.adds_products:
+            terms = word_shape(plan.type_of(node.args[0]), plan.maxima)[-1]
+            if results * terms > MOST_PRODUCTS:
+                return False
+        total += results
+    return total <= MOST_MADE
 
 
 # -- what all runs of a plan have in common ------------------------------------------------------------------

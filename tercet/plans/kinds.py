@@ -120,6 +120,8 @@ class Kind:
     """Whether a local node is no more work than a copy, so that it may be computed anew for each reader."""
     weight: ClassVar[int] = 1
     """About how much work it is for each word that it reads, an addition being one."""
+    adds_products: ClassVar[bool] = False
+    """Whether each number of its result is a sum of products along the last axis of the first argument."""
     binds_symbol: ClassVar[bool] = False
     """Whether it names a number of rows that becomes known when it runs."""
     keep: ClassVar[bool] = False

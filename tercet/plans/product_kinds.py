@@ -76,6 +76,7 @@ class MatMul(Kind):
     """Matrix product `(m, k) @ (k, n)` along columns; rows stay."""
 
     along = Along.LAST
+    adds_products = True
     attributes = PROMISE
     optional = frozenset(PROMISE)
 
@@ -106,6 +107,7 @@ class Dot(Kind):
     """Product over rows `(d, n), (e, n) -> (d, e)`."""
 
     along = Along.SUM
+    adds_products = True
     attributes = PROMISE
     optional = frozenset(PROMISE)
     tiling = Tiling.REDUCE

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors.rounds import Allowance, Lockstep, Lowering, lower, runs_in_lockstep
+from tercet.actors.rounds import MOST_STEPS, Allowance, Lockstep, Lowering, lower, runs_in_lockstep
 from tercet.actors.values import FiledTiles, Stored
 from tercet.errors import ProtocolError
-from tercet.plans import Builder, Form, Type
+from tercet.plans import Builder, Form, Plan, Type
 from tercet.plans.passes import drop_dead
 from tercet.plans.tiles import Costs, Layout, depths
 from tercet.protocols.plain import Plain
@@ -66,6 +66,38 @@ def test_what_runs_in_lockstep(example):
     assert runs_in_lockstep(drop_dead(example(200, 1 << 16).plan))
     assert not runs_in_lockstep(drop_dead(example(200, 64).plan))  # many tiles
     assert not runs_in_lockstep(drop_dead(example(50_000, 1 << 16).plan))  # long steps
+
+
+def table(b, *shape, name="x"):
+    return b.input(name, Type(Form.RING, shape, 16, 2.0**20))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda b: table(b, 1 << 10, 1) * table(b, 1 << 10, name="y"),  # a long result of short factors
+        lambda b: table(b, 4096, 64).dot(table(b, 4096, 64)),  # seconds of products
+        lambda b: table(b, 500, 500) @ table(b, 500, 500),
+        lambda b: [table(b, 1 << 17, name=str(i)).rescale(8) for i in range(150)],  # all at once in memory
+    ],
+)
+def test_what_would_hold_up_the_event_loop_or_fill_the_memory_is_for_the_scheduler(write):
+    b = Builder("large", tile_rows=1 << 20)
+    write(b)
+    assert not runs_in_lockstep(b.plan())
+
+
+def test_more_nodes_than_can_be_looked_at_between_two_heartbeats_are_for_the_scheduler():
+    nodes = truncation().nodes
+    assert runs_in_lockstep(Plan("long", nodes * (MOST_STEPS // len(nodes))))
+    assert not runs_in_lockstep(Plan("longer", nodes * (MOST_STEPS // len(nodes) + 1)))
+
+
+def test_products_of_small_tables_run_in_lockstep():
+    b = Builder("gram", tile_rows=1 << 16)
+    x = table(b, 20, 4000)
+    (x.dot(x).rescale(16) @ x).rescale(16).reveal("r", to="analyst")
+    assert runs_in_lockstep(b.plan())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
