@@ -76,7 +76,7 @@ _shapes = _Shapes()
 def _open(packed: bytes) -> tuple[bytes, list[str]]:
     """The body and handles of a packed plan, of which nothing else is unpacked."""
     outline = msgpack.Unpacker(
-        raw=False, max_array_len=MOST_ENDS, max_map_len=0, max_str_len=4 * LONGEST_HANDLE,
+        raw=False, max_array_len=0, max_map_len=0, max_str_len=4 * LONGEST_HANDLE,
         max_bin_len=MOST_PLAN_BYTES, max_ext_len=0, max_buffer_size=MOST_PLAN_BYTES,
     )  # fmt: skip
     outline.feed(packed)
@@ -89,7 +89,10 @@ def _open(packed: bytes) -> tuple[bytes, list[str]]:
     if parts != 3 or packed[outline.tell()] not in _BINARY:
         raise PlanError("the plan is malformed: it has no body; it was not made by Tercet")
     body = outline.unpack()
-    handles = [outline.unpack() for _ in range(outline.read_array_header())]
+    count = outline.read_array_header()
+    if count > MOST_ENDS:
+        raise PlanError(f"a plan that names {count} handles is too large; make several")
+    handles = [outline.unpack() for _ in range(count)]
     if outline.tell() != len(packed) or not all(map(_is_text, handles)):
         raise PlanError("the plan is malformed: its handles are none; it was not made by Tercet")
     if len(set(handles)) != len(handles):

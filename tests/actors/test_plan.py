@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tracemalloc
 
 import msgpack
 import numpy as np
@@ -14,7 +15,7 @@ from tercet.actors.estimate import explain
 from tercet.errors import PlanError
 from tercet.plans import CLASSES, Builder, Disclosure, Form, Type, concatenate, parsing
 from tercet.plans.drawing import to_mermaid
-from tercet.plans.parsing import read_plan, with_shape
+from tercet.plans.parsing import MOST_ENDS, read_plan, with_shape
 from tercet.plans.passes import optimise
 from tercet.plans.plan import pack_plan
 from tests.packed_plans import packed_plan
@@ -286,7 +287,9 @@ def numbered(*numbers):
         (numbered(0, 1), ["x", "y" * 1000], "is no handle"),
         (numbered(0, 1), ["x", 7], "its handles are none"),
         (numbered(0, 1), ["x", b"y"], "its handles are none"),
-        (numbered(0, 1), ["x", ["y"]], "its handles are none"),
+        (numbered(0, 1), ["x", []], "its handles are none"),
+        (numbered(0, 1), ["x", ["y"]], "malformed"),
+        (numbered(0, 1), ["x"] * (MOST_ENDS + 1), "names 16385 handles"),
         (numbered(1, 0), ["x", "y"], "handle 1, which is not the next one"),
         (numbered(0, 2), ["x", "y"], "handle 2, which is not the next one"),
         (numbered(0, -1), ["x", "y"], "handle -1, which is not the next one"),
@@ -302,6 +305,17 @@ def test_handles_that_are_not_what_the_body_names_are_refused(body, handles, why
     read_plan(pack_plan(numbered(0, 1), ["x", "y"]))  # so the shape is known
     with pytest.raises(PlanError, match=why):
         read_plan(msgpack.packb([2, body, handles]))
+
+
+@pytest.mark.parametrize("packed", [b"\x93%b\xc4\x00\x90", b"\x93\x02\xc4\x00\x91%b", b"%b"])
+def test_lists_in_the_place_of_anything_else_are_not_unpacked(packed):
+    lists = b"\xdd\x00\x10\x00\x00" + (b"\x91" * 7 + b"\x90") * (1 << 20)
+    tracemalloc.start()
+    with pytest.raises(PlanError, match="malformed"):
+        read_plan(packed % lists)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 25
 
 
 def test_what_comes_after_a_plan_is_refused():
@@ -333,6 +347,58 @@ def test_a_plan_that_was_built_here_has_the_shape_of_one_that_was_read():
     theirs = read_plan(built("theirs").to_bytes())
     assert theirs.apart_from_handles is ours.apart_from_handles
     assert theirs.nodes == built("theirs").nodes
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [[*X[:2], X[2] | {"limit": 1}, ""], Y],  # equal to X, and yet another plan
+        [[*X[:2], X[2] | {"limit": 1.0000000000000002}, ""], Y],
+        [[*X[:3], "label"], Y],
+        [X, X, Y],
+        [X, Y, ["store", [[0, 0]], {"handle": "y"}, ""]],
+        [X, ["store", [[0, 0]], {"handle": "x"}, ""]],
+        [["input", [], dict(reversed(X[2].items())), ""], Y],
+    ],
+)
+def test_no_plan_is_taken_for_another_that_looks_like_it(other, monkeypatch):
+    def fresh(packed):
+        monkeypatch.setattr(parsing, "_shapes", parsing._Shapes())
+        return read_plan(packed)
+
+    both = [packed_plan([X, Y]), packed_plan(other)]
+    alone = [fresh(packed) for packed in both]
+    for first in (0, 1):
+        fresh(both[first])
+        second = read_plan(both[1 - first])
+        assert second.nodes == alone[1 - first].nodes
+        assert second.shape.nodes == alone[1 - first].shape.nodes
+        assert [node.label for node in second.nodes] == [node.label for node in alone[1 - first].nodes]
+        assert second.digest() == alone[1 - first].digest()
+    assert alone[0].digest() != alone[1].digest()
+
+
+def test_what_a_node_keeps_for_itself_has_no_shape_by_which_members_read_it():
+    b = Builder("rest", tile_rows=64)
+    b.input("\0checkpoint scores", ring(10)).store("y")
+    ours = with_shape(b.plan())
+    body, handles = ours.to_body()
+    with pytest.raises(PlanError, match="is no handle"):
+        read_plan(pack_plan(body, handles))
+    theirs = read_plan(pack_plan(body, ["x", "y"]))
+    assert [node.get("handle") for node in theirs.nodes] == ["x", "y"]
+    assert ours.nodes[0].get("handle") == "\0checkpoint scores"
+
+
+def test_numbers_that_equal_known_ones_are_of_the_known_type(b):
+    v, w = b.input("v", ring(10)), b.input("w", ring(10))
+    known = b.append("truncate", [v.ref], {"bits": 1})
+    for odd in (True, 1.0):
+        assert b.append("truncate", [v.ref], {"bits": odd}) == known
+        alike = b.append("truncate", [w.ref], {"bits": odd})
+        assert type(b.nodes[alike].get("bits")) is int
+    with pytest.raises(PlanError, match="attribute 'bits' is True"):
+        b.append("truncate", [b.input("u", ring(20)).ref], {"bits": True})
 
 
 def test_shapes_are_remembered_up_to_a_number_of_bytes(monkeypatch):
