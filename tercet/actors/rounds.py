@@ -293,8 +293,12 @@ class Lockstep:
     def take(self, peer: int, number: int, payload: Words) -> None:
         """Take the frame of a round."""
         self._mail[peer][number] = payload
-        if all(self._round in self._mail[peer] for peer in self._awaited):
+        if self._all_sent():
             self._arrived.set()
+
+    def _all_sent(self) -> bool:
+        """Whether all peers have sent what is due, or a later round: none comes after that any more."""
+        return all(self._mail[peer] for peer in self._awaited)
 
     async def _send_frames(self) -> None:
         frames: dict[int, list[Words]] = {}
@@ -323,7 +327,7 @@ class Lockstep:
             await trio.lowlevel.checkpoint()
         self._awaited = peers
         self._arrived = trio.Event()
-        if not all(self._round in self._mail[peer] for peer in peers):
+        if not self._all_sent():
             await self._arrived.wait()
         found = {}
         for peer, mail in enumerate(self._mail):

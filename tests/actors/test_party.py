@@ -413,6 +413,82 @@ async def test_mail_beyond_the_declared_fails_the_session_not_the_node(
         await client.run(b.plan())
 
 
+def _spoilt(way, message, words):
+    """What a corrupt party sends in the place of the frame of a round: messages, one after the other."""
+    kind, name, number = message
+    honest = (message, words)
+    match way:
+        case "twice":
+            return [honest, honest]
+        case "short":
+            return [(message, words[:-1])]
+        case "long":
+            return [(message, np.append(words, words[:1]))]
+        case "empty":
+            return [(message, words[:0])]
+        case "empty as well":
+            return [honest, ([kind, name, number + 1], words[:0])]
+        case "later":
+            return [([kind, name, number + 1], words)]
+        case "all at once":
+            return [([kind, name, one], words[:1]) for one in range(number, number + 2)]
+        case "in entries":
+            return [([kind, name, [[1, 0, number - 1, [words.size]]]], words)]
+        case "as a number of another type":
+            return [([kind, name, float(number)], words)]
+        case "after a stop":
+            return [(["stop", name, PlanError("enough").to_wire()], words[:0]), honest]
+        case "after another start":
+            return [(["start", name, bytes(32), bytes(32)], words[:0]), honest]
+        case _:
+            return []
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["twice", "short", "long", "empty", "empty as well", "later", "all at once", "in entries",
+     "as a number of another type", "after a stop", "after another start"],
+)  # fmt: skip
+async def test_a_party_that_spoils_its_rounds_ends_the_run_and_nothing_else(
+    way, open_cluster_of_nodes, monkeypatch, autojump_clock
+):
+    async with open_cluster_of_nodes() as nodes:
+        client = await nodes.client()
+        await client.put("x", KIND, WORDS)
+        corrupt = nodes.parties[2]
+
+        async def send_frames(session, number, frames):
+            for peer, arrays in frames.items():
+                words = np.concatenate([array.reshape(-1) for array in arrays])
+                for message, payload in _spoilt(way, ["data", session, number], words):
+                    await corrupt._peers[peer].line.send(message, [payload])
+
+        monkeypatch.setattr(corrupt, "_send_frames", send_frames)
+        with trio.fail_after(30), pytest.raises(TercetError):
+            await client.run(squares())
+        await trio.testing.wait_all_tasks_blocked()
+        assert sessions(nodes) == [0, 0, 0]
+        monkeypatch.undo()
+        result = await client.run(squares())
+        np.testing.assert_allclose(result.revealed["squares"], np.arange(10.0) ** 2, atol=2.0**-8)
+
+
+async def test_frames_of_a_run_that_is_over_are_ignored(open_cluster_of_nodes):
+    async with open_cluster_of_nodes() as nodes:
+        client = await nodes.client()
+        await client.put("x", KIND, WORDS)
+        await client.run(squares())
+        (name,) = nodes.parties[0]._over
+        line = nodes.parties[2]._peers[0].line
+        for entries in (1, 1 << 60, [[1, 0, 0, [10]]], None):
+            await line.send(["data", name, entries], [WORDS])
+            await line.send(["data", name, entries])
+        line.post(["start", name, bytes(32), bytes(32)])
+        await trio.testing.wait_all_tasks_blocked()
+        assert nodes.parties[0]._peers[2].line.lost is None
+        await client.run(squares())
+
+
 # -- strangers -----------------------------------------------------------------------------------------------
 
 

@@ -171,6 +171,15 @@ async def test_a_frame_of_another_length_is_refused(size):
     assert "node 1 (truncate in scores)" in str(caught.value)
 
 
+async def test_a_round_that_a_peer_has_passed_over_is_not_waited_for():
+    driver = lone(truncation())
+    for peer in (1, 2):
+        driver.take(peer, 2, np.zeros(10, dtype=np.uint64))
+    with pytest.raises(ProtocolError, match=r"party [12] sent 0 words in round 1, where \d+ are due"):
+        with trio.fail_after(5):
+            await driver.run()
+
+
 async def test_a_frame_beyond_the_last_round_is_refused(in_lockstep):
     b = Builder("at once", tile_rows=1 << 16)
     b.input("x", Type(Form.RING, (10,), 16, 2.0**40)).store("y")
