@@ -309,7 +309,7 @@ def test_handles_that_are_not_what_the_body_names_are_refused(body, handles, why
 
 @pytest.mark.parametrize("packed", [b"\x93%b\xc4\x00\x90", b"\x93\x02\xc4\x00\x91%b", b"%b"])
 def test_lists_in_the_place_of_anything_else_are_not_unpacked(packed):
-    lists = b"\xdd\x00\x10\x00\x00" + (b"\x91" * 7 + b"\x90") * (1 << 20)
+    lists = b"\xdc\x04\x00" + (b"\xdc\x20\x00" + b"\x90" * (1 << 13)) * (1 << 10)
     tracemalloc.start()
     with pytest.raises(PlanError, match="malformed"):
         read_plan(packed % lists)
