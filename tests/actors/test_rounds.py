@@ -13,6 +13,7 @@ from tercet.plans import Builder, Form, Plan, Type
 from tercet.plans.passes import drop_dead
 from tercet.plans.tiles import Costs, Layout, depths
 from tercet.protocols.plain import Plain
+from tercet.protocols.prg import Stream, StreamKey
 from tercet.protocols.replicated import Replicated
 from tercet.protocols.shamir import Shamir
 from tercet.testing.lockstep import parties
@@ -52,6 +53,30 @@ async def test_every_kind_of_node_as_the_scheduler_has_it(
         alike(ours, theirs)
         assert ours.statistics.rounds == theirs.statistics.rounds
         assert ours.statistics.bytes_sent == theirs.statistics.bytes_sent
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_no_stream_is_drawn_twice_and_both_draw_the_same(
+    protocol, example, scheduled, in_lockstep, monkeypatch
+):
+    one = example(70, 1 << 16)
+    dealt, drawn = {}, []
+
+    def stream(self, key, tag, purpose):
+        drawn.append((self.party, key, f"{tag}/{purpose}"))
+        return Stream(key, f"{tag}/{purpose}".encode())
+
+    monkeypatch.setattr(protocol, "stream", stream)
+    sets = []
+    for run in (in_lockstep, scheduled):
+        drawn.clear()
+        inputs = {} if dealt else one.inputs
+        await run(one.plan, protocol, inputs, dealt=dealt, protocols=parties(protocol, seed=b"alike"))
+        assert 0 < len(set(drawn)) == len(drawn)
+        nonces = {(key, StreamKey(key).nonce(name.encode())) for _, key, name in set(drawn)}
+        assert len(nonces) == len({(key, name) for _, key, name in drawn})
+        sets.append(set(drawn))
+    assert sets[0] == sets[1]
 
 
 @pytest.mark.parametrize("seed", range(6))
