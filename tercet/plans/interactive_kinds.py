@@ -21,6 +21,7 @@ from tercet.plans.kinds import (
     as_public,
     fields,
     kind,
+    read_series,
     require,
     require_ring,
 )
@@ -133,7 +134,7 @@ class Nearest(_Interactive):
         return protocol.cost("nearest", args[0], int(node.get("bits")))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1 << 10)
 def _peak(series: Series) -> float:
     """A bound on the size of a series over its whole period, with room for rounding."""
     grid = np.linspace(0, 2.0**series.period_log2, 4096)
@@ -153,22 +154,18 @@ class FourierSeries(_Interactive):
         require_ring(x, "fourier")
         scale = int(attributes["dealt_bits"]) + int(attributes["coefficient_bits"])
         types = []
-        for one in self._series(attributes):
+        for one in read_series(attributes["series"]):
             require(
                 0 < x.scale + one.period_log2 < 64, f"the period of {one.name} does not fit scale {x.scale}"
             )
             types.append(Type(Form.RING, x.shape, scale, math.ldexp(_peak(one), scale)))
         return types
 
-    @staticmethod
-    def _series(attributes: Mapping[str, Any]) -> list[Series]:
-        return [Series(*fields) for fields in attributes["series"]]
-
     def start(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Op[Any]:
         bits = dict(node.attributes)
         return protocol.fourier(
             x,
-            self._series(bits),
+            read_series(bits["series"]),
             dealt_bits=int(bits["dealt_bits"]),
             coefficient_bits=int(bits["coefficient_bits"]),
         )
@@ -178,7 +175,7 @@ class FourierSeries(_Interactive):
         return protocol.cost(
             "fourier",
             args[0],
-            self._series(bits),
+            read_series(bits["series"]),
             dealt_bits=int(bits["dealt_bits"]),
             coefficient_bits=int(bits["coefficient_bits"]),
         )

@@ -21,6 +21,7 @@ from tercet.errors import PlanError
 from tercet.plans.types import Dim, Dims, Disclosure, Form, Node, Type, bind_shape, dims_product
 from tercet.protocols.base import Cost, Protocol, Share
 from tercet.protocols.domains import Words
+from tercet.protocols.fourier import Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +180,7 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 
 NUMBER = (int, float)
+MOST_SERIES, MOST_HARMONICS = 16, 1 << 8
 
 
 def fields(**types: type | tuple[type, ...]) -> Mapping[str, type | tuple[type, ...]]:
@@ -221,6 +223,17 @@ def broadcast(a: Dims, b: Dims) -> Dims:
 def require_ring(kind: Type, what: str) -> None:
     """Raise PlanError unless a type is of secret numbers."""
     require(kind.form is Form.RING, f"{what} takes secret numbers, not {kind}")
+
+
+def read_series(series: Sequence[Sequence[Any]]) -> list[Series]:
+    """Series from the attribute of a node. Raises PlanError for more, or longer ones, than functions need.
+
+    Each is worked out at thousands of points.
+    """
+    require(len(series) <= MOST_SERIES, f"{len(series)} series at once; take up to {MOST_SERIES}")
+    most = max((len(terms) for fields in series for terms in fields[2:5]), default=0)
+    require(most <= MOST_HARMONICS, f"a series of {most} harmonics; they have up to {MOST_HARMONICS}")
+    return [Series(*fields) for fields in series]
 
 
 def reach(sizes: Sizes, dim: Dim) -> int:

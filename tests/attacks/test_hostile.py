@@ -28,7 +28,17 @@ def nested(depth):
     return value
 
 
+def series(harmonics, many=1):
+    numbers = [0.0] * harmonics
+    one = ["logistic", 4, [1] * harmonics, numbers, numbers, 0.0, -1.0, 1.0, 1.0]
+    bits = {"dealt_bits": 10, "coefficient_bits": 10}
+    x = ["input", [], X[2] | {"shape": [100], "scale": 8}, ""]
+    return packed_plan([x, ["fourier", [[0, 0]], {"series": [one] * many, **bits}, ""]])
+
+
 BUILT = {
+    "harmonics": lambda: series(20_000),
+    "series": lambda: series(1, 100),
     "bytes": lambda: bytes(MOST_PLAN_BYTES + 1),
     "nodes": lambda: packed_plan([["not", [], {}, ""]] * (MOST_NODES + 1)),
     "arguments": lambda: packed_plan([X, ["concatenate", [[0, 0]] * (MOST_ARGS + 1), {}, ""]]),
@@ -54,6 +64,10 @@ BUILT = {
 def test_a_plan_that_nobody_needs_is_refused(what):
     with pytest.raises(PlanError):
         read_plan(BUILT[what]())
+
+
+def test_a_series_of_usual_length_is_read():
+    assert read_plan(series(64, 2)).nodes[1].kind == "fourier"
 
 
 def test_nodes_are_counted_before_they_are_unpacked_plan(monkeypatch):
