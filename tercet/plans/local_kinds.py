@@ -80,7 +80,11 @@ class Random(Kind):
     tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
-        return [Type(Form.WORDS, tuple(attributes["shape"]))]
+        shape = tuple(attributes["shape"])
+        require(
+            not any(isinstance(dim, str) for dim in shape), "random words of a number that is not known yet"
+        )
+        return [Type(Form.WORDS, shape)]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[Share]:
         return protocol.fresh(context.shape(node.types[0].shape), domain=BITS)

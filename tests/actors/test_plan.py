@@ -107,6 +107,7 @@ def test_products_get_their_round_where_it_is_needed(b, v):
         (lambda b, x, v: x + b.input("w", ring(99)), r"shapes \(3 x 100\) and \(99\) do not fit together"),
         (lambda b, x, v: b.apply("add", v, v.at_scale(9)), "scales 8 and 9 differ"),
         (lambda b, x, v: v.open(""), "has to say what it discloses"),
+        (lambda b, x, v: match(b) and b.random_words(2, "both"), "of a number that is not known yet"),
         (lambda b, x, v: b.apply("nonsense", v), "unknown kind of node 'nonsense'"),
         (lambda b, x, v: x < 0, "one axis"),
         (lambda b, x, v: x.select([3]), "no such column"),
