@@ -10,10 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-from tercet.actors.line import AT_ONCE_BYTES, CHUNK_BYTES, Line
+from tercet.actors.line import AT_ONCE_BYTES, CHUNK_BYTES, LOOKS_PER_TIMEOUT, Line
 from tercet.errors import PeerLost
 from tercet.transports.memory import memory_pair
-from tercet.transports.wire import pack_message
+from tercet.transports.stream import ByteStream, StreamLink
+from tercet.transports.wire import DEFAULT_LIMITS, encode_prefix, pack_message
 
 TIMEOUT_S = 4.0
 
@@ -98,9 +99,10 @@ async def test_whoever_reads_nothing_is_given_up(words, autojump_clock):
         began = trio.current_time()
 
         async def beat():
-            for number in range(1, 100):
-                await link.send(pack_message([number, 0, ["beat"]]))
-                await trio.sleep(1)
+            with contextlib.suppress(PeerLost):
+                for number in range(1, 100):
+                    await link.send(pack_message([number, 0, ["beat"]]))
+                    await trio.sleep(1)
 
         nursery.start_soon(beat)
         with pytest.raises(PeerLost, match="party 1 took nothing for 4 s"):
@@ -151,3 +153,51 @@ async def test_whoever_stops_between_two_pieces_is_given_up(autojump_clock):
         await link.send(pack_message([1, 2 * CHUNK_BYTES, ["data"]]), [bytes(CHUNK_BYTES)])
         await trio.sleep(1.5 * TIMEOUT_S)
         assert "party 1 was silent for 4 s" in str(line.lost)
+
+
+async def test_a_process_that_stood_still_takes_that_for_no_silence(mock_clock):
+    async with joined(capacity=100) as (line, _, _nursery):
+        mock_clock.jump(100 * TIMEOUT_S)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert line.lost is None
+        for _ in range(LOOKS_PER_TIMEOUT - 2):
+            mock_clock.jump(TIMEOUT_S / LOOKS_PER_TIMEOUT)
+            await trio.testing.wait_all_tasks_blocked()
+        assert line.lost is None
+        mock_clock.jump(TIMEOUT_S / LOOKS_PER_TIMEOUT)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "party 1 was silent" in str(line.lost)
+
+
+async def test_a_payload_that_stops_is_given_up_however_short(autojump_clock):
+    near, far = trio.testing.memory_stream_pair()
+    link = StreamLink(_Plain(near), peer="party 1")
+    line = Line(link, owner="party 0", timeout_s=TIMEOUT_S)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run, Takes())
+        header = pack_message([1, 64, ["data"]])
+        await far.send_all(encode_prefix(len(header), 64, limits=DEFAULT_LIMITS) + header)
+        for _ in range(7):  # as slowly as beats come, so that something always arrives
+            await trio.sleep(1)
+            with contextlib.suppress(trio.BrokenResourceError):  # given up meanwhile
+                await far.send_all(bytes(8))
+        assert "party 1 stopped in the middle of a message for 4 s" in str(line.lost)
+        nursery.cancel_scope.cancel()
+
+
+class _Plain(ByteStream):
+    """A stream of trio's as links read it."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    async def send_all(self, pieces):
+        await self._stream.send_all(b"".join(pieces))
+
+    async def receive_into(self, view):
+        data = await self._stream.receive_some(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    async def aclose(self, *, graceful):
+        await self._stream.aclose()
