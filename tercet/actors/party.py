@@ -31,7 +31,7 @@ from tercet.actors.progress import Progress
 from tercet.actors.rounds import Frames, Lockstep
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
-from tercet.actors.session import Driver, Session, Start
+from tercet.actors.session import Driver, Session, Start, work_out
 from tercet.actors.tracing import TraceEvent, Witness
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.plans.passes import Since, checkpoints
@@ -306,6 +306,7 @@ class Party:
             if since is not None:
                 plan, inputs = await gate.resume(caller, name, plan, since)
             inputs = await self._inputs(plan, inputs)
+            await work_out(plan, self.protocol, self.parties)
             await gate.before_start(caller, name, whole)
             self._preparing.discard(name)
             self._check_unused(name)  # a peer may have stopped it meanwhile

@@ -41,8 +41,8 @@ MOST_PRODUCTS = 1 << 21
 """Products that one instance adds up: some milliseconds."""
 MOST_MADE = 1 << 25
 """Words of all results together: what waits for a round is in memory all at once, and in one frame."""
-MOST_STEPS = 1 << 14
-"""Nodes of a plan, each of which is looked at between two heartbeats before it runs."""
+MOST_STEPS = 1 << 16
+"""Nodes of a plan: what is worked out of them beforehand takes a second."""
 SLICE_S = 0.01
 """How long steps may hold the event loop before heartbeats and readers get a turn."""
 

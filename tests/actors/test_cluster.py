@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import gate
+from tercet.actors import gate, rounds, session
 from tercet.actors.line import Line
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
@@ -26,10 +26,10 @@ from tercet.protocols.replicated import Replicated
 KIND = Type(Form.RING, (100,), 8, 2.0**30)
 
 
-async def use(cluster):
+async def use(cluster, tile_rows=64):
     words = np.arange(100, dtype=np.uint64)
     await cluster.client.put("x", KIND, words)
-    b = Builder("doubled", tile_rows=64)
+    b = Builder("doubled", tile_rows=tile_rows)
     (b.input("x", KIND) * 2).reveal("twice", to="me")
     found = await cluster.client.run(b.plan())
     np.testing.assert_array_equal(found.revealed["twice"], 2 * np.arange(100) / 256)
@@ -82,6 +82,23 @@ async def test_nodes_of_one_process_read_a_plan_once(monkeypatch, big):
         assert len(read) == 1
         await use(cluster)
     assert len(read) == 1
+
+
+@pytest.mark.parametrize(("longest", "in_loop"), [(0, []), (session.LONG_PLAN, [True])])
+async def test_long_plans_are_worked_out_in_a_thread_once(monkeypatch, longest, in_loop):
+    """By the nodes of a process together, so that heartbeats go on meanwhile."""
+    found, lowering = [], rounds.Lowering
+
+    def noted(*args):
+        found.append(trio.lowlevel.in_trio_run())
+        return lowering(*args)
+
+    monkeypatch.setattr(session, "LONG_PLAN", longest)
+    monkeypatch.setattr(rounds, "Lowering", noted)
+    monkeypatch.setattr(parsing, "_shapes", parsing._Shapes())
+    async with open_cluster(ClusterOptions(tile_rows=128)) as cluster:
+        await use(cluster, 128)
+    assert found == (in_loop or [False])
 
 
 async def test_slow_links():
