@@ -209,6 +209,8 @@ class _Instance:
     awaits: Round
     step: int = 0
     sent: int = 0
+    parked: float = 0.0
+    """When it began to wait, while events are kept."""
 
 
 class Lockstep:
@@ -362,6 +364,8 @@ class Lockstep:
                 got[peer] = arrays
                 if self._witness is not None and arrays:
                     self._witness.hear(peer, instance.place.index, 0, instance.step, arrays)
+            if self._recorder.on:
+                self._recorder.note("wait", _event_name(instance.place), 0, instance.step, instance.parked)
             instance.step += 1
             self._advance(instance.place, instance, got)
             await self._breathe()
@@ -394,8 +398,7 @@ class Lockstep:
         except Exception as error:  # noqa: BLE001 - raised with the node named
             raise as_failure(error, place.node, place.index, self.protocol.party)  # noqa: B904
         if self._recorder.on:
-            name = f"{place.node.kind} {place.node.label}".rstrip()
-            self._recorder.note("step", name, 0, step, began)
+            self._recorder.note("step", _event_name(place), 0, step, began)
         if instance is None:
             self._finish(place, made)
         else:
@@ -443,6 +446,8 @@ class Lockstep:
         instance.sent += words * WORD_BYTES
         place = instance.place
         check_sent(place.node, place.index, sent=instance.sent, step=instance.step, allowed=instance.allowed)
+        if self._recorder.on:
+            instance.parked = time.perf_counter()
         self._active.append(instance)
 
     def _finish(self, place: _Place, result: Any) -> None:
@@ -480,6 +485,10 @@ class Lockstep:
         if self._reach is not None:
             for checkpoint in reached:
                 self._reach(*checkpoint)
+
+
+def _event_name(place: _Place) -> str:
+    return f"{place.node.kind} {place.node.label}".rstrip()
 
 
 __all__ = ["Allowance", "Lockstep", "Lowering", "lower", "runs_in_lockstep"]
