@@ -75,26 +75,28 @@ _shapes = _Shapes()
 
 def _open(packed: bytes) -> tuple[bytes, list[str]]:
     """The body and handles of a packed plan, of which nothing else is unpacked."""
-    outline = msgpack.Unpacker(
-        raw=False, max_array_len=0, max_map_len=0, max_str_len=4 * LONGEST_HANDLE,
-        max_bin_len=MOST_PLAN_BYTES, max_ext_len=0, max_buffer_size=MOST_PLAN_BYTES,
-    )  # fmt: skip
+    outline = msgpack.Unpacker(raw=False, max_buffer_size=MOST_PLAN_BYTES)
     outline.feed(packed)
+
+    def next_one(kinds: frozenset[int], what: str) -> Any:
+        """The next value, if its first byte is of some kinds: what may be nested is not read."""
+        if packed[outline.tell()] not in kinds:
+            raise PlanError(f"the plan is malformed: {what}; it was not made by Tercet")
+        return outline.unpack()
+
     parts = outline.read_array_header()
-    version = outline.unpack()
+    version = next_one(_NUMBER, "its format is no number")
     if version != FORMAT_VERSION:
         raise PlanError(
-            f"the plan has format {version!r:.80}, this node reads {FORMAT_VERSION}; update the older side"
+            f"the plan has format {version}, this node reads {FORMAT_VERSION}; update the older side"
         )
-    if parts != 3 or packed[outline.tell()] not in _BINARY:
-        raise PlanError("the plan is malformed: it has no body; it was not made by Tercet")
-    body = outline.unpack()
+    body = next_one(_BINARY if parts == 3 else frozenset(), "it has no body")
     count = outline.read_array_header()
     if count > MOST_ENDS:
         raise PlanError(f"a plan that names {count} handles is too large; make several")
-    handles = [outline.unpack() for _ in range(count)]
-    if outline.tell() != len(packed) or not all(map(_is_text, handles)):
-        raise PlanError("the plan is malformed: its handles are none; it was not made by Tercet")
+    handles = [next_one(_TEXT, "its handles are none") for _ in range(count)]
+    if outline.tell() != len(packed):
+        raise PlanError("the plan is malformed: something comes after its handles; it was not made by Tercet")
     if len(set(handles)) != len(handles):
         raise PlanError("the plan is malformed: it names a handle twice; it was not made by Tercet")
     return body, handles
@@ -176,7 +178,9 @@ MOST_REMEMBERED = 1 << 22
 MOST_SHAPES = 256
 
 _BINARY = frozenset({0xC4, 0xC5, 0xC6})
-"""First bytes of byte strings in msgpack."""
+_TEXT = frozenset({*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB})
+_NUMBER = frozenset({*range(0x80), *range(0xCC, 0xD4), *range(0xE0, 0x100)})
+"""First bytes of byte strings, of text and of whole numbers in msgpack."""
 
 MOST_ARGS = 1 << 12
 
