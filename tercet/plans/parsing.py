@@ -62,7 +62,9 @@ class _Shapes:
         return found
 
     def keep(self, body: bytes, shape: Plan) -> Plan:
-        """Keep a shape while there is room; the one that others have by now."""
+        """Keep a shape that leaves room for others; the one that others have by now."""
+        if len(body) > MOST_REMEMBERED // 2:
+            return shape
         found = self.known.setdefault(body, shape)
         while len(self.known) > MOST_SHAPES or sum(map(len, list(self.known))) > MOST_REMEMBERED:
             with contextlib.suppress(KeyError):
@@ -174,7 +176,7 @@ LONGEST_TEXT = 1 << 16
 MOST_PLAN_BYTES = 1 << 24
 
 MOST_REMEMBERED = 1 << 22
-"""Bytes of plans whose nodes, about twenty times as much, a process remembers."""
+"""Bytes of plans whose nodes, about fifteen times as much with what runs need, a process remembers."""
 MOST_SHAPES = 256
 
 _BINARY = frozenset({0xC4, 0xC5, 0xC6})
