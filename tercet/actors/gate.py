@@ -7,14 +7,13 @@ of nodes that last: it knows members, rules, approvals, stored tables and jobs.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from tercet.actors.arrivals import Gathering, Sink
-from tercet.actors.threads import in_thread
+from tercet.actors.threads import in_thread, turn
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import PlanError, ProtocolError
 from tercet.plans.parsing import read_plan
@@ -26,12 +25,9 @@ BIG_PLAN = 1 << 13
 """Plans of so many bytes are read in a thread, so that heartbeats go on."""
 
 
-_reading = threading.Lock()
-
-
 def _read_once(packed: bytes) -> Plan:
     """In a thread: of nodes that share a process, one reads a plan, and the others find its shape."""
-    with _reading:
+    with turn(packed):
         return read_plan(packed)
 
 

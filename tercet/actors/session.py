@@ -8,7 +8,6 @@ declares.
 from __future__ import annotations
 
 import secrets
-import threading
 from collections import ChainMap
 from typing import Any
 
@@ -18,7 +17,7 @@ import trio
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Allowance, Lockstep, lower, runs_in_lockstep
 from tercet.actors.scheduler import Scheduler
-from tercet.actors.threads import in_thread
+from tercet.actors.threads import in_thread, turn
 from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import Costs, Layout, Ledger
@@ -47,14 +46,13 @@ class Start:
 
 LONG_PLAN = 1 << 10
 """What follows from plans of more nodes is worked out in a thread, so that heartbeats go on."""
-_working_out = threading.Lock()
 
 
 async def work_out(plan: Plan, protocol: type[Protocol], parties: int) -> None:
     """Find what all runs of a plan have in common, before a session needs it."""
 
     def find() -> None:
-        with _working_out:  # of nodes that share a process, one does it, and the others find it done
+        with turn(plan.apart_from_handles):
             if runs_in_lockstep(plan):
                 lower(plan, protocol, parties)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar, TypeVarTuple
 
@@ -20,6 +21,17 @@ from tercet.transports.admission import TokenBucket
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+_TURNS = tuple(threading.Lock() for _ in range(64))
+
+
+def turn(what: Hashable) -> threading.Lock:
+    """A lock for threads that do the same, so that one does it, and the others find it done.
+
+    Those that do something else hardly ever have to wait for it.
+    """
+    return _TURNS[hash(what) % len(_TURNS)]
+
 
 ANY = trio.CapacityLimiter(math.inf)
 """What is counted by shares is not counted once more."""
