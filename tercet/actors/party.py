@@ -31,7 +31,7 @@ from tercet.actors.progress import Progress
 from tercet.actors.rounds import Frames, Lockstep
 from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
-from tercet.actors.session import Driver, Session, Start, work_out
+from tercet.actors.session import Runner, Session, Start, work_out
 from tercet.actors.tracing import TraceEvent, Witness
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.plans.passes import Since, checkpoints
@@ -407,19 +407,19 @@ class Party:
             "reach": lambda *checkpoint: reached.send_nowait(checkpoint),
             "witness": None if Party.witness is None else Party.witness(session.plan, protocol, inputs),
         }
-        driver: Driver
+        runner: Runner
         if session.in_lockstep:
             send = functools.partial(self._send_frames, session.name)
-            driver = Lockstep(session.plan, protocol, inputs, send=send, **options)
+            runner = Lockstep(session.plan, protocol, inputs, send=send, **options)
         else:
             send_messages = functools.partial(self._send, session.name)
-            driver = Scheduler(
+            runner = Scheduler(
                 session.plan, protocol, inputs, send=send_messages, threads=self.threads, **options
             )
-        session.begin(driver)
+        session.begin(runner)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_checkpoints, session, gate, coming)
-            outcome = await driver.run()
+            outcome = await runner.run()
             nursery.cancel_scope.cancel()
         return outcome
 

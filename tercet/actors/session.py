@@ -60,7 +60,7 @@ async def work_out(plan: Plan, protocol: type[Protocol], parties: int) -> None:
         await in_thread(find)
 
 
-Driver = Scheduler | Lockstep
+Runner = Scheduler | Lockstep
 """What runs a plan at one party."""
 
 
@@ -90,7 +90,7 @@ class Session:
         self._one_started = trio.Event()
         self._all_started = trio.Event()
         self.in_lockstep = runs_in_lockstep(plan)
-        self._driver: Driver | None = None
+        self._runner: Runner | None = None
         self._early: list[tuple[int, Any, Words]] = []
         self._ledger: Ledger | Allowance
         if self.in_lockstep:
@@ -141,11 +141,11 @@ class Session:
 
     def progress(self) -> Progress:
         """How far this party is."""
-        return Progress() if self._driver is None else self._driver.progress()
+        return Progress() if self._runner is None else self._runner.progress()
 
-    def begin(self, driver: Driver) -> None:
+    def begin(self, runner: Runner) -> None:
         """Hand what has arrived so far to what runs the plan, and all that comes from now on."""
-        self._driver = driver
+        self._runner = runner
         early, self._early = self._early, []
         for frame in early:
             self.take(*frame)
@@ -174,11 +174,11 @@ class Session:
                     f"party {self._party} has no memory for what party {peer} sent; use smaller tables"
                 )
             )
-        elif self._driver is None:
+        elif self._runner is None:
             self._early.append((peer, entries, payload))
         else:
             try:
-                self._driver.take(peer, entries, payload)
+                self._runner.take(peer, entries, payload)
             except TercetError as error:
                 self.fail(error)
 
