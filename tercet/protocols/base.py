@@ -66,6 +66,8 @@ class Protocol(abc.ABC):
     """What users write in `protocol=`."""
     held: ClassVar[int]
     """Words a party holds for each shared word."""
+    held_of_product: ClassVar[int] = 1
+    """Words a party holds for each word of a `Product`."""
     sizes: ClassVar[tuple[int, ...]]
     """Numbers of parties it can run with; the first is the default."""
     truncates_down: ClassVar[bool] = False
@@ -74,12 +76,21 @@ class Protocol(abc.ABC):
     """Whether masked openings tell nothing of numbers of any size, or only of those below 2^62."""
     words_uniform: ClassVar[bool] = True
     """Whether every 64-bit word is as likely as any other in a message, which `check_protocol` tests."""
+    malicious: ClassVar[bool] = False
+    """Whether corrupt parties may do anything: a lie is noticed before what hangs on it is sent, and the run
+    is given up. Otherwise corrupt parties are held to follow the protocol, and may only look."""
+    group_keys: ClassVar[bool] = False
+    """Whether it needs keys of all parties but one, beside those of pairs: see `groups`."""
 
     def __init__(self, *, party: int, parties: int, keys: Mapping[int, bytes]) -> None:
         self.party = party
         self.parties = parties
         self.keys = keys
         self.dealer = 0
+        self.groups: Mapping[int, bytes] = {}
+        """By party: the key that all others have in common, which that party does not know. Set by whoever
+        runs the protocol, for the session, if it has `group_keys`: made from what each of them drew, and
+        compared by all of them before it is used."""
         self.allocate = in_memory
         """Makes arrays of words that are not set. Those with a word or more for every row of a table come
         from here: whoever runs the protocol may want them elsewhere than in memory."""
@@ -139,6 +150,15 @@ class Protocol(abc.ABC):
         """Random words that this party and a peer know, and nobody else: no rounds."""
         return self.stream(self.keys[peer], tag, purpose).words(shape)
 
+    def draw_without(self, party: int, tag: str, purpose: str) -> Stream:
+        """Random words that all but one party know: no rounds. KeyError at that party."""
+        return self.stream(self.groups[party], tag, purpose)
+
+    @classmethod
+    def corruptions(cls, parties: int) -> int:
+        """How many parties may be corrupt together: fewer than half of them, unless overridden."""
+        return (parties - 1) // 2
+
     def hidden(self, tag: str, x: Share) -> Words:
         """This party's first word of `x` and its summand of zero, which each pair of parties draws together.
 
@@ -163,7 +183,11 @@ class Protocol(abc.ABC):
     def spec(self, shape: Shape, *, domain: Domain = Z64, scale: int = 0, product: bool = False) -> Share:
         """A stand-in of a share, without memory, to ask for costs."""
         kind = Product if product else Share
-        return kind(domain, np.broadcast_to(np.uint64(0), (1 if product else self.held, *shape)), scale)
+        return kind(
+            domain,
+            np.broadcast_to(np.uint64(0), (self.held_of_product if product else self.held, *shape)),
+            scale,
+        )
 
     def free(self) -> Cost:
         """The cost of local work."""

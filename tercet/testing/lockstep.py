@@ -138,13 +138,18 @@ def _check_unchanged(handed: Sequence[tuple[int, int, Words, Words]]) -> None:
 
 
 def parties(cls: type[Protocol], n: int | None = None, *, seed: bytes | None = None) -> list[Protocol]:
-    """One instance for each party of a session, with fresh pairwise keys, or keys derived from a seed."""
+    """One instance for each party of a session, with fresh keys, or keys derived from a seed."""
     count = cls.sizes[0] if n is None else n
     master = secrets.token_bytes(KEY_BYTES) if seed is None else derive_key(b"", b"seed/" + seed)
     keys: list[dict[int, bytes]] = [{} for _ in range(count)]
     for a, b in itertools.combinations(range(count), 2):
         keys[a][b] = keys[b][a] = derive_key(master, f"pair/{a}/{b}".encode())
-    return [cls(party=party, parties=count, keys=keys[party]) for party in range(count)]
+    session = [cls(party=party, parties=count, keys=keys[party]) for party in range(count)]
+    for missing, protocol in itertools.product(range(count if cls.group_keys else 0), session):
+        if protocol.party != missing:
+            key = derive_key(master, f"without/{missing}".encode())
+            protocol.groups = {**protocol.groups, missing: key}
+    return session
 
 
 def share(

@@ -48,15 +48,22 @@ def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, de
         if first.rounds:
             held = [_held(ran, party) for ran in (first, again, other)]
             _check_independent(cls, f"{where}: what party {party} holds of the result", *held)
-        # A session in which all keys are fresh but those that this party knows.
-        fresh = new_session(cls, parties)
-        for peer, key in session[party].keys.items():
-            fresh[peer].keys = {**fresh[peer].keys, party: key}
-        fresh[party].keys = session[party].keys
-        fresh = observe([cls(party=p.party, parties=p.parties, keys=p.keys) for p in fresh])
+        fresh = observe(_with_keys_of(cls, session[party], new_session(cls, parties)))
         same, _ = run(fresh, operation, shares, name="first", dealer=dealer)
         heard = _heard(same, fresh, party)
         check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, heard)
+
+
+def _with_keys_of(cls: type[Protocol], known: Protocol, fresh: Sequence[Protocol]) -> list[Protocol]:
+    """A session in which all keys are fresh but those that one party knows."""
+    session = []
+    for other in fresh:
+        same = {known.party: known.keys[other.party]} if other.party != known.party else known.keys
+        made = cls(party=other.party, parties=other.parties, keys={**other.keys, **same})
+        groups = {missing: key for missing, key in known.groups.items() if missing != other.party}
+        made.groups = {**other.groups, **groups}
+        session.append(made)
+    return session
 
 
 def _heard(ran: LockstepResult[Any], session: Sequence[Protocol], party: int) -> Words:
