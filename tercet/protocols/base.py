@@ -39,6 +39,7 @@ from tercet.protocols.shares import (
     require_full,
     require_one_dimension,
 )
+from tercet.protocols.vouching import Tags
 
 
 class Protocol(abc.ABC):
@@ -101,6 +102,7 @@ class Protocol(abc.ABC):
         self._openings = 0
         self._bound: set[str] = set()
         self._ciphers: dict[bytes, StreamKey] = {}
+        self._tags: dict[int, Tags] = {}
 
     @property
     def truncation_error(self) -> int:
@@ -153,6 +155,12 @@ class Protocol(abc.ABC):
     def draw_without(self, party: int, tag: str, purpose: str) -> Stream:
         """Random words that all but one party know: no rounds. KeyError at that party."""
         return self.stream(self.groups[party], tag, purpose)
+
+    def tags(self, peer: int) -> Tags:
+        """What makes tags that only this party and a peer can make; see `vouching`."""
+        if peer not in self._tags:
+            self._tags[peer] = Tags(self.keys[peer])
+        return self._tags[peer]
 
     @classmethod
     def corruptions(cls, parties: int) -> int:

@@ -286,6 +286,37 @@ def and3_zero(x0: Words, x1: Words, y0: Words, y1: Words, a: Words, b: Words, ou
     return out
 
 
+@kernel(IN2, IN2, OUT2)
+def _quad_mul(x: Words, y: Words, z: Words) -> None:
+    for i in range(z.shape[1]):
+        x0, x1, x2, y0, y1, y2 = x[0, i], x[1, i], x[2, i], y[0, i], y[1, i], y[2, i]
+        z[0, i] = x2 * (y2 + y1) + x1 * y2
+        z[1, i] = x0 * y2 + x2 * y0
+        z[2, i] = x1 * (y1 + y0) + x0 * y1
+
+
+@kernel(IN2, IN2, OUT2)
+def _quad_and(x: Words, y: Words, z: Words) -> None:
+    for i in range(z.shape[1]):
+        x0, x1, x2, y0, y1, y2 = x[0, i], x[1, i], x[2, i], y[0, i], y[1, i], y[2, i]
+        z[0, i] = (x2 & (y2 ^ y1)) ^ (x1 & y2)
+        z[1, i] = (x0 & y2) ^ (x2 & y0)
+        z[2, i] = (x1 & (y1 ^ y0)) ^ (x0 & y1)
+
+
+def quad_products(x: Words, y: Words, *, bits: bool) -> Words:
+    """One party's part of a product among four parties, of three components of each factor (see `rep4`).
+
+    Summands `x2 (y2 + y1) + x1 y2`, `x0 y2 + x2 y0` and `x1 (y1 + y0) + x0 y1`; factors broadcast. Moves 72
+    bytes an element.
+    """
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    a, b = (np.ascontiguousarray(np.broadcast_to(f, shape)).reshape(3, -1) for f in (x, y))
+    z = np.empty(a.shape, dtype=np.uint64)
+    (_quad_and if bits else _quad_mul)(a, b, z)
+    return z.reshape(shape)
+
+
 # -------------------------------------------------------------------- matrices
 
 TERMS, COLUMNS = 64, 512

@@ -18,6 +18,7 @@ BUILT_IN = {
     "replicated": "tercet.protocols.replicated:Replicated",
     "plain": "tercet.protocols.plain:Plain",
     "shamir": "tercet.protocols.shamir:Shamir",
+    "rep4": "tercet.protocols.rep4:Rep4",
 }
 REGISTRY: Registry[Protocol] = Registry(
     group=GROUP, word="protocol", base=Protocol, built_in=BUILT_IN, error=ProtocolError

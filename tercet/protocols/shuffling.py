@@ -7,102 +7,37 @@ of A, and one message does: D's new summand is F(K_{d+1}), which A can draw too,
 its own. Only the last hop ends in a replicated sharing. That is 4 words an element in all three hops, where
 resharing among all after each takes 6.
 
-On the way, the words of a row lie side by side: a row that moves is then one line of the cache and not one
-for each column. Randomness is drawn, and masks are taken off, in blocks that stay in the cache.
+On the way, the words of a row lie side by side (see `rows`). Randomness is drawn, and masks are taken off, in
+blocks that stay in the cache.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import attrs
 import numpy as np
 
-from tercet.errors import ProtocolError
-from tercet.protocols.base import Cost, Op, Round, Shape, Share, require_full
+from tercet.protocols.base import Cost, Op, Round, Share, require_full
 from tercet.protocols.detour import nearer
-from tercet.protocols.domains import WORD_BYTES, Domain, Words
+from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.protocols.kernels import Indices, permutation
 from tercet.protocols.masking import DEALER, FIRST, Masking
-from tercet.protocols.prg import BLOCK_WORDS, Stream
-
-
-@attrs.frozen(eq=False)
-class _Table:
-    """Columns of one domain that move together; a row of them has `width` words."""
-
-    domain: Domain
-    columns: Sequence[Share]
-
-    @property
-    def width(self) -> int:
-        return sum(_places(column) for column in self.columns)
-
-    @property
-    def shape(self) -> Shape:
-        return self.columns[0].shape[-1], self.width
-
-    def blocks(self) -> Iterator[slice]:
-        """Runs of rows of about BLOCK_WORDS words."""
-        rows, step = self.columns[0].shape[-1], max(1, BLOCK_WORDS // max(1, self.width))
-        for start in range(0, rows, step):
-            yield slice(start, min(start + step, rows))
-
-    def summands(self, protocol: Masking, dealer: int) -> Words:
-        """A's or B's summand of the columns, row by row."""
-        rows = protocol.allocate(self.shape)
-        for block in self.blocks():
-            for data, words in _in_rows(self.columns):
-                part = Share(self.domain, data[:, :, block])
-                rows[block, words] = protocol.summand(part, dealer).reshape(part.shape).T
-        return rows
-
-    def masked(
-        self,
-        protocol: Masking,
-        rows: Words,
-        order: Indices,
-        stream: Stream,
-        moved: Words,
-        settle: Callable[[slice, Words], None] | None = None,
-    ) -> Words:
-        """Permuted rows less a mask, block by block, in `moved`; `settle` is shown the mask."""
-        rows, order = nearer(rows, order, protocol.reach, protocol.allocate)
-        buffer = self.buffer()
-        for block in self.blocks():
-            part = np.take(rows, order[block], axis=0, out=moved[block], mode="clip")
-            mask = stream.fill(buffer[: len(part)])
-            self.domain.subtract(part, mask, out=part)
-            if settle is not None:
-                settle(block, mask)
-        return moved
-
-    def buffer(self) -> Words:
-        """Room for the rows of a block."""
-        return np.empty((max(1, BLOCK_WORDS // max(1, self.width)), self.width), dtype=np.uint64)
-
-    def empty(self, protocol: Masking) -> list[Share]:
-        """Columns like those that moved, to be filled."""
-        return [column.like(protocol.allocate(column.data.shape)) for column in self.columns]
+from tercet.protocols.prg import Stream
+from tercet.protocols.rows import Table, as_asked, in_order, write
 
 
 def shuffle(protocol: Masking, columns: Sequence[Share]) -> Op[list[Share]]:
     """Columns with their rows permuted alike, by a permutation that nobody knows. Cost: `shuffle_cost`."""
     require_full("shuffle", *columns)
-    lengths = [column.shape[-1] for column in columns]
-    if any(length != lengths[0] for length in lengths):
-        raise ProtocolError(f"columns of {lengths} rows cannot be shuffled together")
-    domains = list(dict.fromkeys(column.domain for column in columns))
-    tables = [_Table(domain, [c for c in columns if c.domain is domain]) for domain in domains]
+    tables = Table.of(columns)
     first, second, last = ((protocol.dealer + hop) % 3 for hop in range(3))
-    held = [table.summands(protocol, first) for table in tables if protocol.role(first) != DEALER]
+    summand = functools.partial(protocol.summand, dealer=first)
+    held = [table.rows(protocol, summand) for table in tables if protocol.role(first) != DEALER]
     for dealer in (first, second):
         held = yield from _pass_on(protocol, dealer, tables, held)
     settled = yield from _settle(protocol, last, tables, held)
-    results = [iter(shares) for shares in settled]
-    return [next(results[domains.index(column.domain)]) for column in columns]
+    return as_asked(columns, tables, settled)
 
 
 def shuffle_cost(protocol: Masking, columns: Sequence[Share]) -> Cost:
@@ -118,13 +53,7 @@ def _order(protocol: Masking, dealer: int, tag: str, rows: int) -> Indices:
     return permutation(random, protocol.allocate((rows,)).view(np.int64))
 
 
-def _in_order(protocol: Masking, rows: Words, order: Indices) -> Words:
-    moved = protocol.allocate(rows.shape)
-    rows, order = nearer(rows, order, protocol.reach, protocol.allocate)
-    return np.take(rows, order, axis=0, mode="clip", out=moved)
-
-
-def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: list[Words]) -> Op[list[Words]]:
+def _pass_on(protocol: Masking, dealer: int, tables: Sequence[Table], held: list[Words]) -> Op[list[Words]]:
     """Permute, and go over from a sharing between A and B to one between B and D: 1 round, a word from A.
 
     Takes and gives this party's summands of each table, `(rows, width)`; nothing where it has none.
@@ -140,13 +69,12 @@ def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: lis
     if role == FIRST:
         stream = protocol.draw(dealer + 1, tag, "reshare")
         moved = [
-            table.masked(protocol, rows, order, stream, protocol.allocate(rows.shape))
-            for table, rows in zip(tables, held, strict=True)
+            _masked(protocol, table, rows, order, stream) for table, rows in zip(tables, held, strict=True)
         ]
         held.clear()
         yield Round(send={(dealer + 2) % 3: moved})
         return []
-    moved = [_in_order(protocol, rows, order) for rows in held]
+    moved = [in_order(protocol, rows, order) for rows in held]
     del order  # a word a row, while it waits
     held.clear()
     got = yield Round(recv={(dealer + 1) % 3: shapes})
@@ -156,7 +84,7 @@ def _pass_on(protocol: Masking, dealer: int, tables: Sequence[_Table], held: lis
 
 
 def _settle(
-    protocol: Masking, dealer: int, tables: Sequence[_Table], held: list[Words]
+    protocol: Masking, dealer: int, tables: Sequence[Table], held: list[Words]
 ) -> Op[list[list[Share]]]:
     """Permute, and reshare among all three (see `Masking.reshare`): 1 round, a word from A and from B."""
     tag, role = protocol.tag(), protocol.role(dealer)
@@ -168,7 +96,7 @@ def _settle(
                 buffer = table.buffer()
                 for block in table.blocks():
                     drawn = stream.fill(buffer[: block.stop - block.start])
-                    _write(columns, component, block, drawn)
+                    write(columns, component, block, drawn)
         yield Round()
         return results
     other, kept = ((dealer + 2) % 3, 0) if role == FIRST else ((dealer + 1) % 3, 1)
@@ -176,14 +104,7 @@ def _settle(
     order = _order(protocol, dealer, tag, shapes[0][0])
     stream = protocol.draw(dealer + 1 - kept, tag, "reshare")
     moved = [
-        table.masked(
-            protocol,
-            rows,
-            order,
-            stream,
-            protocol.allocate(rows.shape),
-            functools.partial(_write, columns, kept),
-        )
+        _masked(protocol, table, rows, order, stream, functools.partial(write, columns, kept))
         for table, rows, columns in zip(tables, held, results, strict=True)
     ]
     del order
@@ -191,26 +112,29 @@ def _settle(
     got = yield Round(send={other: moved}, recv={other: shapes})
     for table, mine, theirs, columns in zip(tables, moved, got[other], results, strict=True):
         for block in table.blocks():
-            _write(columns, 1 - kept, block, table.domain.add(mine[block], theirs[block]))
+            write(columns, 1 - kept, block, table.domain.add(mine[block], theirs[block]))
     return results
 
 
-def _write(columns: Sequence[Share], component: int, block: slice, rows: Words) -> None:
-    """Write some rows of a component of columns."""
-    for data, words in _in_rows(columns):
-        data[component, :, block] = rows[:, words].T
-
-
-def _places(column: Share) -> int:
-    return math.prod(column.shape[:-1])
-
-
-def _in_rows(columns: Sequence[Share]) -> Iterator[tuple[Words, slice]]:
-    """For each column its data `(components, places, rows)`, a view, and its words of a row."""
-    stop = 0
-    for column in columns:
-        start, stop = stop, stop + _places(column)
-        yield column.data.reshape(len(column.data), stop - start, column.shape[-1]), slice(start, stop)
+def _masked(
+    protocol: Masking,
+    table: Table,
+    rows: Words,
+    order: Indices,
+    stream: Stream,
+    settle: Callable[[slice, Words], None] | None = None,
+) -> Words:
+    """Permuted rows less a mask, block by block; `settle` is shown the mask."""
+    moved = protocol.allocate(rows.shape)
+    rows, order = nearer(rows, order, protocol.reach, protocol.allocate)
+    buffer = table.buffer()
+    for block in table.blocks():
+        part = np.take(rows, order[block], axis=0, out=moved[block], mode="clip")
+        mask = stream.fill(buffer[: len(part)])
+        table.domain.subtract(part, mask, out=part)
+        if settle is not None:
+            settle(block, mask)
+    return moved
 
 
 __all__ = ["shuffle", "shuffle_cost"]

@@ -1,0 +1,297 @@
+"""Replicated sharing among four parties, one of which may lie: security with abort.
+
+`x = x_0 + x_1 + x_2 + x_3` in Z_2^64, or XOR on packed words. Party i holds all components but x_i, so any
+two parties have two components in common, and whatever a party needs to be told is known to two others: one
+says it, the other vouches for it, and both are compared at once (see `vouching`). After Dalskov, Escudero and
+Keller (USENIX Security 2021), but for their checks, which come too late to keep secrets (eprint 2026/234).
+
+Everything rests on the *joint sharing* of a value v that parties g and h know, and i and j do not: component
+j is F(K_j), which g, h and i draw from the key that all but j have; component i is v - F(K_j), which g tells
+j and h vouches for; the other two are zero. 1 round, 1 word and a tag.
+
+A product before its round is a sum of six summands, one for each pair of parties, and each party holds the
+three of its own pairs: x_a y_b + x_b y_a is known to the two who are neither a nor b. What takes a dealer
+elsewhere is a *pair gate* here (see `pair_gates`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from tercet.errors import ProtocolError
+from tercet.protocols import circuits, kernels, pair_gates, quad_shuffle
+from tercet.protocols.base import (
+    Cost,
+    Op,
+    Product,
+    Protocol,
+    Shape,
+    Share,
+    align,
+    declared,
+    require_full,
+    require_one_dimension,
+)
+from tercet.protocols.domains import BITS, WORD_BYTES, Z64, Domain, Words, packed_words
+from tercet.protocols.fourier import Series
+from tercet.protocols.joint import PARTIES, Components, Joint, Pair, joint_cost, pairs, share_jointly
+from tercet.protocols.pair_gates import BitsToRing, Carries, Equalities, Fourier, PairGate, Truncation
+from tercet.protocols.prg import KEY_BYTES, Stream
+from tercet.protocols.replicated import digest
+from tercet.protocols.vouching import Message, tell, tell_cost
+
+
+class Rep4(Protocol):
+    """Four parties, one of which may do anything: it is caught, or has no effect. Security with abort."""
+
+    name: ClassVar[str] = "rep4"
+    held: ClassVar[int] = 3
+    held_of_product: ClassVar[int] = 3
+    sizes: ClassVar[tuple[int, ...]] = (PARTIES,)
+    truncates_down: ClassVar[bool] = True
+    malicious: ClassVar[bool] = True
+    group_keys: ClassVar[bool] = True
+
+    # Word d - 1 of a share at party p is component p + d, word d - 1 of a product the summand of p and p + d;
+    # numbers of parties and components are modulo 4.
+
+    def after(self, d: int) -> int:
+        """The party, or component, that comes d places after this party."""
+        return (self.party + d) % PARTIES
+
+    # -- values in and out -----------------------------------------------------------------------------------
+
+    @classmethod
+    def deal(cls, values: Words, *, domain: Domain, parties: int) -> list[list[Words]]:
+        """Components 0 to 2 are 32-byte seeds, component 3 is explicit; each goes to its three holders."""
+        seeds = [np.frombuffer(secrets.token_bytes(KEY_BYTES), dtype=np.uint64) for _ in range(parties - 1)]
+        last = values.copy()
+        for seed in seeds:
+            domain.subtract(last, _seeded(seed).words(values.shape), out=last)
+        components = [*seeds, last]
+        return [[components[(party + d) % PARTIES] for d in (1, 2, 3)] for party in range(parties)]
+
+    @classmethod
+    def dealt_shapes(cls, shape: Shape, *, domain: Domain, party: int, parties: int) -> list[Shape]:
+        """A seed is four words."""
+        _ = domain, parties
+        seed: Shape = (KEY_BYTES // WORD_BYTES,)
+        return [shape if (party + d) % PARTIES == PARTIES - 1 else seed for d in (1, 2, 3)]
+
+    def accept(self, parts: Sequence[Words], *, domain: Domain, shape: Shape, scale: int) -> Share:
+        """Expand the seeds."""
+        data = np.empty((3, *shape), dtype=np.uint64)
+        for d, part in enumerate(parts, start=1):
+            if self.after(d) == PARTIES - 1:
+                data[d - 1] = part.reshape(shape)
+            else:
+                _seeded(part).fill(data[d - 1 : d])
+        return Share(domain, data, scale)
+
+    def export(self, x: Share) -> list[Words]:
+        """Component i + 1 in full, and digests of the other two."""
+        return [np.ascontiguousarray(x.data[0]), digest(x.data[1]), digest(x.data[2])]
+
+    @classmethod
+    def combine(cls, parts: Sequence[Sequence[Words]], *, domain: Domain, shape: Shape) -> Words:
+        """Add the four components, each checked against the digests of its two other holders."""
+        for component in range(PARTIES):
+            party = (component - 1) % PARTIES
+            told = digest(parts[party][0])
+            for d in (2, 3):
+                other = (component - d) % PARTIES
+                if not np.array_equal(told, parts[other][d - 1]):
+                    raise ProtocolError(
+                        f"party {party} and party {other} disagree on component {component} of a result; one "
+                        "of them is faulty, and the result was thrown away"
+                    )
+        return domain.total(part[0] for part in parts).reshape(shape)
+
+    def _opened(self, shape: Shape) -> list[Message]:
+        """Component i is told to party i by party i - 1, and the two others vouch for it."""
+        return [
+            Message((i - 1) % PARTIES, ((i - 2) % PARTIES, (i - 3) % PARTIES), i, shape)
+            for i in range(PARTIES)
+        ]
+
+    @declared(lambda self, x: tell_cost(PARTIES, self._opened(x.shape)))
+    def opening(self, x: Share) -> Op[Words]:
+        """One round: each party is told the component it lacks, vouched for by both other holders."""
+        known = [self._component(x, i) for i in range(PARTIES)]
+        (missing,) = yield from tell(self, self._opened(x.shape), known)
+        return x.domain.total([*x.data, missing])
+
+    def _component(self, x: Share, component: int) -> Words | None:
+        d = (component - self.party) % PARTIES
+        return x.data[d - 1] if d else None
+
+    def constant(
+        self, values: Words, *, domain: Domain = Z64, scale: int = 0, product: bool = False
+    ) -> Share:
+        """Component 0 is the value; of a product, the summand of parties 1 and 2."""
+        data = np.zeros((3, *values.shape), dtype=np.uint64)
+        if not product and self.party:
+            data[-self.party % PARTIES - 1] = values
+        elif product and self.party in (1, 2):
+            data[0 if self.party == 1 else 2] = values
+        return (Product if product else Share)(domain, data, scale)
+
+    def random(self, shape: Shape, *, domain: Domain = Z64) -> Share:
+        """Component j is F(K_j)."""
+        tag = self.tag()
+        drawn = [self.draw_without(self.after(d), tag, "random").words(shape) for d in (1, 2, 3)]
+        return Share(domain, np.stack(drawn))
+
+    # -- products --------------------------------------------------------------------------------------------
+
+    # Component c's square is known to three parties; the summand of parties c + 1 and c + 2 has it.
+
+    def to_product(self, x: Share) -> Product:
+        """Component c goes into the summand of parties c + 1 and c + 2."""
+        if isinstance(x, Product):
+            return x
+        return Product(x.domain, np.stack([x.data[2], np.zeros_like(x.data[0]), x.data[1]]), x.scale)
+
+    def mul_local(self, x: Share, y: Share) -> Product:
+        """For each own pair the cross terms of the two components that both hold, and at most one square."""
+        require_full("a product", x, y)
+        if x.domain is not y.domain:
+            raise ProtocolError(
+                f"a sharing in {x.domain} cannot be multiplied by one in {y.domain}; convert one"
+            )
+        z = kernels.quad_products(*align(x, y), bits=x.domain is BITS)
+        return Product(x.domain, z, x.scale + y.scale)
+
+    def matmul_local(self, x: Share, y: Share) -> Product:
+        """As `mul_local`, of matrices."""
+        require_full("a product", x, y)
+        (x0, x1, x2), (y0, y1, y2) = x.data, y.data
+        after = kernels.matmul3(x2, x1, y2, y1)
+        across = kernels.ring_matmul(x0, y2) + kernels.ring_matmul(x2, y0)
+        before = kernels.matmul3(x1, x0, y1, y0)
+        return Product(Z64, np.stack([after, across, before]), x.scale + y.scale)
+
+    def dot_local(self, x: Share, y: Share) -> Product:
+        """As `matmul_local`, contracting the rows of both."""
+        require_full("a product", x, y)
+        (x0, x1, x2), (y0, y1, y2) = x.data, y.data
+        after = kernels.dot3(x2, x1, y2, y1)
+        across = kernels.ring_dot(x0, y2) + kernels.ring_dot(x2, y0)
+        before = kernels.dot3(x1, x0, y1, y0)
+        return Product(Z64, np.stack([after, across, before]), x.scale + y.scale)
+
+    @declared(lambda self, x: joint_cost((pairs(self.dealer), x.shape)))
+    def reduce(self, x: Share) -> Op[Share]:
+        """One round: the six summands are shared jointly, 6 words an element in all."""
+        return (yield from self._reduce(x.like(x.data.copy())))
+
+    def _reduce(self, x: Share) -> Op[Share]:
+        """As `reduce`, writing over the summands."""
+        all_pairs, z = pairs(self.dealer), np.empty((3, *x.shape), dtype=np.uint64)
+        summands = [self._summand(x, pair) for pair in all_pairs]
+        yield from share_jointly(self, Joint(x.domain, all_pairs, summands, self.components(z)))
+        return Share(x.domain, z, x.scale)
+
+    @declared(lambda self, x, y: joint_cost((pairs(self.dealer), np.broadcast_shapes(x.shape, y.shape))))
+    def mul(self, x: Share, y: Share) -> Op[Share]:
+        """One round, 6 words an element in all."""
+        return self._reduce(self.mul_local(x, y))
+
+    def _summand(self, x: Share, pair: Pair) -> Words | None:
+        """What this party has of the summand of a pair."""
+        if self.party not in pair[:2]:
+            return None
+        partner = pair.voucher if self.party == pair.sender else pair.sender
+        summand: Words = x.data[(partner - self.party) % PARTIES - 1, ...]
+        return summand
+
+    def components(self, data: Words) -> Components:
+        """The words of a share by the components that they are."""
+        return {self.after(d): data[d - 1, ...] for d in (1, 2, 3)}
+
+    # -- pair gates ------------------------------------------------------------------------------------------
+
+    def _gate_cost(self, x: Share, count: int, gate: PairGate) -> Cost:
+        reduced = self.cost("reduce", x) if isinstance(x, Product) else self.free()
+        return reduced + pair_gates.gate_cost(self, count, gate)
+
+    @declared(lambda self, x, bits: self._gate_cost(x, x.size, Truncation(bits)))
+    def truncate(self, x: Share, bits: int) -> Op[Share]:
+        """A pair gate: 2 rounds, 8 words an element in all; of a product, a round and 6 words more."""
+        gate = Truncation(bits)
+        x = (yield from self.reduce(x)) if isinstance(x, Product) else x
+        y, _ = yield from pair_gates.run(self, x, x.size, gate)
+        return Share(Z64, y.reshape(3, *x.shape), x.scale - bits)
+
+    @declared(
+        lambda self, x, series, **bits: self._gate_cost(x, x.size, Fourier(series, scale=x.scale, **bits))
+    )
+    def fourier(
+        self, x: Share, series: Sequence[Series], *, dealt_bits: int, coefficient_bits: int
+    ) -> Op[list[Share]]:
+        """A pair gate: 2 rounds; of F functions of K harmonics, 2 K (1 + F) + 4 F words an element in all."""
+        gate = Fourier(series, scale=x.scale, dealt_bits=dealt_bits, coefficient_bits=coefficient_bits)
+        x = (yield from self.reduce(x)) if isinstance(x, Product) else x
+        y, _ = yield from pair_gates.run(self, x, x.size, gate)
+        scale = dealt_bits + coefficient_bits
+        made = [Share(Z64, y[:, i].reshape(3, *x.shape), scale) for i in range(len(series))]
+        return [self.add_public(one, gate.constant(i, x.shape)) for i, one in enumerate(made)]
+
+    @declared(lambda self, x, count: self._gate_cost(x, count, BitsToRing()))
+    def bits_to_ring(self, x: Share, count: int) -> Op[Share]:
+        """A pair gate: 2 rounds, 6 words an element in all."""
+        require_one_dimension(x, "bits_to_ring")
+        if x.size != packed_words(count):
+            raise ProtocolError(f"{count} packed bits are {packed_words(count)} words, not {x.size}")
+        made, dealt = yield from pair_gates.run(self, x, count, BitsToRing())
+        for component, words in self.components(made).items():
+            np.add(words, dealt[component], out=words)
+        return Share(Z64, made[:, 0])
+
+    # -- comparisons -----------------------------------------------------------------------------------------
+
+    @declared(lambda self, x, bits=64: self._negative_cost(x.size, bits))
+    def is_negative(self, x: Share, bits: int = 64) -> Op[Share]:
+        """Top bit of `bits`: a pair gate for the carries of nibbles, 2 rounds, and a tree of log2(bits / 4).
+
+        The top bit of u + v is u's and v's top bits and the carry into them.
+        """
+        require_one_dimension(x, "is_negative")
+        gate = Carries(bits)
+        leaves, dealt = yield from pair_gates.run(self, x, x.size, gate)
+        pair = leaves.reshape(3, 2, gate.groups, -1)
+        carry = yield from circuits.carry_tree(self, *(Share(BITS, pair[:, i]) for i in range(2)))
+        tops = np.stack([dealt[component][-1] for component in self.components(carry.data)])
+        return Share(BITS, carry.data ^ tops)
+
+    def _negative_cost(self, count: int, bits: int) -> Cost:
+        gate = Carries(bits)
+        tree = circuits.carry_tree_cost(self, gate.groups, packed_words(count))
+        return pair_gates.gate_cost(self, count, gate) + tree
+
+    @declared(lambda self, x: self._zero_cost(x.size))
+    def is_zero(self, x: Share) -> Op[Share]:
+        """[u = -v] by nibbles, in a pair gate, then an AND tree: 6 rounds."""
+        require_one_dimension(x, "is_zero")
+        equal, _ = yield from pair_gates.run(self, x, x.size, Equalities())
+        return (yield from circuits.and_tree(self, Share(BITS, equal)))
+
+    def _zero_cost(self, count: int) -> Cost:
+        tree = circuits.and_tree_cost(self, Equalities.results, packed_words(count))
+        return pair_gates.gate_cost(self, count, Equalities()) + tree
+
+    # -- moving rows -----------------------------------------------------------------------------------------
+
+    @declared(quad_shuffle.shuffle_cost)
+    def shuffle(self, columns: Sequence[Share]) -> Op[list[Share]]:
+        """Four hops, each by all but one party: 4 rounds, 9 words an element in all; see `quad_shuffle`."""
+        return quad_shuffle.shuffle(self, columns)
+
+
+def _seeded(seed: Words) -> Stream:
+    """What a component is drawn from that an owner dealt as a seed."""
+    return Stream(seed.tobytes(), b"input")
