@@ -8,15 +8,14 @@ they share may be added up on the way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import attrs
 import numpy as np
 
-from tercet.compiled import BOOLEAN, kernel
+from tercet.compiled import INT64, Array, kernel
 from tercet.protocols.domains import Z64, Domain, Words
-from tercet.protocols.kernels import IN, OUT
+from tercet.protocols.kernels import IN2, OUT2, Indices
 from tercet.protocols.prg import Stream
 from tercet.protocols.shares import Cost, Op, Shape
 from tercet.protocols.vouching import Message, tell, tell_cost
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
     from tercet.protocols.rep4 import Rep4
 
 PARTIES = 4
-BLOCK = 1 << 13
-"""Words of a mask that are drawn at a time, 64 KiB: they stay in the cache until they are used."""
+BLOCK = 1 << 14
+"""Words of a mask that are drawn at a time, 128 KiB: they stay in the cache until they are used."""
+STEP = 512
+"""Elements that are worked on at a time, of a dozen arrays: they stay in the first-level cache."""
 
 Components = dict[int, Words]
 """Words by the component that they are."""
@@ -52,143 +53,137 @@ def pairs(dealer: int) -> list[Pair]:
     return [Pair(*((role + dealer) % PARTIES for role in roles)) for roles in _ROLES]
 
 
-@attrs.frozen(eq=False)
-class Joint:
-    """Values of one shape that some pairs share at a time, and that are added up."""
+Fill = Callable[[int, int], None]
+"""Works out a run of elements of some values, from start to stop."""
 
-    domain: Domain
-    pairs: Sequence[Pair]
-    known: Sequence[Words | None]
-    """The value of each pair, alike at its two members, and None elsewhere. It is written over."""
-    into: Components
-    """Where the sum goes, by component, among them those of each pair's receiver and other that this party
-    holds. What stands there is written over."""
 
-    @property
-    def shape(self) -> Shape:
-        """The shape of each value."""
-        return next(iter(self.into.values())).shape
+def deal(protocol: Rep4, domain: Domain, *values: tuple[Pair, Words | None, Shape]) -> Op[list[Components]]:
+    """Share what a few pairs know, each by itself: 1 round. Returns the two components that are not zero.
 
-    def messages(self) -> Iterator[Message]:
-        """What receivers are told."""
-        return (_message(pair, self.shape) for pair in self.pairs)
+    `values` has for each pair its value, which is written over, or None at the others, and its shape. Cost:
+    `cost`.
+    """
+    tag, me = protocol.tag(), protocol.party
+    said, parts = list[Words | None](), list[Components]()
+    for pair, value, shape in values:
+        said.append(value)
+        parts.append({})
+        if me == pair.receiver:
+            continue
+        mask = parts[-1][pair.receiver] = _mask(protocol, pair, tag).words(shape)
+        if value is not None:
+            parts[-1][pair.other] = domain.subtract(value, mask, out=value)
+    told = yield from tell(protocol, [_message(pair, shape) for pair, _, shape in values], said)
+    for pair_parts, (pair, _, _), words in zip(parts, values, told, strict=True):
+        if words is not None:
+            pair_parts[pair.other] = words
+    return parts
+
+
+def deal_sum(
+    protocol: Rep4,
+    domain: Domain,
+    roles: Sequence[Pair],
+    values: Words,
+    fill: Fill | None = None,
+) -> Op[Words]:
+    """A sharing, `(3, *shape)`, of the sum of what pairs know: 1 round.
+
+    `values`, `(3, *shape)`, has in row d - 1 what this party and the one d places after it know, for those
+    pairs that are among `roles`. It is written over; `fill` works out a run of its elements before they are
+    used. Cost: `cost`.
+    """
+    tag, me = protocol.tag(), protocol.party
+    shape, shared = values.shape[1:], [pair for pair in roles if me != pair.receiver]
+    streams = [_mask(protocol, pair, tag) for pair in shared]
+    wiring = np.array([_wires(me, pair) for pair in shared], dtype=np.int64)
+    made = np.empty((3, *shape), dtype=np.uint64)
+    left, out = values.reshape(3, -1), made.reshape(3, -1)
+    buffer = np.empty((len(shared), min(out.shape[1], BLOCK)), dtype=np.uint64)
+    split = _split_words if domain is Z64 else _split_bits
+    for start in range(0, out.shape[1], BLOCK):
+        stop = min(start + BLOCK, out.shape[1])
+        for stream, drawn in zip(streams, buffer, strict=True):
+            stream.fill(drawn[: stop - start])
+        if fill is not None:
+            fill(start, stop)
+        split(buffer, wiring, left, out, start, stop)
+    said = [values[place(me, pair), ...] if me in pair[:2] else None for pair in roles]
+    told = yield from tell(protocol, [_message(pair, shape) for pair in roles], said)
+    for pair, words in zip(roles, told, strict=True):
+        if words is not None:
+            component = made[(pair.other - me) % PARTIES - 1, ...]
+            domain.add(component, words, out=component)
+    return made
+
+
+def cost(*shared: tuple[Sequence[Pair], Shape]) -> Cost:
+    """Cost of `deal` and `deal_sum`, by the pairs that share, and the shape of what they share."""
+    return tell_cost(PARTIES, [_message(pair, shape) for some, shape in shared for pair in some])
 
 
 def _message(pair: Pair, shape: Shape) -> Message:
     return Message(pair.sender, (pair.voucher,), pair.receiver, shape)
 
 
-def share_jointly(protocol: Rep4, *joints: Joint) -> Op[None]:
-    """Share what pairs know: 1 round, 1 word an element and a tag for each pair. Cost: `joint_cost`."""
-    tag, me = protocol.tag(), protocol.party
-    said, begun = list[Words | None](), [set[int]() for _ in joints]
-    for joint, written in zip(joints, begun, strict=True):
-        for pair, value in zip(joint.pairs, joint.known, strict=True):
-            told = None
-            if me != pair.receiver:
-                stream = protocol.draw_without(pair.receiver, tag, f"joint {pair.sender} {pair.voucher}")
-                if me == pair.other or value is None:
-                    _add_mask(joint, stream, pair.receiver, fresh=pair.receiver not in written)
-                else:
-                    told = _split(joint, stream, value, pair, written)
-                written.add(pair.receiver)
-            said.append(told)
-    messages = [message for joint in joints for message in joint.messages()]
-    told_here = iter((yield from tell(protocol, messages, said)))
-    for joint, written in zip(joints, begun, strict=True):
-        for pair in joint.pairs:
-            if me == pair.receiver:
-                _add(joint, pair.other, next(told_here), fresh=pair.other not in written)
-                written.add(pair.other)
+def _mask(protocol: Rep4, pair: Pair, tag: str) -> Stream:
+    return protocol.draw_without(pair.receiver, tag, f"joint {pair.sender} {pair.voucher}")
 
 
-def joint_cost(*shared: tuple[Sequence[Pair], Shape]) -> Cost:
-    """Cost of `share_jointly`, by the pairs that share, and the shape of what they share."""
-    return tell_cost(PARTIES, [_message(pair, shape) for some, shape in shared for pair in some])
+def place(party: int, pair: Pair) -> int:
+    """The row of what a party and the other one of a pair know."""
+    partner = pair.voucher if party == pair.sender else pair.sender
+    return (partner - party) % PARTIES - 1
 
 
-def _blocks(size: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
+def _wires(party: int, pair: Pair) -> tuple[int, int, int]:
+    """The rows of the mask's component, of the value, and of the component that is the rest of the value.
 
-
-def _add_mask(joint: Joint, stream: Stream, component: int, *, fresh: bool) -> None:
-    """Add a mask to a component, or begin it with that."""
-    place = joint.into[component].reshape(-1)
-    if fresh:
-        stream.fill(place)
-        return
-    buffer = np.empty(min(place.size, BLOCK), dtype=np.uint64)
-    for block in _blocks(place.size):
-        drawn = stream.fill(buffer[: block.stop - block.start])
-        joint.domain.add(place[block], drawn, out=place[block])
-
-
-def _split(joint: Joint, stream: Stream, value: Words, pair: Pair, written: set[int]) -> Words:
-    """Add a mask to the receiver's component, and what it leaves of the value to the other's.
-
-    Returns the latter, which the receiver is to be told, where the value was.
+    The latter two are -1 at the party that knows the mask alone.
     """
-    left, size = value.reshape(-1), value.size
-    mask, rest = (joint.into[component].reshape(-1) for component in (pair.receiver, pair.other))
-    first_mask, first_rest = pair.receiver not in written, pair.other not in written
-    if len(joint.pairs) == 1:
-        stream.fill(mask)
-        joint.domain.subtract(left, mask, out=left)
-        joint.into[pair.other] = value
-        return value
-    split = _split_words if joint.domain is Z64 else _split_bits
-    buffer = np.empty(min(size, BLOCK), dtype=np.uint64)
-    for block in _blocks(size):
-        drawn = stream.fill(buffer[: block.stop - block.start])
-        split(drawn, left[block], mask[block], rest[block], first_mask, first_rest)
-    written.add(pair.other)
-    return value
+    mask = (pair.receiver - party) % PARTIES - 1
+    if party == pair.other:
+        return mask, -1, -1
+    return mask, place(party, pair), (pair.other - party) % PARTIES - 1
 
 
-def _add(joint: Joint, component: int, words: Words, *, fresh: bool) -> None:
-    place = joint.into[component]
-    if not fresh:
-        joint.domain.add(place, words, out=place)
-    elif len(joint.pairs) == 1:
-        joint.into[component] = words
-    else:
-        place[...] = words
+_WIRES = Array(INT64, 2, readonly=True)
 
 
-@kernel(IN, OUT, OUT, OUT, BOOLEAN, BOOLEAN)
-def _split_words(
-    drawn: Words, left: Words, mask: Words, rest: Words, first_mask: bool, first_rest: bool
-) -> None:
-    for i in range(drawn.shape[0]):
-        left[i] -= drawn[i]
-    if first_mask:
-        mask[:] = drawn
-    else:
-        for i in range(drawn.shape[0]):
-            mask[i] += drawn[i]
-    if first_rest:
-        rest[:] = left
-    else:
-        for i in range(drawn.shape[0]):
-            rest[i] += left[i]
+@kernel(IN2, _WIRES, OUT2, OUT2, INT64, INT64)
+def _split_words(drawn: Words, wiring: Indices, left: Words, out: Words, start: int, stop: int) -> None:
+    for first in range(start, stop, STEP):
+        last = min(first + STEP, stop)
+        for row in range(3):
+            out[row, first:last] = 0
+        for pair in range(wiring.shape[0]):
+            masks, masked = drawn[pair, first - start : last - start], out[wiring[pair, 0], first:last]
+            for i in range(last - first):
+                masked[i] += masks[i]
+            if wiring[pair, 1] >= 0:
+                value, rest = left[wiring[pair, 1], first:last], out[wiring[pair, 2], first:last]
+                for i in range(last - first):
+                    words = value[i] - masks[i]
+                    value[i] = words
+                    rest[i] += words
 
 
-@kernel(IN, OUT, OUT, OUT, BOOLEAN, BOOLEAN)
-def _split_bits(
-    drawn: Words, left: Words, mask: Words, rest: Words, first_mask: bool, first_rest: bool
-) -> None:
-    for i in range(drawn.shape[0]):
-        left[i] ^= drawn[i]
-    if first_mask:
-        mask[:] = drawn
-    else:
-        for i in range(drawn.shape[0]):
-            mask[i] ^= drawn[i]
-    if first_rest:
-        rest[:] = left
-    else:
-        for i in range(drawn.shape[0]):
-            rest[i] ^= left[i]
+@kernel(IN2, _WIRES, OUT2, OUT2, INT64, INT64)
+def _split_bits(drawn: Words, wiring: Indices, left: Words, out: Words, start: int, stop: int) -> None:
+    for first in range(start, stop, STEP):
+        last = min(first + STEP, stop)
+        for row in range(3):
+            out[row, first:last] = 0
+        for pair in range(wiring.shape[0]):
+            masks, masked = drawn[pair, first - start : last - start], out[wiring[pair, 0], first:last]
+            for i in range(last - first):
+                masked[i] ^= masks[i]
+            if wiring[pair, 1] >= 0:
+                value, rest = left[wiring[pair, 1], first:last], out[wiring[pair, 2], first:last]
+                for i in range(last - first):
+                    words = value[i] ^ masks[i]
+                    value[i] = words
+                    rest[i] ^= words
 
 
-__all__ = ["PARTIES", "Components", "Joint", "Pair", "joint_cost", "pairs", "share_jointly"]
+__all__ = ["PARTIES", "Components", "Pair", "cost", "deal", "deal_sum", "pairs", "place"]

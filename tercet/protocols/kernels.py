@@ -9,6 +9,9 @@ arithmetic wraps modulo 2^64.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -286,35 +289,39 @@ def and3_zero(x0: Words, x1: Words, y0: Words, y1: Words, a: Words, b: Words, ou
     return out
 
 
-@kernel(IN2, IN2, OUT2)
-def _quad_mul(x: Words, y: Words, z: Words) -> None:
-    for i in range(z.shape[1]):
-        x0, x1, x2, y0, y1, y2 = x[0, i], x[1, i], x[2, i], y[0, i], y[1, i], y[2, i]
-        z[0, i] = x2 * (y2 + y1) + x1 * y2
-        z[1, i] = x0 * y2 + x2 * y0
-        z[2, i] = x1 * (y1 + y0) + x0 * y1
+@kernel(IN, IN, IN, IN, IN, IN, OUT2, INT64, INT64)
+def _quad_mul(
+    x0: Words, x1: Words, x2: Words, y0: Words, y1: Words, y2: Words, z: Words, start: int, stop: int
+) -> None:
+    z0, z1, z2 = z[0], z[1], z[2]
+    for i in range(start, stop):
+        z0[i] = x2[i] * (y2[i] + y1[i]) + x1[i] * y2[i]
+        z1[i] = x0[i] * y2[i] + x2[i] * y0[i]
+        z2[i] = x1[i] * (y1[i] + y0[i]) + x0[i] * y1[i]
 
 
-@kernel(IN2, IN2, OUT2)
-def _quad_and(x: Words, y: Words, z: Words) -> None:
-    for i in range(z.shape[1]):
-        x0, x1, x2, y0, y1, y2 = x[0, i], x[1, i], x[2, i], y[0, i], y[1, i], y[2, i]
-        z[0, i] = (x2 & (y2 ^ y1)) ^ (x1 & y2)
-        z[1, i] = (x0 & y2) ^ (x2 & y0)
-        z[2, i] = (x1 & (y1 ^ y0)) ^ (x0 & y1)
+@kernel(IN, IN, IN, IN, IN, IN, OUT2, INT64, INT64)
+def _quad_and(
+    x0: Words, x1: Words, x2: Words, y0: Words, y1: Words, y2: Words, z: Words, start: int, stop: int
+) -> None:
+    z0, z1, z2 = z[0], z[1], z[2]
+    for i in range(start, stop):
+        z0[i] = (x2[i] & (y2[i] ^ y1[i])) ^ (x1[i] & y2[i])
+        z1[i] = (x0[i] & y2[i]) ^ (x2[i] & y0[i])
+        z2[i] = (x1[i] & (y1[i] ^ y0[i])) ^ (x0[i] & y1[i])
 
 
-def quad_products(x: Words, y: Words, *, bits: bool) -> Words:
-    """One party's part of a product among four parties, of three components of each factor (see `rep4`).
+def quad_products(x: Words, y: Words, out: Words, *, bits: bool) -> Callable[[int, int], None]:
+    """What makes runs of one party's part of a product among four, of three components of each (see `rep4`).
 
-    Summands `x2 (y2 + y1) + x1 y2`, `x0 y2 + x2 y0` and `x1 (y1 + y0) + x0 y1`; factors broadcast. Moves 72
-    bytes an element.
+    Summands `x2 (y2 + y1) + x1 y2`, `x0 y2 + x2 y0` and `x1 (y1 + y0) + x0 y1`, for elements from start to
+    stop. Moves 72 bytes an element.
     """
-    shape = np.broadcast_shapes(x.shape, y.shape)
-    a, b = (np.ascontiguousarray(np.broadcast_to(f, shape)).reshape(3, -1) for f in (x, y))
-    z = np.empty(a.shape, dtype=np.uint64)
-    (_quad_and if bits else _quad_mul)(a, b, z)
-    return z.reshape(shape)
+    if not x.shape == y.shape == out.shape or x.shape[0] != 3:
+        raise ValueError(f"factors of shapes {x.shape} and {y.shape} do not fit a product of {out.shape}")
+    a, b = ([np.ascontiguousarray(component).reshape(-1) for component in factor] for factor in (x, y))
+    kernel_of_domain = _quad_and if bits else _quad_mul
+    return functools.partial(kernel_of_domain, a[0], a[1], a[2], b[0], b[1], b[2], out.reshape(3, -1))
 
 
 # -------------------------------------------------------------------- matrices

@@ -19,12 +19,12 @@ import numpy as np
 
 from tercet.compiled import BOOLEAN, kernel
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, kernels
+from tercet.protocols import circuits, joint, kernels
 from tercet.protocols.base import Cost, Op, Share, require_full
 from tercet.protocols.domains import BITS, WORD_BITS, Z64, Domain, Words, packed_words
 from tercet.protocols.fourier import Series, union
 from tercet.protocols.harmonics import angle_coefficients, deal_harmonics
-from tercet.protocols.joint import Components, Joint, Pair, joint_cost, pairs, share_jointly
+from tercet.protocols.joint import Components, Pair
 from tercet.protocols.kernels import IN2, OUT2
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class PairGate(abc.ABC):
         `ones` says which of the two components carry public terms.
         """
 
-    def summand(self, known: Words, *, left: bool) -> Words:
-        """What a pair adds of its own, `(results, width)`."""
+    def summand(self, known: Words, out: Words, *, left: bool) -> None:
+        """Write what a pair adds of its own, `(results, width)`."""
         raise NotImplementedError
 
 
@@ -76,45 +76,39 @@ def run(protocol: Rep4, x: Share, count: int, gate: PairGate) -> Op[tuple[Words,
     Cost: `gate_cost`.
     """
     require_full("a gate", x)
-    roles, width = pairs(protocol.dealer), gate.width(count)
+    roles, width = joint.pairs(protocol.dealer), gate.width(count)
     left, right = roles[0], roles[2]
     at_left = protocol.party in left[:2]
     mine = left if at_left else right
     components = protocol.components(x.data)
     known: Words = x.domain.add(components[mine.receiver], components[mine.other]).reshape(-1)
     functions = (gate.left if at_left else gate.right)(known, count)
-    lefts, rights = (
-        Joint(
-            gate.domain,
-            [side],
-            [functions if side is mine else None],
-            {c: np.empty((rows, width), dtype=np.uint64) for c in side[2:] if c != protocol.party},
-        )
-        for side, rows in ((left, gate.lefts), (right, gate.rights))
+    lefts, rights = yield from joint.deal(
+        protocol,
+        gate.domain,
+        (left, functions if at_left else None, (gate.lefts, width)),
+        (right, None if at_left else functions, (gate.rights, width)),
     )
-    yield from share_jointly(protocol, lefts, rights)
-    made = np.empty((3, gate.results, width), dtype=np.uint64)
-    crossing, terms = _crossing(gate, roles), list[Words | None]()
+    terms = np.empty((3, gate.results, width), dtype=np.uint64)
+    crossing = _crossing(gate, roles)
     for pair in crossing:
         if protocol.party not in pair[:2]:
-            terms.append(None)
-        elif pair in (left, right):
-            terms.append(gate.summand(known, left=pair is left))
+            continue
+        term = terms[joint.place(protocol.party, pair)]
+        if pair in (left, right):
+            gate.summand(known, term, left=pair is left)
         else:
-            a, b = pair[2:] if pair.receiver in lefts.into else (pair.other, pair.receiver)
-            term = np.empty((gate.results, width), dtype=np.uint64)
-            ones = (a == left.receiver, b == right.receiver)
-            gate.cross(lefts.into[a], rights.into[b], term, ones)
-            terms.append(term)
-    yield from share_jointly(protocol, Joint(gate.domain, crossing, terms, protocol.components(made)))
-    return made, {**lefts.into, **rights.into}
+            a, b = pair[2:] if pair.receiver in lefts else (pair.other, pair.receiver)
+            gate.cross(lefts[a], rights[b], term, (a == left.receiver, b == right.receiver))
+    made = yield from joint.deal_sum(protocol, gate.domain, crossing, terms)
+    return made, {**lefts, **rights}
 
 
 def gate_cost(protocol: Rep4, count: int, gate: PairGate) -> Cost:
     """Cost of `run`."""
-    roles, width = pairs(protocol.dealer), gate.width(count)
-    dealt = joint_cost(([roles[0]], (gate.lefts, width)), ([roles[2]], (gate.rights, width)))
-    return dealt + joint_cost((_crossing(gate, roles), (gate.results, width)))
+    roles, width = joint.pairs(protocol.dealer), gate.width(count)
+    dealt = joint.cost(([roles[0]], (gate.lefts, width)), ([roles[2]], (gate.rights, width)))
+    return dealt + joint.cost((_crossing(gate, roles), (gate.results, width)))
 
 
 def _crossing(gate: PairGate, roles: Sequence[Pair]) -> list[Pair]:
@@ -158,13 +152,16 @@ class Truncation(PairGate):
         np.multiply(left, right, out=out)
         np.left_shift(out, np.uint64(WORD_BITS - self.bits), out=out)
 
-    def summand(self, known: Words, *, left: bool) -> Words:
+    def summand(self, known: Words, out: Words, *, left: bool) -> None:
         """The part of each side, and the constants."""
         shift = np.uint64(self.bits)
         if not left:
-            return (known >> shift)[None]
+            np.right_shift(known, shift, out=out[0])
+            return
         constant = (1 - (1 << (WORD_BITS - self.bits)) - (1 << (WORD_BITS - 2 - self.bits))) % 2**WORD_BITS
-        return (((known + _LIFT) >> shift) + np.uint64(constant))[None]
+        np.add(known, _LIFT, out=out[0])
+        np.right_shift(out[0], shift, out=out[0])
+        np.add(out[0], np.uint64(constant), out=out[0])
 
 
 _LIFT = np.uint64(1 << 62)

@@ -152,12 +152,12 @@ def _hand_on(
     hop: int,
     held: Sequence[Held],
     components: Sequence[int],
-    told: Sequence[Words],
+    told: Sequence[Words | None],
 ) -> None:
     """What each party holds afterwards: among the next three parties, or among all four."""
     out, last = hops[hop], hop == len(hops) - 1
     if protocol.party == out:
-        words = iter(told)
+        words = (part for part in told if part is not None)
         for component in components:
             for parts in held:
                 # What arrives is not ours to write to.

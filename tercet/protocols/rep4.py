@@ -17,13 +17,13 @@ elsewhere is a *pair gate* here (see `pair_gates`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, kernels, pair_gates, quad_shuffle
+from tercet.protocols import circuits, joint, kernels, pair_gates, quad_shuffle
 from tercet.protocols.base import (
     Cost,
     Op,
@@ -38,7 +38,7 @@ from tercet.protocols.base import (
 )
 from tercet.protocols.domains import BITS, WORD_BYTES, Z64, Domain, Words, packed_words
 from tercet.protocols.fourier import Series
-from tercet.protocols.joint import PARTIES, Components, Joint, Pair, joint_cost, pairs, share_jointly
+from tercet.protocols.joint import PARTIES, Components
 from tercet.protocols.pair_gates import BitsToRing, Carries, Equalities, Fourier, PairGate, Truncation
 from tercet.protocols.prg import KEY_BYTES, Stream
 from tercet.protocols.replicated import digest
@@ -122,8 +122,8 @@ class Rep4(Protocol):
     def opening(self, x: Share) -> Op[Words]:
         """One round: each party is told the component it lacks, vouched for by both other holders."""
         known = [self._component(x, i) for i in range(PARTIES)]
-        (missing,) = yield from tell(self, self._opened(x.shape), known)
-        return x.domain.total([*x.data, missing])
+        told = yield from tell(self, self._opened(x.shape), known)
+        return x.domain.total([*x.data, *(words for words in told if words is not None)])
 
     def _component(self, x: Share, component: int) -> Words | None:
         d = (component - self.party) % PARTIES
@@ -158,56 +158,45 @@ class Rep4(Protocol):
 
     def mul_local(self, x: Share, y: Share) -> Product:
         """For each own pair the cross terms of the two components that both hold, and at most one square."""
-        require_full("a product", x, y)
-        if x.domain is not y.domain:
-            raise ProtocolError(
-                f"a sharing in {x.domain} cannot be multiplied by one in {y.domain}; convert one"
-            )
-        z = kernels.quad_products(*align(x, y), bits=x.domain is BITS)
+        a, b = _factors(x, y)
+        z = np.empty(a.shape, dtype=np.uint64)
+        kernels.quad_products(a, b, z, bits=x.domain is BITS)(0, z[0].size)
         return Product(x.domain, z, x.scale + y.scale)
 
     def matmul_local(self, x: Share, y: Share) -> Product:
         """As `mul_local`, of matrices."""
         require_full("a product", x, y)
-        (x0, x1, x2), (y0, y1, y2) = x.data, y.data
-        after = kernels.matmul3(x2, x1, y2, y1)
-        across = kernels.ring_matmul(x0, y2) + kernels.ring_matmul(x2, y0)
-        before = kernels.matmul3(x1, x0, y1, y0)
-        return Product(Z64, np.stack([after, across, before]), x.scale + y.scale)
+        if x.size > y.size:
+            z = _summands(kernels.ring_matmul, x.data, y.data, 1, 1)
+        else:
+            z = _summands(lambda b, a: kernels.ring_matmul(a, b), y.data, x.data, 0, 0)
+        return Product(Z64, z, x.scale + y.scale)
 
     def dot_local(self, x: Share, y: Share) -> Product:
         """As `matmul_local`, contracting the rows of both."""
         require_full("a product", x, y)
-        (x0, x1, x2), (y0, y1, y2) = x.data, y.data
-        after = kernels.dot3(x2, x1, y2, y1)
-        across = kernels.ring_dot(x0, y2) + kernels.ring_dot(x2, y0)
-        before = kernels.dot3(x1, x0, y1, y0)
-        return Product(Z64, np.stack([after, across, before]), x.scale + y.scale)
+        if x.size > y.size:
+            z = _summands(kernels.ring_dot, x.data, y.data, 0, 1)
+        else:
+            z = _summands(lambda b, a: kernels.ring_dot(a, b), y.data, x.data, 0, 0)
+        return Product(Z64, z, x.scale + y.scale)
 
-    @declared(lambda self, x: joint_cost((pairs(self.dealer), x.shape)))
+    @declared(lambda self, x: joint.cost((joint.pairs(self.dealer), x.shape)))
     def reduce(self, x: Share) -> Op[Share]:
         """One round: the six summands are shared jointly, 6 words an element in all."""
-        return (yield from self._reduce(x.like(x.data.copy())))
-
-    def _reduce(self, x: Share) -> Op[Share]:
-        """As `reduce`, writing over the summands."""
-        all_pairs, z = pairs(self.dealer), np.empty((3, *x.shape), dtype=np.uint64)
-        summands = [self._summand(x, pair) for pair in all_pairs]
-        yield from share_jointly(self, Joint(x.domain, all_pairs, summands, self.components(z)))
+        z = yield from joint.deal_sum(self, x.domain, joint.pairs(self.dealer), x.data.copy())
         return Share(x.domain, z, x.scale)
 
-    @declared(lambda self, x, y: joint_cost((pairs(self.dealer), np.broadcast_shapes(x.shape, y.shape))))
+    @declared(
+        lambda self, x, y: joint.cost((joint.pairs(self.dealer), np.broadcast_shapes(x.shape, y.shape)))
+    )
     def mul(self, x: Share, y: Share) -> Op[Share]:
-        """One round, 6 words an element in all."""
-        return self._reduce(self.mul_local(x, y))
-
-    def _summand(self, x: Share, pair: Pair) -> Words | None:
-        """What this party has of the summand of a pair."""
-        if self.party not in pair[:2]:
-            return None
-        partner = pair.voucher if self.party == pair.sender else pair.sender
-        summand: Words = x.data[(partner - self.party) % PARTIES - 1, ...]
-        return summand
+        """One round, 6 words an element in all; made and shared in blocks that stay in the cache."""
+        (a, b), roles = _factors(x, y), joint.pairs(self.dealer)
+        summands = np.empty(a.shape, dtype=np.uint64)
+        make = kernels.quad_products(a, b, summands, bits=x.domain is BITS)
+        z = yield from joint.deal_sum(self, x.domain, roles, summands, make)
+        return Share(x.domain, z, x.scale + y.scale)
 
     def components(self, data: Words) -> Components:
         """The words of a share by the components that they are."""
@@ -295,3 +284,29 @@ class Rep4(Protocol):
 def _seeded(seed: Words) -> Stream:
     """What a component is drawn from that an owner dealt as a seed."""
     return Stream(seed.tobytes(), b"input")
+
+
+def _factors(x: Share, y: Share) -> list[Words]:
+    """The data of two factors, broadcast; raises ProtocolError where a product would be meaningless."""
+    require_full("a product", x, y)
+    if x.domain is not y.domain:
+        raise ProtocolError(f"a sharing in {x.domain} cannot be multiplied by one in {y.domain}; convert one")
+    return list(np.broadcast_arrays(*align(x, y)))
+
+
+def _summands(
+    multiply: Callable[[Words, Words], Words], big: Words, small: Words, stack: int, split: int
+) -> Words:
+    """This party's summands of a bilinear product, as in `mul_local`, with each big component read once.
+
+    Two components of the small factor, or sums of two, are stacked along one axis, and their products split
+    along another.
+    """
+    (a0, a1, a2), (b0, b1, b2) = big, small
+
+    def both(a: Words, *factors: Words) -> list[Words]:
+        return np.split(multiply(a, np.concatenate(factors, stack)), 2, split)
+
+    (after, across), (more, before) = both(a2, b2 + b1, b0), both(a1, b2, b1 + b0)
+    rest = both(a0, b2, b1)
+    return np.stack([after + more, across + rest[0], before + rest[1]])

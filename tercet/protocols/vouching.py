@@ -72,8 +72,10 @@ class Tags:
         return np.frombuffer(encryptor.tag, dtype=np.uint64)
 
 
-def tell(protocol: Protocol, messages: Sequence[Message], known: Sequence[Words | None]) -> Op[list[Words]]:
-    """Say some messages, vouched for: 1 round. Returns what this party got, in the order of the messages.
+def tell(
+    protocol: Protocol, messages: Sequence[Message], known: Sequence[Words | None]
+) -> Op[list[Words | None]]:
+    """Say some messages, vouched for: 1 round. Returns for each message the words that this party was told.
 
     `known` has the words of each message at its sender and its vouchers; every party passes the same
     messages. Cost: `tell_cost`. Raises ProtocolError, naming sender and voucher, where they do not say the
@@ -98,7 +100,11 @@ def tell(protocol: Protocol, messages: Sequence[Message], known: Sequence[Words 
             checks.append((trio, covered))
     got = yield Round(send, recv)
     arriving = {peer: iter(arrays) for peer, arrays in got.items()}
-    told = {i: next(arriving[m.sender]) for i, m in enumerate(messages) if m.receiver == me}
+    told = {
+        index: next(arriving[message.sender])
+        for index, message in enumerate(messages)
+        if message.receiver == me
+    }
     for trio, covered in checks:
         sender, voucher, _ = trio
         due = _tag(protocol, voucher, tag, trio, [told[index] for index in covered])
@@ -107,7 +113,7 @@ def tell(protocol: Protocol, messages: Sequence[Message], known: Sequence[Words 
                 f"party {sender} and party {voucher} tell party {me} different things, so one of them is "
                 "faulty; the run was given up before anything that hangs on it was said"
             )
-    return list(told.values())
+    return [told.get(index) for index in range(len(messages))]
 
 
 def tell_cost(parties: int, messages: Iterable[Message]) -> Cost:
