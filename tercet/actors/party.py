@@ -37,7 +37,7 @@ from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, Terc
 from tercet.plans.passes import Since, checkpoints
 from tercet.plans.plan import Plan
 from tercet.plans.types import Form, Type, word_shape
-from tercet.protocols.base import Protocol, Share, session_key
+from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 from tercet.transports import Link
 from tercet.transports.names import is_party, party_name
@@ -394,10 +394,9 @@ class Party:
                 "see the log of that node",
                 peer=party_name(missing[0]),
             )
-        nonces = session.nonces()
-        keys = {index: session_key(peer.key, session.name, nonces) for index, peer in self._peers.items()}
+        keys = {index: session.key_with(index, peer.key) for index, peer in self._peers.items()}
         if not keys:
-            keys = {self.index: session_key(nonces[self.index], session.name, nonces)}
+            keys = {self.index: session.key_with(self.index, session.own.nonce)}
         reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)
         protocol = self.protocol(party=self.index, parties=self.parties, keys=keys)
         options: dict[str, Any] = {

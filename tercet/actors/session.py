@@ -21,7 +21,7 @@ from tercet.actors.threads import in_thread, turn
 from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import Costs, Layout, Ledger
-from tercet.protocols.base import Protocol
+from tercet.protocols.base import Protocol, session_key
 from tercet.protocols.domains import Words
 
 NONCE_BYTES = 32
@@ -132,10 +132,12 @@ class Session:
             await self._all_started.wait()
         return [party for party in range(self._parties) if party != self._party and party not in self._starts]
 
-    def nonces(self) -> list[bytes]:
-        """The nonces of all parties, in order."""
-        starts = {**self._starts, self._party: self.own}
-        return [starts[party].nonce for party in range(self._parties)]
+    def key_with(self, peer: int, master: bytes) -> bytes:
+        """The key of this party and a peer in this session, from that of their link, once it has started."""
+        nonces = {self._party: self.own.nonce}
+        if peer != self._party:
+            nonces[peer] = self._starts[peer].nonce
+        return session_key(master, self.name, nonces)
 
     # -- the run ---------------------------------------------------------------------------------------------
 

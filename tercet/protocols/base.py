@@ -441,9 +441,13 @@ def in_memory(shape: Shape) -> Words:
     return np.empty(shape, dtype=np.uint64)
 
 
-def session_key(master: bytes, session: bytes, nonces: Sequence[bytes]) -> bytes:
-    """The key that two parties use in one session, from their link's key and all parties' fresh nonces."""
-    parts = (session, *nonces)
+def session_key(master: bytes, session: bytes, nonces: Mapping[int, bytes]) -> bytes:
+    """The key that two parties use in one session, from their link's key and their fresh nonces, by party.
+
+    It hangs on nothing that a third party says, so none can make the two have different keys.
+    """
+    told = [part for party in sorted(nonces) for part in (party.to_bytes(8, "little"), nonces[party])]
+    parts = (session, *told)
     return derive_key(master, b"session" + b"".join(len(part).to_bytes(8, "little") + part for part in parts))
 
 

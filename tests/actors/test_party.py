@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tercet.actors.hello import Hello, greet
+from tercet.actors.hello import VERSION, Hello, greet
 from tercet.actors.line import CHUNK_BYTES
 from tercet.actors.party import MOST_EARLY_STARTS
 from tercet.actors.values import type_fields
@@ -498,7 +498,7 @@ async def test_frames_of_a_run_that_is_over_are_ignored(open_cluster_of_nodes):
         [],
         ["hello"],
         ["hello", 1, "client", "replicated", 3, bytes(32)],
-        ["hello", 3, "client", "replicated", 3, b"", "noon", bytes(32)],
+        ["hello", VERSION, "client", "replicated", 3, b"", "noon", bytes(32)],
         Hello("client", "plain", 1),
         Hello("client", "replicated", 3, lake=b"another"),
         Hello("client", "replicated", 3, contribution=b"short"),

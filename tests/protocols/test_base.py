@@ -70,13 +70,15 @@ def test_an_operation_is_bound_once_also_through_its_parts():
 
 def test_a_session_key_hangs_on_every_part():
     keys = {
-        session_key(bytes(32), b"a", [b"b", b"c"]),
-        session_key(bytes(32), b"ab", [b"", b"c"]),
-        session_key(bytes(32), b"a", [b"b/c"]),
-        session_key(bytes(32), b"a", [b"c", b"b"]),
-        session_key(bytes(31) + b"1", b"a", [b"b", b"c"]),
+        session_key(bytes(32), b"a", {0: b"b", 1: b"c"}),
+        session_key(bytes(32), b"ab", {0: b"", 1: b"c"}),
+        session_key(bytes(32), b"a", {0: b"b/c"}),
+        session_key(bytes(32), b"a", {0: b"c", 1: b"b"}),
+        session_key(bytes(32), b"a", {0: b"b", 2: b"c"}),
+        session_key(bytes(31) + b"1", b"a", {0: b"b", 1: b"c"}),
     }
-    assert len(keys) == 5
+    assert len(keys) == 6
+    assert session_key(bytes(32), b"a", {1: b"c", 0: b"b"}) in keys
 
 
 def test_ranks_are_aligned_behind_the_components():
