@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tercet
-from tercet.actors import party, session
+from tercet.actors import course, session
 from tercet.actors import progress as actors_progress
 from tercet.actors.progress import Forecast, Progress, Reading
 from tercet.actors.rounds import Lockstep
@@ -101,7 +101,7 @@ def told_of_a_plan(monkeypatch, driver, matches):
 
     setattr(Telling, FLUSHES[driver], flush)
     monkeypatch.setattr(session, "runs_in_lockstep", lambda _: driver is Lockstep)
-    monkeypatch.setattr(party, driver.__name__, Telling)
+    monkeypatch.setattr(course, driver.__name__, Telling)
     with tercet.local() as lake:
         b = lake.builder("matched")
         random = b.random_words(2)

@@ -5,15 +5,15 @@ misbehaves, its line ends, the sessions under way are cancelled, the other peers
 client gets one error that names the peer. The party itself stays up: what is stored stays, and plans fail at
 once with the same sentence.
 
-Messages between parties: `["start", session, digest, nonce]`; `["data", session, entries]` with one entry
-`[node, tile, step, sizes]` for each step of an instance and its words as payload, or, of a plan that runs in
-lockstep, `["data", session, round]` with the words of that round; and `["stop", session, error]`. `["job",
-...]` on nodes that last.
+Messages between parties: `["start", session, digest, nonce, seeds]` and, where groups have keys (see
+`group_keys`), `["confirm", session, digests]`; `["data", session, entries]` with one entry `[node, tile,
+step, sizes]` for each step of an instance and its words as payload, or, of a plan that runs in lockstep,
+`["data", session, round]` with the words of that round; and `["stop", session, error]`. `["job", ...]` on
+nodes that last.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import math
@@ -25,16 +25,19 @@ import attrs
 import numpy as np
 import trio
 
+from tercet.actors.course import run_session
 from tercet.actors.gate import Gate
+from tercet.actors.group_keys import groups_of
 from tercet.actors.line import Line, first_cause
 from tercet.actors.progress import Progress
-from tercet.actors.rounds import Frames, Lockstep
-from tercet.actors.scheduler import Message, Outcome, Scheduler, Stored
+from tercet.actors.rounds import Frames
+from tercet.actors.scheduler import Message, Outcome, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
-from tercet.actors.session import Runner, Session, Start, work_out
+from tercet.actors.session import Session, Start, work_out
 from tercet.actors.tracing import TraceEvent, Witness
+from tercet.actors.values import cut, require_input
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
-from tercet.plans.passes import Since, checkpoints
+from tercet.plans.passes import Since
 from tercet.plans.plan import Plan
 from tercet.plans.types import Form, Type, word_shape
 from tercet.protocols.base import Protocol, Share
@@ -49,8 +52,6 @@ MOST_EARLY_STARTS = 64
 REMEMBERED = 1024
 """Ended sessions whose stragglers are told from garbage."""
 LONGEST_NAME = 64
-PATIENCE_AT_START = 4
-"""Time-outs that a party waits for peers to start a plan: they live, but may take long to read it."""
 
 
 def link_key(mine: bytes, theirs: bytes) -> bytes:
@@ -82,8 +83,14 @@ class Peer:
     def take(self, message: list[Any], payload: Words | None) -> None:
         """Handle a message; see `line.Receiver`."""
         match message:
-            case ["start", bytes(name), digest, nonce] if 0 < len(name) <= LONGEST_NAME:
-                self.party.peer_starts(self, name, Start.read(digest, nonce))
+            case ["start", bytes(name), digest, nonce, seeds] if 0 < len(name) <= LONGEST_NAME:
+                groups = groups_of(self.party.protocol, self.party.parties, self.party.index, self.index)
+                said = Start.read(digest, nonce, seeds, groups=len(groups))
+                self.party.peer_starts(self, name, said)
+            case ["confirm", bytes(name), digests] if self.party.protocol.group_keys:
+                session = self.party.session(name)
+                if session is not None:
+                    session.confirm(self.index, digests)
             case ["data", bytes(name), entries]:
                 session = self.party.session(name)
                 if session is None:
@@ -269,7 +276,7 @@ class Party:
         finished = False
         try:
             with session.scope:
-                outcome = await self._run_session(session, inputs, gate)
+                outcome = await run_session(self, self._peers, session, inputs, gate)
                 outcome = await gate.after_run(caller, name, session.plan, outcome)
                 self.store.update(outcome.stored)
                 finished = True
@@ -364,77 +371,9 @@ class Party:
                 raise PlanError(
                     f"{node.title(index)}: nothing is stored under {handle!r}; upload the table again"
                 )
-            wanted = node.types[0]
-            ours = stored.type
-            same = (ours.form, ours.shape, ours.scale) == (wanted.form, wanted.shape, wanted.scale)
-            if not same or wanted.limit < ours.limit:
-                raise PlanError(
-                    f"{node.title(index)}: {handle!r} is {ours} of at most {ours.limit:g} units, the plan "
-                    f"reads it as {wanted} of at most {wanted.limit:g}"
-                )
-            if stored.tile_rows != plan.tile_rows:
-                raise PlanError(
-                    f"{node.title(index)}: {handle!r} is stored in tiles of {stored.tile_rows} rows, "
-                    f"the plan's have {plan.tile_rows}"
-                )
+            require_input(node.title(index), handle, stored, node.types[0], plan.tile_rows)
             found[handle] = stored
         return found
-
-    async def _run_session(self, session: Session, inputs: Mapping[str, Stored], gate: Gate) -> Outcome:
-        for peer in self._peers.values():
-            peer.line.post(["start", session.name, session.own.digest, session.own.nonce])
-            if session.name in peer.early:
-                session.start(peer.index, peer.early.pop(session.name))
-        if gate.queues and self.index:
-            await session.started_by(0)
-        patience = PATIENCE_AT_START * self.timeout_s
-        if missing := await session.wait_for_starts(patience):
-            raise PeerLost(
-                f"party {', '.join(map(str, missing))} did not start the plan within {patience:g} s; "
-                "see the log of that node",
-                peer=party_name(missing[0]),
-            )
-        keys = {index: session.key_with(index, peer.key) for index, peer in self._peers.items()}
-        if not keys:
-            keys = {self.index: session.key_with(self.index, session.own.nonce)}
-        reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)
-        protocol = self.protocol(party=self.index, parties=self.parties, keys=keys)
-        options: dict[str, Any] = {
-            "symbols": session.symbols,
-            "trace": self.trace,
-            "scratch": self.scratch,
-            "reach": lambda *checkpoint: reached.send_nowait(checkpoint),
-            "witness": None if Party.witness is None else Party.witness(session.plan, protocol, inputs),
-        }
-        runner: Runner
-        if session.in_lockstep:
-            send = functools.partial(self._send_frames, session.name)
-            runner = Lockstep(session.plan, protocol, inputs, send=send, **options)
-        else:
-            send_messages = functools.partial(self._send, session.name)
-            runner = Scheduler(
-                session.plan, protocol, inputs, send=send_messages, threads=self.threads, **options
-            )
-        session.begin(runner)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_checkpoints, session, gate, coming)
-            outcome = await runner.run()
-            nursery.cancel_scope.cancel()
-        return outcome
-
-    async def _keep_checkpoints(
-        self, session: Session, gate: Gate, coming: trio.MemoryReceiveChannel[tuple[int, str, Stored]]
-    ) -> None:
-        """Hand checkpoints to the gate when all their values have come; the run does not wait for that."""
-        wanted, found = checkpoints(session.plan), dict[int, dict[str, Stored]]()
-        async for point, name, stored in coming:
-            values = found.setdefault(point, {})
-            values[name] = stored
-            if values.keys() == wanted[point]:
-                try:
-                    await gate.reached(session.caller, session.name, point, found.pop(point))
-                except StorageError as error:
-                    logger.warning("%s: checkpoint %d was not kept: %s", self.name, point, error)
 
     def _check_peers(self) -> None:
         for index in range(self.parties):
@@ -447,7 +386,8 @@ class Party:
             if peer.line.lost is not None:
                 raise peer.line.error()
 
-    async def _send(self, session: bytes, outbox: Mapping[int, Sequence[Message]]) -> None:
+    async def send(self, session: bytes, outbox: Mapping[int, Sequence[Message]]) -> None:
+        """Send messages of a session, by peer. Raises PeerLost."""
         for index, messages in outbox.items():
             entries = [
                 [node, tile, step, [array.size for array in arrays]] for node, tile, step, arrays in messages
@@ -455,7 +395,8 @@ class Party:
             buffers = [np.ascontiguousarray(array) for message in messages for array in message[3]]
             await self._peers[index].line.send(["data", session, entries], buffers)
 
-    async def _send_frames(self, session: bytes, number: int, frames: Frames) -> None:
+    async def send_frames(self, session: bytes, number: int, frames: Frames) -> None:
+        """Send the frames of a round of a session. Raises PeerLost."""
         for index, arrays in frames.items():
             buffers = [np.ascontiguousarray(array) for array in arrays]
             await self._peers[index].line.send(["data", session, number], buffers)
@@ -485,13 +426,4 @@ class Party:
             self.store.pop(handle, None)
 
 
-def cut(share: Share, tile_rows: int, *, bits: bool = False) -> list[Share]:
-    """A share as tiles along its rows, each contiguous; packed booleans have 64 rows in a word."""
-    step = tile_rows // 64 if bits else tile_rows
-    if len(share.shape) == 0 or share.shape[-1] <= step:
-        return [share]
-    starts = range(0, share.shape[-1], step)
-    return [share.like(np.ascontiguousarray(share.data[..., i : i + step])) for i in starts]
-
-
-__all__ = ["Party", "Peer", "cut", "is_party", "link_key", "party_name"]
+__all__ = ["Party", "Peer", "is_party", "link_key", "party_name"]

@@ -1,19 +1,21 @@
 """A session: one run of a plan at one party, from the first word of a peer to the answer to the client.
 
 A session is pure bookkeeping plus a cancel scope: the party feeds it what peers say, and runs it. It starts
-once every peer has said which plan it was given; what they send before that waits here, within what the plan
-declares.
+once every peer has said which plan it was given, and that it has the same keys of groups, if there are any;
+what they send before that waits here, within what the plan declares.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import ChainMap
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 import trio
 
+from tercet.actors.group_keys import GroupKeys, groups_of, read_words
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Allowance, Lockstep, lower, runs_in_lockstep
 from tercet.actors.scheduler import Scheduler
@@ -30,18 +32,53 @@ DIGEST_BYTES = 32
 
 @attrs.frozen
 class Start:
-    """What a party says when it starts a plan: the plan's digest, and its nonce for the session's keys."""
+    """What a party says when it starts a plan.
+
+    The plan's digest, its nonce for the keys of pairs, and a seed for each group that the peer is in as well,
+    of a protocol whose groups have keys.
+    """
 
     digest: bytes
     nonce: bytes
+    seeds: tuple[bytes, ...] = attrs.field(default=(), repr=False)
 
     @classmethod
-    def read(cls, digest: Any, nonce: Any) -> Start:
-        """From the wire. Raises ProtocolError."""
+    def read(cls, digest: Any, nonce: Any, seeds: Any, *, groups: int) -> Start:
+        """From the wire, with a seed for each of so many groups. Raises ProtocolError."""
         for value, size in ((digest, DIGEST_BYTES), (nonce, NONCE_BYTES)):
             if not isinstance(value, bytes) or len(value) != size:
                 raise ProtocolError("a start message has no proper digest and nonce")
-        return cls(digest, nonce)
+        return cls(digest, nonce, read_words(seeds, groups, "a start message"))
+
+
+class RollCall:
+    """What all peers are to say, each of them once: who has, and what."""
+
+    def __init__(self, peers: Iterable[int]) -> None:
+        self.said: dict[int, Any] = {}
+        self._peers = list(peers)
+        self._all = trio.Event()
+        self._look()
+
+    def note(self, peer: int, said: Any = None) -> None:
+        """A peer has said it."""
+        self.said[peer] = said
+        self._look()
+
+    def _look(self) -> None:
+        if not self.missing:
+            self._all.set()
+
+    @property
+    def missing(self) -> list[int]:
+        """The peers that have not said it yet."""
+        return [peer for peer in self._peers if peer not in self.said]
+
+    async def wait(self, seconds: float) -> list[int]:
+        """Wait until all have said it; those who have not after `seconds`."""
+        with trio.move_on_after(seconds):
+            await self._all.wait()
+        return self.missing
 
 
 LONG_PLAN = 1 << 10
@@ -85,10 +122,10 @@ class Session:
         self.error: TercetError | None = None
         self.symbols: dict[str, int] = {}
         self._party = party
-        self._parties = parties
-        self._starts: dict[int, Start] = {}
+        self.peers = [peer for peer in range(parties) if peer != party]
+        self.starts, self.confirmations = RollCall(self.peers), RollCall(self.peers)
         self._one_started = trio.Event()
-        self._all_started = trio.Event()
+        self._groups = GroupKeys(name, party, parties) if groups_of(protocol, parties) else None
         self.in_lockstep = runs_in_lockstep(plan)
         self._runner: Runner | None = None
         self._early: list[tuple[int, Any, Words]] = []
@@ -98,45 +135,68 @@ class Session:
         else:
             layout = Layout(plan, ChainMap(self.symbols, dict(plan.maxima)))
             self._ledger = Ledger(Costs(layout, protocol, parties))
-        if parties == 1:
-            self._all_started.set()
 
     # -- before the run --------------------------------------------------------------------------------------
 
+    def own_start(self, peer: int) -> list[Any]:
+        """What this party says to a peer when it starts."""
+        seeds = [] if self._groups is None else self._groups.seeds_for(peer)
+        return ["start", self.name, self.own.digest, self.own.nonce, seeds]
+
     def start(self, peer: int, said: Start) -> None:
         """Note what a peer said."""
-        if peer in self._starts:
+        if peer in self.starts.said:
             self.fail(ProtocolError(f"party {peer} started the session twice; names are used once"))
-            return
-        self._starts[peer] = said
-        self._one_started.set()
-        if said.digest != self.own.digest:
+        elif said.digest != self.own.digest:
             self.fail(
                 PlanError(
                     f"party {self._party} and party {peer} were given different plans under one "
                     "session; nothing was run"
                 )
             )
-        elif len(self._starts) == self._parties - 1:
-            self._all_started.set()
+        else:
+            if self._groups is not None:
+                self._groups.hear(peer, said.seeds)
+            self.starts.note(peer, said)
+            self._one_started.set()
 
     async def started_by(self, party: int) -> None:
         """Wait until a peer has started, for as long as it takes."""
-        while party not in self._starts:
+        while party not in self.starts.said:
             await self._one_started.wait()
             self._one_started = trio.Event()
 
-    async def wait_for_starts(self, seconds: float) -> list[int]:
-        """Wait until all peers have started; those that have not after `seconds`."""
-        with trio.move_on_after(seconds):
-            await self._all_started.wait()
-        return [party for party in range(self._parties) if party != self._party and party not in self._starts]
+    def own_confirmations(self) -> dict[int, list[Any]]:
+        """What this party says to each peer once all have started; nothing where groups have no keys."""
+        if self._groups is None:
+            return {}
+        self._groups.make()
+        return {peer: ["confirm", self.name, self._groups.digests(self._party, peer)] for peer in self.peers}
+
+    def confirm(self, peer: int, digests: Any) -> None:
+        """Note what a peer said of the keys of groups."""
+        try:
+            said = read_words(digests, len(self.peers) - 1, f"a confirmation of keys of party {peer}")
+        except ProtocolError as error:
+            self.fail(error)
+            return
+        if peer not in self.starts.said or peer in self.confirmations.said:
+            self.fail(ProtocolError(f"party {peer} confirmed keys twice, or before it had started"))
+        else:
+            self.confirmations.note(peer, said)
+
+    def group_keys(self) -> dict[int, bytes]:
+        """The keys of groups, once all peers have confirmed them. Raises ProtocolError if they differ."""
+        if self._groups is None:
+            return {}
+        self._groups.check(self.confirmations.said)
+        return self._groups.keys
 
     def key_with(self, peer: int, master: bytes) -> bytes:
         """The key of this party and a peer in this session, from that of their link, once it has started."""
         nonces = {self._party: self.own.nonce}
         if peer != self._party:
-            nonces[peer] = self._starts[peer].nonce
+            nonces[peer] = self.starts.said[peer].nonce
         return session_key(master, self.name, nonces)
 
     # -- the run ---------------------------------------------------------------------------------------------

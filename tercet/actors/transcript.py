@@ -67,6 +67,8 @@ class Tape:
     parties: int
     keys: Mapping[int, bytes]
     inputs: Mapping[str, Stored]
+    groups: Mapping[int, bytes] = attrs.field(factory=dict)
+    """Keys of all parties but one, by that party."""
     heard: list[Spoken] = attrs.field(factory=list)
     stored: Mapping[str, Stored] | None = None
     """What the run left; None if it did not end."""
@@ -97,8 +99,8 @@ def recording(parties: Sequence[int] | None = None) -> Iterator[list[Tape]]:
     def witness(plan: Plan, protocol: Protocol, inputs: Mapping[str, Stored]) -> Recording | None:
         if parties is not None and protocol.party not in parties:
             return None
-        keys = dict(protocol.keys)
-        tape = Tape(plan, protocol.name, protocol.party, protocol.parties, keys, dict(inputs))
+        keys, groups = dict(protocol.keys), dict(protocol.groups)
+        tape = Tape(plan, protocol.name, protocol.party, protocol.parties, keys, dict(inputs), groups)
         tapes.append(tape)
         return Recording(tape)
 
@@ -148,6 +150,7 @@ async def replay(tape: Tape, *, threads: int = 1) -> Replay:
         await trio.lowlevel.checkpoint()
 
     made = registry.get(tape.protocol)(party=tape.party, parties=tape.parties, keys=tape.keys)
+    made.groups = tape.groups
     scheduler = Scheduler(tape.plan, made, tape.inputs, send=discard, threads=threads)
     for one in tape.heard:
         scheduler.deliver(one.sender, one.node, one.tile, one.step, list(one.arrays))
@@ -272,6 +275,7 @@ def _pack(tape: Tape) -> dict[str, Any]:
         "party": tape.party,
         "parties": tape.parties,
         "keys": dict(tape.keys),
+        "groups": dict(tape.groups),
         "inputs": {handle: _pack_stored(value) for handle, value in tape.inputs.items()},
         "heard": [
             [one.sender, one.node, one.tile, one.step, one.at, [_pack_words(array) for array in one.arrays]]
@@ -293,6 +297,7 @@ def _unpack(fields: Mapping[str, Any]) -> Tape:
         party=fields["party"],
         parties=fields["parties"],
         keys=fields["keys"],
+        groups=fields.get("groups", {}),
         inputs={handle: _unpack_stored(value) for handle, value in fields["inputs"].items()},
         heard=[
             Spoken(sender, node, tile, step, [_unpack_words(array) for array in arrays], at)

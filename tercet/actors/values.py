@@ -192,6 +192,30 @@ def split(kind: Type, whole: Data, tile_rows: int) -> list[Data]:
     return [whole.like(cut) for cut in cuts] if isinstance(whole, Share) else list(cuts)
 
 
+def cut(share: Share, tile_rows: int, *, bits: bool = False) -> list[Share]:
+    """A share as tiles along its rows, each contiguous; packed booleans have 64 rows in a word."""
+    step = tile_rows // 64 if bits else tile_rows
+    if len(share.shape) == 0 or share.shape[-1] <= step:
+        return [share]
+    starts = range(0, share.shape[-1], step)
+    return [share.like(np.ascontiguousarray(share.data[..., i : i + step])) for i in starts]
+
+
+def require_input(title: str, handle: str, stored: Stored, wanted: Type, tile_rows: int) -> None:
+    """Raise PlanError unless a stored value is what a plan's node of this title reads under its handle."""
+    ours = stored.type
+    same = (ours.form, ours.shape, ours.scale) == (wanted.form, wanted.shape, wanted.scale)
+    if not same or wanted.limit < ours.limit:
+        raise PlanError(
+            f"{title}: {handle!r} is {ours} of at most {ours.limit:g} units, the plan "
+            f"reads it as {wanted} of at most {wanted.limit:g}"
+        )
+    if stored.tile_rows != tile_rows:
+        raise PlanError(
+            f"{title}: {handle!r} is stored in tiles of {stored.tile_rows} rows, the plan's have {tile_rows}"
+        )
+
+
 def add_up(protocol: Protocol, parts: Iterable[Share | None]) -> Share:
     """The sum of the tiles' summands."""
     return functools.reduce(protocol.add, (part for part in parts if part is not None))

@@ -13,10 +13,10 @@ import pytest
 import trio
 
 from tercet.actors.node import Node
-from tercet.actors.party import Party, cut
+from tercet.actors.party import Party
 from tercet.actors.rounds import Allowance, Lockstep, lower
 from tercet.actors.scheduler import Scheduler
-from tercet.actors.values import Stored
+from tercet.actors.values import Stored, cut
 from tercet.client.client import Client
 from tercet.plans import Builder, Form, Plan, Type, concatenate, sigmoid, slope
 from tercet.plans.passes import drop_dead

@@ -320,9 +320,12 @@ async def test_a_damaged_header_never_hangs_a_run(after, open_cluster_of_nodes, 
         [1],
         ["data", b"never", []],
         ["data", 5, []],
-        ["start", b"", b"", b""],
-        ["start", b"name", b"short", b"short"],
-        ["start", b"n" * 100, bytes(32), bytes(32)],
+        ["start", b"", b"", b"", []],
+        ["start", b"name", b"short", b"short", []],
+        ["start", b"n" * 100, bytes(32), bytes(32), []],
+        ["start", b"name", bytes(32), bytes(32)],
+        ["start", b"name", bytes(32), bytes(32), [bytes(32)]],
+        ["confirm", b"never", [bytes(32)]],
         ["stop", b"name", "why"],
         ["more"],
     ],
@@ -357,7 +360,7 @@ async def test_early_starts_are_bounded(open_cluster_of_nodes):
     async with open_cluster_of_nodes() as nodes:
         line = nodes.parties[2]._peers[0].line
         for number in range(3 * MOST_EARLY_STARTS):
-            line.post(["start", number.to_bytes(4, "little"), bytes(32), bytes(32)])
+            line.post(["start", number.to_bytes(4, "little"), bytes(32), bytes(32), []])
         await trio.testing.wait_all_tasks_blocked()
         assert len(nodes.parties[0]._peers[2].early) == MOST_EARLY_STARTS
         client = await nodes.client()
@@ -439,7 +442,7 @@ def _spoilt(way, message, words):
         case "after a stop":
             return [(["stop", name, PlanError("enough").to_wire()], words[:0]), honest]
         case "after another start":
-            return [(["start", name, bytes(32), bytes(32)], words[:0]), honest]
+            return [(["start", name, bytes(32), bytes(32), []], words[:0]), honest]
         case _:
             return []
 
@@ -463,7 +466,7 @@ async def test_a_party_that_spoils_its_rounds_ends_the_run_and_nothing_else(
                 for message, payload in _spoilt(way, ["data", session, number], words):
                     await corrupt._peers[peer].line.send(message, [payload])
 
-        monkeypatch.setattr(corrupt, "_send_frames", send_frames)
+        monkeypatch.setattr(corrupt, "send_frames", send_frames)
         with trio.fail_after(30), pytest.raises(TercetError):
             await client.run(squares())
         await trio.testing.wait_all_tasks_blocked()
@@ -483,7 +486,7 @@ async def test_frames_of_a_run_that_is_over_are_ignored(open_cluster_of_nodes):
         for entries in (1, 1 << 60, [[1, 0, 0, [10]]], None):
             await line.send(["data", name, entries], [WORDS])
             await line.send(["data", name, entries])
-        line.post(["start", name, bytes(32), bytes(32)])
+        line.post(["start", name, bytes(32), bytes(32), []])
         await trio.testing.wait_all_tasks_blocked()
         assert nodes.parties[0]._peers[2].line.lost is None
         await client.run(squares())

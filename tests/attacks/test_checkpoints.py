@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import party
+from tercet.actors import course
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.errors import ConsentError, PlanError, TercetError
@@ -116,8 +116,8 @@ async def broken_off(attacked, plan, run, monkeypatch):
     with trio.fail_after(120):
         async with attacked.signing(), trio.open_nursery() as nursery:
             with monkeypatch.context() as patched:
-                patched.setattr(party, "Scheduler", endless(Scheduler))
-                patched.setattr(party, "Lockstep", endless(Lockstep))
+                patched.setattr(course, "Scheduler", endless(Scheduler))
+                patched.setattr(course, "Lockstep", endless(Lockstep))
                 nursery.start_soon(ask)
                 while not await reached():  # noqa: ASYNC110
                     await trio.sleep(0.02)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tercet.actors.party import cut
-from tercet.actors.values import Stored, join
+from tercet.actors.values import Stored, cut, join
 from tercet.errors import StorageError
 from tercet.plans import Form, Type
 from tercet.protocols.base import Share

@@ -1,0 +1,109 @@
+"""The course of a session at one party: the parties start, agree on keys, run the plan, and end it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tercet.actors.gate import Gate
+from tercet.actors.rounds import Lockstep
+from tercet.actors.scheduler import Scheduler
+from tercet.actors.session import RollCall, Runner, Session
+from tercet.actors.values import Outcome, Stored
+from tercet.errors import PeerLost, StorageError
+from tercet.plans.passes import checkpoints
+from tercet.protocols.base import Protocol
+from tercet.transports.names import party_name
+
+if TYPE_CHECKING:
+    from tercet.actors.party import Party, Peer
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 4
+"""Time-outs that a party waits for peers to start a plan: they live, but may take long to read it."""
+
+
+async def run_session(
+    party: Party, peers: Mapping[int, Peer], session: Session, inputs: Mapping[str, Stored], gate: Gate
+) -> Outcome:
+    """Run a session to its end. Raises what goes wrong here; is cancelled by what goes wrong elsewhere."""
+    for peer in peers.values():
+        peer.line.post(session.own_start(peer.index))
+        if session.name in peer.early:
+            session.start(peer.index, peer.early.pop(session.name))
+    if gate.queues and party.index:
+        await session.started_by(0)
+    protocol, witness = await _agree(party, peers, session), type(party).witness
+    reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)
+    options: dict[str, Any] = {
+        "symbols": session.symbols,
+        "trace": party.trace,
+        "scratch": party.scratch,
+        "reach": lambda *checkpoint: reached.send_nowait(checkpoint),
+        "witness": None if witness is None else witness(session.plan, protocol, inputs),
+    }
+    runner: Runner
+    if session.in_lockstep:
+        send = functools.partial(party.send_frames, session.name)
+        runner = Lockstep(session.plan, protocol, inputs, send=send, **options)
+    else:
+        send_messages = functools.partial(party.send, session.name)
+        runner = Scheduler(
+            session.plan, protocol, inputs, send=send_messages, threads=party.threads, **options
+        )
+    session.begin(runner)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_keep_checkpoints, party.name, session, gate, coming)
+        outcome = await runner.run()
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
+async def _agree(party: Party, peers: Mapping[int, Peer], session: Session) -> Protocol:
+    """The protocol with the session's keys, once all peers have started, and confirmed those of groups."""
+    patience = PATIENCE * party.timeout_s
+    await _all_say(session.starts, "start the plan", patience)
+    if party.protocol.group_keys:
+        for index, message in session.own_confirmations().items():
+            peers[index].line.post(message)
+        await _all_say(session.confirmations, "confirm its keys", patience)
+    keys = {index: session.key_with(index, peer.key) for index, peer in peers.items()}
+    if not keys:
+        keys = {party.index: session.key_with(party.index, session.own.nonce)}
+    protocol = party.protocol(party=party.index, parties=party.parties, keys=keys)
+    protocol.groups = session.group_keys()
+    return protocol
+
+
+async def _all_say(call: RollCall, what: str, patience: float) -> None:
+    """Wait until all peers have said what they are to say. Raises PeerLost if they do not in time."""
+    if missing := await call.wait(patience):
+        raise PeerLost(
+            f"party {', '.join(map(str, missing))} did not {what} within {patience:g} s; "
+            "see the log of that node",
+            peer=party_name(missing[0]),
+        )
+
+
+async def _keep_checkpoints(
+    name: str, session: Session, gate: Gate, coming: trio.MemoryReceiveChannel[tuple[int, str, Stored]]
+) -> None:
+    """Hand checkpoints to the gate when all their values have come; the run does not wait for that."""
+    wanted, found = checkpoints(session.plan), dict[int, dict[str, Stored]]()
+    async for point, value, stored in coming:
+        values = found.setdefault(point, {})
+        values[value] = stored
+        if values.keys() == wanted[point]:
+            try:
+                await gate.reached(session.caller, session.name, point, found.pop(point))
+            except StorageError as error:
+                logger.warning("%s: checkpoint %d was not kept: %s", name, point, error)
+
+
+__all__ = ["run_session"]
