@@ -32,7 +32,11 @@ PATIENCE = 4
 async def run_session(
     party: Party, peers: Mapping[int, Peer], session: Session, inputs: Mapping[str, Stored], gate: Gate
 ) -> Outcome:
-    """Run a session to its end. Raises what goes wrong here; is cancelled by what goes wrong elsewhere."""
+    """Run a session to its end. Raises what goes wrong here; is cancelled by what goes wrong elsewhere.
+
+    Where parties may be malicious, the outcome counts once all have said that their run has ended well, and
+    there are no checkpoints: nothing of a run is kept in which somebody may still notice a lie.
+    """
     for peer in peers.values():
         peer.line.post(session.own_start(peer.index))
         if session.name in peer.early:
@@ -45,7 +49,7 @@ async def run_session(
         "symbols": session.symbols,
         "trace": party.trace,
         "scratch": party.scratch,
-        "reach": lambda *checkpoint: reached.send_nowait(checkpoint),
+        "reach": None if party.protocol.malicious else lambda *one: reached.send_nowait(one),
         "witness": None if witness is None else witness(session.plan, protocol, inputs),
     }
     runner: Runner
@@ -62,6 +66,12 @@ async def run_session(
         nursery.start_soon(_keep_checkpoints, party.name, session, gate, coming)
         outcome = await runner.run()
         nursery.cancel_scope.cancel()
+    if party.protocol.malicious:
+        for peer in peers.values():
+            peer.line.post(["done", session.name])
+        # The others had as much to do as this party, and may be slower.
+        patience = PATIENCE * party.timeout_s + outcome.statistics.seconds
+        await _all_say(session.ends, "say that its run has ended well", patience)
     return outcome
 
 
@@ -85,7 +95,7 @@ async def _all_say(call: RollCall, what: str, patience: float) -> None:
     """Wait until all peers have said what they are to say. Raises PeerLost if they do not in time."""
     if missing := await call.wait(patience):
         raise PeerLost(
-            f"party {', '.join(map(str, missing))} did not {what} within {patience:g} s; "
+            f"party {', '.join(map(str, missing))} did not {what} within {patience:.3g} s; "
             "see the log of that node",
             peer=party_name(missing[0]),
         )

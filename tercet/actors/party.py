@@ -8,8 +8,8 @@ once with the same sentence.
 Messages between parties: `["start", session, digest, nonce, seeds]` and, where groups have keys (see
 `group_keys`), `["confirm", session, digests]`; `["data", session, entries]` with one entry `[node, tile,
 step, sizes]` for each step of an instance and its words as payload, or, of a plan that runs in lockstep,
-`["data", session, round]` with the words of that round; and `["stop", session, error]`. `["job", ...]` on
-nodes that last.
+`["data", session, round]` with the words of that round; where parties may be malicious, `["done", session]`
+of a run that has ended well; and `["stop", session, error]`. `["job", ...]` on nodes that last.
 """
 
 from __future__ import annotations
@@ -98,6 +98,10 @@ class Peer:
                 # Messages without a word in them have no payload, so nobody has admitted them yet.
                 if payload is None or payload.size or session.admit(self.index, entries, 0):
                     session.take(self.index, entries, payload)
+            case ["done", bytes(name)] if self.party.protocol.malicious:
+                session = self.party.session(name)
+                if session is not None:
+                    session.end(self.index)
             case ["stop", bytes(name), dict(fields)] if 0 < len(name) <= LONGEST_NAME:
                 self.party.peer_stops(name, from_wire(fields))
             case ["job", *word] if self.party.on_word is not None:

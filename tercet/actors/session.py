@@ -124,6 +124,7 @@ class Session:
         self._party = party
         self.peers = [peer for peer in range(parties) if peer != party]
         self.starts, self.confirmations = RollCall(self.peers), RollCall(self.peers)
+        self.ends = RollCall(self.peers)
         self._one_started = trio.Event()
         self._groups = GroupKeys(name, party, parties) if groups_of(protocol, parties) else None
         self.in_lockstep = runs_in_lockstep(plan)
@@ -243,6 +244,13 @@ class Session:
                 self._runner.take(peer, entries, payload)
             except TercetError as error:
                 self.fail(error)
+
+    def end(self, peer: int) -> None:
+        """Note that a peer's run has ended well."""
+        if peer not in self.starts.said or peer in self.ends.said:
+            self.fail(ProtocolError(f"party {peer} ended the session twice, or before it had started"))
+        else:
+            self.ends.note(peer)
 
     def fail(self, error: TercetError) -> None:
         """End the session with the first error that struck it."""
