@@ -17,7 +17,7 @@ elsewhere is a *pair gate* here (see `pair_gates`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -55,6 +55,13 @@ class Rep4(Protocol):
     truncates_down: ClassVar[bool] = True
     malicious: ClassVar[bool] = True
     group_keys: ClassVar[bool] = True
+
+    def __init__(self, *, party: int, parties: int, keys: Mapping[int, bytes]) -> None:
+        if parties != PARTIES or party not in range(PARTIES):
+            raise ProtocolError(
+                f"protocol {self.name!r} runs among {PARTIES} parties, not party {party} of {parties}"
+            )
+        super().__init__(party=party, parties=parties, keys=keys)
 
     # Word d - 1 of a share at party p is component p + d, word d - 1 of a product the summand of p and p + d;
     # numbers of parties and components are modulo 4.

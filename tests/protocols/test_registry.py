@@ -20,7 +20,7 @@ def offer(monkeypatch, **values):
 
 def test_built_in_names_need_no_metadata(monkeypatch):
     offer(monkeypatch)
-    assert registry.names() == ["replicated", "plain", "shamir"]
+    assert registry.names() == ["replicated", "plain", "shamir", "rep4"]
     assert registry.get("replicated") is Replicated
     assert registry.get("plain") is Plain
 
