@@ -2,24 +2,56 @@
 
 Every message is a sentence that says what happened, to which party, table, column or plan node, and what to
 do. Errors cross the wire by name and text (see `to_wire`), never as pickles, so each class is built from its
-message plus the few public attributes that it declares.
+message plus the few public attributes that it declares. One that a party has from another says whose word it
+is (see `TercetError.heard`): a party that is corrupt may tell anything, and about anybody.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Self
 
 
 class TercetError(Exception):
     """Base class of every error that Tercet raises on purpose."""
 
     extra: ClassVar[tuple[str, ...]] = ()
+    said_by: str = ""
+    """The party whose word it is, for instance "party 1"; empty for what was found here."""
+    passed_on_by: str = ""
+    """The party that says so, if that is another one."""
+
+    @property
+    def sentence(self) -> str:
+        """What it says, without whose word that is."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """The sentence, and before it whose word it is, if that is not in it already."""
+        if self.passed_on_by:
+            return f"{self.passed_on_by} passes on that {self.said_by} says: {self.sentence}"
+        if self.said_by and not self.sentence.startswith(f"{self.said_by}: "):
+            return f"{self.said_by} says: {self.sentence}"
+        return self.sentence
+
+    def heard(self, teller: str) -> Self:
+        """The same, as what a party has told: its own word, or that of another party, as it says.
+
+        However often an error is passed on, it names whose word it is, and who was the last to pass it on.
+        """
+        if self.said_by in ("", teller):
+            self.said_by = teller
+        else:
+            self.passed_on_by = teller
+        return self
 
     def to_wire(self) -> dict[str, object]:
         """The error as plain values for msgpack: class name, message and declared attributes."""
         return {
             "error": type(self).__name__,
-            "message": str(self),
+            "message": self.sentence,
+            **({"said_by": self.said_by} if self.said_by else {}),
+            **({"passed_on_by": self.passed_on_by} if self.passed_on_by else {}),
             **{name: getattr(self, name) for name in self.extra},
         }
 
@@ -119,4 +151,11 @@ def from_wire(fields: dict[str, object]) -> TercetError:
     """Rebuild the error that `to_wire` described; an unknown class becomes a plain `TercetError`."""
     cls = _classes().get(str(fields.get("error")), TercetError)
     kwargs = {name: fields.get(name) for name in cls.extra}
-    return cls(str(fields.get("message", "")), **kwargs)
+    error = cls(str(fields.get("message", "")), **kwargs)
+    error.said_by, error.passed_on_by = _party(fields.get("said_by")), _party(fields.get("passed_on_by"))
+    return error
+
+
+def _party(name: object) -> str:
+    """The name of a party from the wire; nothing for what is none."""
+    return name if isinstance(name, str) and re.fullmatch(r"party [0-9]{1,3}", name) else ""

@@ -74,9 +74,12 @@ def _whole_share(node: Node, index: int, data: Data | None) -> Share:
     return data
 
 
-def as_failure(error: Exception, node: Node, index: int, party: int) -> TercetError:
-    """What a step that failed raises, with the node named; what was not foreseen goes to the log as well."""
-    title = node.title(index)
+def as_failure(error: Exception, node: Node, index: int, party: int, rounds: int) -> TercetError:
+    """What a step that failed after so many rounds of a node raises, with the node and the round named.
+
+    What was not foreseen goes to the log as well.
+    """
+    title = node.title(index) + (f", round {rounds}" if rounds else "")
     if isinstance(error, TercetError):
         error.args = (f"{title}: {error}",)
         return error

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.line import first_cause
+from tercet.actors.line import gravest_cause
 from tercet.actors.values import Outcome, type_fields
 from tercet.errors import PlanError, ProtocolError, TercetError, from_wire
 from tercet.plans.passes import Since
@@ -165,7 +165,7 @@ class Jobs:
             with job.scope:
                 job.answer = answer(await self._run(job.running, job.packed, job.caller, since))
         except Exception as group:  # noqa: BLE001 - whatever it is, it is the job's, and told to who fetches it
-            cause = first_cause(group)
+            cause = gravest_cause(group)
             unforeseen = ProtocolError(f"the job failed in an unforeseen way ({cause!r})")
             error = cause if isinstance(cause, TercetError) else unforeseen
         if job.answer is None and error is None:

@@ -371,6 +371,20 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
+def gravest_cause(error: BaseException) -> BaseException:
+    """The first error in a group that is no lost peer; of peers, who is lost may be lost for that reason."""
+    leaves = list(_leaves(error))
+    return next((leaf for leaf in leaves if not isinstance(leaf, PeerLost)), leaves[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
 @contextlib.asynccontextmanager
 async def plain_errors() -> AsyncIterator[None]:
     """Let the one error that ended a nursery through as itself, not as a group of one."""

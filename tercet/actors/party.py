@@ -28,7 +28,7 @@ import trio
 from tercet.actors.course import run_session
 from tercet.actors.gate import Gate
 from tercet.actors.group_keys import groups_of
-from tercet.actors.line import Line, first_cause
+from tercet.actors.line import Line, gravest_cause
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Frames
 from tercet.actors.scheduler import Message, Outcome, Stored
@@ -103,7 +103,7 @@ class Peer:
                 if session is not None:
                     session.end(self.index)
             case ["stop", bytes(name), dict(fields)] if 0 < len(name) <= LONGEST_NAME:
-                self.party.peer_stops(name, from_wire(fields))
+                self.party.peer_stops(name, from_wire(fields).heard(party_name(self.index)))
             case ["job", *word] if self.party.on_word is not None:
                 self.party.on_word(self.index, word)
             case _:
@@ -286,7 +286,7 @@ class Party:
                 finished = True
                 return outcome
         except Exception as group:  # noqa: BLE001 - put in a sentence and raised below
-            session.fail(self._in_a_sentence(first_cause(group)))
+            session.fail(self._in_a_sentence(gravest_cause(group)))
         finally:
             del self._sessions[name]
             self._one_ended.set()

@@ -396,7 +396,7 @@ class Lockstep:
         except StopIteration as stop:
             made, instance = stop.value, None
         except Exception as error:  # noqa: BLE001 - raised with the node named
-            raise as_failure(error, place.node, place.index, self.protocol.party)  # noqa: B904
+            raise as_failure(error, place.node, place.index, self.protocol.party, step)  # noqa: B904
         if self._recorder.on:
             self._recorder.note("step", _event_name(place), 0, step, began)
         if instance is None:

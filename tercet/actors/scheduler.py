@@ -297,7 +297,8 @@ class Scheduler:
         except StopIteration as stop:
             return None, self._shelve(instance, stop.value)
         except Exception as error:  # noqa: BLE001 - raised with the node named
-            raise as_failure(error, instance.node, instance.name[0], self.protocol.party)  # noqa: B904
+            rounds, party = instance.step, self.protocol.party
+            raise as_failure(error, instance.node, instance.name[0], party, rounds)  # noqa: B904
         else:
             return first, None
         finally:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tercet.actors.values import read_type
 from tercet.client.connection import Answer
-from tercet.errors import PeerLost, StorageError, TercetError
+from tercet.errors import PeerLost, ProtocolError, StorageError, TercetError
 from tercet.plans.plan import Plan
 from tercet.plans.types import Form, word_shape
 from tercet.protocols.base import Protocol
@@ -59,22 +59,35 @@ def combined(
 def verdict(errors: Mapping[int, TercetError]) -> TercetError:
     """The one error for the caller, of those that the nodes answered with.
 
-    A cause other than a lost peer comes first, with the node if it is about a disk. Otherwise the accused is
-    who most nodes have lost; if it answered itself, it lives, and the fault is between it and its accuser.
+    A cause comes before a run that was cancelled, and that before a lost peer; what a node found itself
+    before what it has from another. The node is named if it is about a disk, or another party's doing. Of
+    lost peers, the accused is who most nodes have lost; if it answered itself, it lives, and the fault is
+    between it and its accuser.
     """
-    for index, error in errors.items():
-        if isinstance(error, StorageError):
-            return error.at(party_name(index))
-        if not isinstance(error, PeerLost):
-            return error
-    accusations = {index: error for index, error in errors.items() if isinstance(error, PeerLost)}
-    votes = Counter(error.peer for error in accusations.values())
+    index, error = min(errors.items(), key=lambda item: _rank(item[1]))
+    if isinstance(error, StorageError):
+        return error.at(party_name(index))
+    if isinstance(error, ProtocolError):
+        return error.heard(party_name(index))
+    if not isinstance(error, PeerLost):
+        return error
+    accusations = {index: one for index, one in errors.items() if _rank(one) == _rank(error)}
+    votes = Counter(one.peer for one in accusations.values() if isinstance(one, PeerLost))
     accused = max(votes, key=lambda name: votes[name])
-    accuser, first = next((index, error) for index, error in accusations.items() if error.peer == accused)
-    if any(party_name(index) == accused for index in accusations):
+    accuser, first = next((index, one) for index, one in accusations.items() if _accuses(one, accused))
+    if any(party_name(index) == accused for index in errors):
         return PeerLost(
             f"{party_name(accuser)} and {accused} lost each other, though both answer the client; "
             f"look at the network between them ({first})",
             peer=accused,
         )
     return first
+
+
+def _rank(error: TercetError) -> tuple[bool, bool, bool]:
+    """The lower, the more an error explains."""
+    return isinstance(error, PeerLost), type(error) is TercetError, bool(error.said_by)
+
+
+def _accuses(error: TercetError, party: str) -> bool:
+    return isinstance(error, PeerLost) and error.peer == party

@@ -228,7 +228,7 @@ class LastingJobs(Jobs):
             return
         alone = job.patience_s is None
         if isinstance(error, PeerLost) and alone:  # which would say that it is worth waiting
-            error = PlanError(str(error))
+            error = from_wire({**error.to_wire(), "error": PlanError.__name__})
         job.error = error
         job.done.set()
         self._begun.pop(job.session, None)
@@ -273,6 +273,8 @@ class LastingJobs(Jobs):
                     self._wake.set()
             case ["told", bytes(run), fields] if leads:
                 told = Told.read(fields)
+                if told.error is not None:
+                    told.error.heard(party_name(index))
                 if run == self._asked:
                     self._told[index] = told
                     if len(self._told) == self._party.parties - 1:
@@ -298,7 +300,7 @@ class LastingJobs(Jobs):
                     case ["go", run, session, attempts, step, since]:
                         await self._go(run, session, attempts, step, since)
                     case ["fail", run, fields]:
-                        await self._fail(run, from_wire(fields))
+                        await self._fail(run, from_wire(fields).heard(party_name(0)))
 
     async def _own_word(self, run: bytes) -> Told:
         job, linked = self.jobs.get(run), not self._party.missing()

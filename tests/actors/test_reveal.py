@@ -236,7 +236,7 @@ async def test_a_changed_share_ends_the_run_before_any_party_answers(party, open
         tamper(nodes.parties[party], "y")
         with (
             answers() as given,
-            pytest.raises(ProtocolError, match=r"node \d+ \(reveal\): .* hold different"),
+            pytest.raises(ProtocolError, match=r"node \d+ \(reveal\), round 1: .* hold different"),
         ):
             await client.run(two_values())
         await until_over(nodes)
