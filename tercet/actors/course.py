@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tercet.actors.alike import differing
 from tercet.actors.gate import Gate
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
@@ -38,11 +39,14 @@ async def run_session(
     there are no checkpoints: nothing of a run is kept in which somebody may still notice a lie.
     """
     for peer in peers.values():
-        peer.line.post(session.own_start(peer.index))
+        peer.line.post(session.own_start(peer.index, peer.key))
         if session.name in peer.early:
             session.start(peer.index, peer.early.pop(session.name))
     if gate.queues and party.index:
         await session.started_by(0)
+    await _all_say(session.starts, "start the plan", PATIENCE * party.timeout_s)
+    if unlike := session.unlike({index: peer.key for index, peer in peers.items()}):
+        raise differing(party.index, unlike, inputs)
     protocol, witness = await _agree(party, peers, session), type(party).witness
     reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)
     options: dict[str, Any] = {
@@ -76,13 +80,11 @@ async def run_session(
 
 
 async def _agree(party: Party, peers: Mapping[int, Peer], session: Session) -> Protocol:
-    """The protocol with the session's keys, once all peers have started, and confirmed those of groups."""
-    patience = PATIENCE * party.timeout_s
-    await _all_say(session.starts, "start the plan", patience)
+    """The protocol with the session's keys, once all peers have confirmed those of groups."""
     if party.protocol.group_keys:
         for index, message in session.own_confirmations().items():
             peers[index].line.post(message)
-        await _all_say(session.confirmations, "confirm its keys", patience)
+        await _all_say(session.confirmations, "confirm its keys", PATIENCE * party.timeout_s)
     keys = {index: session.key_with(index, peer.key) for index, peer in peers.items()}
     if not keys:
         keys = {party.index: session.key_with(party.index, session.own.nonce)}

@@ -25,7 +25,8 @@ from tercet.protocols.domains import WORD_BYTES
 from tercet.protocols.fourier import Series, union
 
 MESSAGES_AROUND = 3
-"""Messages in sequence around a run: the client's request, the parties' start, and the answer."""
+"""Messages in sequence around a run: the client's request, the parties' start, and the answer. Keys of groups
+are confirmed by one more, and so is the end of a run where parties may be malicious."""
 LOCAL, TALKING = "local", "reduce"
 """Whose pace goes for kinds without one, if they take no round, and if they do."""
 VARIABLE = "TERCET_MACHINE"

@@ -5,7 +5,7 @@ misbehaves, its line ends, the sessions under way are cancelled, the other peers
 client gets one error that names the peer. The party itself stays up: what is stored stays, and plans fail at
 once with the same sentence.
 
-Messages between parties: `["start", session, digest, nonce, seeds]` and, where groups have keys (see
+Messages between parties: `["start", session, digest, nonce, seeds, alike]` and, where groups have keys (see
 `group_keys`), `["confirm", session, digests]`; `["data", session, entries]` with one entry `[node, tile,
 step, sizes]` for each step of an instance and its words as payload, or, of a plan that runs in lockstep,
 `["data", session, round]` with the words of that round; where parties may be malicious, `["done", session]`
@@ -25,6 +25,7 @@ import attrs
 import numpy as np
 import trio
 
+from tercet.actors.alike import all_digests, is_work
 from tercet.actors.course import run_session
 from tercet.actors.gate import Gate
 from tercet.actors.group_keys import groups_of
@@ -34,11 +35,13 @@ from tercet.actors.rounds import Frames
 from tercet.actors.scheduler import Message, Outcome, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.session import Session, Start, work_out
+from tercet.actors.threads import in_thread
 from tercet.actors.tracing import TraceEvent, Witness
 from tercet.actors.values import cut, require_input
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.plans.passes import Since
 from tercet.plans.plan import Plan
+from tercet.plans.tiles import without_session
 from tercet.plans.types import Form, Type, word_shape
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import WORD_BYTES, Words
@@ -83,9 +86,9 @@ class Peer:
     def take(self, message: list[Any], payload: Words | None) -> None:
         """Handle a message; see `line.Receiver`."""
         match message:
-            case ["start", bytes(name), digest, nonce, seeds] if 0 < len(name) <= LONGEST_NAME:
+            case ["start", bytes(name), *rest] if len(rest) == 4 and 0 < len(name) <= LONGEST_NAME:
                 groups = groups_of(self.party.protocol, self.party.parties, self.party.index, self.index)
-                said = Start.read(digest, nonce, seeds, groups=len(groups))
+                said = Start.read(*rest, groups=len(groups))
                 self.party.peer_starts(self, name, said)
             case ["confirm", bytes(name), digests] if self.party.protocol.group_keys:
                 session = self.party.session(name)
@@ -317,14 +320,14 @@ class Party:
             if since is not None:
                 plan, inputs = await gate.resume(caller, name, plan, since)
             inputs = await self._inputs(plan, inputs)
+            alike = await self._alike(inputs)
             await work_out(plan, self.protocol, self.parties)
             await gate.before_start(caller, name, whole)
             self._preparing.discard(name)
             self._check_unused(name)  # a peer may have stopped it meanwhile
             self._check_peers()
-            return Session(
-                name, plan, self.protocol, party=self.index, parties=self.parties, caller=caller
-            ), inputs
+            found = self.index, self.parties
+            return Session(name, plan, self.protocol, *found, caller=caller, alike=alike), inputs
         except BaseException as error:
             stopped = self.cancelled("the run was cancelled before it began")
             self._end(name, self._in_a_sentence(error) if isinstance(error, TercetError) else stopped)
@@ -407,11 +410,18 @@ class Party:
 
     # -- stored values ---------------------------------------------------------------------------------------
 
+    async def _alike(self, inputs: Mapping[str, Stored]) -> dict[int, bytes]:
+        """Digests of what was dealt to this party and to others, by peer. Raises StorageError."""
+        protocol = without_session(self.protocol, self.parties, self.index)
+        if is_work(inputs):
+            return await in_thread(all_digests, protocol, inputs)
+        return all_digests(protocol, inputs)
+
     def accept(self, kind: Type, parts: Sequence[Words], *, tile_rows: int) -> list[Share]:
         """The tiles of what an owner dealt to this party; in any thread."""
-        keys = {i: bytes(32) for i in range(self.parties)}
-        protocol = self.protocol(party=self.index, parties=self.parties, keys=keys)
-        share = protocol.accept(parts, domain=kind.form.domain, shape=word_shape(kind, {}), scale=kind.scale)
+        share = without_session(self.protocol, self.parties, self.index).accept(
+            parts, domain=kind.form.domain, shape=word_shape(kind, {}), scale=kind.scale
+        )
         return cut(share, tile_rows, bits=kind.form is Form.BITS)
 
     def dealt_words(self, kind: Type) -> list[tuple[int, ...]]:

@@ -84,7 +84,9 @@ class Rehearsal:
                 heapq.heappop(self._events)[2]()
             self._step_ready()
         around = network.latency_s and network.latency_s + machine.wake_s
-        return machine.plan_s + MESSAGES_AROUND * around + self._clock
+        protocol = self._costs.protocol
+        messages = MESSAGES_AROUND + protocol.group_keys + protocol.malicious
+        return machine.plan_s + messages * around + self._clock
 
     def _at(self, time: float, then: Callable[[], None]) -> None:
         self._numbered += 1

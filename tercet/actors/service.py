@@ -271,7 +271,7 @@ class Service:
             accept = functools.partial(self.party.accept, piece.type, parts, tile_rows=piece.tile_rows)
             tiles = await in_thread(accept)
             await trio.lowlevel.checkpoint_if_cancelled()  # the client may have dropped it meanwhile
-            self.party.store[handle] = Stored(piece.type, tiles, piece.tile_rows)
+            self.party.store[handle] = Stored(piece.type, tiles, piece.tile_rows, dealt=True)
         else:
             await self._append(handle, piece, parts)
 
@@ -287,6 +287,7 @@ class Service:
             stored = await in_thread(arrival.take, piece, tiles)
             if stored is not None:
                 del self._arriving[handle]
+                stored.dealt = True
                 self.party.store[handle] = stored
 
     async def _give_up(self, handles: Sequence[str]) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import secrets
 from collections import ChainMap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 import trio
 
+from tercet.actors.alike import sealed
 from tercet.actors.group_keys import GroupKeys, groups_of, read_words
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Allowance, Lockstep, lower, runs_in_lockstep
@@ -34,21 +35,23 @@ DIGEST_BYTES = 32
 class Start:
     """What a party says when it starts a plan.
 
-    The plan's digest, its nonce for the keys of pairs, and a seed for each group that the peer is in as well,
-    of a protocol whose groups have keys.
+    The plan's digest, its nonce for the keys of pairs, a seed for each group that the peer is in as well, of
+    a protocol whose groups have keys, and a digest of what both hold of dealt values, if anything.
     """
 
     digest: bytes
     nonce: bytes
     seeds: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+    alike: bytes = b""
 
     @classmethod
-    def read(cls, digest: Any, nonce: Any, seeds: Any, *, groups: int) -> Start:
+    def read(cls, digest: Any, nonce: Any, seeds: Any, alike: Any, *, groups: int) -> Start:
         """From the wire, with a seed for each of so many groups. Raises ProtocolError."""
-        for value, size in ((digest, DIGEST_BYTES), (nonce, NONCE_BYTES)):
-            if not isinstance(value, bytes) or len(value) != size:
-                raise ProtocolError("a start message has no proper digest and nonce")
-        return cls(digest, nonce, read_words(seeds, groups, "a start message"))
+        wanted = ((digest, (DIGEST_BYTES,)), (nonce, (NONCE_BYTES,)), (alike, (0, DIGEST_BYTES)))
+        for value, sizes in wanted:
+            if not isinstance(value, bytes) or len(value) not in sizes:
+                raise ProtocolError("a start message has no proper digests and nonce")
+        return cls(digest, nonce, read_words(seeds, groups, "a start message"), alike)
 
 
 class RollCall:
@@ -109,10 +112,11 @@ class Session:
         name: bytes,
         plan: Plan,
         protocol: type[Protocol],
-        *,
         party: int,
         parties: int,
+        *,
         caller: str = "",
+        alike: Mapping[int, bytes] | None = None,
     ) -> None:
         self.name = name
         self.caller = caller
@@ -122,6 +126,7 @@ class Session:
         self.error: TercetError | None = None
         self.symbols: dict[str, int] = {}
         self._party = party
+        self._alike = {} if alike is None else alike
         self.peers = [peer for peer in range(parties) if peer != party]
         self.starts, self.confirmations = RollCall(self.peers), RollCall(self.peers)
         self.ends = RollCall(self.peers)
@@ -139,10 +144,19 @@ class Session:
 
     # -- before the run --------------------------------------------------------------------------------------
 
-    def own_start(self, peer: int) -> list[Any]:
-        """What this party says to a peer when it starts."""
+    def own_start(self, peer: int, key: bytes) -> list[Any]:
+        """What this party says to a peer when it starts, over a link with this key."""
         seeds = [] if self._groups is None else self._groups.seeds_for(peer)
-        return ["start", self.name, self.own.digest, self.own.nonce, seeds]
+        alike = sealed(self._alike.get(peer, b""), key, self.name, self._party)
+        return ["start", self.name, self.own.digest, self.own.nonce, seeds, alike]
+
+    def unlike(self, keys: Mapping[int, bytes]) -> list[int]:
+        """The peers that hold other words of dealt values, once all have started, by keys of links."""
+        return [
+            peer
+            for peer, key in keys.items()
+            if self.starts.said[peer].alike != sealed(self._alike.get(peer, b""), key, self.name, peer)
+        ]
 
     def start(self, peer: int, said: Start) -> None:
         """Note what a peer said."""

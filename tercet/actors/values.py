@@ -6,7 +6,7 @@ import abc
 import functools
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -33,12 +33,16 @@ class FiledTiles(Sequence[Share]):
 class Stored:
     """A secret value that a node keeps.
 
-    Its type with numbers for all dimensions, and its tiles of so many rows, in memory or `FiledTiles`.
+    Its type with numbers for all dimensions, and its tiles of so many rows, in memory or `FiledTiles`;
+    whether a client has `dealt` it, and digests of what others hold of it too, once they were found (see
+    `alike`).
     """
 
     type: Type
     tiles: Sequence[Share]
     tile_rows: int
+    dealt: bool = attrs.field(default=False, kw_only=True)
+    alike: Mapping[int, bytes] | None = attrs.field(default=None, kw_only=True, repr=False)
 
 
 @attrs.define

@@ -20,6 +20,7 @@ from tercet.actors.threads import counted, in_thread
 from tercet.actors.values import Stored
 from tercet.errors import StorageError
 from tercet.members.config import NodeFile
+from tercet.members.rules import TABLE
 from tercet.plans.types import Type
 from tercet.storage.catalog import Catalog, Entry
 from tercet.storage.journal import Journal
@@ -86,9 +87,11 @@ class Vault:
         """
         found = self._opened.get(handle)
         if found is None:
-            if handle not in self._loose and await self.ask(self.catalog.of_handle, handle) is None:
+            entry = None if handle in self._loose else await self.ask(self.catalog.of_handle, handle)
+            if handle not in self._loose and entry is None:
                 return None
             found = self._opened[handle] = await in_thread(self.files.load, handle)
+            found.dealt = entry is not None and entry.kind == TABLE
         return found
 
     def begin(self, handle: str, kind: Type, tile_rows: int) -> ShareWriter:
@@ -104,6 +107,7 @@ class Vault:
         if handle in self._loose:
             return stored
         written = await in_thread(self.files.save, handle, stored)
+        written.dealt, written.alike = stored.dealt, stored.alike
         self._loose.add(handle)
         if isinstance(written.tiles, SealedTiles):
             written.tiles.keep(stored.tiles)

@@ -159,9 +159,12 @@ class Costs:
         return self._known[key]
 
 
-def without_session(protocol: type[Protocol], parties: int) -> Protocol:
-    """A party of no session, with keys that are no secret: for costs."""
-    return protocol(party=0, parties=parties, keys={party: bytes(32) for party in range(parties)})
+def without_session(protocol: type[Protocol], parties: int, party: int = 0) -> Protocol:
+    """A party of no session, with keys that are no secret: for costs, and what else takes no keys."""
+    others = {one: bytes(32) for one in range(parties) if one != party}
+    made = protocol(party=party, parties=parties, keys=others or {party: bytes(32)})
+    made.groups = others if protocol.group_keys else {}
+    return made
 
 
 def _spec(protocol: Protocol, kind: Type, shape: Shape) -> Any:

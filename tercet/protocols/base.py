@@ -224,6 +224,15 @@ class Protocol(abc.ABC):
         """The share made of what an owner dealt to this party; unless overridden, just that."""
         return Share(domain, np.stack([part.reshape(shape) for part in parts]), scale)
 
+    def held_alike(self, x: Share) -> Mapping[int, Words]:
+        """The words of a dealt value that this party and another both hold, by that party: none by default.
+
+        Of both they are the same, in the same order, for every tile of a value. Nodes compare digests of them
+        before a plan reads what was uploaded.
+        """
+        _ = x
+        return {}
+
     def export(self, x: Share) -> list[Words]:
         """What this party sends to a receiver outside for `combine`; unless overridden, all that it holds."""
         return [np.ascontiguousarray(part) for part in x.data]

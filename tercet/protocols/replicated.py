@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -83,6 +83,10 @@ class Replicated(Masking):
             else:
                 _seeded(part).fill(data[index : index + 1])
         return Share(domain, data, scale)
+
+    def held_alike(self, x: Share) -> Mapping[int, Words]:
+        """Each component, with its other holder."""
+        return {self.prev: x.data[0], self.next: x.data[1]}
 
     def export(self, x: Share) -> list[Words]:
         """Component i in full, and a digest of component i+1."""

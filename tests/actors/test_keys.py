@@ -164,7 +164,7 @@ def another_seed(message):
     """A start message whose first seed is not the one that others were told."""
     if message[0] != "start":
         return [message]
-    return [[*message[:4], [bytes(32), *message[4][1:]]]]
+    return [[*message[:4], [bytes(32), *message[4][1:]], *message[5:]]]
 
 
 async def test_a_party_that_tells_two_others_different_seeds_is_caught_before_a_key_is_used(
@@ -236,7 +236,7 @@ async def test_confirmations_that_are_wrong_end_the_run(
 @pytest.mark.parametrize("seeds", [[], [bytes(32)], [bytes(32)] * 3, [bytes(31)] * 2, [1, 2], None])
 async def test_a_start_with_other_seeds_than_are_due_ends_the_line(seeds, open_cluster_of_nodes):
     async with open_cluster_of_nodes(Quad) as nodes:
-        nodes.parties[2]._peers[0].line.post(["start", b"name", bytes(32), bytes(32), seeds])
+        nodes.parties[2]._peers[0].line.post(["start", b"name", bytes(32), bytes(32), seeds, b""])
         await trio.testing.wait_all_tasks_blocked()
         lost = nodes.parties[0]._peers[2].line.lost
         assert "a start message has" in str(lost)

@@ -53,6 +53,15 @@ def test_rounds_in_sequence_and_side_by_side():
     assert seconds(chain(5), machine=late["machine"]) == pytest.approx(7.0 + 5 * 2 * 1.0)
 
 
+def test_keys_of_groups_and_ends_of_malicious_parties_take_a_message_each(monkeypatch):
+    late = {"latency_ms": 10.0, "machine": {"round_s": 1.0, "plan_s": 7.0}}
+    before = seconds(chain(2), **late)
+    for name in ("group_keys", "malicious"):
+        monkeypatch.setattr(Replicated, name, True)
+        before += 0.01
+        assert seconds(chain(2), **late) == pytest.approx(before)
+
+
 def test_every_instance_takes_its_steps(example):
     """A step of work each, before the first round and after every one, for all tiles of all nodes."""
     plan = example(300, 64).plan

@@ -201,15 +201,17 @@ def values_of(builder: Builder, table: Table, name: str = "age") -> Value:
 
 
 @contextlib.asynccontextmanager
-async def attacked_lake(root: Path, *, protocol: str = "replicated") -> AsyncIterator[Attacked]:
-    """Three nodes that are linked up, the hospital and ann."""
-    made = set_up(root, protocol=protocol)
-    for index in range(3):
+async def attacked_lake(
+    root: Path, *, protocol: str = "replicated", nodes: int = 3
+) -> AsyncIterator[Attacked]:
+    """Nodes that are linked up, the hospital, ann and the insurer."""
+    made = set_up(root, protocol=protocol, count=nodes)
+    for index in range(nodes):
         made.configure(index, timeout_s=TIMEOUT_S, metrics="")
     async with trio.open_nursery() as nursery:
-        nodes = [
+        running = [
             await nursery.start(program.serve, program.Settings.read(root / f"n{index}" / "node.toml"))
-            for index in range(3)
+            for index in range(nodes)
         ]
         async with contextlib.AsyncExitStack() as stack:
             lakes = [
@@ -219,7 +221,7 @@ async def attacked_lake(root: Path, *, protocol: str = "replicated") -> AsyncIte
                 for name in ("hospital", "ann", "insurer")
             ]
             with trio.fail_after(TIMEOUT_S):
-                while any(node.party.missing() for node in nodes):  # noqa: ASYNC110
+                while any(node.party.missing() for node in running):  # noqa: ASYNC110
                     await trio.sleep(0.02)
-            yield Attacked(made, nodes, *lakes)
+            yield Attacked(made, running, *lakes)
         nursery.cancel_scope.cancel()

@@ -45,10 +45,11 @@ def tercet(*args: object, cwd: Path, code: int = 0) -> str:
 
 @attrs.define(eq=False)
 class NodesOnDisk:
-    """Three nodes: their directories, and their processes while they run."""
+    """Three nodes, or more: their directories, and their processes while they run."""
 
     root: Path
     network: Network
+    count: int = 3
     processes: dict[int, subprocess.Popen[bytes] | forks.Forked] = attrs.field(factory=dict)
     programs: dict[int, Sequence[str]] = attrs.field(factory=dict)
     """Arguments of Python for nodes that are to run something else than `COMMAND`."""
@@ -93,7 +94,9 @@ class NodesOnDisk:
             return None
 
     def wait_until_ready(self) -> None:
-        self.wait_for(lambda: all((self.health(index) or {}).get("ready") for index in range(3)), "ready")
+        self.wait_for(
+            lambda: all((self.health(index) or {}).get("ready") for index in range(self.count)), "ready"
+        )
 
     def wait_for(self, condition, what: str) -> None:
         deadline = time.monotonic() + START_S
@@ -110,14 +113,14 @@ class NodesOnDisk:
     def restart(self) -> None:
         for index in list(self.processes):
             self.stop(index)
-        self.start(0, 1, 2)
+        self.start(*range(self.count))
         self.wait_until_ready()
 
     def log(self, index: int) -> list[dict]:
         return [json.loads(line) for line in (self.root / f"n{index}" / "log").read_text().splitlines()]
 
     def logs(self) -> str:
-        return "\n".join((self.root / f"n{index}" / "log").read_text()[-2000:] for index in range(3))
+        return "\n".join((self.root / f"n{index}" / "log").read_text()[-2000:] for index in range(self.count))
 
     def close(self) -> None:
         for process in self.processes.values():
@@ -132,15 +135,16 @@ def set_up(
     members: Mapping[str, str] = MEMBERS,
     more: Sequence[Path] = (),
     protocol: str = "replicated",
+    count: int = 3,
 ) -> NodesOnDisk:
-    """Keys, public parts and files of three nodes and all members, merged; on loopback, unless told where.
+    """Keys, public parts and files of all nodes and members, merged; on loopback, unless told where.
 
     `more` are public parts that were made elsewhere.
     """
     forked = network is None
-    network = network or Loopback.make(3)
+    network = network or Loopback.make(count)
     parts = []
-    for index in range(3):
+    for index in range(count):
         where = network.addresses[index]
         public = make_node(
             f"n{index}", where, root / f"n{index}", listen=where, metrics=network.metrics[index]
@@ -148,6 +152,6 @@ def set_up(
         parts.append(public)
     parts += [*(make_member(name, [role], root) for name, role in members.items()), *more]
     make_cluster(parts, root / "cluster.toml", protocol=protocol)
-    for index in range(3):
+    for index in range(count):
         (root / f"n{index}" / "cluster.toml").write_bytes((root / "cluster.toml").read_bytes())
-    return NodesOnDisk(root, network, forked=forked)
+    return NodesOnDisk(root, network, count, forked=forked)

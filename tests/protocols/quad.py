@@ -56,8 +56,10 @@ class Quad(Protocol):
             components.append(found[0])
         return domain.total(components)
 
+    def held_alike(self, x):
+        return self._held(x)
+
     def _held(self, x):
-        """What this party and each other hold both."""
         both = {peer: [c for c in held_by(self.party) if c != peer] for peer in self.keys}
         return {
             peer: np.stack([self._component(x, component) for component in components])
