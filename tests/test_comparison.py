@@ -32,7 +32,7 @@ from tercet.plans.kinds import KINDS
 from tercet.protocols.replicated import Replicated
 
 pytestmark = pytest.mark.early
-PROTOCOLS = ("replicated", "shamir", "shamir:5", "additive", "plain")
+PROTOCOLS = ("replicated", "shamir", "shamir:5", "rep4", "additive", "plain")
 
 
 @pytest.fixture(autouse=True)

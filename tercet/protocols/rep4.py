@@ -99,6 +99,12 @@ class Rep4(Protocol):
                 _seeded(part).fill(data[d - 1 : d])
         return Share(domain, data, scale)
 
+    def held_alike(self, x: Share) -> Mapping[int, Words]:
+        """With each party the two components that it holds too."""
+        held = self.components(x.data)
+        peers = [self.after(d) for d in (1, 2, 3)]
+        return {peer: np.stack([held[c] for c in sorted(held) if c != peer]) for peer in peers}
+
     def export(self, x: Share) -> list[Words]:
         """Component i + 1 in full, and digests of the other two."""
         return [np.ascontiguousarray(x.data[0]), digest(x.data[1]), digest(x.data[2])]

@@ -25,6 +25,7 @@ from tercet.protocols import registry
 from tercet.protocols.base import declared
 from tercet.protocols.domains import BITS, Z64
 from tercet.protocols.plain import Plain
+from tercet.protocols.rep4 import Rep4
 from tercet.protocols.replicated import Replicated
 from tercet.protocols.shamir import Shamir
 from tercet.testing.lockstep import lockstep, parties, share
@@ -133,7 +134,7 @@ def test_nothing_reads_what_leaves():
 # -- in a protocol -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", [Plain, Replicated, Shamir])
+@pytest.mark.parametrize("protocol", [Plain, Replicated, Shamir, Rep4])
 def test_products_are_not_revealed(protocol):
     session = [one.bind("product") for one in parties(protocol)]
     shares = share(session, WORDS)

@@ -14,11 +14,12 @@ from tercet.plans.passes import drop_dead
 from tercet.plans.tiles import Costs, Layout, depths
 from tercet.protocols.plain import Plain
 from tercet.protocols.prg import Stream, StreamKey
+from tercet.protocols.rep4 import Rep4
 from tercet.protocols.replicated import Replicated
 from tercet.protocols.shamir import Shamir
 from tercet.testing.lockstep import parties
 
-PROTOCOLS = [Plain, Replicated, Shamir]
+PROTOCOLS = [Plain, Replicated, Shamir, Rep4]
 
 
 def alike(one, other):

@@ -19,7 +19,7 @@ from tercet.cli import app
 from tercet.comparison import find
 from tercet.errors import PlanError, ProtocolError
 
-PROTOCOLS = ["replicated", "shamir", "additive", "plain"]
+PROTOCOLS = ["replicated", "shamir", "rep4", "additive", "plain"]
 
 
 def recorded(protocol, parties=None):

@@ -82,7 +82,7 @@ def test_every_kind_says_whether_it_takes_products():
                 b.append(name, [product.ref], {})
 
 
-@pytest.mark.parametrize("protocol", ["replicated", "shamir"])
+@pytest.mark.parametrize("protocol", ["replicated", "shamir", "rep4"])
 @pytest.mark.parametrize("end", ["open", "reveal", "store"])
 async def test_not_even_a_wrong_type_lets_one_out(end, protocol, monkeypatch):
     """Should a kind be typed wrongly, what runs it stops: here one that calls a product whole."""

@@ -9,13 +9,14 @@ from tercet.errors import ProtocolError
 from tercet.protocols.base import Cost, Op, Product, Round, Share, declared
 from tercet.protocols.plain import Plain
 from tercet.protocols.prg import Stream
+from tercet.protocols.rep4 import Rep4
 from tercet.protocols.replicated import DIGEST_WORDS, Replicated, digest
 from tercet.protocols.shamir import Shamir
 from tercet.testing.protocols import OPERATIONS, check_protocol, check_secrecy, check_values
 from tests.protocols.checks_first import ChecksFirst
 
 
-@pytest.mark.parametrize("protocol", [Plain, Replicated, Shamir, ChecksFirst])
+@pytest.mark.parametrize("protocol", [Plain, Replicated, Shamir, Rep4, ChecksFirst])
 def test_conformance(protocol):
     check_protocol(protocol)
 

@@ -16,7 +16,7 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression, MeanImputer, MinMaxScaler, StandardScaler
 
 ROWS = 240
-PROTOCOLS = ("replicated", "plain", "shamir")
+PROTOCOLS = ("replicated", "plain", "shamir", "rep4")
 pytestmark = [pytest.mark.cases, pytest.mark.early]
 
 
