@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from tercet.plans import Form, Type
 from tercet.protocols import registry
 from tercet.transports.names import party_name
 from tests.attacks.lake import apart, attacked_lake
+from tests.nodes import on_disk
 from tests.protocols.quad import Quad
 
 ROWS = 300
@@ -76,13 +79,19 @@ def test_as_many_nodes_as_the_protocol_wants(quad):
         tercet.local(protocol=quad, parties=3)
 
 
-def test_nodes_that_are_processes(quad, tmp_path, monkeypatch):
-    offered = tmp_path / "quad-1.dist-info"
-    offered.mkdir()
-    (offered / "METADATA").write_text("Metadata-Version: 2.1\nName: quad\nVersion: 1\n")
-    (offered / "entry_points.txt").write_text(f"[tercet.protocols]\nquad = {Quad.__module__}:Quad\n")
-    root = tercet.__file__.removesuffix("tercet/__init__.py")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
+@pytest.fixture
+def offered(tmp_path_factory, monkeypatch):
+    """Processes that are started find the protocol as that of an installed package."""
+    where = tmp_path_factory.mktemp("installed")
+    package = where / "quad-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: quad\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(f"[tercet.protocols]\nquad = {Quad.__module__}:Quad\n")
+    monkeypatch.setenv("PYTHONPATH", f"{where}:{Path(tercet.__file__).parents[1]}")
+
+
+@pytest.mark.usefixtures("offered")
+def test_nodes_that_are_processes(quad):
     ages, _ = uploads()
     with tercet.local(protocol=quad, processes=True) as lake:
         table = lake.upload(ages, name="ages", key="id", owner="hospital")
@@ -99,6 +108,27 @@ def test_the_file_of_a_lake_wants_four_nodes(quad, tmp_path):
         make_cluster(parts[:3], tmp_path / "cluster.toml", protocol=quad)
     found = make_cluster(parts, tmp_path / "cluster.toml", protocol=quad)
     assert list(found.pins(nodes_only=True)) == [party_name(index) for index in range(4)]
+
+
+@pytest.mark.scale
+@pytest.mark.usefixtures("offered")
+def test_processes_that_last_and_are_lost(quad, tmp_path):
+    made = on_disk.set_up(tmp_path, protocol=quad, count=4)
+    made.forked = False  # what forks them has looked for protocols already
+    try:
+        made.start(0, 1, 2, 3)
+        made.wait_until_ready()
+        with tercet.connect(made.cluster, identity=made.key("hospital")) as lake:
+            lake.upload(uploads()[0], name="ages", key="id", owner="hospital", allow=Allow(plans="any"))
+        with tercet.connect(made.cluster, identity=made.key("ann")) as lake:
+            assert f"{AGE.mean():.2f}" in str(lake.table("ages").describe(["age"], statistics=["mean"]))
+        made.stop(3, signal.SIGKILL)
+        made.start(3)
+        made.wait_until_ready()
+        with tercet.connect(made.cluster, identity=made.key("ann")) as lake:
+            assert f"{AGE.mean():.2f}" in str(lake.table("ages").describe(["age"], statistics=["mean"]))
+    finally:
+        made.close()
 
 
 async def test_tables_consent_results_and_jobs(four):
