@@ -108,7 +108,9 @@ def test_latency_hides_what_is_computed_meanwhile():
     assert seconds(six, machine=machine, threads=2) == pytest.approx(seconds(six, machine=machine))
 
 
-@pytest.mark.parametrize(("protocol", "parties"), [("replicated", 3), ("shamir", 3), ("shamir", 5), ("rep4", 4)])
+@pytest.mark.parametrize(
+    ("protocol", "parties"), [("replicated", 3), ("shamir", 3), ("shamir", 5), ("rep4", 4)]
+)
 def test_links_are_busy_for_what_is_sent(protocol, parties):
     """What a party sends takes one of its links, or among five parties two, alike."""
     b = Builder("product")

@@ -40,7 +40,9 @@ def clear():
 @pytest.mark.cases(
     "replicated-3", "shamir-5"
 )  # `test_studies.py` has the operations of Shamir's scheme for 3
-@pytest.mark.parametrize(("protocol", "parties"), [("replicated", 3), ("shamir", 3), ("shamir", 5), ("rep4", 4)])
+@pytest.mark.parametrize(
+    ("protocol", "parties"), [("replicated", 3), ("shamir", 3), ("shamir", 5), ("rep4", 4)]
+)
 def test_every_protocol_gives_the_same_results(clear, protocol, parties):
     found = results(protocol, parties)
     assert found["rows"] == clear["rows"]
