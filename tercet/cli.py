@@ -57,16 +57,24 @@ def protocols() -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
     table.add_column()
     for name in registry.names():
         try:
             cls = registry.get(name)
         except TercetError as error:
-            table.add_row(name, "", f"does not load: {error}")
+            table.add_row(name, "", "", f"does not load: {error}")
             continue
         sizes = ", ".join(map(str, cls.sizes))
         count = "1 party" if sizes == "1" else f"{sizes} parties"
-        table.add_row(name, count, (cls.__doc__ or "").strip().partition("\n")[0])
+        corrupt = ", ".join(str(cls.corruptions(size)) for size in cls.sizes)
+        kind = "malicious" if cls.malicious else "semi-honest"
+        table.add_row(
+            name,
+            count,
+            f"{corrupt} {kind}" if corrupt != "0" else "no secrecy",
+            (cls.__doc__ or "").strip().partition("\n")[0],
+        )
     Console().print(table, highlight=False)
 
 

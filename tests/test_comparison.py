@@ -148,8 +148,8 @@ async def test_a_calibrated_machine_takes_what_the_probes_took():
 
 def test_the_table_goes_into_the_page(tmp_path, monkeypatch, capsys):
     one = Measurement(
-        plan="join", protocol="plain", parties=1, network="none", rows=5, plans=1, rounds=0, bytes_sent=(0,),
-        seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0,
+        plan="join", protocol="plain", parties=1, corruptions=0, malicious=False, network="none", rows=5, plans=1,
+        rounds=0, bytes_sent=(0,), seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0,
     )  # fmt: skip
     other = attrs.evolve(one, predicted_seconds=0.76)
     monkeypatch.setattr("tercet.comparison.__main__.measure", lambda say: [one, other])
@@ -159,6 +159,9 @@ def test_the_table_goes_into_the_page(tmp_path, monkeypatch, capsys):
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n1 of 2 predictions are within 30% of what was measured")
     assert text.endswith(f"| 0.76 | 1 | 0.0e+00 |\n\n{END}after\n")
+    assert "| join | plain | none | none | 5 |" in text
+    assert attrs.evolve(one, parties=4, corruptions=1, malicious=True).security == "1 of 4, malicious"
+    assert attrs.evolve(one, parties=5, corruptions=2).security == "2 of 5, semi-honest"
     assert "old" not in text
     page.write_text("nothing")
     with pytest.raises(SystemExit, match="has no lines <!-- measured -->"):

@@ -22,22 +22,28 @@ from tercet.comparison.calibration import calibrate
 from tercet.comparison.report import cells, markdown
 from tercet.comparison.study import CLOSE, Measurement, compare, protocol_of
 
-PROTOCOLS = ("replicated", "shamir:3", "shamir:5", "plain")
+PROTOCOLS = ("replicated", "rep4", "shamir:3", "shamir:5", "plain")
 SETTINGS = (
     ("join", "replicated", "lan", 1000),
     ("join", "replicated", "3ms", 10000),
     ("join", "shamir:3", "lan", 1000),
+    ("join", "rep4", "lan", 1000),
     ("operations", "replicated", "lan", 1000),
     ("operations", "replicated", "lan", 20000),
     ("operations", "replicated", "wan", 20000),
     ("operations", "shamir:3", "lan", 1000),
     ("operations", "shamir:3", "3ms", 5000),
+    ("operations", "rep4", "lan", 1000),
+    ("operations", "rep4", "lan", 20000),
     ("operations", "plain", "none", 20000),
     ("train", "replicated", "lan", 1000),
     ("train", "replicated", "3ms", 1000),
     ("train", "replicated", "10ms/100mbit", 5000),
     ("train", "replicated", "none", 100000),
+    ("train", "rep4", "lan", 1000),
+    ("train", "rep4", "none", 100000),
     ("demo", "replicated", "3ms", 500),
+    ("demo", "rep4", "3ms", 500),
     ("demo", "replicated", "wan", 500),
     ("demo", "shamir:3", "3ms", 500),
     ("demo", "shamir:5", "3ms", 500),

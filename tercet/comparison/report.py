@@ -12,8 +12,8 @@ from tercet.comparison.study import Measurement
 from tercet.errors import TercetError
 
 HEADINGS = (
-    "plan", "protocol", "network", "rows", "rounds", "MB sent by the busiest", "seconds", "predicted",
-    "predicted / measured", "peak MB", "error",
+    "plan", "protocol", "security", "network", "rows", "rounds", "MB sent by the busiest", "seconds",
+    "predicted", "predicted / measured", "peak MB", "error",
 )  # fmt: skip
 PANELS = (
     ("rounds", "rounds"),
@@ -29,6 +29,7 @@ def cells(one: Measurement) -> list[str]:
     return [
         one.plan,
         f"{one.protocol}, {one.parties}" if one.parties > 1 else one.protocol,
+        one.security,
         one.network,
         f"{one.rows:,}",
         f"{one.rounds:,}",

@@ -22,6 +22,7 @@ from tercet.options import COUNT, FLAG, Either, Function, Names, Several, Text, 
 from tercet.plans.passes import optimise
 from tercet.plans.plan import Plan
 from tercet.plans.results import RunResult
+from tercet.protocols import registry
 
 REFERENCE = "plain"
 CLOSE = 1.3
@@ -49,12 +50,15 @@ class Measurement:
     """What one run of a workload took: seconds and rounds of its plans, bytes sent by each party.
 
     `predicted_seconds` is from `explain`, `peak_mb` the most memory of any node (10^6 bytes), `error` the
-    largest difference of a figure from that of the clear reference. Uploads are not counted.
+    largest difference of a figure from that of the clear reference. Uploads are not counted. `corruptions` is
+    how many parties may be corrupt together, and `malicious` whether they may do anything.
     """
 
     plan: str
     protocol: str
     parties: int
+    corruptions: int
+    malicious: bool
     network: str
     rows: int
     plans: int
@@ -69,6 +73,13 @@ class Measurement:
     def bytes_most(self) -> int:
         """What the busiest party sent."""
         return max(self.bytes_sent, default=0)
+
+    @property
+    def security(self) -> str:
+        """Of how many parties how many may be corrupt, and whether they are held to follow the protocol."""
+        if not self.corruptions:
+            return "none"
+        return f"{self.corruptions} of {self.parties}, {'malicious' if self.malicious else 'semi-honest'}"
 
     @property
     def predicted_over_measured(self) -> float:
@@ -181,10 +192,13 @@ def _measure(
             ).seconds
             for plan, result in ran
         ]
+        used = registry.get(lake.protocol)
         return Measurement(
             plan=name,
             protocol=protocol,
             parties=lake.cluster.parties,
+            corruptions=used.corruptions(lake.cluster.parties),
+            malicious=used.malicious,
             network=link.name,
             rows=rows,
             plans=len(ran),
