@@ -11,7 +11,7 @@ DOCS := .venv-docs
 PAGES := build/pages
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough lowest cluster-test fuzz scale soak lint format docs clean
+.PHONY: help install demo test thorough lowest cluster-test fuzz scale lies soak lint format docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ fuzz: $(STAMP) ## ten million changed inputs for whatever decodes what comes fro
 
 scale: $(STAMP) ## the tests on large inputs, which take long
 	$(BIN)/pytest -m scale
+
+lies: $(STAMP) ## lies of one node of four in whole runs, TERCET_LIES (200) of them
+	$(BIN)/python -m tests.soak.lies
 
 soak: $(STAMP) ## random plans and random faults, for TERCET_SOAK_MINUTES (20)
 	$(BIN)/python -m tests.soak

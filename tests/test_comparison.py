@@ -148,8 +148,8 @@ async def test_a_calibrated_machine_takes_what_the_probes_took():
 
 def test_the_table_goes_into_the_page(tmp_path, monkeypatch, capsys):
     one = Measurement(
-        plan="join", protocol="plain", parties=1, corruptions=0, malicious=False, network="none", rows=5, plans=1,
-        rounds=0, bytes_sent=(0,), seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0,
+        plan="join", protocol="plain", parties=1, corruptions=0, malicious=False, network="none", rows=5,
+        plans=1, rounds=0, bytes_sent=(0,), seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0,
     )  # fmt: skip
     other = attrs.evolve(one, predicted_seconds=0.76)
     monkeypatch.setattr("tercet.comparison.__main__.measure", lambda say: [one, other])
