@@ -7,7 +7,7 @@ checks
 - costs: rounds and bytes of every party are exactly what the protocol declares;
 - secrecy: what a party receives has the same lengths and the same distribution whatever the secrets are,
   changes completely when keys change that the party does not know, and uses no mask or stream twice
-  (`secrecy`);
+  (`secrecy`); no sum of bits of all that a party sees is a bit of an input or result (`linear`);
 - openings and reveals: nothing is opened beyond the allowance or behind its back, and a party that changes
   its share is caught, by the parties or by the receiver;
 - order: results do not depend on what runs before, beside, or in which tiles (`order`).
@@ -24,6 +24,7 @@ from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import DOMAINS, Domain, Words
 from tercet.testing.correctness import check_values
+from tercet.testing.linear import check_linear
 from tercet.testing.lockstep import lockstep, reconstruct, share
 from tercet.testing.operations import OPERATIONS, Operation, edges, revealed
 from tercet.testing.order import check_order
@@ -49,6 +50,8 @@ def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
             check_values(under_test, operation, parties=count, dealer=dealer)
             if count > 1 and not operation.discloses:
                 check_secrecy(under_test, operation, parties=count, dealer=dealer)
+        if count > 1:
+            check_linear(under_test, operation, parties=count)
     check_properties(under_test, parties=count)
     check_order(under_test, parties=count)
 

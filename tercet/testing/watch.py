@@ -6,6 +6,7 @@ opened by whom under which allowance; it changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols.base import Op, Protocol, Share
 from tercet.protocols.domains import Words
+from tercet.protocols.prg import Stream
 from tercet.testing.lockstep import LockstepResult, lockstep, parties, reconstruct, share
 from tercet.testing.operations import Exports, Operation, Secret, zeros
 
@@ -28,13 +30,34 @@ class Notes:
     """What one party did.
 
     Streams that it drew, words that `opening` may still open, what masks hid, and what `compare` heard of
-    peers who hold the same words, which says nothing new.
+    peers who hold the same words, which says nothing new. Within `look`, also all words that it drew, opened
+    and multiplied.
     """
 
     streams: set[tuple[bytes, str, str]] = attrs.field(factory=set)
     allowed: int = 0
     masked: list[Words] = attrs.field(factory=list)
     compared: set[bytes] = attrs.field(factory=set)
+    view: list[Words] | None = None
+
+    def see(self, words: Words) -> None:
+        """Keep words, within `look`."""
+        if self.view is not None:
+            self.view.append(words)
+
+
+class Seen(Stream):
+    """A stream whose words are kept."""
+
+    def __init__(self, stream: Stream, notes: Notes) -> None:
+        self._stream = stream
+        self._notes = notes
+
+    def fill(self, out: Words) -> Words:
+        """The next words, which are kept."""
+        self._stream.fill(out)
+        self._notes.see(out.copy())
+        return out
 
 
 class Watch:
@@ -53,7 +76,26 @@ class Watch:
                 f"the stream {purpose!r} of {tag!r} was drawn twice by one party; a mask would repeat"
             )
         self.notes.streams.add((key, tag, purpose))
-        return super().stream(key, tag, purpose)  # type: ignore[misc]
+        stream = super().stream(key, tag, purpose)  # type: ignore[misc]
+        return stream if self.notes.view is None else Seen(stream, self.notes)
+
+    def mul_local(self, x: Share, y: Share) -> Any:
+        """Note what a party multiplies by itself."""
+        product = super().mul_local(x, y)  # type: ignore[misc]
+        self.notes.see(product.data)
+        return product
+
+    def matmul_local(self, x: Share, y: Share) -> Any:
+        """Note what a party multiplies by itself."""
+        product = super().matmul_local(x, y)  # type: ignore[misc]
+        self.notes.see(product.data)
+        return product
+
+    def mul(self, x: Share, y: Share) -> Any:
+        """Note what a party multiplies by itself, which need not come by `mul_local`."""
+        if self.notes.view is not None:
+            self.mul_local(x, y)
+        return super().mul(x, y)  # type: ignore[misc]
 
     def open(self, x: Share) -> Any:
         """Allow `opening` what `open` has counted."""
@@ -69,6 +111,7 @@ class Watch:
             self.notes.allowed += x.size
             opened: Words = yield from opening
             self.notes.masked.append(opened.reshape(-1))
+            self.notes.see(opened)
             return opened
 
         return noted()
@@ -129,6 +172,19 @@ def new_session(cls: type[Protocol], count: int, *, seed: bytes | None = None) -
     return observe(parties(cls, count, seed=seed))
 
 
+@contextlib.contextmanager
+def look(session: Sequence[Protocol]) -> Iterator[list[list[Words]]]:
+    """Keep what each party draws, opens and multiplies meanwhile, if it is under observation."""
+    views: list[list[Words]] = [[] for _ in session]
+    for protocol, view in zip(session, views, strict=True):
+        notes(protocol).view = view
+    try:
+        yield views
+    finally:
+        for protocol in session:
+            notes(protocol).view = None
+
+
 def run(
     session: Sequence[Protocol],
     operation: Operation,
@@ -163,18 +219,19 @@ def results(session: Sequence[Protocol], found: Sequence[list[Any]]) -> Iterator
             raise ProtocolError("parties see different values of one opening")
 
 
-def affordable(protocol: Protocol, operation: Operation, rows: int) -> bool:
+def affordable(protocol: Protocol, operation: Operation, rows: int, *, most: int = MOST_BYTES) -> bool:
     """Whether an operation on so many rows sends little enough for an experiment; one row always does."""
     inputs = operation.inputs(zeros, rows)
     specs = [protocol.spec(one.words.shape, domain=one.domain, scale=one.scale) for one in inputs]
     cost = operation.cost(protocol, specs)
-    return rows <= 1 or cost.total + cost.rounds * ROUND_BYTES <= MOST_BYTES
+    return rows <= 1 or cost.total + cost.rounds * ROUND_BYTES <= most
 
 
 __all__ = [
     "Notes",
     "Watch",
     "affordable",
+    "look",
     "new_session",
     "notes",
     "observe",
