@@ -8,6 +8,7 @@ checks
 - secrecy: what a party receives has the same lengths and the same distribution whatever the secrets are,
   changes completely when keys change that the party does not know, and uses no mask or stream twice
   (`secrecy`); no sum of bits of all that a party sees is a bit of an input or result (`linear`);
+- shuffles: no party knows the order, which is new each time (`permutations`);
 - openings and reveals: nothing is opened beyond the allowance or behind its back, and a party that changes
   its share is caught, by the parties or by the receiver;
 - order: results do not depend on what runs before, beside, or in which tiles (`order`).
@@ -28,6 +29,7 @@ from tercet.testing.linear import check_linear
 from tercet.testing.lockstep import lockstep, reconstruct, share
 from tercet.testing.operations import OPERATIONS, Operation, edges, revealed
 from tercet.testing.order import check_order
+from tercet.testing.permutations import check_permutations
 from tercet.testing.secrecy import SAMPLE, check_secrecy, check_uniform, check_unrelated
 from tercet.testing.watch import new_session, results, watched
 
@@ -45,6 +47,7 @@ def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
     _check_dealing(under_test, count)
     _check_openings(under_test, count)
     _check_random(under_test, count)
+    check_permutations(under_test, parties=count)
     for operation in OPERATIONS:
         for dealer in range(count):
             check_values(under_test, operation, parties=count, dealer=dealer)

@@ -48,13 +48,13 @@ def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, de
         if first.rounds:
             held = [_held(ran, party) for ran in (first, again, other)]
             _check_independent(cls, f"{where}: what party {party} holds of the result", *held)
-        fresh = observe(_with_keys_of(cls, session[party], new_session(cls, parties)))
+        fresh = observe(with_keys_of(cls, session[party], new_session(cls, parties)))
         same, _ = run(fresh, operation, shares, name="first", dealer=dealer)
         heard = _heard(same, fresh, party)
         check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, heard)
 
 
-def _with_keys_of(cls: type[Protocol], known: Protocol, fresh: Sequence[Protocol]) -> list[Protocol]:
+def with_keys_of(cls: type[Protocol], known: Protocol, fresh: Sequence[Protocol]) -> list[Protocol]:
     """A session in which all keys are fresh but those that one party knows."""
     session = []
     for other in fresh:
@@ -129,7 +129,7 @@ def _histogram(words: Words) -> Any:
     return np.bincount(lanes.reshape(-1), minlength=2048).astype(np.float64)
 
 
-def _limit(degrees: int) -> float:
+def limit(degrees: int) -> float:
     """The value that chi-square exceeds with chance FALSE_ALARM (Wilson and Hilferty 1931)."""
     z = statistics.NormalDist().inv_cdf(1 - FALSE_ALARM)
     return degrees * float((1 - 2 / (9 * degrees) + z * math.sqrt(2 / (9 * degrees))) ** 3)
@@ -141,8 +141,8 @@ def check_uniform(what: str, words: Words) -> None:
         return
     expected = words.size / 256
     chi = float(np.sum((_histogram(words) - expected) ** 2) / expected)
-    if chi > _limit(8 * 255):
-        raise ProtocolError(f"{what}: chi-square of its bytes is {chi:.0f}, above {_limit(8 * 255):.0f}")
+    if chi > limit(8 * 255):
+        raise ProtocolError(f"{what}: chi-square of its bytes is {chi:.0f}, above {limit(8 * 255):.0f}")
 
 
 def check_alike(what: str, one: Words, two: Words) -> None:
@@ -150,7 +150,7 @@ def check_alike(what: str, one: Words, two: Words) -> None:
     a, b = _histogram(one), _histogram(two)
     total = a + b
     chi = float(np.sum((a - b) ** 2 / np.where(total > 0, total, 1)))
-    if chi > _limit(8 * 255):
+    if chi > limit(8 * 255):
         raise ProtocolError(
-            f"{what}: chi-square between their bytes is {chi:.0f}, above {_limit(8 * 255):.0f}"
+            f"{what}: chi-square between their bytes is {chi:.0f}, above {limit(8 * 255):.0f}"
         )
