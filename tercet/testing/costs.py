@@ -17,7 +17,8 @@ _HEADER = f"""# What operations cost
 
 Rounds, and bytes that each party sends for each of n rows, for n = {ROWS} with party 0 as dealer: as the
 protocol declares them, and as measured. The scheduler rotates the dealer over tiles, so every party sends the
-mean. What goes to the receiver of a reveal, outside, is not counted. This page is written by
+mean. What goes to the receiver of a reveal, outside, is not counted. What a sort costs hangs on chance, and a
+mean is declared. This page is written by
 `python -m tercet.testing.costs`; a test keeps it true.
 """
 
@@ -37,11 +38,14 @@ def costs_page() -> str:
 
 
 def _row(cls: type[Protocol], operation: Operation) -> str:
-    session = parties(cls)
+    session = parties(cls, seed=b"costs")
     secrets = operation.inputs(zeros, ROWS)
     columns = [share(session, one.words, domain=one.domain, scale=one.scale) for one in secrets]
     shares = [[column[party] for column in columns] for party in range(len(session))]
-    bound = [protocol.bind("cost", openings=ROWS) for protocol in session]
+    bound = [
+        protocol.bind("cost", openings=operation.openings(own))
+        for protocol, own in zip(session, shares, strict=True)
+    ]
     run = lockstep([operation.run(p, s) for p, s in zip(bound, shares, strict=True)])
     declared = operation.cost(bound[0], shares[0])
     cells = [", ".join(f"{sent / ROWS:.4g}" for sent in each) for each in (declared.sent, run.sent)]

@@ -50,7 +50,9 @@ def check_linear(
     cls: type[Protocol], operation: Operation, *, parties: int, dealers: Sequence[int] | None = None
 ) -> bool:
     """Check one operation with each dealer; whether samples had power. Raises ProtocolError."""
-    if operation.discloses or not (cls.words_uniform or _takes_bits(operation)):
+    if operation.discloses or not operation.is_fixed(ROWS[0]):
+        return False
+    if not (cls.words_uniform or _takes_bits(operation)):
         return False
     for mixed in (False, True):
         rows, again = ROWS[0], False

@@ -15,13 +15,14 @@ from typing import Any
 import attrs
 import numpy as np
 
-from tercet.protocols import circuits, kernels
+from tercet.protocols import circuits, kernels, ranking, samplesort
 from tercet.protocols.base import Cost, Op, Protocol, Shape, Share
 from tercet.protocols.domains import BITS, WORD_BITS, Z64, Domain, Words, decode, encode, packed_words
 from tercet.protocols.fourier import Series, sigmoid, union
 
 SCALE = 16
 DEALT_BITS, COEFFICIENT_BITS = 20, 14
+_SORTED_BITS = 24
 _KEY = np.array([0x0123456789ABCDEF, 0xFEDCBA9876543210], dtype=np.uint64)
 
 
@@ -70,6 +71,16 @@ class Operation:
     """Whether tiles of the rows give tiles of the results."""
     discloses: bool = False
     """Whether the results are opened to all parties."""
+    openings: Callable[[list[Share]], int] = lambda _: 0
+    """Words that it may open."""
+    drawn: bool = False
+    """Whether the results are random words, so that `expected` tells only their shapes."""
+    fixed_up_to: int | None = None
+    """Rows up to which chance does not decide what is sent; `cost` is a mean beyond. None for all."""
+
+    def is_fixed(self, rows: int) -> bool:
+        """Whether lengths and costs are the same in every run."""
+        return self.fixed_up_to is None or rows <= self.fixed_up_to
 
 
 def uniform(rng: np.random.Generator) -> Values:
@@ -190,6 +201,7 @@ OPERATIONS = (
         run=lambda p, s: _each(p.open(s[0])),
         expected=lambda w: [w[0]],
         cost=lambda p, s: p.cost("open", s[0]),
+        openings=lambda s: s[0].size,
         discloses=True,
     ),
     Operation(
@@ -198,6 +210,7 @@ OPERATIONS = (
         run=lambda p, s: _each(p.open(s[0])),
         expected=lambda w: [w[0]],
         cost=lambda p, s: p.cost("open", s[0]),
+        openings=lambda s: s[0].size,
         discloses=True,
     ),
     Operation(
@@ -343,6 +356,34 @@ OPERATIONS = (
         run=lambda p, s: _each(circuits.ascon_prf_short(p, s[0], s[1])),
         expected=_ascon,
         cost=lambda p, s: circuits.ascon_prf_short_cost(p, s[0], s[1]),
+    ),
+    Operation(
+        name="fresh",
+        inputs=lambda _, n: [Secret(zeros((n,), 64))],
+        run=lambda p, s: _each(p.fresh(s[0].shape)),
+        expected=lambda w: w,
+        cost=lambda p, s: p.cost("fresh", s[0].shape),
+        rowwise=False,
+        drawn=True,
+    ),
+    Operation(
+        name="fresh, bits of shape (2, n)",
+        inputs=lambda _, n: [Secret(zeros((2, n), 64), BITS)],
+        run=lambda p, s: _each(p.fresh(s[0].shape, domain=BITS)),
+        expected=lambda w: w,
+        cost=lambda p, s: p.cost("fresh", s[0].shape, domain=BITS),
+        rowwise=False,
+        drawn=True,
+    ),
+    Operation(
+        name="sort by keys of 24 bits",
+        inputs=lambda v, n: [Secret(v((n,), _SORTED_BITS)), Secret(v((2, n), 64), BITS)],
+        run=lambda p, s: ranking.sort_rows(p, s, _SORTED_BITS),
+        expected=lambda w: [one[..., np.argsort(_signed(w[0]), kind="stable")] for one in w],
+        cost=lambda p, s: ranking.sort_rows_cost(p, s, _SORTED_BITS),
+        openings=lambda s: ranking.openings(s[0].size),
+        rowwise=False,
+        fixed_up_to=samplesort.ALL_PAIRS,
     ),
 )
 """Every operation, with its inputs, its result and its cost."""

@@ -69,10 +69,8 @@ def _side_by_side(
         begun = []
         for number, operation in enumerate(OPERATIONS):
             held = list(shares[number][party])
-            allowance = sum(x.size for x in held) if operation.discloses else 0
-            begun.append(
-                operation.run(protocol.bind(f"op {number}", dealer=number, openings=allowance), held)
-            )
+            bound = protocol.bind(f"op {number}", dealer=number, openings=operation.openings(held))
+            begun.append(operation.run(bound, held))
         all_of_party.append(gather(*begun))
     found = lockstep(all_of_party).results
     return {number: [found[party][number] for party in range(parties)] for number in range(len(OPERATIONS))}

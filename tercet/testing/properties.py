@@ -230,6 +230,7 @@ def openings(draw: Draw) -> Case:
         lambda p, s: _one(p.open(s[0])),
         lambda w: w,
         lambda p, s: p.cost("open", s[0]),
+        openings=lambda s: s[0].size,
         discloses=True,
     )
 

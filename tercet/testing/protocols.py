@@ -1,10 +1,10 @@
 """A conformance suite for protocols, yours included: call `check_protocol(MyProtocol)` in a test.
 
-It runs every operation of `OPERATIONS` between all parties in one thread, with every party as dealer, and
-checks
+It runs every operation of `OPERATIONS`, sorting among them, between all parties in one thread, with every party
+as dealer, and checks
 
 - values, at the edges and over many shapes, scales and widths (`properties`, which needs hypothesis);
-- costs: rounds and bytes of every party are exactly what the protocol declares;
+- costs: rounds and bytes of every party are exactly what the protocol declares (a sort's are a mean);
 - secrecy: what a party receives has the same lengths and the same distribution whatever the secrets are,
   changes completely when keys change that the party does not know, and uses no mask or stream twice
   (`secrecy`); no sum of bits of all that a party sees is a bit of an input or result (`linear`);

@@ -34,6 +34,8 @@ def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, de
     where = f"{cls.name}: {operation.name} with dealer {dealer}"
     session = new_session(cls, parties)
     rows = next((n for n in _SAMPLES if affordable(session[0], operation, n)), _FEWEST)
+    if not operation.is_fixed(rows):
+        rows = operation.fixed_up_to or 0
     nothing, extreme = (operation.inputs(values, rows) for values in (zeros, extremes))
     shares = share_all(session, nothing)
     first, _ = run(session, operation, shares, name="first", dealer=dealer)

@@ -194,7 +194,7 @@ def run(
     dealer: int,
 ) -> tuple[LockstepResult[list[Any]], list[Protocol]]:
     """One operation between all parties, under a name of its own, and the parties bound to it."""
-    allowance = sum(x.size for x in shares[0]) if operation.discloses else 0
+    allowance = operation.openings(shares[0])
     bound = [protocol.bind(name, dealer=dealer, openings=allowance) for protocol in session]
     return lockstep([operation.run(p, list(s)) for p, s in zip(bound, shares, strict=True)]), bound
 

@@ -70,7 +70,10 @@ def test_a_leak_in_summands_is_found(defect, operation):
         check_linear(watched(defect), NAMED[operation], parties=3)
 
 
-@pytest.mark.parametrize("operation", [one for one in OPERATIONS if not one.discloses], ids=lambda o: o.name)
+TESTED = [one for one in OPERATIONS if not one.discloses and one.is_fixed(1000)]
+
+
+@pytest.mark.parametrize("operation", TESTED, ids=lambda one: one.name)
 def test_the_sample_has_power_and_finds_nothing(operation):
     assert check_linear(watched(Replicated), operation, parties=3)
 
