@@ -45,8 +45,8 @@ from tercet.protocols.vouching import Tags
 class Protocol(abc.ABC):
     """A secret-sharing protocol, as one party of a session sees it.
 
-    The core, to be written: `deal`, `combine`, `constant`, `random`, `opening`, `mul_local`, `reduce`,
-    `bits_to_ring` and `fourier`, those that talk with a declared cost. The rest may be inherited.
+    The core, to be written: `deal`, `combine`, `constant`, `random` or `fresh`, `opening`, `mul_local`,
+    `reduce`, `bits_to_ring` and `fourier`, those that talk with a declared cost. The rest may be inherited.
 
     What has to hold of a subclass: `Share.data` is `(held, *shape)` words, and sharings are linear word by
     word, so that sums, public factors, slices and reshapes are done on the data. Shares travel only in what
@@ -289,7 +289,7 @@ class Protocol(abc.ABC):
 
     @declared(lambda self, x, _: self.cost("opening", x))
     def open_masked(self, x: Share, mask: Share) -> Op[Words]:
-        """`x + mask` to all parties. The mask comes from `random`, nobody knows it, and it is used once."""
+        """`x + mask` to all parties. The mask comes from `fresh`, nobody knows it, and it is used once."""
         return self.opening(self.add(x, mask))
 
     @abc.abstractmethod
@@ -298,13 +298,22 @@ class Protocol(abc.ABC):
     ) -> Share:
         """A sharing of public values, no randomness; with `product`, as a `Product`."""
 
-    @abc.abstractmethod
     def random(self, shape: Shape, *, domain: Domain = Z64) -> Share:
-        """A sharing of uniformly random words that nobody knows. No rounds."""
+        """A sharing of uniformly random words that nobody knows, without a round, if that can be had.
+
+        Only the `fresh` that is inherited calls it.
+        """
+        raise ProtocolError(
+            f"random words {shape} in {domain} cannot be had without a round under {self.name!r}; use `fresh`"
+        )
 
     @declared(lambda self, *_, **__: self.free())
     def fresh(self, shape: Shape, *, domain: Domain = Z64) -> Op[Share]:
-        """`random` for a plan; a protocol whose parties cannot draw such words alone takes a round for it."""
+        """A sharing of uniformly random words that nobody knows; unless overridden, `random`, and no rounds.
+
+        A protocol whose parties cannot draw such words by their keys overrides it, in as many rounds as it
+        takes, and leaves `random` alone.
+        """
         yield from ()
         return self.random(shape, domain=domain)
 

@@ -115,9 +115,17 @@ def mul_cost(protocol: Protocol, x: Share, y: Share) -> Cost:
 # -- masks whose bits are shared -----------------------------------------------------------------------------
 
 
-def random_planes(protocol: Protocol, bits: int, count: int) -> Share:
-    """Random bits that nobody knows, as packed planes `(bits, words)`. No rounds."""
-    return protocol.random((bits, packed_words(count)), domain=BITS)
+def fresh_planes(protocol: Protocol, bits: int, count: int) -> Op[tuple[Share, Share]]:
+    """Random bits that nobody knows, as packed planes `(bits, words)` and in the ring, `(bits, count)`."""
+    planes = yield from protocol.fresh((bits, packed_words(count)), domain=BITS)
+    ring = yield from planes_to_ring(protocol, planes, count)
+    return planes, ring
+
+
+def fresh_planes_cost(protocol: Protocol, bits: int, count: int) -> Cost:
+    """Cost of `fresh_planes`."""
+    drawn = protocol.cost("fresh", (bits, packed_words(count)), domain=BITS)
+    return drawn + planes_to_ring_cost(protocol, bits, count)
 
 
 def planes_to_ring(protocol: Protocol, planes: Share, count: int) -> Op[Share]:
@@ -164,7 +172,7 @@ def truncate(protocol: Protocol, x: Share, bits: int) -> Op[Share]:
         x = yield from protocol.reduce(x)
     count, shape = x.size, x.shape
     flat = x.map(lambda component: component.reshape(-1))
-    r = yield from planes_to_ring(protocol, random_planes(protocol, WORD_BITS, count), count)
+    _, r = yield from fresh_planes(protocol, WORD_BITS, count)
     opened = yield from _masked(protocol, flat, weigh(protocol, r))
     c = opened + np.uint64(1 << 62)
     high = weigh(protocol, r.like(r.data[:, bits:]))
@@ -178,7 +186,7 @@ def truncate(protocol: Protocol, x: Share, bits: int) -> Op[Share]:
 def truncate_cost(protocol: Protocol, x: Share, *_: int) -> Cost:
     """Cost of `truncate`."""
     reduced = protocol.cost("reduce", x) if isinstance(x, Product) else protocol.free()
-    return reduced + planes_to_ring_cost(protocol, WORD_BITS, x.size) + _masked_cost(protocol, x.size)
+    return reduced + fresh_planes_cost(protocol, WORD_BITS, x.size) + _masked_cost(protocol, x.size)
 
 
 # -- rounding that depends on the value alone ----------------------------------------------------------------
@@ -250,8 +258,7 @@ def is_negative(protocol: Protocol, x: Share, bits: int = WORD_BITS) -> Op[Share
     require_one_dimension(x, "is_negative")
     if not 2 <= bits <= WORD_BITS:
         raise ProtocolError(f"a comparison over {bits} bits: it must be over 2 to 64")
-    r = random_planes(protocol, WORD_BITS, x.size)
-    ring = yield from planes_to_ring(protocol, r, x.size)
+    r, ring = yield from fresh_planes(protocol, WORD_BITS, x.size)
     opened = yield from _masked(protocol, x, weigh(protocol, ring))
     not_c = ~kernels.to_planes(opened, bits)
     low = r.like(r.data[:, : bits - 1])
@@ -264,7 +271,7 @@ def is_negative(protocol: Protocol, x: Share, bits: int = WORD_BITS) -> Op[Share
 def is_negative_cost(protocol: Protocol, x: Share, bits: int = WORD_BITS) -> Cost:
     """Cost of `is_negative`."""
     return (
-        planes_to_ring_cost(protocol, WORD_BITS, x.size)
+        fresh_planes_cost(protocol, WORD_BITS, x.size)
         + _masked_cost(protocol, x.size)
         + circuits.carry_tree_cost(protocol, bits - 1, packed_words(x.size))
     )
@@ -273,8 +280,7 @@ def is_negative_cost(protocol: Protocol, x: Share, bits: int = WORD_BITS) -> Cos
 def is_zero(protocol: Protocol, x: Share) -> Op[Share]:
     """Whether x = c - r is zero: where all bits of c and r agree."""
     require_one_dimension(x, "is_zero")
-    r = random_planes(protocol, WORD_BITS, x.size)
-    ring = yield from planes_to_ring(protocol, r, x.size)
+    r, ring = yield from fresh_planes(protocol, WORD_BITS, x.size)
     opened = yield from _masked(protocol, x, weigh(protocol, ring))
     alike = protocol.add_public(r, ~kernels.to_planes(opened))
     return (yield from circuits.and_tree(protocol, alike))
@@ -283,7 +289,7 @@ def is_zero(protocol: Protocol, x: Share) -> Op[Share]:
 def is_zero_cost(protocol: Protocol, x: Share) -> Cost:
     """Cost of `is_zero`."""
     return (
-        planes_to_ring_cost(protocol, WORD_BITS, x.size)
+        fresh_planes_cost(protocol, WORD_BITS, x.size)
         + _masked_cost(protocol, x.size)
         + circuits.and_tree_cost(protocol, WORD_BITS, packed_words(x.size))
     )
@@ -319,8 +325,7 @@ def shuffle(protocol: Protocol, columns: Sequence[Share]) -> Op[list[Share]]:
     rows = columns[0].shape[-1]
     if any(column.shape[-1] != rows for column in columns):
         raise ProtocolError(f"columns of {[c.shape[-1] for c in columns]} rows cannot be shuffled together")
-    planes = random_planes(protocol, KEY_BITS, rows)
-    bits = yield from planes_to_ring(protocol, planes, rows)
+    _, bits = yield from fresh_planes(protocol, KEY_BITS, rows)
     keys = weigh(protocol, bits)
     moving = [Share(Z64, keys.data[:, None]), *(_flat(column) for column in columns)]
     moving = [share.like(share.data.copy()) for share in moving]
@@ -334,8 +339,9 @@ def shuffle(protocol: Protocol, columns: Sequence[Share]) -> Op[list[Share]]:
         factors = [masks if gap.domain is BITS else chosen for gap in gaps]
         steps = yield from gather(*(protocol.mul(gap, by) for gap, by in zip(gaps, factors, strict=True)))
         for share, step in zip(moving, steps, strict=True):
-            share.data[..., low] = share.domain.add(share.data[..., low], step.data)
-            share.data[..., high] = share.domain.subtract(share.data[..., high], step.data)
+            first, second = (share.like(share.data[..., side]) for side in (low, high))
+            share.data[..., low] = protocol.add(first, step).data
+            share.data[..., high] = protocol.subtract(second, step).data
     settled = zip(columns, moving[1:], strict=True)
     return [column.like(share.data.reshape(column.data.shape)) for column, share in settled]
 
@@ -349,7 +355,7 @@ def _flat(column: Share) -> Share:
 def shuffle_cost(protocol: Protocol, columns: Sequence[Share]) -> Cost:
     """Cost of `shuffle`."""
     rows = columns[0].shape[-1]
-    cost = planes_to_ring_cost(protocol, KEY_BITS, rows)
+    cost = fresh_planes_cost(protocol, KEY_BITS, rows)
     places = [(Z64, 1), *((column.domain, math.prod(column.shape[:-1])) for column in columns)]
     for low, _ in merge_exchange(rows):
         n = low.size

@@ -243,16 +243,12 @@ class Polynomials(Protocol):
         )
     )
     def fresh(self, shape: Shape, *, domain: Domain = Z64) -> Op[Share]:
-        """The sum of what t + 1 parties deal: 1 round."""
+        """The sum of what t + 1 parties deal: 1 round. More than two hold a polynomial, so keys do not do."""
         field, tag = field_of(domain), self.tag()
         deals = self.party in self.dealers
         own = [field.encode(self.own_stream(tag, "random").words(shape))] if deals else []
         dealt = yield from self.share_out(tag, self.dealers, [(field, shape)], own)
         return Share(domain, total(field, dealt))
-
-    def random(self, shape: Shape, *, domain: Domain = Z64) -> Share:
-        """Not without a round: keys of pairs do not do for polynomials that more than two parties hold."""
-        raise ProtocolError(f"random words {shape} in {domain} take a round under {self.name!r}; use `fresh`")
 
     # -- linear, local ---------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """A conformance suite for protocols, yours included: call `check_protocol(MyProtocol)` in a test.
 
-It runs every operation of `OPERATIONS`, sorting among them, between all parties in one thread, with every party
-as dealer, and checks
+It runs every operation of `OPERATIONS`, sorting among them, between all parties in one thread, with every
+party as dealer, and checks
 
 - values, at the edges and over many shapes, scales and widths (`properties`, which needs hypothesis);
 - costs: rounds and bytes of every party are exactly what the protocol declares (a sort's are a mean);
