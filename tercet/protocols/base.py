@@ -109,6 +109,14 @@ class Protocol(abc.ABC):
         """By how many units `truncate` may differ from the nearest number."""
         return 1
 
+    @property
+    def truncation_bias(self) -> float | None:
+        """By how much the mean of `truncate`, over its masks, may differ from `x / 2**bits`: units of `x`.
+
+        So `1 / 2**bits` units of the result each. None for a protocol that promises nothing of the mean.
+        """
+        return 0.0
+
     # -- operations and their streams ------------------------------------------------------------------------
 
     def bind(self, operation: str, *, dealer: int = 0, openings: int = 0) -> Self:

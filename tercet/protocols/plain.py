@@ -51,6 +51,11 @@ class Plain(Protocol):
     held: ClassVar[int] = 1
     sizes: ClassVar[tuple[int, ...]] = (1,)
 
+    @property
+    def truncation_bias(self) -> None:
+        """It draws nothing: every number goes to the nearest."""
+        return None
+
     # -- values in and out -----------------------------------------------------------------------------------
 
     @classmethod

@@ -200,7 +200,10 @@ class Replicated(Masking):
 
     @declared(lambda self, x, *_: self.masked_cost(x, x.size, opened=x.size, dealt=2, results=1))
     def truncate(self, x: Share, bits: int) -> Op[Share]:
-        """A masked opening: 2 rounds; 2 words an element from each party, 4 from the dealer of a product."""
+        """A masked opening: 2 rounds; 2 words an element from each party, 4 from the dealer of a product.
+
+        Gives the integer above with the chance of the fraction, else the one below, so its mean is exact.
+        """
         y = yield from self.masked_opening(x, x.size, Truncation(bits))
         return Share(Z64, y.reshape(2, *x.shape), x.scale - bits)
 

@@ -64,6 +64,11 @@ class Shamir(Polynomials):
         """`ceil(3/2 + t/2) - 1`: see `truncate`."""
         return (self.degree + 2) // 2
 
+    @property
+    def truncation_bias(self) -> float:
+        """Rounding halves up adds 1/2 to the opened sum and takes it away with each of t + 1 masks."""
+        return self.degree / 2
+
     # -- products --------------------------------------------------------------------------------------------
 
     def mul_local(self, x: Share, y: Share) -> Product:

@@ -3,11 +3,13 @@
 It runs every operation of `OPERATIONS`, sorting among them, between all parties in one thread, with every
 party as dealer, and checks
 
-- values, at the edges and over many shapes, scales and widths (`properties`, which needs hypothesis);
+- values, at the edges and over many shapes, scales and widths (`properties`, which needs hypothesis), and
+  that truncations are right on average (`bias`);
 - costs: rounds and bytes of every party are exactly what the protocol declares (a sort's are a mean);
 - secrecy: what a party receives has the same lengths and the same distribution whatever the secrets are,
   changes completely when keys change that the party does not know, and uses no mask or stream twice
-  (`secrecy`); no sum of bits of all that a party sees is a bit of an input or result (`linear`);
+  (`secrecy`); masks do not repeat within long messages (`repeats`); no sum of bits of all that a party sees is
+  a bit of an input or result (`linear`);
 - shuffles: no party knows the order, which is new each time (`permutations`);
 - openings and reveals: nothing is opened beyond the allowance or behind its back, and a party that changes
   its share is caught, by the parties or by the receiver;
@@ -24,12 +26,14 @@ import numpy as np
 from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import DOMAINS, Domain, Words
+from tercet.testing.bias import check_bias
 from tercet.testing.correctness import check_values
 from tercet.testing.linear import check_linear
 from tercet.testing.lockstep import lockstep, reconstruct, share
 from tercet.testing.operations import OPERATIONS, Operation, edges, revealed
 from tercet.testing.order import check_order
 from tercet.testing.permutations import check_permutations
+from tercet.testing.repeats import check_repeats
 from tercet.testing.secrecy import SAMPLE, check_secrecy, check_uniform, check_unrelated
 from tercet.testing.watch import new_session, results, watched
 
@@ -48,6 +52,7 @@ def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
     _check_openings(under_test, count)
     _check_random(under_test, count)
     check_permutations(under_test, parties=count)
+    check_bias(under_test, parties=count)
     for operation in OPERATIONS:
         for dealer in range(count):
             check_values(under_test, operation, parties=count, dealer=dealer)
@@ -55,6 +60,7 @@ def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
                 check_secrecy(under_test, operation, parties=count, dealer=dealer)
         if count > 1:
             check_linear(under_test, operation, parties=count)
+            check_repeats(under_test, operation, parties=count)
     check_properties(under_test, parties=count)
     check_order(under_test, parties=count)
 

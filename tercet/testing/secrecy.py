@@ -45,15 +45,15 @@ def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, de
     for party in range(parties):
         _check_lengths(where, party, first, other)
         who = f"{where}: what party {party} receives"
-        mine = _heard(first, session, party)
-        _check_independent(cls, who, mine, _heard(again, session, party), _heard(other, session, party))
+        mine = heard(first, session, party)
+        _check_independent(cls, who, mine, heard(again, session, party), heard(other, session, party))
         if first.rounds:
             held = [_held(ran, party) for ran in (first, again, other)]
             _check_independent(cls, f"{where}: what party {party} holds of the result", *held)
         fresh = observe(with_keys_of(cls, session[party], new_session(cls, parties)))
         same, _ = run(fresh, operation, shares, name="first", dealer=dealer)
-        heard = _heard(same, fresh, party)
-        check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, heard)
+        theirs = heard(same, fresh, party)
+        check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, theirs)
 
 
 def with_keys_of(cls: type[Protocol], known: Protocol, fresh: Sequence[Protocol]) -> list[Protocol]:
@@ -68,7 +68,7 @@ def with_keys_of(cls: type[Protocol], known: Protocol, fresh: Sequence[Protocol]
     return session
 
 
-def _heard(ran: LockstepResult[Any], session: Sequence[Protocol], party: int) -> Words:
+def heard(ran: LockstepResult[Any], session: Sequence[Protocol], party: int) -> Words:
     """All words that a party received, but for what `Protocol.compare` had it expect word for word."""
     expected = notes(session[party]).compared
     new = [m.words.reshape(-1) for m in ran.transcript[party] if m.words.tobytes() not in expected]
@@ -97,7 +97,7 @@ def _check_masked(where: str, session: Sequence[Protocol]) -> None:
     if opened:
         words = np.concatenate(opened)
         check_uniform(f"{where}: what it opens under masks is not uniform", words)
-        if words.size >= _ENOUGH and _repeats(words):
+        if words.size >= _ENOUGH and has_repeats(words):
             raise ProtocolError(f"{where}: what it opens under masks has words twice; a mask repeats")
 
 
@@ -112,14 +112,14 @@ def check_unrelated(cls: type[Protocol], what: str, one: Words, two: Words) -> N
     equal = int(np.count_nonzero(one == two))
     if equal:
         raise ProtocolError(f"{what}: {equal} of {one.size} words are the same")
-    if cls.words_uniform and _repeats(np.concatenate([one, two])):
+    if cls.words_uniform and has_repeats(np.concatenate([one, two])):
         raise ProtocolError(f"{what}: some words come twice")
     if cls.words_uniform:
         for name, difference in (("XOR", one ^ two), ("difference", one - two)):
             check_uniform(f"{what}: their {name} is not uniform", difference)
 
 
-def _repeats(words: Words) -> bool:
+def has_repeats(words: Words) -> bool:
     """Whether some word comes twice."""
     ordered = np.sort(words)
     return bool(np.any(ordered[1:] == ordered[:-1]))

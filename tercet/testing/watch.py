@@ -31,7 +31,7 @@ class Notes:
 
     Streams that it drew, words that `opening` may still open, what masks hid, and what `compare` heard of
     peers who hold the same words, which says nothing new. Within `look`, also all words that it drew, opened
-    and multiplied.
+    and multiplied, and those drawn by themselves.
     """
 
     streams: set[tuple[bytes, str, str]] = attrs.field(factory=set)
@@ -39,6 +39,7 @@ class Notes:
     masked: list[Words] = attrs.field(factory=list)
     compared: set[bytes] = attrs.field(factory=set)
     view: list[Words] | None = None
+    drawn: list[Words] = attrs.field(factory=list)
 
     def see(self, words: Words) -> None:
         """Keep words, within `look`."""
@@ -56,7 +57,8 @@ class Seen(Stream):
     def fill(self, out: Words) -> Words:
         """The next words, which are kept."""
         self._stream.fill(out)
-        self._notes.see(out.copy())
+        self._notes.drawn.append(out.copy())
+        self._notes.see(self._notes.drawn[-1])
         return out
 
 
@@ -183,6 +185,12 @@ def look(session: Sequence[Protocol]) -> Iterator[list[list[Words]]]:
     finally:
         for protocol in session:
             notes(protocol).view = None
+            notes(protocol).drawn.clear()
+
+
+def drawn(protocol: Protocol) -> list[Words]:
+    """What a party has drawn since `look` began, an array a draw."""
+    return notes(protocol).drawn
 
 
 def run(
@@ -231,6 +239,7 @@ __all__ = [
     "Notes",
     "Watch",
     "affordable",
+    "drawn",
     "look",
     "new_session",
     "notes",
