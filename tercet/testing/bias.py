@@ -58,8 +58,8 @@ def _check(
         kind, fraction = "product" if product else "sharing", fractions[worst] / (1 << bits)
         raise ProtocolError(
             f"{one.name}: truncate by {bits} bits of a {kind} with dealer {dealer} is biased: numbers with a "
-            f"fraction of {fraction} come out {means[worst]:.3f} units off on average, of which {allowed:.3g} "
-            f"are promised and {chance:.3f} may be chance"
+            f"fraction of {fraction} come out {means[worst]:.3f} units off on average; {allowed:.3g} are "
+            f"promised and {chance:.3f} may be chance"
         )
 
 

@@ -4,10 +4,13 @@ A party's view is what it holds of the inputs and results, what it receives, ope
 products. Words tested singly tell nothing of a secret that is told in two summands, each of which is random;
 their sum does. The lowest bit of a ring word is linear over GF(2) in those that were added up, and so is
 every bit of words under XOR. So each row of a table gives one equation, and a leak is a combination of the
-view's bits which is, in all rows, a bit of an input or of a result, or of a sum of such bits.
+view's bits which is, in all rows, a bit of an input or of a result, or a sum of such bits. Of operations
+on two inputs, bits of secrets times bits that the party holds count as secrets too: terms of a product which
+has lost half its mask are such.
 
 If the view is independent of the secrets, a combination of k secrets' bits lies in a span of dimension d with
-a chance of at most 2^(d + k - h n), where n rows leave h bits each in doubt. The sample is widened until
+a chance of at most 2^(d + k - h n), where n rows leave h bits each in doubt: half as many where factors are
+known, half of which are zero. The sample is widened until
 that is below 2^-FALSE_ALARM_BITS. Where a sample of that size is too much traffic, the test is left out.
 Where not every word is as likely (`words_uniform`), numbers are not added up as words are, and only
 operations that take bits are tested.
@@ -40,6 +43,7 @@ MOST_BYTES = 1 << 24
 MOST_STACKED = 5
 """Arrays of more words for each row than that are numbers, not stacked planes of packed bits."""
 _MOST_COMBINED = 10
+_MOST_FACTORS, _MOST_SEEN = 40, 64
 _DOUBT = 4.0
 """Standard deviations by which the frequency of a bit is taken to be off."""
 
@@ -92,17 +96,31 @@ def _try(
     if not targets.size:
         return _Trial(0, constant)
     doubt, planes = _doubt(targets), _has_planes(operation, secrets, rows)
-    seen = [_matrix(_seen(ran, shares, views, party, rows, planes=planes)) for party in range(parties)]
-    wanted = math.ceil((max(map(len, seen)) + len(targets) + FALSE_ALARM_BITS) / doubt)
-    if wanted <= rows:
-        independent = rank(_matrix([targets]))
-        for party, view in enumerate(seen):
-            if rank(np.concatenate([view, targets])) < rank(view) + independent - 1:
-                raise ProtocolError(
-                    f"{cls.name}: {operation.name} with dealer {dealer}: party {party} can compute bits of "
-                    "inputs or results, or of their sums, from all that it holds, receives and draws"
-                )
+    wanted, found = 0, []
+    for party in range(parties):
+        view = _matrix(_seen(ran, shares, views, party, rows, planes=planes))
+        wanted = max(wanted, math.ceil((len(view) + len(targets) + FALSE_ALARM_BITS) / doubt))
+        found.append((view, targets))
+        held = _held(shares[party], rows)
+        if len(secrets) > 1 and len(held) * len(targets) <= _MOST_FACTORS and len(view) <= _MOST_SEEN:
+            # What it holds are factors that it knows: of secrets, and of each other.
+            view = _matrix([view, *(one & held for one in held)])
+            factors = np.concatenate([targets, *(one & targets for one in held)])
+            wanted = max(wanted, math.ceil((len(view) + len(factors) + FALSE_ALARM_BITS) / (doubt / 2)))
+            found[-1] = (view, factors)
+    for party, (view, told) in enumerate(found if wanted <= rows else ()):
+        if rank(np.concatenate([view, told])) < rank(view) + rank(_matrix([told])) - 1:
+            raise ProtocolError(
+                f"{cls.name}: {operation.name} with dealer {dealer}: party {party} can compute bits of "
+                "inputs or results, or of their sums, from all that it holds, receives and draws"
+            )
     return _Trial(wanted, constant)
+
+
+def _held(shares: Sequence[Share], rows: int) -> Bits:
+    """The lowest bits of what a party holds of inputs, one for each row."""
+    parts = [_lowest(part, rows) for x in shares for part in x.data if part.size and part.size % rows == 0]
+    return np.concatenate([np.zeros((0, rows), dtype=np.uint8), *parts])
 
 
 def _takes_bits(operation: Operation) -> bool:

@@ -8,8 +8,8 @@ party as dealer, and checks
 - costs: rounds and bytes of every party are exactly what the protocol declares (a sort's are a mean);
 - secrecy: what a party receives has the same lengths and the same distribution whatever the secrets are,
   changes completely when keys change that the party does not know, and uses no mask or stream twice
-  (`secrecy`); masks do not repeat within long messages (`repeats`); no sum of bits of all that a party sees is
-  a bit of an input or result (`linear`);
+  (`secrecy`), nor one that repeats within a long message (`repeats`); no sum of bits of all that a party sees
+  is a bit of an input or result (`linear`);
 - shuffles: no party knows the order, which is new each time (`permutations`);
 - openings and reveals: nothing is opened beyond the allowance or behind its back, and a party that changes
   its share is caught, by the parties or by the receiver;
@@ -34,7 +34,7 @@ from tercet.testing.operations import OPERATIONS, Operation, edges, revealed
 from tercet.testing.order import check_order
 from tercet.testing.permutations import check_permutations
 from tercet.testing.repeats import check_repeats
-from tercet.testing.secrecy import SAMPLE, check_secrecy, check_uniform, check_unrelated
+from tercet.testing.secrecy import SAMPLE, check_keys, check_secrecy, check_uniform, check_unrelated
 from tercet.testing.watch import new_session, results, watched
 
 
@@ -48,9 +48,9 @@ def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
     count = cls.sizes[0] if parties is None else parties
     under_test = watched(cls)
     _check_names(under_test, count)
-    _check_dealing(under_test, count)
+    check_dealing(under_test, count)
     _check_openings(under_test, count)
-    _check_random(under_test, count)
+    check_random(under_test, count)
     check_permutations(under_test, parties=count)
     check_bias(under_test, parties=count)
     for operation in OPERATIONS:
@@ -61,6 +61,8 @@ def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
         if count > 1:
             check_linear(under_test, operation, parties=count)
             check_repeats(under_test, operation, parties=count)
+        if operation.name == "mul":
+            check_keys(under_test, operation, parties=count)
     check_properties(under_test, parties=count)
     check_order(under_test, parties=count)
 
@@ -83,7 +85,7 @@ def _check_names(cls: type[Protocol], count: int) -> None:
         raise ProtocolError(f"{cls.name}: `bind` gives one operation name twice; masks would repeat")
 
 
-def _check_dealing(cls: type[Protocol], count: int) -> None:
+def check_dealing(cls: type[Protocol], count: int) -> None:
     rng = np.random.default_rng(1)
     session = new_session(cls, count)
     for domain in DOMAINS.values():
@@ -161,7 +163,7 @@ def _check_openings(cls: type[Protocol], count: int) -> None:
             )
 
 
-def _check_random(cls: type[Protocol], count: int) -> None:
+def check_random(cls: type[Protocol], count: int) -> None:
     session = new_session(cls, count)
     bound = [protocol.bind("random") for protocol in session]
     for domain in DOMAINS.values():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import Words
+from tercet.protocols.prg import KEY_BYTES
 from tercet.testing.lockstep import LockstepResult
 from tercet.testing.operations import Operation, extremes, zeros
 from tercet.testing.watch import affordable, new_session, notes, observe, run, share_all
@@ -54,6 +55,31 @@ def check_secrecy(cls: type[Protocol], operation: Operation, *, parties: int, de
         same, _ = run(fresh, operation, shares, name="first", dealer=dealer)
         theirs = heard(same, fresh, party)
         check_unrelated(cls, f"{who} does not hang on keys that it does not know", mine, theirs)
+
+
+def check_keys(cls: type[Protocol], operation: Operation, *, parties: int) -> None:
+    """Check that all bytes of keys matter to an operation's results; raises ProtocolError."""
+    session = new_session(cls, parties)
+    shares = share_all(session, operation.inputs(zeros, _FEWEST))
+    first, _ = run(session, operation, shares, name="first", dealer=0)
+    for place in range(KEY_BYTES):
+        changed = observe([_with_changed_keys(cls, one, place) for one in session])
+        other, _ = run(changed, operation, shares, name="first", dealer=0)
+        for party in range(parties):
+            if np.any(_held(first, party) == _held(other, party)):
+                raise ProtocolError(
+                    f"{cls.name}: {operation.name} gives party {party} the same words if byte {place} of all "
+                    "keys changes"
+                )
+
+
+def _with_changed_keys(cls: type[Protocol], known: Protocol, place: int) -> Protocol:
+    def changed(keys: Mapping[int, bytes]) -> dict[int, bytes]:
+        return {who: key[:place] + bytes([key[place] ^ 1]) + key[place + 1 :] for who, key in keys.items()}
+
+    made = cls(party=known.party, parties=known.parties, keys=changed(known.keys))
+    made.groups = changed(known.groups)
+    return made
 
 
 def with_keys_of(cls: type[Protocol], known: Protocol, fresh: Sequence[Protocol]) -> list[Protocol]:
