@@ -18,7 +18,8 @@ party as dealer, and checks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,36 +36,49 @@ from tercet.testing.order import check_order
 from tercet.testing.permutations import check_permutations
 from tercet.testing.repeats import check_repeats
 from tercet.testing.secrecy import SAMPLE, check_keys, check_secrecy, check_uniform, check_unrelated
+from tercet.testing.telling import Line
 from tercet.testing.watch import new_session, results, watched
 
 
 def check_protocol(cls: type[Protocol], parties: int | None = None) -> None:
     """Check that a protocol keeps the promises of `Protocol`; `parties` defaults to the first of its `sizes`.
 
-    Raises ProtocolError with a sentence that says which operation broke which promise.
+    Raises ProtocolError with a sentence that says which operation broke which promise. On a terminal, a line
+    says meanwhile what is under way.
     """
+    steps = list(_steps(watched(cls), cls.sizes[0] if parties is None else parties))
+    with Line() as line:
+        for number, (what, step) in enumerate(steps, 1):
+            line.write(f"{cls.name}: {what} ({number} of {len(steps)})")
+            step()
+
+
+def _steps(cls: type[Protocol], count: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What is checked, in order: a few words, and a check that raises ProtocolError."""
     from tercet.testing.properties import check_properties  # here, for hypothesis is not always there
 
-    count = cls.sizes[0] if parties is None else parties
-    under_test = watched(cls)
-    _check_names(under_test, count)
-    check_dealing(under_test, count)
-    _check_openings(under_test, count)
-    check_random(under_test, count)
-    check_permutations(under_test, parties=count)
-    check_bias(under_test, parties=count)
+    yield "names", lambda: _check_names(cls, count)
+    yield "dealing", lambda: check_dealing(cls, count)
+    yield "openings", lambda: _check_openings(cls, count)
+    yield "random words", lambda: check_random(cls, count)
     for operation in OPERATIONS:
-        for dealer in range(count):
-            check_values(under_test, operation, parties=count, dealer=dealer)
-            if count > 1 and not operation.discloses:
-                check_secrecy(under_test, operation, parties=count, dealer=dealer)
-        if count > 1:
-            check_linear(under_test, operation, parties=count)
-            check_repeats(under_test, operation, parties=count)
+        yield operation.name, functools.partial(_check_operation, cls, operation, count)
+    yield "orders of shuffles", lambda: check_permutations(cls, parties=count)
+    yield "means of truncations", lambda: check_bias(cls, parties=count)
+    yield "made-up operations", lambda: check_properties(cls, parties=count)
+    yield "orders and tiles", lambda: check_order(cls, parties=count)
+
+
+def _check_operation(cls: type[Protocol], operation: Operation, count: int) -> None:
+    for dealer in range(count):
+        check_values(cls, operation, parties=count, dealer=dealer)
+        if count > 1 and not operation.discloses:
+            check_secrecy(cls, operation, parties=count, dealer=dealer)
+    if count > 1:
+        check_linear(cls, operation, parties=count)
+        check_repeats(cls, operation, parties=count)
         if operation.name == "mul":
-            check_keys(under_test, operation, parties=count)
-    check_properties(under_test, parties=count)
-    check_order(under_test, parties=count)
+            check_keys(cls, operation, parties=count)
 
 
 # -- the rest of the interface -------------------------------------------------------------------------------
