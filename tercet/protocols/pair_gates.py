@@ -124,8 +124,8 @@ class Truncation(PairGate):
     """Division by 2**bits for |x| < 2^62: the integer below or the one above.
 
     On x + 2^62, `(u >> f) + (v >> f) + 1 - w 2^(64-f)`, where the sum wraps but if neither top bit is set: `w
-    = 1 - (1 - msb u)(1 - msb v)`. Unbiased but for 2^-f: what is cut off of u carries into that of v with the
-    chance that makes it so, for u is uniform.
+    = 1 - (1 - msb u)(1 - msb v)`. What is cut off of u does not carry into that of v with the chance
+    of what is cut off of x, and 2^-f more, for u is uniform.
     """
 
     bits: int = attrs.field()

@@ -63,6 +63,11 @@ class Rep4(Protocol):
             )
         super().__init__(party=party, parties=parties, keys=keys)
 
+    @property
+    def truncation_bias(self) -> float:
+        """One unit of x: a number goes up with the chance of what is cut off and one unit more."""
+        return 1.0
+
     # Word d - 1 of a share at party p is component p + d, word d - 1 of a product the summand of p and p + d;
     # numbers of parties and components are modulo 4.
 

@@ -90,7 +90,7 @@ class _Record:
 
 
 def _bound(protocol: Protocol, record: _Record) -> Protocol:
-    allowance = sum(x.size for x in record.shares[0]) if record.operation.discloses else 0
+    allowance = record.operation.openings(list(record.shares[protocol.party]))
     return protocol.bind("lies", dealer=record.dealer, openings=allowance)
 
 
