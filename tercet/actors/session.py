@@ -14,8 +14,9 @@ from typing import Any
 import attrs
 import trio
 
+from tercet.actors.lowering import Allowance, lower, runs_in_lockstep
 from tercet.actors.progress import Progress
-from tercet.actors.rounds import Allowance, Lockstep, lower, runs_in_lockstep
+from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.threads import in_thread, turn
 from tercet.errors import PlanError, ProtocolError, TercetError
