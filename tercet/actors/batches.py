@@ -26,10 +26,12 @@ MOST_TOGETHER = 1 << 18
 """Words that local nodes in lanes read and make: beyond, what a node costs is its words."""
 MOST_FLAT = 1 << 20
 """Work of one operation, as in `Kind.weight`: some milliseconds."""
+TABLE_WEIGHT = 16
+"""Work for each word of a table that is sorted, by step."""
 LAST = 1 << 30
 """Where nodes that talk come among those of the same round: after all that is local."""
 
-Mode = Literal["one", "lanes", "flat"]
+Mode = Literal["one", "lanes", "flat", "tables"]
 _Place = tuple[int, int, int]
 """The stack, the output and the lane of a value."""
 Pick = int | slice | npt.NDArray[np.int64] | None
@@ -112,7 +114,7 @@ class _Rough:
     end: tuple[int, int]
     chance: int
     compares: bool
-    stacks: dict[int, _Draft] = attrs.field(factory=dict)
+    stacks: dict[Any, _Draft] = attrs.field(factory=dict)
     work: int = 0
 
 
@@ -222,6 +224,10 @@ class Batches:
             words *= KINDS[self._plan.nodes[head].kind].weight
             (x,) = types
             flat = self._flats.of((*what, x.form, x.product, x.scale if node.kind == "fourier" else 0))
+        elif fixed and node.kind in lanes.TABLES:
+            mode = "tables"
+            words *= TABLE_WEIGHT
+            flat = self._flats.of(what)
         return _Facts(
             len(self._known) + 1, flat, mode, kind.local or (fixed and kind.exact_cost), words, rounds
         )
@@ -240,23 +246,24 @@ class Batches:
         chances = {source.unit.chance for source in sources if source.unit.chance}
         chance = self._chances.of(frozenset(chances)) if len(chances) > 1 else sum(chances)
         if not facts.sure:
-            chance = self._chances.of((facts.stack, begin, chance))
+            chance = self._chances.of((facts.flat, facts.stack if not facts.flat else 0, begin, chance))
 
         def rough(mode: Mode) -> _Rough:
             self._roughs.append(_Rough(head, mode, begin, end, chance, head != index))
             return self._roughs[-1]
 
+        key = (facts.stack, *[(source.number, ref[1]) for source, ref in zip(sources, refs, strict=True)])
         if facts.mode == "lanes":
-            key = (facts.stack, *[(source.number, ref[1]) for source, ref in zip(sources, refs, strict=True)])
             draft = self._open.get(key)
             if draft is None or draft.unit.work + facts.work > MOST_TOGETHER:
                 draft = self._open[key] = self._draft(rough("lanes"), 0)
-        elif facts.mode == "flat":
+        elif facts.mode in ("flat", "tables"):
             flat = (facts.flat, begin, chance)
             unit = self._open_flat.get(flat)
             if unit is None or unit.work + facts.work > MOST_FLAT:
-                unit = self._open_flat[flat] = rough("flat")
-            draft = unit.stacks.get(facts.stack) or self._draft(unit, facts.stack)
+                unit = self._open_flat[flat] = rough(facts.mode)
+            inner = key if facts.mode == "tables" else facts.stack
+            draft = unit.stacks.get(inner) or self._draft(unit, inner)
         else:
             draft = self._draft(rough("one"), 0)
         draft.unit.work += facts.work
@@ -264,7 +271,7 @@ class Batches:
         draft.refs.append(refs)
         self._draft_of[index] = draft
 
-    def _draft(self, unit: _Rough, key: int) -> _Draft:
+    def _draft(self, unit: _Rough, key: Any) -> _Draft:
         draft = unit.stacks[key] = _Draft(self._stacks, unit)
         self._stacks += 1
         return draft

@@ -6,6 +6,7 @@ what a peer may send in a run. All of it follows from the plan, so parties agree
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -91,8 +92,11 @@ class Task:
     dealer: int
     makes: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...] = ()
     """Of a flat operation: each stack, its shape, and the scales of its results."""
-    nodes: int = 1
-    """How many nodes are done with it."""
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes are done with it."""
+        return sum(len(stack.nodes) for stack in self.unit.stacks)
 
 
 class Lowering:
@@ -141,29 +145,27 @@ class Lowering:
         """Note a unit, and what a run may take for it; its rounds at most."""
         node = self._plan.nodes[unit.index]
         kind = KINDS[node.kind]
-        if unit.mode == "one":
+        fixed, rows, openings, dealer, cost = True, 0, 0, unit.index, None
+        if unit.mode == "flat":
+            dealer = self._dealt.index(min(self._dealt))
+            rows, cost = self._flat_cost(unit, node, dealer)
+            self._dealt[dealer] += kind.weight * rows
+        elif unit.mode == "tables":
+            members = [index for stack in unit.stacks for index in stack.nodes]
+            cost = functools.reduce(Cost.__or__, [self._costs.of(index, 0) for index in members])
+            openings = sum(self._sizes(index)[2] for index in members)
+        elif unit.mode == "one":
+            fixed, rows, openings = self._sizes(unit.index)
             cost = self._costs.of(unit.index, 0)
-            rounds, sent = cost.rounds, cost.sent
-            if rounds and not kind.exact_cost:
-                rounds = SLACK * rounds + SLACK_ROUNDS
-                sent = tuple([SLACK * one + SLACK_WORDS * WORD_BYTES for one in sent])
-            fixed, rows, openings = self._sizes(unit.index, node, kind)
-            dealer = unit.index
-        else:
-            fixed, rows, openings = True, 0, 0
-            rounds, sent, dealer = 0, (), 0
-            if unit.mode == "flat":
-                dealer = self._dealt.index(min(self._dealt))
-                rows, cost = self._flat_cost(unit, node, dealer)
-                self._dealt[dealer] += kind.weight * rows
-                rounds, sent = cost.rounds, cost.sent
-            elif node.kind == "constant":
-                self.known[unit.stacks[0].number] = self._constants(unit)
+        elif node.kind == "constant":
+            self.known[unit.stacks[0].number] = self._constants(unit)
+        rounds, sent = (0, ()) if cost is None else (cost.rounds, cost.sent)
+        if rounds and not kind.exact_cost:
+            width = sum(len(stack.nodes) for stack in unit.stacks)
+            rounds = SLACK * rounds + SLACK_ROUNDS
+            sent = tuple([SLACK * one + SLACK_WORDS * WORD_BYTES * width for one in sent])
         if rounds:
             self.most_bytes = [a + b for a, b in zip(self.most_bytes, sent, strict=True)]
-        allowed = (rounds, sent) if kind.exact_cost else None
-        makes = self._makes(unit) if unit.mode == "flat" else ()
-        count = sum(len(stack.nodes) for stack in unit.stacks)
         self.tasks.append(
             Task(
                 number,
@@ -174,10 +176,9 @@ class Lowering:
                 sources,
                 rows=rows if fixed else None,
                 openings=openings if fixed else None,
-                allowed=allowed if fixed else None,
+                allowed=(rounds, sent) if fixed and kind.exact_cost else None,
                 dealer=dealer,
-                makes=makes,
-                nodes=count,
+                makes=self._makes(unit) if unit.mode == "flat" else (),
             )
         )
         return rounds
@@ -191,12 +192,13 @@ class Lowering:
             found.append((stack.number, axes, tuple([kind.scale for kind in types])))
         return tuple(found)
 
-    def _sizes(self, index: int, node: Node, kind: Kind) -> tuple[bool, int, int]:
+    def _sizes(self, index: int) -> tuple[bool, int, int]:
         # Plans repeat steps: what follows from kind and types alone is worked out once for all like it.
+        node = self._plan.nodes[index]
         read = tuple([self._plan.type_of(ref) for ref in node.args])
         key = (node.kind, node.attributes, node.types, read)
         if key not in self._alike:
-            self._alike[key] = _facts(self._layout, index, kind, node.types + read)
+            self._alike[key] = _facts(self._layout, index, KINDS[node.kind], node.types + read)
         return self._alike[key]
 
     def _flat_cost(self, unit: Unit, node: Node, dealer: int) -> tuple[int, Cost]:

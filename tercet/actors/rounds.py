@@ -260,6 +260,8 @@ class Lockstep:
             return self._in_lanes(task), None
         if task.unit.mode == "flat":
             return None, self._flat(task)
+        if task.unit.mode == "tables":
+            return None, self._tables(task)
         if node.kind == "input":
             return join(self._read_inputs[node.get("handle")]), None
         args = [self._read(read) for read in task.unit.stacks[0].reads]
@@ -313,6 +315,17 @@ class Lockstep:
             operation = task.kind.run(node, protocol, [x], context)
         return _Instance(task, operation, self._allowed(task, protocol, shares, x.size), next(operation))
 
+    def _tables(self, task: Task) -> _Instance:
+        """Start one operation on the tables of all lanes."""
+        tables = []
+        for stack in task.unit.stacks:
+            args = [self._argument(read, apart=True).lanes(len(stack.nodes)) for read in stack.reads]
+            tables += [[one for one in table if isinstance(one, Share)] for table in zip(*args, strict=True)]
+        name = f"{task.index}.0"
+        protocol = self.protocol.bind(name, dealer=task.dealer, openings=task.openings or 0)
+        operation = lanes.sort(task.node, protocol, tables)
+        return _Instance(task, operation, None, next(operation))
+
     def _allowed(
         self, task: Task, protocol: Protocol, args: Sequence[Data], rows: int
     ) -> tuple[int, int] | None:
@@ -355,6 +368,8 @@ class Lockstep:
             pass
         elif task.unit.mode == "flat":
             self._split(task, values)
+        elif task.unit.mode == "tables":
+            self._pile(task, values)
         else:
             self._values[task.unit.stacks[0].number] = values
         for reader in readers:
@@ -377,6 +392,17 @@ class Lockstep:
                 for value, scale in zip(values, scales, strict=True)
             ]
             start = stop
+
+    def _pile(self, task: Task, tables: Sequence[Sequence[Share]]) -> None:
+        """Give each stack the columns of its tables."""
+        start = 0
+        for stack in task.unit.stacks:
+            some = tables[start : start + len(stack.nodes)]
+            start += len(some)
+            self._values[stack.number] = [
+                each[0].like(np.stack([one.data for one in each], axis=1)) if len(each) > 1 else each[0]
+                for each in zip(*some, strict=True)
+            ]
 
     # -- files -----------------------------------------------------------------------------------------------
 

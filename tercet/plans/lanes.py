@@ -17,6 +17,7 @@ import numpy as np
 from tercet.errors import PlanError
 from tercet.plans.kinds import KINDS, Context, Data
 from tercet.plans.types import Node
+from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Product, Protocol, Share
 from tercet.protocols.domains import BITS, packed_words
 
@@ -117,6 +118,8 @@ FLAT = frozenset({"reduce", "truncate", "nearest", "fourier"})
 COMPARISONS = frozenset({"is_negative", "is_zero"})
 """Kinds that give packed booleans: flat together with the `to_ring` that reads them, since lanes of another
 length than a multiple of 64 cannot be told apart in words."""
+TABLES = frozenset({"sort"})
+"""Kinds that talk, on tables each of which stays by itself."""
 UNREAD: dict[str, frozenset[str]] = {
     "mul": frozenset({"magnitude"}),
     "matmul": frozenset({"magnitude"}),
@@ -144,6 +147,11 @@ def compare_cost(node: Node, protocol: Protocol, x: Share) -> Cost:
     """What `compare` costs."""
     packed = protocol.spec((packed_words(x.size),), domain=BITS)
     return KINDS[node.kind].cost(node, protocol, [x], x.size) + protocol.cost("bits_to_ring", packed, x.size)
+
+
+def sort(node: Node, protocol: Protocol, tables: Sequence[Sequence[Share]]) -> Op[list[list[Share]]]:
+    """Several tables, each in its order."""
+    return ranking.sort_tables(protocol, tables, int(node.get("bits")))
 
 
 def _run(node: Node, protocol: Protocol, args: Sequence[Data]) -> Data:
