@@ -113,7 +113,7 @@ class _Rough:
     begin: tuple[int, int]
     end: tuple[int, int]
     chance: int
-    compares: bool
+    compares: bool = False
     stacks: dict[Any, _Draft] = attrs.field(factory=dict)
     work: int = 0
 
@@ -151,6 +151,8 @@ class Batches:
         self._roughs: list[_Rough] = []
         self._stacks = 0
         self._draft_of: dict[int, _Draft] = {}
+        self._makes: dict[int, tuple[int, ...]] = {}
+        """By node: numbers of the types of its results."""
         self._lane_of = [0] * len(plan.nodes)
         self._widths: dict[int, int] = {}
         self._stands_for: dict[int, Ref] = {}
@@ -191,19 +193,16 @@ class Batches:
             number = self._types[kind] = self._alike.of(key)
         return number
 
-    def _facts(self, index: int, node: Node, refs: Sequence[Ref], head: int) -> _Facts:
-        attributes = node.attributes
-        if (unread := lanes.UNREAD.get(node.kind)) is not None:
-            attributes = tuple([pair for pair in attributes if pair[0] not in unread])
-        nodes, type_of = self._plan.nodes, self._type
-        reads = tuple([type_of(nodes[producer].types[output]) for producer, output in refs])
-        makes = tuple([type_of(kind) for kind in node.types])
-        compared = () if head == index else (nodes[head].kind, nodes[head].attributes)
-        key = (node.kind, attributes, compared, reads, makes)
+    def _facts(self, index: int, head: int, refs: Sequence[Ref], reads: Sequence[int]) -> _Facts:
+        node = self._plan.nodes[index]
+        what: tuple[Any, ...] = (node.kind, () if node.kind in lanes.OF_EACH else node.attributes)
+        if head != index:
+            what = (*what, self._plan.nodes[head].kind, self._plan.nodes[head].attributes)
+        key = (what, *reads, self._makes[index])
         facts = self._known.get(key)
         if facts is None:
             types = [self._plan.type_of(ref) for ref in refs]
-            facts = self._known[key] = self._found(index, node, types, head, key[:3])
+            facts = self._known[key] = self._found(index, node, types, head, what)
         return facts
 
     def _found(
@@ -236,44 +235,54 @@ class Batches:
 
     def _put(self, index: int, node: Node) -> None:
         head = self._pairs.get(index, index)
-        refs = [self._resolved(ref) for ref in self._plan.nodes[head].args]
-        facts = self._facts(index, node, refs, head)
-        sources = [self._draft_of[producer] for producer, _ in refs]
-        begin = max([source.unit.end for source in sources], default=(0, 0))
-        end = (begin[0], begin[1] + 1)
-        if facts.rounds:
-            begin, end = (begin[0], LAST), (begin[0] + facts.rounds, 0)
-        chances = {source.unit.chance for source in sources if source.unit.chance}
-        chance = self._chances.of(frozenset(chances)) if len(chances) > 1 else sum(chances)
+        refs, reads = list[Ref](), list[int]()
+        key: list[int] = []
+        begin, chance, chances = (0, 0), 0, set[int]()
+        for arg in node.args if head == index else self._plan.nodes[head].args:
+            ref = self._stands_for.get(arg[0], arg)
+            producer, output = ref
+            source = self._draft_of[producer]
+            refs.append(ref)
+            reads.append(self._makes[producer][output])
+            key += source.number, output
+            begin = max(begin, source.unit.end)
+            if source.unit.chance:
+                chances.add(source.unit.chance)
+        self._makes[index] = tuple([self._type(kind) for kind in node.types])
+        facts = self._facts(index, head, refs, reads)
+        if chances:
+            chance = self._chances.of(frozenset(chances)) if len(chances) > 1 else chances.pop()
         if not facts.sure:
             chance = self._chances.of((facts.flat, facts.stack if not facts.flat else 0, begin, chance))
-
-        def rough(mode: Mode) -> _Rough:
-            self._roughs.append(_Rough(head, mode, begin, end, chance, head != index))
-            return self._roughs[-1]
-
-        key = (facts.stack, *[(source.number, ref[1]) for source, ref in zip(sources, refs, strict=True)])
-        if facts.mode == "lanes":
-            draft = self._open.get(key)
-            if draft is None or draft.unit.work + facts.work > MOST_TOGETHER:
-                draft = self._open[key] = self._draft(rough("lanes"), 0)
-        elif facts.mode in ("flat", "tables"):
-            flat = (facts.flat, begin, chance)
-            unit = self._open_flat.get(flat)
-            if unit is None or unit.work + facts.work > MOST_FLAT:
-                unit = self._open_flat[flat] = rough(facts.mode)
-            inner = key if facts.mode == "tables" else facts.stack
-            draft = unit.stacks.get(inner) or self._draft(unit, inner)
-        else:
-            draft = self._draft(rough("one"), 0)
+        draft = self._draft(facts, head, (facts.stack, *key), begin, chance)
+        draft.unit.compares = head != index
         draft.unit.work += facts.work
         draft.members.append(index)
         draft.refs.append(refs)
         self._draft_of[index] = draft
 
-    def _draft(self, unit: _Rough, key: Any) -> _Draft:
-        draft = unit.stacks[key] = _Draft(self._stacks, unit)
-        self._stacks += 1
+    def _draft(
+        self, facts: _Facts, head: int, key: tuple[int, ...], begin: tuple[int, int], chance: int
+    ) -> _Draft:
+        """The stack that a node comes to, which may be a new one."""
+        if facts.mode == "lanes":
+            found = self._open.get(key)
+            if found is not None and found.unit.work + facts.work <= MOST_TOGETHER:
+                return found
+        end = (begin[0], begin[1] + 1)
+        if facts.rounds:
+            begin, end = (begin[0], LAST), (begin[0] + facts.rounds, 0)
+        flat, inner = (facts.flat, begin, chance), key if facts.mode == "tables" else key[:1]
+        unit = self._open_flat.get(flat) if facts.flat else None
+        if unit is None or unit.work + facts.work > MOST_FLAT:
+            unit = self._open_flat[flat] = _Rough(head, facts.mode, begin, end, chance)
+            self._roughs.append(unit)
+        draft = unit.stacks.get(inner)
+        if draft is None:
+            draft = unit.stacks[inner] = _Draft(self._stacks, unit)
+            self._stacks += 1
+        if facts.mode == "lanes":
+            self._open[key] = draft
         return draft
 
     # -- units -----------------------------------------------------------------------------------------------
@@ -287,8 +296,9 @@ class Batches:
     def _stack(self, draft: _Draft, mode: Mode) -> Stack:
         """Lanes in the order of what they read, so that they read lanes in order."""
         places = [[self._place(ref) for ref in refs] for refs in draft.refs]
-        order = sorted(range(draft.width), key=lambda at: (places[at], draft.members[at]))
-        draft.members, places = [draft.members[at] for at in order], [places[at] for at in order]
+        if draft.width > 1:
+            order = sorted(range(draft.width), key=lambda at: (places[at], draft.members[at]))
+            draft.members, places = [draft.members[at] for at in order], [places[at] for at in order]
         reads: list[Read] = []
         if mode == "flat":
             begin = 0

@@ -120,16 +120,8 @@ COMPARISONS = frozenset({"is_negative", "is_zero"})
 length than a multiple of 64 cannot be told apart in words."""
 TABLES = frozenset({"sort"})
 """Kinds that talk, on tables each of which stays by itself."""
-UNREAD: dict[str, frozenset[str]] = {
-    "mul": frozenset({"magnitude"}),
-    "matmul": frozenset({"magnitude"}),
-    "dot": frozenset({"magnitude"}),
-    "sum": frozenset({"magnitude"}),
-    "cumulate": frozenset({"magnitude"}),
-    "input": frozenset({"handle", "form", "shape", "scale", "limit"}),
-    "constant": frozenset({"words", "shape", "scale"}),
-}
-"""Attributes that may differ from lane to lane: what a kind says of its type only, or is a lane's value."""
+OF_EACH = frozenset({"mul", "matmul", "dot", "sum", "cumulate", "input", "constant"})
+"""Kinds whose attributes may differ from lane to lane: they tell of the type, or are a lane's value."""
 
 
 def run(node: Node, protocol: Protocol, args: Sequence[Argument], lanes: int) -> Data:
