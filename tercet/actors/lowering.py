@@ -119,6 +119,8 @@ class Lowering:
         self.tasks: list[Task] = []
         self.most_bytes = [0] * parties
         """What each party sends at most in a run."""
+        self.expected_bytes = [0] * parties
+        """What it sends: the same, but for sorts, of which this is the mean."""
         self.most_rounds = 0
         self.known: dict[int, Data] = {}
         """By stack: constants that lie in lanes."""
@@ -160,6 +162,8 @@ class Lowering:
         elif node.kind == "constant":
             self.known[unit.stacks[0].number] = self._constants(unit)
         rounds, sent = (0, ()) if cost is None else (cost.rounds, cost.sent)
+        if rounds:
+            self.expected_bytes = [a + b for a, b in zip(self.expected_bytes, sent, strict=True)]
         if rounds and not kind.exact_cost:
             width = sum(len(stack.nodes) for stack in unit.stacks)
             rounds = SLACK * rounds + SLACK_ROUNDS

@@ -9,6 +9,7 @@ import pytest
 
 from tercet.actors import batches
 from tercet.actors.batches import Batches
+from tercet.actors.estimate import explain
 from tercet.actors.line import first_cause
 from tercet.actors.lowering import Lowering
 from tercet.errors import PrivacyError, ProtocolError
@@ -215,6 +216,7 @@ async def test_a_run_sends_just_what_it_may(protocol, in_lockstep):
     lowering = Lowering(plan, protocol, protocol.sizes[0])
     assert [outcome.statistics.bytes_sent for outcome in outcomes] == lowering.most_bytes
     assert {outcome.statistics.rounds for outcome in outcomes} == {lowering.most_rounds}
+    assert list(explain(plan, protocol.name).bytes_sent) == lowering.most_bytes
     apart = Lowering(plan, protocol, protocol.sizes[0], together=False)
     assert apart.most_rounds == lowering.most_rounds
     assert sum(lowering.most_bytes) <= sum(apart.most_bytes)
