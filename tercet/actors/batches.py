@@ -92,6 +92,8 @@ class _Draft:
 
     number: int
     unit: _Rough
+    each: int
+    """Work for each member."""
     members: list[int] = attrs.field(factory=list)
     refs: list[list[Ref]] = attrs.field(factory=list)
     """What each member reads."""
@@ -113,7 +115,9 @@ class _Rough:
     begin: tuple[int, int]
     end: tuple[int, int]
     chance: int
-    compares: bool = False
+    compares: bool
+    most: int
+    """Up to how much work more nodes may come to it."""
     stacks: dict[Any, _Draft] = attrs.field(factory=dict)
     work: int = 0
 
@@ -146,13 +150,12 @@ class Batches:
         self._known: dict[tuple[Any, ...], _Facts] = {}
         self._types: dict[Type, int] = {}
         self._alike, self._chances, self._flats = _Numbers(), _Numbers(), _Numbers()
-        self._open: dict[tuple[Any, ...], _Draft] = {}
+        self._last: dict[tuple[Any, ...], _Draft] = {}
+        """By what is done with which results: the stack that the last such node came to."""
         self._open_flat: dict[tuple[Any, ...], _Rough] = {}
         self._roughs: list[_Rough] = []
         self._stacks = 0
         self._draft_of: dict[int, _Draft] = {}
-        self._makes: dict[int, tuple[int, ...]] = {}
-        """By node: numbers of the types of its results."""
         self._lane_of = [0] * len(plan.nodes)
         self._widths: dict[int, int] = {}
         self._stands_for: dict[int, Ref] = {}
@@ -193,15 +196,14 @@ class Batches:
             number = self._types[kind] = self._alike.of(key)
         return number
 
-    def _facts(self, index: int, head: int, refs: Sequence[Ref], reads: Sequence[int]) -> _Facts:
-        node = self._plan.nodes[index]
-        what: tuple[Any, ...] = (node.kind, () if node.kind in lanes.OF_EACH else node.attributes)
-        if head != index:
-            what = (*what, self._plan.nodes[head].kind, self._plan.nodes[head].attributes)
-        key = (what, *reads, self._makes[index])
+    def _facts(self, index: int, head: int, refs: Sequence[Ref]) -> _Facts:
+        nodes = self._plan.nodes
+        node, source = nodes[index], nodes[head]
+        types = [self._plan.type_of(ref) for ref in refs]
+        what = (node.kind, source.kind, () if source.kind in lanes.OF_EACH else source.attributes)
+        key = (what, *[self._type(kind) for kind in types], *[self._type(kind) for kind in node.types])
         facts = self._known.get(key)
         if facts is None:
-            types = [self._plan.type_of(ref) for ref in refs]
             facts = self._known[key] = self._found(index, node, types, head, what)
         return facts
 
@@ -235,54 +237,52 @@ class Batches:
 
     def _put(self, index: int, node: Node) -> None:
         head = self._pairs.get(index, index)
-        refs, reads = list[Ref](), list[int]()
-        key: list[int] = []
-        begin, chance, chances = (0, 0), 0, set[int]()
-        for arg in node.args if head == index else self._plan.nodes[head].args:
-            ref = self._stands_for.get(arg[0], arg)
-            producer, output = ref
-            source = self._draft_of[producer]
+        source = node if head == index else self._plan.nodes[head]
+        refs = []
+        key: list[Any] = [node.kind, source.kind, () if source.kind in lanes.OF_EACH else source.attributes]
+        for ref in source.args:
+            if ref[0] in self._stands_for:
+                ref = self._stands_for[ref[0]]
             refs.append(ref)
-            reads.append(self._makes[producer][output])
-            key += source.number, output
-            begin = max(begin, source.unit.end)
-            if source.unit.chance:
-                chances.add(source.unit.chance)
-        self._makes[index] = tuple([self._type(kind) for kind in node.types])
-        facts = self._facts(index, head, refs, reads)
-        if chances:
-            chance = self._chances.of(frozenset(chances)) if len(chances) > 1 else chances.pop()
-        if not facts.sure:
-            chance = self._chances.of((facts.flat, facts.stack if not facts.flat else 0, begin, chance))
-        draft = self._draft(facts, head, (facts.stack, *key), begin, chance)
-        draft.unit.compares = head != index
-        draft.unit.work += facts.work
+            key += self._draft_of[ref[0]].number, ref[1]
+        if not refs:
+            key += [self._type(kind) for kind in node.types]
+        # Most nodes read what others like them have read: they come where those are.
+        where = tuple(key)
+        draft = self._last.get(where)
+        if draft is None or draft.unit.work + draft.each > draft.unit.most:
+            draft = self._last[where] = self._new(index, head, refs)
+        draft.unit.work += draft.each
         draft.members.append(index)
         draft.refs.append(refs)
         self._draft_of[index] = draft
 
-    def _draft(
-        self, facts: _Facts, head: int, key: tuple[int, ...], begin: tuple[int, int], chance: int
-    ) -> _Draft:
-        """The stack that a node comes to, which may be a new one."""
-        if facts.mode == "lanes":
-            found = self._open.get(key)
-            if found is not None and found.unit.work + facts.work <= MOST_TOGETHER:
-                return found
+    def _new(self, index: int, head: int, refs: Sequence[Ref]) -> _Draft:
+        """The stack that a node comes to, which no node before it that reads the same can say."""
+        sources = [self._draft_of[producer] for producer, _ in refs]
+        facts = self._facts(index, head, refs)
+        begin = max([source.unit.end for source in sources], default=(0, 0))
         end = (begin[0], begin[1] + 1)
         if facts.rounds:
             begin, end = (begin[0], LAST), (begin[0] + facts.rounds, 0)
-        flat, inner = (facts.flat, begin, chance), key if facts.mode == "tables" else key[:1]
+        chances = {source.unit.chance for source in sources if source.unit.chance}
+        chance = self._chances.of(frozenset(chances)) if len(chances) > 1 else sum(chances)
+        if not facts.sure:
+            chance = self._chances.of((facts.flat, facts.stack if not facts.flat else 0, begin, chance))
+        flat = (facts.flat, begin, chance)
         unit = self._open_flat.get(flat) if facts.flat else None
-        if unit is None or unit.work + facts.work > MOST_FLAT:
-            unit = self._open_flat[flat] = _Rough(head, facts.mode, begin, end, chance)
+        if unit is None or unit.work + facts.work > unit.most:
+            most = {"one": -1, "lanes": MOST_TOGETHER}.get(facts.mode, MOST_FLAT)
+            unit = _Rough(head, facts.mode, begin, end, chance, head != index, most)
+            self._open_flat[flat] = unit
             self._roughs.append(unit)
+        inner: tuple[Any, ...] = (facts.stack,)
+        if facts.mode == "tables":
+            inner += tuple([(source.number, ref[1]) for source, ref in zip(sources, refs, strict=True)])
         draft = unit.stacks.get(inner)
         if draft is None:
-            draft = unit.stacks[inner] = _Draft(self._stacks, unit)
+            draft = unit.stacks[inner] = _Draft(self._stacks, unit, facts.work)
             self._stacks += 1
-        if facts.mode == "lanes":
-            self._open[key] = draft
         return draft
 
     # -- units -----------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class Batches:
         """Lanes in the order of what they read, so that they read lanes in order."""
         places = [[self._place(ref) for ref in refs] for refs in draft.refs]
         if draft.width > 1:
-            order = sorted(range(draft.width), key=lambda at: (places[at], draft.members[at]))
+            order = sorted(range(draft.width), key=places.__getitem__)
             draft.members, places = [draft.members[at] for at in order], [places[at] for at in order]
         reads: list[Read] = []
         if mode == "flat":
