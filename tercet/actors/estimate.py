@@ -3,9 +3,10 @@
 The sheet that owners and analysts read first.
 
 Rounds and bytes follow exactly from the declared costs: the parties cut the plan into the same (node, tile)
-instances with the same dealers, and rounds add up along the longest way through them, all tiles side by side.
-Only sorts depend on chance and are given by their mean. Seconds come from a rehearsal of the run on a model
-of the machine, which is calibrated; see `rehearsal` and `machine`.
+instances with the same dealers, or run the same nodes of a small plan together, and rounds add up along the
+longest way through them, all tiles side by side. Only sorts depend on chance and are given by their mean.
+Seconds come from a rehearsal of the run on a model of the machine, which is calibrated; see `rehearsal` and
+`machine`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from tercet.actors.lowering import lower, runs_in_lockstep
 from tercet.actors.machine import Machine, machine_for
 from tercet.actors.rehearsal import Network, Rehearsal
 from tercet.errors import PlanError
@@ -31,7 +33,7 @@ from tercet.protocols import registry
 class Part:
     """What all nodes of one kind contribute.
 
-    How many they are, in how many instances, and bytes sent by all parties.
+    How many they are, in how many instances, and bytes sent by all parties, each node by itself.
     """
 
     kind: str
@@ -142,6 +144,8 @@ def explain(
             total += cost.total
         old = kinds.get(node.kind, Part(node.kind, 0, 0, 0))
         kinds[node.kind] = Part(node.kind, old.nodes + 1, old.instances + tiles, old.bytes_sent + total)
+    if runs_in_lockstep(plan) and not plan.maxima:
+        sent = lower(plan, cls, count).expected_bytes
     machine = machine_for(protocol, count) if machine is None else machine
     machine = attrs.evolve(machine, cores=machine.cores * count) if apart else machine
     bandwidth_bps = math.inf if bandwidth_mbit is None else bandwidth_mbit * 1e6

@@ -3,9 +3,9 @@
 Where every value is one tile and no step is worth a worker thread, all parties go through a plan alike: in a
 round each steps all instances that wait for it, in the order of their nodes, and starts what becomes ready.
 So what peers send needs no names: a frame is the words of all instances side by side, and each party knows
-from its own steps what is due, and how long it is. What a plan's nodes read, wake and may send is found once,
-in `Lowering`, and serves every run of it. Larger plans are for `scheduler`, which runs the same operations
-under the same names, so that results are the same to the last bit.
+from its own steps what is due, and how long it is. What a plan's nodes read, wake and may send, and which of
+them are one operation on stacked values, is found once, in `Lowering`, and serves every run of it. Larger
+plans are for `scheduler`, which runs the same operations, one for each node.
 """
 
 from __future__ import annotations
@@ -16,184 +16,32 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import attrs
 import numpy as np
 import trio
 
+from tercet.actors.batches import Read
 from tercet.actors.ends import Ends, as_failure, check_sent
+from tercet.actors.lowering import Task, lower
 from tercet.actors.progress import Progress
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent, Witness
 from tercet.actors.values import FiledTiles, Outcome, Stored, join
 from tercet.errors import ProtocolError
-from tercet.plans.kinds import KINDS, Context, Data, Kind
+from tercet.plans import lanes
+from tercet.plans.kinds import Context, Data
 from tercet.plans.plan import Plan
-from tercet.plans.tiles import SLACK, SLACK_ROUNDS, SLACK_WORDS, Costs, Layout
-from tercet.plans.types import Node, Ref, Type, word_shape
+from tercet.plans.tiles import Layout
 from tercet.protocols.base import Op, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 
-MOST_WORK = 1 << 19
-"""Work of one instance, in words added, up to which a plan runs in lockstep: steps of about a millisecond."""
-MOST_PRODUCTS = 1 << 21
-"""Products that one instance adds up: some milliseconds."""
-MOST_MADE = 1 << 25
-"""Words of all results together: what waits for a round is in memory all at once, and in one frame."""
-MOST_STEPS = 1 << 16
-"""Nodes of a plan: what is worked out of them beforehand takes a second."""
 SLICE_S = 0.01
 """How long steps may hold the event loop before heartbeats and readers get a turn."""
 
 Frames = Mapping[int, Sequence[Words]]
 """What a party sends in a round, by peer: the words of all instances, in the order of their nodes."""
 Send = Callable[[int, Frames], Awaitable[None]]
-
-_known: WeakKeyDictionary[Plan, bool] = WeakKeyDictionary()
-
-
-def runs_in_lockstep(plan: Plan) -> bool:
-    """Whether a plan is small enough, however many rows its symbols turn out to mean."""
-    shape = plan.apart_from_handles
-    found = _known.get(shape)
-    if found is None:
-        found = _known[shape] = _is_small(shape)
-    return found
-
-
-def _is_small(plan: Plan) -> bool:
-    if len(plan.nodes) > MOST_STEPS:
-        return False
-    words: dict[Type, int] = {}
-    total = 0
-    for node in plan.nodes:
-        for made in node.types:
-            if made not in words:
-                rows = plan.maxima[made.rows] if isinstance(made.rows, str) else made.rows
-                if rows > plan.tile_rows:
-                    return False
-                words[made] = math.prod(word_shape(made, plan.maxima))
-        kind, results = KINDS[node.kind], sum(words[made] for made in node.types)
-        read = sum(words[plan.type_of(ref)] for ref in node.args)
-        if max(kind.weight * read, results) > MOST_WORK:
-            return False
-        if kind.adds_products:
-            terms = word_shape(plan.type_of(node.args[0]), plan.maxima)[-1]
-            if results * terms > MOST_PRODUCTS:
-                return False
-        total += results
-    return total <= MOST_MADE
-
-
-# -- what all runs of a plan have in common ------------------------------------------------------------------
-
-
-@attrs.frozen(eq=False)
-class _Place:
-    """A node in its plan, whose handle may be another one.
-
-    What hangs on sizes is None where a symbol has to be known first.
-    """
-
-    index: int
-    node: Node
-    kind: Kind
-    rows: int | None
-    openings: int | None
-    allowed: tuple[int, tuple[int, ...]] | None
-    """Rounds, and bytes by party, that the protocol declares; None also for a kind without exact cost."""
-
-
-class Lowering:
-    """A plan under one protocol as lists: what each node reads, wakes and may send; and what a run may take.
-
-    Bounds, openings and costs are worked out here, once for all runs.
-    """
-
-    def __init__(self, plan: Plan, protocol: type[Protocol], parties: int) -> None:
-        layout = Layout(plan, plan.maxima)
-        costs = Costs(layout, protocol, parties)
-        self.missing = [0] * len(plan.nodes)
-        self.readers: list[list[int]] = [[] for _ in plan.nodes]
-        self.places: list[_Place] = []
-        self.most_bytes = [0] * parties
-        """What each party sends at most in a run."""
-        self.most_rounds = 0
-        ends = [0] * len(plan.nodes)
-        alike: dict[tuple[Any, ...], tuple[bool, int, int]] = {}
-        for index, node in enumerate(plan.nodes):
-            kind, cost = KINDS[node.kind], costs.of(index, 0)
-            sources = {producer for producer, _ in node.args}
-            self.missing[index] = len(sources)
-            begins = 0
-            for producer in sources:
-                self.readers[producer].append(index)
-                begins = max(begins, ends[producer])
-            rounds, sent = cost.rounds, cost.sent
-            if rounds and not kind.exact_cost:
-                rounds = SLACK * rounds + SLACK_ROUNDS
-                sent = tuple([SLACK * one + SLACK_WORDS * WORD_BYTES for one in sent])
-            ends[index] = begins + rounds
-            if rounds:
-                self.most_bytes = [a + b for a, b in zip(self.most_bytes, sent, strict=True)]
-            # Plans repeat steps: what follows from kind and types alone is worked out once for all like it.
-            key = (node.kind, node.attributes, node.types, tuple([plan.type_of(ref) for ref in node.args]))
-            if key not in alike:
-                alike[key] = _facts(layout, index, kind, key[2] + key[3])
-            fixed, rows, openings = alike[key]
-            allowed = (rounds, sent) if kind.exact_cost else None
-            self.places.append(
-                _Place(index, node, kind, rows, openings, allowed)
-                if fixed
-                else _Place(index, node, kind, None, None, None)
-            )
-        self.most_rounds = max(ends, default=0)
-
-
-def _facts(layout: Layout, index: int, kind: Kind, types: tuple[Type, ...]) -> tuple[bool, int, int]:
-    """Whether a node's sizes are all known beforehand, and if so its rows, and the words that it may open."""
-    if any(isinstance(dim, str) for one in types for dim in one.shape):
-        return False, 0, 0
-    node = layout.plan.nodes[index]
-    return True, layout.tile_rows(index, 0), kind.openings(node, layout.word_shapes(index, 0))
-
-
-_lowered: WeakKeyDictionary[Plan, dict[tuple[type[Protocol], int], Lowering]] = WeakKeyDictionary()
-
-
-def lower(plan: Plan, protocol: type[Protocol], parties: int) -> Lowering:
-    """The lowering of a plan and all of its shape, found once for each protocol and number of parties."""
-    shape = plan.apart_from_handles
-    known = _lowered.setdefault(shape, {})
-    if (protocol, parties) not in known:
-        known[protocol, parties] = Lowering(shape, protocol, parties)
-    return known[protocol, parties]
-
-
-class Allowance:
-    """What each peer may still send in a run: no more than the plan declares, however early it comes."""
-
-    def __init__(self, lowering: Lowering) -> None:
-        self._lowering = lowering
-        self._rounds = [0] * len(lowering.most_bytes)
-        self._bytes = [0] * len(lowering.most_bytes)
-
-    def charge(self, peer: int, number: Any, size: int) -> None:
-        """Book the frame of a round. Raises ProtocolError, naming the peer, for one that no run sends."""
-        most = self._lowering.most_rounds
-        if type(number) is not int or not self._rounds[peer] < number <= most or size <= 0:
-            raise ProtocolError(
-                f"party {peer} sent {size} bytes for round {number!r:.40} after round {self._rounds[peer]}, "
-                f"where a run has at most {most}"
-            )
-        self._rounds[peer] = number
-        self._bytes[peer] += size
-        if self._bytes[peer] > self._lowering.most_bytes[peer]:
-            raise ProtocolError(
-                f"party {peer} sent {self._bytes[peer]} bytes up to round {number}, where its protocol "
-                f"declares {self._lowering.most_bytes[peer]} in all"
-            )
 
 
 # -- a run ---------------------------------------------------------------------------------------------------
@@ -203,7 +51,7 @@ class Allowance:
 class _Instance:
     """A node under way: its generator, and the round that it waits for."""
 
-    place: _Place
+    task: Task
     operation: Op[Any]
     allowed: tuple[int, int] | None
     awaits: Round
@@ -232,6 +80,7 @@ class Lockstep:
         scratch: Scratch = IN_MEMORY,
         reach: Callable[[int, str, Stored], None] | None = None,
         witness: Witness | None = None,
+        together: bool = True,
     ) -> None:
         self.plan = plan
         self.protocol = protocol
@@ -244,9 +93,9 @@ class Lockstep:
         self._recorder = Recorder(trace)
         self._symbols: dict[str, int] = {} if symbols is None else symbols
         self._layout = Layout(plan, self._symbols)
-        self._lowering = lower(plan, type(protocol), protocol.parties)
+        self._lowering = lower(plan, type(protocol), protocol.parties, together=together)
         self._local = protocol.bind("local")
-        self._values: list[Sequence[Data]] = [()] * len(plan.nodes)
+        self._values: list[Sequence[Data]] = [()] * self._lowering.stacks
         self._missing = list(self._lowering.missing)
         self._unread = [len(readers) for readers in self._lowering.readers]
         self._ready = [index for index, missing in enumerate(self._missing) if not missing]
@@ -257,7 +106,7 @@ class Lockstep:
         self._arrived = trio.Event()
         self._ends = Ends(plan, self._symbols)
         self._outcome = self._ends.outcome
-        self._done = 0
+        self._done = self._lowering.skipped
         self._told = Progress(nodes=len(plan.nodes))
         self._slice_ends = 0.0
 
@@ -270,7 +119,7 @@ class Lockstep:
         await self._start_ready()
         while self._active:
             self._round += 1
-            self._active.sort(key=lambda instance: instance.place.index)
+            self._active.sort(key=lambda instance: instance.task.index)
             await self._send_frames()
             await self._resume(await self._frames())
             await self._start_ready()
@@ -336,7 +185,7 @@ class Lockstep:
             payload = mail.pop(self._round, None)
             sent = 0 if payload is None else payload.size
             if sent != due[peer]:
-                nodes = ", ".join(one.place.node.title(one.place.index) for one in self._active[:3])
+                nodes = ", ".join(one.task.node.title(one.task.index) for one in self._active[:3])
                 raise ProtocolError(
                     f"party {peer} sent {sent} words in round {self._round}, where {due[peer]} are due "
                     f"({nodes})"
@@ -363,11 +212,11 @@ class Lockstep:
                         arrays.append(np.empty(shape, dtype=np.uint64))
                 got[peer] = arrays
                 if self._witness is not None and arrays:
-                    self._witness.hear(peer, instance.place.index, 0, instance.step, arrays)
+                    self._witness.hear(peer, instance.task.index, 0, instance.step, arrays)
             if self._recorder.on:
-                self._recorder.note("wait", _event_name(instance.place), 0, instance.step, instance.parked)
+                self._recorder.note("wait", _event_name(instance.task), 0, instance.step, instance.parked)
             instance.step += 1
-            self._advance(instance.place, instance, got)
+            self._advance(instance.task, instance, got)
             await self._breathe()
 
     async def _breathe(self) -> None:
@@ -379,96 +228,181 @@ class Lockstep:
 
     async def _start_ready(self) -> None:
         while self._ready:
-            place = self._lowering.places[heapq.heappop(self._ready)]
-            self._advance(place, None, None)
+            task = self._lowering.tasks[heapq.heappop(self._ready)]
+            self._advance(task, None, None)
             await self._breathe()
 
-    def _advance(self, place: _Place, instance: _Instance | None, got: Received | None) -> None:
+    def _advance(self, task: Task, instance: _Instance | None, got: Received | None) -> None:
         """One step of a node; its next round or its result is put away."""
         began = time.perf_counter() if self._recorder.on else 0.0
         step = 0 if instance is None else instance.step
         try:
             if instance is None or got is None:
-                made, instance = self._begin(place)
+                made, instance = self._begin(task)
             else:
                 instance.awaits = instance.operation.send(got)
                 made = None
         except StopIteration as stop:
             made, instance = stop.value, None
         except Exception as error:  # noqa: BLE001 - raised with the node named
-            raise as_failure(error, place.node, place.index, self.protocol.party, step)  # noqa: B904
+            raise as_failure(error, task.node, task.index, self.protocol.party, step)  # noqa: B904
         if self._recorder.on:
-            self._recorder.note("step", _event_name(place), 0, step, began)
+            self._recorder.note("step", _event_name(task), 0, step, began)
         if instance is None:
-            self._finish(place, made)
+            self._finish(task, made)
         else:
             self._park(instance)
 
-    def _begin(self, place: _Place) -> tuple[Any, _Instance | None]:
-        """Start a node: its result, or what it waits for."""
-        index, node, kind = place.index, self.plan.nodes[place.index], place.kind
+    def _begin(self, task: Task) -> tuple[Any, _Instance | None]:
+        """Start a unit: its result, or what it waits for."""
+        index, node, kind = task.index, self.plan.nodes[task.index], task.kind
+        if task.unit.mode == "lanes":
+            return self._in_lanes(task), None
+        if task.unit.mode == "flat":
+            return None, self._flat(task)
+        if task.unit.mode == "tables":
+            return None, self._tables(task)
         if node.kind == "input":
             return join(self._read_inputs[node.get("handle")]), None
-        args = [self._read(ref) for ref in node.args]
-        rows = self._layout.tile_rows(index, 0) if place.rows is None else place.rows
+        args = [self._read(read) for read in task.unit.stacks[0].reads]
+        rows = self._layout.tile_rows(index, 0) if task.rows is None else task.rows
         context = Context(self._symbols, rows)
         if kind.local:
             return kind.run(node, self._local, args, context), None
-        openings = place.openings
+        openings = task.openings
         if openings is None:
             openings = kind.openings(node, [arg.shape for arg in args])
-        protocol = self.protocol.bind(f"{index}.0", dealer=index, openings=openings)
+        protocol = self.protocol.bind(f"{index}.0", dealer=task.dealer, openings=openings)
         made = kind.run(node, protocol, args, context)
         if not inspect.isgenerator(made):
             return made, None
-        allowed = self._allowed(place, protocol, args, rows)
+        allowed = self._allowed(task, protocol, args, rows)
         operation = cast("Op[Any]", made)
-        return None, _Instance(place, operation, allowed, next(operation))
+        return None, _Instance(task, operation, allowed, next(operation))
+
+    def _in_lanes(self, task: Task) -> Data:
+        """The stacked results of local nodes."""
+        (stack,) = task.unit.stacks
+        if task.node.kind == "constant":
+            return self._lowering.known[stack.number]
+        if task.node.kind == "input":
+            handles = [self.plan.nodes[index].get("handle") for index in stack.nodes]
+            shares = [cast("Share", join(self._read_inputs[handle])) for handle in handles]
+            return shares[0].like(np.stack([share.data for share in shares], axis=1))
+        apart = task.node.kind in lanes.SEPARATE
+        args = [self._argument(read, apart=apart) for read in stack.reads]
+        return lanes.run(task.node, self._local, args, len(stack.nodes))
+
+    def _argument(self, read: Read, *, apart: bool) -> lanes.Argument:
+        if not apart or not read.stacked or read.pick is None:
+            return lanes.Argument(self._read(read), read.stacked)
+        value = self._values[read.stack][read.output]
+        width = (value.data if isinstance(value, Share) else value[None]).shape[1]
+        return lanes.Argument(value, stacked=True, order=np.arange(width)[read.pick].tolist())
+
+    def _flat(self, task: Task) -> _Instance:
+        """Start one operation on the numbers of all lanes."""
+        parts = [self._read(read) for stack in task.unit.stacks for read in stack.reads]
+        shares = [part for part in parts if isinstance(part, Share)]
+        flat = [share.data.reshape(share.data.shape[0], -1) for share in shares]
+        x = shares[0].like(flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1))
+        protocol = self.protocol.bind(f"{task.index}.0", dealer=task.dealer)
+        context = Context(self._symbols, x.size)
+        node = task.node
+        if task.unit.compares:
+            operation = lanes.compare(node, protocol, x, context)
+        else:
+            operation = task.kind.run(node, protocol, [x], context)
+        return _Instance(task, operation, self._allowed(task, protocol, shares, x.size), next(operation))
+
+    def _tables(self, task: Task) -> _Instance:
+        """Start one operation on the tables of all lanes."""
+        tables = []
+        for stack in task.unit.stacks:
+            args = [self._argument(read, apart=True).lanes(len(stack.nodes)) for read in stack.reads]
+            tables += [[one for one in table if isinstance(one, Share)] for table in zip(*args, strict=True)]
+        name = f"{task.index}.0"
+        protocol = self.protocol.bind(name, dealer=task.dealer, openings=task.openings or 0)
+        operation = lanes.sort(task.node, protocol, tables)
+        return _Instance(task, operation, None, next(operation))
 
     def _allowed(
-        self, place: _Place, protocol: Protocol, args: Sequence[Data], rows: int
+        self, task: Task, protocol: Protocol, args: Sequence[Data], rows: int
     ) -> tuple[int, int] | None:
-        if place.allowed is not None:
-            rounds, sent = place.allowed
+        if task.allowed is not None:
+            rounds, sent = task.allowed
             return rounds, sent[protocol.party]
-        if not place.kind.exact_cost:
+        if not task.kind.exact_cost:
             return None
         shares = [arg for arg in args if isinstance(arg, Share)]
-        cost = place.kind.cost(place.node, protocol, shares, rows)
+        cost = task.kind.cost(task.node, protocol, shares, rows)
         return cost.rounds, cost.sent[protocol.party]
 
-    def _read(self, ref: Ref) -> Data:
-        index, output = ref
-        return self._values[index][output]
+    def _read(self, read: Read) -> Data:
+        value = self._values[read.stack][read.output]
+        if read.pick is None:
+            return value
+        if isinstance(value, Share):
+            return value.like(np.ascontiguousarray(value.data[:, read.pick]))
+        return np.ascontiguousarray(value[read.pick])
 
     def _park(self, instance: _Instance) -> None:
         words = sum(array.size for arrays in instance.awaits.send.values() for array in arrays)
         instance.sent += words * WORD_BYTES
-        place = instance.place
-        check_sent(place.node, place.index, sent=instance.sent, step=instance.step, allowed=instance.allowed)
+        task = instance.task
+        check_sent(task.node, task.index, sent=instance.sent, step=instance.step, allowed=instance.allowed)
         if self._recorder.on:
             instance.parked = time.perf_counter()
         self._active.append(instance)
 
-    def _finish(self, place: _Place, result: Any) -> None:
-        index, node = place.index, self.plan.nodes[place.index]
+    def _finish(self, task: Task, result: Any) -> None:
+        index, node = task.index, self.plan.nodes[task.index]
         values = result if isinstance(result, list) else [result]
         if node.kind == "reveal":
             self._ends.reveal(index, values)
         elif self._ends.takes(node):
             self._ends.take(index, values)
-        self._done += 1
-        readers = self._lowering.readers[index]
-        if readers:
-            self._values[index] = values
+        self._done += task.nodes
+        readers = self._lowering.readers[task.number]
+        if not readers:
+            pass
+        elif task.unit.mode == "flat":
+            self._split(task, values)
+        elif task.unit.mode == "tables":
+            self._pile(task, values)
+        else:
+            self._values[task.unit.stacks[0].number] = values
         for reader in readers:
             self._missing[reader] -= 1
             if not self._missing[reader]:
                 heapq.heappush(self._ready, reader)
-        for producer in {producer for producer, _ in node.args}:
-            self._unread[producer] -= 1
-            if not self._unread[producer]:
-                self._values[producer] = ()
+        for source in task.sources:
+            self._unread[source] -= 1
+            if not self._unread[source]:
+                for stack in self._lowering.tasks[source].unit.stacks:
+                    self._values[stack.number] = ()
+
+    def _split(self, task: Task, values: Sequence[Share]) -> None:
+        """Give each stack its part of what an operation on all lanes has made."""
+        start = 0
+        for stack, shape, scales in task.makes:
+            stop = start + math.prod(shape)
+            self._values[stack] = [
+                value.like(value.data[:, start:stop].reshape(len(value.data), *shape), scale=scale)
+                for value, scale in zip(values, scales, strict=True)
+            ]
+            start = stop
+
+    def _pile(self, task: Task, tables: Sequence[Sequence[Share]]) -> None:
+        """Give each stack the columns of its tables."""
+        start = 0
+        for stack in task.unit.stacks:
+            some = tables[start : start + len(stack.nodes)]
+            start += len(some)
+            self._values[stack.number] = [
+                each[0].like(np.stack([one.data for one in each], axis=1)) if len(each) > 1 else each[0]
+                for each in zip(*some, strict=True)
+            ]
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -487,8 +421,8 @@ class Lockstep:
                 self._reach(*checkpoint)
 
 
-def _event_name(place: _Place) -> str:
-    return f"{place.node.kind} {place.node.label}".rstrip()
+def _event_name(task: Task) -> str:
+    return f"{task.node.kind} {task.node.label}".rstrip()
 
 
-__all__ = ["Allowance", "Lockstep", "Lowering", "lower", "runs_in_lockstep"]
+__all__ = ["Frames", "Lockstep"]

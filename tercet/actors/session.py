@@ -17,8 +17,9 @@ import trio
 
 from tercet.actors.alike import sealed
 from tercet.actors.group_keys import GroupKeys, groups_of, read_words
+from tercet.actors.lowering import Allowance, lower, runs_in_lockstep
 from tercet.actors.progress import Progress
-from tercet.actors.rounds import Allowance, Lockstep, lower, runs_in_lockstep
+from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.threads import in_thread, turn
 from tercet.errors import PlanError, ProtocolError, TercetError

@@ -11,6 +11,7 @@ on data that are not secret; nothing that a client can send to a node turns it o
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ import numpy as np
 import trio
 
 from tercet.actors.line import first_cause
+from tercet.actors.lowering import runs_in_lockstep
 from tercet.actors.party import Party
+from tercet.actors.rounds import Frames, Lockstep
 from tercet.actors.scheduler import Message, Scheduler
 from tercet.actors.values import Outcome, Stored, read_type, type_fields
 from tercet.errors import PlanError, ProtocolError
@@ -136,27 +139,55 @@ class Recording:
 # -- replaying -----------------------------------------------------------------------------------------------
 
 
+class _Retold(Lockstep):
+    """A small plan's run, which hears what a tape has."""
+
+    def __init__(self, tape: Tape, protocol: Protocol) -> None:
+        super().__init__(tape.plan, protocol, tape.inputs, send=self._discard)
+        self._heard = {(one.sender, one.node, one.step): one.arrays for one in tape.heard}
+
+    async def _discard(self, _: int, frames: Frames) -> None:
+        await _discard({peer: [(0, 0, 0, arrays)] for peer, arrays in frames.items()})
+
+    async def _frames(self) -> dict[int, Words]:
+        await trio.lowlevel.checkpoint()
+        found: dict[int, list[Words]] = {}
+        for instance in self._active:
+            for peer, shapes in instance.awaits.recv.items():
+                if any(map(math.prod, shapes)):
+                    name = (peer, instance.task.index, instance.step)
+                    if name not in self._heard:
+                        title = instance.task.node.title(instance.task.index)
+                        raise ProtocolError(f"the recording lacks what party {peer} said of {title}")
+                    found.setdefault(peer, []).extend(array.reshape(-1) for array in self._heard[name])
+        return {peer: np.concatenate(arrays) for peer, arrays in found.items()}
+
+
+async def _discard(outbox: Mapping[int, Sequence[Message]]) -> None:
+    for messages in outbox.values():
+        for *_, arrays in messages:
+            for array in arrays:
+                np.ascontiguousarray(array)
+    await trio.lowlevel.checkpoint()
+
+
 async def replay(tape: Tape, *, threads: int = 1) -> Replay:
     """Run a recorded party alone; what it sends goes nowhere.
 
     Raises what its operations raise, and ProtocolError if the recorded run did not end.
     """
-
-    async def discard(outbox: Mapping[int, Sequence[Message]]) -> None:
-        for messages in outbox.values():
-            for *_, arrays in messages:
-                for array in arrays:
-                    np.ascontiguousarray(array)
-        await trio.lowlevel.checkpoint()
-
     made = registry.get(tape.protocol)(party=tape.party, parties=tape.parties, keys=tape.keys)
     made.groups = tape.groups
-    scheduler = Scheduler(tape.plan, made, tape.inputs, send=discard, threads=threads)
-    for one in tape.heard:
-        scheduler.deliver(one.sender, one.node, one.tile, one.step, list(one.arrays))
+    runner: Scheduler | _Retold
+    if runs_in_lockstep(tape.plan):
+        runner = _Retold(tape, made)
+    else:
+        runner = Scheduler(tape.plan, made, tape.inputs, send=_discard, threads=threads)
+        for one in tape.heard:
+            runner.deliver(one.sender, one.node, one.tile, one.step, list(one.arrays))
     began = time.perf_counter()
     try:
-        outcome = await scheduler.run()
+        outcome = await runner.run()
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
     return Replay(time.perf_counter() - began, outcome, _differing(tape, outcome))

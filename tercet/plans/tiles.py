@@ -8,7 +8,7 @@ exceeds it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +16,7 @@ from tercet.errors import ProtocolError
 from tercet.plans.kinds import KINDS, Tiling
 from tercet.plans.plan import Plan
 from tercet.plans.types import Form, Node, Ref, Type, bind_shape
-from tercet.protocols.base import Cost, Protocol, Shape
+from tercet.protocols.base import Cost, Protocol, Shape, Share
 from tercet.protocols.domains import WORD_BYTES, packed_words
 
 SLACK = 4
@@ -125,6 +125,9 @@ class Layout:
         return sum(math.prod(shape) for shape in self.word_shapes(index, tile))
 
 
+FlatCost = Callable[[Node, Protocol, Share], Cost]
+
+
 class Costs:
     """Declared costs of a plan's instances under a protocol."""
 
@@ -156,6 +159,18 @@ class Costs:
                 if kind.form is not Form.PUBLIC
             ]
             self._known[key] = KINDS[node.kind].cost(node, protocol, shares, rows)
+        return self._known[key]
+
+    def flat(self, node: Node, dealer: int, read: Type, count: int, cost: FlatCost | None = None) -> Cost:
+        """What a node's operation costs on so many words laid out flat; as its kind, or `cost`, says."""
+        dealer %= len(self._protocols)
+        key = (node.kind, node.attributes, dealer, count, read.form, read.scale, read.product, cost)
+        if key not in self._known:
+            protocol = self._protocols[dealer]
+            x = _spec(protocol, read, (count,))
+            self._known[key] = (
+                KINDS[node.kind].cost(node, protocol, [x], count) if cost is None else cost(node, protocol, x)
+            )
         return self._known[key]
 
 

@@ -49,11 +49,13 @@ class Protocol(abc.ABC):
     `reduce`, `bits_to_ring` and `fourier`, those that talk with a declared cost. The rest may be inherited.
 
     What has to hold of a subclass: `Share.data` is `(held, *shape)` words, and sharings are linear word by
-    word, so that sums, public factors, slices and reshapes are done on the data. Shares travel only in what
-    an operation yields. Nothing that a party receives tells it anything, within the threat model, beyond what
-    is opened. All randomness inside a session comes from `stream`, by names that `tag` makes, drawn in the
-    same order at every party: then results do not depend on the order in which operations run, and no mask is
-    used twice. The number, order and lengths of messages depend on shapes and public arguments only.
+    word, so that sums, public factors, slices and reshapes are done on the data. Shapes have any number of
+    axes: values of nodes that are alike are stacked, or laid out flat one after the other. Shares travel only
+    in what an operation yields. Nothing that a party receives tells it anything, within the threat model,
+    beyond what is opened. All randomness inside a session comes from `stream`, by names that `tag` makes,
+    drawn in the same order at every party: then results do not depend on the order in which operations run,
+    and no mask is used twice. The number, order and lengths of messages depend on shapes and public arguments
+    only.
 
     Instances are cheap: the scheduler calls `bind` for every operation it starts, which names the operation's
     random streams, picks its dealer and sets how many words it may open. Nothing here does I/O, and an

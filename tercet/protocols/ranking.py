@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -52,10 +52,30 @@ def sort_rows(protocol: Protocol, columns: Sequence[Share], bits: int) -> Op[lis
     Makes the keys distinct, shuffles, ranks; equal keys stay in their order. Cost: `sort_rows_cost`;
     openings: `openings(rows)`.
     """
-    keys, width = distinct(protocol, columns[0], bits)
-    *shuffled, keys = yield from protocol.shuffle([*columns, keys])
-    order = yield from rank(protocol, keys, width)
-    return [protocol.take(column, order) for column in shuffled]
+    (result,) = yield from sort_tables(protocol, [columns], bits)
+    return result
+
+
+def sort_tables(protocol: Protocol, tables: Sequence[Sequence[Share]], bits: int) -> Op[list[list[Share]]]:
+    """Several tables, each as `sort_rows` sorts it: in the same rounds, and with the same comparisons.
+
+    Opens at most `openings(rows)` of all of them.
+    """
+    made = [distinct(protocol, columns[0], bits) for columns in tables]
+    extended = [[*columns, keys] for columns, (keys, _) in zip(tables, made, strict=True)]
+    if len(tables) == 1:
+        shuffled = [(yield from protocol.shuffle(extended[0]))]
+    else:
+        parts = [protocol.part(dealer=protocol.dealer + number) for number in range(len(tables))]
+        shuffled = yield from gather(
+            *(part.shuffle(columns) for part, columns in zip(parts, extended, strict=True))
+        )
+    keys = [columns[-1] for columns in shuffled]
+    orders = yield from ranks(protocol, keys, max(width for _, width in made))
+    return [
+        [protocol.take(column, order) for column in columns[:-1]]
+        for columns, order in zip(shuffled, orders, strict=True)
+    ]
 
 
 def sort_rows_cost(protocol: Protocol, columns: Sequence[Share], bits: int) -> Cost:
@@ -72,20 +92,48 @@ def rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
     Should keys be equal all the same, they come in the order of their positions. Opens at most
     `openings(rows)` words, in about 2 log2(rows) steps of one comparison and one opening each.
     """
-    require_one_dimension(keys, "rank")
+    (order,) = yield from ranks(protocol, [keys], bits)
+    return order
+
+
+def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indices]]:
+    """As `rank`, of several lists of keys, whose comparisons of one step are one batch."""
+    for some in keys:
+        require_one_dimension(some, "rank")
     if not 1 <= bits < WORD_BITS:
         raise ProtocolError(
             f"keys of {bits} bits cannot be ranked: their differences must fit {WORD_BITS} bits"
         )
 
-    def less(left: Indices, right: Indices) -> Op[Bools]:
+    def difference(some: Share, left: Indices, right: Indices) -> Share:
         # left - right - [left has the lower position] is negative just if left comes first, also if equal.
         earlier = (left < right).astype(np.uint64)
-        first, second = (keys.like(keys.data[:, side]) for side in (left, right))
-        difference = protocol.subtract(first, second)
-        return _open_signs(protocol, protocol.add_public(difference, np.negative(earlier)), bits + 1)
+        first, second = (some.like(some.data[:, side]) for side in (left, right))
+        return protocol.add_public(protocol.subtract(first, second), np.negative(earlier))
 
-    return sort(keys.shape[0], less)
+    orders: list[Indices] = [np.empty(0, dtype=np.int64) for _ in keys]
+    sorts = [sort(some.shape[0], _ask) for some in keys]
+    answers: dict[int, Bools | None] = dict.fromkeys(range(len(keys)))
+    while answers:
+        asked = []
+        for number, answer in answers.items():
+            try:
+                asked.append((number, difference(keys[number], *sorts[number].send(answer))))
+            except StopIteration as stop:
+                orders[number] = stop.value
+        answers = {}
+        if asked:
+            joined = np.concatenate([pairs.data for _, pairs in asked], axis=1)
+            signs = yield from _open_signs(protocol, asked[0][1].like(joined), bits + 1)
+            ends = np.cumsum([pairs.size for _, pairs in asked])
+            answers = dict(zip([number for number, _ in asked], np.split(signs, ends[:-1]), strict=True))
+    return orders
+
+
+def _ask(left: Indices, right: Indices) -> Generator[tuple[Indices, Indices], Bools, Bools]:
+    """What a sort wants to know, for whoever runs it to find out."""
+    answer = yield left, right
+    return answer
 
 
 def openings(rows: int) -> int:
@@ -129,4 +177,13 @@ def _open_signs(protocol: Protocol, x: Share, bits: int) -> Op[Bools]:
     return unpack_bits(words, count).astype(np.bool_)
 
 
-__all__ = ["distinct", "expected_cost", "openings", "rank", "sort_rows", "sort_rows_cost"]
+__all__ = [
+    "distinct",
+    "expected_cost",
+    "openings",
+    "rank",
+    "ranks",
+    "sort_rows",
+    "sort_rows_cost",
+    "sort_tables",
+]

@@ -12,24 +12,24 @@ compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.compiled import BOOLEAN, Array, kernel
-from tercet.protocols.base import Op
 from tercet.protocols.kernels import INDEX_IN, INDEX_OUT, Indices
 
 Bools = npt.NDArray[np.bool_]
-Less = Callable[[Indices, Indices], Op[Bools]]
+Less = Callable[[Indices, Indices], Generator[Any, Any, Bools]]
 
 ALL_PAIRS = 12
 """Buckets up to this size are sorted by comparing all pairs."""
 BOOLS_IN = Array(BOOLEAN, 1, readonly=True)
 
 
-def sort(count: int, less: Less) -> Op[Indices]:
+def sort(count: int, less: Less) -> Generator[Any, Any, Indices]:
     """The numbers 0 to count - 1 in the order that `less` tells of; `less` answers for whole arrays of pairs.
 
     Numbers stand in `order`, in which buckets are consecutive: `starts` and `sizes` list those not sorted

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import trio
 
+from tercet.actors.lowering import Allowance, lower
 from tercet.actors.node import Node
 from tercet.actors.party import Party
-from tercet.actors.rounds import Allowance, Lockstep, lower
+from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.values import Stored, cut
 from tercet.client.client import Client
@@ -179,7 +180,16 @@ def verify(example: Example, revealed: dict) -> None:
 
 
 async def run_drivers(
-    plan, protocol, inputs, *, threads=1, mail_seed=None, protocols=None, lockstep=False, dealt=None
+    plan,
+    protocol,
+    inputs,
+    *,
+    threads=1,
+    mail_seed=None,
+    protocols=None,
+    lockstep=False,
+    dealt=None,
+    together=True,
 ):
     """All parties' schedulers in one event loop; mail goes in order, or mixed up by a seed.
 
@@ -226,8 +236,8 @@ async def run_drivers(
     for party, one in enumerate(each):
         stored = {handle: shares[party] for handle, shares in dealt.items()}
         if lockstep:
-            schedulers.append(Lockstep(plan, one, stored, send=send_from(party)))
-            ledgers.append(Allowance(lower(plan, protocol, len(each))))
+            schedulers.append(Lockstep(plan, one, stored, send=send_from(party), together=together))
+            ledgers.append(Allowance(lower(plan, protocol, len(each), together=together)))
         else:
             schedulers.append(Scheduler(plan, one, stored, send=send_from(party), threads=threads))
             ledgers.append(Ledger(Costs(Layout(plan, dict(plan.maxima)), protocol, len(each))))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from tercet.actors import gate, rounds, session
+from tercet.actors import gate, lowering, session
 from tercet.actors.line import Line
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
@@ -87,14 +87,14 @@ async def test_nodes_of_one_process_read_a_plan_once(monkeypatch, big):
 @pytest.mark.parametrize(("longest", "in_loop"), [(0, []), (session.LONG_PLAN, [True])])
 async def test_long_plans_are_worked_out_in_a_thread_once(monkeypatch, longest, in_loop):
     """By the nodes of a process together, so that heartbeats go on meanwhile."""
-    found, lowering = [], rounds.Lowering
+    found, work = [], lowering.Lowering
 
-    def noted(*args):
+    def noted(*args, **options):
         found.append(trio.lowlevel.in_trio_run())
-        return lowering(*args)
+        return work(*args, **options)
 
     monkeypatch.setattr(session, "LONG_PLAN", longest)
-    monkeypatch.setattr(rounds, "Lowering", noted)
+    monkeypatch.setattr(lowering, "Lowering", noted)
     monkeypatch.setattr(parsing, "_shapes", parsing._Shapes())
     async with open_cluster(ClusterOptions(tile_rows=128)) as cluster:
         await use(cluster, 128)

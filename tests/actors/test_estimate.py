@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tercet.actors.estimate import explain
+from tercet.actors.lowering import runs_in_lockstep
 from tercet.errors import PlanError
 from tercet.plans import Builder, Form, Type, sigmoid
+from tercet.plans.passes import drop_dead
 from tercet.protocols.plain import Plain
 from tercet.protocols.replicated import Replicated
 
@@ -49,10 +51,11 @@ def sorting(rows, tile_rows):
 @pytest.mark.parametrize("tile_rows", [64, 128, 1 << 16])
 @pytest.mark.parametrize("make", [arithmetic, chain])
 @pytest.mark.parametrize("rows", [1, 64, 500])
-async def test_exact_costs(make, rows, tile_rows, name, protocol, scheduled):
+async def test_exact_costs(make, rows, tile_rows, name, protocol, scheduled, in_lockstep):
     plan, inputs = make(rows, tile_rows)
     told = explain(plan, name)
-    _, outcomes = await scheduled(plan, protocol, inputs)
+    run = in_lockstep if runs_in_lockstep(drop_dead(plan)) else scheduled
+    _, outcomes = await run(plan, protocol, inputs)
     assert told.exact
     assert told.bytes_sent == tuple(outcome.statistics.bytes_sent for outcome in outcomes)
     assert {told.rounds} == {outcome.statistics.rounds for outcome in outcomes}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import trio
 
-from tercet.actors.rounds import MOST_STEPS, Allowance, Lockstep, Lowering, lower, runs_in_lockstep
+from tercet.actors.lowering import MOST_STEPS, Allowance, Lowering, lower, runs_in_lockstep
+from tercet.actors.rounds import Lockstep
 from tercet.actors.values import FiledTiles, Stored
 from tercet.errors import ProtocolError
 from tercet.plans import Builder, Form, Plan, Type
@@ -46,7 +49,9 @@ async def test_every_kind_of_node_as_the_scheduler_has_it(
     one = example(rows, 1 << 16)
     dealt = {}
     each = [parties(protocol, seed=b"alike") for _ in range(2)]
-    revealed, outcomes = await in_lockstep(one.plan, protocol, one.inputs, dealt=dealt, protocols=each[0])
+    revealed, outcomes = await in_lockstep(
+        one.plan, protocol, one.inputs, dealt=dealt, protocols=each[0], together=False
+    )
     if protocol is not Shamir:  # whose truncation errs by more than the example allows
         verified(one, revealed)
     _, expected = await scheduled(one.plan, protocol, {}, dealt=dealt, protocols=each[1])
@@ -54,6 +59,21 @@ async def test_every_kind_of_node_as_the_scheduler_has_it(
         alike(ours, theirs)
         assert ours.statistics.rounds == theirs.statistics.rounds
         assert ours.statistics.bytes_sent == theirs.statistics.bytes_sent
+
+
+@pytest.mark.parametrize("protocol", [Plain, Replicated])
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 200])
+async def test_every_kind_of_node_together_with_others(
+    protocol, rows, example, scheduled, in_lockstep, verified
+):
+    one = example(rows, 1 << 16)
+    dealt = {}
+    revealed, outcomes = await in_lockstep(one.plan, protocol, one.inputs, dealt=dealt)
+    verified(one, revealed)
+    _, expected = await in_lockstep(one.plan, protocol, {}, dealt=dealt, together=False)
+    sent = [sum(outcome.statistics.bytes_sent for outcome in each) for each in (outcomes, expected)]
+    assert len({outcome.statistics.rounds for outcome in outcomes}) == 1
+    assert sent[0] <= 1.2 * sent[1]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -69,7 +89,7 @@ async def test_no_stream_is_drawn_twice_and_both_draw_the_same(
 
     monkeypatch.setattr(protocol, "stream", stream)
     sets = []
-    for run in (in_lockstep, scheduled):
+    for run in (functools.partial(in_lockstep, together=False), scheduled, in_lockstep):
         drawn.clear()
         inputs = {} if dealt else one.inputs
         await run(one.plan, protocol, inputs, dealt=dealt, protocols=parties(protocol, seed=b"alike"))
@@ -78,6 +98,7 @@ async def test_no_stream_is_drawn_twice_and_both_draw_the_same(
         assert len(nonces) == len({(key, name) for _, key, name in drawn})
         sets.append(set(drawn))
     assert sets[0] == sets[1]
+    assert protocol is Plain or len(sets[2]) < len(sets[0])
 
 
 @pytest.mark.parametrize("seed", range(6))

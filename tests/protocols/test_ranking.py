@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from tercet.errors import ProtocolError
 from tercet.protocols.domains import BITS
 from tercet.protocols.plain import Plain
-from tercet.protocols.ranking import distinct, expected_cost, openings, rank, sort_rows, sort_rows_cost
+from tercet.protocols.ranking import (
+    distinct,
+    expected_cost,
+    openings,
+    rank,
+    ranks,
+    sort_rows,
+    sort_rows_cost,
+    sort_tables,
+)
 from tercet.protocols.replicated import Replicated
 from tercet.protocols.samplesort import sort
 from tercet.testing.lockstep import lockstep, parties, reconstruct, share
@@ -93,6 +102,36 @@ def test_rows_are_sorted_by_their_key_and_keep_the_order_of_equals(cls, rows):
     np.testing.assert_array_equal(columns[1], others[:, order])
     cost = sort_rows_cost(bound[0], [bound[0].spec((rows,)), bound[0].spec((2, rows), domain=BITS)], 4)
     assert abs(sum(run.sent) - cost.total) <= 0.4 * cost.total
+
+
+@pytest.mark.parametrize("cls", [Plain, Replicated])
+def test_several_tables_are_sorted_in_the_rounds_of_the_longest(cls):
+    sizes, rng = [300, 0, 301, 1, 40], np.random.default_rng(7)
+    tables = [rng.integers(-500, 500, size=rows) for rows in sizes]
+    session = parties(cls)
+    shares = [share(session, keys.view(np.uint64)) for keys in tables]
+    allowance = sum(map(openings, sizes))
+    bound = [p.bind("sort", openings=allowance) for p in session]
+    each = [[[column[party], column[party]] for column in shares] for party in range(len(session))]
+    run = lockstep([sort_tables(p, columns, 11) for p, columns in zip(bound, each, strict=True)])
+    for number, keys in enumerate(tables):
+        for column in range(2):
+            found = reconstruct(session, [result[number][column] for result in run.results])
+            np.testing.assert_array_equal(found.view(np.int64), np.sort(keys))
+    bound = [p.bind("one", openings=allowance) for p in session]
+    alone = lockstep([sort_tables(p, columns[:1], 11) for p, columns in zip(bound, each, strict=True)])
+    assert run.rounds <= 1.6 * alone.rounds
+
+
+def test_keys_of_several_lists_are_ranked_with_ties_by_position():
+    lists = [np.random.default_rng(n).integers(-9, 9, size=n) for n in (70, 5, 13, 0)]
+    session = parties(Replicated)
+    bound = [p.bind("ranks", openings=sum(openings(keys.size) for keys in lists)) for p in session]
+    shares = zip(*(share(session, keys.view(np.uint64)) for keys in lists), strict=True)
+    run = lockstep([ranks(p, keys, 5) for p, keys in zip(bound, shares, strict=True)])
+    for orders in run.results:
+        for keys, order in zip(lists, orders, strict=True):
+            np.testing.assert_array_equal(order, np.argsort(keys, kind="stable"))
 
 
 def test_the_order_that_is_shown_hangs_on_the_shuffle_alone():
