@@ -1,7 +1,8 @@
 """Secrecy by experiment: what a party receives must not tell secrets, messages or keys apart.
 
 Statistics cannot prove secrecy; they catch a forgotten or repeated mask, which is the defect that programs
-have. Each test alarms falsely with a chance of `FALSE_ALARM`, and a run of the suite makes some hundreds.
+have. Each test alarms falsely with a chance of `FALSE_ALARM`, and a run of the suite among three parties has
+about 1,400; with those of other modules, it alarms falsely once in some 500,000 runs.
 """
 
 from __future__ import annotations
