@@ -16,7 +16,7 @@ from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.session import RollCall, Runner, Session
 from tercet.actors.values import Outcome, Stored
-from tercet.errors import PeerLost, StorageError
+from tercet.errors import PeerLost, ProtocolError, StorageError
 from tercet.plans.passes import checkpoints
 from tercet.protocols.base import Protocol
 from tercet.transports.names import party_name
@@ -45,7 +45,13 @@ async def run_session(
     if gate.queues and party.index:
         await session.started_by(0)
     await _all_say(session.starts, "start the plan", PATIENCE * party.timeout_s)
-    if unlike := session.unlike({index: peer.key for index, peer in peers.items()}):
+    keys = {index: peer.key for index, peer in peers.items()}
+    if damaged := session.damaged(keys):
+        raise ProtocolError(
+            f"what party {', '.join(map(str, damaged))} said to start the plan did not reach party "
+            f"{party.index} as it was said; look at the network between them"
+        )
+    if unlike := session.unlike(keys):
         raise differing(party.index, unlike, inputs)
     protocol, witness = await _agree(party, peers, session), type(party).witness
     reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)

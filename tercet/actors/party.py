@@ -5,8 +5,8 @@ misbehaves, its line ends, the sessions under way are cancelled, the other peers
 client gets one error that names the peer. The party itself stays up: what is stored stays, and plans fail at
 once with the same sentence.
 
-Messages between parties: `["start", session, digest, nonce, seeds, alike]` and, where groups have keys (see
-`group_keys`), `["confirm", session, digests]`; `["data", session, entries]` with one entry `[node, tile,
+Messages between parties: `["start", session, digest, nonce, seeds, alike, seal]` and, where groups have keys
+(see `group_keys`), `["confirm", session, digests]`; `["data", session, entries]` with one entry `[node, tile,
 step, sizes]` for each step of an instance and its words as payload, or, of a plan that runs in lockstep,
 `["data", session, round]` with the words of that round; where parties may be malicious, `["done", session]`
 of a run that has ended well; and `["stop", session, error]`. `["job", ...]` on nodes that last.
@@ -86,7 +86,7 @@ class Peer:
     def take(self, message: list[Any], payload: Words | None) -> None:
         """Handle a message; see `line.Receiver`."""
         match message:
-            case ["start", bytes(name), *rest] if len(rest) == 4 and 0 < len(name) <= LONGEST_NAME:
+            case ["start", bytes(name), *rest] if len(rest) == 5 and 0 < len(name) <= LONGEST_NAME:
                 groups = groups_of(self.party.protocol, self.party.parties, self.party.index, self.index)
                 said = Start.read(*rest, groups=len(groups))
                 self.party.peer_starts(self, name, said)

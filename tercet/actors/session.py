@@ -7,6 +7,7 @@ what they send before that waits here, within what the plan declares.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
@@ -37,22 +38,35 @@ class Start:
     """What a party says when it starts a plan.
 
     The plan's digest, its nonce for the keys of pairs, a seed for each group that the peer is in as well, of
-    a protocol whose groups have keys, and a digest of what both hold of dealt values, if anything.
+    a protocol whose groups have keys, and a digest of what both hold of dealt values, if anything; and a seal
+    of all that: a nonce that was damaged on its way would give two parties different keys, and nothing else
+    might notice.
     """
 
     digest: bytes
     nonce: bytes
     seeds: tuple[bytes, ...] = attrs.field(default=(), repr=False)
     alike: bytes = b""
+    seal: bytes = b""
+
+    def sealed(self, key: bytes, session: bytes, sender: int) -> Start:
+        """The same with its seal, under the key of a link, as one end of that says it in a session."""
+        said = [session, sender.to_bytes(8, "little"), self.digest, self.nonce, *self.seeds, self.alike]
+        digest = hashlib.blake2b(key=key, digest_size=DIGEST_BYTES, person=b"tercet-start")
+        for part in said:
+            digest.update(len(part).to_bytes(8, "little") + part)
+        return attrs.evolve(self, seal=digest.digest())
+
+    def to_wire(self) -> list[Any]:
+        """What `read` takes."""
+        return [self.digest, self.nonce, list(self.seeds), self.alike, self.seal]
 
     @classmethod
-    def read(cls, digest: Any, nonce: Any, seeds: Any, alike: Any, *, groups: int) -> Start:
+    def read(cls, digest: Any, nonce: Any, seeds: Any, alike: Any, seal: Any, *, groups: int) -> Start:
         """From the wire, with a seed for each of so many groups. Raises ProtocolError."""
-        wanted = ((digest, (DIGEST_BYTES,)), (nonce, (NONCE_BYTES,)), (alike, (0, DIGEST_BYTES)))
-        for value, sizes in wanted:
-            if not isinstance(value, bytes) or len(value) not in sizes:
-                raise ProtocolError("a start message has no proper digests and nonce")
-        return cls(digest, nonce, read_words(seeds, groups, "a start message"), alike)
+        words = [digest, nonce, seal] if alike == b"" else [digest, nonce, seal, alike]
+        read_words(words, len(words), "a start message")
+        return cls(digest, nonce, read_words(seeds, groups, "a start message"), alike, seal)
 
 
 class RollCall:
@@ -149,7 +163,13 @@ class Session:
         """What this party says to a peer when it starts, over a link with this key."""
         seeds = [] if self._groups is None else self._groups.seeds_for(peer)
         alike = sealed(self._alike.get(peer, b""), key, self.name, self._party)
-        return ["start", self.name, self.own.digest, self.own.nonce, seeds, alike]
+        said = attrs.evolve(self.own, seeds=tuple(seeds), alike=alike)
+        return ["start", self.name, *said.sealed(key, self.name, self._party).to_wire()]
+
+    def damaged(self, keys: Mapping[int, bytes]) -> list[int]:
+        """The peers whose starts are not as they have said them, once all have, by keys of links."""
+        said = self.starts.said
+        return [peer for peer, key in keys.items() if said[peer] != said[peer].sealed(key, self.name, peer)]
 
     def unlike(self, keys: Mapping[int, bytes]) -> list[int]:
         """The peers that hold other words of dealt values, once all have started, by keys of links."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 import trio.testing
 
 from tercet.actors.group_keys import GroupKeys, group_key
 from tercet.actors.party import Party
+from tercet.actors.session import Start
 from tercet.errors import PeerLost, ProtocolError, TercetError
 from tercet.plans import Builder, Form, Type
 from tercet.protocols.replicated import Replicated
@@ -36,6 +38,13 @@ def spoil_posts(party, peer, spoil):
     line.post = posting
 
 
+def resealed(party, peer, message, **changes):
+    """A start message of a party to a peer that says something else, as it would if the party meant it."""
+    _, name, *fields = message
+    said = attrs.evolve(Start.read(*fields, groups=len(fields[2])), **changes)
+    return ["start", name, *said.sealed(party._peers[peer].key, name, party.index).to_wire()]
+
+
 def noting_keys(cls, noted):
     """The protocol, whose instances put the keys that they are given into `noted`, by party."""
 
@@ -57,7 +66,9 @@ async def test_what_a_third_party_says_changes_no_key_of_a_pair(open_cluster_of_
         noted.clear()
 
         def another(message):
-            return [[*message[:3], bytes(32), *message[4:]] if message[0] == "start" else message]
+            if message[0] != "start":
+                return [message]
+            return [resealed(nodes.parties[2], 0, message, nonce=bytes(32))]
 
         spoil_posts(nodes.parties[2], 0, another)
         await client.run(revealing())
@@ -67,6 +78,22 @@ async def test_what_a_third_party_says_changes_no_key_of_a_pair(open_cluster_of_
     assert zero[1] == one[0]
     assert one[2] == two[1]
     assert zero[2] != two[0]
+
+
+@pytest.mark.parametrize("place", [3, 5])
+async def test_a_start_that_was_damaged_on_its_way_ends_the_run(place, open_cluster_of_nodes):
+    """Else two parties would have different keys, and could compute something else without a word."""
+    async with open_cluster_of_nodes(Replicated) as nodes:
+        client = await nodes.client()
+        await client.put("x", KIND, WORDS)
+
+        def damaged(message):
+            changed = bytes([message[place][0] ^ 1]) + message[place][1:] if message[0] == "start" else b""
+            return [[*message[:place], changed, *message[place + 1 :]] if changed else message]
+
+        spoil_posts(nodes.parties[2], 0, damaged)
+        with pytest.raises(ProtocolError, match="what party 2 said to start the plan did not reach party 0"):
+            await client.run(revealing())
 
 
 # -- of groups -----------------------------------------------------------------------------------------------
@@ -160,20 +187,19 @@ def test_a_digest_is_for_one_pair_and_direction():
         made[0].check({1: made[1].digests(1, 0), 2: made[0].digests(0, 2), 3: made[3].digests(3, 0)})
 
 
-def another_seed(message):
-    """A start message whose first seed is not the one that others were told."""
-    if message[0] != "start":
-        return [message]
-    return [[*message[:4], [bytes(32), *message[4][1:]], *message[5:]]]
-
-
 async def test_a_party_that_tells_two_others_different_seeds_is_caught_before_a_key_is_used(
     open_cluster_of_nodes, noted_groups
 ):
     async with open_cluster_of_nodes(Quad) as nodes:
         client = await nodes.client()
         await client.put("x", KIND, WORDS)
-        spoil_posts(nodes.parties[2], 0, another_seed)
+
+        def another(message):
+            if message[0] != "start":
+                return [message]
+            return [resealed(nodes.parties[2], 0, message, seeds=(bytes(32), message[4][1]))]
+
+        spoil_posts(nodes.parties[2], 0, another)
         with pytest.raises(ProtocolError, match="do not have the same keys") as caught:
             await client.run(revealing())
         assert "one of the parties 0, 2, 3 is faulty" in str(caught.value)
@@ -236,7 +262,7 @@ async def test_confirmations_that_are_wrong_end_the_run(
 @pytest.mark.parametrize("seeds", [[], [bytes(32)], [bytes(32)] * 3, [bytes(31)] * 2, [1, 2], None])
 async def test_a_start_with_other_seeds_than_are_due_ends_the_line(seeds, open_cluster_of_nodes):
     async with open_cluster_of_nodes(Quad) as nodes:
-        nodes.parties[2]._peers[0].line.post(["start", b"name", bytes(32), bytes(32), seeds, b""])
+        nodes.parties[2]._peers[0].line.post(["start", b"name", bytes(32), bytes(32), seeds, b"", bytes(32)])
         await trio.testing.wait_all_tasks_blocked()
         lost = nodes.parties[0]._peers[2].line.lost
         assert "a start message has" in str(lost)

@@ -320,13 +320,14 @@ async def test_a_damaged_header_never_hangs_a_run(after, open_cluster_of_nodes, 
         [1],
         ["data", b"never", []],
         ["data", 5, []],
-        ["start", b"", b"", b"", [], b""],
-        ["start", b"name", b"short", b"short", [], b""],
-        ["start", b"n" * 100, bytes(32), bytes(32), [], b""],
+        ["start", b"", b"", b"", [], b"", bytes(32)],
+        ["start", b"name", b"short", b"short", [], b"", bytes(32)],
+        ["start", b"n" * 100, bytes(32), bytes(32), [], b"", bytes(32)],
         ["start", b"name", bytes(32), bytes(32)],
-        ["start", b"name", bytes(32), bytes(32), [bytes(32)], b""],
-        ["start", b"name", bytes(32), bytes(32), [], b"short"],
-        ["start", b"name", bytes(32), bytes(32), [], None],
+        ["start", b"name", bytes(32), bytes(32), [bytes(32)], b"", bytes(32)],
+        ["start", b"name", bytes(32), bytes(32), [], b"short", bytes(32)],
+        ["start", b"name", bytes(32), bytes(32), [], None, bytes(32)],
+        ["start", b"name", bytes(32), bytes(32), [], b"", b"short"],
         ["confirm", b"never", [bytes(32)]],
         ["stop", b"name", "why"],
         ["more"],
@@ -362,7 +363,7 @@ async def test_early_starts_are_bounded(open_cluster_of_nodes):
     async with open_cluster_of_nodes() as nodes:
         line = nodes.parties[2]._peers[0].line
         for number in range(3 * MOST_EARLY_STARTS):
-            line.post(["start", number.to_bytes(4, "little"), bytes(32), bytes(32), [], b""])
+            line.post(["start", number.to_bytes(4, "little"), bytes(32), bytes(32), [], b"", bytes(32)])
         await trio.testing.wait_all_tasks_blocked()
         assert len(nodes.parties[0]._peers[2].early) == MOST_EARLY_STARTS
         client = await nodes.client()
@@ -444,7 +445,7 @@ def _spoilt(way, message, words):
         case "after a stop":
             return [(["stop", name, PlanError("enough").to_wire()], words[:0]), honest]
         case "after another start":
-            return [(["start", name, bytes(32), bytes(32), [], b""], words[:0]), honest]
+            return [(["start", name, bytes(32), bytes(32), [], b"", bytes(32)], words[:0]), honest]
         case _:
             return []
 
@@ -488,7 +489,7 @@ async def test_frames_of_a_run_that_is_over_are_ignored(open_cluster_of_nodes):
         for entries in (1, 1 << 60, [[1, 0, 0, [10]]], None):
             await line.send(["data", name, entries], [WORDS])
             await line.send(["data", name, entries])
-        line.post(["start", name, bytes(32), bytes(32), [], b""])
+        line.post(["start", name, bytes(32), bytes(32), [], b"", bytes(32)])
         await trio.testing.wait_all_tasks_blocked()
         assert nodes.parties[0]._peers[2].line.lost is None
         await client.run(squares())
