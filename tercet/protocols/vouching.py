@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 TAG_WORDS = 2
 _SHORT = 1 << 16
 """Bytes below which it is quicker to join arrays than to hand them to the cipher one by one."""
+_MOST_AT_ONCE = 1 << 30
+"""Bytes that the cipher is handed at a time: its library fails from 2^31 on, and takes the process down."""
 
 
 @attrs.frozen
@@ -62,12 +64,14 @@ class Tags:
         """The tag of some arrays, in order, as two words."""
         nonce = derive_key(self._nonces, name, 12)
         views = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays]
-        if len(views) == 1 or sum(len(view) for view in views) < _SHORT:
+        size = sum(len(view) for view in views)
+        if size < _SHORT or (len(views) == 1 and size <= _MOST_AT_ONCE):
             joined = views[0] if len(views) == 1 else b"".join(views)
             return np.frombuffer(self._short.encrypt(nonce, b"", joined), dtype=np.uint64)
         encryptor = Cipher(algorithms.AES(self._key), modes.GCM(nonce)).encryptor()
         for view in views:
-            encryptor.authenticate_additional_data(view)
+            for start in range(0, len(view), _MOST_AT_ONCE):
+                encryptor.authenticate_additional_data(view[start : start + _MOST_AT_ONCE])
         encryptor.finalize()
         return np.frombuffer(encryptor.tag, dtype=np.uint64)
 

@@ -22,6 +22,9 @@ def test_tags_are_of_the_whole_in_order_whatever_way_they_are_made(monkeypatch):
     assert np.array_equal(whole, tags.tag(b"one", halves))
     monkeypatch.setattr(vouching, "_SHORT", 0)
     assert np.array_equal(whole, tags.tag(b"one", halves))
+    monkeypatch.setattr(vouching, "_MOST_AT_ONCE", 48)
+    assert np.array_equal(whole, tags.tag(b"one", halves))
+    assert np.array_equal(whole, tags.tag(b"one", [WORDS]))
     others = [
         tags.tag(b"two", [WORDS]),
         tags.tag(b"one", [WORDS[::-1]]),
