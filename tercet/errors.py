@@ -9,7 +9,12 @@ is (see `TercetError.heard`): a party that is corrupt may tell anything, and abo
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
+
+LONGEST_SENTENCE = 1 << 13
+"""Characters of an error from elsewhere that are kept."""
+LONGEST_NAME = 128
+"""Characters of the name of whom it is about."""
 
 
 class TercetError(Exception):
@@ -150,10 +155,25 @@ def _classes() -> dict[str, type[TercetError]]:
 def from_wire(fields: dict[str, object]) -> TercetError:
     """Rebuild the error that `to_wire` described; an unknown class becomes a plain `TercetError`."""
     cls = _classes().get(str(fields.get("error")), TercetError)
-    kwargs = {name: fields.get(name) for name in cls.extra}
-    error = cls(str(fields.get("message", "")), **kwargs)
+    kwargs: dict[str, Any] = {name: _name(fields.get(name)) for name in cls.extra}
+    error = cls(_sentence(fields.get("message")), **kwargs)
     error.said_by, error.passed_on_by = _party(fields.get("said_by")), _party(fields.get("passed_on_by"))
     return error
+
+
+def _sentence(message: object) -> str:
+    """What somebody else says, on one line, so that none of it reads as another's word, and not too long."""
+    text = message[:LONGEST_SENTENCE] if isinstance(message, str) else ""
+    return (
+        text if text.isprintable() else " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    )
+
+
+def _name(name: object) -> str | None:
+    """Who an error is about; nothing for what is no name."""
+    if name is None:
+        return None
+    return name if isinstance(name, str) and name.isprintable() and len(name) <= LONGEST_NAME else ""
 
 
 def _party(name: object) -> str:

@@ -52,7 +52,7 @@ async def run_session(
             f"{party.index} as it was said; look at the network between them"
         )
     if unlike := session.unlike(keys):
-        raise differing(party.index, unlike, inputs)
+        raise differing(party.protocol, party.index, unlike, inputs)
     protocol, witness = await _agree(party, peers, session), type(party).witness
     reached, coming = trio.open_memory_channel[tuple[int, str, Stored]](math.inf)
     options: dict[str, Any] = {
@@ -103,8 +103,8 @@ async def _all_say(call: RollCall, what: str, patience: float) -> None:
     """Wait until all peers have said what they are to say. Raises PeerLost if they do not in time."""
     if missing := await call.wait(patience):
         raise PeerLost(
-            f"party {', '.join(map(str, missing))} did not {what} within {patience:.3g} s; "
-            "see the log of that node",
+            f"party {', '.join(map(str, missing))} did not {what} within {patience:.3g} s: it, or one that "
+            "it waits for, stalled; see the logs of the nodes",
             peer=party_name(missing[0]),
         )
 

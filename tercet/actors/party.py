@@ -71,6 +71,9 @@ class Peer:
     line: Line
     key: bytes
     early: OrderedDict[bytes, Start] = attrs.field(factory=OrderedDict)
+    stopped: OrderedDict[bytes, TercetError] = attrs.field(factory=OrderedDict)
+    """Why it has given up sessions of which this party has not heard. Kept apart from those that ended here,
+    and told to nobody: it can name as many as it likes."""
     gone: trio.Event = attrs.field(factory=trio.Event)
 
     def admit(self, message: list[Any], size: int) -> bool:
@@ -106,7 +109,7 @@ class Peer:
                 if session is not None:
                     session.end(self.index)
             case ["stop", bytes(name), dict(fields)] if 0 < len(name) <= LONGEST_NAME:
-                self.party.peer_stops(name, from_wire(fields).heard(party_name(self.index)))
+                self.party.peer_stops(self, name, from_wire(fields).heard(party_name(self.index)))
             case ["job", *word] if self.party.on_word is not None:
                 self.party.on_word(self.index, word)
             case _:
@@ -154,9 +157,7 @@ class Party:
         self._one_ended = trio.Event()
         self._preparing: set[bytes] = set()
         self._over: OrderedDict[bytes, TercetError | None] = OrderedDict()
-        """Sessions that have ended here, or at a peer before they came here, with the error that ended
-        them.
-        """
+        """Sessions that have ended here, with the error that ended them."""
 
     @property
     def name(self) -> str:
@@ -173,6 +174,8 @@ class Party:
             self._replace(earlier)
         line = Line(link, owner=self.name, timeout_s=self.timeout_s, scratch=self.scratch)
         peer = self._peers[index] = Peer(self, index, line, key)
+        if earlier is not None:
+            peer.stopped = earlier.stopped
         self._nursery.start_soon(self._tend, peer)
 
     def _replace(self, earlier: Peer) -> None:
@@ -228,7 +231,8 @@ class Party:
 
     def session(self, name: Any) -> Session | None:
         """A session under way by name, None if it is over. Raises ProtocolError if it never was."""
-        if not isinstance(name, bytes) or not (name in self._sessions or name in self._over):
+        known = isinstance(name, bytes) and (name in self._sessions or name in self._over)
+        if not known and self._given_up(name) is None:
             raise ProtocolError(f"{name!r:.80} is no session of {self.name}")
         return self._sessions.get(name)
 
@@ -242,17 +246,27 @@ class Party:
             if len(peer.early) > MOST_EARLY_STARTS:
                 peer.early.popitem(last=False)
 
-    def peer_stops(self, name: bytes, error: TercetError) -> None:
+    def peer_stops(self, peer: Peer, name: bytes, error: TercetError) -> None:
         """A peer has given a session up."""
         session = self._sessions.get(name)
         if session is not None:
             session.fail(error)
         elif name not in self._over:
-            self._end(name, error)
+            peer.early.pop(name, None)
+            peer.stopped.setdefault(name, error)
+            if len(peer.stopped) > REMEMBERED:
+                peer.stopped.popitem(last=False)
+
+    def _given_up(self, name: Any) -> TercetError | None:
+        """Why a session has ended here, or at a peer before it came here."""
+        found = self._over.get(name) if isinstance(name, bytes) else None
+        told = (peer.stopped.get(name) for peer in self._peers.values() if isinstance(name, bytes))
+        return found or next((error for error in told if error is not None), None)
 
     def _end(self, name: bytes, error: TercetError | None) -> None:
         for peer in self._peers.values():
             peer.early.pop(name, None)
+            peer.stopped.pop(name, None)
             if error is not None:
                 peer.line.post(["stop", name, error.to_wire()])
         self._over[name] = error
@@ -306,7 +320,7 @@ class Party:
         if not 0 < len(name) <= LONGEST_NAME:
             raise PlanError(f"a session name of {len(name)} bytes; they have 1 to {LONGEST_NAME}")
         await gate.before_name(caller, name)
-        if self._over.get(name) is None:
+        if self._given_up(name) is None:
             with gate.audited(caller, "run", session=name.hex()):
                 self._check_unused(name)
         # Else a peer has given it up already; the gate is asked all the same, for this node's own word on it.
@@ -348,7 +362,7 @@ class Party:
         return Progress() if session is None or session.caller != caller else session.progress()
 
     def _check_unused(self, name: bytes) -> None:
-        told = self._over.get(name)
+        told = self._given_up(name)
         if told is not None:
             raise from_wire(told.to_wire())
         if name in self._sessions or name in self._over or name in self._preparing:
@@ -413,7 +427,7 @@ class Party:
     async def _alike(self, inputs: Mapping[str, Stored]) -> dict[int, bytes]:
         """Digests of what was dealt to this party and to others, by peer. Raises StorageError."""
         protocol = without_session(self.protocol, self.parties, self.index)
-        if is_work(inputs):
+        if is_work(self.protocol, inputs):
             return await in_thread(all_digests, protocol, inputs)
         return all_digests(protocol, inputs)
 

@@ -175,8 +175,8 @@ async def test_a_party_that_leaves_when_it_is_caught_does_not_change_what_is_sai
         await client.put("x", KIND, WORDS)
         caught_out, plain = nodes.parties[3], nodes.parties[3].peer_stops
 
-        def stops(name, error):
-            plain(name, error)
+        def stops(peer, name, error):
+            plain(peer, name, error)
             for peer in caught_out._peers.values():
                 peer.line._scope.cancel()
 
