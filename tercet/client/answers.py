@@ -56,6 +56,31 @@ def combined(
     return found
 
 
+def require_agreement(plan: str, said: Sequence[Any], what: str) -> None:
+    """Raise ProtocolError, naming two of whom one is faulty, unless all nodes have said the same."""
+    for index, one in enumerate(said[1:], 1):
+        if one != said[0]:
+            raise ProtocolError(
+                f"{party_name(0)} and {party_name(index)} say different things of {what} plan {plan!r}; one "
+                "of them is faulty, and the result was thrown away"
+            )
+
+
+def agreed(plan: str, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What all nodes say of a result beside their parts: names, receivers, types, symbols, what was stored.
+
+    One node's word on the scale, the name or the row count of a result would be enough to make it wrong.
+    Raises ProtocolError if they differ.
+    """
+    bodies = [answer.body for answer in answers]
+    require_agreement(
+        plan, [[list(one)[:3] for one in body["revealed"]] for body in bodies], "the results of"
+    )
+    for part, what in (("stored", "what was stored by"), ("symbols", "numbers of rows in")):
+        require_agreement(plan, [body[part] for body in bodies], what)
+    return bodies[0]
+
+
 def verdict(errors: Mapping[int, TercetError]) -> TercetError:
     """The one error for the caller, of those that the nodes answered with.
 
@@ -66,7 +91,8 @@ def verdict(errors: Mapping[int, TercetError]) -> TercetError:
     """
     index, error = min(errors.items(), key=lambda item: _rank(item[1]))
     if isinstance(error, StorageError):
-        return error.at(party_name(index))
+        named = error.at(party_name(index))
+        return named if named.party == party_name(index) else named.heard(party_name(index))
     if isinstance(error, ProtocolError):
         return error.heard(party_name(index))
     if not isinstance(error, PeerLost):

@@ -24,7 +24,7 @@ from tercet.actors.hello import Hello, greet
 from tercet.actors.pages import Paged
 from tercet.actors.progress import Progress, Watch, follow
 from tercet.actors.values import read_type, type_fields
-from tercet.client.answers import combined, most_revealed, verdict
+from tercet.client.answers import agreed, combined, most_revealed, verdict
 from tercet.client.collecting import collecting_seldom
 from tercet.client.connection import Answer, Connection, Request
 from tercet.errors import PeerLost, PlanError, ProtocolError, SpentError, TercetError
@@ -446,11 +446,11 @@ class Client:
     ) -> RunResult:
         bodies = [answer.body for answer in answers]
         try:
-            statistics = [body["statistics"] for body in bodies]
+            statistics, body = [body["statistics"] for body in bodies], agreed(plan.name, answers)
             return RunResult(
                 revealed=combined(self.protocol, answers),
-                stored={handle: read_type(fields) for handle, fields in bodies[0]["stored"].items()},
-                symbols={str(name): int(number) for name, number in bodies[0]["symbols"].items()},
+                stored={handle: read_type(fields) for handle, fields in body["stored"].items()},
+                symbols={str(name): int(number) for name, number in body["symbols"].items()},
                 rounds=max(int(one["rounds"]) for one in statistics),
                 bytes_sent=tuple(int(one["bytes_sent"]) for one in statistics),
                 client_bytes=self.bytes_moved - moved,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import trio
 
 from tercet.actors.values import read_type
+from tercet.client.answers import require_agreement
 from tercet.client.client import Client
 from tercet.client.study_api import StudyDesk
 from tercet.errors import ConsentError, ProtocolError, StorageError
@@ -246,6 +247,8 @@ class Desk:
 
     def _open(self, parts: Sequence[Mapping[str, Any]]) -> Received:
         first = parts[0]
+        said = [[part[field] for field in ("sender", "plan", "name", "type")] for part in parts]
+        require_agreement(str(first["plan"]), said, "a result of")
         kind = read_type(first["type"])
         opened = []
         for party, part in enumerate(parts):
