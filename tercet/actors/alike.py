@@ -41,18 +41,27 @@ def digests(protocol: Protocol, stored: Stored) -> Mapping[int, bytes]:
 
 
 def all_digests(protocol: Protocol, inputs: Mapping[str, Stored]) -> dict[int, bytes]:
-    """Digests, by peer, of all that was dealt among these values by handle; none for one that holds none."""
+    """Digests, by peer, of all that is compared of these values by handle; none for one that holds none."""
     found: dict[int, hashlib.blake2b] = {}
-    for handle in sorted(handle for handle, stored in inputs.items() if stored.dealt):
+    for handle in sorted(handle for handle, stored in inputs.items() if is_compared(protocol, stored)):
         for peer, digest in digests(protocol, inputs[handle]).items():
             whole = found.setdefault(peer, hashlib.blake2b(digest_size=KEY_BYTES))
             whole.update(handle.encode() + b"\0" + digest)
     return {peer: whole.digest() for peer, whole in found.items()}
 
 
-def is_work(inputs: Mapping[str, Stored]) -> bool:
+def is_compared(protocol: type[Protocol] | Protocol, stored: Stored) -> bool:
+    """Whether parties compare a value: what was dealt, and where they may be malicious also what runs stored.
+
+    For a corrupt party can choose who hears that a run has ended well, and so have honest ones keep values of
+    different runs under one handle. What these would say of them differs by what the corrupt party lacks.
+    """
+    return stored.dealt or protocol.malicious
+
+
+def is_work(protocol: type[Protocol], inputs: Mapping[str, Stored]) -> bool:
     """Whether `all_digests` of these takes so long, the first time, that it is for a thread."""
-    fresh = [stored for stored in inputs.values() if stored.dealt and stored.alike is None]
+    fresh = [one for one in inputs.values() if is_compared(protocol, one) and one.alike is None]
     if any(isinstance(stored.tiles, FiledTiles) for stored in fresh):
         return True
     return sum(tile.data.size for stored in fresh for tile in stored.tiles) > MOST_AT_ONCE
@@ -66,13 +75,19 @@ def sealed(digest: bytes, key: bytes, session: bytes, sender: int) -> bytes:
     return hashlib.blake2b(said, key=key, digest_size=KEY_BYTES, person=b"tercet-alike").digest()
 
 
-def differing(party: int, peers: Iterable[int], inputs: Mapping[str, Stored]) -> ProtocolError:
-    """What ends a session whose party and peers hold different words of what was dealt."""
-    handles = sorted(handle for handle, stored in inputs.items() if stored.dealt)
-    named = ", ".join(map(repr, handles[:MOST_NAMED])) + (", ..." if len(handles) > MOST_NAMED else "")
+def differing(
+    protocol: type[Protocol], party: int, peers: Iterable[int], inputs: Mapping[str, Stored]
+) -> ProtocolError:
+    """What ends a session whose party and peers hold different words of what they compare."""
+    compared = {handle: one for handle, one in sorted(inputs.items()) if is_compared(protocol, one)}
+    named = ", ".join(map(repr, list(compared)[:MOST_NAMED])) + (
+        ", ..." if len(compared) > MOST_NAMED else ""
+    )
+    what = "uploaded" if all(one.dealt for one in compared.values()) else "uploaded or stored"
     return ProtocolError(
-        f"party {party} and party {', '.join(map(str, peers))} hold different words of what was uploaded as "
-        f"{named}: upload it again; if that does not help, one of these parties is faulty"
+        f"party {party} and party {', '.join(map(str, peers))} hold different words of what was {what} as "
+        f"{named}: {'upload' if what == 'uploaded' else 'make'} it again; if that does not help, one of "
+        "these parties is faulty"
     )
 
 
