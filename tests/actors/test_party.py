@@ -623,4 +623,4 @@ def test_a_disk_is_named_by_the_client():
     told = verdict({0: lost("party 1"), 1: StorageError("a file is damaged")})
     assert str(told) == "party 1: a file is damaged"
     passed_on = from_wire(told.to_wire())
-    assert str(verdict({0: passed_on, 1: passed_on})) == "party 1: a file is damaged"
+    assert str(verdict({0: passed_on, 1: passed_on})) == "party 0 says: party 1: a file is damaged"
