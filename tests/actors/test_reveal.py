@@ -263,6 +263,7 @@ async def test_without_a_check_the_receiver_is_the_first_to_notice(open_cluster_
         client = await nodes.client()
         for handle in "xy":
             await client.put(handle, KIND, WORDS)
+        await client.run(two_values())  # what was uploaded is compared when it is first read, and not again
         tamper(nodes.parties[1], "y")
         with answers() as given, pytest.raises(ProtocolError, match="disagree on component"):
             await client.run(two_values())

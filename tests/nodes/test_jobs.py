@@ -37,6 +37,7 @@ def test_a_job_waits_for_approval_and_is_fetched_another_day(table):
         job = lake.submit(sum_of_ages(lake))
         assert [one.state for one in lake.jobs() if one.session == job.session] == ["under way"]
     with connect(table, "hospital") as lake:
+        table.wait_for(lake.plans, "waiting for the hospital")  # a submitted job is reviewed before it waits
         (waiting,) = lake.plans()
         assert (waiting.number, waiting.caller) == (job.number, "ann")
         lake.approve(job.number)
