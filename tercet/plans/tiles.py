@@ -186,6 +186,10 @@ def _spec(protocol: Protocol, kind: Type, shape: Shape) -> Any:
     return protocol.spec(shape, domain=kind.form.domain, scale=kind.scale, product=kind.product)
 
 
+MOST_ARRAYS = 1 << 14
+"""Arrays of one message: those without a word cost the sender a byte each, and the receiver an object."""
+
+
 class Ledger:
     """What each peer may still send in a session: no more than the plan declares, however early it comes."""
 
@@ -204,6 +208,10 @@ class Ledger:
         for node, tile, step, sizes in entries:
             if not all(type(number) is int and number >= 0 for number in (node, tile, step, *sizes)):
                 raise ProtocolError(f"party {peer} sent a message without proper numbers")
+            if len(sizes) > MOST_ARRAYS:
+                raise ProtocolError(
+                    f"party {peer} sent {len(sizes)} arrays in one message; it has at most {MOST_ARRAYS}"
+                )
             words += sum(sizes)
             self._charge(peer, node, tile, step, sum(sizes))
         if words * WORD_BYTES != size:

@@ -235,10 +235,9 @@ class Protocol(abc.ABC):
         return Share(domain, np.stack([part.reshape(shape) for part in parts]), scale)
 
     def held_alike(self, x: Share) -> Mapping[int, Words]:
-        """The words of a dealt value that this party and another both hold, by that party: none by default.
+        """The words of a value that this party and another both hold, by that party: none by default.
 
-        Of both they are the same, in the same order, for every tile of a value. Nodes compare digests of them
-        before a plan reads what was uploaded.
+        Both have them in the same order, for every tile. Nodes compare digests before a plan reads a value.
         """
         _ = x
         return {}

@@ -243,6 +243,7 @@ def ledger(rows=100):
         ([1, 0, -1, [1]], "proper numbers"),
         ([1, 0, 0, [True]], "proper numbers"),
         ([1, 0, 0, ["1"]], "proper numbers"),
+        ([1, 0, 0, [0] * 20_000], "20000 arrays in one message"),
     ],
 )
 def test_a_ledger_refuses(entry, why):
