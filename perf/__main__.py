@@ -34,13 +34,11 @@ OPTIONS: dict[str, Any] = {
         float | None, typer.Option(min=0.1, help="Bandwidth of every link, in Mbit/s; free by default.")
     ],
     "threads": Annotated[int, typer.Option(min=1, help="Cores that each party may use.")],
-    "tls": Annotated[bool, typer.Option("--tls", help="TLS 1.3 between all nodes in place of plain TCP.")],
+    "tls": Annotated[bool, typer.Option("--tls/--tcp", help="TLS 1.3 between all nodes, or plain TCP.")],
     "repeat": Repeat,
     "trace": Annotated[Path | None, typer.Option(help="Write a Chrome trace of one more run to this file.")],
 }
 """The options that make up `Conditions`, by the names of its fields."""
-LINKS = ("latency_ms", "bandwidth_mbit", "threads", "tls", "repeat", "trace")
-"""Those of commands that run on the default protocol only."""
 
 
 def with_conditions(*names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -86,7 +84,7 @@ def gates(
 
 
 @app.command()
-@with_conditions(*LINKS)
+@with_conditions(*OPTIONS)
 def join(
     *,
     rows: Rows = 100_000,
@@ -181,7 +179,7 @@ def train(
 
 
 @app.command()
-@with_conditions(*LINKS)
+@with_conditions(*OPTIONS)
 def evaluate(
     *,
     rows: Rows = 100_000,
@@ -241,7 +239,7 @@ def transports(
 
 
 @app.command()
-@with_conditions("protocol", "parties", "threads", "repeat")
+@with_conditions("protocol", "parties", "threads", "tls", "repeat")
 def peers(
     *,
     python: Annotated[str, typer.Option(help="An interpreter that has SPU and MPyC.")] = sys.executable,
@@ -268,7 +266,7 @@ def peers(
 
 
 @app.command()
-@with_conditions(*LINKS[:-1], latency_ms=3.0)
+@with_conditions(*(name for name in OPTIONS if name != "trace"), latency_ms=3.0)
 def figures(
     *,
     max_rows: Annotated[int, typer.Option(min=1000, help="Leave larger tables out.")] = 1_000_000,

@@ -33,7 +33,7 @@ class Conditions:
     latency_ms: float = 0.0
     bandwidth_mbit: float | None = None
     threads: int = 1
-    tls: bool = False
+    tls: bool = True
     repeat: int = 3
     trace: Path | None = None
 
