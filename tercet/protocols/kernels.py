@@ -440,6 +440,14 @@ def ring_matmul(a: Words, b: Words) -> Words:
     return out
 
 
+def add_matmul(a: Words, b: Words, out: Words) -> None:
+    """Add the product of a [m, k] and b [k, n] modulo 2^64 to out, as `ring_matmul` makes it."""
+    _fits(a, b, 0)
+    if out.shape != (a.shape[0], b.shape[1]):
+        raise ValueError(f"a product of {a.shape} and {b.shape} does not fit {out.shape}")
+    _matmul(np.ascontiguousarray(a), np.ascontiguousarray(b), out)
+
+
 def matmul3(x0: Words, x1: Words, y0: Words, y1: Words) -> Words:
     """One party's part of a replicated matrix product, `x0 @ (y0 + y1) + x1 @ y0`.
 

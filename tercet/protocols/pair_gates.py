@@ -329,46 +329,66 @@ class Equalities(PairGate):
         _equal_terms(left, right, *ones, out)
 
 
+LANES = 128
+"""Words of planes that are worked on at a time: all of a nibble's stay in the first-level cache."""
+
+
 @kernel(IN2, IN2, BOOLEAN, BOOLEAN, OUT2, OUT2)
 def _carry_terms(
     left: Words, right: Words, left_one: bool, right_one: bool, generate: Words, propagate: Words
 ) -> None:
-    zero = np.uint64(0)
+    ones = ~np.uint64(0)
+    scratch = np.empty((3, LANES), dtype=np.uint64)
+    none_left, none_right, enough = scratch[0], scratch[1], scratch[2]
     for g in range(generate.shape[0]):
         base = 15 * g
-        for j in range(generate.shape[1]):
-            none_left = ~zero if left_one else zero
-            none_right = ~zero if right_one else zero
-            carry, equal, enough = zero, zero, zero
+        for start in range(0, generate.shape[1], LANES):
+            stop = min(start + LANES, generate.shape[1])
+            size = stop - start
+            carry, equal = generate[g, start:stop], propagate[g, start:stop]
+            carry[:] = 0
+            equal[:] = 0
+            none_left[:] = ones if left_one else np.uint64(0)
+            none_right[:] = ones if right_one else np.uint64(0)
+            enough[:] = 0
             for a in range(15):  # [u = a + 1], with [v >= 15 - a] and [v = 14 - a]
-                u = left[base + a, j]
-                enough ^= right[base + 14 - a, j]
-                carry ^= u & enough
-                none_left ^= u
-                none_right ^= right[base + a, j]
-                if a < 14:
-                    equal ^= u & right[base + 13 - a, j]
-            equal ^= left[base + 14, j] & none_right
-            equal ^= none_left & right[base + 14, j]
-            generate[g, j] = carry
-            propagate[g, j] = equal
+                u, v = left[base + a, start:stop], right[base + 14 - a, start:stop]
+                for k in range(size):
+                    enough[k] ^= v[k]
+                    carry[k] ^= u[k] & enough[k]
+                    none_left[k] ^= u[k]
+                    none_right[k] ^= v[k]
+            for a in range(14):
+                u, v = left[base + a, start:stop], right[base + 13 - a, start:stop]
+                for k in range(size):
+                    equal[k] ^= u[k] & v[k]
+            u, v = left[base + 14, start:stop], right[base + 14, start:stop]
+            for k in range(size):
+                equal[k] ^= (u[k] & none_right[k]) ^ (none_left[k] & v[k])
 
 
 @kernel(IN2, IN2, BOOLEAN, BOOLEAN, OUT2)
 def _equal_terms(left: Words, right: Words, left_one: bool, right_one: bool, equal: Words) -> None:
-    zero = np.uint64(0)
+    ones = ~np.uint64(0)
+    scratch = np.empty((2, LANES), dtype=np.uint64)
+    none_left, none_right = scratch[0], scratch[1]
     for g in range(equal.shape[0]):
         base = 15 * g
-        for j in range(equal.shape[1]):
-            none_left = ~zero if left_one else zero
-            none_right = ~zero if right_one else zero
-            same = zero
+        for start in range(0, equal.shape[1], LANES):
+            stop = min(start + LANES, equal.shape[1])
+            size = stop - start
+            same = equal[g, start:stop]
+            same[:] = 0
+            none_left[:] = ones if left_one else np.uint64(0)
+            none_right[:] = ones if right_one else np.uint64(0)
             for a in range(15):
-                u, v = left[base + a, j], right[base + a, j]
-                same ^= u & v
-                none_left ^= u
-                none_right ^= v
-            equal[g, j] = same ^ (none_left & none_right)
+                u, v = left[base + a, start:stop], right[base + a, start:stop]
+                for k in range(size):
+                    same[k] ^= u[k] & v[k]
+                    none_left[k] ^= u[k]
+                    none_right[k] ^= v[k]
+            for k in range(size):
+                same[k] ^= none_left[k] & none_right[k]
 
 
 __all__ = ["BitsToRing", "Carries", "Equalities", "Fourier", "PairGate", "Truncation", "gate_cost", "run"]

@@ -186,9 +186,15 @@ class Rep4(Protocol):
         require_full("a product", x, y)
         if x.size > y.size:
             z = _summands(kernels.ring_matmul, x.data, y.data, 1, 1)
-        else:
-            z = _summands(lambda b, a: kernels.ring_matmul(a, b), y.data, x.data, 0, 0)
-        return Product(Z64, z, x.scale + y.scale)
+            return Product(Z64, z, x.scale + y.scale)
+        (x0, x1, x2), (y0, y1, y2) = x.data, y.data
+        m, n = x.shape[0], y.shape[1]
+        z = np.zeros((3 * m, n), dtype=np.uint64)
+        kernels.add_matmul(np.concatenate([x2 + x1, x0]), y2, z[: 2 * m])
+        kernels.add_matmul(np.concatenate([x2, x1]), y0, z[m:])
+        kernels.add_matmul(x2, y1, z[:m])
+        kernels.add_matmul(x1 + x0, y1, z[2 * m :])
+        return Product(Z64, z.reshape(3, m, n), x.scale + y.scale)
 
     def dot_local(self, x: Share, y: Share) -> Product:
         """As `matmul_local`, contracting the rows of both."""
