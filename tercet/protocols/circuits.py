@@ -102,38 +102,32 @@ def and_tree_cost(protocol: Protocol, planes: int, words: int) -> Cost:
 
 NIBBLE = 4
 ONE_HOT = 15
+LANES = 256
+"""Words of planes that are worked on at a time."""
 
 
 @kernel(IN2, OUT2)
 def nibble_one_hot(planes: Words, out: Words) -> None:
-    """One-hot code [u = a], a = 1..15, of each nibble: planes `(4 g, m)` to `(15 g, m)`."""
-    groups = planes.shape[0] // 4
-    for g in range(groups):
-        for j in range(planes.shape[1]):
-            b0, b1, b2, b3 = (
-                planes[4 * g, j],
-                planes[4 * g + 1, j],
-                planes[4 * g + 2, j],
-                planes[4 * g + 3, j],
-            )
-            l0, l1, l2, l3 = ~b1 & ~b0, ~b1 & b0, b1 & ~b0, b1 & b0
-            h0, h1, h2, h3 = ~b3 & ~b2, ~b3 & b2, b3 & ~b2, b3 & b2
-            o = 15 * g
-            out[o + 0, j] = h0 & l1
-            out[o + 1, j] = h0 & l2
-            out[o + 2, j] = h0 & l3
-            out[o + 3, j] = h1 & l0
-            out[o + 4, j] = h1 & l1
-            out[o + 5, j] = h1 & l2
-            out[o + 6, j] = h1 & l3
-            out[o + 7, j] = h2 & l0
-            out[o + 8, j] = h2 & l1
-            out[o + 9, j] = h2 & l2
-            out[o + 10, j] = h2 & l3
-            out[o + 11, j] = h3 & l0
-            out[o + 12, j] = h3 & l1
-            out[o + 13, j] = h3 & l2
-            out[o + 14, j] = h3 & l3
+    """One-hot code [u = a], a = 1..15, of each nibble: planes `(4 g, m)` to `(15 g, m)`.
+
+    A plane of the code at a time, over few words: as many results at once would not vectorise.
+    """
+    ones, none = ~np.uint64(0), np.uint64(0)
+    low = np.empty((4, LANES), dtype=np.uint64)
+    for start in range(0, planes.shape[1], LANES):
+        stop = min(start + LANES, planes.shape[1])
+        for g in range(planes.shape[0] // 4):
+            b0, b1 = planes[4 * g, start:stop], planes[4 * g + 1, start:stop]
+            b2, b3 = planes[4 * g + 2, start:stop], planes[4 * g + 3, start:stop]
+            for value in range(4):
+                row, flip0, flip1 = low[value], none if value & 1 else ones, none if value & 2 else ones
+                for k in range(stop - start):
+                    row[k] = (b0[k] ^ flip0) & (b1[k] ^ flip1)
+            for value in range(1, 16):
+                row, code = low[value & 3], out[15 * g + value - 1, start:stop]
+                flip2, flip3 = none if value & 4 else ones, none if value & 8 else ones
+                for k in range(stop - start):
+                    code[k] = row[k] & (b2[k] ^ flip2) & (b3[k] ^ flip3)
 
 
 @kernel(IN2, IN2, BOOLEAN, OUT2, OUT2)

@@ -329,66 +329,84 @@ class Equalities(PairGate):
         _equal_terms(left, right, *ones, out)
 
 
-LANES = 128
-"""Words of planes that are worked on at a time: all of a nibble's stay in the first-level cache."""
-
-
 @kernel(IN2, IN2, BOOLEAN, BOOLEAN, OUT2, OUT2)
 def _carry_terms(
     left: Words, right: Words, left_one: bool, right_one: bool, generate: Words, propagate: Words
 ) -> None:
-    ones = ~np.uint64(0)
-    scratch = np.empty((3, LANES), dtype=np.uint64)
-    none_left, none_right, enough = scratch[0], scratch[1], scratch[2]
+    ones, none = ~np.uint64(0), np.uint64(0)
     for g in range(generate.shape[0]):
-        base = 15 * g
-        for start in range(0, generate.shape[1], LANES):
-            stop = min(start + LANES, generate.shape[1])
-            size = stop - start
-            carry, equal = generate[g, start:stop], propagate[g, start:stop]
-            carry[:] = 0
-            equal[:] = 0
-            none_left[:] = ones if left_one else np.uint64(0)
-            none_right[:] = ones if right_one else np.uint64(0)
-            enough[:] = 0
-            for a in range(15):  # [u = a + 1], with [v >= 15 - a] and [v = 14 - a]
-                u, v = left[base + a, start:stop], right[base + 14 - a, start:stop]
-                for k in range(size):
-                    enough[k] ^= v[k]
-                    carry[k] ^= u[k] & enough[k]
-                    none_left[k] ^= u[k]
-                    none_right[k] ^= v[k]
-            for a in range(14):
-                u, v = left[base + a, start:stop], right[base + 13 - a, start:stop]
-                for k in range(size):
-                    equal[k] ^= u[k] & v[k]
-            u, v = left[base + 14, start:stop], right[base + 14, start:stop]
-            for k in range(size):
-                equal[k] ^= (u[k] & none_right[k]) ^ (none_left[k] & v[k])
+        o = 15 * g
+        for j in range(generate.shape[1]):
+            u1, u2, u3 = left[o, j], left[o + 1, j], left[o + 2, j]
+            u4, u5, u6, u7 = left[o + 3, j], left[o + 4, j], left[o + 5, j], left[o + 6, j]
+            u8, u9, u10, u11 = left[o + 7, j], left[o + 8, j], left[o + 9, j], left[o + 10, j]
+            u12, u13, u14, u15 = left[o + 11, j], left[o + 12, j], left[o + 13, j], left[o + 14, j]
+            v1, v2, v3 = right[o, j], right[o + 1, j], right[o + 2, j]
+            v4, v5, v6, v7 = right[o + 3, j], right[o + 4, j], right[o + 5, j], right[o + 6, j]
+            v8, v9, v10, v11 = right[o + 7, j], right[o + 8, j], right[o + 9, j], right[o + 10, j]
+            v12, v13, v14, v15 = right[o + 11, j], right[o + 12, j], right[o + 13, j], right[o + 14, j]
+            # [u = a] [v >= 16 - a], for a = 1 to 15
+            most = v15
+            carry = u1 & most
+            most ^= v14
+            carry ^= u2 & most
+            most ^= v13
+            carry ^= u3 & most
+            most ^= v12
+            carry ^= u4 & most
+            most ^= v11
+            carry ^= u5 & most
+            most ^= v10
+            carry ^= u6 & most
+            most ^= v9
+            carry ^= u7 & most
+            most ^= v8
+            carry ^= u8 & most
+            most ^= v7
+            carry ^= u9 & most
+            most ^= v6
+            carry ^= u10 & most
+            most ^= v5
+            carry ^= u11 & most
+            most ^= v4
+            carry ^= u12 & most
+            most ^= v3
+            carry ^= u13 & most
+            most ^= v2
+            carry ^= u14 & most
+            most ^= v1
+            carry ^= u15 & most
+            # [u = a] [v = 15 - a], for a = 0 to 15
+            u0 = (ones if left_one else none) ^ u1 ^ u2 ^ u3 ^ u4 ^ u5 ^ u6 ^ u7
+            u0 ^= u8 ^ u9 ^ u10 ^ u11 ^ u12 ^ u13 ^ u14 ^ u15
+            v0 = (ones if right_one else none) ^ most
+            equal = (u0 & v15) ^ (u1 & v14) ^ (u2 & v13) ^ (u3 & v12) ^ (u4 & v11) ^ (u5 & v10) ^ (u6 & v9)
+            equal ^= (u7 & v8) ^ (u8 & v7) ^ (u9 & v6) ^ (u10 & v5) ^ (u11 & v4) ^ (u12 & v3) ^ (u13 & v2)
+            generate[g, j] = carry
+            propagate[g, j] = equal ^ (u14 & v1) ^ (u15 & v0)
 
 
 @kernel(IN2, IN2, BOOLEAN, BOOLEAN, OUT2)
 def _equal_terms(left: Words, right: Words, left_one: bool, right_one: bool, equal: Words) -> None:
-    ones = ~np.uint64(0)
-    scratch = np.empty((2, LANES), dtype=np.uint64)
-    none_left, none_right = scratch[0], scratch[1]
+    ones, none = ~np.uint64(0), np.uint64(0)
     for g in range(equal.shape[0]):
-        base = 15 * g
-        for start in range(0, equal.shape[1], LANES):
-            stop = min(start + LANES, equal.shape[1])
-            size = stop - start
-            same = equal[g, start:stop]
-            same[:] = 0
-            none_left[:] = ones if left_one else np.uint64(0)
-            none_right[:] = ones if right_one else np.uint64(0)
-            for a in range(15):
-                u, v = left[base + a, start:stop], right[base + a, start:stop]
-                for k in range(size):
-                    same[k] ^= u[k] & v[k]
-                    none_left[k] ^= u[k]
-                    none_right[k] ^= v[k]
-            for k in range(size):
-                same[k] ^= none_left[k] & none_right[k]
+        o = 15 * g
+        for j in range(equal.shape[1]):
+            u1, u2, u3 = left[o, j], left[o + 1, j], left[o + 2, j]
+            u4, u5, u6, u7 = left[o + 3, j], left[o + 4, j], left[o + 5, j], left[o + 6, j]
+            u8, u9, u10, u11 = left[o + 7, j], left[o + 8, j], left[o + 9, j], left[o + 10, j]
+            u12, u13, u14, u15 = left[o + 11, j], left[o + 12, j], left[o + 13, j], left[o + 14, j]
+            v1, v2, v3 = right[o, j], right[o + 1, j], right[o + 2, j]
+            v4, v5, v6, v7 = right[o + 3, j], right[o + 4, j], right[o + 5, j], right[o + 6, j]
+            v8, v9, v10, v11 = right[o + 7, j], right[o + 8, j], right[o + 9, j], right[o + 10, j]
+            v12, v13, v14, v15 = right[o + 11, j], right[o + 12, j], right[o + 13, j], right[o + 14, j]
+            u0 = (ones if left_one else none) ^ u1 ^ u2 ^ u3 ^ u4 ^ u5 ^ u6 ^ u7
+            u0 ^= u8 ^ u9 ^ u10 ^ u11 ^ u12 ^ u13 ^ u14 ^ u15
+            v0 = (ones if right_one else none) ^ v1 ^ v2 ^ v3 ^ v4 ^ v5 ^ v6 ^ v7
+            v0 ^= v8 ^ v9 ^ v10 ^ v11 ^ v12 ^ v13 ^ v14 ^ v15
+            same = (u0 & v0) ^ (u1 & v1) ^ (u2 & v2) ^ (u3 & v3) ^ (u4 & v4) ^ (u5 & v5) ^ (u6 & v6)
+            same ^= (u7 & v7) ^ (u8 & v8) ^ (u9 & v9) ^ (u10 & v10) ^ (u11 & v11) ^ (u12 & v12)
+            equal[g, j] = same ^ (u13 & v13) ^ (u14 & v14) ^ (u15 & v15)
 
 
 __all__ = ["BitsToRing", "Carries", "Equalities", "Fourier", "PairGate", "Truncation", "gate_cost", "run"]
