@@ -99,10 +99,12 @@ def keys_are_one_byte(base):
 
 
 def no_masks_of(base, purpose, when=lambda self, key: True):
-    """Streams for one purpose are zeros, for all keys or some."""
-    return streams(
-        base, lambda self, made, key, tag, found: Zeros() if found == purpose and when(self, key) else None
-    )
+    """Streams for purposes that begin like this are zeros, for all keys or some."""
+
+    def change(self, made, key, tag, found):
+        return Zeros() if found.startswith(purpose) and when(self, key) else None
+
+    return streams(base, change)
 
 
 def order_of_execution(base):

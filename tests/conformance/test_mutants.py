@@ -10,6 +10,7 @@ import pytest
 from tercet.errors import ProtocolError
 from tercet.protocols import registry
 from tercet.protocols.base import Round, declared
+from tercet.protocols.rep4 import Rep4
 from tercet.protocols.replicated import DIGEST_WORDS, Replicated, digest
 from tercet.protocols.shamir import Shamir
 from tercet.testing import protocols as kit
@@ -30,12 +31,17 @@ TRUNCATE, MUL, MATMUL = "truncate", "mul", "matmul, (3, 5) @ (5, n)"
 SHUFFLE = "shuffle of one column of numbers and two of words"
 
 
+def smallest(cls):
+    """The fewest parties that a protocol runs with: three, or four for `rep4`."""
+    return max(3, min(cls.sizes))
+
+
 def part(check, *names, **options):
     """A part of the suite, for some operations."""
 
     def run(cls):
         for name in names:
-            check(cls, NAMED[name], parties=3, **options)
+            check(cls, NAMED[name], parties=smallest(cls), **options)
 
     return run
 
@@ -61,23 +67,23 @@ def keys(*names):
 
 
 def dealing(cls):
-    kit.check_dealing(cls, 3)
+    kit.check_dealing(cls, smallest(cls))
 
 
 def random(cls):
-    kit.check_random(cls, 3)
+    kit.check_random(cls, smallest(cls))
 
 
 def permutations(cls):
-    check_permutations(cls, parties=3)
+    check_permutations(cls, parties=smallest(cls))
 
 
 def bias(cls):
-    check_bias(cls, parties=3)
+    check_bias(cls, parties=smallest(cls))
 
 
 def order(cls):
-    check_order(cls, parties=3)
+    check_order(cls, parties=smallest(cls))
 
 
 # -- defects of one protocol ---------------------------------------------------------------------------------
@@ -155,7 +161,19 @@ def of_one_pair(self, key):
     return key in (self.keys.get(0), self.keys.get(1)) and self.party != 2
 
 
-R, A, S = Replicated, Additive, Shamir
+def joint_masks_by_no_key(base):
+    """Masks of joint sharings are such that whoever they hide something from can draw them too."""
+
+    class Mutant(base):
+        def draw_without(self, party, tag, purpose):
+            if purpose.startswith("joint"):
+                return self.stream(bytes(32), tag, f"{purpose} without {party}")
+            return super().draw_without(party, tag, purpose)
+
+    return Mutant
+
+
+R, A, S, Q = Replicated, Additive, Shamir, Rep4
 KNOWN, ORDERS = "can compute", "knows the order by its keys"
 AGAIN = "twice|more than once"
 
@@ -167,44 +185,44 @@ def made(defect, **options):
 
 DEFECTS = {
     # those that hide from tests of single words and of pairs
-    "a summand is told to all": (m.summand_to_everybody, (R, A), linear(MATMUL), KNOWN),
+    "a summand is told to all": (m.summand_to_everybody, (R, A, Q), linear(MATMUL), KNOWN),
     "a gate is told to the dealer": (
         made(m.gate_told_to_the_dealer, summands=False),
-        (R, A),
+        (R, A, Q),
         linear(TRUNCATE),
         KNOWN,
     ),
     "a gate is told in summands": (
         made(m.gate_told_to_the_dealer, summands=True),
-        (R, A),
+        (R, A, Q),
         linear(TRUNCATE),
         KNOWN,
     ),
-    "a last hop stays": (last_hop_stays, (R,), permutations, ORDERS),
+    "a last hop stays": (last_hop_stays, (R, Q), permutations, ORDERS),
     "a shuffle stays": (
         made(m.shuffles_by, order=m.stays),
-        (R, A, S),
+        (R, A, S, Q),
         permutations,
         "everybody knows",
     ),
     "a shuffle is public": (
         made(m.shuffles_by, order=m.public),
-        (R, A, S),
+        (R, A, S, Q),
         permutations,
         ORDERS,
     ),
     "fresh declares nothing": (m.fresh_declares_nothing, (Shamir,), values("fresh"), "but declares 0 rounds"),
-    "fresh is told": (m.fresh_told, (R, A), linear("fresh"), KNOWN),
-    "masks repeat": (m.masks_repeat, (R, A, S), repeats(MUL), AGAIN),
+    "fresh is told": (m.fresh_told, (R, A, Q), linear("fresh"), KNOWN),
+    "masks repeat": (m.masks_repeat, (R, A, S, Q), repeats(MUL), AGAIN),
     "masks repeat later": (
         made(m.masks_repeat, period=10_000),
-        (R, A, S),
+        (R, A, S, Q),
         repeats(TRUNCATE),
         AGAIN,
     ),
     "a truncation is biased": (
         made(m.truncates_with, before=0.5),
-        (R, A, S),
+        (R, A, S, Q),
         bias,
         "is biased",
     ),
@@ -215,7 +233,7 @@ DEFECTS = {
         "is biased",
     ),
     # the others
-    "a mask for every operation": (m.one_mask_for_every_operation, (R, A), secrecy(MUL), "related|twice"),
+    "a mask for every operation": (m.one_mask_for_every_operation, (R, A, Q), secrecy(MUL), "related|twice"),
     "a mask for every purpose": (m.one_mask_for_every_purpose, (R,), linear(TRUNCATE), KNOWN),
     "no zero share": (
         made(m.no_masks_of, purpose="zero"),
@@ -229,41 +247,55 @@ DEFECTS = {
         linear(MUL),
         KNOWN,
     ),
-    "a cost a word short": (m.cost_a_word_short, (R, A, S), values(TRUNCATE), "but declares"),
-    "a length depends on a secret": (m.length_depends_on_a_secret, (R, A), values(MATMUL), "expects"),
+    "no joint mask": (made(m.no_masks_of, purpose="joint"), (Q,), secrecy(MUL), "not uniform|related"),
+    "no joint mask of one pair": (
+        made(m.no_masks_of, purpose="joint 0 1"),
+        (Q,),
+        linear(MUL),
+        KNOWN,
+    ),
+    "a joint mask by no key": (joint_masks_by_no_key, (Q,), keys(MUL), "byte 0 of all keys"),
+    "a hop of four has no mask": (
+        made(m.no_masks_of, purpose="zero"),
+        (Q,),
+        secrecy(SHUFFLE),
+        "not uniform|related|tells",
+    ),
+    "a cost a word short": (m.cost_a_word_short, (R, A, S, Q), values(TRUNCATE), "but declares"),
+    "a length depends on a secret": (m.length_depends_on_a_secret, (R, A, Q), values(MATMUL), "expects"),
     "what is opened is told": (
         made(m.opened_told_to, receiver=0, summands=False),
-        (R, A),
+        (R, A, Q),
         linear("bits_to_ring"),
         KNOWN,
     ),
     "what is opened is told in summands": (
         made(m.opened_told_to, receiver=0, summands=True),
-        (R, A),
+        (R, A, Q),
         linear("bits_to_ring"),
         KNOWN,
     ),
     "a truncation is a unit off": (
         made(m.truncates_with, after=1),
-        (R, A),
+        (R, A, Q),
         values(TRUNCATE),
         "off by 2 units",
     ),
     "combine checks one copy": (lambda base: CombinesUnchecked, (R,), dealing, "does not notice"),
     "an opening checks one copy": (lambda base: OpensUnchecked, (R,), dealing, "`open` does not notice"),
     "an opening checks nothing": (lambda base: OpensWithoutCheck, (A,), dealing, "`open` does not notice"),
-    "an opening is one off": (m.opens_one_off, (R, A, S), values("open"), "off by"),
-    "combine is one off": (m.combines_one_off, (R, A, S), dealing, "do not survive"),
-    "keys are constant": (m.keys_are_constant, (R, A), keys(MUL), "byte 0 of all keys"),
-    "keys are one byte": (m.keys_are_one_byte, (R, A), keys(MUL), "byte 1 of all keys"),
+    "an opening is one off": (m.opens_one_off, (R, A, S, Q), values("open"), "off by"),
+    "combine is one off": (m.combines_one_off, (R, A, S, Q), dealing, "do not survive"),
+    "keys are constant": (m.keys_are_constant, (R, A, Q), keys(MUL), "byte 0 of all keys"),
+    "keys are one byte": (m.keys_are_one_byte, (R, A, Q), keys(MUL), "byte 1 of all keys"),
     "dealt masks cancel": (lambda base: DealsMasksThatCancel, (A,), dealing, "not uniform"),
     "a hop has no mask": (hop_without_mask, (R,), secrecy(SHUFFLE), "not uniform|related|tells"),
     "a stream for two arrays": (m.one_stream_for_two_arrays, (R,), secrecy(SHUFFLE), "twice|tells"),
     "order of execution": (
         m.order_of_execution,
-        (R,),
+        (R, Q),
         order,
-        "drawn|shares|off by|disagree|hold",
+        "drawn|shares|off by|disagree|hold|different things",
     ),
 }
 CASES = [
