@@ -417,9 +417,9 @@ class Solver(abc.ABC):
                 (found.offset, WIDEST_INTERCEPT / 2),
             ]
             missing = functools.reduce(operator.add, (_outside(value, bound) for value, bound in ranges))
-            bits = {OUT_OF_RANGE: -missing.is_zero().to_ring() + 1, ONE_CLASS: self._one_class()}
+            bits = {OUT_OF_RANGE: missing.is_negative().to_ring(), ONE_CLASS: self._one_class()}
             if (offset := self.offset()) is not None:
-                bits[FAR_OFFSET] = -_outside(offset, WIDEST_OFFSET).is_zero().to_ring() + 1
+                bits[FAR_OFFSET] = _outside(offset, WIDEST_OFFSET).is_negative().to_ring()
             if self.rows is not None and self.rows.flaws is not None:
                 bits[FLAWED] = -self.rows.flaws.is_zero().to_ring() + 1
             if state.decrement is not None:
