@@ -3,7 +3,7 @@
 Whole joins, fits and sorts run on one machine, and in each run one node, chosen by a seeded generator, alters
 one frame that it sends to one other: a bit, a word, all words, two words swapped, a frame that it has sent
 before. Every run must end with an error that names parties, within a minute. What was counted is printed as
-JSON; the program ends with code 1 if a lie passed, or a run hung.
+JSON, and on standard error after every 250 lies; the program ends with code 1 if a lie passed, or a run hung.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tercet.protocols.domains import Words
 
 ROWS = 60
 LONGEST_S = 60.0
+SAID_AFTER = 250
 RNG = np.random.default_rng(0)
 AGE, COST = RNG.normal(size=ROWS).round(3), RNG.normal(size=ROWS).round(3)
 CLINIC = pd.DataFrame({"k": np.arange(ROWS), "age": AGE, "sick": (AGE + COST > 0) * 1})
@@ -150,6 +151,8 @@ def campaign(lies: int, seed: int) -> dict[str, Any]:
                     work()
                 frames[name, party] = counting.sent
         for number in range(lies):
+            if number and number % SAID_AFTER == 0:
+                print(f"{number} lies: {dict(counted)}, longest {longest:.1f} s", file=sys.stderr)  # noqa: T201
             name, party = str(rng.choice(list(todo))), int(rng.integers(4))
             way = WAYS[rng.integers(len(WAYS))]
             liar = Liar(party, int(rng.integers(frames[name, party])), way, rng)
