@@ -90,6 +90,7 @@ OPTIONS: dict[str, Rule] = {
     "parties": attrs.evolve(COUNT, most=64, none=True),
     "latency_ms": Number(least=0, most=60_000),
     "bandwidth_mbit": Number(least=1e-3, none=True),
+    "jitter_ms": Number(least=0, most=60_000),
     "symbols": ByName(
         of="numbers",
         names="symbols for numbers of rows",
@@ -111,6 +112,7 @@ def explain(
     *,
     latency_ms: float = 0.0,
     bandwidth_mbit: float | None = None,
+    jitter_ms: float = 0.0,
     symbols: Mapping[str, int] | None = None,
     machine: Machine | None = None,
     threads: int = 1,
@@ -118,12 +120,14 @@ def explain(
 ) -> Explanation:
     """What a run of `plan` will cost, and what it discloses.
 
-    `latency_ms` is one way, `bandwidth_mbit` the cap of each link. `symbols` gives the row counts that the
-    plan will reveal; the largest possible are taken otherwise. `machine` is what was calibrated for the
-    protocol, or the default. Parties with so many `threads` each share its cores, unless they are `apart`,
-    each on a machine like it. Raises PlanError for a symbol that is too large, and what the protocol raises
-    for operations it lacks.
+    `latency_ms` is one way, give or take `jitter_ms`, `bandwidth_mbit` the cap of each link. `symbols` gives
+    the row counts that the plan will reveal; the largest possible are taken otherwise. `machine` is what was
+    calibrated for the protocol, or the default. Parties with so many `threads` each share its cores, unless
+    they are `apart`, each on a machine like it. Raises PlanError for a symbol that is too large or a jitter
+    beyond the latency, and what the protocol raises for operations it lacks.
     """
+    if jitter_ms > latency_ms:
+        raise PlanError(f"jitter_ms={jitter_ms} is more than latency_ms={latency_ms}; it is at most as much")
     cls = registry.get(protocol)
     count = cls.sizes[0] if parties is None else parties
     plan = drop_dead(plan)
@@ -149,7 +153,8 @@ def explain(
     machine = machine_for(protocol, count) if machine is None else machine
     machine = attrs.evolve(machine, cores=machine.cores * count) if apart else machine
     bandwidth_bps = math.inf if bandwidth_mbit is None else bandwidth_mbit * 1e6
-    rehearsal = Rehearsal(costs, machine, Network(latency_ms / 1e3, bandwidth_bps), threads=threads)
+    network = Network(latency_ms / 1e3, bandwidth_bps, jitter_ms / 1e3)
+    rehearsal = Rehearsal(costs, machine, network, threads=threads)
     return Explanation(
         plan=plan.name,
         protocol=protocol,

@@ -49,16 +49,17 @@ RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
 
 @attrs.frozen
 class Shaping:
-    """What a link is slowed down to, for experiments on one machine: one-way latency and bandwidth."""
+    """What a link is slowed down to, for experiments on one machine: one-way latency, bandwidth, jitter."""
 
     latency_s: float = 0.0
     bandwidth_bps: float | None = None
+    jitter_s: float = 0.0
 
     def apply(self, link: Link) -> Link:
         """The link, slowed down if anything is asked for. Both ends must do the same."""
         if self.latency_s == 0 and self.bandwidth_bps is None:
             return link
-        return ShapedLink(link, self.latency_s, self.bandwidth_bps)
+        return ShapedLink(link, self.latency_s, self.bandwidth_bps, self.jitter_s)
 
 
 class Node:

@@ -49,6 +49,7 @@ class ClusterOptions:
     transport: str | None = None
     latency_ms: float = 0.0
     bandwidth_mbit: float | None = None
+    jitter_ms: float = 0.0
     timeout_s: float = 6.0
     threads: int = 1
     tile_rows: int = TILE_ROWS
@@ -78,6 +79,7 @@ class ClusterOptions:
             )
         for name, value, least in (
             ("latency_ms", self.latency_ms, 0.0),
+            ("jitter_ms", self.jitter_ms, 0.0),
             ("timeout_s", self.timeout_s, 0.1),
             ("threads", self.threads, 1),
             ("bandwidth_mbit", 1.0 if self.bandwidth_mbit is None else self.bandwidth_mbit, 1e-3),
@@ -85,6 +87,11 @@ class ClusterOptions:
         ):
             if not value >= least:
                 raise PlanError(f"{name}={value} is too small; it must be at least {least:g}")
+        if self.jitter_ms > self.latency_ms:
+            raise PlanError(
+                f"jitter_ms={self.jitter_ms} is more than latency_ms={self.latency_ms}; a frame cannot "
+                "arrive before it is sent"
+            )
         if self.tile_rows % 64:
             raise PlanError(f"tile_rows={self.tile_rows} must be a multiple of 64")
         return cls, parties, transport
@@ -93,7 +100,7 @@ class ClusterOptions:
     def shaping(self) -> Shaping:
         """What every link is slowed down to."""
         bandwidth = None if self.bandwidth_mbit is None else self.bandwidth_mbit * 1e6
-        return Shaping(self.latency_ms / 1e3, bandwidth)
+        return Shaping(self.latency_ms / 1e3, bandwidth, self.jitter_ms / 1e3)
 
 
 @attrs.define(eq=False)

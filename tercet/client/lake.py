@@ -268,6 +268,7 @@ def local(
     transport: str | None = None,
     latency_ms: float = 0.0,
     bandwidth_mbit: float | None = None,
+    jitter_ms: float = 0.0,
     timeout_s: float = 6.0,
     threads: int = 1,
     tile_rows: int | None = None,
@@ -280,10 +281,11 @@ def local(
 
     `processes=True` gives each node an operating-system process and TLS 1.3 with pinned certificates on
     loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
-    `latency_ms` (one way) and `bandwidth_mbit` slow every link down, for experiments. A node that is silent
-    for `timeout_s` is given up, with a `PeerLost` that names it. `threads` is the number of cores that each
-    party may use. `progress` draws bars for plans and uploads that take more than about a second, with the
-    time that is left; by default where standard error is a terminal, and in notebooks.
+    `latency_ms` (one way), give or take `jitter_ms`, and `bandwidth_mbit` slow every link down, for
+    experiments. A node that is silent for `timeout_s` is given up, with a `PeerLost` that names it. `threads`
+    is the number of cores that each party may use. `progress` draws bars for plans and uploads that take more
+    than about a second, with the time that is left; by default where standard error is a terminal, and in
+    notebooks.
     """
     options = ClusterOptions(
         protocol=protocol,
@@ -292,6 +294,7 @@ def local(
         transport=transport,
         latency_ms=latency_ms,
         bandwidth_mbit=bandwidth_mbit,
+        jitter_ms=jitter_ms,
         timeout_s=timeout_s,
         threads=threads,
         tile_rows=TILE_ROWS if tile_rows is None else tile_rows,

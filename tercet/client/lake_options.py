@@ -59,6 +59,7 @@ LOCAL: dict[str, Rule] = {
     "transport": Text(what="the name of a transport", advice="such as 'memory', 'tcp' or 'tls'", none=True),
     "latency_ms": Number(least=0, most=60_000),
     "bandwidth_mbit": Number(above=0, none=True),
+    "jitter_ms": Number(least=0, most=60_000),
     "timeout_s": Number(above=0, most=1e6),
     "threads": attrs.evolve(COUNT, most=1024),
     "tile_rows": Number(whole=True, least=64, most=2**30, none=True, advice="a multiple of 64"),

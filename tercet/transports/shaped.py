@@ -1,4 +1,4 @@
-"""A slow network on one machine: a link that adds latency and a bandwidth cap to another link.
+"""A slow network on one machine: a link that adds latency, jitter and a bandwidth cap to another link.
 
 Experiments compare protocols with few rounds against protocols with few bytes, so latency and bandwidth must
 be dialled without root rights. The sender puts its clock (CLOCK_MONOTONIC, the same for all processes of a
@@ -10,6 +10,7 @@ what it receives.
 from __future__ import annotations
 
 import math
+import random
 import struct
 import time
 from collections.abc import Sequence
@@ -41,6 +42,9 @@ class _Held:
 class ShapedLink(WrappedLink):
     """A link whose frames arrive `latency_s` seconds late, at `bandwidth_bps` bits per second at most.
 
+    With `jitter_s`, each frame is late by a time of its own, uniform between `latency_s - jitter_s` and
+    `latency_s + jitter_s`, but none overtakes another, as in TCP.
+
     The cap counts whole frames (prefix, header, payload), one after the other. `latency_s` is one way. In
     flight is only what the inner link buffers (64 frames for `memory_pair`, some MiB for TCP); beyond that
     the sender waits, as it does for a real window.
@@ -48,15 +52,23 @@ class ShapedLink(WrappedLink):
     A receive_header that is cancelled while a frame is held back loses nothing.
     """
 
-    def __init__(self, link: Link, latency_s: float, bandwidth_bps: float | None = None) -> None:
+    def __init__(
+        self, link: Link, latency_s: float, bandwidth_bps: float | None = None, jitter_s: float = 0.0
+    ) -> None:
         if not 0 <= latency_s < math.inf:
             raise TransportError(f"A latency of {latency_s} seconds makes no sense; give a number from 0 on.")
         if bandwidth_bps is not None and not bandwidth_bps > 0:
             raise TransportError(
                 f"A bandwidth of {bandwidth_bps} bits per second makes no sense; give None for no cap."
             )
+        if not 0 <= jitter_s <= latency_s:
+            raise TransportError(
+                f"A jitter of {jitter_s} seconds makes no sense; give 0 to {latency_s}, the latency."
+            )
         super().__init__(link)
         self._latency = latency_s
+        self._jitter = jitter_s
+        self._last_due = -math.inf
         self._seconds_per_byte = 8.0 / bandwidth_bps if bandwidth_bps else 0.0
         self._line_free = -math.inf
         self._held: _Held | None = None
@@ -92,7 +104,9 @@ class ShapedLink(WrappedLink):
         sent = min(sent, now)  # a stamp from the future is another host's clock
         size = PREFIX_SIZE + len(stamped) + payload_length
         self._line_free = max(sent, self._line_free) + size * self._seconds_per_byte
-        return _Held(stamped[_STAMP.size :], payload_length, self._line_free + self._latency)
+        late = self._latency + self._jitter * random.uniform(-1.0, 1.0)  # noqa: S311 - times are no secret
+        self._last_due = max(self._last_due, self._line_free + late)
+        return _Held(stamped[_STAMP.size :], payload_length, self._last_due)
 
     async def _sleep_until(self, due: float) -> None:
         await trio.lowlevel.checkpoint()

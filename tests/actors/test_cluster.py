@@ -102,7 +102,7 @@ async def test_long_plans_are_worked_out_in_a_thread_once(monkeypatch, longest, 
 
 
 async def test_slow_links():
-    options = ClusterOptions(latency_ms=2, bandwidth_mbit=100, tile_rows=64, timeout_s=3)
+    options = ClusterOptions(latency_ms=2, bandwidth_mbit=100, jitter_ms=1, tile_rows=64, timeout_s=3)
     async with open_cluster(options) as cluster:
         await use(cluster)
 
@@ -138,6 +138,7 @@ async def test_nodes_as_processes(transport, protocol, forks, monkeypatch):
         ({"threads": 0}, PlanError, "threads=0 is too small"),
         ({"latency_ms": -1}, PlanError, "latency_ms=-1 is too small"),
         ({"latency_ms": float("nan")}, PlanError, "latency_ms=nan is too small"),
+        ({"latency_ms": 1, "jitter_ms": 2}, PlanError, "cannot arrive before it is sent"),
         ({"bandwidth_mbit": 0}, PlanError, "bandwidth_mbit=0 is too small"),
         ({"tile_rows": 100}, PlanError, "multiple of 64"),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from tercet.actors.estimate import explain
 from tercet.actors.machine import LOCAL, MESSAGES_AROUND, TALKING, Machine, Pace
+from tercet.errors import PlanError
 from tercet.plans import Builder, Form, Type
 from tercet.plans.tiles import Costs, Layout
 from tercet.protocols import registry
@@ -51,6 +52,13 @@ def test_rounds_in_sequence_and_side_by_side():
     assert seconds(side_by_side(5), **late) == pytest.approx(around + 2 * 1.11)
     # Nobody sleeps where there is no latency.
     assert seconds(chain(5), machine=late["machine"]) == pytest.approx(7.0 + 5 * 2 * 1.0)
+
+
+def test_a_round_waits_for_the_last_of_frames_that_jitter():
+    before = seconds(chain(5), latency_ms=10.0)
+    assert seconds(chain(5), latency_ms=10.0, jitter_ms=6.0) == pytest.approx(before + 5 * 2 * 0.006 / 6)
+    with pytest.raises(PlanError, match="jitter_ms=11 is more than latency_ms=10"):
+        explain(chain(1), latency_ms=10, jitter_ms=11)
 
 
 def test_keys_of_groups_and_ends_of_malicious_parties_take_a_message_each(monkeypatch):

@@ -56,6 +56,23 @@ async def test_bandwidth_is_shared_by_frames_in_flight():
         assert time.monotonic() - start < 0.8  # 1.05 if each waited for the one before
 
 
+async def test_frames_jitter_and_stay_in_order():
+    """Twenty waits that are each uniform in 40 ms end within 4 ms of each other once in 1e17 times."""
+    left, right = memory_pair("party 0", "party 1")
+    async with left, ShapedLink(right, 0.02, None, 0.02) as late:
+        sender = ShapedLink(left, 0.02)
+        seconds = []
+        for _ in range(20):
+            start = time.monotonic()
+            await sender.send(b"ping")
+            await late.receive_header()
+            seconds.append(time.monotonic() - start)
+        assert max(seconds) - min(seconds) > 0.004
+        for number in range(50):
+            await sender.send(b"%d" % number)
+        assert [(await late.receive_header())[0] for _ in range(50)] == [b"%d" % n for n in range(50)]
+
+
 @pytest.mark.parametrize("coarse", [0.0, 1.0], ids=["while trio sleeps", "while a thread sleeps"])
 async def test_a_receive_that_is_cancelled_during_the_wait_loses_nothing(monkeypatch, coarse):
     monkeypatch.setattr("tercet.transports.shaped._COARSE", coarse)
@@ -87,3 +104,10 @@ def test_bad_settings(latency, bandwidth):
     left, _ = memory_pair("a", "b")
     with pytest.raises(TransportError, match="makes no sense"):
         ShapedLink(left, latency, bandwidth)
+
+
+@pytest.mark.parametrize("jitter", [-1e-3, 2e-3, float("nan")])
+def test_a_jitter_is_at_most_the_latency(jitter):
+    left, _ = memory_pair("a", "b")
+    with pytest.raises(TransportError, match=r"give 0 to 0\.001, the latency"):
+        ShapedLink(left, 1e-3, None, jitter)
