@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 
 import attrs
 import numpy as np
@@ -23,7 +23,7 @@ from tercet.actors.machine import (
 )
 from tercet.cli import app
 from tercet.client.cluster import ClusterOptions, open_cluster
-from tercet.comparison import Measurement, find, markdown, network, write
+from tercet.comparison import Measurement, Network, Origin, Run, find, load, network
 from tercet.comparison.__main__ import BEGIN, END, main
 from tercet.comparison.calibration import PROBES, Bench, calibrate, chain_of_rounds
 from tercet.errors import PlanError
@@ -51,10 +51,13 @@ def test_protocols_agree(plan, protocols):
     for one in found:
         assert one.error < 1e-3
         assert (one.rounds > 0) == (one.bytes_most > 0) == (one.protocol != "plain")
-        assert one.seconds > 0 < one.predicted_seconds
+        assert one.seconds > 0
+        assert one.predicted_seconds > 0 or one.parties == 1
+        assert math.isnan(one.predicted_seconds) == (one.protocol == "plain")
+        assert math.isnan(one.peak_mb)
 
 
-def test_a_function_of_yours_and_what_is_written(tmp_path):
+def test_a_function_of_yours():
     seen = []
 
     def mine(lake, rows):
@@ -67,37 +70,65 @@ def test_a_function_of_yours_and_what_is_written(tmp_path):
         mine, protocols=["replicated"], networks=["1ms/10mbit"], rows=[5, 6], processes=False
     )
     assert seen == [(name, rows) for rows in (5, 6) for name in ("plain", "replicated", "replicated")]
-    assert [(one.plan, one.rows, one.plans, one.error) for one in found] == [
+    assert [(one.plan, one.rows, one.runs[0].plans, one.error) for one in found] == [
         ("mine", 5, 0, 1.0),
         ("mine", 6, 0, 1.0),
     ]
-    for name in ("out.json", "out.csv", "out.svg"):
-        write(found, tmp_path / name)
-    assert json.loads((tmp_path / "out.json").read_text())[1]["rows"] == 6
-    assert [row["rows"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())] == [
-        "5",
-        "6",
-    ]
-    assert "replicated 3, 1ms/10mbit, 6" in (tmp_path / "out.svg").read_text()
-    assert markdown(found).count("\n") == 4
 
 
-def test_workloads_from_files(tmp_path):
-    file = tmp_path / "study.py"
+def test_figures_are_compared_whatever_they_are():
+    def of(*, plain, other):
+        def workload(lake, rows):
+            return plain if lake.protocol == "plain" else other
+
+        (found,) = tercet.compare(
+            workload, protocols=["replicated"], networks=["none"], rows=[5], repeat=2, processes=False
+        )
+        assert len(found.runs) == 2
+        return found.error
+
+    assert of(plain={"a": np.array([1.0, math.nan]), "b": 2}, other={"a": [1.5, math.nan], "b": 2}) == 0.5
+    assert math.isnan(of(plain={"a": 1.0}, other={"a": math.nan}))
+    with pytest.raises(PlanError, match="workload returned NoneType, not a dict of figures by name"):
+        of(plain=None, other=None)
+    with pytest.raises(PlanError, match="returned what is no number"):
+        of(plain={"a": "many"}, other={})
+    for other in ({}, {"a": [1.0, 1.0]}, {"a": 1.0, "b": 1.0}):
+        with pytest.raises(PlanError, match="return the same figures on every protocol"):
+            of(plain={"a": 1.0}, other=other)
+
+
+def test_workloads_from_files_and_modules(tmp_path, monkeypatch):
+    file = tmp_path / "study_of_mine.py"
     file.write_text("def workload(lake, rows):\n    return {'rows': rows}\n\ndef bad(lake):\n    return {}\n")
     assert find(str(file))(None, 7) == {"rows": 7}
     with pytest.raises(PlanError, match=r"no function `bad\(lake, rows\)`"):
         find(f"{file}:bad")
     with pytest.raises(PlanError, match="no plan 'jion' to compare; choose one of join"):
         find("jion")
+    with pytest.raises(PlanError, match="study_of_mine does not load: ModuleNotFoundError"):
+        find("study_of_mine:workload")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find("study_of_mine:workload")(None, 7) == {"rows": 7}
+    with pytest.raises(PlanError, match=r"no function `none\(lake, rows\)`"):
+        find("study_of_mine:none")
+    file.write_text("1 +")
+    with pytest.raises(PlanError, match="does not load: SyntaxError"):
+        find(str(file))
 
 
 def test_networks():
-    assert (network("3ms").latency_ms, network("3ms").bandwidth_mbit) == (3.0, None)
-    assert (network("1.5ms/50mbit").latency_ms, network("1.5ms/50mbit").bandwidth_mbit) == (1.5, 50.0)
+    assert network("3ms") == Network("3ms", 3.0)
+    assert network("1.5ms/50mbit") == Network("1.5ms/50mbit", 1.5, 50.0)
+    assert network("10ms/1gbit/2ms") == Network("10ms/1gbit/2ms", 10.0, 1000.0, 2.0)
+    assert network("10ms/2ms") == Network("10ms/2ms", 10.0, None, 2.0)
     assert network("wan").latency_ms > network("lan").latency_ms
-    with pytest.raises(PlanError, match="no network '3'"):
-        network("3")
+    for wrong in ("3", "10ms/2ms/50mbit", "10ms/50mbit/", "٣ms"):
+        with pytest.raises(PlanError, match=f"no network '{wrong}'"):
+            network(wrong)
+    for wrong in ("1ms/2ms", "1ms/0mbit", "70000ms"):
+        with pytest.raises(PlanError, match=r"Network: |a jitter is at most the latency"):
+            network(wrong)
     with pytest.raises(PlanError, match="'five' parties"):
         tercet.compare("join", protocols=["shamir:five"])
 
@@ -147,22 +178,27 @@ async def test_a_calibrated_machine_takes_what_the_probes_took():
 
 
 def test_the_table_goes_into_the_page(tmp_path, monkeypatch, capsys):
-    one = Measurement(
-        plan="join", protocol="plain", parties=1, corruptions=0, malicious=False, network="none", rows=5,
-        plans=1, rounds=0, bytes_sent=(0,), seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0,
+    run = Run(
+        plans=1, rounds=0, bytes_sent=(0,), seconds=1.0, predicted_seconds=1.29, peak_mb=1.0, error=0.0
     )  # fmt: skip
-    other = attrs.evolve(one, predicted_seconds=0.76)
+    one = Measurement(
+        plan="join", protocol="shamir", parties=3, corruptions=1, malicious=False, network=network("lan"),
+        rows=1000, runs=(run,),
+    )  # fmt: skip
+    other = attrs.evolve(one, protocol="other", runs=(attrs.evolve(run, predicted_seconds=0.76),))
     monkeypatch.setattr("tercet.comparison.__main__.measure", lambda say: [one, other])
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n\n{END}after\n")
     main([str(page)])
     text = page.read_text()
+    assert "(page.svg)\n" in text
     assert text.startswith(f"before\n{BEGIN}\n1 of 2 predictions are within 30% of what was measured")
-    assert text.endswith(f"| 0.76 | 1 | 0.0e+00 |\n\n{END}after\n")
-    assert "| join | plain | none | none | 5 |" in text
+    assert text.endswith(f"| 0.76 | 1 | 0 |\n\n{END}after\n")
+    assert "| join | lan | 1,000 | shamir:3 | 1 of 3, semi-honest |" in text
     assert attrs.evolve(one, parties=4, corruptions=1, malicious=True).security == "1 of 4, malicious"
     assert attrs.evolve(one, parties=5, corruptions=2).security == "2 of 5, semi-honest"
     assert "old" not in text
+    assert "shamir:3" in (tmp_path / "page.svg").read_text()
     page.write_text("nothing")
     with pytest.raises(SystemExit, match="has no lines <!-- measured -->"):
         main([str(page)])
@@ -175,12 +211,28 @@ def test_the_command(tmp_path):
     out = tmp_path / "found.json"
     ran = CliRunner().invoke(
         app,
-        ["compare", "join", "--protocols", "plain", "--networks", "none", "--rows", "50", "--out", str(out)],
+        [
+            "compare",
+            "join",
+            "--protocols",
+            "plain",
+            "--networks",
+            "none",
+            "--rows",
+            "50",
+            "--repeat",
+            "2",
+            "--out",
+            str(out),
+        ],
     )
     assert ran.exit_code == 0, ran.output
-    (one,) = json.loads(out.read_text())
-    assert (one["protocol"], one["rows"], one["error"]) == ("plain", 50, 0.0)
-    assert one["peak_mb"] > 1
+    (one,) = json.loads(out.read_text())["measurements"]
+    assert (one["protocol"], one["rows"], len(one["runs"])) == ("plain", 50, 2)
+    assert one["runs"][0]["error"] == 0.0
+    assert one["runs"][0]["peak_mb"] > 1
+    assert (load(out).origin.tercet, load(out).origin.cores) == (tercet.__version__, Origin.here().cores)
+    assert load(out).table() in ran.output
     wrong = CliRunner().invoke(app, ["compare", "jion"])
     assert wrong.exit_code == 1
     assert CliRunner().invoke(app, ["compare", "join", "--rows", "many"]).exit_code == 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import trio
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from tercet import comparison
 from tercet.actors import transcript
@@ -17,7 +17,7 @@ from tercet.actors.machine import load_profile, save_profile
 from tercet.client.lake import local
 from tercet.commands.console import say, sentences
 from tercet.comparison.calibration import calibrate as measure
-from tercet.comparison.report import HEADINGS, cells
+from tercet.comparison.outcome import DRAWN, ENDINGS, FORMATS, require_writable
 from tercet.errors import PlanError, ProtocolError
 
 app = typer.Typer()
@@ -37,46 +37,90 @@ def _list(text: str) -> list[str]:
 
 @app.command()
 def compare(
-    plan: Annotated[
-        str, typer.Argument(help=f"{', '.join(comparison.WORKLOADS)}, or a file as in study.py:workload.")
+    plans: Annotated[
+        list[str],
+        typer.Argument(
+            help=f"{', '.join(comparison.WORKLOADS)}, functions of yours as in study.py:workload or "
+            "package.module:workload, or a .json that --out wrote.",
+            metavar="PLAN...",
+        ),
     ],
     protocols: Annotated[
-        str, typer.Option(help="Protocols, as in replicated,shamir:5.")
-    ] = "replicated,plain",
+        str | None,
+        typer.Option(help="Protocols, as in replicated,shamir:5.", show_default="replicated,plain"),
+    ] = None,
     networks: Annotated[
-        str, typer.Option(help=f"{', '.join(comparison.NETWORKS)}, or as in 3ms or 10ms/50mbit.")
-    ] = "lan",
-    rows: Annotated[str, typer.Option(help="Numbers of rows, as in 1000,10000.")] = "1000",
+        str | None,
+        typer.Option(
+            help=f"{', '.join(comparison.NETWORKS)}, or latency, bandwidth, jitter as in 10ms/50mbit/2ms.",
+            show_default="lan",
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Numbers of rows, as in 1000,10000.", show_default="1000")
+    ] = None,
+    repeat: Annotated[
+        int | None, typer.Option(help="Runs of each setting, for medians and ranges.", show_default="1")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Set against results of another machine or release.", metavar="FILE.json"),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help=f"What to print: {', '.join(FORMATS)}.", metavar="FORMAT")
+    ] = "table",
     out: Annotated[
-        list[Path] | None, typer.Option(help="Also write .json, .csv or a plot (.png, .svg).", metavar="FILE")
+        list[Path] | None,
+        typer.Option(help=f"Also write a file: {', '.join([*ENDINGS, *DRAWN])}.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Run one plan under several protocols, networks and sizes, and compare what it takes.
+    """Run plans under several protocols, networks and sizes, and compare what they take.
 
     Nodes are processes on this machine that talk TLS; links are slowed down as a network says. Prints rounds,
-    bytes, seconds measured and predicted, memory, and the largest error against the clear reference.
+    bytes, seconds measured and predicted, memory, the largest error against the clear reference, and ratios
+    to the first protocol. Of results in a .json, nothing is run.
     """
     with sentences():
-        try:
-            sizes = [int(one) for one in _list(rows)]
-        except ValueError:
-            raise typer.BadParameter(f"{rows!r} is no list of numbers of rows") from None
-        console = Console()
-        measured = comparison.compare(
-            plan,
-            protocols=_list(protocols),
-            networks=_list(networks),
-            rows=sizes,
-            progress=lambda one: console.print(
-                f"{one.protocol}, {one.network}, {one.rows:,} rows: {one.seconds:.3g} s", highlight=False
-            ),
-        )
-        table = Table(*HEADINGS, box=None, pad_edge=False)
-        for one in measured:
-            table.add_row(*cells(one))
-        console.print(table)
+        given = {"protocols": protocols, "networks": networks, "rows": rows, "repeat": repeat}
+        asked = {name: value for name, value in given.items() if value is not None}
+        if form not in FORMATS:
+            raise PlanError(f"there is no format {form!r}; choose one of {', '.join(FORMATS)}")
         for path in out or []:
-            comparison.write(measured, path)
+            require_writable(path)
+        earlier = None if against is None else comparison.load(against)
+        found = _read(plans, asked) if plans[0].endswith(".json") else _measured(plans, asked)
+        console = Console()
+        text = found.written(form, console.width if console.is_terminal else None, earlier)
+        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+        for path in out or []:
+            found.write(path, earlier)
+
+
+def _read(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparison:
+    """Results of an earlier run, which has had its options."""
+    if len(plans) > 1 or asked:
+        more = ", ".join([*plans[1:], *(f"--{name}" for name in asked)])
+        raise PlanError(f"{plans[0]} has results already; leave out {more}, or name plans to run")
+    return comparison.load(plans[0])
+
+
+def _measured(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparison:
+    """Results of a run, which says on standard error how far it is."""
+    options: dict[str, Any] = {
+        name: _list(value) if isinstance(value, str) else value for name, value in asked.items()
+    }
+    if "rows" in options:
+        try:
+            options["rows"] = [int(one) for one in options["rows"]]
+        except ValueError:
+            raise typer.BadParameter(f"{asked['rows']!r} is no list of numbers of rows") from None
+    progress = Console(stderr=True)
+
+    def tell(one: comparison.Measurement) -> None:
+        told = f"{one.plan}, {one.label}, {one.network.name}, {one.rows:,} rows: {one.seconds:.3g} s"
+        progress.print(told, markup=False, highlight=False, soft_wrap=True)
+
+    return comparison.compare(plans, progress=tell, **options)
 
 
 @app.command()

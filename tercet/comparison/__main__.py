@@ -1,13 +1,13 @@
 """The table of `docs/studies.md`: how well `explain` predicts seconds, on some plans, protocols and networks.
 
 `python -m tercet.comparison` calibrates this machine and measures every setting, in about four minutes where
-nothing else runs; with the name of a page it puts the table into the page, in place of the one that is there.
-The machine's own profile is left as it is.
+nothing else runs; with the name of a page it puts the table into the page, in place of the one that is there,
+and a plot of four protocols beside it. The machine's own profile is left as it is.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+import math
 import os
 import re
 import sys
@@ -19,37 +19,35 @@ import trio
 
 from tercet.actors.machine import VARIABLE, save_profile
 from tercet.comparison.calibration import calibrate
-from tercet.comparison.report import cells, markdown
-from tercet.comparison.study import CLOSE, Measurement, compare, protocol_of
+from tercet.comparison.measurements import CLOSE, Measurement, Origin
+from tercet.comparison.networks import NETWORKS
+from tercet.comparison.outcome import Comparison
+from tercet.comparison.report import plot
+from tercet.comparison.study import compare, protocol_of
 
-PROTOCOLS = ("replicated", "rep4", "shamir:3", "shamir:5", "plain")
+PROTOCOLS = ("replicated", "rep4", "shamir:3", "shamir:5")
 SETTINGS = (
-    ("join", "replicated", "lan", 1000),
+    *(
+        (plan, protocol, "lan", 1000)
+        for plan in ("join", "operations", "train")
+        for protocol in ("replicated", "shamir:3", "rep4", "plain")
+    ),
     ("join", "replicated", "3ms", 10000),
-    ("join", "shamir:3", "lan", 1000),
-    ("join", "rep4", "lan", 1000),
-    ("operations", "replicated", "lan", 1000),
     ("operations", "replicated", "lan", 20000),
-    ("operations", "replicated", "wan", 20000),
-    ("operations", "shamir:3", "lan", 1000),
-    ("operations", "shamir:3", "3ms", 5000),
-    ("operations", "rep4", "lan", 1000),
     ("operations", "rep4", "lan", 20000),
-    ("operations", "plain", "none", 20000),
-    ("train", "replicated", "lan", 1000),
+    ("operations", "replicated", "wan", 20000),
+    ("operations", "shamir:3", "3ms", 5000),
     ("train", "replicated", "3ms", 1000),
-    ("train", "replicated", "10ms/100mbit", 5000),
+    ("train", "replicated", "10ms/100mbit/2ms", 5000),
     ("train", "replicated", "none", 100000),
-    ("train", "rep4", "lan", 1000),
     ("train", "rep4", "none", 100000),
     ("demo", "replicated", "3ms", 500),
+    ("demo", "shamir:3", "3ms", 500),
     ("demo", "rep4", "3ms", 500),
     ("demo", "replicated", "wan", 500),
-    ("demo", "shamir:3", "3ms", 500),
     ("demo", "shamir:5", "3ms", 500),
-    ("demo", "plain", "none", 500),
 )
-"""Plans, protocols, networks and rows."""
+"""Plans, protocols, networks and rows; the first of them, on a LAN and 1,000 rows, are drawn."""
 BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
 
 
@@ -66,18 +64,19 @@ def measure(say: Callable[[str], None]) -> list[Measurement]:
     for plan, protocol, network, rows in SETTINGS:
         (one,) = compare(plan, protocols=[protocol], networks=[network], rows=[rows])
         found.append(one)
-        say(", ".join(cells(one)))
+        say(f"{plan}, {protocol}, {network}, {rows:,} rows: {one.seconds:.3g} s")
     return found
 
 
-def section(found: list[Measurement]) -> str:
-    """The table, with what it shows."""
+def section(found: list[Measurement], drawing: str) -> str:
+    """The table, with what it shows, and the plot."""
     close = sum(one.predicted_well for one in found)
-    today = dt.datetime.now(tz=dt.UTC).date()
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    predicted = sum(not math.isnan(one.predicted_seconds) for one in found)
     return (
-        f"{close} of {len(found)} predictions are within {CLOSE - 1:.0%} of what was measured "
-        f"({today}, {cores} cores, load {load:.1f} at the end).\n\n{markdown(found)}"
+        f"{close} of {predicted} predictions are within {CLOSE - 1:.0%} of what was measured "
+        f"(load {os.getloadavg()[0]:.1f} at the end).\n\n"
+        f"![Rounds, bytes, seconds, memory and error of four protocols]({drawing})\n\n"
+        f"{Comparison(Origin.here(), tuple(found)).markdown()}"
     )
 
 
@@ -85,16 +84,19 @@ def main(pages: list[str]) -> None:
     """Measure, and print the table or put it into a page."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ[VARIABLE] = str(Path(folder) / "machine.json")
-        text = section(measure(lambda line: print(line, file=sys.stderr)))  # noqa: T201
-    sys.stdout.write(text)
+        found = measure(lambda line: print(line, file=sys.stderr))  # noqa: T201
+    sys.stdout.write(str(Comparison(Origin.here(), tuple(found))))
     for page in map(Path, pages):
+        drawing = page.with_suffix(".svg")
+        text = section(found, drawing.name)
         old = page.read_text(encoding="utf-8")
-        new = re.sub(f"(?s)(?<={BEGIN}).*?(?={END})", lambda _: "\n" + text + "\n", old)
+        new = re.sub(f"(?s)(?<={BEGIN}).*?(?={END})", lambda _, text=text: "\n" + text + "\n", old)  # type: ignore[misc]
         if new == old:
             sys.exit(
                 f"{page} has no lines {BEGIN.strip()} and {END.strip()} to put the table between; add them"
             )
         page.write_text(new, encoding="utf-8")
+        plot([one for one in found if one.network == NETWORKS["lan"] and one.rows == 1000], drawing)
 
 
 if __name__ == "__main__":

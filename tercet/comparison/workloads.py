@@ -1,8 +1,8 @@
 """The plans that can be compared: work on made-up tables, which follows from its number of rows alone.
 
 A workload is a function of a lake and a number of rows. It does its work there, in as many plans as it takes,
-and returns figures by name; how far these are from the figures of the clear reference is the accuracy. A
-workload of your own is such a function in a Python file.
+and returns figures by name, numbers or arrays of them; how far these are from the figures of the clear
+reference is the accuracy. A workload of your own is such a function in a Python file or module.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tercet.client.lake import Lake
 from tercet.errors import PlanError
@@ -24,7 +25,8 @@ FEATURES = 6
 SCALE = 15
 KEY, TARGET = "id", "outcome"
 
-Figures = Mapping[str, float]
+Figures = Mapping[str, npt.ArrayLike]
+"""Numbers, or arrays of them, by name."""
 Workload = Callable[[Lake, int], Figures]
 
 
@@ -116,30 +118,48 @@ WORKLOADS: dict[str, Workload] = {
 
 
 def find(name: str) -> Workload:
-    """A workload by name, or from a file, as in `study.py` (its function `workload`) or `study.py:fit`.
+    """A workload by name, from a file or from a module.
 
-    Raises PlanError if there is none.
+    As in `study.py` (its function `workload`), `study.py:fit`, or `package.studies:fit`, which has to be
+    importable. Raises PlanError if there is none, or what it is in does not load.
     """
     if name in WORKLOADS:
         return WORKLOADS[name]
-    file, _, function = name.partition(":")
-    path = Path(file)
-    if path.suffix != ".py" or not path.exists():
+    home, _, function = name.partition(":")
+    if Path(home).suffix == ".py" and Path(home).exists():
+        module = _of_file(Path(home))
+    elif function and all(part.isidentifier() for part in home.split(".")):
+        module = _loaded(home, lambda: importlib.import_module(home))
+    else:
         raise PlanError(
-            f"there is no plan {name!r} to compare; choose one of {', '.join(WORKLOADS)}, or name a Python "
-            "file with a function `workload(lake, rows)` that returns figures by name"
+            f"there is no plan {name!r} to compare; choose one of {', '.join(WORKLOADS)}, or name a function "
+            "workload(lake, rows) that returns figures by name, as in study.py:fit or package.module:fit"
         )
+    wanted = function or "workload"
+    found = getattr(module, wanted, None)
+    if not callable(found) or len(inspect.signature(found).parameters) != 2:
+        raise PlanError(f"{home} has no function `{wanted}(lake, rows)`; write it, or name one: {home}:NAME")
+    workload: Workload = found
+    return workload
+
+
+def _of_file(path: Path) -> Any:
+    """The module that a file holds."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise PlanError(f"{path} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    wanted = function or "workload"
-    found = getattr(module, wanted, None)
-    if not callable(found) or len(inspect.signature(found).parameters) != 2:
-        raise PlanError(f"{path} has no function `{wanted}(lake, rows)`; write it, or name one: {file}:NAME")
-    workload: Workload = found
-    return workload
+    loader = spec.loader
+    _loaded(str(path), lambda: loader.exec_module(module))
+    return module
+
+
+def _loaded(name: str, load: Callable[[], Any]) -> Any:
+    """What is loaded. PlanError for whatever its code raises."""
+    try:
+        return load()
+    except Exception as cause:
+        raise PlanError(f"{name} does not load: {type(cause).__name__}: {cause}") from cause
 
 
 __all__ = ["WORKLOADS", "Figures", "Workload", "find"]
