@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -32,6 +33,7 @@ from tercet.plans.kinds import KINDS
 from tercet.protocols.replicated import Replicated
 
 pytestmark = pytest.mark.early
+EXAMPLE = Path(__file__).parents[1] / "examples" / "ridge.py"
 PROTOCOLS = ("replicated", "shamir", "shamir:5", "rep4", "additive", "plain")
 
 
@@ -96,6 +98,17 @@ def test_figures_are_compared_whatever_they_are():
     for other in ({}, {"a": [1.0, 1.0]}, {"a": 1.0, "b": 1.0}):
         with pytest.raises(PlanError, match="return the same figures on every protocol"):
             of(plain={"a": 1.0}, other=other)
+
+
+def test_the_example_is_as_precise_on_every_protocol_and_the_page_has_it():
+    found = tercet.compare(
+        str(EXAMPLE), protocols=[*PROTOCOLS], networks=["none"], rows=[300], processes=False
+    )
+    assert max(one.error for one in found) < 1e-5
+    with tercet.local() as lake:
+        assert find(str(EXAMPLE))(lake, 300)["off by"] < 1e-4
+    code = EXAMPLE.read_text(encoding="utf-8").partition("NAMES =")[2]
+    assert code in (EXAMPLE.parents[1] / "docs" / "studies.md").read_text(encoding="utf-8")
 
 
 def test_workloads_from_files_and_modules(tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """The table of `docs/studies.md`: how well `explain` predicts seconds, on some plans, protocols and networks.
 
-`python -m tercet.comparison` calibrates this machine and measures every setting, in about four minutes where
-nothing else runs; with the name of a page it puts the table into the page, in place of the one that is there,
-and a plot of four protocols beside it. The machine's own profile is left as it is.
+`python -m tercet.comparison` calibrates this machine and measures every setting, in about four minutes
+where nothing else runs; with the name of a page it puts the table into the page, in place of the one that
+is there, and a plot of four protocols beside it. It is run from the root of a checkout, for its examples.
+The machine's own profile is left as it is.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ SETTINGS = (
     ("train", "replicated", "10ms/100mbit/2ms", 5000),
     ("train", "replicated", "none", 100000),
     ("train", "rep4", "none", 100000),
+    ("examples/ridge.py", "replicated", "3ms", 20000),
+    ("examples/ridge.py", "shamir:3", "3ms", 20000),
+    ("examples/ridge.py", "rep4", "10ms/100mbit/2ms", 100000),
     ("demo", "replicated", "3ms", 500),
     ("demo", "shamir:3", "3ms", 500),
     ("demo", "rep4", "3ms", 500),
