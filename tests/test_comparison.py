@@ -119,8 +119,10 @@ def test_workloads_from_files_and_modules(tmp_path, monkeypatch):
         find(f"{file}:bad")
     with pytest.raises(PlanError, match="no plan 'jion' to compare; choose one of join"):
         find("jion")
-    with pytest.raises(PlanError, match="study_of_mine does not load: ModuleNotFoundError"):
+    with pytest.raises(PlanError, match=r"if it is a file, write study_of_mine\.py:workload"):
         find("study_of_mine:workload")
+    with pytest.raises(PlanError, match=r"no module 'gone\.study' can be imported"):
+        find("gone.study:workload")
     monkeypatch.syspath_prepend(tmp_path)
     assert find("study_of_mine:workload")(None, 7) == {"rows": 7}
     with pytest.raises(PlanError, match=r"no function `none\(lake, rows\)`"):
@@ -249,3 +251,21 @@ def test_the_command(tmp_path):
     wrong = CliRunner().invoke(app, ["compare", "jion"])
     assert wrong.exit_code == 1
     assert CliRunner().invoke(app, ["compare", "join", "--rows", "many"]).exit_code == 2
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path):
+    file = tmp_path / "study.py"
+    file.write_text(
+        "from tercet import PlanError\n\n"
+        "def workload(lake, rows):\n"
+        "    if lake.protocol == 'shamir':\n"
+        "        raise PlanError('shamir cannot do this')\n"
+        "    return {'rows': rows}\n"
+    )
+    out = tmp_path / "found.json"
+    ran = CliRunner().invoke(
+        app, ["compare", str(file), "--protocols", "plain,shamir,rep4", "--out", str(out), "--rows", "5"]
+    )
+    assert ran.exit_code == 1
+    assert "error: shamir cannot do this" in ran.output
+    assert [one.protocol for one in load(out)] == ["plain"]

@@ -18,7 +18,7 @@ from tercet.client.lake import local
 from tercet.commands.console import say, sentences
 from tercet.comparison.calibration import calibrate as measure
 from tercet.comparison.outcome import DRAWN, ENDINGS, FORMATS, require_writable
-from tercet.errors import PlanError, ProtocolError
+from tercet.errors import PlanError, ProtocolError, TercetError
 
 app = typer.Typer()
 transcripts = typer.Typer(
@@ -88,12 +88,18 @@ def compare(
         for path in out or []:
             require_writable(path)
         earlier = None if against is None else comparison.load(against)
-        found = _read(plans, asked) if plans[0].endswith(".json") else _measured(plans, asked)
+        failed: TercetError | None = None
+        if plans[0].endswith(".json"):
+            found = _read(plans, asked)
+        else:
+            found, failed = _measured(plans, asked)
         console = Console()
         text = found.written(form, console.width if console.is_terminal else None, earlier)
         console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         for path in out or []:
             found.write(path, earlier)
+        if failed is not None:
+            raise failed
 
 
 def _read(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparison:
@@ -104,8 +110,8 @@ def _read(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparison:
     return comparison.load(plans[0])
 
 
-def _measured(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparison:
-    """Results of a run, which says on standard error how far it is."""
+def _measured(plans: list[str], asked: Mapping[str, Any]) -> tuple[comparison.Comparison, TercetError | None]:
+    """Results of a run, which says on standard error how far it is; and why it ended early, if it did."""
     options: dict[str, Any] = {
         name: _list(value) if isinstance(value, str) else value for name, value in asked.items()
     }
@@ -115,12 +121,19 @@ def _measured(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparis
         except ValueError:
             raise typer.BadParameter(f"{asked['rows']!r} is no list of numbers of rows") from None
     progress = Console(stderr=True)
+    measured: list[comparison.Measurement] = []
 
     def tell(one: comparison.Measurement) -> None:
+        measured.append(one)
         told = f"{one.plan}, {one.label}, {one.network.name}, {one.rows:,} rows: {one.seconds:.3g} s"
         progress.print(told, markup=False, highlight=False, soft_wrap=True)
 
-    return comparison.compare(plans, progress=tell, **options)
+    try:
+        return comparison.compare(plans, progress=tell, **options), None
+    except TercetError as error:
+        if not measured:
+            raise
+        return comparison.Comparison(comparison.Origin.here(), tuple(measured)), error
 
 
 @app.command()

@@ -129,6 +129,10 @@ def find(name: str) -> Workload:
     if Path(home).suffix == ".py" and Path(home).exists():
         module = _of_file(Path(home))
     elif function and all(part.isidentifier() for part in home.split(".")):
+        if not _is_there(home):
+            raise PlanError(
+                f"no module {home!r} can be imported; if it is a file, write {home}.py:{function}"
+            )
         module = _loaded(home, lambda: importlib.import_module(home))
     else:
         raise PlanError(
@@ -141,6 +145,14 @@ def find(name: str) -> Workload:
         raise PlanError(f"{home} has no function `{wanted}(lake, rows)`; write it, or name one: {home}:NAME")
     workload: Workload = found
     return workload
+
+
+def _is_there(module: str) -> bool:
+    """Whether a module can be found."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # what it would be in
+        return False
 
 
 def _of_file(path: Path) -> Any:
