@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from tercet.errors import ConfigError
 from tercet.members.config import NODE_TOML, ClusterFile, Member, NodeEntry, check_name, check_roles
 from tercet.members.keys import MemberKeys
+from tercet.storage.data_key import make_storage_key
 from tercet.transports import make_identity
 from tercet.transports.tcp import join_address, split_address
-
-STORAGE_KEY_BYTES = 32
 
 
 def make_node(
@@ -31,7 +28,7 @@ def make_node(
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     identity = make_identity(name)
     identity.save(directory / "node.key")
-    _write_secret(directory / "storage.key", secrets.token_hex(STORAGE_KEY_BYTES) + "\n")
+    make_storage_key(directory / "storage.key")
     text = NODE_TOML.format(
         listen=f'"{listen or join_address("0.0.0.0", port)}"',  # noqa: S104 - a node is there to be reached
         metrics=f'"{metrics}"',
@@ -75,8 +72,3 @@ def _refuse_to_replace(directory: Path, names: Sequence[str]) -> None:
     for name in names:
         if (directory / name).exists():
             raise ConfigError(f"{directory / name} is there already; remove it, or take another --directory")
-
-
-def _write_secret(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)

@@ -23,6 +23,7 @@ from tercet.members.config import NodeFile
 from tercet.members.rules import TABLE
 from tercet.plans.types import Type
 from tercet.storage.catalog import Catalog, Entry
+from tercet.storage.data_key import find_data_key
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SALT_BYTES, SealedFiles
 from tercet.storage.share_files import SealedTiles, ShareFiles, ShareWriter, TileCache
@@ -37,20 +38,12 @@ class Vault:
     """Entries with their values. What blocks runs in threads; changes are made one after the other."""
 
     def __init__(self, file: NodeFile) -> None:
-        path = file.storage_key
-        try:
-            key = bytes.fromhex(path.read_text())
-            mode = path.stat().st_mode
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise StorageError(f"the storage key {path} cannot be read ({why}); restore it") from error
-        if mode & 0o077:
-            raise StorageError(f"the storage key {path} can be read by others; run `chmod 600 {path}`")
-        sealed = SealedFiles(file.storage, key, base=file.directory)
+        sealed = SealedFiles(file.storage, base=file.directory)
         self._sealed = sealed
         self.files = ShareFiles(sealed, TileCache(file.memory_mb << 20))
         # Without a catalog, every file would be swept away below.
         self.catalog = Catalog(file.catalog, base=file.directory, may_be_new=not sealed.names())
+        sealed.key = find_data_key(file.storage_key, self.catalog, sealed)
         self._opened: dict[str, Stored] = {}
         """Kept values that were asked for since the node started."""
         self.journal = Journal(self.catalog)
@@ -64,7 +57,7 @@ class Vault:
         """Files that a crash had left, removed when the vault was opened."""
 
     def seal(self, name: str, message: bytes) -> bytes:
-        """A message under the storage key, to be kept in the journal; `open` it under the same name."""
+        """A message under the data key, to be kept in the journal; `open` it under the same name."""
         salt = secrets.token_bytes(SALT_BYTES)
         return salt + self._sealed.cipher(name, salt).encrypt(NONCE, message, None)
 

@@ -91,6 +91,7 @@ class Catalog:
     """Entries by kind and name. Every method is one transaction, and blocks: call it in a thread.
 
     Without `may_be_new`, raises StorageError for a database that has no catalog yet, and leaves it so.
+    `new` says whether it had none.
     """
 
     def __init__(self, url: str, *, base: Path, may_be_new: bool = True) -> None:
@@ -103,13 +104,15 @@ class Catalog:
             sqlite = self._engine.dialect.name == "sqlite"
             self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
             with self._sentences():
-                new = not {ENTRIES.name, HANDLES.name}.issubset(sa.inspect(self._engine).get_table_names())
+                self.new = new = not {ENTRIES.name, HANDLES.name}.issubset(
+                    sa.inspect(self._engine).get_table_names()
+                )
                 if not new or may_be_new:
                     METADATA.create_all(self._engine)
                     _migrate(self._engine)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise StorageError(f"the catalog {_hidden(url)!r} is no usable database URL: {error}") from error
-        if new and not may_be_new:
+        if self.new and not may_be_new:
             raise StorageError(
                 f"the catalog at {_hidden(url)} is empty, but there are files of shares: restore it, or name "
                 "the right one in node.toml; if it is lost, empty the storage, and owners upload again"

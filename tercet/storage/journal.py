@@ -4,7 +4,7 @@ Loose values that plans have stored, checkpoints of runs, runs that owners are a
 that have come, jobs, sealed results that wait for their receivers, and how far the audit log has come. They
 lie in the database of the catalog, beside its entries; values themselves are files. Every method is one
 transaction, which makes the files that were written before it count, and blocks: call it in a thread. Nothing
-in it is secret: results are sealed, those of jobs with the node's storage key.
+in it is secret: results are sealed, those of jobs with the node's data key.
 """
 
 from __future__ import annotations

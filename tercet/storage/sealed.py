@@ -2,7 +2,7 @@
 
     magic "T3SHARES" | version u8 | salt 32 | chunk, chunk, ..., last chunk
 
-Every file has a key of its own, by HKDF from the node's storage key, the salt and the file's name. A chunk is
+Every file has a key of its own, by HKDF from the node's data key, the salt and the file's name. A chunk is
 up to 1 MiB under AES-256-GCM; its nonce is its number and whether it is the last one (the STREAM
 construction, Hoang et al. 2015, eprint 2015/189). So a flipped bit, a cut or swapped chunk, or a file in the
 place of another is found when it is read, before any of that chunk is used. Chunks are read in any order, so
@@ -41,10 +41,11 @@ _NAME = re.compile(r"[0-9a-f]{40}(\.[0-9a-f]{8}\.part)?")
 class SealedFiles:
     """The files of a node, in a directory or wherever a URL that fsspec knows points to."""
 
-    def __init__(self, url: str, key: bytes, *, base: Path) -> None:
-        if len(key) != KEY_BYTES:
-            raise StorageError(f"the storage key has {len(key)} bytes instead of {KEY_BYTES}; restore it")
-        self._key = key
+    def __init__(self, url: str, key: bytes | None = None, *, base: Path) -> None:
+        if key is not None and len(key) != KEY_BYTES:
+            raise StorageError(f"the data key has {len(key)} bytes instead of {KEY_BYTES}; restore it")
+        self.key = key
+        """The data key; what is read or written needs it."""
         try:
             where = url if "://" in url else str(base / url)
             self._files, self.root = fsspec.core.url_to_fs(where)
@@ -71,6 +72,15 @@ class SealedFiles:
     def open(self, name: str) -> SealedReader:
         """A file to be read from anywhere in it. Raises StorageError for one that is missing or was cut."""
         return SealedReader(self, name)
+
+    def opens(self, name: str) -> bool:
+        """Whether a file was sealed under the present key, and not cut. Raises StorageError if it is gone."""
+        try:
+            return bool(self.open(name).chunks)
+        except StorageError:
+            if self._files.exists(self.path(name)):
+                return False
+            raise
 
     def read(self, name: str) -> Iterator[bytes]:
         """The chunks of a file, each verified. Raises StorageError, naming the file, for one that changed."""
@@ -109,9 +119,11 @@ class SealedFiles:
         return self._files.open(path, mode)
 
     def cipher(self, name: str, salt: bytes) -> AESGCM:
-        """The cipher of a file."""
+        """The cipher of a file. Raises StorageError before the data key is known."""
+        if self.key is None:
+            raise StorageError(f"the files at {self.root} have no data key yet; open them with their catalog")
         info = b"tercet share file " + name.encode()
-        return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, salt, info).derive(self._key))
+        return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, salt, info).derive(self.key))
 
     def settle(self, file: Any) -> None:
         """See to it that what was written is on the disk, and close the file."""

@@ -1,0 +1,153 @@
+"""The data key of a node: what its files are encrypted with, itself encrypted with the node's storage key.
+
+The catalog has the data key, wrapped under the storage key, which lies in a file of the operator's. So a
+storage key that is not the right one shows when the node starts, before anything is read or written with it,
+and another storage key takes effect by wrapping 32 bytes anew, whatever the node stores. A node whose files
+are of a release before this one has its storage key of then as data key.
+
+The file is changed so that a crash at any moment leaves a node that starts: the new key is written beside the
+present one, then the data key is wrapped under it, and then the file takes the place of the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from tercet.errors import StorageError
+from tercet.storage.catalog import METADATA, Catalog
+from tercet.storage.sealed import KEY_BYTES, SALT_BYTES, SealedFiles
+
+DATA_KEY = sa.Table("data_key", METADATA, sa.Column("wrapped", sa.LargeBinary, nullable=False))
+_NONCE = bytes(12)
+"""Every wrapping has a key of its own, from a fresh salt."""
+
+
+def make_storage_key(path: Path) -> None:
+    """Write a new storage key to a file that only its owner can read. Raises OSError if it is there."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    _settle(path.parent)
+
+
+def _settle(directory: Path) -> None:
+    """Have the names of files in a directory on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_storage_key(path: Path) -> bytes:
+    """The 32 bytes of a storage key. Raises StorageError for one that is missing, open to others or none."""
+    try:
+        key = bytes.fromhex(path.read_text())
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StorageError(f"the storage key {path} cannot be read ({why}); restore it") from error
+    if mode & 0o077:
+        raise StorageError(f"the storage key {path} can be read by others; run `chmod 600 {path}`")
+    if len(key) != KEY_BYTES:
+        raise StorageError(f"the storage key {path} has {len(key)} bytes instead of {KEY_BYTES}; restore it")
+    return key
+
+
+def find_data_key(path: Path, catalog: Catalog, files: SealedFiles) -> bytes:
+    """The data key of a node whose storage key lies at a path; a new one where nothing was stored yet.
+
+    Goes on with a change of the storage key that was interrupted. Raises StorageError for a storage key that
+    is not this catalog's, or not that of files which an earlier release has written.
+    """
+    storage_key = read_storage_key(path)
+    wrapped = _wrapped(catalog)
+    if wrapped is None:
+        data_key = secrets.token_bytes(KEY_BYTES) if catalog.new else storage_key
+        _require_opens(path, data_key, files)
+        _note(catalog, storage_key, data_key)
+        return data_key
+    found = _unwrap(storage_key, wrapped)
+    if found is None and _coming(path).exists():
+        found = _unwrap(read_storage_key(_coming(path)), wrapped)
+        if found is not None:
+            _take_over(path)
+    if found is None:
+        raise _wrong(path)
+    return found
+
+
+def change_storage_key(path: Path, catalog: Catalog, files: SealedFiles) -> Path:
+    """Let a new storage key take the place of the one at a path; where that one is now.
+
+    The node may run meanwhile. Raises StorageError or OSError; then the one before or the new one is right.
+    """
+    data_key = find_data_key(path, catalog, files)
+    _coming(path).unlink(missing_ok=True)  # of a change that did not come to wrap anything
+    make_storage_key(_coming(path))
+    _note(catalog, read_storage_key(_coming(path)), data_key)
+    return _take_over(path)
+
+
+def _take_over(path: Path) -> Path:
+    before = path.with_name(f"{path.name}.before")
+    before.unlink(missing_ok=True)
+    os.link(path, before)
+    _coming(path).rename(path)
+    _settle(path.parent)
+    return before
+
+
+def _coming(path: Path) -> Path:
+    return path.with_name(f"{path.name}.coming")
+
+
+def _wrapped(catalog: Catalog) -> bytes | None:
+    with catalog.begin() as connection:
+        row = connection.execute(sa.select(DATA_KEY)).first()
+    return None if row is None else bytes(row.wrapped)
+
+
+def _note(catalog: Catalog, storage_key: bytes, data_key: bytes) -> None:
+    salt = secrets.token_bytes(SALT_BYTES)
+    wrapped = salt + _cipher(storage_key, salt).encrypt(_NONCE, data_key, None)
+    with catalog.begin() as connection:
+        connection.execute(DATA_KEY.delete())
+        connection.execute(DATA_KEY.insert().values(wrapped=wrapped))
+
+
+def _unwrap(storage_key: bytes, wrapped: bytes) -> bytes | None:
+    """The data key, None if it was not wrapped under that storage key."""
+    salt, sealed = wrapped[:SALT_BYTES], wrapped[SALT_BYTES:]
+    try:
+        return _cipher(storage_key, salt).decrypt(_NONCE, sealed, None)
+    except (InvalidTag, ValueError):
+        return None
+
+
+def _cipher(storage_key: bytes, salt: bytes) -> AESGCM:
+    return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, salt, b"tercet data key").derive(storage_key))
+
+
+def _require_opens(path: Path, data_key: bytes, files: SealedFiles) -> None:
+    """Raise StorageError if there are files and none of the first few opens: one may be damaged."""
+    files.key = data_key
+    names = [name for name in files.names() if "." not in name][:3]
+    if names and not any(files.opens(name) for name in names):
+        raise _wrong(path)
+
+
+def _wrong(path: Path) -> StorageError:
+    return StorageError(
+        f"the storage key {path} is not the one that this node's shares are encrypted with; restore that one "
+        "(or the catalog, if that is of another time than the key)"
+    )
