@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import attrs
@@ -27,11 +27,11 @@ from tercet.actors.hello import Hello, greet
 from tercet.actors.jobs import Jobs
 from tercet.actors.line import Line
 from tercet.actors.party import Party, link_key
-from tercet.actors.service import Caller, Deaf, Service
+from tercet.actors.service import FAREWELL_S, Caller, Deaf, Service
 from tercet.actors.threads import counted
 from tercet.actors.values import Outcome
 from tercet.compiled import load_all
-from tercet.errors import PeerLost, QuotaError, TercetError, TransportError
+from tercet.errors import ConsentError, PeerLost, QuotaError, TercetError, TransportError
 from tercet.plans.passes import Since
 from tercet.protocols import registry
 from tercet.transports import Identity, Link, Listener, ShapedLink, Transport
@@ -41,8 +41,6 @@ from tercet.transports.names import CLIENT, is_party, party_name
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
-FAREWELL_S = 1.0
-"""How long a client that is turned away may take to read why."""
 RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
 """Pauses between attempts to link up with a peer: each twice the one before."""
 
@@ -66,7 +64,7 @@ class Node:
     """A party that listens: connects to the peers before it, accepts those after it, then serves clients.
 
     One that is `lasting` goes on when a peer is absent or lost, and links up with it again when it can.
-    `lake` is what the ends of every link compare in their hellos.
+    `lake` is what the ends of every link compare in their hellos, and `number` is which file it is of.
     """
 
     def __init__(
@@ -78,6 +76,7 @@ class Node:
         trusted_names: bool,
         lasting: bool = False,
         lake: bytes = b"",
+        number: int = 0,
         gate: Gate | None = None,
         jobs: Jobs | None = None,
     ) -> None:
@@ -90,7 +89,9 @@ class Node:
         self.clients: Counter[str] = Counter()
         """Clients that are connected now, by name."""
         self._callers: dict[str, Caller] = {}
-        self._lake = lake
+        self._goes_by = lake, number
+        self._addresses: Sequence[str] = ()
+        self._services: dict[str, set[Service]] = {}
         self._trusted_names = trusted_names
         self._listener: Listener | None = None
         self._expected = set(range(party.index + 1, party.parties))
@@ -111,6 +112,7 @@ class Node:
 
         Raises PeerLost or TransportError if a peer cannot be linked up with, unless the node is lasting.
         """
+        self._addresses = addresses
         if not self._expected:
             self._all_here.set()
         async with trio.open_nursery() as nursery:
@@ -119,9 +121,9 @@ class Node:
             nursery.start_soon(self._accept_all, nursery)
             for index in range(self.party.index):
                 if self.lasting:
-                    nursery.start_soon(self._stay_linked, index, addresses[index])
+                    nursery.start_soon(self._stay_linked, index)
                 else:
-                    await self._connect(index, addresses[index])
+                    await self._connect(index)
             if not self.lasting:
                 await self._all_here.wait()
             task_status.started()
@@ -137,12 +139,12 @@ class Node:
         """What is counted for a client. Those who are pinned are few, so they are remembered."""
         return self._callers.setdefault(name, Caller(self.gate.clients))
 
-    async def _stay_linked(self, index: int, address: str) -> None:
+    async def _stay_linked(self, index: int) -> None:
         """Link up with a peer again and again: whenever the link is lost, until it answers."""
         pause, told = RETRY_S, ""
         while True:
             try:
-                await self._connect(index, address)
+                await self._connect(index)
             except TercetError as error:
                 if str(error) != told:
                     logger.warning("%s: %s", self.party.name, error)
@@ -154,8 +156,8 @@ class Node:
                 pause, told = RETRY_S, ""
                 await self.party.until_lost(index)
 
-    async def _connect(self, index: int, address: str) -> None:
-        name = party_name(index)
+    async def _connect(self, index: int) -> None:
+        name, address = party_name(index), self._addresses[index]
         with trio.move_on_after(CONNECT_S) as scope:
             raw = await self.transport.connect(address, peer=name)
         if scope.cancelled_caught:
@@ -165,6 +167,7 @@ class Node:
         link = self.shaping.apply(raw)
         try:
             theirs, key = await self._greet(link)
+            self._require_trust(raw)
             if theirs != name:
                 raise TransportError(f"{theirs} answered at {address}, where {name} was expected")
         except BaseException:
@@ -175,9 +178,14 @@ class Node:
     async def _greet(self, link: Link) -> tuple[str, bytes]:
         """Exchange hellos; returns the role of the other end, and the link's key."""
         party = self.party
-        mine = Hello(party.name, party.protocol.name, party.parties, self._lake)
+        mine = Hello(party.name, party.protocol.name, party.parties, *self._goes_by)
         theirs = await greet(link, mine, timeout_s=party.timeout_s)
         return theirs.role, link_key(mine.contribution, theirs.contribution)
+
+    def _require_trust(self, raw: Link) -> None:
+        """Raise TransportError if the lake's list of members has changed since the link was made."""
+        if not self.transport.trusts(raw):
+            raise TransportError(f"{raw.peer} has another certificate by now; the link was refused")
 
     async def _accept_all(self, nursery: trio.Nursery) -> None:
         if self._listener is None:
@@ -190,6 +198,7 @@ class Node:
         link = self.shaping.apply(raw)
         try:
             role, key = await self._greet(link)
+            self._require_trust(raw)
             pinned = raw.peer if self._trusted_names else role
             if role == CLIENT and not is_party(pinned):
                 await self._serve_client(link, pinned)
@@ -211,10 +220,42 @@ class Node:
             await self._turn_away(link, limits.connections)
             return
         self.clients[name] += 1
+        service = Service(self, link, name)
+        self._services.setdefault(name, set()).add(service)
         try:
-            await Service(self, link, name).run()
+            await service.run()
         finally:
+            self._services[name].discard(service)
             self.clients[name] -= 1
+
+    def go_by(
+        self,
+        lake: bytes,
+        number: int,
+        addresses: Sequence[str],
+        *,
+        renewed: Collection[str],
+        gone: Collection[str],
+    ) -> None:
+        """From now on, go by another list of the lake's members, and of addresses of nodes.
+
+        Links end with peers and clients whose certificates were `renewed`, who may make them anew, and with
+        those who are `gone`.
+        """
+        self._goes_by, self._addresses = (lake, number), addresses
+        for index in range(self.party.parties):
+            if party_name(index) in renewed:
+                self.party.hang_up(index)
+        me = self.party.name
+        for name in renewed:
+            why = f"{me} goes by another certificate of {name} from now on; ask again"
+            self._dismiss(name, PeerLost(why, peer=me))
+        for name in gone:
+            self._dismiss(name, ConsentError(f"{name} is no member of the lake any more"))
+
+    def _dismiss(self, name: str, error: TercetError) -> None:
+        for service in self._services.get(name, ()):
+            service.dismiss(error)
 
     async def _turn_away(self, link: Link, connections: int) -> None:
         """Say why, and hang up."""

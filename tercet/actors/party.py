@@ -185,6 +185,15 @@ class Party:
         self._lose(earlier, error)
         self._nursery.start_soon(earlier.line.link.aclose)
 
+    def hang_up(self, index: int) -> None:
+        """End the link to a peer whose certificate is another one from now on, if there is one."""
+        peer = self._peers.get(index)
+        if peer is not None and not peer.gone.is_set():
+            name = party_name(index)
+            why = f"{name} has another certificate from now on; {self.name} links up with it anew"
+            self._lose(peer, PeerLost(why, peer=name))
+            self._nursery.start_soon(peer.line.link.aclose)
+
     async def until_lost(self, index: int) -> None:
         """Wait until the line to a peer has ended."""
         await self._peers[index].gone.wait()

@@ -42,6 +42,8 @@ MOST_PIECE = 1 << 30
 """Bytes that a node may come to hold by one request, whatever travels of them."""
 COSTS = {"submit": 10, "entries": 10, "results": 10, "audit": 10, "keep": 5, "put": 5}
 """Requests that count as so many: those with much to do in the event loop, or long answers."""
+FAREWELL_S = 1.0
+"""How long a client that is turned away may take to read why."""
 BURST_S = 2.0
 """A client that was quiet may ask at once for as much as in this time, and take a core for as long."""
 
@@ -101,6 +103,7 @@ class Service:
         self._under_way: dict[int, trio.CancelScope] = {}
         self._refused: dict[int, TercetError] = {}
         """Requests whose payload was not admitted, and why, until they are answered."""
+        self._dismissed = False
         self._dealt_here: list[str] = []
         self._arriving: dict[str, Arrival] = {}
 
@@ -114,8 +117,22 @@ class Service:
         await self._give_up(list(self._arriving))
         await self.gate.left(self.caller, self._dealt_here)
 
+    def dismiss(self, error: TercetError) -> None:
+        """Say why, and hang up, whatever is under way."""
+        self._dismissed = True
+        for scope in self._under_way.values():
+            scope.cancel()
+        self.line.post(["failed", 0, error.to_wire()])
+        self._nursery.start_soon(self._hang_up)
+
+    async def _hang_up(self) -> None:
+        await trio.sleep(FAREWELL_S)
+        self._nursery.cancel_scope.cancel()
+
     def admit(self, message: list[Any], size: int) -> bool:
         """Take the payload of an upload that can be stored."""
+        if self._dismissed:
+            return False
         if message[0] != "put":
             raise ProtocolError(f"a client sent {size} bytes with a {message[0]!r} request, which takes none")
         try:
@@ -128,6 +145,8 @@ class Service:
 
     def take(self, message: list[Any], payload: Words | None) -> None:
         """Answer a request, in a task of its own."""
+        if self._dismissed:
+            return
         self._own.asked(message[0])
         match message:
             case ["cancel", int(request)]:

@@ -76,13 +76,15 @@ class Client:
         timeout_s: float,
         tile_rows: int = TILE_ROWS,
         lake: bytes = b"",
+        number: int = 0,
     ) -> None:
         self.protocol = protocol
         self.mend: Callable[[], Awaitable[None]] | None = None
         """Makes lines anew that have ended, before the next request. Raises PeerLost or TransportError."""
         self.patience_s = 0.0
         """How long lost nodes have to come back, and this client to wait again for what it has submitted."""
-        self._lake = lake
+        self.goes_by = lake, number
+        """What it says of the lake when it says hello: the digest of the lake's file, and its number."""
         self._timeout_s = timeout_s
         self._moved_before = 0
         self.parties = len(links)
@@ -99,9 +101,10 @@ class Client:
         timeout_s: float = 6.0,
         tile_rows: int = TILE_ROWS,
         lake: bytes = b"",
+        number: int = 0,
     ) -> Client:
         """Say hello to every node and start to read their answers. Raises PeerLost or TransportError."""
-        client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows, lake=lake)
+        client = cls(protocol, links, timeout_s=timeout_s, tile_rows=tile_rows, lake=lake, number=number)
         for index, link in enumerate(links):
             await client._greet(index, link)
         client.start(nursery)
@@ -114,7 +117,7 @@ class Client:
             nursery.start_soon(node.run)
 
     async def _greet(self, index: int, link: Link) -> None:
-        mine = Hello(CLIENT, self.protocol.name, self.parties, self._lake)
+        mine = Hello(CLIENT, self.protocol.name, self.parties, *self.goes_by)
         theirs = await greet(link, mine, timeout_s=self._timeout_s)
         if theirs.role != party_name(index):
             raise ProtocolError(

@@ -23,7 +23,7 @@ from tercet.client.client import Client
 from tercet.client.study_api import StudyDesk
 from tercet.errors import ConsentError, ProtocolError, StorageError
 from tercet.members.approvals import DAYS, Approval
-from tercet.members.audit import Head, check_lines, lines_after, require
+from tercet.members.audit import Follower, Head, lines_after, require
 from tercet.members.config import ClusterFile, NodeEntry
 from tercet.members.keys import MemberKeys, context
 from tercet.members.rules import MODEL, Rules
@@ -88,6 +88,11 @@ class Desk:
         self.cluster = cluster
         self.keys = keys
         self.studies = StudyDesk(client, cluster, keys)
+
+    def go_by(self, cluster: ClusterFile, keys: MemberKeys) -> None:
+        """Go by another list of the lake's members, and with the key that it lists."""
+        self.cluster = self.studies.cluster = cluster
+        self.keys = self.studies.keys = keys
 
     @property
     def name(self) -> str:
@@ -222,7 +227,7 @@ class Desk:
             raise ConsentError(
                 f"plan {shown.number} is another one than was shown before; look at it again before you sign"
             )
-        approval = Approval.make(self.cluster.digest(), waiting.session, plan.digest(), self.keys, days=days)
+        approval = Approval.make(self.cluster.lake, waiting.session, plan.digest(), self.keys, days=days)
         await self.client.ask("approve", [attrs.asdict(approval)])
         return waiting
 
@@ -292,6 +297,8 @@ class _Log:
     lines: list[str] = attrs.field(factory=list)
     end: int | None = None
     """How many lines it had when it was first asked for; more may come meanwhile."""
+    key: int | None = None
+    """Which of its node's keys it has come to."""
 
     @property
     def start(self) -> int:
@@ -314,8 +321,12 @@ class _Log:
                 lines, self.head = list(lines_after(self.known, lines, where=where)), self.known
         elif not lines:
             raise ConsentError(f"{where} ends after {self.head.lines} lines, where {self.end} were announced")
-        certificate = self.node.certificate
-        self.head = check_lines(lines, certificate, where=where, since=self.head, known=self.known)
+        reading = Follower(self.node.certificates, where, self.head, self.known, self.key)
+        for _ in reading.follow(lines):
+            pass
+        self.head, self.key = reading.head, reading.key
+        if not self.more:
+            reading.require_present_key()
         if self.keep:
             self.lines += lines
 

@@ -7,7 +7,7 @@ node knows better than anyone outside (its disk, its peers) it is asked for.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import attrs
 import trio
 
 from tercet.actors.hello import Hello, greet
+from tercet.actors.line import plain_errors
 from tercet.client.client import Client
 from tercet.client.remote import dial, who_am_i
-from tercet.errors import TercetError, TransportError
+from tercet.errors import ConfigError, TercetError, TransportError
 from tercet.members.config import ClusterFile
+from tercet.members.succession import current, waiting
 from tercet.transports import Identity, TlsTransport
 from tercet.transports.identity import expiry
 from tercet.transports.names import CLIENT, party_name
@@ -39,49 +41,114 @@ class Finding:
 
 def check_files(path: Path, key: Path) -> tuple[ClusterFile, Identity, list[Finding]]:
     """Look at the files and at when certificates expire. Raises ConfigError or TransportError."""
-    cluster, identity = ClusterFile.read(path), Identity.read(key)
-    caller = who_am_i(cluster, identity, path)
-    found = [Finding(str(path), True, f"{len(cluster.nodes)} nodes; this is member {caller}")]
+    cluster = current(path)
+    identity = who_am_i(cluster, key, path).identity
+    what = f"number {cluster.number}, {len(cluster.nodes)} nodes; this is member {identity.name}"
+    found = [Finding(str(path), True, what)]
+    coming = waiting(path, cluster)
+    if coming is not None:
+        what = f"number {coming.number} takes its place on {_moment(coming.takes_effect)}"
+        found.append(Finding(str(path), True, what))
     now = dt.datetime.now(dt.UTC)
     for entry in cluster.entries:
         ends = expiry(entry.certificate)
         if ends < now:
-            what = f"the certificate expired on {ends:%Y-%m-%d}; make a new one and pass its public part on"
+            what = f"the certificate expired on {ends:%Y-%m-%d}; `tercet renew` makes a new one"
             found.append(Finding(entry.name, False, what))
         elif ends < now + SOON:
-            what = f"the certificate expires on {ends:%Y-%m-%d}; make a new one soon"
+            what = f"the certificate expires on {ends:%Y-%m-%d}; `tercet renew` makes a new one"
             found.append(Finding(entry.name, True, what))
     return cluster, identity, found
 
 
+def _moment(when: dt.datetime | None) -> str:
+    return "" if when is None else f"{when.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 async def check_nodes(cluster: ClusterFile, identity: Identity) -> list[Finding]:
     """Look at every node: network, certificate, version, protocol, clock, peers, disk."""
+
+    async def look(index: int) -> list[Finding]:
+        return await _check_node(cluster, identity, index)
+
+    return await _of_each(cluster, look)
+
+
+async def _of_each(cluster: ClusterFile, look: Callable[[int], Awaitable[list[Finding]]]) -> list[Finding]:
+    """What is found at all nodes, which are looked at side by side."""
     found: list[list[Finding]] = [[] for _ in cluster.nodes]
 
-    async def look(index: int) -> None:
-        found[index] = await _check_node(cluster, identity, index)
+    async def one(index: int) -> None:
+        found[index] = await look(index)
 
     async with trio.open_nursery() as nursery:
         for index in range(len(cluster.nodes)):
-            nursery.start_soon(look, index)
+            nursery.start_soon(one, index)
     return [finding for findings in found for finding in findings]
 
 
-async def _check_node(cluster: ClusterFile, identity: Identity, index: int) -> list[Finding]:
-    where = f"{cluster.nodes[index].name} ({party_name(index)})"
+async def ask_node(
+    cluster: ClusterFile, identity: Identity, index: int, verb: str, *args: Any
+) -> tuple[Hello, Hello, dict[str, Any]]:
+    """Ask one node something, whether or not the others are there; both hellos, and what it answers.
+
+    Raises TransportError, PeerLost or what the node refuses with.
+    """
     transport = TlsTransport(identity, cluster.pins(nodes_only=True))
-    mine = Hello(CLIENT, cluster.protocol, len(cluster.nodes), cluster.digest())
+    mine = Hello(CLIENT, cluster.protocol, len(cluster.nodes), cluster.digest(), cluster.number)
+    link = await dial(cluster, transport, index)
+    told: dict[str, Any] = {}
+    async with link:
+        theirs = await greet(link, mine, timeout_s=6.0)
+        if theirs.role != party_name(index):
+            raise TransportError(f"{theirs.role} answered at {cluster.nodes[index].address}")
+        async with plain_errors(), trio.open_nursery() as nursery:
+            client = Client(cluster.protocol_class, [link], timeout_s=6.0)
+            client.start(nursery)
+            told = (await client.ask(verb, list(args)))[0]
+            nursery.cancel_scope.cancel()
+    return mine, theirs, told
+
+
+async def give_amendment(cluster: ClusterFile, identity: Identity, packed: bytes) -> list[Finding]:
+    """Give every node what follows its list of members, each whether or not the others are there."""
+
+    async def give(index: int) -> list[Finding]:
+        where = _name(cluster, index)
+        try:
+            await ask_node(cluster, identity, index, "amend", packed)
+        except TercetError as error:
+            return [Finding(where, False, str(error))]
+        return [Finding(where, True, "it has the file, and goes by it in time")]
+
+    return await _of_each(cluster, give)
+
+
+async def fetch_amendment(cluster: ClusterFile, identity: Identity) -> bytes:
+    """What follows the list of members at the first node that has something. Raises TercetError if none."""
+    failure: TercetError | None = None
+    for index in range(len(cluster.nodes)):
+        try:
+            packed = (await ask_node(cluster, identity, index, "amendment"))[2].get("packed")
+        except TercetError as error:
+            failure = failure or error
+            continue
+        if isinstance(packed, bytes) and packed:
+            return packed
+    raise failure or ConfigError(
+        f"no node has a file that follows number {cluster.number}; who has one gives it to them with "
+        "`tercet adopt FILE`"
+    )
+
+
+def _name(cluster: ClusterFile, index: int) -> str:
+    return f"{cluster.nodes[index].name} ({party_name(index)})"
+
+
+async def _check_node(cluster: ClusterFile, identity: Identity, index: int) -> list[Finding]:
+    where = _name(cluster, index)
     try:
-        link = await dial(cluster, transport, index)
-        async with link:
-            theirs = await greet(link, mine, timeout_s=6.0)
-            if theirs.role != party_name(index):
-                raise TransportError(f"{theirs.role} answered at {cluster.nodes[index].address}")
-            async with trio.open_nursery() as nursery:
-                client = Client(cluster.protocol_class, [link], timeout_s=6.0)
-                client.start(nursery)
-                told = (await client.ask("status", []))[0]
-                nursery.cancel_scope.cancel()
+        mine, theirs, told = await ask_node(cluster, identity, index, "status")
     except TercetError as error:
         return [Finding(where, False, str(error))]
     return list(_judge(where, cluster, theirs.clock - mine.clock, told))
@@ -104,4 +171,8 @@ def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) 
         found.append(Finding(where, False, what))
     if not found:
         found.append(Finding(where, True, f"ready; Tercet {told['release']}, {told['runs']} runs under way"))
+    if told["coming"]:
+        number, when = told["coming"]
+        what = f"it goes by number {number} of cluster.toml from {when}; `tercet adopt` gets it"
+        found.append(Finding(where, True, what))
     return found

@@ -18,6 +18,7 @@ from tercet.client.member_api import Desk
 from tercet.errors import ConfigError, PeerLost
 from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
+from tercet.members.succession import current
 from tercet.transports import Identity, Link, TlsTransport
 from tercet.transports.names import is_party, party_name
 
@@ -32,15 +33,17 @@ class Remote(Cluster):
     desk: Desk
 
 
-def who_am_i(cluster: ClusterFile, identity: Identity, where: Path) -> str:
-    """The member to whom an identity belongs. Raises ConfigError."""
-    name = cluster.name_of(identity.certificate_pem)
-    if name is None or is_party(name):
+def who_am_i(cluster: ClusterFile, key: Path, where: Path) -> MemberKeys:
+    """The keys of the member to whom a file of keys belongs. Raises ConfigError or TransportError."""
+    identities = Identity.read_all(key)
+    found = cluster.of_mine(identities)
+    if found is None or is_party(found[0]):
         raise ConfigError(
-            f"{where} lists no member with the certificate of {identity.name}; merge its public part into "
-            "it, and give the file to all nodes"
+            f"{where} lists no member with the certificate of {identities[0].name}; merge its public part "
+            "into it, and give the file to all nodes"
         )
-    return name
+    name, own = found
+    return MemberKeys(attrs.evolve(own, name=name), tuple(one for one in identities if one is not own))
 
 
 async def dial(cluster: ClusterFile, transport: TlsTransport, index: int) -> Link:
@@ -55,36 +58,69 @@ async def dial(cluster: ClusterFile, transport: TlsTransport, index: int) -> Lin
     )
 
 
+@attrs.define(eq=False)
+class _Reach:
+    """How a member reaches the nodes: by the lake's file as it is now, and with the key that this lists."""
+
+    path: Path
+    identity: Path
+    cluster: ClusterFile = attrs.field(init=False)
+    keys: MemberKeys = attrs.field(init=False)
+    transport: TlsTransport = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """Read the files, of which one may have followed another. Raises ConfigError or TransportError."""
+        self.cluster = current(self.path)
+        self.keys = who_am_i(self.cluster, self.identity, self.path)
+        self.transport = TlsTransport(self.keys.identity, self.cluster.pins(nodes_only=True))
+
+    async def dial(self, index: int) -> Link:
+        """A link to a node."""
+        return await dial(self.cluster, self.transport, index)
+
+
 @contextlib.asynccontextmanager
 async def open_remote(
     path: str | Path, identity: str | Path, *, timeout_s: float = 6.0, patience_s: float = PATIENCE_S
 ) -> AsyncIterator[Remote]:
     """Connect to all nodes of a lake as a member, and hang up at the end.
 
-    A plan that is interrupted, since a node was lost, waits for up to `patience_s` and goes on.
+    A plan that is interrupted, since a node was lost, waits for up to `patience_s` and goes on. Where a link
+    is made anew, the lake's file is read again: another one may have taken effect.
 
     Raises ConfigError for files that do not fit, PeerLost or TransportError for nodes that do not answer.
     """
-    cluster, own = ClusterFile.read(Path(path)), Identity.read(Path(identity))
-    caller = who_am_i(cluster, own, Path(path))
-    transport = TlsTransport(own, cluster.pins(nodes_only=True))
+    reach = _Reach(Path(path), Path(identity))
     async with plain_errors(), trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
         try:
 
             async def link_up(index: int) -> Link:
-                link = await dial(cluster, transport, index)
+                link = await reach.dial(index)
                 stack.push_async_callback(close_link, link)
                 return link
 
+            cluster = reach.cluster
             links = [await link_up(index) for index in range(len(cluster.nodes))]
             client = await Client.connect(
-                cluster.protocol_class, links, nursery=nursery, timeout_s=timeout_s, lake=cluster.digest()
+                cluster.protocol_class,
+                links,
+                nursery=nursery,
+                timeout_s=timeout_s,
+                lake=cluster.digest(),
+                number=cluster.number,
             )
-
+            desk = Desk(client, cluster, reach.keys)
             one_at_a_time = trio.Lock()
 
             async def mend() -> None:
                 async with one_at_a_time:
+                    if client.lost:
+                        reach.look()
+                        client.goes_by = reach.cluster.digest(), reach.cluster.number
+                        desk.go_by(reach.cluster, reach.keys)
                     for index in client.lost:
                         await client.relink(index, await link_up(index))
 
@@ -94,8 +130,8 @@ async def open_remote(
                 protocol=cluster.protocol,
                 parties=len(links),
                 transport="tls",
-                caller=caller,
-                desk=Desk(client, cluster, MemberKeys(attrs.evolve(own, name=caller))),
+                caller=reach.keys.identity.name,
+                desk=desk,
             )
         finally:
             nursery.cancel_scope.cancel()

@@ -108,9 +108,7 @@ class StudyDesk:
     async def approve(self, shown: ShownStudy, *, uses: int | None = None, days: float | None = None) -> None:
         """Sign a study that was shown, and give the signature to all nodes."""
         expires = None if days is None else int(time.time() + days * 86400)
-        approval = StudyApproval.make(
-            self.cluster.digest(), shown.study, self.keys, uses=uses, expires=expires
-        )
+        approval = StudyApproval.make(self.cluster.lake, shown.study, self.keys, uses=uses, expires=expires)
         await self.client.ask("approve-study", [attrs.asdict(approval)])
 
     async def refuse(self, number: str, why: str) -> KnownStudy:

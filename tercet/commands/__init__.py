@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 HOMES = {
     **dict.fromkeys(("init", "node", "check"), "tercet.commands.nodes"),
+    **dict.fromkeys(("renew", "amend", "adopt"), "tercet.commands.changes"),
     **dict.fromkeys(("upload", "tables", "drop", "results"), "tercet.commands.tables"),
     **dict.fromkeys(("propose", "plans", "show", "approve", "refuse", "audit"), "tercet.commands.consent"),
     **dict.fromkeys(("compare", "calibrate", "transcript"), "tercet.commands.comparison"),

@@ -20,8 +20,8 @@ from tercet.client.study_api import KnownStudy, ShownStudy
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, one_line, say, sentences
 from tercet.errors import ConsentError
 from tercet.members.audit import Head, check_lines, lines_after, log_lines, parse, require
-from tercet.members.config import ClusterFile
 from tercet.members.study_pages import quotation
+from tercet.members.succession import current
 from tercet.members.verified import Verified
 from tercet.nodes.program import Settings
 from tercet.plans.drawing import to_svg
@@ -221,25 +221,25 @@ def audit(
 
 def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[Log]:
     """The log of a node on its machine, from the head on that is known of it."""
-    path, certificate = settings.file.directory / "audit.log", settings.identity.certificate_pem
+    path, certificates = settings.file.directory / "audit.log", settings.certificates
     where, noted = str(path), Verified.beside(settings.file.key)
-    known = noted.head(certificate)
+    known = noted.head(*certificates)
     since = Head() if again else known
-    lines = log_lines(path, certificate, max(0, since.lines - 1))
+    lines = log_lines(path, certificates, max(0, since.lines - 1))
     new = lines_after(since, lines, where=where)
     kept = list(new) if keep else []
-    head = check_lines(kept if keep else new, certificate, where=where, since=since, known=known)
+    head = check_lines(kept if keep else new, certificates, where=where, since=since, known=known)
     if head.lines < known.lines:
         require(head, known, where=where)
-    noted.remember({certificate: head})
+    noted.remember({certificates[-1]: head})
     return [(settings.cluster.nodes[settings.index].name, head, kept)]
 
 
 def _audit_all(cluster: Path, identity: Path, *, again: bool, keep: bool) -> list[Log]:
     """The logs of all nodes, from the heads on that are known of them."""
     noted = Verified.beside(identity)
-    nodes = ClusterFile.read(cluster).nodes
-    known = {one.name: noted.head(one.certificate) for one in nodes}
+    nodes = current(cluster).nodes
+    known = {one.name: noted.head(*one.certificates) for one in nodes}
     with tercet.connect(cluster, identity=identity) as lake:
         logs = lake.audit(known, again=again, keep=keep)
     noted.remember({one.certificate: logs[one.name][0] for one in nodes})

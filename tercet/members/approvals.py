@@ -8,6 +8,7 @@ and a node notes for good which ones it has let start.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import attrs
 import msgpack
@@ -42,10 +43,13 @@ class Approval:
         unsigned = cls(session, digest, keys.identity.name, time.time() + days * 86400)
         return attrs.evolve(unsigned, signature=keys.sign(PURPOSE, unsigned._message(lake)))
 
-    def check(self, lake: bytes, session: bytes, digest: bytes, certificate: str) -> None:
-        """Raise ConsentError unless this approves the plan of that digest for that run, now."""
-        who = self.approver
-        if not verify(certificate, PURPOSE, self._message(lake), self.signature):
+    def check(self, lake: bytes, session: bytes, digest: bytes, certificates: Sequence[str]) -> None:
+        """Raise ConsentError unless this approves the plan of that digest for that run, now.
+
+        It is signed with the key of one of these certificates.
+        """
+        who, message = self.approver, self._message(lake)
+        if not any(verify(one, PURPOSE, message, self.signature) for one in certificates):
             raise ConsentError(f"the approval in the name of {who} is not signed with the key of {who}")
         if self.session != session:
             raise ConsentError(f"{who} has approved another run; approvals hold for one run")

@@ -5,6 +5,9 @@ was changed, removed or inserted breaks the chain at that place; a log that was 
 comparing its head with one that was noted elsewhere: by an auditor, from what `tercet audit` prints, and by
 the node, in its catalog. No line has anything in it that is not public to members.
 
+A node whose key was renewed says so in a line that is the first one under its new key; lines after it under
+an earlier key count as forged. So whoever verifies goes by all certificates that the node has had.
+
 Lines are written to `audit.log`. When that is long it becomes a segment, `audit-000001.log` and so on, and is
 sealed: `audit-000001.seal` has its first and last head and where in the file every 64th line begins, signed.
 Heads chain over segments, so a node that starts verifies the seals and the lines of `audit.log`, and a page
@@ -22,18 +25,33 @@ import os
 import threading
 import time
 from array import array
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import attrs
+
 from tercet.errors import ConsentError, StorageError
-from tercet.members.keys import MemberKeys, verify
+from tercet.members.keys import MemberKeys, digest_of_certificate, verify
 from tercet.members.seals import STRIDE, Head, Seal, seal_path, segment_path, segments_from, sync
 
-__all__ = ["AuditLog", "Head", "check_lines", "lines_after", "log_lines", "parse", "read_lines", "require"]
+__all__ = [
+    "AuditLog",
+    "Follower",
+    "Head",
+    "all_of",
+    "check_lines",
+    "lines_after",
+    "log_lines",
+    "parse",
+    "read_lines",
+    "require",
+]
 
 PURPOSE = b"audit"
+RENEWED = "renewed"
+"""The event by which a log goes over to another key of its node."""
 SEGMENT_LINES, SEGMENT_BYTES = 1 << 14, 1 << 24
 """A log of so many lines or bytes becomes a segment."""
 HOUR_S = 3600
@@ -44,9 +62,10 @@ PAGE_LINES, PAGE_BYTES = 256, 1 << 20
 class AuditLog:
     """The log of this node, open for appending; `audit.log` and the seals are verified when it is opened.
 
-    `noted` is a head that it has had. Raises ConsentError for a log that was changed, and unless `lost` for
-    one that has lost lines since; where it is said to be lost, the next line tells what was noted. One task
-    appends, any thread does all else.
+    `former` are the certificates that the node had before, the first one first; where the last line is under
+    one of those, the next line goes over to the present key. `noted` is a head that the log has had. Raises
+    ConsentError for a log that was changed, and unless `lost` for one that has lost lines since; where it is
+    said to be lost, the next line tells what was noted. One task appends, any thread does all else.
     """
 
     def __init__(
@@ -54,12 +73,14 @@ class AuditLog:
         path: Path,
         keys: MemberKeys,
         *,
+        former: Sequence[str] = (),
         noted: Head | None = None,
         lost: bool = False,
         segment_lines: int = SEGMENT_LINES,
     ) -> None:
         self.path = path
         self._keys = keys
+        self._certificates = (*former, keys.identity.certificate_pem)
         self._segment_lines = segment_lines
         self._changing = threading.Lock()
         self._hour = 0
@@ -70,8 +91,8 @@ class AuditLog:
         self.head = self.seals[-1].head if self.seals else Head()
         self._begin_segment()
         known = self._has(noted)
-        where, certificate = str(path), keys.identity.certificate_pem
-        for line, head in _heads(read_lines(path), certificate, where=where, since=self.head, known=Head()):
+        reading = self._follow(read_lines(path), path)
+        for line, head in reading:
             self._take(line, head)
             known = known or noted == head
         if not known and not lost:
@@ -79,9 +100,29 @@ class AuditLog:
                 f"{path} has lost lines: it had {noted.lines}, and the last of those is not among the "
                 f"{self.head.lines} that it has; restore it, or if it is lost start the node with --log-lost"
             )
+        if self._is_of_earlier_key():
+            self._tell_renewed()
         if not known:
             self.append("lost", lines=noted.lines, digest=noted.digest)
         self.rotate()
+
+    def _is_of_earlier_key(self) -> bool:
+        """Whether the last line, if there is one, is under an earlier key than the present one."""
+        if len(self._certificates) == 1 or not self.head.lines:
+            return False
+        text, _, signature = self.lines(self.head.lines - 1, 1)[0].partition("\t")
+        try:
+            return not verify(self._certificates[-1], PURPOSE, text.encode(), bytes.fromhex(signature))
+        except ValueError:
+            return False  # it is damaged, which whoever audits the log finds
+
+    def _tell_renewed(self) -> None:
+        self.append(RENEWED, certificate=digest_of_certificate(self._certificates[-1]))
+
+    def renew(self, keys: MemberKeys) -> None:
+        """Go over to another key of this node's, with a line that says so. Raises StorageError."""
+        self._keys, self._certificates = keys, (*self._certificates, keys.identity.certificate_pem)
+        self._tell_renewed()
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -224,12 +265,11 @@ class AuditLog:
 
         One without a seal is verified and gets it. Raises ConsentError for what does not fit together.
         """
-        certificate = self._keys.identity.certificate_pem
         seals: tuple[Seal, ...] = ()
         cut = head = Head()
         for number in itertools.count(1):
             path = segment_path(self.path, number)
-            seal = Seal.read(self.path, number, certificate)
+            seal = Seal.read(self.path, number, self._certificates)
             size = path.stat().st_size if path.exists() else -1
             if seal is not None and size != seal.size:
                 if not lost:
@@ -251,12 +291,15 @@ class AuditLog:
             seals, head = (*seals, seal), seal.head
         raise AssertionError("numbers do not end")
 
+    def _follow(self, lines: Iterable[str], path: Path) -> Iterator[tuple[str, Head]]:
+        """Lines after the present head, verified, and where the log stood after each."""
+        return Follower(self._certificates, str(path), self.head).follow(lines)
+
     def _seal_again(self, number: int, path: Path, head: Head) -> Seal:
         """The seal of a segment that has none: its node ended before that was written, or it was removed."""
         self.head = head
         self._begin_segment()
-        certificate = self._keys.identity.certificate_pem
-        for line, after in _heads(read_lines(path), certificate, where=str(path), since=head, known=Head()):
+        for line, after in self._follow(read_lines(path), path):
             self._take(line, after)
         seal = Seal(number, head, self.head, self._size, self._offsets)
         seal.write(self.path, self._keys)
@@ -281,7 +324,7 @@ def read_lines(path: Path) -> Iterator[str]:
             yield from (line.removesuffix("\n") for line in file)
 
 
-def log_lines(path: Path, certificate: str = "", start: int = 0) -> Iterator[str]:
+def log_lines(path: Path, certificates: str | Sequence[str] = "", start: int = 0) -> Iterator[str]:
     """The lines of a log from a number on, those of its segments first, also while its node runs.
 
     With a start, seals tell which segments need not be read. Raises ConsentError for a seal that was changed.
@@ -295,7 +338,7 @@ def log_lines(path: Path, certificate: str = "", start: int = 0) -> Iterator[str
         ):
             if place is not None and os.path.samestat(segment.stat(), place):
                 break  # it was sealed just now
-            seal = Seal.read(path, int(segment.stem[-6:]), certificate) if start else None
+            seal = Seal.read(path, int(segment.stem[-6:]), certificates) if start else None
             if seal is not None and seal.head.lines <= start:
                 number = seal.head.lines
                 continue
@@ -321,19 +364,20 @@ def parse(line: str) -> dict[str, Any]:
 
 def check_lines(
     lines: Iterable[str],
-    certificate: str,
+    certificates: str | Sequence[str],
     *,
     where: str,
     since: Head | None = None,
     known: Head | None = None,
 ) -> Head:
-    """Verify lines that follow a head; where they lead.
+    """Verify lines that follow a head, by all certificates that their node has had; where they lead.
 
     `known` is a head that the log has had. Raises ConsentError that names the first line that is wrong.
     """
-    since = since or Head()
-    heads = deque(_heads(lines, certificate, where=where, since=since, known=known or Head()), maxlen=1)
-    return heads[0][1] if heads else since
+    reading = Follower(all_of(certificates), where, since or Head(), known or Head())
+    for _ in reading.follow(lines):
+        pass
+    return reading.head
 
 
 def lines_after(known: Head, lines: Iterable[str], *, where: str) -> Iterator[str]:
@@ -358,30 +402,67 @@ def require(head: Head, known: Head, *, where: str) -> None:
         )
 
 
-def _heads(
-    lines: Iterable[str], certificate: str, *, where: str, since: Head, known: Head
-) -> Iterator[tuple[str, Head]]:
-    """Each line, verified, and where the log stood after it."""
-    head = since
-    for line in lines:
-        text, _, signature = line.partition("\t")
-        try:
-            body = json.loads(text)
-            signed = verify(certificate, PURPOSE, text.encode(), bytes.fromhex(signature))
-            linked = body["number"] == head.lines and body["before"] == head.digest
-        except (ValueError, KeyError, TypeError) as error:
+@attrs.define
+class Follower:
+    """Follows a log, page by page: where it stands, and which of its node's keys it has come to.
+
+    `certificates` are all that the node has had, the first one first. The key is that of the first line that
+    is read, and goes on to a later one only with the line that says so.
+    """
+
+    certificates: Sequence[str]
+    where: str
+    head: Head = attrs.field(factory=Head)
+    known: Head = attrs.field(factory=Head)
+    key: int | None = None
+
+    def follow(self, lines: Iterable[str]) -> Iterator[tuple[str, Head]]:
+        """Each of the next lines, verified, and where the log stood after it. Raises ConsentError."""
+        for line in lines:
+            text, _, signature = line.partition("\t")
+            try:
+                body = json.loads(text)
+                signed = self._is_signed(body, text.encode(), bytes.fromhex(signature))
+                linked = body["number"] == self.head.lines and body["before"] == self.head.digest
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConsentError(
+                    f"{self.where}, line {self.head.lines + 1}, is damaged ({error}): keep it for who looks "
+                    "into it"
+                ) from error
+            if not signed or not linked:
+                what = "does not follow the line before" if signed else "was not signed by this node's key"
+                raise ConsentError(
+                    f"{self.where}, line {self.head.lines + 1}, {what}: lines were changed, removed or "
+                    "inserted"
+                )
+            self.head = Head(self.head.lines + 1, digest_of(text))
+            if self.head.lines == self.known.lines:
+                require(self.head, self.known, where=self.where)
+            yield line, self.head
+
+    def _is_signed(self, body: Mapping[str, Any], text: bytes, signature: bytes) -> bool:
+        if self.key is not None and verify(self.certificates[self.key], PURPOSE, text, signature):
+            return True
+        told = body["certificate"] if body["event"] == RENEWED else None
+        for key, certificate in enumerate(self.certificates):
+            named = self.key is None or (key > self.key and told == digest_of_certificate(certificate))
+            if named and verify(certificate, PURPOSE, text, signature):
+                self.key = key
+                return True
+        return False
+
+    def require_present_key(self) -> None:
+        """Raise ConsentError if what was read ends under an earlier key than the node's present one."""
+        if self.key not in (None, len(self.certificates) - 1):
             raise ConsentError(
-                f"{where}, line {head.lines + 1}, is damaged ({error}): keep it for who looks into it"
-            ) from error
-        if not signed or not linked:
-            what = "was not signed by this node's key" if not signed else "does not follow the line before"
-            raise ConsentError(
-                f"{where}, line {head.lines + 1}, {what}: lines were changed, removed or inserted"
+                f"{self.where} ends under an earlier key of its node, which was renewed since: lines are "
+                "missing, or were written by somebody who has that key; tell the other members"
             )
-        head = Head(head.lines + 1, digest_of(text))
-        if head.lines == known.lines:
-            require(head, known, where=where)
-        yield line, head
+
+
+def all_of(certificates: str | Sequence[str]) -> tuple[str, ...]:
+    """Certificates of a node, of which it may have had only one."""
+    return (certificates,) if isinstance(certificates, str) else tuple(certificates)
 
 
 def digest_of(text: str) -> str:

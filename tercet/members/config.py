@@ -9,37 +9,75 @@ a file like this must not pass as a default.
 
 from __future__ import annotations
 
-import difflib
+import datetime as dt
 import hashlib
-import tomllib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import msgpack
 import tomlkit
-from tomlkit.items import Item
+from tomlkit.items import AoT, Item
 
 from tercet.errors import ConfigError, TransportError
+from tercet.members.keys import vouched_for
 from tercet.members.quota import Quota
+from tercet.members.toml_fields import Fields, load, parsed
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
-from tercet.transports.identity import Pins, public_key
+from tercet.transports.identity import Identity, Pins, public_key
 from tercet.transports.names import CLIENT, is_party, party_name
 from tercet.transports.tcp import split_address
-
-T = TypeVar("T")
 
 FORMAT = 1
 ROLES = ("owner", "analyst", "operator", "auditor")
 RESERVED = (CLIENT, "analyst", "nodes", "everyone")
 """Names that mean something else than a member."""
 LONGEST_NAME = 64
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+MOST_BYTES = 1 << 20
+"""Of a file that travels."""
+MOST_FORMER = 64
+"""Earlier certificates of a node or member."""
 
 
 @attrs.frozen
-class NodeEntry:
+class Former:
+    """An earlier certificate (PEM) of a node or member.
+
+    `vouches` is its key's signature over the one that came after it, in hexadecimal, empty where the key was
+    lost. What a `revoked` key has signed does not count any more, but for the lines of an audit log that come
+    before the change.
+    """
+
+    certificate: str
+    vouches: str = ""
+    revoked: bool = False
+
+
+@attrs.frozen
+class Listed:
+    """What nodes and members have in common: a name for people, a certificate (PEM), and earlier ones."""
+
+    name: str
+    certificate: str
+    former: tuple[Former, ...] = attrs.field(default=(), kw_only=True)
+
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """All certificates, the first one first."""
+        return (*(one.certificate for one in self.former), self.certificate)
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """Certificates whose signatures from their time count: the present one, and those not revoked."""
+        return (self.certificate, *(one.certificate for one in self.former if not one.revoked))
+
+
+@attrs.frozen
+class NodeEntry(Listed):
     """A node as all others know it: a name for people, where it listens, its certificate (PEM)."""
 
     name: str
@@ -48,7 +86,7 @@ class NodeEntry:
 
 
 @attrs.frozen
-class Member:
+class Member(Listed):
     """Someone who uses the lake. `sealing_key` (X25519, hex) is what results for them are encrypted to."""
 
     name: str
@@ -58,12 +96,31 @@ class Member:
 
 
 @attrs.frozen
+class Signed:
+    """A node's signature, in hexadecimal, under the file that follows one in which the node is."""
+
+    node: str
+    signature: str
+
+
+@attrs.frozen
 class ClusterFile:
-    """Who makes up a lake; or, as a public part, a single entry of it."""
+    """Who makes up a lake; or, as a public part, a single entry of it.
+
+    The first file of a lake has the number 1. One that follows it names the lake, by the digest of that first
+    file, and the file before it, and says when it takes effect, which names of members are gone, and which
+    nodes have signed it (see `succession`).
+    """
 
     protocol: str
     nodes: tuple[NodeEntry, ...]
     members: tuple[Member, ...]
+    number: int = attrs.field(default=1, kw_only=True)
+    first: str = attrs.field(default="", kw_only=True)
+    follows: str = attrs.field(default="", kw_only=True)
+    takes_effect: dt.datetime | None = attrs.field(default=None, kw_only=True)
+    removed: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    signatures: tuple[Signed, ...] = attrs.field(default=(), kw_only=True)
 
     @classmethod
     def read(cls, path: Path) -> ClusterFile:
@@ -75,17 +132,46 @@ class ClusterFile:
     @classmethod
     def read_part(cls, path: Path) -> ClusterFile:
         """Read entries, be they whole or not. Raises ConfigError."""
-        fields = Fields(_load(path), str(path))
+        return cls.of(load(path), str(path))
+
+    @classmethod
+    def parse(cls, packed: bytes, where: str) -> ClusterFile:
+        """A whole file as it travels, checked. Raises ConfigError."""
+        if len(packed) > MOST_BYTES:
+            raise ConfigError(f"{where} has {len(packed)} bytes; {MOST_BYTES} are enough for any lake")
+        found = cls.of(parsed(packed, where), where)
+        found.check(where)
+        return found
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any], where: str) -> ClusterFile:
+        """What a parsed file says. Raises ConfigError."""
+        fields = Fields(table, where)
         version = fields.take("format", int)
         if version != FORMAT:
             raise ConfigError(
-                f"{path} has format {version}, this release reads {FORMAT}; update the older side"
+                f"{where} has format {version}, this release reads {FORMAT}; update the older side"
             )
         protocol = fields.take("protocol", str, "replicated")
         nodes = [_read_node(one) for one in fields.tables("node")]
         members = [_read_member(one) for one in fields.tables("member")]
+        takes_effect = fields.take("takes_effect", dt.datetime, None)
+        if takes_effect is not None and takes_effect.tzinfo is None:
+            raise ConfigError(f"{where}: takes_effect has no time zone; write a Z after it for UTC")
+        signatures = [_read_signed(one) for one in fields.tables("signature")]
+        found = cls(
+            protocol,
+            tuple(nodes),
+            tuple(members),
+            number=fields.take("number", int, 1),
+            first=fields.take("first", str, ""),
+            follows=fields.take("follows", str, ""),
+            takes_effect=takes_effect,
+            removed=tuple(fields.strings("removed", [])),
+            signatures=tuple(signatures),
+        )
         fields.done()
-        return cls(protocol, tuple(nodes), tuple(members))
+        return found
 
     @classmethod
     def merge(cls, parts: Sequence[ClusterFile], *, protocol: str) -> ClusterFile:
@@ -115,12 +201,31 @@ class ClusterFile:
             _check_member(member, where)
         _in(where, "its entries", Pins.read, self.pins())
         for entry in self.entries:
-            _in(where, entry.name, public_key, entry.certificate)
+            _check_certificates(entry, where)
+        ever = {
+            f"{entry.name}, key {number}": one
+            for entry in self.entries
+            for number, one in enumerate(entry.certificates, 1)
+        }
+        _in(where, "its entries", Pins.read, ever)
+        if self.number < 1 or (self.number > 1) != (self.takes_effect is not None):
+            raise ConfigError(
+                f"{where} has the number {self.number}; a lake's first file has the number 1 and no time at "
+                "which it takes effect, those that follow have one"
+            )
+        for name, value in (("first", self.first), ("follows", self.follows)):
+            if (value and not _DIGEST.fullmatch(value)) or bool(value) != (self.number > 1):
+                raise ConfigError(f"{where}: {name} = {value!r:.80} is not the digest of an earlier file")
 
     @property
     def entries(self) -> tuple[NodeEntry | Member, ...]:
         """All nodes and members."""
         return (*self.nodes, *self.members)
+
+    @property
+    def lake(self) -> bytes:
+        """32 bytes that stand for the lake, whoever comes and goes: the digest of its first file."""
+        return self.digest() if self.number == 1 else bytes.fromhex(self.first)
 
     @property
     def protocol_class(self) -> type[Protocol]:
@@ -140,38 +245,65 @@ class ClusterFile:
         """Under which name links go that are authenticated by a certificate."""
         return next((name for name, pem in self.pins().items() if pem.strip() == certificate.strip()), None)
 
+    def of_mine(self, identities: Sequence[Identity]) -> tuple[str, Identity] | None:
+        """Which of one's own identities the file lists, and under which name links go."""
+        named = ((self.name_of(one.certificate_pem), one) for one in identities)
+        return next(((name, one) for name, one in named if name is not None), None)
+
     def digest(self) -> bytes:
         """32 bytes that stand for who is who. Addresses may differ from network to network."""
-        body = [
+        body: list[Any] = [
             FORMAT,
             self.protocol,
             [[node.name, node.certificate.strip()] for node in self.nodes],
             [[one.name, sorted(one.roles), one.certificate.strip(), one.sealing_key] for one in self.members],
         ]
+        former = [
+            [one.name, [list(attrs.astuple(f)) for f in one.former]] for one in self.entries if one.former
+        ]
+        if self.number > 1 or former:
+            when = "" if self.takes_effect is None else self.takes_effect.astimezone(dt.UTC).isoformat()
+            body += [self.number, self.first, self.follows, when, sorted(self.removed), former]
         return hashlib.blake2b(msgpack.packb(body), digest_size=32, person=b"tercet-lake").digest()
 
     def write(self, path: Path) -> None:
         """Write the file; whatever was there is replaced."""
+        path.write_text(self.to_text())
+
+    def to_text(self) -> str:
+        """The file."""
         document = tomlkit.document()
         document.add(
             tomlkit.comment("Who makes up this lake. Nothing here is secret; all must have the same.")
         )
         document.add("format", tomlkit.item(FORMAT))
         document.add("protocol", tomlkit.item(self.protocol))
-        for kind, entries in (("node", self.nodes), ("member", self.members)):
-            tables = tomlkit.aot()
-            for entry in entries:
-                table = tomlkit.table()
-                for name, value in attrs.asdict(entry).items():
-                    table.add(name, _item(value))
-                tables.append(table)
+        for name in ("number", "first", "follows", "takes_effect", "removed"):
+            if (value := getattr(self, name)) not in (1, "", None, ()):
+                document.add(name, _item(value))
+        for kind, entries in (("node", self.nodes), ("member", self.members), ("signature", self.signatures)):
             if entries:
-                document.add(kind, tables)
-        path.write_text(tomlkit.dumps(document))
+                document.add(kind, _tables(entries))
+        return tomlkit.dumps(document)
+
+
+def _tables(entries: Sequence[Any]) -> AoT:
+    found = tomlkit.aot()
+    for entry in entries:
+        table = tomlkit.table()
+        for name in attrs.fields_dict(type(entry)):
+            value = getattr(entry, name)
+            if name == "former" and value:
+                table.add(name, _tables(value))
+            elif name != "former":
+                table.add(name, _item(value))
+        found.append(table)
+    return found
 
 
 def _read_node(fields: Fields) -> NodeEntry:
-    found = NodeEntry(fields.take("name", str), fields.take("address", str), fields.take("certificate", str))
+    name, address = fields.take("name", str), fields.take("address", str)
+    found = NodeEntry(name, address, fields.take("certificate", str), former=_read_former(fields))
     fields.done()
     return found
 
@@ -182,15 +314,32 @@ def _read_member(fields: Fields) -> Member:
         tuple(fields.strings("roles")),
         fields.take("certificate", str),
         fields.take("sealing_key", str),
+        former=_read_former(fields),
     )
     fields.done()
     return found
 
 
-def _item(value: str | tuple[str, ...]) -> Item:
-    if isinstance(value, tuple):
-        return tomlkit.item(list(value))
-    return tomlkit.string(value, multiline="\n" in value)
+def _read_former(fields: Fields) -> tuple[Former, ...]:
+    found = []
+    for one in fields.tables("former"):
+        vouches, revoked = one.take("vouches", str, ""), one.take("revoked", bool, default=False)
+        found.append(Former(one.take("certificate", str), vouches, revoked))
+        one.done()
+    return tuple(found)
+
+
+def _read_signed(fields: Fields) -> Signed:
+    found = Signed(fields.take("node", str), fields.take("signature", str))
+    fields.done()
+    return found
+
+
+def _item(value: Any) -> Item:
+    if isinstance(value, str):
+        return tomlkit.string(value, multiline="\n" in value)
+    found: Item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
+    return found
 
 
 def _in(where: str, who: str, check: Callable[..., object], *args: Any) -> None:
@@ -198,6 +347,20 @@ def _in(where: str, who: str, check: Callable[..., object], *args: Any) -> None:
         check(*args)
     except TransportError as error:
         raise ConfigError(f"{where}, {who}: {error}") from error
+
+
+def _check_certificates(entry: Listed, where: str) -> None:
+    """Raise ConfigError for a certificate that is none, or an earlier one that names another successor."""
+    for certificate in entry.certificates:
+        _in(where, entry.name, public_key, certificate)
+    if len(entry.former) > MOST_FORMER:
+        raise ConfigError(f"{where}: {entry.name} has more than {MOST_FORMER} earlier certificates")
+    for one, after in zip(entry.former, entry.certificates[1:], strict=True):
+        if one.vouches and not vouched_for(one.certificate, one.vouches, after):
+            raise ConfigError(
+                f"{where}: an earlier certificate of {entry.name} does not vouch for the one after it; take "
+                "the public part that `tercet renew` has written, as it is"
+            )
 
 
 def _check_member(member: Member, where: str) -> None:
@@ -251,7 +414,7 @@ class NodeFile:
     @classmethod
     def read(cls, path: Path) -> NodeFile:
         """Read `node.toml`. Raises ConfigError."""
-        fields, here = Fields(_load(path), str(path)), path.resolve().parent
+        fields, here = Fields(load(path), str(path)), path.resolve().parent
         found = cls(
             directory=here,
             cluster=here / fields.take("cluster", str, "cluster.toml"),
@@ -317,65 +480,3 @@ connections = 32                  # at a time
 requests = 200                    # a second; whoever asks for more is read more slowly
 core_percent = 25                 # of a core, for reading, checking and storing what members send
 """
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror or error}); `tercet init` makes it"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no TOML file: {error}") from error
-
-
-_REQUIRED: Any = object()
-
-
-class Fields:
-    """The values of a table in a file: each taken once, by name, kind and default; no others may be there."""
-
-    def __init__(self, table: Mapping[str, Any], where: str) -> None:
-        self._table = table
-        self._where = where
-        self._known: list[str] = []
-
-    def take(self, name: str, kind: type[T], default: T = _REQUIRED) -> T:
-        """A value; whole numbers pass for floats.
-
-        Raises ConfigError if it is missing without default, or of another kind.
-        """
-        self._known.append(name)
-        if name not in self._table:
-            if default is _REQUIRED:
-                raise ConfigError(f"{self._where} does not say {name!r}; add it")
-            return default
-        value: Any = self._table[name]
-        if kind is float and type(value) is int:
-            value = float(value)
-        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            raise ConfigError(f"{self._where}: {name} = {value!r:.80} is not of kind {kind.__name__}")
-        return value
-
-    def strings(self, name: str) -> list[str]:
-        """A list of strings."""
-        values = self.take(name, list)
-        if not all(isinstance(value, str) for value in values):
-            raise ConfigError(f"{self._where}: {name} = {values!r:.80} is not a list of strings")
-        return values
-
-    def tables(self, name: str) -> list[Fields]:
-        """The tables `[[name]]`; each must be used up by who takes it."""
-        values = self.take(name, list, [])
-        if not all(isinstance(value, dict) for value in values):
-            raise ConfigError(f"{self._where}: write {name} as tables, [[{name}]]")
-        return [Fields(value, f"{self._where}, {name} {number}") for number, value in enumerate(values, 1)]
-
-    def done(self) -> None:
-        """Raise ConfigError if something is there that nobody took."""
-        for name in self._table:
-            if name not in self._known:
-                near = difflib.get_close_matches(name, self._known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(self._known)}"
-                raise ConfigError(f"{self._where} has {name!r}, which means nothing; {hint}")

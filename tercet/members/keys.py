@@ -7,6 +7,7 @@ purpose can pass for another.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -24,6 +25,8 @@ from tercet.transports.identity import Identity, public_key
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+RENEWAL = b"renewal"
+"""The purpose of a signature over the certificate that comes after one's own."""
 SEALED_MORE = KEY_BYTES + NONCE_BYTES + 16
 """A sealed message is so many bytes longer."""
 
@@ -34,42 +37,62 @@ def _derive(secret: bytes, name: bytes, salt: bytes = b"") -> bytes:
 
 @attrs.frozen
 class MemberKeys:
-    """The secret keys of a member."""
+    """The secret keys of a member: the present identity, and those from before a renewal, latest first."""
 
     identity: Identity
-
-    def _seed(self) -> bytes:
-        return self.identity.key.private_bytes_raw()
+    former: tuple[Identity, ...] = ()
 
     @property
     def sealing_key(self) -> str:
         """The public key to which results for this member are sealed, in hexadecimal."""
-        return self._opener().public_key().public_bytes_raw().hex()
-
-    def _opener(self) -> X25519PrivateKey:
-        return X25519PrivateKey.from_private_bytes(_derive(self._seed(), b"sealed results"))
+        return _public(_opener(self.identity)).hex()
 
     def sign(self, purpose: bytes, message: bytes) -> bytes:
         """A signature, 64 bytes, over a message that is meant for one purpose."""
         return self.identity.key.sign(_framed(purpose, message))
 
     def fingerprint(self, message: bytes) -> bytes:
-        """32 bytes by which this member recognises contents, and nobody else can guess them."""
-        return hmac.digest(_derive(self._seed(), b"fingerprints"), message, hashlib.sha256)
+        """32 bytes by which this member recognises contents, and nobody else can guess them.
+
+        They follow from the first key, so uploads from before it was renewed are recognised.
+        """
+        first = self.former[-1] if self.former else self.identity
+        seed = first.key.private_bytes_raw()
+        return hmac.digest(_derive(seed, b"fingerprints"), message, hashlib.sha256)
+
+    def vouch(self, certificate: str) -> str:
+        """The signature, in hexadecimal, by which this key names its successor."""
+        return self.sign(RENEWAL, certificate.strip().encode()).hex()
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """What `seal` has sealed for this member. Raises ConsentError if it was changed, or is for others."""
-        try:
-            public = X25519PublicKey.from_public_bytes(sealed[:KEY_BYTES])
-            nonce = sealed[KEY_BYTES : KEY_BYTES + NONCE_BYTES]
-            shared = self._opener().exchange(public)
-            key = _derive(shared, b"seal", sealed[:KEY_BYTES] + bytes.fromhex(self.sealing_key))
-            return AESGCM(key).decrypt(nonce, sealed[KEY_BYTES + NONCE_BYTES :], context)
-        except (ValueError, InvalidTag) as error:
-            raise ConsentError(
-                f"a sealed result does not open with the key of {self.identity.name}: it was changed on its "
-                "way, or is meant for someone else"
-            ) from error
+        """What `seal` has sealed for this member, also for an earlier key of the member's.
+
+        Raises ConsentError if it was changed, or is for others.
+        """
+        for identity in (self.identity, *self.former):
+            with contextlib.suppress(ValueError, InvalidTag):
+                return _opened(sealed, context, identity)
+        raise ConsentError(
+            f"a sealed result does not open with the key of {self.identity.name}: it was changed on its "
+            "way, or is meant for someone else"
+        )
+
+
+def _opener(identity: Identity) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(_derive(identity.key.private_bytes_raw(), b"sealed results"))
+
+
+def _public(opener: X25519PrivateKey) -> bytes:
+    return opener.public_key().public_bytes_raw()
+
+
+def _opened(sealed: bytes, context: bytes, identity: Identity) -> bytes:
+    """What was sealed for an identity. Raises ValueError or InvalidTag."""
+    opener = _opener(identity)
+    shared = opener.exchange(X25519PublicKey.from_public_bytes(sealed[:KEY_BYTES]))
+    key = _derive(shared, b"seal", sealed[:KEY_BYTES] + _public(opener))
+    nonce = sealed[KEY_BYTES : KEY_BYTES + NONCE_BYTES]
+    return AESGCM(key).decrypt(nonce, sealed[KEY_BYTES + NONCE_BYTES :], context)
 
 
 def seal(message: bytes, sealing_key: str, context: bytes) -> bytes:
@@ -89,6 +112,19 @@ def verify(certificate: str, purpose: bytes, message: bytes, signature: bytes) -
     except InvalidSignature:
         return False
     return True
+
+
+def vouched_for(certificate: str, signature: str, successor: str) -> bool:
+    """Whether the owner of a certificate has named another one as its successor; see `MemberKeys.vouch`."""
+    try:
+        return verify(certificate, RENEWAL, successor.strip().encode(), bytes.fromhex(signature))
+    except ValueError:
+        return False
+
+
+def digest_of_certificate(certificate: str) -> str:
+    """By what people and files tell certificates apart: 64 hexadecimal digits."""
+    return hashlib.sha256(certificate.strip().encode()).hexdigest()
 
 
 _key_of = functools.lru_cache(maxsize=256)(public_key)

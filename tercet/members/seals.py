@@ -57,14 +57,18 @@ class Seal:
         return segment_path(log, self.number) if self.number else log
 
     @classmethod
-    def read(cls, log: Path, number: int, certificate: str) -> Self | None:
-        """The seal of a segment, None if there is none. Raises ConsentError for one that was changed."""
+    def read(cls, log: Path, number: int, certificates: str | Sequence[str]) -> Self | None:
+        """The seal of a segment, by any certificate that the node has had; None if there is none.
+
+        Raises ConsentError for one that was changed.
+        """
+        known = (certificates,) if isinstance(certificates, str) else certificates
         path = seal_path(log, number)
         if not path.exists():
             return None
         text, _, signature = path.read_text(encoding="utf-8", errors="replace").partition("\t")
         try:
-            signed = verify(certificate, PURPOSE, text.encode(), bytes.fromhex(signature))
+            signed = any(verify(one, PURPOSE, text.encode(), bytes.fromhex(signature)) for one in known)
             fields = json.loads(text)
             before, head = Head(*fields["before"]), Head(*fields["head"])
             found = cls(fields["number"], before, head, fields["size"], array("Q", fields["offsets"]))

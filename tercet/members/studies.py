@@ -455,10 +455,10 @@ class StudyApproval:
         unsigned = cls(study.digest(), keys.identity.name, min(most, study.uses), min(until, study.until))
         return attrs.evolve(unsigned, signature=keys.sign(PURPOSE, unsigned._message(lake)))
 
-    def check(self, lake: bytes, study: Study, certificate: str) -> None:
-        """Raise ConsentError unless this approves that study, now."""
-        who = self.approver
-        if not verify(certificate, PURPOSE, self._message(lake), self.signature):
+    def check(self, lake: bytes, study: Study, certificates: Sequence[str]) -> None:
+        """Raise ConsentError unless this approves that study, now, with the key of one of these."""
+        who, message = self.approver, self._message(lake)
+        if not any(verify(one, PURPOSE, message, self.signature) for one in certificates):
             raise ConsentError(f"the approval in the name of {who} is not signed with the key of {who}")
         if self.digest != study.digest():
             raise ConsentError(f"{who} has approved another study than this one; show it to {who} again")

@@ -6,7 +6,6 @@ log that has lost or changed lines since then does not have that head any more.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Self
 import attrs
 
 from tercet.errors import ConfigError
+from tercet.members.keys import digest_of_certificate
 from tercet.members.seals import Head
 
 
@@ -30,13 +30,20 @@ class Verified:
         """The file beside the key of a member or node."""
         return cls(key.with_name(f"{key.stem}.audited.json"))
 
-    def head(self, certificate: str) -> Head:
-        """To which head the log of a node was verified. Raises ConfigError if the file makes no sense."""
-        return self._read().get(_name(certificate), Head())
+    def head(self, *certificates: str) -> Head:
+        """To which head the log of a node was verified, under any of the certificates that it has had.
+
+        Raises ConfigError if the file makes no sense.
+        """
+        known = self._read()
+        heads = [known.get(digest_of_certificate(one), Head()) for one in certificates]
+        return max(heads, key=lambda head: head.lines, default=Head())
 
     def remember(self, heads: Mapping[str, Head]) -> None:
         """Note to which heads logs were verified now. Raises ConfigError."""
-        known = self._read() | {_name(certificate): head for certificate, head in heads.items()}
+        known = self._read() | {
+            digest_of_certificate(certificate): head for certificate, head in heads.items()
+        }
         text = json.dumps({name: attrs.astuple(head) for name, head in known.items()}, indent=1)
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
@@ -58,7 +65,3 @@ class Verified:
                 f"{self.path} does not tell how far audit logs were verified ({error}); remove it, and "
                 "verify them from their beginning with --verify"
             ) from error
-
-
-def _name(certificate: str) -> str:
-    return hashlib.sha256(certificate.strip().encode()).hexdigest()

@@ -33,7 +33,7 @@ from tercet.actors.values import Outcome, Stored
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.members.approvals import Approval
 from tercet.members.audit import AuditLog
-from tercet.members.config import ClusterFile, Member, NodeFile
+from tercet.members.config import Member, NodeFile
 from tercet.members.decisions import TO_CALLER
 from tercet.members.rules import MODEL, Rules
 from tercet.ml.computations import Request
@@ -48,6 +48,7 @@ from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas, client_limits
 from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, by_hand, check_counts, plan_handles, require_given
+from tercet.nodes.roster import Roster
 from tercet.nodes.study_runs import VERBS, Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
@@ -65,10 +66,9 @@ RELEASE = version("tercet")
 class LakeGate(Gate):
     """Decides for one node. `audit` has a line for every decision."""
 
-    def __init__(
-        self, party: Party, file: NodeFile, cluster: ClusterFile, vault: Vault, audit: AuditLog
-    ) -> None:
+    def __init__(self, party: Party, file: NodeFile, roster: Roster, vault: Vault, audit: AuditLog) -> None:
         self.party = party
+        self.roster = roster
         self.vault = vault
         self.audit = audit
         self.quotas = Quotas(file.quota)
@@ -78,15 +78,13 @@ class LakeGate(Gate):
         self.jobs = LastingJobs(party, vault, self.ledger, self.quotas)
         self.requests = Requests(vault)
         self.jobs.plan_of, self.jobs.requests = self.plan_of, self.requests
-        self.permits = Permits(cluster, vault)
+        self.permits = Permits(roster, vault)
         self._built: WeakKeyDictionary[Plan, Built] = WeakKeyDictionary()
         """What was made of requests, by the plan."""
         self._file = file
-        self._cluster = cluster
-        self._lake = cluster.digest()
         self._refusals = Refusals(audit)
         self._turns = Turns(file.runs_at_once)
-        self.studies = Studies(vault, cluster, audit)
+        self.studies = Studies(vault, roster, audit)
         self._plans: dict[bytes, Reviewed] = {}
 
     queues = True
@@ -236,7 +234,7 @@ class LakeGate(Gate):
         """Wait for approvals. `once`: the plan opens what is not known to be harmless to the nodes."""
 
         def check(approval: Approval) -> None:
-            self._check_approval(approval, waiting)
+            self._check_approval(approval, waiting, self.permits.member(approval.approver).trusted)
 
         await self.ledger.ask(waiting, check, most=1 if once else MOST_ATTEMPTS)
         if waiting.missing:
@@ -376,11 +374,27 @@ class LakeGate(Gate):
                 self._require(caller, ("auditor", "operator", "owner"), "read the audit log")
                 lines = await in_thread(self.audit.lines, start)
                 return {"lines": lines, "number": self.audit.head.lines}
+            case "amend", [bytes(packed)]:
+                self._require(caller, ("operator",), "give nodes a list of members")
+                await self._amend(caller, packed)
+                return {}
+            case "amendment", []:
+                coming = self.roster.coming
+                return {"packed": b"" if coming is None else coming.to_text().encode()}
             case _ if verb in VERBS:
                 self._require(caller, ("analyst", "owner", "auditor"), "see studies")
                 return await self.studies.answer(caller, verb, args)
             case _:
                 return await super().answer(caller, verb, args)
+
+    async def _amend(self, caller: str, packed: bytes) -> None:
+        self._require_lines(caller)
+        after = await in_thread(self.roster.take, packed)
+        self.roster.changed.set()
+        signers = sorted(one.node for one in after.signatures)
+        self.audit.append(
+            "amendment", caller=caller, file=after.number, at=str(after.takes_effect), signers=signers
+        )
 
     async def _keep_model(self, caller: str, name: str, data: Any, rules: bytes) -> None:
         """Keep a model that a computation has given, with what this node knows of it."""
@@ -421,7 +435,7 @@ class LakeGate(Gate):
             waiting = self.board.find(approval.session)
             if approval.approver != caller or caller not in waiting.owners:
                 raise ConsentError(f"{caller} is not asked to approve plan {approval.session.hex()[:8]}")
-            self._check_approval(approval, waiting)
+            self._check_approval(approval, waiting, [self.permits.member(caller).certificate])
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"an approval of {caller} is malformed ({error})") from error
         await self.vault.ask(self.vault.journal.approve, attrs.asdict(approval))
@@ -436,9 +450,9 @@ class LakeGate(Gate):
         )
         waiting.changed.set()
 
-    def _check_approval(self, approval: Approval, waiting: Waiting) -> None:
-        certificate = self.permits.member(approval.approver).certificate
-        approval.check(self._lake, waiting.run, waiting.plan.digest(), certificate)
+    def _check_approval(self, approval: Approval, waiting: Waiting, certificates: Sequence[str]) -> None:
+        """Of one that comes now, by the present key; of one that is kept, by all that are not revoked."""
+        approval.check(self.roster.cluster.lake, waiting.run, waiting.plan.digest(), certificates)
 
     def _refuse_plan(self, caller: str, session: bytes, why: str) -> None:
         waiting = self.board.find(session)
@@ -450,6 +464,7 @@ class LakeGate(Gate):
         waiting.changed.set()
 
     def _status(self) -> dict[str, Any]:
+        coming = self.roster.coming
         disk = os.statvfs(self._file.directory)
         return {
             "release": RELEASE,
@@ -458,6 +473,7 @@ class LakeGate(Gate):
             "waiting": len(self.board.plans),
             "free_bytes": disk.f_bavail * disk.f_frsize,
             "audit": [self.audit.head.lines, self.audit.head.digest],
+            "coming": [] if coming is None else [coming.number, str(coming.takes_effect)],
         }
 
     # -- who and what ----------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ import msgpack
 import trio
 
 from tercet.errors import ConsentError
-from tercet.members.config import ClusterFile, Member
+from tercet.members.config import Member
 from tercet.members.decisions import TO_CALLER, Asked, decide, results_of, used_up
 from tercet.members.rules import LATEST, TABLE, Rules
 from tercet.ml.uses import Uses, uses_of
 from tercet.nodes.ledger import MOST_ATTEMPTS
 from tercet.nodes.requests import Built
+from tercet.nodes.roster import Roster
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import run_of
 from tercet.plans.plan import Plan
@@ -33,7 +34,7 @@ from tercet.storage.step_journal import StepJournal
 class Permits:
     """Decides from the rules in a node's catalog, and counts uses in its journal."""
 
-    cluster: ClusterFile
+    roster: Roster
     vault: Vault
     _steps: StepJournal = attrs.field(init=False)
 
@@ -43,19 +44,15 @@ class Permits:
 
     def member(self, name: str) -> Member:
         """A member by name. Raises ConsentError if there is none."""
-        found = self.cluster.member(name)
-        if found is None:
-            raise ConsentError(
-                f"there is no member {name!r} to reveal something to; cluster.toml lists "
-                f"{', '.join(one.name for one in self.cluster.members) or 'none'}"
-            )
-        return found
+        return self.roster.member(name)
 
     async def table(self, identity: str) -> Entry:
         """A table by its identity. Raises ConsentError once it is gone, also if there is one of its name."""
         found = await self.vault.ask(self.vault.catalog.identified, identity)
         if found is None or found.kind != TABLE or (found.expires or LATEST) <= time.time():
             raise ConsentError("a table from which this was made is no longer in the lake; make it anew")
+        if found.owner in self.roster.cluster.removed:
+            raise ConsentError(f"table {found.name!r} is {found.owner}'s, who is no member any more")
         return found
 
     async def names(self, identities: Iterable[str]) -> str:
@@ -128,7 +125,7 @@ class Permits:
             parameters=used.parameters,
             rows=used.rows,
             uses=uses,
-            analysts=frozenset(one.name for one in self.cluster.members if "analyst" in one.roles),
+            analysts=frozenset(one.name for one in self.roster.cluster.members if "analyst" in one.roles),
         )
 
     async def count(self, caller: str, session: bytes, built: Built | None, sources: Tables) -> None:

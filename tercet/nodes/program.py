@@ -31,11 +31,14 @@ from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog, Head
 from tercet.members.config import ClusterFile, NodeFile
 from tercet.members.keys import MemberKeys
+from tercet.members.succession import current
+from tercet.nodes.changeover import Changeover, others
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
+from tercet.nodes.roster import Roster, require_not_earlier
 from tercet.nodes.vault import Vault
 from tercet.transports import Identity, TlsTransport
-from tercet.transports.names import is_party, party_name
+from tercet.transports.names import is_party
 
 logger = logging.getLogger(__name__)
 
@@ -122,25 +125,27 @@ class Settings:
     identity: Identity
     index: int
 
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """All that this node has had, the first one first."""
+        return self.cluster.nodes[self.index].certificates
+
     @classmethod
     def read(cls, path: Path) -> Settings:
         """Read `node.toml` and what it points to. Raises ConfigError or TransportError."""
         file = NodeFile.read(path)
-        cluster = ClusterFile.read(file.cluster)
-        identity = Identity.read(file.key)
-        name = cluster.name_of(identity.certificate_pem)
-        if name is None or not is_party(name):
+        cluster = current(file.cluster)
+        found = cluster.of_mine(Identity.read_all(file.key))
+        if found is None or not is_party(found[0]):
             raise ConfigError(
                 f"{file.cluster} lists no node with the certificate in {file.key}; merge the public part of "
                 "this node into it"
             )
-        return cls(file, cluster, identity, int(name.split()[1]))
+        return cls(file, cluster, found[1], int(found[0].split()[1]))
 
     def transport(self) -> TlsTransport:
         """TLS, with everybody else's certificate pinned."""
-        pins = self.cluster.pins()
-        del pins[party_name(self.index)]
-        return TlsTransport(self.identity, pins)
+        return TlsTransport(self.identity, others(self.cluster, self.index))
 
 
 async def serve(
@@ -168,14 +173,16 @@ async def serve(
     )
     await trio.to_thread.run_sync(load_all)
     vault = await trio.to_thread.run_sync(Vault, file)
+    await vault.ask(require_not_earlier, cluster, vault.journal, vault.catalog)
     noted = await vault.ask(vault.journal.noted)
     audit = AuditLog(
         file.directory / "audit.log",
         MemberKeys(settings.identity),
+        former=settings.certificates[:-1],
         noted=None if noted is None else Head(*noted),
         lost=log_lost,
     )
-    gate = LakeGate(party, file, cluster, vault, audit)
+    gate = LakeGate(party, file, Roster(file, settings.index, cluster), vault, audit)
     transport = settings.transport()
     transport.on_refusal = Doorbell(audit).ring
     node = Node(
@@ -185,6 +192,7 @@ async def serve(
         trusted_names=True,
         lasting=True,
         lake=cluster.digest(),
+        number=cluster.number,
         gate=gate,
         jobs=gate.jobs,
     )
@@ -201,6 +209,7 @@ async def serve(
             logger.info("node %s is %s and listens at %s", name, party.name, address)
             audit.append("started", release=version("tercet"), address=address)
             nursery.start_soon(_sweep, gate)
+            nursery.start_soon(Changeover(node, gate, transport).run)
             task_status.started(node)
             await _until_told(node, file.grace_s)
             nursery.cancel_scope.cancel()

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
+
 from tercet.errors import ConfigError
-from tercet.members.config import NODE_TOML, ClusterFile, Member, NodeEntry, check_name, check_roles
+from tercet.members.config import (
+    NODE_TOML,
+    ClusterFile,
+    Former,
+    Member,
+    NodeEntry,
+    check_name,
+    check_roles,
+)
 from tercet.members.keys import MemberKeys
 from tercet.storage.data_key import make_storage_key
-from tercet.transports import make_identity
+from tercet.transports import Identity, make_identity
+from tercet.transports.identity import replace_identities
 from tercet.transports.tcp import join_address, split_address
 
 
@@ -61,6 +74,47 @@ def make_cluster(parts: Sequence[Path], to: Path, *, protocol: str) -> ClusterFi
     merged.check("the merged file")
     merged.write(to)
     return merged
+
+
+def renew_key(path: Path, cluster: ClusterFile, *, days: float = 365.0) -> Path:
+    """Make a new key for the node or member whose key a file has, and a public part, whose path is returned.
+
+    The new key is the first one in the file, and those before it stay: the lake goes by the one before until
+    its nodes go by a cluster.toml that lists the new one, and results that were sealed to it still open. A
+    second time, before that, writes the public part again. Raises ConfigError, TransportError or OSError.
+    """
+    identities = Identity.read_all(path)
+    found = cluster.of_mine(identities)
+    if found is None:
+        raise ConfigError(
+            f"cluster.toml lists nobody with a certificate that is in {path}; give the present one"
+        )
+    own = found[1]
+    entry = next(one for one in cluster.entries if one.certificate.strip() == own.certificate_pem.strip())
+    if own is identities[0]:
+        new = make_identity(entry.name, valid_for=dt.timedelta(days=days))
+        identities = (new, *identities)
+        replace_identities(path, identities)
+    former = list(entry.former)
+    for one, after in itertools.pairwise(reversed(identities[: identities.index(own) + 1])):
+        former.append(Former(one.certificate_pem, MemberKeys(one).vouch(after.certificate_pem)))
+    certificate = identities[0].certificate_pem
+    if isinstance(entry, Member):
+        sealing_key = MemberKeys(identities[0]).sealing_key
+        member = attrs.evolve(entry, certificate=certificate, sealing_key=sealing_key, former=tuple(former))
+        public, part = path.with_name(f"{path.stem}.public.toml"), ClusterFile("replicated", (), (member,))
+    else:
+        node = attrs.evolve(entry, certificate=certificate, former=tuple(former))
+        public, part = path.with_name("public.toml"), ClusterFile("replicated", (node,), ())
+    part.write(public)
+    return public
+
+
+def keys_of_node(path: Path, cluster: ClusterFile) -> MemberKeys:
+    """Those of a file that a cluster.toml lists, the latest if none. Raises TransportError."""
+    identities = Identity.read_all(path)
+    found = cluster.of_mine(identities)
+    return MemberKeys(identities[0] if found is None else found[1])
 
 
 def _refuse_slash(name: str) -> None:

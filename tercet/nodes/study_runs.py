@@ -21,7 +21,6 @@ from tercet.actors.threads import in_thread
 from tercet.errors import ConsentError, ProtocolError
 from tercet.members import decisions
 from tercet.members.audit import AuditLog
-from tercet.members.config import ClusterFile
 from tercet.members.decisions import TO_CALLER, Result, Verdict, decide
 from tercet.members.rules import LATEST, MODEL, TABLE, Rules
 from tercet.members.studies import RUN_BYTES, Asked, Study, StudyApproval, matches, plain, read_step
@@ -41,6 +40,7 @@ from tercet.ml.computations import COMPUTATIONS, Request
 from tercet.nodes.entries import GONE
 from tercet.nodes.refusals import cut
 from tercet.nodes.requests import Recent
+from tercet.nodes.roster import Roster
 from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
 from tercet.storage.study_journal import RunRow, StudyJournal, StudyRow
@@ -116,10 +116,9 @@ class Admitted:
 class Studies:
     """The studies of one node."""
 
-    def __init__(self, vault: Vault, cluster: ClusterFile, audit: AuditLog) -> None:
-        self._vault, self._cluster, self._audit = vault, cluster, audit
+    def __init__(self, vault: Vault, roster: Roster, audit: AuditLog) -> None:
+        self._vault, self._roster, self._audit = vault, roster, audit
         self._journal = StudyJournal(vault.catalog)
-        self._lake = cluster.digest()
         self._read = Recent[Study]()
         """Studies that were read lately, by digest."""
         self._asked: dict[bytes, tuple[Any, frozenset[str]]] = {}
@@ -163,7 +162,7 @@ class Studies:
                 "years"
             )
         for name in study.receivers:
-            if self._cluster.member(name) is None:
+            if self._roster.cluster.member(name) is None:
                 raise ConsentError(f"study {study.number} sends results to {name!r}, who is no member")
         facts, entries = await self._facts(study)
         await in_thread(page, study, facts)
@@ -206,8 +205,8 @@ class Studies:
         values = {name: frozenset(one.columns) - set(one.keys) for name, one in facts.tables.items()}
         found = []
         analyst = study.analyst
-        member = self._cluster.member(analyst)
-        analysts = frozenset(one.name for one in self._cluster.members if "analyst" in one.roles)
+        member = self._roster.cluster.member(analyst)
+        analysts = frozenset(one.name for one in self._roster.cluster.members if "analyst" in one.roles)
         each = zip(study.requests, origins(study, facts), row_origins(study), sum_origins(study), strict=True)
         for request, names, by_row, met in each:
             there = [name for name in names if name in entries]
@@ -286,7 +285,7 @@ class Studies:
         facts, entries = await self._facts(found.study)
         if approval.approver != caller or caller not in await self._owners(found.study, facts, entries):
             raise ConsentError(f"{caller} is not asked to approve study {found.study.number}")
-        approval.check(self._lake, found.study, self._certificate(caller))
+        approval.check(self._roster.cluster.lake, found.study, [self._roster.member(caller).certificate])
         await self._vault.ask(self._journal.approve, attrs.asdict(approval))
         self._audit.append(
             "approved",
@@ -404,29 +403,28 @@ class Studies:
         missing = tuple(sorted(owners - held))
         if any(name not in entries for name in facts.tables):
             missing = (*missing, "the owner of a table that is gone")
+        gone = ", ".join(sorted(owners & {*self._roster.cluster.removed}))
         refusal = row.refusal or _other_models(study, row.models, facts.models)
+        if gone and not refusal:
+            refusal = f"study {study.number} reads tables of {gone}, no member of the lake any more"
         return Standing(study, row.runs, refusal, tuple(valid), missing)
 
     def _holds(self, approval: StudyApproval, study: Study) -> bool:
-        """Whether an approval still is one: members' keys change, and time passes."""
+        """Whether an approval still is one: keys are revoked, members go, and time passes."""
         try:
-            approval.check(self._lake, study, self._certificate(approval.approver))
+            trusted = self._roster.member(approval.approver).trusted
+            approval.check(self._roster.cluster.lake, study, trusted)
         except ConsentError:
             return False
         return True
-
-    def _certificate(self, name: str) -> str:
-        member = self._cluster.member(name)
-        if member is None:
-            raise ConsentError(f"there is no member {name!r}")
-        return member.certificate
 
     async def _owners(self, study: Study, facts: Facts, entries: Mapping[str, Entry]) -> frozenset[str]:
         """Whose approval it takes: of the tables that it reads, those whose rules leave something to ask."""
         digest = study.digest()
         rules = {one.identity: Rules.from_bytes(one.rules) for one in entries.values()}
         over = [identity for identity, one in rules.items() if (one.until or math.inf) <= time.time()]
-        known = tuple(sorted(rules)), tuple(sorted(over)), tuple(sorted(facts.models.items()))
+        number = self._roster.cluster.number
+        known = number, tuple(sorted(rules)), tuple(sorted(over)), tuple(sorted(facts.models.items()))
         before = self._asked.get(digest)
         if before is None or before[0] != known:
             found = set[str]()

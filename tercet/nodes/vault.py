@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -23,7 +24,7 @@ from tercet.members.config import NodeFile
 from tercet.members.rules import TABLE
 from tercet.plans.types import Type
 from tercet.storage.catalog import Catalog, Entry
-from tercet.storage.data_key import find_data_key
+from tercet.storage.data_key import change_storage_key, find_data_key
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SALT_BYTES, SealedFiles
 from tercet.storage.share_files import SealedTiles, ShareFiles, ShareWriter, TileCache
@@ -32,6 +33,19 @@ T = TypeVar("T")
 
 NONCE = bytes(12)
 """Every sealed message has a key of its own."""
+
+
+def renew_storage_key(file: NodeFile) -> Path:
+    """Let a new storage key take the place of a node's; where the one before is now.
+
+    The node may run meanwhile. Raises StorageError or OSError.
+    """
+    sealed = SealedFiles(file.storage, base=file.directory)
+    catalog = Catalog(file.catalog, base=file.directory, may_be_new=False)
+    try:
+        return change_storage_key(file.storage_key, catalog, sealed)
+    finally:
+        catalog.close()
 
 
 class Vault:

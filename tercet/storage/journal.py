@@ -1,10 +1,11 @@
 """The journal of a node: what was under way, so that a restart does not lose it.
 
 Loose values that plans have stored, checkpoints of runs, runs that owners are asked about with the approvals
-that have come, jobs, sealed results that wait for their receivers, and how far the audit log has come. They
-lie in the database of the catalog, beside its entries; values themselves are files. Every method is one
-transaction, which makes the files that were written before it count, and blocks: call it in a thread. Nothing
-in it is secret: results are sealed, those of jobs with the node's data key.
+that have come, jobs, sealed results that wait for their receivers, how far the audit log has come, and by
+which list of members the node goes. They lie in the database of the catalog, beside its entries; values
+themselves are files. Every method is one transaction, which makes the files that were written before it
+count, and blocks: call it in a thread. Nothing in it is secret: results are sealed, those of jobs with the
+node's data key.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ AUDIT = sa.Table(
     sa.Column("lines", sa.Integer, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
 )
+LAKE_FILE = sa.Table("lake_file", METADATA, sa.Column("packed", sa.LargeBinary, nullable=False))
 
 
 @attrs.frozen
@@ -146,6 +148,20 @@ class Journal(JobJournal):
         with self._begin() as connection:
             connection.execute(AUDIT.delete())
             connection.execute(AUDIT.insert().values(lines=lines, digest=digest))
+
+    # -- the lake's file -------------------------------------------------------------------------------------
+
+    def lake_file(self) -> bytes | None:
+        """The list of the lake's members that the node has gone by last."""
+        with self._begin() as connection:
+            row = connection.execute(sa.select(LAKE_FILE)).first()
+        return None if row is None else bytes(row.packed)
+
+    def note_lake_file(self, packed: bytes) -> None:
+        """Remember by which list of members the node goes from now on."""
+        with self._begin() as connection:
+            connection.execute(LAKE_FILE.delete())
+            connection.execute(LAKE_FILE.insert().values(packed=packed))
 
     # -- loose values ----------------------------------------------------------------------------------------
 

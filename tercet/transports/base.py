@@ -236,6 +236,11 @@ class Transport(abc.ABC):
     def name(self) -> str:
         """The word for configuration files: "memory", "tcp", "tls"."""
 
+    def trusts(self, link: Link) -> bool:
+        """Whether the other end of a link that was made here would still be accepted under its name."""
+        _ = link
+        return True
+
     @abc.abstractmethod
     async def connect(self, address: str, *, peer: str) -> Link:
         """Connect to the listener at `address`, where `peer` is expected; the link is named after it.

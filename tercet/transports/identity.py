@@ -2,8 +2,9 @@
 
 There is no certificate authority. Each party makes an identity once, hands its certificate (never its key) to
 the others by a way they trust, and pins theirs under the names used in the configuration. A pin is the
-certificate itself, byte for byte; renewing a certificate means pinning the new one. From identity and pins
-this module makes the `ssl.SSLContext` of each side: TLS 1.3 only, a certificate demanded from both.
+certificate itself, byte for byte; renewing a certificate means pinning the new one. A file may have several
+identities of one party, the latest first: those before it are kept for what was sealed to them. From identity
+and pins this module makes the `ssl.SSLContext` of each side: TLS 1.3 only, a certificate demanded from both.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
+import re
 import secrets
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -28,6 +30,9 @@ from tercet.errors import TransportError
 
 _ONE_YEAR = dt.timedelta(days=365)
 _CLOCK_SKEW = dt.timedelta(minutes=5)
+_BETWEEN = re.compile(r"(?<=-----END CERTIFICATE-----)")
+MOST_KEYS = 64
+"""Identities in a file: one for each renewal."""
 MALFORMED = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
 """What reading a certificate raises that is none, or none of a kind that Tercet makes."""
 
@@ -65,10 +70,15 @@ class Identity:
 
     @classmethod
     def read(cls, path: Path) -> Identity:
-        """Read what `save` wrote; the name is that in the certificate.
+        """The latest that a file has; see `read_all`."""
+        return cls.read_all(path)[0]
+
+    @classmethod
+    def read_all(cls, path: Path) -> tuple[Identity, ...]:
+        """All identities that a file has, the latest first; their names are those in the certificates.
 
         Raises:
-          TransportError: the file is missing, readable by others, or no identity.
+          TransportError: the file is missing, readable by others, or has something else.
         """
         try:
             text = path.read_text()
@@ -80,15 +90,39 @@ class Identity:
             ) from error
         if mode & 0o077:
             raise TransportError(f"The key {path} can be read by others; run `chmod 600 {path}`.")
+        parts = [part for part in _BETWEEN.split(text) if part.strip()]
+        if len(parts) > MOST_KEYS:
+            raise TransportError(f"{path} has {len(parts)} keys; remove the earliest beyond {MOST_KEYS}.")
+        return tuple(cls._parse(part, path) for part in parts or [text])
+
+    @classmethod
+    def _parse(cls, text: str, path: Path) -> Identity:
         key, begin, certificate = text.partition("-----BEGIN CERTIFICATE-----")
         try:
             loaded = x509.load_pem_x509_certificate((begin + certificate).encode())
             names = loaded.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-            return cls(str(names[0].value), begin + certificate, key)
+            return cls(str(names[0].value), (begin + certificate).strip() + "\n", key.lstrip())
         except (*MALFORMED, IndexError) as error:
             raise TransportError(
                 f"{path} has no key with its certificate, as `tercet init` makes them ({error})."
             ) from error
+
+
+def replace_identities(path: Path, identities: Sequence[Identity]) -> None:
+    """Let a file have these identities, the latest first, or leave it as it was. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.writelines(
+                one.key_pem.rstrip() + "\n" + one.certificate_pem.rstrip() + "\n" for one in identities
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def make_identity(

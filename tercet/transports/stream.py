@@ -79,6 +79,8 @@ class StreamLink(Link):
 
     # Plain attributes: links are named late and counted often.
     peer: str = ""
+    certificate: bytes | None = None
+    """What the other end has proved to own, in DER, on links that are authenticated."""
     bytes_sent: int = 0
     bytes_received: int = 0
 

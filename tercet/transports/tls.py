@@ -22,7 +22,7 @@ import trio
 
 from tercet.errors import PeerLost, TransportError
 from tercet.transports.admission import DEFAULT_ADMISSION, Admission, Limits, TokenBucket, address_of
-from tercet.transports.base import Listener, Transport
+from tercet.transports.base import Link, Listener, Transport
 from tercet.transports.identity import Identity, Pins, make_context
 from tercet.transports.stream import ByteStream, SocketStream, StreamLink
 from tercet.transports.tcp import SocketListener, open_listening_socket, open_socket
@@ -209,6 +209,7 @@ async def _secure(
     try:
         if not server:
             await _hear(link)
+        link.certificate = stream.certificate
         link.peer = judge(stream.certificate)
         await _tell(link, None)
         if server:
@@ -351,12 +352,20 @@ class TlsTransport(Transport):
         self.strangers = strangers
         self.on_refusal: Callable[[str], None] = lambda _: None
         """Told of every handshake at a listener that failed, and why."""
-        self._identity = identity
-        self._pins = Pins.read(pins)
         self._handshake_seconds = handshake_seconds
         self._limits = limits
-        self._client_context = make_context(identity, self._pins, server=False)
-        self._server_context = make_context(identity, self._pins, server=True)
+        self.pin(identity, pins)
+
+    def pin(self, identity: Identity, pins: Mapping[str, str]) -> None:
+        """Show this identity and trust these pins from the next handshake on. Raises TransportError."""
+        read = Pins.read(pins)
+        contexts = [make_context(identity, read, server=server) for server in (False, True)]
+        self._identity, self._pins = identity, read
+        self._client_context, self._server_context = contexts
+
+    def trusts(self, link: Link) -> bool:
+        """Whether the certificate of the other end is pinned under its name now; see `Transport.trusts`."""
+        return isinstance(link, StreamLink) and self._pins.name_of(link.certificate) == link.peer
 
     async def connect(self, address: str, *, peer: str) -> StreamLink:
         """Connect to "host:port", where the owner of the certificate pinned for `peer` must answer."""

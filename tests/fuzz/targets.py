@@ -6,6 +6,7 @@ other members have written. From files: `cluster.toml`, `node.toml`, keys, audit
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,11 +22,12 @@ from tercet.actors.values import read_type
 from tercet.errors import TercetError, from_wire
 from tercet.members.approvals import Approval
 from tercet.members.audit import AuditLog, check_lines, read_lines
-from tercet.members.config import NODE_TOML, ClusterFile, Member, NodeEntry, NodeFile
+from tercet.members.config import NODE_TOML, ClusterFile, Former, Member, NodeEntry, NodeFile
 from tercet.members.keys import MemberKeys
 from tercet.members.rules import Rules
 from tercet.members.studies import Asked, Study, matches
 from tercet.members.study_pages import Facts, page
+from tercet.members.succession import draft, sign
 from tercet.ml.models import FORMAT, SecretModel
 from tercet.ml.schema import ColumnSchema, TableSchema
 from tercet.nodes.entries import read_entry as _read_entry
@@ -40,7 +42,7 @@ from tercet.transports import Identity, make_identity
 from tercet.transports.wire import FrameReader, encode_prefix, pack_message, unpack_message
 from tests.fuzz import asked
 
-IDENTITIES = [make_identity(f"n{number}") for number in range(4)]
+IDENTITIES = [make_identity(f"n{number}") for number in range(5)]
 KEYS = MemberKeys(IDENTITIES[3])
 CERTIFICATE = IDENTITIES[3].certificate_pem
 
@@ -116,7 +118,7 @@ def a_plan(data: bytes) -> None:
 
 
 def read_approval(data: bytes) -> None:
-    Approval(**unpack_message(data)).check(b"lake", b"s", b"d", CERTIFICATE)
+    Approval(**unpack_message(data)).check(b"lake", b"s", b"d", [CERTIFICATE])
 
 
 def read_study(data: bytes) -> None:
@@ -229,12 +231,17 @@ def from_files(directory: Path) -> Iterator[tuple[str, Target]]:
 
     nodes = tuple(NodeEntry(f"n{i}", f"127.0.0.1:70{i}", IDENTITIES[i].certificate_pem) for i in range(3))
     member = Member("ann", ("owner",), CERTIFICATE, KEYS.sealing_key)
+    first = ClusterFile("replicated", nodes, (member,))
+    part = attrs.evolve(nodes[0], former=(Former(IDENTITIES[4].certificate_pem, ""),))
+    after = draft(first, removed=["ann"], addresses={"n1": "h:1"}, takes_effect=dt.datetime.now(dt.UTC))
     for name, file in (
-        ("whole", ClusterFile("replicated", nodes, (member,))),
+        ("whole", first),
+        ("next", sign(first, after, MemberKeys(IDENTITIES[0]))),
+        ("renewed", attrs.evolve(first, nodes=(part, *nodes[1:]))),
         ("part", ClusterFile("plain", nodes[:1], ())),
     ):
         file.write(directory / name)
-    seeds = tuple((directory / name).read_bytes() for name in ("whole", "part"))
+    seeds = tuple((directory / name).read_bytes() for name in ("whole", "next", "renewed", "part"))
     yield "clusters", Target(from_file(ClusterFile.read), seeds, tree=False)
     text = NODE_TOML.format(listen='"0.0.0.0:7301"', metrics='""', threads=1)
     yield "nodes", Target(from_file(NodeFile.read), (text.encode(),), tree=False)

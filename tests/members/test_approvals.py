@@ -22,7 +22,7 @@ def approval(**options):
 
 
 def test_a_right_one_is_accepted():
-    approval().check(LAKE, SESSION, DIGEST, CERTIFICATE)
+    approval().check(LAKE, SESSION, DIGEST, [CERTIFICATE])
 
 
 @pytest.mark.parametrize(
@@ -37,21 +37,21 @@ def test_a_right_one_is_accepted():
 )
 def test_a_changed_one_is_not(change, why):
     with pytest.raises(ConsentError, match=why):
-        attrs.evolve(approval(), **change).check(LAKE, SESSION, DIGEST, CERTIFICATE)
+        attrs.evolve(approval(), **change).check(LAKE, SESSION, DIGEST, [CERTIFICATE])
 
 
 def test_one_for_something_else_is_not():
     with pytest.raises(ConsentError, match="is not signed"):
-        approval().check(b"another lake", SESSION, DIGEST, CERTIFICATE)
+        approval().check(b"another lake", SESSION, DIGEST, [CERTIFICATE])
     with pytest.raises(ConsentError, match="another run"):
-        approval().check(LAKE, b"other", DIGEST, CERTIFICATE)
+        approval().check(LAKE, b"other", DIGEST, [CERTIFICATE])
     with pytest.raises(ConsentError, match="another plan"):
-        approval().check(LAKE, SESSION, b"other", CERTIFICATE)
+        approval().check(LAKE, SESSION, b"other", [CERTIFICATE])
     with pytest.raises(ConsentError, match="is not signed with the key of ann"):
-        approval().check(LAKE, SESSION, DIGEST, BOB.identity.certificate_pem)
+        approval().check(LAKE, SESSION, DIGEST, [BOB.identity.certificate_pem])
 
 
 @pytest.mark.parametrize("days", [-1, 1000, float("nan"), float("inf")])
 def test_its_time_is_bounded(days):
     with pytest.raises(ConsentError, match="has expired"):
-        approval(days=days).check(LAKE, SESSION, DIGEST, CERTIFICATE)
+        approval(days=days).check(LAKE, SESSION, DIGEST, [CERTIFICATE])

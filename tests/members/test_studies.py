@@ -289,10 +289,10 @@ def test_approvals():
     approval = StudyApproval.make(LAKE, made, keys)
     assert (approval.uses, approval.expires, approval.approver) == (2, UNTIL, "clinic")
     certificate = keys.identity.certificate_pem
-    approval.check(LAKE, made, certificate)
+    approval.check(LAKE, made, [certificate])
     less = StudyApproval.make(LAKE, made, keys, uses=1, expires=UNTIL - 5)
     assert (less.uses, less.expires) == (1, UNTIL - 5)
-    less.check(LAKE, made, certificate)
+    less.check(LAKE, made, [certificate])
     most = StudyApproval.make(LAKE, made, keys, uses=9, expires=UNTIL + 9)
     assert (most.uses, most.expires) == (2, UNTIL)
     late = StudyApproval.make(LAKE, made, keys, expires=5)
@@ -306,4 +306,4 @@ def test_approvals():
     ]
     for one, lake, about, why in wrong:
         with pytest.raises(ConsentError, match=why):
-            one.check(lake, about, certificate)
+            one.check(lake, about, [certificate])

@@ -132,7 +132,7 @@ async def test_studies_last_over_restarts(lake):
     run = await desks(lake)[0].begin(study)
     for node in lake.nodes:
         gate = node.gate
-        again = Studies(gate.vault, lake.hospital.cluster.desk.cluster, gate.audit)
+        again = Studies(gate.vault, gate.roster, gate.audit)
         with pytest.raises(ConsentError, match="has been run 1 times of 1"):
             await again.begin("ann", study.digest(), secrets.token_bytes(16))
         await again.begin("ann", study.digest(), run)

@@ -1,0 +1,87 @@
+"""How a running node goes over to the list of members that follows, when that takes effect.
+
+Nothing is restarted. New links are made by the certificates, addresses and names of the new list from one
+moment on; links with those whose certificates are other ones now, or who are gone, end. So where members come
+and go, what others have under way is not touched. Where a node's key was renewed, its links to the other
+nodes are made anew, and what was under way is interrupted and goes on as after any lost link. Jobs of members
+who are gone end.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+import trio
+
+from tercet.actors.node import Node
+from tercet.errors import ConfigError, StorageError, TransportError
+from tercet.members.config import ClusterFile
+from tercet.members.keys import MemberKeys
+from tercet.members.succession import changes
+from tercet.nodes.gate import LakeGate
+from tercet.nodes.refusals import shortened
+from tercet.transports import TlsTransport
+from tercet.transports.names import party_name
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""How often a node looks whether something follows its list."""
+
+
+@attrs.define(eq=False)
+class Changeover:
+    """Looks after the list of one node."""
+
+    node: Node
+    gate: LakeGate
+    transport: TlsTransport
+    _told: str = ""
+
+    async def run(self) -> None:
+        """Go over whenever something takes effect; a file that does not follow is told in the log, once."""
+        roster = self.gate.roster
+        while True:
+            try:
+                after = await trio.to_thread.run_sync(roster.successor, abandon_on_cancel=True)
+                if after is not None:
+                    await self.go_over(after)
+            except (ConfigError, StorageError, TransportError) as error:
+                self._tell(str(error))
+            else:
+                self._tell("")
+            with trio.move_on_after(roster.until_due(LOOK_S)):
+                await roster.changed.wait()
+            roster.changed = trio.Event()
+
+    def _tell(self, problem: str) -> None:
+        if problem and problem != self._told:
+            logger.error("%s", problem)
+        self._told = problem
+
+    async def go_over(self, after: ClusterFile) -> None:
+        """Go by a list that follows the present one. Raises ConfigError, StorageError or TransportError."""
+        gate, roster = self.gate, self.gate.roster
+        before = roster.cluster
+        identity = await trio.to_thread.run_sync(roster.identity_of, after)
+        await gate.vault.ask(gate.vault.journal.note_lake_file, after.to_text().encode())
+        gate.audit.append("amended", file=after.number, changes=shortened(changes(before, after)))
+        if after.nodes[roster.index].certificate.strip() != before.nodes[roster.index].certificate.strip():
+            gate.audit.renew(MemberKeys(identity))
+        self.transport.pin(identity, others(after, roster.index))
+        roster.cluster, roster.coming = after, None
+        addresses = [entry.address for entry in after.nodes]
+        was, now = before.pins(), after.pins()
+        renewed = [name for name in was.keys() & now.keys() if was[name].strip() != now[name].strip()]
+        gone = was.keys() - now.keys()
+        self.node.go_by(after.digest(), after.number, addresses, renewed=renewed, gone=gone)
+        logger.info("went over to number %d of cluster.toml", after.number)
+        for name in gone:
+            for job in gate.jobs.of(name):
+                await gate.jobs.end(job)
+
+
+def others(cluster: ClusterFile, index: int) -> dict[str, str]:
+    """The certificates that a node pins: everybody's but its own."""
+    return {name: pem for name, pem in cluster.pins().items() if name != party_name(index)}

@@ -1,0 +1,127 @@
+"""The roster of a node: by which list of the lake's members it goes now, and which one follows.
+
+What the node has gone by last is in its journal. So a node starts on no earlier list, whatever lies in its
+directory, and on a later one only if that follows with the signatures that this takes. A list that takes the
+place of another while the node runs is noted before anything goes by it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import attrs
+import trio
+
+from tercet.errors import ConfigError, ConsentError, PlanError, TransportError
+from tercet.members import succession
+from tercet.members.config import ClusterFile, Member, NodeFile
+from tercet.storage.catalog import Catalog
+from tercet.storage.journal import Journal
+from tercet.transports import Identity
+
+
+@attrs.define(eq=False)
+class Roster:
+    """Who is who at a node now. What blocks is to be called in a thread."""
+
+    file: NodeFile
+    index: int
+    cluster: ClusterFile
+    coming: ClusterFile | None = None
+    """What follows, once its time has come."""
+    changed: trio.Event = attrs.field(factory=trio.Event)
+    """Set when something has come that follows."""
+    _seen: list[tuple[int, int] | None] | None = None
+
+    def member(self, name: str) -> Member:
+        """A member by name. Raises ConsentError if there is none."""
+        found = self.cluster.member(name)
+        if found is None:
+            raise ConsentError(
+                f"there is no member {name!r} (any more); cluster.toml lists "
+                f"{', '.join(one.name for one in self.cluster.members) or 'none'}"
+            )
+        return found
+
+    def take(self, packed: bytes) -> ClusterFile:
+        """Let a file wait beside this node's, to follow it. Blocks; raises PlanError unless it does."""
+        try:
+            self.identity_of(ClusterFile.parse(packed, "the file"))
+            before, after = succession.place(self.file.cluster, packed)
+        except (ConfigError, TransportError) as error:
+            raise PlanError(str(error)) from error
+        if before.digest() == self.cluster.digest() != after.digest():
+            self.coming = after
+        return after
+
+    def identity_of(self, cluster: ClusterFile) -> Identity:
+        """The key of this node that a file lists. Blocks; raises ConfigError if it is not here."""
+        if len(cluster.nodes) != len(self.cluster.nodes):
+            raise ConfigError(f"number {cluster.number} has other nodes than number {self.cluster.number}")
+        certificate = cluster.nodes[self.index].certificate.strip()
+        for identity in Identity.read_all(self.file.key):
+            if identity.certificate_pem.strip() == certificate:
+                return identity
+        raise ConfigError(
+            f"number {cluster.number} of cluster.toml lists a certificate of this node that is not in "
+            f"{self.file.key}; put that file back, or run `tercet renew` and amend cluster.toml anew"
+        )
+
+    def successor(self) -> ClusterFile | None:
+        """What has taken effect since, and follows what the node goes by. Blocks; raises ConfigError.
+
+        Sees to it that what waits beside the node's file takes its place when that is due.
+        """
+        if self._seen == (seen := self._files()) and self.until_due(1.0):
+            return None
+        found = succession.current(self.file.cluster)
+        if found.digest() == self.cluster.digest():
+            self.coming = succession.waiting(self.file.cluster, found)
+            self._seen = seen
+            return None
+        succession.require_signed(self.cluster, found)
+        return found
+
+    def _files(self) -> list[tuple[int, int] | None]:
+        """By what a change of the files shows."""
+        found: list[tuple[int, int] | None] = []
+        for path in (self.file.cluster, succession.next_path(self.file.cluster)):
+            try:
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_ino))
+            except OSError:
+                found.append(None)
+        return found
+
+    def until_due(self, most: float) -> float:
+        """Seconds until what follows takes effect, at most so many."""
+        if self.coming is None or self.coming.takes_effect is None:
+            return most
+        left = (self.coming.takes_effect - dt.datetime.now(dt.UTC)).total_seconds()
+        return min(most, max(0.0, left))
+
+
+def require_not_earlier(cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
+    """Note by which file a node goes that starts. Blocks.
+
+    Raises ConfigError for one that is not what it has gone by before, nor follows that. A node that keeps
+    nothing yet may be given another first file, as when a lake is set up.
+    """
+    packed = journal.lake_file()
+    if packed is not None:
+        before = ClusterFile.parse(packed, "the file in the catalog")
+        if before.number == cluster.number == 1 and not catalog.labels():
+            before = cluster
+        if cluster.number > before.number:
+            succession.require_signed(before, cluster)
+        elif cluster.number < before.number:
+            raise ConfigError(
+                f"cluster.toml is number {cluster.number} of the lake's, and this node has gone by number "
+                f"{before.number} before; get that one from another node"
+            )
+        elif cluster.digest() != before.digest():
+            raise ConfigError(
+                f"cluster.toml is another number {cluster.number} than this node has gone by before; put "
+                "that one back. Who is a member changes by `tercet amend`, with the signatures of most nodes"
+            )
+    journal.note_lake_file(cluster.to_text().encode())

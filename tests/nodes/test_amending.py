@@ -1,0 +1,286 @@
+"""A lake that changes while it runs: members come and go, keys are renewed, nodes move; and who may not."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import partial
+
+import attrs
+import numpy as np
+import pytest
+import trio
+
+from tercet import Allow
+from tercet.client.lake import open_lake
+from tercet.client.node_checks import ask_node, check_nodes, fetch_amendment, give_amendment
+from tercet.client.remote import who_am_i
+from tercet.errors import ConfigError, ConsentError, PeerLost, PlanError, TransportError
+from tercet.members import succession
+from tercet.members.approvals import Approval
+from tercet.members.audit import parse
+from tercet.members.config import ClusterFile
+from tercet.members.succession import current, draft, next_path, sign
+from tercet.ml import LogisticRegression
+from tercet.nodes.program import Settings
+from tercet.nodes.roster import require_not_earlier
+from tercet.nodes.setup import keys_of_node, make_member, renew_key
+from tercet.nodes.vault import Vault
+from tests.attacks.lake import TIMEOUT_S
+
+AGES = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
+
+
+def following(made, *parts, nodes=(0, 1), at=None, **options):
+    """What follows the list of a lake, signed by nodes."""
+    before = current(made.cluster)
+    read = [ClusterFile.read_part(part) for part in parts]
+    after = draft(before, read, takes_effect=at or dt.datetime.now(dt.UTC), **options)
+    for index in nodes:
+        after = sign(before, after, keys_of_node(made.root / f"n{index}" / "node.key", before))
+    return after
+
+
+async def give(made, after, who="olga"):
+    """An operator gives it to all nodes, and has it beside her own; what the nodes say."""
+    before = current(made.cluster)
+    packed = after.to_text().encode()
+    keys = who_am_i(before, made.key(who), made.cluster)
+    found = await give_amendment(before, keys.identity, packed)
+    if all(one.good for one in found):
+        succession.place(made.cluster, packed)
+    return found
+
+
+async def adopted(lake, after):
+    """All nodes go by a list, and are linked up."""
+    with trio.fail_after(TIMEOUT_S):
+        while not all(goes_by(node, after) for node in lake.nodes):  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+
+def goes_by(node, after):
+    return node.gate.roster.cluster.number >= after.number and not node.party.missing()
+
+
+async def amend(lake, *parts, **options):
+    after = following(lake.made, *parts, **options)
+    told = await give(lake.made, after)
+    assert all(one.good for one in told), told
+    await adopted(lake, after)
+    return after
+
+
+def events(node, *names):
+    return [line for line in map(parse, node.gate.audit.lines(0)) if line["event"] in names]
+
+
+async def test_members_come_and_go_while_a_plan_waits_and_runs(in_process, tmp_path):
+    lake, before = in_process, current(in_process.made.cluster)
+    table = await lake.victim(plans="approved", min_count=2)
+    await lake.insurer.upload(AGES, name="costs", key="id", owner="insurer", allow=Allow(plans="any"))
+    make_member("zoe", ["analyst"], tmp_path)
+    found = []
+
+    async def ask():
+        found.append(await table.describe())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        (waiting,) = await lake.waiting()
+        after = await amend(lake, tmp_path / "zoe.public.toml", removed=["insurer"])
+        assert [one.number for one in await lake.hospital.plans()] == [waiting.number]
+        await lake.hospital.approve(waiting.number)
+    assert "age" in str(found[0])
+    async with open_lake(lake.made.cluster, identity=tmp_path / "zoe.key", timeout_s=TIMEOUT_S) as zoe:
+        assert {one.name for one in await zoe.entries()} == {"ages", "costs"}
+    with pytest.raises((ConfigError, ConsentError, PeerLost), match=r"no member|lists no member"):
+        await lake.insurer.entries()
+    with pytest.raises(ConsentError, match="table 'costs' is insurer's, who is no member any more"):
+        await (await lake.ann.table("costs")).describe()
+    for node in lake.nodes:
+        given, gone_over = events(node, "amendment", "amended")
+        assert given["signers"] == ["n0", "n1"]
+        assert gone_over["file"] == after.number == 2
+        assert "insurer is removed, for good" in gone_over["changes"]
+    # Who was removed gets in nowhere, whatever she writes into her file.
+    (insurer,) = (one for one in before.members if one.name == "insurer")
+    forged = tmp_path / "forged.toml"
+    attrs.evolve(after, members=(*after.members, insurer), removed=()).write(forged)
+    with pytest.raises(TransportError, match="not pinned"):
+        async with open_lake(forged, identity=lake.made.key("insurer")):
+            pass
+
+
+async def test_renewed_keys(in_process):
+    lake, root = in_process, in_process.made.root
+    table = await lake.victim(plans="approved", min_count=2)
+    before = current(lake.made.cluster)
+    parts = [renew_key(root / name, before) for name in ("n1/node.key", "ann.key", "hospital.key")]
+    found = []
+
+    async def ask():
+        found.append(await table.describe())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        (waiting,) = await lake.waiting()
+        # One node lacks the approval, so the plan waits there while the other two have it in their journals.
+        plan = (await lake.hospital.show(waiting.number))[1]
+        desk = lake.hospital.cluster.desk
+        approval = Approval.make(desk.cluster.lake, waiting.session, plan.digest(), desk.keys)
+        for node in lake.nodes[:2]:
+            await node.gate._approve("hospital", attrs.asdict(approval))
+        after = await amend(lake, *parts)
+        with pytest.raises(PeerLost, match=r"goes by another certificate of hospital from now on; ask again"):
+            await lake.hospital.plans()
+        assert [one.missing for one in await lake.waiting()] == [("hospital",)]
+        with pytest.raises(ConsentError, match="not signed with the key of hospital"):
+            await lake.nodes[2].gate._approve("hospital", attrs.asdict(approval))
+        await lake.hospital.approve(waiting.number)
+    assert "age" in str(found[0])
+    assert lake.nodes[1].transport._identity.certificate_pem == after.nodes[1].certificate
+    assert [len(events(node, "renewed")) for node in lake.nodes] == [0, 1, 0]
+    async with open_lake(lake.made.cluster, identity=lake.made.key("aud"), timeout_s=TIMEOUT_S) as auditor:
+        logs = await auditor.audit()
+        assert {len(lines) == head.lines for head, lines in logs.values()} == {True}
+    findings = await check_nodes(after, who_am_i(after, lake.made.key("olga"), lake.made.cluster).identity)
+    assert all(one.good for one in findings), findings
+
+
+async def test_a_fit_goes_on_when_a_key_is_renewed(in_process):
+    lake, rng = in_process, np.random.default_rng(5)
+    lake.ann.checkpoint_every = 5
+    x = rng.normal(size=400)
+    data = {"id": np.arange(400), "x": x, "sick": (x + rng.normal(size=400) > 0).astype(int)}
+    table = await lake.ann.upload(data, name="mine", key="id", owner="ann")
+    options = {"solver": "gd", "max_iter": 60, "learning_rate": 0.05}
+    whole = await LogisticRegression(**options).fit(table, target="sick")
+    interrupted, lake.ann.on_result = [], lambda _, result: interrupted.append(result.interrupted)
+    model = LogisticRegression(**options)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(model.fit, table, target="sick"))
+        with trio.fail_after(TIMEOUT_S):
+            while not lake.nodes[2].gate.vault.journal.handles():  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        await amend(lake, renew_key(lake.made.root / "n2" / "node.key", current(lake.made.cluster)))
+    assert interrupted[0] >= 1
+    expected, found = [(await one.reveal()).coef_ for one in (whole, model)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+async def test_who_may_not(in_process, tmp_path):
+    lake, made = in_process, in_process.made
+    make_member("mallory", ["operator"], tmp_path)
+    part = tmp_path / "mallory.public.toml"
+    alone = following(made, part, nodes=(2,))
+    for one in await give(made, alone):
+        assert not one.good
+        assert "takes those of 2 of 3" in one.what
+    good = following(made, part, at=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+    for one in await give(made, good, who="ann"):
+        assert "takes the role operator" in one.what
+    for packed in (b"", b"\xff", b"format = 1", b"x = " + b"[" * 5000, b"#" * (1 << 21)):
+        with pytest.raises(PlanError):
+            await lake.nodes[0].gate.answer("olga", "amend", [packed])
+    renewed = renew_key(made.root / "n0" / "node.key", current(made.cluster))
+    taken = following(made, renewed)
+    (made.root / "n0" / "node.key").rename(tmp_path / "stolen")
+    with pytest.raises(PlanError, match=r"node\.key cannot be read"):
+        await lake.nodes[0].gate.answer("olga", "amend", [taken.to_text().encode()])
+    assert not any(next_path(made.root / f"n{index}" / "cluster.toml").exists() for index in range(3))
+    assert {node.gate.roster.cluster.number for node in lake.nodes} == {1}
+
+
+async def test_a_moved_node_and_what_waits(in_process):
+    lake, made = in_process, in_process.made
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=3)
+    after = following(made, at=at, addresses={"n0": "127.0.0.1:1"})
+    told = await give(made, after)
+    assert all(one.good for one in told), told
+    before = current(made.cluster)
+    aud = who_am_i(before, made.key("aud"), made.cluster).identity
+    assert ClusterFile.parse(await fetch_amendment(before, aud), "it") == after
+    assert (await ask_node(before, aud, 1, "status"))[2]["coming"][0] == 2
+    assert {node.gate.roster.cluster.number for node in lake.nodes} == {1}
+    other = following(made, at=at + dt.timedelta(hours=1))
+    with pytest.raises(PlanError, match="another number 2 waits already"):
+        await lake.nodes[0].gate.answer("olga", "amend", [other.to_text().encode()])
+    await adopted(lake, after)
+    assert [node._addresses[0] for node in lake.nodes] == ["127.0.0.1:1"] * 3
+    with pytest.raises(TransportError, match=r"goes by number 2 .* this end by number 1: get the newer"):
+        await ask_node(before, aud, 1, "status")
+    lake.nodes[1].party.hang_up(2)  # nodes that did not move find each other again
+    await adopted(lake, after)
+
+
+def test_no_node_starts_on_an_earlier_list(nodes_at_rest):
+    made, home = nodes_at_rest, nodes_at_rest.root / "n0"
+    settings = Settings.read(home / "node.toml")
+    vault = Vault(settings.file)
+
+    def start(cluster):
+        require_not_earlier(cluster, vault.journal, vault.catalog)
+
+    first = settings.cluster
+    start(first)
+    other = attrs.evolve(first, members=first.members[1:])
+    start(other)  # as long as it keeps nothing
+    start(first)
+    vault.catalog.labels = lambda: [object()]
+    with pytest.raises(ConfigError, match=r"another number 1 than this node has gone by.*`tercet amend`"):
+        start(other)
+    second = following(made, removed=["insurer"])
+    unsigned = attrs.evolve(second, signatures=second.signatures[:1])
+    with pytest.raises(ConfigError, match="signatures of 1 nodes"):
+        start(unsigned)
+    start(second)
+    start(second)
+    with pytest.raises(ConfigError, match=r"is number 1 of the lake's, and this node has gone by number 2"):
+        start(first)
+
+
+def test_the_commands(nodes_at_rest, command):
+    root = nodes_at_rest.root
+    told = command("renew", "n1/node.toml", cwd=root)
+    assert "tercet amend next.toml" in told
+    assert "n1/public.toml" in told
+    command("renew", "ann.key", cwd=root)
+    told = command(
+        "amend",
+        "next.toml",
+        "n1/public.toml",
+        "ann.public.toml",
+        "--remove",
+        "insurer",
+        "--move",
+        "n2=h:7000",
+        "--at",
+        "now",
+        cwd=root,
+    )
+    assert "number 2 of this lake's cluster.toml takes effect on" in told
+    for what in (
+        "insurer is removed",
+        "n2 moves from",
+        "ann has the new certificate",
+        "n1 has the new certificate",
+    ):
+        assert what in told
+    assert "signed by nobody, of 2 that it takes" in told
+    assert "signatures of 0 nodes" in command("adopt", "next.toml", cwd=root, code=1)
+    assert "only sign it" in command("amend", "next.toml", "--remove", "ann", cwd=root, code=1)
+    command("amend", "next.toml", "--sign", "n1/node.key", "--yes", cwd=root)
+    assert "only nodes sign" in command("amend", "next.toml", "--sign", "olga.key", "--yes", cwd=root, code=1)
+    assert "adopt next.toml" in command("amend", "next.toml", "--sign", "n2/node.key", "--yes", cwd=root)
+    assert "number 2 of" in command("adopt", "next.toml", "--node", "n1/node.toml", cwd=root)
+    settings = Settings.read(root / "n1" / "node.toml")
+    assert settings.cluster.number == 2
+    assert settings.identity.certificate_pem == settings.cluster.nodes[1].certificate
+    assert len(settings.certificates) == 2
+    assert Settings.read(root / "n0" / "node.toml").cluster.number == 1
+    Vault(settings.file)
+    before = settings.file.storage_key.read_text()
+    assert "back it up" in command("renew", "n1/node.toml", "--storage-key", cwd=root)
+    assert settings.file.storage_key.read_text() != before
+    Vault(settings.file)
+    assert "only nodes have a storage key" in command("renew", "ann.key", "--storage-key", cwd=root, code=1)
