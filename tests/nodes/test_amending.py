@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from functools import partial
 
@@ -28,6 +29,7 @@ from tercet.nodes.roster import require_not_earlier
 from tercet.nodes.setup import keys_of_node, make_member, renew_key
 from tercet.nodes.vault import Vault
 from tests.attacks.lake import TIMEOUT_S
+from tests.nodes import test_studies as studies
 
 AGES = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
 
@@ -147,6 +149,27 @@ async def test_renewed_keys(in_process):
         assert {len(lines) == head.lines for head, lines in logs.values()} == {True}
     findings = await check_nodes(after, who_am_i(after, lake.made.key("olga"), lake.made.cluster).identity)
     assert all(one.good for one in findings), findings
+
+
+async def test_a_study_outlives_a_key_and_not_its_owners(in_process):
+    lake, root = in_process, in_process.made.root
+    await lake.hospital.upload(studies.AGES, name="ages", key="id", owner="hospital")
+    await lake.insurer.upload(studies.COSTS, name="costs", key="id", owner="insurer")
+    study = await studies.signed(lake, studies.made(uses=9))
+    ann = lake.ann.cluster.desk.studies
+    await amend(lake, renew_key(root / "hospital.key", current(lake.made.cluster)))
+    await ann.begin(study)
+    await amend(lake, revoked=["hospital"])
+    with pytest.raises(ConsentError, match="waits for hospital"):
+        await ann.begin(study)
+    with contextlib.suppress(PeerLost):
+        await lake.hospital.plans()  # the link of before
+    hospital = lake.hospital.cluster.desk.studies
+    await hospital.approve(await hospital.show(study.number))
+    await ann.begin(study)
+    await amend(lake, removed=["insurer"])
+    with pytest.raises(ConsentError, match="reads tables of insurer, no member of the lake any more"):
+        await ann.begin(study)
 
 
 async def test_a_fit_goes_on_when_a_key_is_renewed(in_process):
