@@ -93,13 +93,19 @@ class Asking(Driver, Faced[F], abc.ABC):
 
     @waits
     async def audit(
-        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+        self,
+        known: Mapping[str, Head] | None = None,
+        *,
+        again: bool = False,
+        keep: bool = True,
+        most: int | None = None,
     ) -> dict[str, tuple[Head, list[str]]]:
         """The audit log of each node, verified: where it stands, and its lines, unless `keep` is false.
 
-        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true.
+        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true. Of
+        these lines, the `most` latest.
         """
-        return await self._desk().audit(known, again=again, keep=keep)
+        return await self._desk().audit(known, again=again, keep=keep, most=most)
 
     @waits
     @takes(plan=PLAN)

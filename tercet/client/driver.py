@@ -10,12 +10,14 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import attrs
 import msgpack
 import trio
 
+from tercet.actors.progress import Reading
 from tercet.client.allow import Allow
 from tercet.client.bars import counting, somebody_looks, watching
 from tercet.client.client import Asked
@@ -92,6 +94,8 @@ class Driver:
         """Steps of a fit between its checkpoints; None where the table's size decides."""
         self.on_phase: Callable[[str, str], None] | None = None
         """Called with the phase and the plan's name before each plan runs: for progress displays."""
+        self.on_progress: Callable[[str, Reading], None] | None = None
+        """Called with the plan's name and how far it is, a few times a second: for displays of one's own."""
         self.on_result: Callable[[Plan, RunResult], None] | None = None
         """Called with each plan that has run, and its result: for studies of what plans cost."""
 
@@ -205,7 +209,9 @@ class Driver:
     async def _run(self, plan: Plan, phase: str, asked: Asked | None = None) -> RunResult:
         if not isinstance(plan, Plan):
             raise PlanError(f"a {type(plan).__name__} is no plan; make one with lake.builder(name).plan()")
-        with watching(plan.name, wanted=self.progress) as watch:
+        with watching(plan.name, wanted=self.progress) as bar:
+            told = self.on_progress
+            watch = bar if told is None else partial(told, plan.name)
             result = await self.cluster.run(plan, watch, asked)
         if self.on_result is not None:
             self.on_result(plan, result)

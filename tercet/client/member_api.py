@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -241,14 +242,22 @@ class Desk:
 
     async def received(self) -> list[Received]:
         """What others' plans have revealed to this member; the nodes keep it no longer."""
+        found = await self.results()
+        for session in {one.session for one in found}:
+            await self.take_away(session)
+        return found
+
+    async def take_away(self, session: bytes) -> None:
+        """Have the nodes keep no longer what a plan has revealed to this member."""
+        await self.client.ask("received", [session])
+
+    async def results(self) -> list[Received]:
+        """What others' plans have revealed to this member, and the nodes still keep."""
         answers = await self.client.ask_all_pages("results")
         with _sense():
             first, *others = [{(one["session"], one["name"]): one for one in told} for told in answers]
             whole = {key: one for key, one in first.items() if all(key in other for other in others)}
-            found = [self._open([one, *(told[key] for told in others)]) for key, one in whole.items()]
-        for session in {one.session for one in found}:
-            await self.client.ask("received", [session])
-        return found
+            return [self._open([one, *(told[key] for told in others)]) for key, one in whole.items()]
 
     def _open(self, parts: Sequence[Mapping[str, Any]]) -> Received:
         first = parts[0]
@@ -267,14 +276,21 @@ class Desk:
     # -- audit -----------------------------------------------------------------------------------------------
 
     async def audit(
-        self, known: Mapping[str, Head] | None = None, *, again: bool = False, keep: bool = True
+        self,
+        known: Mapping[str, Head] | None = None,
+        *,
+        again: bool = False,
+        keep: bool = True,
+        most: int | None = None,
     ) -> dict[str, tuple[Head, list[str]]]:
         """The audit logs of all nodes by name, verified, from the heads on that are `known` of nodes.
 
-        `again`: from their beginning all the same. Without `keep`, without their lines. Raises ConsentError
-        that names node and line, also where a log does not have the head that is known.
+        `again`: from their beginning all the same. Without `keep`, without their lines; else with the `most`
+        latest. Raises ConsentError that names node and line, also where a log does not have the head that is
+        known.
         """
-        logs = [_Log(node, (known or {}).get(node.name, Head()), again, keep) for node in self.cluster.nodes]
+        room = most if keep else 0
+        logs = [_Log(node, (known or {}).get(node.name, Head()), again, room) for node in self.cluster.nodes]
         while any(log.more for log in logs):
             answers = await self.client.ask_each("audit", [[log.start] for log in logs])
             for log, told in zip(logs, answers, strict=True):
@@ -282,7 +298,7 @@ class Desk:
                     lines, number = [str(line) for line in told["lines"]], int(told["number"])
                 if log.more:
                     await trio.to_thread.run_sync(log.take, lines, number)
-        return {log.node.name: (log.head, log.lines) for log in logs}
+        return {log.node.name: (log.head, list(log.lines)) for log in logs}
 
 
 @attrs.define
@@ -292,13 +308,17 @@ class _Log:
     node: NodeEntry
     known: Head
     again: bool
-    keep: bool
+    room: int | None
+    """How many of the latest lines are kept, None for all."""
     head: Head = attrs.field(factory=Head)
-    lines: list[str] = attrs.field(factory=list)
+    lines: deque[str] = attrs.field(init=False)
     end: int | None = None
     """How many lines it had when it was first asked for; more may come meanwhile."""
     key: int | None = None
     """Which of its node's keys it has come to."""
+
+    def __attrs_post_init__(self) -> None:
+        self.lines = deque(maxlen=self.room)
 
     @property
     def start(self) -> int:
@@ -327,8 +347,7 @@ class _Log:
         self.head, self.key = reading.head, reading.key
         if not self.more:
             reading.require_present_key()
-        if self.keep:
-            self.lines += lines
+        self.lines += lines
 
 
 @contextlib.contextmanager

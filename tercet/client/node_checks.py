@@ -7,9 +7,9 @@ node knows better than anyone outside (its disk, its peers) it is asked for.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -28,6 +28,9 @@ from tercet.transports.names import CLIENT, party_name
 SOON = dt.timedelta(days=30)
 LITTLE_DISK = 1 << 30
 CLOCK_NOTE_S = 2.0
+
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -65,18 +68,38 @@ def _moment(when: dt.datetime | None) -> str:
     return "" if when is None else f"{when.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-async def check_nodes(cluster: ClusterFile, identity: Identity) -> list[Finding]:
+@attrs.frozen
+class Looked:
+    """What a look at a node has found; if it answered, what it `told`, and by how much its clock is off."""
+
+    name: str
+    found: tuple[Finding, ...]
+    told: Mapping[str, Any] | None = None
+    skew_s: float | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing has to be done."""
+        return all(one.good for one in self.found)
+
+
+async def look_at_nodes(cluster: ClusterFile, identity: Identity) -> list[Looked]:
     """Look at every node: network, certificate, version, protocol, clock, peers, disk."""
 
-    async def look(index: int) -> list[Finding]:
-        return await _check_node(cluster, identity, index)
+    async def look(index: int) -> Looked:
+        return await _look(cluster, identity, index)
 
     return await _of_each(cluster, look)
 
 
-async def _of_each(cluster: ClusterFile, look: Callable[[int], Awaitable[list[Finding]]]) -> list[Finding]:
+async def check_nodes(cluster: ClusterFile, identity: Identity) -> list[Finding]:
+    """What there is to say of every node."""
+    return [finding for one in await look_at_nodes(cluster, identity) for finding in one.found]
+
+
+async def _of_each(cluster: ClusterFile, look: Callable[[int], Awaitable[T]]) -> list[T]:
     """What is found at all nodes, which are looked at side by side."""
-    found: list[list[Finding]] = [[] for _ in cluster.nodes]
+    found: dict[int, T] = {}
 
     async def one(index: int) -> None:
         found[index] = await look(index)
@@ -84,7 +107,7 @@ async def _of_each(cluster: ClusterFile, look: Callable[[int], Awaitable[list[Fi
     async with trio.open_nursery() as nursery:
         for index in range(len(cluster.nodes)):
             nursery.start_soon(one, index)
-    return [finding for findings in found for finding in findings]
+    return [found[index] for index in range(len(cluster.nodes))]
 
 
 async def ask_node(
@@ -113,13 +136,13 @@ async def ask_node(
 async def give_amendment(cluster: ClusterFile, identity: Identity, packed: bytes) -> list[Finding]:
     """Give every node what follows its list of members, each whether or not the others are there."""
 
-    async def give(index: int) -> list[Finding]:
+    async def give(index: int) -> Finding:
         where = _name(cluster, index)
         try:
             await ask_node(cluster, identity, index, "amend", packed)
         except TercetError as error:
-            return [Finding(where, False, str(error))]
-        return [Finding(where, True, "it has the file, and goes by it in time")]
+            return Finding(where, False, str(error))
+        return Finding(where, True, "it has the file, and goes by it in time")
 
     return await _of_each(cluster, give)
 
@@ -145,13 +168,14 @@ def _name(cluster: ClusterFile, index: int) -> str:
     return f"{cluster.nodes[index].name} ({party_name(index)})"
 
 
-async def _check_node(cluster: ClusterFile, identity: Identity, index: int) -> list[Finding]:
-    where = _name(cluster, index)
+async def _look(cluster: ClusterFile, identity: Identity, index: int) -> Looked:
+    name, where = cluster.nodes[index].name, _name(cluster, index)
     try:
         mine, theirs, told = await ask_node(cluster, identity, index, "status")
     except TercetError as error:
-        return [Finding(where, False, str(error))]
-    return list(_judge(where, cluster, theirs.clock - mine.clock, told))
+        return Looked(name, (Finding(where, False, str(error)),))
+    skew = theirs.clock - mine.clock
+    return Looked(name, tuple(_judge(where, cluster, skew, told)), told, skew)
 
 
 def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) -> Sequence[Finding]:

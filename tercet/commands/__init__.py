@@ -18,6 +18,7 @@ HOMES = {
     **dict.fromkeys(("renew", "amend", "adopt"), "tercet.commands.changes"),
     **dict.fromkeys(("upload", "tables", "drop", "results"), "tercet.commands.tables"),
     **dict.fromkeys(("propose", "plans", "show", "approve", "refuse", "audit"), "tercet.commands.consent"),
+    "portal": "tercet.commands.portal",
     **dict.fromkeys(("compare", "calibrate", "transcript"), "tercet.commands.comparison"),
 }
 """Which module has which command, in the order of the help."""

@@ -9,17 +9,18 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated
 
-import attrs
 import typer
 
 import tercet
 from tercet.actors.estimate import explain
 from tercet.client.lake import Lake
 from tercet.client.member_api import WaitingPlan
-from tercet.client.study_api import KnownStudy, ShownStudy
-from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, one_line, say, sentences
+from tercet.client.study_api import ShownStudy
+from tercet.client.wording import describe_plan, one_line, stands
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConsentError
 from tercet.members.audit import Head, check_lines, lines_after, log_lines, parse, require
+from tercet.members.rules import moment
 from tercet.members.study_pages import quotation
 from tercet.members.succession import current
 from tercet.members.verified import Verified
@@ -49,7 +50,7 @@ def propose(
         known = lake.propose(study)
         for line in lake.show_study(known.digest.hex()).page:
             say(line)
-        say(_stands(known))
+        say(stands(known))
 
 
 @app.command()
@@ -58,27 +59,14 @@ def plans(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> Non
     with sentences(), tercet.connect(cluster, identity=identity) as lake:
         for known in lake.studies():
             say(
-                f"{known.number}  study of {known.analyst} since {_time(known.proposed)}, "
-                f"{quotation(known.purpose[:SHOWN_PURPOSE])}; {_stands(known)}"
+                f"{known.number}  study of {known.analyst} since {moment(known.proposed)}, "
+                f"{quotation(known.purpose[:SHOWN_PURPOSE])}; {stands(known)}"
             )
         for one in lake.plans():
             say(
-                f"{one.number}  {one_line(one.name)}, for {one.caller} since {_time(one.asked)}; waits for "
+                f"{one.number}  {one_line(one.name)}, for {one.caller} since {moment(one.asked)}; waits for "
                 f"{', '.join(one.missing)}"
             )
-
-
-def _time(seconds: float) -> str:
-    return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _stands(known: KnownStudy) -> str:
-    """Where a study stands."""
-    if known.refusal:
-        return known.refusal
-    if known.missing:
-        return f"waits for {', '.join(known.missing)}"
-    return f"approved by all; run {known.runs} of {known.uses} times, until {_time(known.until)}"
 
 
 @app.command()
@@ -115,28 +103,16 @@ def _is_study(lake: Lake, number: str) -> bool:
 def _show_study(shown: ShownStudy) -> None:
     for line in shown.page:
         say(line)
-    say(_stands(shown.known))
+    say(stands(shown.known))
     say(f"digest {shown.known.digest.hex()}")
 
 
 def _show_plan(lake: Lake, number: str) -> tuple[WaitingPlan, Plan]:
     waiting, found = lake.show(number)
-    owners = {handle: f"{one.kind} {one.name}" for one in lake.entries() for handle in one.handles}
-    for line in _describe(waiting, found, owners):
+    for line in describe_plan(waiting, found, lake.entries()):
         say(line)
     say(str(explain(found, lake.cluster.protocol, lake.cluster.parties, apart=True)))
     return waiting, found
-
-
-def _describe(waiting: WaitingPlan, plan: Plan, owners: dict[str, str]) -> list[str]:
-    handles = [str(node.get("handle")) for node in plan.nodes if node.kind == "input"]
-    reads = [owners.get(handle, f"what was computed before: {one_line(handle)}") for handle in handles]
-    lines = [f"plan {waiting.number}: {one_line(plan.name)}, for {waiting.caller}", "it reads"]
-    lines += [f"  - {one}" for one in dict.fromkeys(reads)]
-    lines.append("it reveals" if plan.disclosures() else "it reveals nothing")
-    told = (attrs.evolve(one, what=one_line(one.what)) for one in plan.disclosures())
-    lines += [f"  - {one}" for one in told]
-    return [*lines, f"digest {plan.digest().hex()}"]
 
 
 @app.command()

@@ -21,8 +21,6 @@ IdentityPath = Annotated[
     typer.Option("--identity", envvar="TERCET_IDENTITY", help="Your key.", metavar="NAME.key"),
 ]
 DEFAULT_CLUSTER = Path("cluster.toml")
-LONGEST_LINE = 512
-"""Characters of what somebody else has written."""
 
 
 @contextlib.contextmanager
@@ -39,12 +37,6 @@ def sentences() -> Iterator[None]:
 def _of_file(error: OSError) -> str:
     """What the system refuses to do with a file, without its number."""
     return f"{error.filename} cannot be read or written ({error.strerror}); check the path"
-
-
-def one_line(text: str) -> str:
-    """What somebody else has written, with nothing in it that hides, moves or ends a line, and cut."""
-    shown = text if text.isprintable() else ascii(text)
-    return shown if len(shown) <= LONGEST_LINE else f"{shown[: LONGEST_LINE - 3]}..."
 
 
 def say(text: str) -> None:

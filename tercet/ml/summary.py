@@ -398,7 +398,7 @@ class Summary:
                 ]
         return made
 
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
         """What has to be said of coefficients that are not told."""
         columns = [name for name in self.without if name != INTERCEPT]
         notes = []
@@ -414,7 +414,7 @@ class Summary:
             )
         return notes
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
         """What is said of the fit as a whole."""
         titles = {
             "nobs": "observations", "llf": "log-likelihood", "llnull": "null log-likelihood",
@@ -432,25 +432,25 @@ class Summary:
         return f"logistic regression of {self.what}" + (", penalised" if self.penalised else "")
 
     def __str__(self) -> str:
-        columns = self._columns()
-        cells = [["", *columns], *([name, *row] for name, row in self._rows(columns))]
+        heads, rows = self.cells()
+        cells = [["", *heads], *([name, *row] for name, row in rows)]
         widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
         lines = [self._title]
-        facts = self._facts()
+        facts = self.facts()
         broad = max((len(title) for title, _ in facts), default=0)
         lines += [f"{title:<{broad}}  {number}" for title, number in facts]
-        if columns:
+        if heads:
             lines += [
                 "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
             ]
-        return "\n".join([*lines, *self._notes()])
+        return "\n".join([*lines, *self.notes()])
 
-    def _rows(self, columns: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
-        """Rows of the table; the intercept comes first."""
-        rows = [
-            (name, [column[place] for column in columns.values()]) for place, name in enumerate(self.names_)
-        ]
-        return [*rows[-1:], *rows[:-1]] if self.names_[-1] == INTERCEPT else rows
+    def cells(self) -> tuple[list[str], list[tuple[str, list[str]]]]:
+        """The table as text: headings, and the name and cells of each coefficient, the intercept first."""
+        columns = self._columns()
+        cells = [[column[place] for column in columns.values()] for place in range(len(self.names_))]
+        rows = list(zip(self.names_, cells, strict=True))
+        return list(columns), rows if self.names_[-1] != INTERCEPT else [rows[-1], *rows[:-1]]
 
     def to_frame(self) -> Any:
         """The table of coefficients as a pandas data frame, a row for each."""
@@ -467,30 +467,30 @@ class Summary:
         return pd.DataFrame(columns, index=list(self.names_))
 
     def _repr_html_(self) -> str:
-        columns = self._columns()
-        head = "".join(f"<th>{html.escape(title)}</th>" for title in ("", *columns))
+        heads, rows = self.cells()
+        head = "".join(f"<th>{html.escape(title)}</th>" for title in ("", *heads))
         body = "".join(
             f"<tr><th>{html.escape(name)}</th>"
             + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
             + "</tr>"
-            for name, row in self._rows(columns)
+            for name, row in rows
         )
         facts = "".join(
             f"<tr><th>{html.escape(title)}</th><td>{html.escape(number)}</td></tr>"
-            for title, number in self._facts()
+            for title, number in self.facts()
         )
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
         title = html.escape(self._title)
         return f"<table><caption>{title}</caption>{facts}</table><table><tr>{head}</tr>{body}</table>{notes}"
 
     def to_latex(self) -> str:
         """The table of coefficients as a LaTeX tabular."""
-        columns = self._columns()
-        lines = [" & ".join(map(_latex, ("", *columns))) + r" \\", r"\hline"]
-        lines += [" & ".join(map(_latex, (name, *row))) + r" \\" for name, row in self._rows(columns)]
-        width = len(columns) + 1
-        lines += [rf"\multicolumn{{{width}}}{{l}}{{{_latex(note)}}} \\" for note in self._notes()]
-        begin = r"\begin{tabular}{l" + "r" * len(columns) + "}"
+        heads, rows = self.cells()
+        lines = [" & ".join(map(_latex, ("", *heads))) + r" \\", r"\hline"]
+        lines += [" & ".join(map(_latex, (name, *row))) + r" \\" for name, row in rows]
+        width = len(heads) + 1
+        lines += [rf"\multicolumn{{{width}}}{{l}}{{{_latex(note)}}} \\" for note in self.notes()]
+        begin = r"\begin{tabular}{l" + "r" * len(heads) + "}"
         return "\n".join([begin, *lines, r"\end{tabular}"])
 
 

@@ -42,6 +42,7 @@ from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.keeping import keep
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.listings import entry_of, listed
+from tercet.nodes.metrics import resident_bytes
 from tercet.nodes.permits import Permits
 from tercet.nodes.provenance import goes_over, origin_of
 from tercet.nodes.quotas import SHARE_IN_MEMORY, Quotas, client_limits
@@ -344,7 +345,7 @@ class LakeGate(Gate):
     async def _answer(self, caller: str, verb: str, args: Sequence[Any]) -> dict[str, Any]:
         match verb, args:
             case "status", []:
-                return self._status()
+                return self._status(caller)
             case "keep", [dict(fields)]:
                 await self._keep(caller, fields)
                 return {}
@@ -463,9 +464,10 @@ class LakeGate(Gate):
         )
         waiting.changed.set()
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self, caller: str) -> dict[str, Any]:
         coming = self.roster.coming
         disk = os.statvfs(self._file.directory)
+        operates = "operator" in self.permits.member(caller).roles
         return {
             "release": RELEASE,
             "missing_parties": self.party.missing(),
@@ -474,6 +476,7 @@ class LakeGate(Gate):
             "free_bytes": disk.f_bavail * disk.f_frsize,
             "audit": [self.audit.head.lines, self.audit.head.digest],
             "coming": [] if coming is None else [coming.number, str(coming.takes_effect)],
+            "memory_bytes": resident_bytes() if operates else None,  # which follows what others do
         }
 
     # -- who and what ----------------------------------------------------------------------------------------

@@ -152,11 +152,13 @@ async def serve(
     settings: Settings,
     *,
     log_lost: bool = False,
+    signals: bool = True,
     task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a node until it is cancelled or told to stop by a signal. Raises what makes a start impossible.
 
-    With `log_lost`, an audit log that has lost lines does not.
+    Without `signals`, as beside others in a process, it is cancelled only. With `log_lost`, an audit log that
+    has lost lines does not.
     """
     file, cluster = settings.file, settings.cluster
     party = Party(
@@ -211,6 +213,8 @@ async def serve(
             nursery.start_soon(_sweep, gate)
             nursery.start_soon(Changeover(node, gate, transport).run)
             task_status.started(node)
+            if not signals:
+                await trio.sleep_forever()
             await _until_told(node, file.grace_s)
             nursery.cancel_scope.cancel()
     with _survived(), trio.move_on_after(file.timeout_s):

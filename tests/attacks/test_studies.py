@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tercet import Allow
-from tercet.commands.console import one_line
+from tercet.client.wording import one_line
 from tercet.errors import ConsentError, StorageError, TercetError
 from tercet.members.studies import Asked, Study, study_step
 from tercet.ml import LogisticRegression

@@ -1,0 +1,62 @@
+"""Commands of who would rather click: `portal`."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
+from tercet.errors import ConfigError
+
+app = typer.Typer()
+NEEDED = {
+    "hypercorn": "hypercorn",
+    "jinja2": "jinja2",
+    "multipart": "python-multipart",
+    "starlette": "starlette",
+}
+
+
+@app.command()
+def portal(
+    identity: Annotated[
+        Path | None,
+        typer.Option("--identity", envvar="TERCET_IDENTITY", help="Your key.", metavar="NAME.key"),
+    ] = None,
+    cluster: ClusterPath = DEFAULT_CLUSTER,
+    port: Annotated[
+        int,
+        typer.Option(help="Port of 127.0.0.1 to listen at; by default any.", min=0, max=65535),
+    ] = 0,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Start a lake of made-up owners here, and their portals."),
+    ] = False,
+) -> None:
+    """Open the lake in your browser, on this machine alone: the key stays here.
+
+    Prints a link that works once. Needs the extra `portal`.
+    """
+    with sentences():
+        missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
+        if missing:
+            raise ConfigError(f"the portal needs {', '.join(missing)}; run pip install 'tercet[portal]'")
+        if demo:
+            from tercet.demo.portal_demo import run
+
+            trio.run(run, say)
+            return
+        if identity is None:
+            raise ConfigError("give your key with --identity, or look at made-up owners with --demo")
+        from tercet.portal.app import serve
+
+        trio.run(partial(serve, cluster, identity, port=port, on_link=_tell))
+
+
+def _tell(link: str) -> None:
+    say(f"The portal is open at this link, once, until you stop it with Ctrl-C:\n  {link}")

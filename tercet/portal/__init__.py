@@ -1,0 +1,1 @@
+"""The portal: pages for owners, analysts, auditors and operators, on the member's own machine."""

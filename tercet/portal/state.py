@@ -1,0 +1,134 @@
+"""What a portal has while it runs: its member, the link to the lake, and what its pages leave in between.
+
+The lake is opened when the first page needs it, and again when it was lost as a whole; a node that comes back
+is linked up with by the lake itself. So the portal starts while nodes are down, and says which.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import attrs
+import trio
+
+from tercet.client.lake import AsyncLake, open_lake
+from tercet.client.remote import who_am_i
+from tercet.errors import TercetError
+from tercet.members.config import ClusterFile
+from tercet.members.succession import current
+from tercet.portal.audit_book import AuditBook
+from tercet.portal.drafts import Drafts
+from tercet.portal.guard import Sessions
+from tercet.portal.node_watch import NodeWatch
+from tercet.portal.study_work import StudyWork
+from tercet.transports import Identity
+
+logger = logging.getLogger(__name__)
+
+
+class Connection:
+    """The lake, opened when it is first asked for, and held in a task of the portal's."""
+
+    def __init__(
+        self, opened: Callable[[], AbstractAsyncContextManager[AsyncLake]], nursery: trio.Nursery
+    ) -> None:
+        self._opened = opened
+        self._nursery = nursery
+        self._lake: AsyncLake | None = None
+        self._failure: TercetError | None = None
+        self._one_at_a_time = trio.Lock()
+
+    async def lake(self) -> AsyncLake:
+        """The lake. Raises what keeps it from being opened, as TercetError."""
+        async with self._one_at_a_time:
+            if self._lake is None:
+                await self._nursery.start(self._hold)
+            if self._lake is None:
+                raise self._failure or TercetError("the lake was closed; look at the portal's terminal")
+            return self._lake
+
+    async def _hold(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            async with self._opened() as self._lake:
+                task_status.started()
+                await trio.sleep_forever()
+        except TercetError as error:
+            if self._lake is None:
+                self._failure = error
+                task_status.started()
+            else:
+                logger.warning("the lake was lost, and will be opened again: %s", error)
+        finally:
+            self._lake = None
+
+
+@attrs.define(eq=False)
+class Portal:
+    """One member's portal."""
+
+    cluster_path: Path
+    identity_path: Path
+    cluster: ClusterFile
+    identity: Identity
+    name: str
+    """Of the member."""
+    roles: tuple[str, ...]
+    sessions: Sessions
+    connection: Connection
+    drafts: Drafts
+    work: StudyWork
+    book: AuditBook
+    nodes: NodeWatch
+
+    @classmethod
+    def make(
+        cls,
+        cluster_path: Path,
+        identity_path: Path,
+        *,
+        sessions: Sessions,
+        scratch: Path,
+        timeout_s: float,
+        nursery: trio.Nursery,
+    ) -> Portal:
+        """Of the member whose key is given; `scratch` is a folder for files until they are uploaded.
+
+        Raises ConfigError for files that do not fit together.
+        """
+        cluster = current(cluster_path)
+        identity = who_am_i(cluster, identity_path, cluster_path).identity
+        name = identity.name
+        member = cluster.member(name)
+        opened = partial(open_lake, cluster_path, identity=identity_path, timeout_s=timeout_s, progress=False)
+        connection = Connection(opened, nursery)
+        return cls(
+            cluster_path,
+            identity_path,
+            cluster,
+            identity,
+            name,
+            () if member is None else member.roles,
+            sessions,
+            connection,
+            Drafts(scratch),
+            StudyWork(identity_path, connection.lake, nursery),
+            AuditBook(cluster, identity_path, connection.lake, nursery),
+            NodeWatch(cluster, identity, nursery),
+        )
+
+    def at(self, path: str, *names: str) -> str:
+        """The path of a page, below which `names`, that anybody may have chosen, are quoted."""
+        return f"/{self.sessions.place}{path}" + "".join(f"/{quote(name, safe='')}" for name in names)
+
+    def has(self, *roles: str) -> bool:
+        """Whether the member has one of these roles."""
+        return not set(roles).isdisjoint(self.roles)
+
+    async def lake(self) -> AsyncLake:
+        """The lake. Raises TercetError that says which node cannot be reached, or why not."""
+        return await self.connection.lake()
