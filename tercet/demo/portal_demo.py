@@ -131,4 +131,4 @@ async def fill(root: Path, cluster: Path) -> None:
             return lake
 
         work = StudyWork(ann, this_lake, own)
-        await work.propose(guided, Terms(purpose="Who comes back to hospital within 30 days?"))
+        await work.propose(guided, Terms(rows=600, purpose="Who comes back to hospital within 30 days?"))

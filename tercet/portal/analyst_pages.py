@@ -93,7 +93,7 @@ async def _chosen(portal: Portal, said: Said) -> tuple[Guided, Terms]:
         purpose=said.text("purpose") or "(say what the study is for)",
         uses=Terms(purpose="").uses if uses is None else uses,
         days=Terms(purpose="").days if days is None else days,
-        rows=rows_for([schemas[name] for name in tables]),
+        rows=rows_for([schemas[name] for name in tables], guided.test_size),
     )
     return guided, terms
 

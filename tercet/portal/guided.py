@@ -8,6 +8,7 @@ can go on there.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -22,8 +23,8 @@ from tercet.portal.outcomes import Outcome
 
 ROC_POINTS, BINS = 20, 5
 USUAL_METRICS = ("roc_auc", "accuracy", "recall", "precision", "log_loss")
-ROWS, ROWS_FOR_LEAST = 500, 12
-"""Made-up rows of a rehearsal: so many, or so many times the least count of an owner."""
+ROWS, ROWS_FOR_LEAST = 500, 15
+"""Made-up rows of a rehearsal: so many, or that so many times an owner's least count are tested on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -186,6 +187,7 @@ class Terms:
     rows: int = ROWS
 
 
-def rows_for(schemas: Sequence[TableSchema]) -> int:
+def rows_for(schemas: Sequence[TableSchema], test_size: float) -> int:
     """How many made-up rows a rehearsal takes, so that no owner's least count stops it."""
-    return max([ROWS, *(ROWS_FOR_LEAST * one.min_count for one in schemas)])
+    least = max((one.min_count for one in schemas), default=1)
+    return max(ROWS, math.ceil(ROWS_FOR_LEAST * least / min(test_size, 1 - test_size)))

@@ -1,0 +1,360 @@
+"""The portal in a real Chromium, against three real nodes: a study from upload to results, as people click it.
+
+Each test goes on where the one before has ended, as owners and the analyst do. Every page is looked at by axe, and
+kept as a picture in both themes and at 400 pixels, in `build/portal`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import attrs
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect
+
+from tests.portal.conftest import MEMBERS, SHOTS, Lake
+
+pytestmark = pytest.mark.early
+LONG_MS = 40_000
+LOOKS = {
+    "light": (1280, "light"),
+    "dark": (1280, "dark"),
+    "narrow": (400, "light"),
+    "narrow-dark": (400, "dark"),
+}
+expect.set_options(timeout=LONG_MS)
+OWNERS = ("clinic", "imaging", "laboratory")
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(1)</script>'
+
+
+@attrs.define(eq=False)
+class Desk:
+    """A member's browser: a context of its own, and the page that is open."""
+
+    page: Page
+    at: str
+    axe: str
+    complaints: list[str]
+
+    def go(self, path: str) -> Page:
+        """Open a page of the portal."""
+        self.page.goto(self.at + path)
+        return self.page
+
+    def look(self, name: str) -> None:
+        """Look for barriers in both themes, and keep pictures; the page must not be wider than the screen."""
+        page = self.page
+        for look, (width, theme) in LOOKS.items():
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=theme)
+            (SHOTS / look).mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=SHOTS / look / f"{name}.png", full_page=True)
+            if look in ("light", "narrow-dark"):
+                self._no_barriers(name, look)
+            wide = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            assert wide <= 0, f"{name} is {wide} pixels wider than {look}"
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.emulate_media(color_scheme="light")
+
+    def _no_barriers(self, name: str, look: str) -> None:
+        if not self.page.evaluate("typeof axe !== 'undefined'"):
+            self.page.evaluate(self.axe)
+        found = self.page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+        grave = [one for one in found if one["impact"] in ("serious", "critical")]
+        told = [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in grave]
+        assert not grave, f"{name}, {look}: {told}"
+
+
+@pytest.fixture(scope="module")
+def desks(lake: Lake, browser: Browser, axe: str) -> Iterator[dict[str, Desk]]:
+    """A desk of each member, whose link was followed."""
+    found = {}
+    for member in MEMBERS:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(LONG_MS)
+        complaints: list[str] = []
+        page.on("pageerror", lambda error, told=complaints: told.append(str(error)))
+        page.on("console", lambda line, told=complaints: _heard(line, told))
+        page.on("dialog", lambda dialog, told=complaints: _closed(dialog, told))
+        page.goto(lake.links[member][-1])
+        found[member] = Desk(page, page.url.rstrip("/"), axe, complaints)
+    yield found
+    for desk in found.values():
+        desk.page.context.close()
+
+
+def _heard(line: ConsoleMessage, complaints: list[str]) -> None:
+    """Note an error; that a request was given up for a newer one is none, nor that one was answered with no."""
+    given_up = line.text.startswith(("htmx:sendAbort", "htmx:afterRequest"))
+    if line.type == "error" and not given_up and "Failed to load resource: the server responded" not in line.text:
+        complaints.append(line.text)
+
+
+def _closed(dialog: Dialog, complaints: list[str]) -> None:
+    complaints.append(f"a script has run: {dialog.message}")
+    dialog.dismiss()
+
+
+@pytest.fixture(autouse=True)
+def quiet(desks: dict[str, Desk]) -> Iterator[None]:
+    """No page has complained: no script has failed, and nothing was kept from loading that should have."""
+    yield
+    told = {member: [*desk.complaints] for member, desk in desks.items() if desk.complaints}
+    for desk in desks.values():
+        desk.complaints.clear()
+    assert not told
+
+
+def submit(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name).click()
+
+
+def upload(desk: Desk, file, look: bool = False) -> None:
+    page = desk.go("/upload")
+    if look:
+        desk.look("upload")
+    page.set_input_files("input[type=file]", file)
+    submit(page, "Look at it")
+    expect(page.get_by_text("Nothing is wrong with keys and values.")).to_be_visible()
+    expect(page.get_by_text("figures over 20 rows or more")).to_be_visible()
+    if look:
+        desk.look("draft")
+
+
+def test_owners_upload_by_dropping_a_file(desks, tables):
+    clinic = desks["clinic"]
+    clinic.go("/")
+    clinic.look("overview-empty")
+    upload(clinic, tables["clinic"], look=True)
+    page = clinic.page
+    row = page.locator("#look table tbody tr", has_text="malignant")
+    expect(row).to_contain_text("boolean")
+    page.get_by_label("Single rows may be revealed").check()
+    expect(page.get_by_text("single rows may be revealed")).to_be_visible()
+    page.get_by_label("Single rows may be revealed").uncheck()
+    expect(page.get_by_text("no single rows")).to_be_visible()
+    submit(page, "Upload it under these rules")
+    expect(page.get_by_role("heading", name="clinic")).to_be_visible()
+    expect(page.get_by_text("1,200 rows")).to_be_visible()
+    for member in ("laboratory", "imaging"):
+        upload(desks[member], tables[member])
+        submit(desks[member].page, "Upload it under these rules")
+        expect(desks[member].page.get_by_role("heading", name=member)).to_be_visible()
+
+
+def test_a_file_with_a_key_twice_is_found_before_it_leaves(desks, tmp_path):
+    file = tmp_path / "twice.csv"
+    file.write_text("patient,age\nP-1,30\nP-1,40\nP-2,50\n")
+    page = desks["clinic"].go("/upload")
+    page.set_input_files("input[type=file]", file)
+    submit(page, "Look at it")
+    expect(page.get_by_role("alert")).to_contain_text("row 1 has the same key as row 0")
+    desks["clinic"].look("draft-problem")
+    submit(page, "Discard the file")
+    expect(page.get_by_role("heading", name="Upload a table")).to_be_visible()
+
+
+def test_a_study_is_put_together_and_asked_for(desks):
+    ann = desks["ann"]
+    page = ann.go("/tables")
+    expect(page.get_by_role("link", name="laboratory")).to_be_visible()
+    ann.look("tables")
+    page.get_by_role("link", name="clinic").click()
+    ann.look("table")
+    page.get_by_role("link", name="Use it in a study").click()
+    for table in ("laboratory", "imaging"):
+        page.get_by_role("checkbox", name=re.compile(f"^{table} ")).check()
+    page.get_by_role("radio", name=re.compile("^malignant of")).check()
+    for feature in ("texture", "radius", "symmetry"):
+        page.get_by_role("checkbox", name=re.compile(f"^{feature} real")).check()
+    page.get_by_label("Purpose, which owners read").fill(f"Which tumours to operate on first? {HOSTILE}")
+    page.get_by_label("Days").focus()
+    code = page.locator("#python pre")
+    expect(code).to_contain_text("features=['texture', 'symmetry', 'radius']")
+    expect(code).to_contain_text("lake.table('clinic').join(lake.table('imaging'), lake.table('laboratory')")
+    ann.look("guided")
+    with page.expect_download() as saved:
+        submit(page, "Save as notebook")
+    assert saved.value.suggested_filename == "study.ipynb"
+    submit(page, "Try it, and ask the owners")
+    expect(page.get_by_role("status")).to_contain_text("waits for clinic, imaging, laboratory")
+    ann.look("study-waits")
+
+
+def test_three_owners_read_and_sign(desks):
+    for place, member in enumerate(OWNERS):
+        desk = desks[member]
+        page = desk.go("/")
+        if not place:
+            desk.look("overview-waiting")
+        page.get_by_role("link", name=re.compile("Which tumours")).first.click()
+        expect(page.get_by_text("what comes out goes to ann")).to_be_visible()
+        page.get_by_text("What leads to what").click()
+        expect(page.locator("details img")).to_be_visible()
+        if not place:
+            desk.look("study-to-sign")
+        page.get_by_label("I have read what it does").check()
+        submit(page, "Approve and sign")
+        expect(page.get_by_text(f"Signed by {', '.join(OWNERS[: place + 1])}.")).to_be_visible()
+    expect(page.get_by_role("status")).to_contain_text("approved by all; run 0 of 3 times")
+
+
+def test_the_study_runs_and_gives_results(desks):
+    ann = desks["ann"]
+    page = ann.go("/studies")
+    ann.look("studies")
+    page.get_by_role("link", name=re.compile("Which tumours")).click()
+    submit(page, "Run it now")
+    expect(page.get_by_text("bytes sent by all")).to_be_visible()
+    ann.look("run-under-way")
+    expect(page.get_by_role("heading", name="Model")).to_be_visible()
+    table = page.get_by_role("table")
+    expect(table).to_contain_text("radius")
+    assert float(
+        table.get_by_role("row", name="radius").get_by_role("cell").first.inner_text()
+    ) == pytest.approx(0.4, abs=0.25)
+    for name in ("forest", "roc", "calibration"):
+        image = page.locator(f"img[src*='{name}.svg']")
+        expect(image).to_be_visible()
+        assert image.evaluate("one => one.decode().then(() => one.naturalWidth)") > 100
+    ann.look("run-done")
+    for link, name in (("Summary as CSV", "summary.csv"), ("Summary as LaTeX", "summary.tex")):
+        with page.expect_download() as saved:
+            page.get_by_role("link", name=link).click()
+        assert saved.value.suggested_filename == name
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Save as PNG").first.click()
+    assert saved.value.path().read_bytes().startswith(b"\x89PNG")
+    ann.go("/runs")
+    ann.look("runs")
+
+
+def test_owners_see_who_has_used_their_tables_for_what(desks):
+    clinic = desks["clinic"]
+    page = clinic.go("/tables/clinic")
+    uses = page.get_by_role("region", name="Uses")
+    expect(uses).to_contain_text("join")
+    expect(uses).to_contain_text("ann")
+    clinic.look("table-of-mine")
+    page = clinic.go("/history")
+    expect(page.get_by_role("region", name="Lines of the log")).to_contain_text("approved")
+    clinic.look("history")
+    page = clinic.go("/results")
+    expect(page.get_by_text("Nothing has come for you.")).to_be_visible()
+    clinic.look("results")
+
+
+def test_a_second_tab_goes_on_beside_the_first(desks):
+    context = desks["clinic"].page.context
+    second = context.new_page()
+    second.goto(desks["clinic"].at + "/tables")
+    expect(second.get_by_role("link", name="clinic")).to_be_visible()
+    page = desks["clinic"].go("/tables")
+    page.get_by_label("Name or owner").fill("lab")
+    submit(page, "Search")
+    expect(page.get_by_role("link", name="laboratory")).to_be_visible()
+    expect(page.get_by_role("link", name="clinic")).to_have_count(0)
+    second.reload()
+    expect(second.get_by_role("link", name="clinic")).to_be_visible()
+    second.close()
+
+
+def test_an_owner_refuses_with_a_reason(desks):
+    page = desks["ann"].go("/guided?table=clinic")
+    page.get_by_role("radio", name=re.compile("^malignant of")).check()
+    page.get_by_role("checkbox", name=re.compile("^texture real")).check()
+    page.get_by_label("Purpose, which owners read").fill("Another one")
+    submit(page, "Try it, and ask the owners")
+    expect(page.get_by_role("status")).to_contain_text("waits for clinic")
+    owner = desks["clinic"].go("/studies")
+    owner.get_by_role("link", name="Another one").click()
+    owner.get_by_label("Why not").fill(f"too few rows {HOSTILE}")
+    submit(owner, "Refuse it")
+    expect(owner.get_by_role("status")).to_contain_text("too few rows")
+    desks["clinic"].look("study-refused")
+    page.reload()
+    expect(page.get_by_role("status")).to_contain_text("clinic has refused")
+    expect(page.get_by_role("button", name="Run it now")).to_have_count(0)
+
+
+def test_a_study_that_says_something_else_now_is_not_signed(desks):
+    """The form carries what was read: with another digest of the sentences, nothing is signed."""
+    page = desks["ann"].go("/guided?table=imaging&table=clinic")
+    page.get_by_role("radio", name=re.compile("^malignant of")).check()
+    page.get_by_role("checkbox", name=re.compile("^symmetry real")).check()
+    page.get_by_label("Purpose, which owners read").fill("A third one")
+    submit(page, "Try it, and ask the owners")
+    expect(page.get_by_role("status")).to_contain_text("waits for")
+    owner = desks["clinic"].go("/studies")
+    owner.get_by_role("link", name="A third one").click()
+    owner.locator("input[name=read]").evaluate("one => { one.value = '0'.repeat(64) }")
+    owner.get_by_label("I have read what it does").check()
+    submit(owner, "Approve and sign")
+    expect(owner.get_by_role("alert")).to_contain_text("nothing was signed")
+    desks["clinic"].look("not-done")
+
+
+def test_operators_and_auditors_look_at_nodes_and_logs(desks, lake):
+    olga = desks["olga"]
+    page = olga.go("/nodes")
+    expect(page.get_by_role("cell", name="ready")).to_have_count(3)
+    expect(page.get_by_role("row", name=re.compile("^n0"))).to_contain_text("2 of 2")
+    time.sleep(1.1)
+    page.reload()
+    olga.look("nodes")
+    page = olga.go("/audit")
+    expect(page.get_by_text("lines, whole").first).to_be_visible()
+    page.get_by_label("Words").fill("ann admitted fit")
+    submit(page, "Search")
+    rows = page.get_by_role("region", name="Lines of the log").get_by_role("row")
+    expect(rows.nth(1)).to_contain_text("admitted")
+    expect(page.get_by_text(re.compile("page 1 of 1"))).to_be_visible()
+    olga.look("audit")
+    page = olga.go("/heads")
+    expect(page.get_by_role("row", name=re.compile("^n2"))).to_contain_text(re.compile("[0-9a-f]{64}"))
+    olga.look("heads")
+
+
+def test_a_lost_node_is_named_and_comes_back(desks, lake):
+    lake.wait(lake.stop, 1)
+    olga = desks["olga"]
+    page = olga.go("/nodes")
+    expect(page.get_by_role("row", name=re.compile("^n1"))).to_contain_text("does not answer")
+    olga.look("nodes-lost")
+    page = desks["clinic"].go("/tables")
+    expect(page.get_by_role("alert")).to_contain_text("party 1")
+    desks["clinic"].look("lake-lost")
+    lake.wait(lake.start, 1)
+    page = desks["clinic"].go("/tables")
+    expect(page.get_by_role("link", name="clinic")).to_be_visible()
+
+
+def test_an_expired_session_says_so(desks, lake):
+    laboratory = desks["laboratory"]
+    session = lake.portals["laboratory"].portal.sessions._open
+    session.seen -= 3600
+    page = laboratory.go("/tables")
+    expect(page.get_by_role("heading", name="Your session has ended")).to_be_visible()
+    laboratory.look("expired")
+    assert len(lake.links["laboratory"]) == 2
+    page.goto(lake.links["laboratory"][-1])
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    submit(page, "Close the portal")
+    expect(page.get_by_role("heading", name="The portal is closed")).to_be_visible()
+
+
+def test_everything_can_be_reached_by_keyboard(desks):
+    page = desks["imaging"].go("/tables")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Name or owner")).to_be_focused()
+    page.keyboard.type("imag")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("q=imag"))
