@@ -380,8 +380,7 @@ class LakeGate(Gate):
                 await self._amend(caller, packed)
                 return {}
             case "amendment", []:
-                coming = self.roster.coming
-                return {"packed": b"" if coming is None else coming.to_text().encode()}
+                return {"packed": self.roster.packed}
             case _ if verb in VERBS:
                 self._require(caller, ("analyst", "owner", "auditor"), "see studies")
                 return await self.studies.answer(caller, verb, args)
@@ -459,13 +458,11 @@ class LakeGate(Gate):
         waiting = self.board.find(session)
         if caller not in waiting.owners:
             raise ConsentError(f"{caller} is not asked about plan {session.hex()[:8]}")
-        waiting.refusal = (
-            f"{caller} has refused plan {waiting.plan.name!r}: {why[:200] or 'no reason was given'}"
-        )
+        reason = why[:200] or "no reason was given"
+        waiting.refusal = f"{caller} has refused plan {waiting.plan.name!r}: {reason}"
         waiting.changed.set()
 
     def _status(self, caller: str) -> dict[str, Any]:
-        coming = self.roster.coming
         disk = os.statvfs(self._file.directory)
         operates = "operator" in self.permits.member(caller).roles
         return {
@@ -475,7 +472,7 @@ class LakeGate(Gate):
             "waiting": len(self.board.plans),
             "free_bytes": disk.f_bavail * disk.f_frsize,
             "audit": [self.audit.head.lines, self.audit.head.digest],
-            "coming": [] if coming is None else [coming.number, str(coming.takes_effect)],
+            "coming": self.roster.announced,
             "memory_bytes": resident_bytes() if operates else None,  # which follows what others do
         }
 

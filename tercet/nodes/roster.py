@@ -33,6 +33,16 @@ class Roster:
     """Set when something has come that follows."""
     _seen: list[tuple[int, int] | None] | None = None
 
+    @property
+    def packed(self) -> bytes:
+        """The file that follows; empty if none does."""
+        return b"" if self.coming is None else self.coming.to_text().encode()
+
+    @property
+    def announced(self) -> list[int | str]:
+        """Number of the file that follows, and when it takes effect; empty if none does."""
+        return [] if self.coming is None else [self.coming.number, str(self.coming.takes_effect)]
+
     def member(self, name: str) -> Member:
         """A member by name. Raises ConsentError if there is none."""
         found = self.cluster.member(name)
