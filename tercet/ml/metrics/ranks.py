@@ -3,17 +3,17 @@
 Rows are sorted by falling decision value, as exact integers, so that equal ones are equal. A threshold can
 only lie between groups of tied rows, so every sum here runs over groups: over the last row of each, which
 knows how many rows and positives there are up to its own group, and up to the group before. The first is a
-running total. The second is the total at the last row of a group that came before, for which `last_marked`
-climbs a tree over neighbouring rows and back down (Blelloch 1990): six products a row and 2 log2(rows)
-rounds.
+running total. The second is the total at the last row of a group that came before, copied down to the row
+(see `tercet.ml.segments`).
 """
 
 from __future__ import annotations
 
 import attrs
 
-from tercet.ml.linalg import halvings, length, settled
+from tercet.ml.linalg import halvings, settled
 from tercet.ml.metrics.sums import TAIL_BITS, TAIL_BOUND, Scored
+from tercet.ml.segments import copied
 from tercet.plans import Value, concatenate
 
 BEYOND = 60.0
@@ -61,31 +61,8 @@ def order(scored: Scored) -> Ordered:
     counted = mask[0] if mask else outcomes * 0 + 1
     reached = concatenate([outcomes.reshape(1, rows), counted.reshape(1, rows)]).cumulate(magnitude=rows)
     ends = settled((last * reached).bounded(rows, "a count or zero"))
-    before = last_marked(last, ends, rows)
+    before = copied(last.squeeze(), ends).delay(1)
     return Ordered(rows, outcomes, probabilities, last, before, ends, reached)
-
-
-def last_marked(marks: Value, marked: Value, rows: int) -> Value:
-    """For each row, what the last marked row before it holds, or zero; `(c, rows)` integers like `marked`.
-
-    `marks` `(1, rows)` is 1 in marked rows; in others, `marked` is zero. A tree over pairs of rows: on the
-    way up, a pair holds what the last marked row in it holds; on the way down, each half learns what comes
-    before it. Two rounds for each halving of the rows.
-    """
-    plain, limit, halves = marks * -1 + 1, marked.type.limit, length(marked)
-    levels: list[tuple[Value, Value, int]] = []
-    while rows > 1:
-        bits, held = plain.pair_rows(), marked.pair_rows()
-        first, second = (held.select(range(side * halves, (side + 1) * halves)) for side in (0, 1))
-        levels.append((bits.select([0]), first, rows))
-        plain = (bits.select([1]) * bits.select([0])).bounded(1.0, "a bit")
-        marked = (second + bits.select([1]) * first).bounded(limit, "what one marked row holds")
-        rows = -(-rows // 2)
-    carried = marked * 0
-    for bit, held, count in reversed(levels):
-        later = (held + bit * carried).bounded(limit, "what one marked row holds")
-        carried = concatenate([carried, later]).interleave(count)
-    return carried
 
 
 def ranks(scored: Scored) -> dict[str, Value]:
