@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tercet.client.allow import Allow
     from tercet.client.lake import AsyncLake, Lake, connect, local, open_lake, open_local
     from tercet.comparison import compare
+    from tercet.ml.stacking import concat
     from tercet.ml.table import Table
     from tercet.plans.drawing import draw
 
@@ -41,6 +42,7 @@ _HOMES = {
         ("AsyncLake", "Lake", "connect", "local", "open_lake", "open_local"), "tercet.client.lake"
     ),
     "Table": "tercet.ml.table",
+    "concat": "tercet.ml.stacking",
     "draw": "tercet.plans.drawing",
     "explain": "tercet.actors.estimate",
     "compare": "tercet.comparison",
@@ -62,6 +64,7 @@ __all__ = [
     "TercetError",
     "TransportError",
     "compare",
+    "concat",
     "connect",
     "draw",
     "explain",

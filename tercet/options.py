@@ -480,6 +480,12 @@ FLAG = Flag()
 TABLE = Made(
     of="Table", what="a table of a lake", error=SchemaError, advice="lake.upload(...) makes a table of data"
 )
+TABLES = Several(
+    each=TABLE, most=64, what="a list of at most 64 tables", error=SchemaError, advice="as in [north, south]"
+)
+SITE = Choice(choices=("secret", "public"), none=True)
+DUPLICATES = Choice(choices=("refuse", "count", "keep"))
+NEW_COLUMN = Text(what="a name for a column", error=SchemaError)
 NAMES = Names(what="names", none=True, advice="as in ['accuracy', 'roc_auc']")
 READERS = Names(what="names of members", alone=False, empty=True, advice="as in ['clinic']")
 LEVEL = Number(above=0, below=1)

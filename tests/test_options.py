@@ -130,6 +130,7 @@ CALLS = {
     "calibration": (lambda made: made["evaluation"].calibration, {"bins": 2}),
     "roc_auc_interval": (lambda made: made["metrics"].roc_auc_interval, {}),
     "join": (lambda made: lambda on: made["table"].join(made["other"], on=on), {"on": "k"}),
+    "concat": (lambda made: tercet.concat, {"tables": "tables", "duplicates": "keep"}),
     "split": (lambda made: made["table"].split, {}),
     "filter": (lambda made: made["table"].filter, {"condition": "condition"}),
     "dropna": (lambda made: made["table"].dropna, {}),
@@ -190,7 +191,7 @@ def test_whatever_is_given_for_an_option(made, call, recwarn):
     """Each option of each call: it works, or a sentence of Tercet's names the option or shows the value."""
     found, base = CALLS[call]
     function = found(made)
-    known = {**made, "condition": made["table"]["x"] > 0, "DATA": DATA}
+    known = {**made, "tables": [made["table"]] * 2, "condition": made["table"]["x"] > 0, "DATA": DATA}
     base = {name: known.get(one, one) if isinstance(one, str) else one for name, one in base.items()}
     usual = _refusal(function, base)
     wrong = []

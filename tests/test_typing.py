@@ -40,6 +40,7 @@ PROGRAM = """
         assert_type(table, Table[{face}])
         assert_type({wait}lake.table("t"), Table[{face}])
         assert_type({wait}table.join(table, on="id"), Table[{face}])
+        assert_type({wait}tercet.concat([table, table], site="secret"), Table[{face}])
         assert_type({wait}table.split(test_size=0.2), tuple[Table[{face}], Table[{face}]])
         assert_type({wait}table.assign(y=table["x"] * 2), Table[{face}])
         assert_type({wait}table[["x"]].filter(table["x"] > 1), Table[{face}])

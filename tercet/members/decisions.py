@@ -24,6 +24,10 @@ from tercet.plans.types import NODES, DisclosureClass
 TO_CALLER = "analyst"
 """The receiver in plans that stands for whoever has them run."""
 
+POOLING = frozenset({"concat"})
+"""Computations that put rows of several owners together. An owner signs these, or names them as free: minimum
+counts hold for all rows together, and whoever has put some of them in knows those."""
+
 
 @attrs.frozen
 class Result:
@@ -97,7 +101,8 @@ def decide(rules: Mapping[str, tuple[str, Rules]], asked: Asked) -> Verdict:
             continue
         for refusal in _refusals(table, owner, rule, asked, owners):
             return Verdict(refusal)
-        free = not asked.by_hand and rule.frees(asked.computation, asked.group)
+        named = asked.computation in rule.computations or asked.computation not in POOLING or len(owners) < 2
+        free = not asked.by_hand and named and rule.frees(asked.computation, asked.group)
         if not free or any(result.kind_for(table, asked.over) not in rule.freely for result in asked.results):
             must.add(owner)
     return Verdict(owners=frozenset(must))

@@ -47,6 +47,7 @@ class Rules:
     - `plans`: with "approved", each computation of theirs waits until the owner has signed it; with "any",
       none does. Plans by hand wait for all owners in either case where nodes tell them from computations.
     - `computations` need no signature though `plans` is "approved": names, or groups of them (see `Group`).
+      `concat` with tables of other owners needs one unless it is named, whatever `plans` are.
     - `classes` of disclosures may leave without a signature. If None, all may with `plans="any"`, else those
       of `USUAL`.
     - `rows` lets single rows be revealed; without it, nobody gets one, with or without a signature.

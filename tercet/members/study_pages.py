@@ -58,6 +58,9 @@ class Does:
 CHECKS = "bits that say whether it worked"
 DOES: Mapping[str, Does] = {
     "join": Does("links rows with the same key", "the number of rows that match", "count"),
+    "concat": Does(
+        "puts rows of tables with the same columns together", "the number of different keys", "count"
+    ),
     "split": Does("splits rows at random", CHECKS, "count"),
     "assign": Does("computes new columns", CHECKS),
     "filter": Does(

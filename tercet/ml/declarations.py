@@ -22,6 +22,7 @@ from tercet.ml import (
     preparation,
     secret_column,
     splitting,
+    stacking,
     table,
     transformers,
 )
@@ -39,6 +40,7 @@ DECLARING = (
     preparation,
     secret_column,
     splitting,
+    stacking,
     table,
     transformers,
 )
@@ -46,6 +48,7 @@ DECLARING = (
 
 PSEUDONYMS = "pseudonyms of shuffled keys, random words"
 MATCHES = "the number of rows that match"
+KEYS = "the number of different keys"
 COMPARISONS = "comparisons of shuffled rows, a random order"
 KEPT = "which of the shuffled rows a filter keeps"
 COUNT_KEPT = "the number of rows that a filter keeps"
@@ -69,6 +72,7 @@ _FILTERS = frozenset({KEPT, COUNT_KEPT})
 
 DECLARED: dict[str, Declared] = {
     "join": Declared(opens=frozenset({PSEUDONYMS, MATCHES})),
+    "concat": Declared(("check",), opens=frozenset({PSEUDONYMS, KEYS})),
     "split": Declared(opens=_SHUFFLES),
     "assign": Declared(("check",)),
     "filter": Declared(("check",), opens=_FILTERS),

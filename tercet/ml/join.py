@@ -70,6 +70,7 @@ def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]
         keys=stored[0],
         rows_of_sources=max(table.rows_of_sources for table in tables),
         min_count=max(table.min_count for table in tables),
+        uploads=frozenset[str]().union(*(table.uploads for table in tables)),
     )
 
 

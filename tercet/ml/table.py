@@ -123,6 +123,10 @@ class Table(Faced[F]):
     rows_of_sources: int
     selection: tuple[Column, ...] = ()
     min_count: int = 1
+    uploads: frozenset[str] = frozenset()
+    """Keys of the uploads whose rows these are, by their handles."""
+    repeats: int | None = 0
+    """How many rows have a key that another row has before them; None if that is secret."""
     origin: Data = attrs.field(default=None, repr=False)
     """What nodes know it by; see `tercet.ml.computations`."""
 

@@ -68,4 +68,5 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
         key_types=tuple(str(c.key_type) for c in schema.columns if c.kind == "key"),
         rows_of_sources=schema.rows,
         min_count=schema.min_count,
+        uploads=frozenset({handles[0]}),
     )

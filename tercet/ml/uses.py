@@ -21,7 +21,7 @@ from tercet.ml.stored_columns import Column
 from tercet.ml.table import Table, as_names
 from tercet.ml.transformers import Transformer
 
-MOVING = {"join", "split"}
+MOVING = {"join", "concat", "split"}
 """Computations that use no value of a column, but for that by which rows are stratified."""
 NAMING = ("columns", "names", "features", "target", "sample_weight", "offset", "stratify")
 """Arguments that name columns, unless they are flags: folds may be stratified by the target."""

@@ -1,7 +1,7 @@
 """Plans, and the actors that run them: everything that owns a nursery."""
 
 from tercet.plans import interactive_kinds, local_kinds, product_kinds, row_kinds
-from tercet.plans.builder import Builder, Value, concatenate
+from tercet.plans.builder import Builder, Value, concatenate, stack
 from tercet.plans.plan import Plan
 from tercet.plans.types import CLASSES, Disclosure, DisclosureClass, Form, Type
 from tercet.protocols.fourier import Series, sigmoid, slope, softplus_tail
@@ -24,4 +24,5 @@ __all__ = [
     "sigmoid",
     "slope",
     "softplus_tail",
+    "stack",
 ]

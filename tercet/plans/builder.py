@@ -485,3 +485,8 @@ def _require_rounds(kind: Kind, inputs: Sequence[Type]) -> None:
 def concatenate(values: Sequence[Value]) -> Value:
     """Stack values along the first axis: tables side by side."""
     return values[0] if len(values) == 1 else values[0].builder.apply("concatenate", *values)
+
+
+def stack(values: Sequence[Value]) -> Value:
+    """Rows of all values, one after the other: one table below the other."""
+    return values[0] if len(values) == 1 else values[0].builder.apply("stack", *values)

@@ -68,6 +68,8 @@ class Along(enum.Enum):
     """Each place is made of others, by their public distance or in running totals."""
     PART = "part"
     """Some places, by public numbers in the plan."""
+    STACK = "stack"
+    """The places of each argument, one after the other."""
     TAKE = "take"
     """Places of the first argument that the second names in public."""
     POSITIONS = "positions"

@@ -104,8 +104,8 @@ def _look_up(key: Words, listed: Words, wanted: Words, slots: Positions, found: 
 
 
 @kernel(IN, IN2, INDEX_OUT, INDEX_OUT)
-def _count_twice(key: Words, listed: Words, slots: Positions, found: Positions) -> None:
-    """Put every column into the table once; adds to `found[0]` how many were there already."""
+def _mark_first(key: Words, listed: Words, slots: Positions, found: Positions) -> None:
+    """Put every column into the table once; `found` is 1 where it was not there yet."""
     last = np.uint64(slots.shape[0] - 1)
     for i in range(listed.shape[1]):
         low, high = listed[0, i], listed[1, i]
@@ -114,10 +114,9 @@ def _count_twice(key: Words, listed: Words, slots: Positions, found: Positions) 
         while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
             slot = (slot + np.uint64(1)) & last
             position = slots[slot]
-        if position >= 0:
-            found[0] += 1
-        else:
+        if position < 0:
             slots[slot] = i
+            found[i] = 1
 
 
 @kernel(IN, IN2, UINT64, INDEX_OUT)
@@ -147,11 +146,18 @@ def new_key() -> Words:
 
 def twice(listed: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> int:
     """How many columns of `(2, n)` are like one before them: none among pseudonyms of unique keys."""
-    found, key = np.zeros(1, dtype=np.int64), new_key()
-    for columns, _ in _Parts.of(listed, (listed.shape[1] // part).bit_length(), key, allocate):
+    return int(listed.shape[1] - first_places(listed, allocate, part=part).size)
+
+
+def first_places(listed: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> Positions:
+    """Positions `(m,)`, ascending, of the columns of `(2, n)` that are like none before them."""
+    is_first, key = allocate((listed.shape[1],)).view(np.int64), new_key()
+    for columns, places in _Parts.of(listed, (listed.shape[1] // part).bit_length(), key, allocate):
         columns = np.ascontiguousarray(columns)
-        _count_twice(key, columns, _slots(columns.shape[1]), found)
-    return int(found[0])
+        marks = np.zeros(columns.shape[1], dtype=np.int64)
+        _mark_first(key, columns, _slots(columns.shape[1]), marks)
+        is_first[places] = marks
+    return np.flatnonzero(is_first)
 
 
 def _slots(columns: int) -> Positions:

@@ -193,6 +193,8 @@ class _Walk:
                 return [_near(traces[0], node.types[0])]
             case Along.PART:
                 return [self._part(node, traces[0], types[0])]
+            case Along.STACK:
+                return [self._stacked(node, traces, types)]
             case Along.TAKE:
                 return [_taken(node, traces)]
             case Along.POSITIONS:
@@ -227,9 +229,25 @@ class _Walk:
             return mixed([trace])
         cuts = self._cuts.setdefault((trace.frame, trace.tables, kind.rows), set())
         cuts |= {int(node.get("start")), int(node.get("stop"))}
-        if trace.frame is None:
+        if _as_stored(trace.frame):
             self.placed |= trace.tables
         return Trace(Order.ROWS, trace.tables, ("part", node.attributes, node.kind, trace.frame))
+
+    def _stacked(self, node: Node, traces: Sequence[Trace], types: Sequence[Type]) -> Trace:
+        """Rows of tables that have none in common, one table's after the other's.
+
+        What is summed over them rests on the rows of each. A row that is there twice would count as two.
+        """
+        tables = NOTHING.union(*(trace.tables for trace in traces))
+        if not tables:
+            return _near(traces[0], node.types[0])
+        apart = sum(len(trace.tables) for trace in traces) == len(tables)
+        if not apart or any(trace.order is not Order.ROWS or not trace.tables for trace in traces):
+            return mixed(traces)
+        for trace, kind in zip(traces, types, strict=True):
+            self.count(trace.tables, kind.rows)
+        frames = tuple((trace.tables, trace.frame) for trace in traces)
+        return Trace(Order.ROWS, tables, ("stack", frames))
 
     def _positions(self, index: int, node: Node, traces: Sequence[Trace], types: Sequence[Type]) -> Trace:
         if node.kind == "ones" and isinstance(types[0].rows, int):
@@ -245,6 +263,14 @@ class _Walk:
             self.receivers[str(node.get("to"))] = None
             if trace.tables:
                 self.rows.append((f"{node.get('name')!r} to {node.get('to')}", trace.tables))
+
+
+def _as_stored(frame: Hashable) -> bool:
+    """Whether rows, or some of those that were stacked, lie in the order in which they are stored."""
+    match frame:
+        case ("stack", tuple(frames)):
+            return any(_as_stored(one) for _, one in frames)
+    return frame is None
 
 
 def _numbers(node: Node) -> Trace:

@@ -29,6 +29,7 @@ from tercet.plans.kinds import (
     require_ring,
 )
 from tercet.plans.local_kinds import Unary
+from tercet.plans.matching import first_places
 from tercet.plans.types import NODES, Disclosure, Form, Node, Type
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import Words, encode
@@ -206,6 +207,34 @@ class Interleave(Unary):
         return x.like(woven)
 
 
+@kind("stack")
+class Stack(Kind):
+    """The rows of all arguments `(..., n)`, one after the other."""
+
+    along = Along.STACK
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        first, rows = args[0] if args else None, 0
+        for x in args:
+            if first is None or x.form not in (Form.RING, Form.WORDS) or not isinstance(x.rows, int):
+                raise PlanError(f"stack takes numbers or words, of known numbers of rows, not {x}")
+            alike = (x.form, x.scale, x.shape[:-1]) == (first.form, first.scale, first.shape[:-1])
+            require(alike and len(x.shape) > 0, f"rows of {x} do not go below rows of {first}")
+            rows += x.rows
+        if first is None:
+            raise PlanError("a stack needs rows")
+        limit = max(x.limit for x in args)
+        return [attrs.evolve(first, shape=(*first.shape[:-1], rows), limit=limit)]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        shares = [x for x in args if isinstance(x, Share)]
+        first = shares[0].data
+        data = protocol.allocate((*first.shape[:-1], sum(x.data.shape[-1] for x in shares)))
+        np.concatenate([x.data for x in shares], axis=-1, out=data)
+        return shares[0].like(data)
+
+
 # -- rows by public position ---------------------------------------------------------------------------------
 
 
@@ -284,3 +313,31 @@ class Ones(Kind):
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         return Disclosure("the number of rows that a filter keeps", NODES, "1")
+
+
+@kind("distinct")
+class Distinct(Kind):
+    """Positions `(1, m)` at which words of a public list `(2, n)` occur first; m gets the name in `rows`."""
+
+    along = Along.POSITIONS
+    local = False
+    keep = True
+    weight = 16
+    attributes = fields(rows=str)
+    binds_symbol = True
+    tiling = Tiling.WHOLE
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,), rows = args, str(attributes["rows"])
+        require(x.form is Form.PUBLIC and x.shape[:-1] == (2,), f"distinct takes two public words, not {x}")
+        require(rows not in sizes.maxima, f"two nodes would say how many rows {rows!r} are")
+        sizes.maxima[rows] = sizes.most(x.rows)
+        return [Type(Form.PUBLIC, (1, rows))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
+        positions = first_places(as_public(args[0]), protocol.allocate)
+        context.symbols[str(node.get("rows"))] = positions.size
+        return positions[None].view(np.uint64)
+
+    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
+        return Disclosure("the number of different keys", NODES, "1")

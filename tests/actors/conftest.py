@@ -19,7 +19,7 @@ from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.values import Stored, cut
 from tercet.client.client import Client
-from tercet.plans import Builder, Form, Plan, Type, concatenate, sigmoid, slope
+from tercet.plans import Builder, Form, Plan, Type, concatenate, sigmoid, slope, stack
 from tercet.plans.passes import drop_dead
 from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.plans.types import word_shape
@@ -84,6 +84,9 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     small = gram.rescale(0).bounded(2.0**20, "small numbers")
     show("matmul", small.transpose() @ x, (real @ real[:2].T).T @ real, 1.0 * 3 * 8)
     show("stack", concatenate([x.select([2]), x.select([0])]), real[[2, 0]])
+    show(
+        "rows below", stack([x, x.slice(0, rows // 2)]), np.concatenate([real, real[:, : rows // 2]], axis=1)
+    )
     show("slice", x.slice(rows // 3, rows // 2), real[:, rows // 3 : rows // 2])
     late = np.concatenate([np.zeros((len(real), rows // 3)), real[:, : rows - rows // 3]], axis=1)
     show("delay", x.delay(rows // 3), late)
@@ -134,6 +137,8 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
         opened.append(shuffled[0].open("pseudonyms"))
         moved.append(shuffled[1:])
     matched = b.apply("match", *opened, rows="both")
+    different = b.apply("distinct", opened[0], rows="different")
+    show("distinct", moved[0][1].take(different).sum(), real[2:, left].sum(axis=1))
     ours = b.apply("take", moved[0][0], matched, table=0)
     theirs = b.apply("take", moved[1][0], matched, table=1)
     payload = b.apply("take", moved[0][1], matched, table=0)
@@ -164,7 +169,7 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
         "left": (left_type, keys[:, left]),
         "right": (right_type, keys[:, right]),
     }
-    symbols = {"both": right.size, "below": int((numbers[0] < 0).sum())}
+    symbols = {"both": right.size, "different": rows, "below": int((numbers[0] < 0).sum())}
     return Example(b.plan(), inputs, exact, near, checks, symbols)
 
 

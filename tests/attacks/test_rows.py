@@ -11,9 +11,9 @@ import pytest
 
 from tercet import Allow
 from tercet.errors import ConsentError
-from tercet.plans import Form, Type, concatenate, sigmoid
+from tercet.plans import Form, Type, concatenate, sigmoid, stack
 from tercet.plans.kinds import KINDS, Along
-from tests.attacks.lake import ROWS, column, values_of
+from tests.attacks.lake import AGES, ROWS, column, values_of
 
 SINGLE, ASKED, FEW = "single rows", "the owner was asked", "no fewer than 20 rows"
 
@@ -331,3 +331,26 @@ async def test_a_kind_that_does_not_say_keeps_rows_apart(attacked, asked, monkey
         told((x * x).bounded(2.0**40, "x").at_scale(4).rescale(0).sum())
 
     assert SINGLE in await attacked.why_not(asked(make))
+
+
+async def test_rows_that_are_stacked_count_for_their_own_tables(attacked):
+    """Few rows of the hospital between many of ann; the same rows twice; marks of which rows are whose."""
+    victim = await attacked.victim(min_count=20)
+    await attacked.ann.upload(AGES, name="own", key="id", owner="ann", allow=Allow(plans="any"))
+    own = await attacked.ann.table("own")
+
+    def why_not(make):
+        b = attacked.builder()
+        told(make(values_of(b, victim).bounded(2.0**20, "x"), values_of(b, own).bounded(2.0**20, "x")).sum())
+        return attacked.why_not(b.plan())
+
+    few = await why_not(lambda x, mine: stack([x.slice(0, 4), mine]))
+    assert "no fewer than 20 rows" in few
+    assert "no fewer than 20 rows" in await why_not(lambda x, mine: stack([x, mine]).slice(0, 4))
+    assert SINGLE in await why_not(lambda x, mine: stack([x, x]))
+    marks = np.arange(2 * ROWS) == 3
+    assert SINGLE in await why_not(lambda x, mine: stack([x, mine]) * x.builder.constant(marks))
+    assert SINGLE in await why_not(lambda x, mine: stack([x, mine]) * stack([mine, x]))
+    b = attacked.builder()
+    told(stack([values_of(b, one).bounded(2.0**30, "x") for one in (victim, own)]).sum())
+    assert len((await attacked.run(b.plan())).revealed) == 1

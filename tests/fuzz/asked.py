@@ -20,6 +20,7 @@ from tercet.ml.model_selection import _cross_validate
 from tercet.ml.preparation import assign, keep
 from tercet.ml.schema import ColumnSchema, TableSchema
 from tercet.ml.splitting import split
+from tercet.ml.stacking import stack_tables
 from tercet.ml.table import Table
 from tercet.ml.transformers import StandardScaler
 from tercet.nodes.requests import Requests, described
@@ -38,7 +39,10 @@ def _entry(name: str, *columns: ColumnSchema) -> Entry:
     )
 
 
-ENTRIES = {one.name: one for one in (_entry("patients", AGE, SICK), _entry("tests", BMI))}
+ENTRIES = {
+    one.name: one
+    for one in (_entry("patients", AGE, SICK), _entry("others", AGE, SICK), _entry("tests", BMI))
+}
 VAULT = SimpleNamespace(
     catalog=SimpleNamespace(
         find=lambda kind, name: ENTRIES.get(name) if kind == "table" else None, begin=None
@@ -70,6 +74,7 @@ def _computations() -> Iterator[Computed[Any]]:
     model = LogisticRegression(C=0.5, max_iter=2)
     yield inner_join([t, other], "id")
     yield split(t, 0.25, "sick")
+    yield stack_tables([t, _table("others")], "secret", "count", "site")
     yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})
     yield keep(t[["age", "sick"]], (t["age"] > 50) & ~t["sick"], compact=False)
     yield describe(t, ["age"], ["mean", "50%"], "analyst")

@@ -358,3 +358,15 @@ def test_results_of_a_plan():
     x.reveal("all", to="clinic")
     x.sum().open("a sum")
     assert results_of(b.plan(), "ann") == (Result("sum", "figure", "ann"), Result("all", "", "clinic"))
+
+
+def test_rows_of_several_owners_are_put_together_with_their_word():
+    """Who has put rows there knows them, so minimum counts protect the others less."""
+    pooled = asks(computation="concat", group="tables", results=())
+    named = Rules(computations=("concat",))
+    grouped = Rules(computations=("tables",))
+    for rules, owners in ((FREE, {"clinic"}), (grouped, {"clinic"}), (named, set())):
+        both = {"ages": ("clinic", rules), "own": ("ann", Rules())}
+        assert decide(both, pooled) == Verdict(owners=frozenset(owners))
+    alone = {"ages": ("clinic", FREE), "more": ("clinic", grouped)}
+    assert decide(alone, pooled) == LET_THROUGH

@@ -85,6 +85,8 @@ def run_all(lake):
 
     other = lake.upload({"id": np.arange(ROWS), "other": np.ones(ROWS)}, name="other", key="id", owner="p")
     free, strict = put("free"), put("strict", min_count=5)
+    tercet.concat([free, strict], duplicates="count")
+    tercet.concat([free, strict], duplicates="keep", site="public")
     of_tables(free, other)
     of_tables(strict, other)
     of_statistics(strict)  # where rules have a say, there is more to tell
