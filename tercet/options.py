@@ -494,6 +494,11 @@ CONDITION = Made(
     of="Expression", what="an expression of a table's columns such as table['age'] > 60", error=SchemaError
 )
 STATISTICS = Names(what="names of statistics", alone=False, most=128, advice="as in ['mean', 'std']")
+AGGREGATES = ByName(
+    of="statistics",
+    example="{'cost': ['sum', 'mean']}",
+    each=Names(what="names of statistics", most=16),
+)
 CATEGORIES = ByName(
     of="lists of numbers",
     example="{'sex': [0, 1]}",

@@ -139,6 +139,8 @@ CALLS = {
         lambda made: made["table"].crosstab,
         {"rows": "b", "columns": "y", "statistics": ["counts"]},
     ),
+    "agg": (lambda made: made["table"].groupby("b").agg, {"aggregates": {"x": "sum"}}),
+    "value_counts": (lambda made: made["table"].value_counts, {"column": "b"}),
     "corr": (lambda made: made["table"].corr, {}),
     "table.reveal": (lambda made: made["table"].reveal, {"columns": ["x"]}),
     "upload": (lambda made: made["lake"].upload, {"source": "DATA", "name": "n", "key": "k", "owner": "o"}),

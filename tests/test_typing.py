@@ -25,6 +25,7 @@ from tercet.ml import (
 )
 from tercet.ml.association import Correlations, Crosstab
 from tercet.ml.describe import Description
+from tercet.ml.groups import Groups
 from tercet.ml.metrics.curves import Calibration, RocCurve
 from tercet.ml.transformers import RevealedScaler
 from tercet.plans.results import RunResult
@@ -47,6 +48,8 @@ PROGRAM = """
         assert_type({wait}table.dropna(), Table[{face}])
         assert_type({wait}table.describe(["x"], to="o"), Description)
         assert_type({wait}table.crosstab("x", "y"), Crosstab)
+        assert_type({wait}table.groupby("x").agg({{"y": "mean"}}), Groups)
+        assert_type({wait}table.value_counts("x"), Groups)
         assert_type({wait}table.corr(), Correlations)
         assert_type({wait}table.reveal("x"), Rows)
         scaler = {wait}StandardScaler(columns=["x"]).fit(table)

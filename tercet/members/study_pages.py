@@ -73,6 +73,7 @@ DOES: Mapping[str, Does] = {
     "transform": Does("scales or fills columns by what was learned", CHECKS),
     "describe": Does("describes columns", "counts, means, spreads and the like of columns", "figure"),
     "crosstab": Does("counts or averages rows by category", "figures by category", "figure"),
+    "groupby": Does("sums or averages columns by category", "figures by category", "figure"),
     "corr": Does("correlates columns", "correlations of columns", "figure"),
     "fit": Does("fits a model, which stays secret", CHECKS, learns=True),
     "fit_alone": Does("fits a model, which stays secret", CHECKS, learns=True),

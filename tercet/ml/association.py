@@ -21,7 +21,7 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml import views
 from tercet.ml.computations import computation
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import MISSING, UNDEFINED, at_least, both, inverted, marked, tellable
+from tercet.ml.disclosure import MISSING, UNDEFINED, at_least, marked, tellable, tellable_cells
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
 from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
@@ -154,7 +154,7 @@ def crosstab(
     builder = table.lake.builder(f"{names[0]} by {names[1]} on {table.name}")
     cells, total = _cells(table, builder, names, found)
     title = f"{names[0]!r} by {names[1]!r} on {table.name!r}"
-    allowed = _allowed(cells, total, least) if least > 1 else None
+    allowed = tellable_cells(cells, total, least) if least > 1 else None
     if "counts" in statistics:
         _tell(cells, allowed, COUNTS, ALLOWED, title, to)
     else:
@@ -195,28 +195,6 @@ def _cells(
     cells = first.dot(sides[1], magnitude=table.rows).reshape(math.prod(map(len, categories)))
     total = cells.sum().reshape(1) * 0 + table.rows if weights is None else weights.sum().reshape(1)
     return cells.bounded(table.rows, "counts"), total.bounded(table.rows, "a count")
-
-
-def _allowed(cells: Value, total: Value, least: int) -> Value:
-    """Ones where cells `(k,)` may be told.
-
-    A cell may if it has enough rows. But a receiver who knows the total knows how many rows all hidden cells
-    have together, so if those are too few, the smallest of the other cells is hidden too.
-    """
-    size = int(cells.type.rows)
-    enough = at_least(cells, least)
-    hidden = total - enough.dot(cells).reshape(1)
-    none = (hidden + (enough.sum().reshape(1) * -1 + size)).is_zero().to_ring()
-    short = both(inverted(none), inverted(at_least(hidden, least)))
-    if size == 1:
-        return both(enough, inverted(short))
-    # Ranks among distinct keys: hidden cells come last, equal ones in their order.
-    most = cells.type.limit + 1
-    keys = (cells + inverted(enough) * most) * size + cells.builder.constant(np.arange(size))
-    before = keys.column().reshape(size, 1) - keys.reshape(1, size)
-    later = before.reshape(size * size).is_negative().to_ring().reshape(size, size)
-    smallest = (later.transpose().sum_columns() - (size - 1)).is_zero().to_ring()
-    return both(enough, inverted(both(smallest, short)))
 
 
 def _chi_square(cells: Value, rows: int) -> Value:

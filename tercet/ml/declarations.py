@@ -14,6 +14,7 @@ from tercet.ml import (
     association,
     describe,
     fitting,
+    grouping,
     join,
     linear_model,
     metrics,
@@ -32,6 +33,7 @@ from tercet.plans.types import NODES
 DECLARING = (
     association,
     describe,
+    grouping,
     join,
     linear_model,
     metrics,
@@ -82,6 +84,7 @@ DECLARED: dict[str, Declared] = {
     "reveal_scaler": Declared(("figure",)),
     "describe": Declared(("check", "count", "figure", "rows"), opens=_SORTS),
     "crosstab": Declared(("check", "count", "figure")),
+    "groupby": Declared(("check", "count", "figure"), opens=_SORTS),
     "corr": Declared(("check", "figure")),
     "evaluate": Declared(opens=_SORTS),
     "metrics": Declared(("check", "count", "figure")),

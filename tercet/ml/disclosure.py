@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from tercet.ml.linalg import settled
 from tercet.plans import Value, concatenate
 
@@ -56,6 +58,28 @@ def tellable(counts: Value, of: Value | int, least: int) -> Value:
     rest = counts * -1 + of
     few = both(at_least(rest, 1), inverted(at_least(rest, least)))
     return both(at_least(counts, least), inverted(few))
+
+
+def tellable_cells(cells: Value, total: Value, least: int) -> Value:
+    """Ones where cells `(k,)` may be told.
+
+    A cell may if it has enough rows. But a receiver who knows the total knows how many rows all hidden cells
+    have together, so if those are too few, the smallest of the other cells is hidden too.
+    """
+    size = int(cells.type.rows)
+    enough = at_least(cells, least)
+    hidden = total - enough.dot(cells).reshape(1)
+    none = (hidden + (enough.sum().reshape(1) * -1 + size)).is_zero().to_ring()
+    short = both(inverted(none), inverted(at_least(hidden, least)))
+    if size == 1:
+        return both(enough, inverted(short))
+    # Ranks among distinct keys: hidden cells come last, equal ones in their order.
+    most = cells.type.limit + 1
+    keys = (cells + inverted(enough) * most) * size + cells.builder.constant(np.arange(size))
+    before = keys.column().reshape(size, 1) - keys.reshape(1, size)
+    later = before.reshape(size * size).is_negative().to_ring().reshape(size, size)
+    smallest = (later.transpose().sum_columns() - (size - 1)).is_zero().to_ring()
+    return both(enough, inverted(both(smallest, short)))
 
 
 def kept_where(enough: Value, value: Value) -> Value:

@@ -23,6 +23,7 @@ from tercet.ml import views
 from tercet.ml.computations import Calls, Data, called, computation, referred
 from tercet.ml.expressions import Expression
 from tercet.ml.faces import Async, F, Faced, Sync, computes
+from tercet.ml.groups import GroupBy, Groups
 from tercet.ml.schema import INTEGER_BITS, suggest
 from tercet.ml.stored_columns import UNIT_BITS, Column, Part
 from tercet.options import (
@@ -378,6 +379,25 @@ class Table(Faced[F]):
         """
         steps = called("crosstab")(self, (rows, columns), categories or {}, statistics, to)
         counted: Crosstab = self.lake.perform(steps, "crosstab")
+        return counted
+
+    @takes(by=COLUMNS, categories=CATEGORIES)
+    def groupby(
+        self, by: str | Sequence[str], *, categories: Mapping[str, Sequence[float]] | None = None
+    ) -> GroupBy[F]:
+        """The rows by columns with public categories, for figures by group: `groupby("grade").agg(...)`."""
+        names = as_names(by)
+        for name in names:
+            self.column(name)
+        return GroupBy(self, names, categories or {})
+
+    @computes
+    @takes(column=COLUMN, categories=CATEGORIES, to=RECEIVER)
+    def value_counts(
+        self, column: str, *, categories: Mapping[str, Sequence[float]] | None = None, to: str = ANALYST
+    ) -> Groups:
+        """How many rows have each public category of a column. Discloses what `GroupBy.size` does."""
+        counted: Groups = self.lake.perform(called("groupby")(self, column, categories, {}, to), "groupby")
         return counted
 
     @computes

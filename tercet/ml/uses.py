@@ -23,9 +23,9 @@ from tercet.ml.transformers import Transformer
 
 MOVING = {"join", "concat", "split"}
 """Computations that use no value of a column, but for that by which rows are stratified."""
-NAMING = ("columns", "names", "features", "target", "sample_weight", "offset", "stratify")
+NAMING = ("columns", "names", "by", "aggregates", "features", "target", "sample_weight", "offset", "stratify")
 """Arguments that name columns, unless they are flags: folds may be stratified by the target."""
-CHOOSING = {"columns", "names", "features"}
+CHOOSING = {"columns", "names", "by", "features"}
 """Those of them that mean all other columns if they are left out."""
 
 
@@ -90,7 +90,9 @@ def models_elsewhere(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Column]:
-    given = [arguments[role] for role in NAMING if isinstance(arguments.get(role), str | list | tuple)]
+    given = [
+        arguments[role] for role in NAMING if isinstance(arguments.get(role), str | list | tuple | Mapping)
+    ]
     named = [name for names in given for name in as_names(names)]
     chosen = CHOOSING & arguments.keys()
     every = known.name not in MOVING and (

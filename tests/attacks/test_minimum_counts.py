@@ -105,6 +105,9 @@ class Asker:
         for statistics in (["counts"], ["chi2"]):
             self.ask(lambda statistics=statistics: few.crosstab("c", "y", statistics=statistics))
         self.ask(lambda: few.describe(["x", "y", "c"]))
+        self.ask(lambda: few.groupby("c").agg({"x": ["mean", "std", "max"], "h": "count"}))
+        self.ask(lambda: table.groupby("y").agg({"h": ["sum", "var"]}))
+        self.ask(lambda: few.value_counts("y"))
         self.ask(lambda: table.describe(["h"]))
 
     def evaluations(self):

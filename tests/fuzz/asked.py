@@ -14,6 +14,7 @@ from tercet.ml.association import correlate, crosstab
 from tercet.ml.computations import Computed, Request, encoded
 from tercet.ml.declarations import require_declared
 from tercet.ml.describe import describe
+from tercet.ml.grouping import group_statistics
 from tercet.ml.join import inner_join
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.model_selection import _cross_validate
@@ -79,6 +80,7 @@ def _computations() -> Iterator[Computed[Any]]:
     yield keep(t[["age", "sick"]], (t["age"] > 50) & ~t["sick"], compact=False)
     yield describe(t, ["age"], ["mean", "50%"], "analyst")
     yield crosstab(t, ("sick", "age"), {"sick": [0, 1], "age": [40, 50]}, ["counts", "chi2"], "ann")
+    yield group_statistics(t, ["sick"], {"sick": [0, 1]}, {"age": ["mean", "var", "max"]}, "ann")
     yield correlate(t, None, "analyst")
     yield model.fit_steps(t, "sick", features=["age"])
     yield StandardScaler(columns=["age"])._fit(t)

@@ -89,6 +89,7 @@ def run_all(lake):
     tercet.concat([free, strict], duplicates="keep", site="public")
     of_tables(free, other)
     of_tables(strict, other)
+    free.groupby("c").agg({"x": ["min", "max"]})
     of_statistics(strict)  # where rules have a say, there is more to tell
     of_models(strict)
     of_rows(lake, free)
@@ -116,6 +117,7 @@ def of_statistics(table):
         one.crosstab("c", "y")
         one.crosstab("c", "y", statistics=["chi2"])
         one.corr(["x", "w"])
+        one.groupby("y").agg({"x": ["mean", "std"], "h": ["count"]})
     model = LogisticRegression().fit(table, target="y", features=["x", "w"])
     for one in (table, kept):
         evaluation = model.evaluate(one)

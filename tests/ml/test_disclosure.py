@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import MeanImputer, MinMaxScaler, StandardScaler, Table
-from tercet.ml.association import _allowed
-from tercet.ml.disclosure import all_at_least, at_least, both, inverted, side_by_side, tellable
+from tercet.ml.disclosure import (
+    all_at_least,
+    at_least,
+    both,
+    inverted,
+    side_by_side,
+    tellable,
+    tellable_cells,
+)
 from tercet.ml.transformers import Transformer
 from tercet.plans.review import review
 
@@ -47,7 +54,7 @@ def test_what_may_be_told_of_cells(compute, cells, others, least):
     """Large cells, unless what is hidden would be few; then the smallest of them stays hidden too."""
     counts = np.array(cells)
     total = counts.sum() + others
-    found = compute(lambda x, t: _allowed(x, t, least), 0, counts, [total]).astype(bool)
+    found = compute(lambda x, t: tellable_cells(x, t, least), 0, counts, [total]).astype(bool)
     large = counts >= least
     assert not (found & ~large).any()
     hidden = total - counts[found].sum()
