@@ -106,7 +106,6 @@ class Asker:
             self.ask(lambda statistics=statistics: few.crosstab("c", "y", statistics=statistics))
         self.ask(lambda: few.describe(["x", "y", "c"]))
         self.ask(lambda: few.groupby("c").agg({"x": ["mean", "std", "max"], "h": "count"}))
-        self.ask(lambda: table.groupby("y").agg({"h": ["sum", "var"]}))
         self.ask(lambda: few.value_counts("y"))
         self.ask(lambda: table.describe(["h"]))
 
@@ -125,6 +124,7 @@ class Asker:
             few.split(test_size=0.5)[0],
             few.split(test_size=0.5, stratify="y")[1],
             self.other.join(few, on="id"),
+            tercet.concat(few.split(test_size=0.5)),
             few.assign(z=few["x"] * few["w"] * few["w"]),
             StandardScaler("x").fit(self.mine).transform(few),
             table.dropna("h"),
@@ -184,9 +184,9 @@ class Asker:
 PARTS = {
     Asker.filters: {"filter", "dropna"},
     Asker.learning: {"learn", "transform", "reveal_scaler", "describe"},
-    Asker.statistics: {"describe", "crosstab", "corr"},
+    Asker.statistics: {"describe", "crosstab", "corr", "groupby"},
     Asker.evaluations: {"evaluate", "metrics", "roc_curve", "calibration", "score"},
-    Asker.made_of_others: {"split", "join", "assign", "filter", "dropna", "fit", "reveal_model"},
+    Asker.made_of_others: {"split", "join", "concat", "assign", "filter", "dropna", "fit", "reveal_model"},
     Asker.fits: {"fit", "summary", "reveal_model"},
     Asker.weighted_fits: {"fit", "summary", "reveal_model"},
     Asker.models: {"fit_alone", "summary_of_model", "predict", "reveal_column", "evaluate", "metrics"},
