@@ -14,6 +14,7 @@ import typer
 
 from perf.lakes import Conditions
 from perf.report import show
+from tercet.ml.join_options import How, Sizes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -89,13 +90,15 @@ def join(
     *,
     rows: Rows = 100_000,
     features: Features = 5,
+    how: Annotated[How, typer.Option(help="The kind of join.")] = "inner",
+    sizes: Annotated[Sizes, typer.Option(help="What is told of how many rows match.")] = "exact",
     conditions: Conditions,
     as_json: Json = False,
 ) -> None:
     """Link two tables by a secret key."""
     from perf.join import run
 
-    show(trio.run(run, rows, features, conditions), as_json=as_json)
+    show(trio.run(run, rows, features, conditions, how, sizes), as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""`join`: link two tables of equal length by a secret key, all rows of which match."""
+"""`join`: link two tables of equal length by a secret key, all rows of which match.
+
+So every kind of join has the same rows, and whether sizes are told makes no difference to what comes out.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import tercet
 from perf import tables
 from perf.lakes import Conditions, open_lake, repeat
 from perf.report import Measured, median
+from tercet.ml.join_options import How, Sizes
 
 
 def clear_seconds(left: tables.Columns, right: tables.Columns, repeats: int) -> float:
@@ -26,16 +30,21 @@ def clear_seconds(left: tables.Columns, right: tables.Columns, repeats: int) -> 
     return median(found)
 
 
-async def run(rows: int, features: int, conditions: Conditions) -> Measured:
+async def run(
+    rows: int, features: int, conditions: Conditions, how: How = "inner", sizes: Sizes = "exact"
+) -> Measured:
     """Join two tables of `rows` rows that have `features` columns besides their keys between them."""
     left, right = tables.linkable(rows, features)
     async with open_lake(conditions) as lake:
         ours, theirs = await tables.upload(lake, left, "left"), await tables.upload(lake, right, "right")
 
         async def join() -> Any:
-            return await ours.table.join(theirs.table, on=tables.KEY)
+            return await ours.table.join(theirs.table, on=tables.KEY, how=how, sizes=sizes)
 
-        spent = await repeat(lake, join, conditions, forget=_handles)
+        def made(joined: Any) -> list[str]:
+            return [one for one in _handles(joined) if one not in _handles(ours.table)]
+
+        spent = await repeat(lake, join, conditions, forget=made)
         error = await _error(lake, spent.result, left, right)
         shares = ours.shares_mb + theirs.shares_mb
     clear = clear_seconds(left, right, conditions.repeat)
@@ -50,6 +59,8 @@ async def run(rows: int, features: int, conditions: Conditions) -> Measured:
         more={
             "rows": rows,
             "features": features,
+            "how": how,
+            "sizes": sizes,
             **conditions.describe(),
             "bytes_per_input_row": spent.bytes_per_party / (2 * rows),
             "bytes_by_party": spent.bytes_by_party,
@@ -64,15 +75,15 @@ async def run(rows: int, features: int, conditions: Conditions) -> Measured:
 
 
 def _handles(table: Any) -> list[str]:
-    """What a joined table has stored at the nodes."""
+    """What a table has stored at the nodes."""
     return [part.handle for part in (*table.parts, table.keys) if part is not None]
 
 
 async def _error(lake: tercet.AsyncLake, joined: Any, left: tables.Columns, right: tables.Columns) -> float:
     """Rows that met the wrong partner would change the moments between columns of the two tables."""
     builder = lake.builder("check join")
-    names = joined.column_names
-    features = joined.features(builder, names).shifted(-tables.SCALE)  # as stored integers
+    names = [name for name in joined.column_names if not name.endswith("_missing")]
+    features = joined.features(builder, names, filled=True).shifted(-tables.SCALE)  # as stored integers
     rows = len(joined)
     features.dot(features, magnitude=2.0 ** (2 * tables.SCALE + 5) * max(rows, 1)).reveal(
         "moments", to="analyst"

@@ -167,7 +167,7 @@ def test_what_docstrings_refer_to_is_in_the_reference():
     told += [member for one in there if inspect.isclass(one) for member in vars(one).values()]
     texts = [one.__doc__ for one in told if isinstance(getattr(one, "__doc__", None), str)]
     names = {name for text in texts for name in re.findall(r"`(tercet\.[\w.]+)", text)}
-    assert "tercet.ml.join.inner_join" in names
+    assert "tercet.ml.join.join" in names
     groups = {"tercet.protocols", "tercet.transports"}
     missing = {name for name in names - groups if not any(find(name) is one for one in there)}
     assert missing == set()

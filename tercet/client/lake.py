@@ -71,6 +71,7 @@ class AsyncLake(AsyncDesigns):
         ranges: Mapping[str, tuple[float, float]] | None = None,
         missing: Missing = "refuse",
         min_count: int = 1,
+        unique: bool = True,
         allow: Allow | None = None,
     ) -> Table[Async]:
         """As `Lake.upload`."""
@@ -87,6 +88,7 @@ class AsyncLake(AsyncDesigns):
                 ranges=ranges,
                 missing=missing,
                 min_count=min_count,
+                unique=unique,
             )
         )
         return await self._upload(encoded, self, allow or Allow())
@@ -179,6 +181,7 @@ class Lake(Designs):
         ranges: Mapping[str, tuple[float, float]] | None = None,
         missing: Missing = "refuse",
         min_count: int = 1,
+        unique: bool = True,
         allow: Allow | None = None,
     ) -> Table[Sync]:
         """Put an owner's table into the lake, secret-shared.
@@ -186,17 +189,18 @@ class Lake(Designs):
         `source` is a data frame (pandas, polars, pyarrow), a dict of columns, a path to CSV or Parquet, or an
         iterator or list of frames or dicts, which are chunks of one table; files and iterators may be larger
         than memory.
-        `key` names the column or columns that link rows; they must be unique. `scales` gives the fractional
-        bits of real columns (chosen by their spread otherwise; scales are public and tell the order of
-        magnitude of that spread), `types` overrides what a column is taken for. `ranges` are public bounds of
-        columns, which take their scale from them and not from their values; arithmetic on them needs no
-        checks. `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing` tells
-        where values are missing, and everyone may know which columns have one. `min_count` is the owner's
-        rule for disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes that run
-        elsewhere keep the table under its name, and `allow` says who else may use it and how; to them a count
-        of 2 applies at least, unless it lets single rows be revealed. The same upload a second time finds the
-        first. Discloses the row count, the names, kinds and scales of columns. Raises SchemaError, and
-        ConsentError for the name of another owner's table.
+        `key` names the column or columns that link rows; no two rows may have the same, unless `unique` is
+        False, which everyone may know: then joins take it with `validate="m:1"`. `scales` gives the
+        fractional bits of real columns (chosen by their spread otherwise; scales are public and tell the
+        order of magnitude of that spread), `types` overrides what a column is taken for. `ranges` are public
+        bounds of columns, which take their scale from them and not from their values; arithmetic on them
+        needs no checks. `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing`
+        tells where values are missing, and everyone may know which columns have one. `min_count` is the
+        owner's rule for disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes
+        that run elsewhere keep the table under its name, and `allow` says who else may use it and how; to
+        them a count of 2 applies at least, unless it lets single rows be revealed. The same upload a second
+        time finds the first. Discloses the row count, the names, kinds and scales of columns. Raises
+        SchemaError, and ConsentError for the name of another owner's table.
         """
         encoded = self._encode(
             source,
@@ -209,6 +213,7 @@ class Lake(Designs):
             ranges=ranges,
             missing=missing,
             min_count=min_count,
+            unique=unique,
         )
         table: Table = self._wait(self._upload, encoded, self, allow or Allow())
         return table

@@ -48,6 +48,7 @@ UPLOAD: dict[str, Rule] = {
         error=SchemaError,
     ),
     "missing": Choice(choices=("refuse", "indicator"), error=SchemaError),
+    "unique": FLAG,
     "min_count": attrs.evolve(COUNT, error=SchemaError),
     "allow": Made(of="Allow", what="what tercet.Allow makes", none=True),
 }

@@ -54,6 +54,7 @@ def upload(
     missing: Annotated[
         str, typer.Option(help="'refuse' missing values, or 'indicator': store where they are.")
     ] = "refuse",
+    repeats: Annotated[bool, typer.Option("--repeats", help="Let several rows have the same key.")] = False,
     rows: Annotated[bool, typer.Option("--rows", help="Allow that single rows are revealed.")] = False,
     days: Annotated[float | None, typer.Option(help="Forget the table after so many days.")] = None,
     allow: Annotated[
@@ -110,6 +111,7 @@ def upload(
                 owner=lake.cluster.caller,
                 columns=column,
                 min_count=min_count,
+                unique=not repeats,
                 types=types_of(kind or ()),
                 ranges=ranges_of(within or ()),
                 missing=_missing(missing),

@@ -57,7 +57,9 @@ class Does:
 
 CHECKS = "bits that say whether it worked"
 DOES: Mapping[str, Does] = {
-    "join": Does("links rows with the same key", "the number of rows that match", "count"),
+    "join": Does(
+        "links rows with the same key", "the number of rows that match, unless sizes are hidden", "count"
+    ),
     "concat": Does(
         "puts rows of tables with the same columns together", "the number of different keys", "count"
     ),

@@ -73,7 +73,7 @@ _SHUFFLES = frozenset({splitting.RANDOM_ORDER})
 _FILTERS = frozenset({KEPT, COUNT_KEPT})
 
 DECLARED: dict[str, Declared] = {
-    "join": Declared(opens=frozenset({PSEUDONYMS, MATCHES})),
+    "join": Declared(("check",), opens=frozenset({PSEUDONYMS, MATCHES}) | _SORTS | _SHUFFLES),
     "concat": Declared(("check",), opens=frozenset({PSEUDONYMS, KEYS})),
     "split": Declared(opens=_SHUFFLES),
     "assign": Declared(("check",)),

@@ -248,10 +248,11 @@ class _Survey:
             stop = min(start + CHUNK_ROWS, self.numbers.rows)
             yield start, cast("Numbers", self.numbers.read(start, stop))
 
-    def finish(self, *, owner: str, min_count: int, binary: bool) -> EncodedTable:
+    def finish(self, *, owner: str, min_count: int, unique: bool, binary: bool) -> EncodedTable:
         """The whole table. Raises SchemaError for keys that occur twice, and values that cannot be stored."""
         described = [ColumnSchema(key.name, "key", key_type=key.settle()) for key in self.keys]
-        self._check_keys()
+        if unique:
+            self._check_keys()
         settled = [column.settle(binary=binary) for column in self.columns]
         moments = self._moments([(low, high) for _, low, high in settled])
         features = []
@@ -261,7 +262,7 @@ class _Survey:
             described.append(feature.schema)
             if feature.schema.missing is not None:
                 described.append(ColumnSchema(feature.schema.missing, "boolean"))
-        schema = TableSchema(self.request.table, owner, tuple(described), self.hashes.rows, min_count)
+        schema = TableSchema(self.request.table, owner, tuple(described), self.hashes.rows, min_count, unique)
         digests = self.hashes.digest() + self.numbers.digest()
         content = hashlib.blake2b(repr(schema).encode() + digests, digest_size=32).digest()
         return EncodedTable(schema, tuple(features), content, self.hashes, self.numbers)
@@ -278,7 +279,8 @@ class _Survey:
             )
             raise SchemaError(
                 f'Table "{self.request.table}", key {names}: row {twice.row} has the same key as row '
-                f"{twice.earlier} (counted from 0), {rest}; a key names one row, so merge or drop the others."
+                f"{twice.earlier} (counted from 0), {rest}; a key names one row, so merge or drop the "
+                "others, or let keys repeat with unique=False."
             )
 
     def _moments(self, ends: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -383,6 +385,7 @@ def encode(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     missing: Missing = "refuse",
     min_count: int = 1,
+    unique: bool = True,
     binary: bool = False,
     watch: Callable[[int], None] | None = None,
 ) -> EncodedTable:
@@ -399,12 +402,15 @@ def encode(
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or
-    textual values, values out of range, and duplicate keys. The source is not changed.
+    textual values, values out of range, and duplicate keys unless `unique` is False. The source is not
+    changed.
     """
     check_name(name, "The table's name")
     check_name(owner, f'The owner of table "{name}"')
     request = Request.of(name, key, columns, scales, types, ranges, missing)
-    return _survey(source, request, watch).finish(owner=owner, min_count=min_count, binary=binary)
+    return _survey(source, request, watch).finish(
+        owner=owner, min_count=min_count, unique=unique, binary=binary
+    )
 
 
 def decode(stored: npt.ArrayLike, scale: int) -> Numbers:

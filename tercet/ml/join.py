@@ -1,11 +1,8 @@
-"""Inner join of tables on their keys, in MPC: the function of SQL's INNER JOIN on unique keys.
+"""Joins of tables on their keys, in MPC: inner, left, right and outer, and the rows that match or do not.
 
-Owners hash keys to 128 bits at upload. A join draws a fresh PRF key that nobody knows, computes the pseudonym
-of every key under it, shuffles every table together with its pseudonyms, opens the pseudonyms to the nodes
-and matches them in the clear. Since pseudonyms are fresh and rows are in random order, the nodes learn how
-many rows match and nothing on which. Linear in rows; 12 rounds for the PRF, 3 for the shuffle, 1 to open,
-whatever the number of tables. If these are of several owners, booleans of the joined rows are compared with
-zero, in 4 rounds more: an upload may say of any numbers that they are zeros and ones.
+Which rows match is secret. How many do is told to the nodes, or with noise, or not at all: `open_join` and
+`hidden_join` are the two ways. What is missing from the result is missing as it is in uploads: a secret
+boolean column beside each column tells where.
 """
 
 from __future__ import annotations
@@ -16,100 +13,134 @@ import attrs
 
 from tercet.errors import SchemaError
 from tercet.ml.computations import computation
-from tercet.ml.stored_columns import Column, Part
+from tercet.ml.hidden_join import hidden_join
+from tercet.ml.join_options import HOW, SIZES, SUFFIXES, VALIDATE, How, Sizes, Validate
+from tercet.ml.open_join import inner_join, paired_join
+from tercet.ml.sides import renamed
 from tercet.ml.table import Steps, Table, as_names
 from tercet.options import COLUMNS
-from tercet.plans import Value, concatenate
 
 
-@computation("join", group="tables", on=COLUMNS)
-def inner_join(tables: Sequence[Table], on: str | Sequence[str]) -> Steps[Table]:
-    """Join tables on their keys; rows come out in random order.
+@computation("join", group="tables", on=COLUMNS, how=HOW, validate=VALIDATE, sizes=SIZES, suffixes=SUFFIXES)
+def join(
+    tables: Sequence[Table],
+    on: str | Sequence[str],
+    how: How = "inner",
+    validate: Validate = "1:1",
+    sizes: Sizes = "exact",
+    suffixes: Sequence[str] | None = None,
+) -> Steps[Table]:
+    """Join tables on their keys, two of them, or more by an inner join of unique keys whose count is told.
 
-    Discloses to the nodes the number of rows that match. The strictest minimum count among the tables goes on
-    to hold, since whoever sees a row of one learns that it is in all. A table with a key twice, which owners'
-    clients refuse to upload, is not joined: the nodes learn how often its keys occur, and the PlanError says
-    how many rows are too many, and of which table. Raises SchemaError for keys that differ
-    in name or type, and for columns of one name in two tables.
+    `how` is as in `pandas.merge`; "semi" keeps the rows of the first table whose keys are in the second,
+    "anti" the others, with the columns of the first alone. With `validate="m:1"`, several rows of the first
+    table may have one key. `suffixes`, one for each table, are for columns of one name.
+
+    With `sizes="exact"`, rows come out in random order, and the nodes learn how many match, nothing on which.
+    With `sizes="hidden"` they learn nothing but the sizes of the inputs: the result has all rows of the first
+    table (of the second for "right", of both for "outer", and for "right" with "m:1"), some of which do not
+    count, as after a filter. Whoever asks learns one bit, that no key occurs more often than the join allows,
+    and for "m:1" that no column without a declared range spreads more than four times as far as before.
+
+    A cell of a row that has no match is missing: a secret boolean column `<name>_missing` tells where, and
+    `fillna`, imputers and `dropna` see to it; what is stored there is the column's mean, the middle of its
+    declared range, or zero for booleans. The strictest minimum count among the tables goes on to hold, since
+    whoever sees a row of one learns that it is in all.
+
+    A table with a key twice, which owners' clients refuse to upload unless they say so, is not joined:
+    openly, the nodes learn how often its keys occur, and the PlanError says how many rows are too many, and
+    of which table; hidden, a SchemaError that there are some. Raises SchemaError for keys that differ in name
+    or type, for tables whose keys may repeat where they must not, and for columns of one name without
+    suffixes.
     """
     keys = as_names(on)
     _check(tables, keys)
-    lake = tables[0].lake
-    name = "+".join(table.name for table in tables)
-    builder = lake.builder(f"join {name}")
-    prf_key = builder.random_words(2)
-    shuffled, opened = [], []
+    _check_kind(tables, how, validate, sizes)
+    if how in ("semi", "anti"):
+        tables = [tables[0], _without_columns(tables[1])]
+    tables = _apart(tables, suffixes)
+    name, (left, *others) = "+".join(table.name for table in tables), tables
+    turned = how == "right" and validate == "1:1"
+    if turned:
+        left, others = others[0], [left]
+    as_left = "left" if turned else how
+    if sizes == "hidden":
+        joined = yield from hidden_join(left, others[0], as_left, many=validate == "m:1", name=name)
+    elif how in ("inner", "semi"):
+        joined = yield from inner_join(tables, name)
+    else:
+        joined = yield from paired_join(left, others[0], as_left, name)
+    if turned:  # columns stand in the order in which the tables were named
+        mine = [column for column in joined.columns if column.name in left.column_names]
+        rest = [column for column in joined.columns if column.name not in left.column_names]
+        joined = attrs.evolve(joined, columns=(*rest, *mine))
+    return attrs.evolve(joined, uploads=frozenset[str]().union(*(table.uploads for table in tables)))
+
+
+def _without_columns(table: Table) -> Table:
+    """Its keys alone, and which of its rows count."""
+    return attrs.evolve(table, columns=(), parts=table.parts if table.selection else ())
+
+
+def _apart(tables: Sequence[Table], suffixes: Sequence[str] | None) -> list[Table]:
+    """Tables without columns of one name: those that are in several get the suffix of their table."""
+    seen: dict[str, str] = {}
+    clashes: dict[str, tuple[str, str]] = {}
     for table in tables:
-        with builder.scope(table.name):
-            words = builder.input(table.keys.handle, table.keys.type)
-            pseudonyms = builder.apply("prf", prf_key, words)
-            payload = [builder.input(part.handle, part.type) for part in table.parts]
-            moved = builder.apply_all("shuffle", pseudonyms, words, *payload)
-            opened.append(moved[0].open("pseudonyms of shuffled keys, random words"))
-            shuffled.append(moved[1:])
-    matched = builder.apply("match", *opened, rows="join.rows", lists=tuple(table.name for table in tables))
-    handles: list[str] = []
-    several = len({column.owner for table in tables for column in table.columns}) > 1
-    for number, values in enumerate(shuffled):
-        for place, value in enumerate(values):
-            if place == 0 and number > 0:
-                continue  # the key of the first table serves the joined one
-            handles.append(lake.handle(name))
-            taken = builder.apply("take", value, matched, table=number)
-            bits = _bits(tables[number], place - 1) if several and place else set()
-            (_told_anew(taken, bits) if bits else taken).store(handles[-1])
-    result = yield builder.plan()
-    stored = [Part(handle, result.stored[handle]) for handle in handles]
-    return attrs.evolve(
-        tables[0],
-        name=name,
-        columns=_side_by_side(tables, [table.columns for table in tables]),
-        selection=_side_by_side(tables, [table.selection for table in tables]),
-        rows=result.symbols["join.rows"],
-        parts=tuple(stored[1:]),
-        keys=stored[0],
-        rows_of_sources=max(table.rows_of_sources for table in tables),
-        min_count=max(table.min_count for table in tables),
-        uploads=frozenset[str]().union(*(table.uploads for table in tables)),
-    )
+        for name in table.column_names:
+            if name in seen:
+                clashes[name] = seen[name], table.name
+            seen[name] = table.name
+    if not clashes:
+        return list(tables)
+    name, (first, second) = next(iter(clashes.items()))
+    if suffixes is None:
+        raise SchemaError(
+            f"column {name!r} is in table {first!r} and in table {second!r}; rename it in one of them, leave "
+            "it out with columns=, or give suffixes=, one for each table"
+        )
+    if len(suffixes) != len(tables):
+        raise SchemaError(f"suffixes= has {len(suffixes)} for {len(tables)} tables; give one for each")
+    made = []
+    for table, suffix in zip(tables, suffixes, strict=True):
+        names = {name: f"{name}{suffix}" for name in clashes if name in table.column_names}
+        made.append(attrs.evolve(table, columns=tuple(renamed(one, names) for one in table.columns)))
+    _apart(made, None)
+    return made
 
 
-def _bits(table: Table, part: int) -> set[int]:
-    """Places in a part of a table of what should be zeros and ones."""
-    columns = (*table.columns, *table.selection)
-    return {one.place for one in columns if one.part == part and one.schema.kind == "boolean"}
-
-
-def _told_anew(values: Value, bits: set[int]) -> Value:
-    """Columns `(d, n)` in which those at some places are compared with zero, and so are zeros and ones.
-
-    A number beyond that, from a false upload, would count as so many rows of the other owners.
-    """
-    rows = []
-    for place in range(int(values.shape[0])):
-        row = values.select([place])
-        if place in bits:
-            flag = row.squeeze().bounded(1.0, "a condition")
-            row = (flag * -1).is_negative().to_ring().reshape(1, *flag.shape)
-        rows.append(row)
-    return concatenate(rows)
-
-
-def _side_by_side(tables: Sequence[Table], groups: Sequence[Sequence[Column]]) -> tuple[Column, ...]:
-    """Columns of several tables, as columns of one that has the parts of all."""
-    columns: list[Column] = []
-    offset = 0
-    for table, group in zip(tables, groups, strict=True):
-        columns += [attrs.evolve(column, part=column.part + offset) for column in group]
-        offset += len(table.parts)
-    return tuple(columns)
+def _check_kind(tables: Sequence[Table], how: str, validate: str, sizes: str) -> None:
+    """Raise SchemaError for what tables cannot be joined by."""
+    for rule, name, value in ((HOW, "how", how), (VALIDATE, "validate", validate), (SIZES, "sizes", sizes)):
+        rule.require("join", name, value)
+    if len(tables) > 2 and (how != "inner" or sizes != "exact" or validate != "1:1"):
+        raise SchemaError(
+            f"a join with how={how!r}, validate={validate!r} and sizes={sizes!r} takes two tables, got "
+            f"{len(tables)}; join the third with what the first two give"
+        )
+    if validate == "m:1" and sizes != "hidden":
+        raise SchemaError(
+            f"with validate='m:1', sizes={sizes!r} would tell the nodes how often every key occurs, not only "
+            "how many rows match; join with sizes='hidden'"
+        )
+    for number, table in enumerate(tables):
+        if not table.unique and (validate == "1:1" or number > 0):
+            raise SchemaError(
+                f"keys of table {table.name!r} may repeat, and validate={validate!r} allows that for "
+                + ("the first table only" if validate == "m:1" else "no table; join with validate='m:1'")
+            )
+    added = how == "outer" or (how == "right" and validate == "m:1")
+    if sizes == "hidden" and added and tables[0].selection:
+        raise SchemaError(
+            f"a filter says in secret which rows of table {tables[0].name!r} count, so it is not known "
+            f"which of the other table a {how} join has to add; filter after the join, or with compact=True"
+        )
 
 
 def _check(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
     if len(tables) < 2:
         raise SchemaError(f"a join takes two or more tables, got {len(tables)}; name the tables to join with")
     first = tables[0]
-    owners: dict[str, str] = {}
     for table in tables:
         if not isinstance(table, Table):
             raise SchemaError(f"a join takes tables of a lake, not a {type(table).__name__}; upload it first")
@@ -135,10 +166,3 @@ def _check(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
                     f"no row could match; upload one of them with types={{{key!r}: 'string'}} or convert it "
                     "to integers"
                 )
-        for column in table.columns:
-            if column.name in owners:
-                raise SchemaError(
-                    f"column {column.name!r} is in table {owners[column.name]!r} and in table "
-                    f"{table.name!r}; rename it in one of them, or leave it out with columns="
-                )
-            owners[column.name] = table.name

@@ -27,6 +27,8 @@ from tercet.ml.upload import encode_for_upload
 Numbers = npt.NDArray[np.float64]
 
 LEAST_ROWS = 20
+REPEATS = 3
+"""Rows of each key, where keys may repeat."""
 """Fewer rows have no outcomes of both kinds beside missing values."""
 MATCHING = 0.8
 """The share of a table's keys that every other table has too."""
@@ -63,9 +65,10 @@ def made_up_rows(schema: TableSchema, rows: int, seed: int) -> dict[str, Any]:
     if rows < LEAST_ROWS:
         raise SchemaError(f"{rows} made-up rows are too few to show anything; ask for {LEAST_ROWS} or more")
     order = _generator(schema, "", seed).permutation(rows)
+    keys = order if schema.unique else order // REPEATS
     indicators = {column.missing for column in schema.features}
     found: dict[str, Any] = {
-        name: _keys(schema, str(schema.column(name).key_type), order) for name in schema.key_names
+        name: _keys(schema, str(schema.column(name).key_type), keys) for name in schema.key_names
     }
     for column in schema.features:
         if column.name not in indicators:
@@ -87,6 +90,7 @@ def upload_options(schema: TableSchema) -> dict[str, Any]:
         "ranges": {column.name: column.range for column in own if column.range is not None},
         "missing": "indicator",
         "min_count": schema.min_count,
+        "unique": schema.unique,
     }
 
 

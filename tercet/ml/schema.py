@@ -34,7 +34,9 @@ SPREAD_BITS = 16
 SCALES = (-1100, 1104)
 """The smallest and the largest scale; between them lies all that a 64-bit float can need."""
 
-_TABLE_FIELDS = ("name", "owner", "columns", "rows", "min_count")
+_TABLE_FIELDS = ("name", "owner", "columns", "rows", "min_count", "unique")
+_LATER_FIELDS = ("unique",)
+"""Those that schemas of earlier releases lack."""
 _COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing")
 _NAME = re.compile(r"[\w\-. ]+")
 _UNSEEN = re.compile(
@@ -309,8 +311,8 @@ class TableSchema:
     """A table: its name, its owner's name, its columns, keys first, and its number of rows.
 
     `min_count` is the owner's rule for disclosures: the least number of rows that a revealed figure may rest
-    on. Raises `SchemaError` for a name that cannot be one, two columns of one name, a key after a feature, or
-    a count that is no natural number.
+    on. Unless keys are `unique`, several rows may have the same. Raises `SchemaError` for a name that cannot
+    be one, two columns of one name, a key after a feature, or a count that is no natural number.
     """
 
     name: str
@@ -318,6 +320,7 @@ class TableSchema:
     columns: tuple[ColumnSchema, ...] = field(converter=_as_tuple)
     rows: int
     min_count: int = 1
+    unique: bool = True
 
     def __attrs_post_init__(self) -> None:
         check_name(self.name, "A table's name")
@@ -344,6 +347,8 @@ class TableSchema:
                 f'Table "{self.name}" has min_count={self.min_count!r}; it is a whole number of at least 1, '
                 "the least number of rows that a revealed figure may rest on."
             )
+        if not isinstance(self.unique, bool):
+            raise SchemaError(f'Table "{self.name}" has unique={self.unique!r}; it is True or False.')
 
     def resting_on(self, least: int) -> TableSchema:
         """The same where figures rest on so many rows at least."""
@@ -375,7 +380,12 @@ class TableSchema:
     @classmethod
     def from_dict(cls, fields: object) -> TableSchema:
         """Rebuild a schema from what `to_dict` gave, perhaps elsewhere; `SchemaError` for anything else."""
-        top = _fields(fields, _TABLE_FIELDS, "A table's schema")
+        names = tuple(
+            name
+            for name in _TABLE_FIELDS
+            if name not in _LATER_FIELDS or not isinstance(fields, Mapping) or name in fields
+        )
+        top = _fields(fields, names, "A table's schema")
         items = top["columns"]
         if not isinstance(items, list | tuple):
             raise SchemaError(

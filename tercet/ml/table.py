@@ -24,6 +24,7 @@ from tercet.ml.computations import Calls, Data, called, computation, referred
 from tercet.ml.expressions import Expression
 from tercet.ml.faces import Async, F, Faced, Sync, computes
 from tercet.ml.groups import GroupBy, Groups
+from tercet.ml.join_options import HOW, SIZES, SUFFIXES, VALIDATE, How, Sizes, Validate
 from tercet.ml.schema import INTEGER_BITS, suggest
 from tercet.ml.stored_columns import UNIT_BITS, Column, Part
 from tercet.options import (
@@ -111,6 +112,7 @@ class Table(Faced[F]):
     not count, though nobody knows which those are. `min_count` is the strictest rule of the owners whose data
     made it: the least number of rows that a revealed figure may rest on. It is a rule of the table and not of
     columns, since which rows a table has is data too: those of a join tell who is in all of its tables.
+    Unless keys are `unique`, several rows may have the same.
     """
 
     lake: Workspace = attrs.field(repr=False)
@@ -126,8 +128,9 @@ class Table(Faced[F]):
     min_count: int = 1
     uploads: frozenset[str] = frozenset()
     """Keys of the uploads whose rows these are, by their handles."""
-    repeats: int | None = 0
-    """How many rows have a key that another row has before them; None if that is secret."""
+    unique: bool = True
+    repeats: int | None = None
+    """How many rows have a key that another row has before them, where that was counted."""
     origin: Data = attrs.field(default=None, repr=False)
     """What nodes know it by; see `tercet.ml.computations`."""
 
@@ -298,10 +301,23 @@ class Table(Faced[F]):
     # -- what users call -------------------------------------------------------------------------------------
 
     @computes
-    @takes(on=COLUMNS)
-    def join(self, *others: Table[F], on: str | Sequence[str]) -> Table[F]:
-        """Inner join on the key, with one or more other tables. See `tercet.ml.join.inner_join`."""
-        joined: Table = self.lake.perform(called("join")([self, *others], on), "join")
+    @takes(on=COLUMNS, how=HOW, validate=VALIDATE, sizes=SIZES, suffixes=SUFFIXES)
+    def join(
+        self,
+        *others: Table[F],
+        on: str | Sequence[str],
+        how: How = "inner",
+        validate: Validate = "1:1",
+        sizes: Sizes = "exact",
+        suffixes: Sequence[str] | None = None,
+    ) -> Table[F]:
+        """Join on the key, with one or more other tables, as `pandas.merge` does.
+
+        Tells the nodes how many rows match, or with `sizes="hidden"` nothing. See `tercet.ml.join.join`.
+        """
+        joined: Table = self.lake.perform(
+            called("join")([self, *others], on, how, validate, sizes, suffixes), "join"
+        )
         return joined
 
     @computes

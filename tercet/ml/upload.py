@@ -69,4 +69,5 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
         rows_of_sources=schema.rows,
         min_count=schema.min_count,
         uploads=frozenset({handles[0]}),
+        unique=schema.unique,
     )

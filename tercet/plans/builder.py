@@ -386,8 +386,12 @@ class Value:
         return self.builder.apply("delay", self, rows=rows)
 
     def take(self, positions: Value, *, table: int = 0) -> Value:
-        """Rows of the last axis by public positions, those in row `table` of `(tables, m)`."""
+        """Rows of the last axis by public positions, those in row `table` of `(tables, m)`; zeros for -1."""
         return self.builder.apply("take", self, positions, table=table)
+
+    def padded(self, before: int, after: int) -> Value:
+        """The value with so many rows of zeros before and after its own."""
+        return self if before == after == 0 else self.builder.apply("pad", self, before=before, after=after)
 
     def cumulate(self, *, magnitude: float | None = None) -> Value:
         """Running totals over rows; `magnitude` promises a bound on them that the types cannot see."""
@@ -430,6 +434,10 @@ class Value:
     def is_zero(self) -> Value:
         """Secret booleans `x == 0`."""
         return self.builder.apply("is_zero", self)
+
+    def are_zero(self) -> Value:
+        """Secret booleans: where all words of a column of `(w, n)` are zero."""
+        return self.builder.apply("zero_words", self)
 
     def to_ring(self) -> Value:
         """Secret booleans as zeros and ones."""

@@ -18,19 +18,16 @@ from tercet.plans.kinds import (
     Kind,
     Sizes,
     Tiling,
-    as_public,
     fields,
     kind,
     read_series,
     require,
     require_ring,
 )
-from tercet.plans.matching import intersect, twice
 from tercet.plans.types import CLASSES, NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Product, Protocol, Share
 from tercet.protocols.circuits import ascon_prf_short
-from tercet.protocols.domains import Words
 from tercet.protocols.fourier import Series
 
 TRUNCATION_LIMIT = 2.0**62
@@ -374,53 +371,6 @@ class Open(_Interactive):
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         given = dict(node.attributes).get("kind", "")
         return Disclosure(str(node.get("why")), NODES, dims_product(args[0].shape), given)
-
-
-@kind("match")
-class Match(Kind):
-    """Positions of the rows that occur in every one of several public lists of pseudonyms `(2, n)`.
-
-    The result is `(lists, m)`; m gets the name given in `rows`, ordered by the first list. Nothing is matched
-    where a pseudonym occurs twice in a list, since a row would count as many then: PlanError, with the name
-    of that list in `lists`.
-    """
-
-    along = Along.POSITIONS
-    local = False
-    weight = 16
-    attributes = fields(rows=str, lists=tuple)
-    optional = frozenset({"lists"})
-    binds_symbol = True
-    tiling = Tiling.WHOLE
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
-        for x in args:
-            require(x.form is Form.PUBLIC and x.shape[:-1] == (2,), "pseudonyms are two public words each")
-        require(len(args) > 0, "a match needs a list")
-        rows = str(attributes["rows"])
-        require(rows not in sizes.maxima, f"two nodes would say how many rows {rows!r} are")
-        sizes.maxima[rows] = min(sizes.most(x.rows) for x in args)
-        return [Type(Form.PUBLIC, (len(args), rows))]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
-        lists = [as_public(arg) for arg in args]
-        for number, listed in enumerate(lists):
-            if more := twice(listed, protocol.allocate):
-                raise PlanError(
-                    f"{_list_name(node, number)} has keys that occur more than once, {more} rows too many, "
-                    "so nothing is matched; its owner has to upload it with unique keys"
-                )
-        positions = intersect(lists, protocol.allocate)
-        context.symbols[str(node.get("rows"))] = positions.shape[1]
-        return positions.view(np.uint64)
-
-    def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure("the number of rows that match", NODES, "1")
-
-
-def _list_name(node: Node, number: int) -> str:
-    names = dict(node.attributes).get("lists", ())
-    return f"table {names[number]!r}" if number < len(names) else f"list {number}"
 
 
 @kind("reveal")

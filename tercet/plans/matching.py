@@ -26,6 +26,8 @@ Positions = npt.NDArray[np.int64]
 
 Allocate = Callable[[tuple[int, ...]], Words]
 
+NOWHERE = -1
+"""The position of a row that is not there."""
 PART_ROWS = 1 << 20
 """Rows of a list that are matched at a time, about: a table of 16 to 32 MB."""
 
@@ -204,21 +206,35 @@ class _Parts:
             start = end
 
 
+def partners(
+    first: Words, second: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS
+) -> Positions:
+    """Of each column of the first list `(2, n)`, the position of the same in the second, or `NOWHERE`."""
+    found: Positions = _found([first, second], allocate, part)[0]
+    return found
+
+
+def _found(lists: Sequence[Words], allocate: Allocate, part: int) -> Positions:
+    """Positions `(lists - 1, n)` of the columns of the first list in each of the others, or `NOWHERE`."""
+    bits = (max(listed.shape[1] for listed in lists) // part).bit_length()
+    key = new_key()
+    wanted, *others = (_Parts.of(listed, bits, key, allocate) for listed in lists)
+    found = allocate((len(others), len(wanted.places))).view(np.int64)
+    for other, listed in zip(found, others, strict=True):
+        for (columns, here), (among, there) in zip(wanted, listed, strict=True):
+            place = positions_in(among, columns, key)
+            other[here] = np.where(place >= 0, np.append(there, NOWHERE)[place], NOWHERE)
+    return found
+
+
 def intersect(lists: Sequence[Words], allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> Positions:
     """Positions `(lists, m)` of the columns `(2, n)` that all lists share, in the order of the first list.
 
     Each list's columns are distinct, as pseudonyms of unique keys are. A part has about `part` rows of the
     longest list; what has a number for each row comes from `allocate`.
     """
-    bits = (max(listed.shape[1] for listed in lists) // part).bit_length()
-    key = new_key()
-    wanted, *others = (_Parts.of(listed, bits, key, allocate) for listed in lists)
-    rows = len(wanted.places)
-    found = allocate((len(others), rows)).view(np.int64)
-    for other, listed in zip(found, others, strict=True):
-        for (columns, here), (among, there) in zip(wanted, listed, strict=True):
-            place = positions_in(among, columns, key)
-            other[here] = np.where(place >= 0, np.append(there, -1)[place], -1)
+    rows = lists[0].shape[1]
+    found = _found(lists, allocate, part)
     blocks = [slice(start, min(start + PART_ROWS, rows)) for start in range(0, rows, PART_ROWS)]
     everywhere = [np.flatnonzero((found[:, block] >= 0).all(axis=0)) + block.start for block in blocks]
     positions = allocate((len(lists), sum(map(len, everywhere)))).view(np.int64)

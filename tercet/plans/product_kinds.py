@@ -28,7 +28,7 @@ from tercet.protocols.base import Protocol, Share
 
 @kind("mul")
 class Multiply(Kind):
-    """Element-wise product; AND for booleans.
+    """Element-wise product; AND for booleans and words.
 
     Free if one factor is public, else a product awaiting its round.
     """
@@ -47,6 +47,9 @@ class Multiply(Kind):
             require(x.form is y.form, f"cannot AND {x} and {y}")
             require(not (x.product or y.product), "a factor is a product that has not had its round")
             return [Type(Form.BITS, shape, product=True)]
+        if x.form is y.form is Form.WORDS:
+            require(not (x.product or y.product), "a factor is a product that has not had its round")
+            return [Type(Form.WORDS, shape, product=True)]
         require(
             Form.RING in (x.form, y.form) and {x.form, y.form} <= {Form.RING, Form.PUBLIC},
             f"cannot multiply {x}, {y}",

@@ -253,6 +253,8 @@ class _Walk:
         if node.kind == "ones" and isinstance(types[0].rows, int):
             self.kept[str(node.get("rows"))] = types[0].rows
         made = mixed(traces)
+        if "how" in dict(node.attributes):  # zeros stand where a list has no row: these can be told apart
+            return made
         return attrs.evolve(made, lists=tuple(traces), frame=("positions", index), whole=node.kind == "deal")
 
     def _end(self, node: Node, trace: Trace) -> None:

@@ -269,7 +269,7 @@ class Deal(Kind):
 
 @kind("take")
 class Take(Kind):
-    """Rows by public positions; `table` picks a row of a `(tables, m)` match."""
+    """Rows by public positions; `table` picks a row of a `(tables, m)` match. Zeros where these are -1."""
 
     along = Along.TAKE
     attributes = fields(table=int)
@@ -286,7 +286,15 @@ class Take(Kind):
         x, positions = args
         if not isinstance(x, Share):
             raise PlanError("take from a public value")
-        return protocol.take(x, as_public(positions)[int(node.get("table"))].view(np.int64))
+        places = as_public(positions)[int(node.get("table"))].view(np.int64)
+        absent = np.flatnonzero(places < 0)
+        if not absent.size:
+            return protocol.take(x, places)
+        if not x.shape[-1]:
+            return x.like(np.zeros((*x.data.shape[:-1], places.size), dtype=np.uint64))
+        taken = protocol.take(x, np.maximum(places, 0))
+        taken.data[..., absent] = 0
+        return taken
 
 
 @kind("ones")

@@ -112,7 +112,7 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
         return protocol.add_public(protocol.subtract(first, second), np.negative(earlier))
 
     orders: list[Indices] = [np.empty(0, dtype=np.int64) for _ in keys]
-    sorts = [sort(some.shape[0], _ask) for some in keys]
+    sorts = [sort(some.shape[0], ask) for some in keys]
     answers: dict[int, Bools | None] = dict.fromkeys(range(len(keys)))
     while answers:
         asked = []
@@ -130,7 +130,7 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
     return orders
 
 
-def _ask(left: Indices, right: Indices) -> Generator[tuple[Indices, Indices], Bools, Bools]:
+def ask(left: Indices, right: Indices) -> Generator[tuple[Indices, Indices], Bools, Bools]:
     """What a sort wants to know, for whoever runs it to find out."""
     answer = yield left, right
     return answer
@@ -144,15 +144,20 @@ def openings(rows: int) -> int:
     return packed_words(math.ceil(1.3 * rows * log + 8 * rows)) + math.ceil(8 * log) + 32
 
 
-def expected_cost(protocol: Protocol, rows: int, bits: int) -> Cost:
-    """About what `rank` costs: the mean over permutations, by a formula fitted to 10^3 to 10^6 rows."""
+def batches(rows: int) -> tuple[int, int]:
+    """About how many steps and how many comparisons a sort takes: a formula fitted to 10^3 to 10^6 rows."""
     if rows < 2:
-        return protocol.free()
+        return 0, 0
     if rows <= ALL_PAIRS:
-        steps, comparisons = 1, rows * (rows - 1) // 2
-    else:
-        steps = max(2, round(2.2 * math.log2(rows) - 4))
-        comparisons = round(1.1 * rows * math.log2(rows))
+        return 1, rows * (rows - 1) // 2
+    return max(2, round(2.2 * math.log2(rows) - 4)), round(1.1 * rows * math.log2(rows))
+
+
+def expected_cost(protocol: Protocol, rows: int, bits: int) -> Cost:
+    """About what `rank` costs: the mean over permutations."""
+    steps, comparisons = batches(rows)
+    if not steps:
+        return protocol.free()
     batch = -(-comparisons // steps)
     one = protocol.cost("is_negative", protocol.spec((batch,)), bits + 1)
     one = one + protocol.cost("open", protocol.spec((packed_words(batch),), domain=BITS))
@@ -178,6 +183,8 @@ def _open_signs(protocol: Protocol, x: Share, bits: int) -> Op[Bools]:
 
 
 __all__ = [
+    "ask",
+    "batches",
     "distinct",
     "expected_cost",
     "openings",

@@ -15,10 +15,11 @@ from typing import Any
 import attrs
 import numpy as np
 
-from tercet.protocols import circuits, kernels, ranking, samplesort
+from tercet.protocols import circuits, kernels, ranking, samplesort, word_order
 from tercet.protocols.base import Cost, Op, Protocol, Shape, Share
 from tercet.protocols.domains import BITS, WORD_BITS, Z64, Domain, Words, decode, encode, packed_words
 from tercet.protocols.fourier import Series, sigmoid, union
+from tercet.protocols.kernels import Indices
 
 SCALE = 16
 DEALT_BITS, COEFFICIENT_BITS = 20, 14
@@ -161,6 +162,14 @@ def _fourier_expected(words: Words, scale: int) -> list[Words]:
 def _fourier_tolerance(protocol: Protocol) -> int:
     errors = union(*_series()).rounding(DEALT_BITS, COEFFICIENT_BITS)
     return math.ceil(math.ldexp(max(errors), DEALT_BITS + COEFFICIENT_BITS)) + protocol.truncation_error
+
+
+def _by_words(words: Words) -> Indices:
+    """The order of rows by the prefix of two words that decides where they are random."""
+    number = max(words.shape[1] - 1, 0).bit_length()
+    bits = max(0, 2 * number + word_order.UNLIKELY - WORD_BITS)
+    lower = words[0] >> np.uint64(WORD_BITS - bits) if bits else words[0] * np.uint64(0)
+    return np.lexsort((lower, words[1]))
 
 
 def _ascon(words: Sequence[Words]) -> list[Words]:
@@ -382,6 +391,16 @@ OPERATIONS = (
         expected=lambda w: [one[..., np.argsort(_signed(w[0]), kind="stable")] for one in w],
         cost=lambda p, s: ranking.sort_rows_cost(p, s, _SORTED_BITS),
         openings=lambda s: ranking.openings(s[0].size),
+        rowwise=False,
+        fixed_up_to=samplesort.ALL_PAIRS,
+    ),
+    Operation(
+        name="sort by two words",
+        inputs=lambda v, n: [Secret(v((2, n), 64), BITS), Secret(v((n,), 64))],
+        run=lambda p, s: word_order.sort_by_words(p, s),
+        expected=lambda w: [one[..., _by_words(w[0])] for one in w],
+        cost=lambda p, s: word_order.sort_by_words_cost(p, s),
+        openings=lambda s: ranking.openings(s[0].shape[-1]),
         rowwise=False,
         fixed_up_to=samplesort.ALL_PAIRS,
     ),

@@ -15,7 +15,7 @@ from tercet.ml.computations import Computed, Request, encoded
 from tercet.ml.declarations import require_declared
 from tercet.ml.describe import describe
 from tercet.ml.grouping import group_statistics
-from tercet.ml.join import inner_join
+from tercet.ml.join import join
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.model_selection import _cross_validate
 from tercet.ml.preparation import assign, keep
@@ -73,7 +73,7 @@ def _table(name: str) -> Table:
 def _computations() -> Iterator[Computed[Any]]:
     t, other = _table("patients"), _table("tests")
     model = LogisticRegression(C=0.5, max_iter=2)
-    yield inner_join([t, other], "id")
+    yield join([t, other], "id")
     yield split(t, 0.25, "sick")
     yield stack_tables([t, _table("others")], "secret", "count", "site")
     yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})

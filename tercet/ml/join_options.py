@@ -1,0 +1,25 @@
+"""What options of joins may be: one rule for each, and the types that they have."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from tercet.errors import SchemaError
+from tercet.options import Choice, Several, Text
+
+How = Literal["inner", "left", "right", "outer", "semi", "anti"]
+Validate = Literal["1:1", "m:1"]
+Sizes = Literal["exact", "hidden"]
+"""What is told of how many rows match, from the most to the least."""
+
+HOW = Choice(choices=get_args(How), error=SchemaError)
+VALIDATE = Choice(choices=get_args(Validate), error=SchemaError)
+SIZES = Choice(choices=get_args(Sizes), error=SchemaError)
+SUFFIXES = Several(
+    each=Text(what="text to append to names"),
+    what="a list of texts",
+    none=True,
+    error=SchemaError,
+    most=64,
+    advice="as in ['_clinic', '_insurer']",
+)
