@@ -499,6 +499,13 @@ AGGREGATES = ByName(
     example="{'cost': ['sum', 'mean']}",
     each=Names(what="names of statistics", most=16),
 )
+GROUP_SIZES = Choice(choices=("exact", "hidden"))
+SCALES = ByName(
+    of="fractional bits",
+    example="{'cost_sum': 4}",
+    each=Number(whole=True, least=-1000, most=1000),
+    none=True,
+)
 CATEGORIES = ByName(
     of="lists of numbers",
     example="{'sex': [0, 1]}",

@@ -140,6 +140,7 @@ CALLS = {
         {"rows": "b", "columns": "y", "statistics": ["counts"]},
     ),
     "agg": (lambda made: made["table"].groupby("b").agg, {"aggregates": {"x": "sum"}}),
+    "to_table": (lambda made: made["table"].groupby("k").to_table, {"aggregates": {"x": "sum"}}),
     "value_counts": (lambda made: made["table"].value_counts, {"column": "b"}),
     "corr": (lambda made: made["table"].corr, {}),
     "table.reveal": (lambda made: made["table"].reveal, {"columns": ["x"]}),

@@ -50,6 +50,7 @@ PROGRAM = """
         assert_type({wait}table.crosstab("x", "y"), Crosstab)
         assert_type({wait}table.groupby("x").agg({{"y": "mean"}}), Groups)
         assert_type({wait}table.value_counts("x"), Groups)
+        assert_type({wait}table.groupby("id").to_table({{"y": "sum"}}), Table[{face}])
         assert_type({wait}table.corr(), Correlations)
         assert_type({wait}table.reveal("x"), Rows)
         scaler = {wait}StandardScaler(columns=["x"]).fit(table)

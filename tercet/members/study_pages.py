@@ -63,6 +63,9 @@ DOES: Mapping[str, Does] = {
     "concat": Does(
         "puts rows of tables with the same columns together", "the number of different keys", "count"
     ),
+    "group_rows": Does(
+        "makes one row of those with the same key", "the number of keys, where asked for", "count"
+    ),
     "split": Does("splits rows at random", CHECKS, "count"),
     "assign": Does("computes new columns", CHECKS),
     "filter": Does(

@@ -77,7 +77,7 @@ COMPUTATIONS: dict[str, Computation] = {}
 """All that are declared in modules that were imported, by name."""
 MODULES = (
     *("table", "secret_column", "join", "splitting", "preparation", "stacking", "describe", "association"),
-    "grouping",
+    *("grouping", "key_groups"),
     *("transformers", "models", "linear_model", "model_selection", "metrics.evaluation"),
 )
 """Those of this package that declare some."""

@@ -16,6 +16,7 @@ from tercet.ml import (
     fitting,
     grouping,
     join,
+    key_groups,
     linear_model,
     metrics,
     model_selection,
@@ -35,6 +36,7 @@ DECLARING = (
     describe,
     grouping,
     join,
+    key_groups,
     linear_model,
     metrics,
     model_selection,
@@ -75,6 +77,7 @@ _FILTERS = frozenset({KEPT, COUNT_KEPT})
 DECLARED: dict[str, Declared] = {
     "join": Declared(("check",), opens=frozenset({PSEUDONYMS, MATCHES}) | _SORTS | _SHUFFLES),
     "concat": Declared(("check",), opens=frozenset({PSEUDONYMS, KEYS})),
+    "group_rows": Declared(("check",), opens=_SORTS | _FILTERS),
     "split": Declared(opens=_SHUFFLES),
     "assign": Declared(("check",)),
     "filter": Declared(("check",), opens=_FILTERS),

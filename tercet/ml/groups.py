@@ -15,11 +15,12 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from tercet.errors import SchemaError
 from tercet.ml import views
 from tercet.ml.computations import called
 from tercet.ml.disclosure import MISSING
 from tercet.ml.faces import Async, F, Faced, Sync, computes
-from tercet.options import AGGREGATES, RECEIVER, takes
+from tercet.options import AGGREGATES, GROUP_SIZES, RECEIVER, SCALES, takes
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class GroupBy(Faced[F]):
         the count less one), "min" and "max". Discloses them and the number of rows of each group, as far as
         owners' minimum counts allow, to one receiver. See `tercet.ml.grouping.group_statistics`.
         """
+        self._require_categories()
         steps = called("groupby")(self.table, self.by, self.categories, aggregates, to)
         found: Groups = self.table.lake.perform(steps, "groupby")
         return found
@@ -62,9 +64,42 @@ class GroupBy(Faced[F]):
     @takes(to=RECEIVER)
     def size(self, *, to: str = TO_CALLER) -> Groups:
         """The number of rows of each group. Discloses what `agg` does of it."""
+        self._require_categories()
         steps = called("groupby")(self.table, self.by, self.categories, {}, to)
         found: Groups = self.table.lake.perform(steps, "groupby")
         return found
+
+    @computes
+    @takes(aggregates=AGGREGATES, sizes=GROUP_SIZES, scales=SCALES)
+    def to_table(
+        self,
+        aggregates: Mapping[str, str | Sequence[str]],
+        *,
+        sizes: str = "exact",
+        scales: Mapping[str, int] | None = None,
+    ) -> Table[F]:
+        """Groups by the key as rows of a table, with a column such as `cost_sum` for each figure.
+
+        Statistics are "count", "sum", "mean", "min", "max" and "first". With `sizes="exact"` the nodes learn
+        how many groups there are, with "hidden" nothing: then the table has as many rows as before, and all
+        but one of each group do not count. `scales` are fractional bits of sums and counts. See
+        `tercet.ml.key_groups.group_rows`.
+        """
+        if {*self.by} != {*self.table.key_names}:
+            raise SchemaError(
+                f"table {self.table.name!r} has key {', '.join(self.table.key_names)}, and rows are made of "
+                f"groups by that, not by {', '.join(self.by)}; reveal figures by category with agg(...)"
+            )
+        steps = called("group_rows")(self.table, aggregates, sizes, scales)
+        made: Table[F] = self.table.lake.perform(steps, "groupby")
+        return made
+
+    def _require_categories(self) -> None:
+        if {*self.by} == {*self.table.key_names}:
+            raise SchemaError(
+                f"table {self.table.name!r}: {', '.join(self.by)} is its key, and nobody may know what "
+                "belongs to which; make a table of its groups with to_table(...)"
+            )
 
 
 @attrs.frozen(eq=False)

@@ -198,7 +198,7 @@ def keep(table: Table, condition: Expression, *, compact: bool) -> Steps[Table]:
         parts=(*table.parts, Part(handle, result.stored[handle])),
         selection=(*table.selection, flags),
     )
-    return (yield from _compact(kept)) if compact else kept
+    return (yield from compacted(kept)) if compact else kept
 
 
 @computation("dropna", group="tables", table=TABLE, columns=MAYBE_COLUMNS, compact=FLAG)
@@ -218,8 +218,10 @@ def drop_missing(table: Table, columns: str | Sequence[str] | None, *, compact: 
     return attrs.evolve(kept, columns=tuple(whole))
 
 
-def _compact(table: Table) -> Steps[Table]:
-    """Drop the rows that do not count."""
+def compacted(
+    table: Table, what: str = "the filter keeps or drops", mend: str = "filter without compact=True"
+) -> Steps[Table]:
+    """Drop the rows that do not count. Raises SchemaError, of what so few are, if that may not be told."""
     lake, least, counted = table.lake, table.min_count, None
     if least > 1:
         builder = lake.builder(f"count {table.name}")
@@ -232,8 +234,8 @@ def _compact(table: Table) -> Steps[Table]:
         result = yield builder.plan()
         if result.revealed[TOO_FEW][0] > 0.5:
             raise SchemaError(
-                f"table {table.name!r}: the filter keeps or drops fewer than {least} rows, and their owners "
-                "do not allow so small a count to be told; filter without compact=True, or differently"
+                f"table {table.name!r}: {what} fewer than {least} rows, and their owners do not allow so "
+                f"small a count to be told; {mend}, or differently"
             )
     builder = lake.builder(f"compact {table.name}")
     # Where it may not be told how many are kept, none is.

@@ -401,9 +401,12 @@ class Table(Faced[F]):
     def groupby(
         self, by: str | Sequence[str], *, categories: Mapping[str, Sequence[float]] | None = None
     ) -> GroupBy[F]:
-        """The rows by columns with public categories, for figures by group: `groupby("grade").agg(...)`."""
+        """The rows by columns with public categories, as in `groupby("grade").agg(...)`, or by the key.
+
+        Figures by category are revealed; those by key make a table, `groupby("patient").to_table(...)`.
+        """
         names = as_names(by)
-        for name in names:
+        for name in names if {*names} != {*self.key_names} else ():
             self.column(name)
         return GroupBy(self, names, categories or {})
 

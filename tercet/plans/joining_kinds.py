@@ -22,6 +22,7 @@ from tercet.plans.types import NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.protocols import ranking, word_order
 from tercet.protocols.base import Cost, Op, Protocol, Share
 from tercet.protocols.domains import Words
+from tercet.protocols.kernels import unpack_bits
 
 # -- matches in the clear ------------------------------------------------------------------------------------
 
@@ -225,6 +226,25 @@ class Smear(Unary):
 
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
         return x.like(np.negative(x.data & np.uint64(1)))
+
+
+@kind("masks")
+class Masks(Kind):
+    """A word `(1, n)` for each boolean `(n,)`: all ones where it holds, else none. Local."""
+
+    along = Along.EACH
+
+    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
+        (x,) = args
+        require(x.form is Form.BITS and len(x.shape) == 1, f"masks takes booleans (n,), not {x}")
+        return [Type(Form.WORDS, (1, *x.shape))]
+
+    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+        (x,) = args
+        if not isinstance(x, Share):
+            raise PlanError("a secret value was expected")
+        bits = np.stack([unpack_bits(one, context.rows) for one in x.data])
+        return x.like(np.negative(bits.astype(np.uint64))[:, None])
 
 
 @kind("zero_words")

@@ -133,6 +133,12 @@ class Asker:
             model = LogisticRegression(max_iter=2)
             self.ask(lambda some=some, model=model: model.fit(some, "y", features=["x", "w"]).reveal())
 
+        of_keys = {"x": ["max", "sum"], "w": "mean", "y": "first"}
+        hidden = few.groupby("id").to_table(of_keys, sizes="hidden")
+        self.ask(lambda: hidden.describe(["x_max", "x_sum", "w_mean"], statistics=["mean", "50%"]))
+        self.ask(lambda: hidden.value_counts("y_first"))
+        self.ask(lambda: few.groupby("id").to_table(of_keys).describe("x_max"))
+
     def fits(self):
         for options in (
             {},
@@ -186,7 +192,17 @@ PARTS = {
     Asker.learning: {"learn", "transform", "reveal_scaler", "describe"},
     Asker.statistics: {"describe", "crosstab", "corr", "groupby"},
     Asker.evaluations: {"evaluate", "metrics", "roc_curve", "calibration", "score"},
-    Asker.made_of_others: {"split", "join", "concat", "assign", "filter", "dropna", "fit", "reveal_model"},
+    Asker.made_of_others: {
+        "split",
+        "join",
+        "concat",
+        "group_rows",
+        "assign",
+        "filter",
+        "dropna",
+        "fit",
+        "reveal_model",
+    },
     Asker.fits: {"fit", "summary", "reveal_model"},
     Asker.weighted_fits: {"fit", "summary", "reveal_model"},
     Asker.models: {"fit_alone", "summary_of_model", "predict", "reveal_column", "evaluate", "metrics"},

@@ -16,6 +16,7 @@ from tercet.ml.declarations import require_declared
 from tercet.ml.describe import describe
 from tercet.ml.grouping import group_statistics
 from tercet.ml.join import join
+from tercet.ml.key_groups import group_rows
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.model_selection import _cross_validate
 from tercet.ml.preparation import assign, keep
@@ -76,6 +77,7 @@ def _computations() -> Iterator[Computed[Any]]:
     yield join([t, other], "id")
     yield split(t, 0.25, "sick")
     yield stack_tables([t, _table("others")], "secret", "count", "site")
+    yield group_rows(t, {"age": ["sum", "mean", "max"], "sick": "count"}, "hidden", {"age_sum": 3})
     yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})
     yield keep(t[["age", "sick"]], (t["age"] > 50) & ~t["sick"], compact=False)
     yield describe(t, ["age"], ["mean", "50%"], "analyst")

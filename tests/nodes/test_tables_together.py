@@ -46,3 +46,33 @@ async def test_rows_of_two_owners(in_process):
     async with in_process.signing():
         with pytest.raises(SchemaError, match="60 rows have a key that another row has"):
             await tercet.concat([tables[0], tables[0]])
+
+
+async def test_claims_of_patients(in_process):
+    """The insurer's claims become a row for each patient, beside the hospital's; few of them tell nothing."""
+    rng = np.random.default_rng(4)
+    claims = {"id": rng.integers(0, 80, 150), "cost": rng.gamma(2, 100, 150).round(2)}
+    free = {"allow": Allow(plans="any"), "key": "id", "min_count": 10}
+    await in_process.hospital.upload(columns(0, 50), name="north", owner="hospital", **free)
+    await in_process.insurer.upload(claims, name="claims", owner="insurer", unique=False, **free)
+    ann = in_process.ann
+    patients, table = [await ann.table(name) for name in ("north", "claims")]
+    sums = np.bincount(claims["id"], claims["cost"], 80)
+    seen = np.unique(claims["id"])
+    groups = await table.groupby("id").to_table({"cost": ["sum"]}, sizes="exact")
+    assert len(groups) == len(seen)
+    linked = await patients.join(groups, on="id")
+    known = seen[seen < ROWS]
+    told = await linked.groupby("sick").agg({"cost_sum": "mean"})
+    for sick in (0, 1):
+        some = known[(known % 3 == 0) == sick]
+        np.testing.assert_allclose(told["cost_sum", "mean"][sick], sums[some].mean(), atol=2)
+    few = await linked.filter(linked["age"] > np.sort(linked_ages(known))[-5])
+    assert np.isnan((await few.describe("cost_sum", statistics=["mean"]))["cost_sum"]["mean"])
+    hidden = await table.groupby("id").to_table({"cost": "mean"}, sizes="hidden")
+    told = await hidden.describe("cost_mean", statistics=["mean"])
+    assert (len(hidden), told["cost_mean"]["count"]) == (150, len(seen))
+
+
+def linked_ages(known):
+    return columns(0, 50)["age"][known]

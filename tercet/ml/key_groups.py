@@ -1,0 +1,415 @@
+"""Rows with the same secret key made into one, in MPC: the function of SQL's GROUP BY on the key of a table.
+
+Rows are sorted by pseudonyms of their keys under a fresh key, so that rows of one key are neighbours, and
+nobody learns which or how many those are: that two neighbours are equal is a secret bit. Figures of a group
+are running sums over its rows (`tercet.ml.segments`), which are complete in the last one. For least and
+largest values rows are sorted by these first, since equal pseudonyms stay in their order. Then the last row
+of each group is what is left: the others are dropped, which tells how many groups there are, or do not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.bounds import Public, half_unit
+from tercet.ml.computations import computation
+from tercet.ml.disclosure import both, inverted
+from tercet.ml.draft import Draft
+from tercet.ml.linalg import quotient, settled
+from tercet.ml.preparation import compacted, made_of, out_of_range, owners
+from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, check_column_name, range_scale
+from tercet.ml.segments import copied, ends, running
+from tercet.ml.stored_columns import WIDE_SPREAD, Column, Part, recipe_of
+from tercet.ml.table import ANALYST, Steps, Table, as_names
+from tercet.options import AGGREGATES, GROUP_SIZES, SCALES, TABLE
+from tercet.plans import Builder, Value, concatenate
+
+STATISTICS = ("count", "sum", "mean", "min", "max", "first")
+ROOM_BITS = 5
+"""Sums of a column are stored with so many fractional bits fewer than it: room for groups of some dozens."""
+COUNT_SCALE = SPREAD_BITS - ROOM_BITS
+MEAN_BITS = 16
+"""Means of integers have at most so many fractional bits more."""
+MOST_OCTAVES = 14
+"""Means are of groups of fewer than 2^14 rows."""
+FLAG = "group"
+MOST_FIGURES = 64
+
+
+@computation(
+    "group_rows", group="tables", table=TABLE, aggregates=AGGREGATES, sizes=GROUP_SIZES, scales=SCALES
+)
+def group_rows(
+    table: Table,
+    aggregates: Mapping[str, str | Sequence[str]],
+    sizes: str,
+    scales: Mapping[str, int] | None,
+) -> Steps[Table]:
+    """A table with one row for each key, and columns such as `cost_sum` over the rows that have it.
+
+    Statistics are "count", "sum", "mean", "min", "max", and "first" of the rows in their order. With `sizes`
+    "exact" the table has as many rows as there are groups, in random order; with "hidden" it has as many as
+    before, of which all but one for each group do not count, as after a filter, and have keys that match
+    none. Missing values do not count; columns that may be missing have counts and sums only. Rows that a
+    filter drops do not count, nor groups that have no others.
+
+    Sums are stored with five fractional bits fewer than their column, and counts with 11, unless `scales`
+    names others for one of them; real numbers are rounded to the nearest multiple of 2^-scale, integers stay
+    exact. Means err by at most 5 units of their scale. Discloses one bit, whether a sum or count does not fit
+    that or left the usual spread, and a random order to the nodes; with "exact" to the nodes how many groups
+    there are, and where owners set a minimum count first one bit, whether as few groups or fewer rows more,
+    and then nothing else. About 1.1 n log2(n) comparisons of up to 128 bits for n rows, again for each column
+    that has "min" or "max".
+
+    Raises SchemaError in these cases, for columns that may be missing, for new columns whose names are taken,
+    and PlanError for statistics that do not exist.
+    """
+    figures = _figures(table, aggregates, scales or {})
+    table.require_rows("groups")
+    lake, hidden = table.lake, sizes == "hidden"
+    builder = lake.builder(f"groups of {table.name}")
+    values = _sorted_groups(table, builder, figures, hidden=hidden)
+    handles = [lake.temporary(f"{table.name}.groups"), *(_handle(table, lasts=hidden) for _ in values[1:])]
+    for handle, value in zip(handles, values, strict=True):
+        value.store(handle)
+    result = yield builder.plan()
+    raw, flags, keys = (Part(handle, result.stored[handle]) for handle in handles)
+    last = Column(
+        ColumnSchema(FLAG, "boolean"),
+        owners([*table.selection, figures[0].column]),
+        1,
+        0,
+        sources=made_of(table.selection),
+    )
+    grouped = attrs.evolve(
+        table,
+        columns=(),
+        parts=(raw, flags),
+        keys=keys,
+        selection=(last,),
+        unique=True,
+        repeats=None,
+        name=f"{table.name}.groups",
+    )
+    if not hidden:
+        grouped = yield from compacted(
+            grouped, "there are as groups, or besides them,", "group with sizes='hidden'"
+        )
+        grouped.require_rows("groups of rows that count")
+    return (yield from _finished(grouped, table, figures))
+
+
+# -- what is asked for ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Figure:
+    """A column of the result: a statistic of a column, and the fractional bits that it is stored with.
+
+    Those that were not `asked` for are what means are made of.
+    """
+
+    column: Column
+    statistic: str
+    scale: int
+    asked: bool = True
+
+    @property
+    def name(self) -> str:
+        """What it is called in the result."""
+        return self.other(self.statistic)
+
+    def other(self, statistic: str) -> str:
+        """What another statistic of the same column is called."""
+        return f"{self.column.name}_{statistic}"
+
+
+def _figures(
+    table: Table, aggregates: Mapping[str, str | Sequence[str]], scales: Mapping[str, int]
+) -> list[_Figure]:
+    """All columns of the result, sums and counts for means among them. Raises SchemaError or PlanError."""
+    made: dict[tuple[str, str], _Figure] = {}
+    for name, given in aggregates.items():
+        column, statistics = table.column(name), as_names(given)
+        if odd := [one for one in statistics if one not in STATISTICS]:
+            raise PlanError(f"there is no statistic {odd[0]!r} of keys; known are {', '.join(STATISTICS)}")
+        if not {"mean", "min", "max", "first"}.isdisjoint(statistics):
+            table.require_present([name])
+        for one in (*statistics, *(("sum", "count") if "mean" in statistics else ())):
+            figure = _Figure(column, one, _scale(column, one), asked=one in statistics)
+            made[name, one] = attrs.evolve(figure, scale=scales.get(figure.name, figure.scale))
+    if not made or len(made) > MOST_FIGURES:
+        raise SchemaError(
+            f"table {table.name!r}: groups have 1 to {MOST_FIGURES} figures, as in {{'cost': ['sum']}}, "
+            f"and {len(made)} were named"
+        )
+    names = [one.name for one in made.values()]
+    for name in names:
+        check_column_name(name, f"A figure of groups of table {table.name!r}")
+    if taken := sorted({*names} & {*table.key_names}):
+        raise SchemaError(f"table {table.name!r}: a figure would be called {taken[0]!r}, as the key is")
+    if odd := sorted({*scales} - {one.name for one in made.values() if one.statistic in ("sum", "count")}):
+        raise SchemaError(
+            f"table {table.name!r}: scales= names {odd[0]!r}, and only sums and counts of the result have "
+            "scales to say"
+        )
+    return list(made.values())
+
+
+def _scale(column: Column, statistic: str) -> int:
+    """The fractional bits of a figure, unless others are named."""
+    kind, scale = column.schema.kind, column.schema.scale
+    if statistic == "count" or (statistic == "sum" and kind == "boolean"):
+        return COUNT_SCALE
+    if statistic == "mean":
+        return _scale_of_means(column)
+    if statistic != "sum":
+        return scale
+    return max(scale - ROOM_BITS, 0) if kind == "integer" else scale - ROOM_BITS
+
+
+def _scale_of_means(column: Column) -> int:
+    """That of the column's range, if it has one, or a bit less than its own: means may spread further."""
+    schema = column.schema
+    ends = (0.0, 1.0) if schema.kind == "boolean" else schema.range
+    if ends is not None:
+        return min(schema.scale + MEAN_BITS, range_scale(*ends, kind="real"))
+    return schema.scale - (4 if column.is_wide else 1)
+
+
+def _handle(table: Table, *, lasts: bool) -> str:
+    hint = f"{table.name}.groups"
+    return table.lake.handle(hint) if lasts else table.lake.temporary(hint)
+
+
+# -- rows by key ---------------------------------------------------------------------------------------------
+
+
+def _sorted_groups(
+    table: Table, builder: Builder, figures: Sequence[_Figure], *, hidden: bool
+) -> tuple[Value, Value, Value]:
+    """Figures `(f, n)` as stored integers, flags of the last rows of groups `(1, n)`, and keys `(2, n)`.
+
+    Figures are those that are no means, in their order, right in the last rows. Rows lie in the order of
+    pseudonyms, or, if they stay `hidden`, in random order; then keys of other rows are random words.
+    """
+    rows, counted = table.rows, table.selected(builder)
+    keys = builder.input(table.keys.handle, table.keys.type)
+    names = builder.apply("prf", builder.random_words(2), keys)
+    plain = [one for one in figures if one.statistic != "mean"]
+    stored = {one.column.name: table.raw(builder, [one.column.name])[0].squeeze() for one in plain}
+    summed: list[Value] = [] if counted is None else [counted.reshape(1, rows)]
+    summed += [
+        _summand(table, builder, one, stored[one.column.name], counted).reshape(1, rows)
+        for one in plain
+        if one.statistic in ("sum", "count")
+    ]
+    orders: dict[str, Value | None] = {
+        one.column.name: _by(stored[one.column.name], counted)
+        for one in plain
+        if one.statistic in ("min", "max")
+    }
+    if any(one.statistic == "first" for one in plain):
+        orders[""] = None if counted is None else inverted(counted)
+    made: dict[str, Value] = {}
+    starts: Value | None = None
+    for place, (order, by) in enumerate(orders.items() or [("", None)]):
+        carried = [*(stored[one] for one in _carried(plain, order)), *([] if counted is None else [counted])]
+        block = [value.reshape(1, rows) for value in carried] + (summed if place == 0 else [])
+        values = [names, keys, *([concatenate(block)] if block else [])]
+        if by is not None:
+            bits = math.ceil(math.log2(by.type.limit + 1)) + 1
+            values = builder.apply_all("sort", by, *values, bits=bits)[1:]
+        moved, words, *rest = builder.apply_all("sort_words", *values)
+        if starts is None:
+            same = (moved ^ moved.delay(1)).are_zero().to_ring()
+            starts, first_words = inverted(same), words
+        made |= _at_last(plain, order, starts, rest[0], len(carried), counted is not None, place == 0)
+    if starts is None:
+        raise PlanError("groups without an order")
+    last = ends(starts)
+    if counted is not None:
+        there = made.pop("")
+        last = both(last, there)
+    raw = concatenate([made[one.name].reshape(1, rows) for one in plain])
+    if not hidden:
+        return raw, last.reshape(1, rows), first_words
+    mask = builder.apply("masks", (last - 1).is_negative())
+    first_words = first_words ^ settled(mask & builder.random_words(2, rows))
+    raw, last, first_words = builder.apply_all("shuffle", raw, last.reshape(1, rows), first_words)
+    return raw, last, first_words
+
+
+def _summand(table: Table, builder: Builder, figure: _Figure, stored: Value, counted: Value | None) -> Value:
+    """What is summed up `(n,)`: numbers or ones, where they are there and the row counts."""
+    beside = figure.column.schema.missing
+    present = counted
+    if beside is not None:
+        there = inverted(table.raw(builder, [beside])[0].squeeze())
+        present = there if counted is None else both(there, counted)
+    if figure.statistic == "count":
+        return stored * 0 + 1 if present is None else present
+    return stored if present is None else settled(stored * present)
+
+
+def _by(stored: Value, counted: Value | None) -> Value:
+    """What rows are sorted by: a column's numbers, those that do not count last."""
+    return stored if counted is None else stored + inverted(counted) * (2 * stored.type.limit + 1)
+
+
+def _carried(figures: Sequence[_Figure], order: str) -> list[str]:
+    """Columns whose figures hang on an order: that of one column's numbers, or the table's own."""
+    if order:
+        return [order]
+    return list(dict.fromkeys(one.column.name for one in figures if one.statistic == "first"))
+
+
+def _at_last(
+    figures: Sequence[_Figure],
+    order: str,
+    starts: Value,
+    block: Value,
+    width: int,
+    counts: bool,
+    summed: bool,
+) -> dict[str, Value]:
+    """Figures `(n,)` by name, right in the last row of each run; by "" whether there is one that counts."""
+    names, made = _carried(figures, order), dict[str, Value]()
+    wanted = {(one.column.name, one.statistic): one.name for one in figures}
+    values = [block.select([place]) for place in range(len(names))]
+    flags = block.select([width - 1]).squeeze().bounded(1.0, "a condition") if counts else None
+    if names:
+        heads = copied(starts, settled(concatenate(values) * starts))
+        for place, name in enumerate(names):
+            for statistic in ("min",) if order else ("first",):
+                if (name, statistic) in wanted:
+                    made[wanted[name, statistic]] = heads.select([place]).squeeze()
+    if order and (order, "max") in wanted:
+        tails = values[0]
+        if flags is not None:
+            marks = (starts + flags - settled(starts * flags)).bounded(1.0, "a condition")
+            tails = copied(marks, settled(tails * flags))
+        made[wanted[order, "max"]] = tails.squeeze()
+    sums = [one for one in figures if one.statistic in ("sum", "count")] if summed else []
+    if sums or (summed and counts):
+        totals = running(starts, block.select(range(width, int(block.shape[0]))))
+        if counts:
+            made[""] = inverted((totals.select([0]).squeeze() - 1).is_negative().to_ring())
+        for place, one in enumerate(sums):
+            made[one.name] = totals.select([place + counts]).squeeze()
+            if counts and one.statistic == "count" and one.column.schema.missing is None:
+                made[one.name] = made[one.name] + inverted(made[""])  # never zero, to divide by
+    return made
+
+
+# -- what is stored ------------------------------------------------------------------------------------------
+
+
+def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps[Table]:
+    """The table of groups, whose figures are stored at their scales. Discloses a bit, if one does not fit."""
+    lake, rows, part = table.lake, grouped.rows, grouped.parts[0]
+    builder = lake.builder(f"figures of groups of {table.name}")
+    draft, raw = Draft(builder), builder.input(part.handle, part.type)
+    plain = [one.name for one in figures if one.statistic != "mean"]
+    checked: dict[str, Value] = {}
+    block, columns = list[Value](), list[Column]()
+    for one in figures:
+        schema = _schema(table, one)
+        with builder.scope(one.name):
+            value = None if one.statistic == "mean" else raw.select([plain.index(one.name)]).squeeze()
+            if value is not None and one.statistic in ("sum", "count"):
+                unit = 0 if one.statistic == "count" else one.column.schema.scale
+                value = settled(value.shifted(unit).nearest(one.scale).shifted(-one.scale))
+                value = checked[one.name] = draft.inside(value, 2.0**INTEGER_BITS)
+            if value is None:
+                sums, counts = (
+                    raw.select([plain.index(one.other(some))]).squeeze() for some in ("sum", "count")
+                )
+                value = _mean(
+                    draft, one, schema, sums, counts, next(x for x in figures if x.name == one.other("sum"))
+                )
+            if one.asked and (
+                one.statistic == "count" or (one.statistic in ("sum", "mean") and schema.range is None)
+            ):
+                widest = WIDE_SPREAD if schema.kind == "integer" and schema.scale == 0 else 1.0
+                draft.narrow(value, widest * 2.0**SPREAD_BITS)
+        if one.asked:
+            columns.append(_described(one, schema, len(columns)))
+            block.append(
+                value.bounded(2.0**INTEGER_BITS, "checked, or between numbers of the column").reshape(1, rows)
+            )
+    handle, names = lake.handle(grouped.name), [one.name for one in figures if one.asked]
+    concatenate(block).store(handle)
+    failed = draft.failed()
+    if failed is not None:
+        failed.reveal(out_of_range(names), to=ANALYST, kind="check")
+    result = yield builder.plan()
+    if failed is not None and result.revealed[out_of_range(names)][0] > 0.5:
+        named = next(iter(checked), names[0])
+        raise SchemaError(
+            f"table {table.name!r}, groups: {', '.join(map(repr, names))} do not all fit; say fewer "
+            f"fractional bits of sums and counts, as in scales={{{named!r}: 2}}, and ask for no means of "
+            "groups of more than 16,000 rows"
+        )
+    picked = any(one.statistic in ("min", "max", "first") for one in figures)
+    return attrs.evolve(
+        grouped,
+        columns=tuple(columns),
+        parts=(Part(handle, result.stored[handle]), *grouped.parts[1:]),
+        # Numbers of rows are those of at most two groups each.
+        rows_of_sources=max(rows, 2 * table.rows_of_sources) if picked else rows,
+    )
+
+
+def _mean(
+    draft: Draft, figure: _Figure, schema: ColumnSchema, sums: Value, counts: Value, of: _Figure
+) -> Value:
+    """Quotients of sums and counts as stored integers `(n,)`, within five units. About 40 rounds.
+
+    Sums fit 2^30 units of the scale that they are stored with; two bits more leave room for the quotient.
+    """
+    unit = figure.column.schema.scale
+    scale = min(unit, of.scale + 2)
+    fine = settled(sums.shifted(unit).nearest(scale)).bounded(
+        2.0 ** (INTEGER_BITS - of.scale), "checked beside"
+    )
+    few = draft.inside(counts, 2.0**MOST_OCTAVES - 1)
+    reach = Public.of(figure.column).reach + 8 * 2.0**-unit
+    few = few.at_scale(COUNT_SCALE)  # finer than what tells reciprocals apart
+    found = quotient(fine, few, low=0, high=MOST_OCTAVES, scale=schema.scale, magnitude=reach)
+    return settled(found.shifted(-schema.scale))
+
+
+def _schema(table: Table, figure: _Figure) -> ColumnSchema:
+    """What everyone knows of a figure's numbers."""
+    source = figure.column.schema
+    match figure.statistic:
+        case "count":
+            least = float(source.missing is None)
+            most = min(float(table.rows), 2.0 ** (INTEGER_BITS - figure.scale))
+            return ColumnSchema(figure.name, "integer", figure.scale, range=(min(least, most), most))
+        case "sum":
+            return ColumnSchema(figure.name, "real" if source.kind == "real" else "integer", figure.scale)
+        case "mean":
+            ends = (0.0, 1.0) if source.kind == "boolean" else source.range
+            return ColumnSchema(figure.name, "real", figure.scale, range=ends)
+    return attrs.evolve(source, name=figure.name)
+
+
+def _described(figure: _Figure, schema: ColumnSchema, place: int) -> Column:
+    """A figure as a column, stored at a place of the first part."""
+    source, grain = figure.column, figure.column.grain
+    once = half_unit(source.schema.scale) if source.schema.kind == "real" and grain is None else grain or 0.0
+    match figure.statistic:
+        case "count":
+            grain = 0.0
+        case "sum":
+            grain = 2.0**ROOM_BITS * once + half_unit(schema.scale) if schema.kind == "real" else 0.0
+        case "mean":
+            grain = once + 5 * 2.0**-schema.scale
+    recipe = recipe_of("group", figure.statistic, schema.scale, source.recipe)
+    return Column(schema, source.owner, 0, place, grain, source.sources, recipe)

@@ -1,0 +1,172 @@
+"""Groups by secret keys equal pandas.groupby, with as many rows as there are groups or as before."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tercet
+from tercet.errors import PlanError, SchemaError
+
+numbers = itertools.count()
+EVERY = {
+    "id": "max",
+    "cost": ["sum", "mean", "min", "max", "first"],
+    "visits": ["count", "sum", "min"],
+    "ill": ["sum", "mean"],
+    "gap": ["count", "sum"],
+}
+
+
+def claims(seed, rows, people):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, people, rows)
+    return pd.DataFrame(
+        {
+            "patient": ids,
+            "id": ids,
+            "cost": rng.gamma(2, 100, rows).round(2),
+            "visits": rng.integers(0, 9, rows),
+            "ill": rng.random(rows) < 0.5,
+            "gap": np.where(rng.random(rows) < 0.2, np.nan, rng.normal(size=rows)),
+        }
+    )
+
+
+def put(lake, frame, **options):
+    kinds = {"id": "integer", "cost": "real", "visits": "integer", "ill": "boolean", "gap": "real"}
+    given = {"key": "patient", "owner": "insurer", "missing": "indicator", "unique": False}
+    given |= {"types": {name: kind for name, kind in kinds.items() if name in frame}}
+    return lake.upload(frame, name=f"t{next(numbers)}", **given | options)
+
+
+def in_pandas(frame, aggregates=EVERY):
+    typed = frame.assign(ill=frame["ill"].astype(float))
+    found = typed.groupby("patient").agg(
+        {name: np.atleast_1d(one).tolist() for name, one in aggregates.items()}
+    )
+    found.columns = ["_".join(column) for column in found.columns]
+    return found
+
+
+def same(table, found, wanted, source):
+    """By the greatest `id` of a group, which is its key; numbers to within units of their stored place."""
+    found = pd.DataFrame(found).sort_values("id_max", ignore_index=True)
+    assert list(found.columns) == list(wanted.columns)
+    assert len(found) == len(wanted)
+    for name in found:
+        column, _, statistic = name.rpartition("_")
+        place = 2.0 ** -table.column(name).schema.scale
+        exact = source.column(column).schema.kind != "real" and statistic != "mean"
+        off = 0 if exact else {"mean": 6, "sum": 2}.get(statistic, 1) * place
+        np.testing.assert_allclose(
+            found[name].astype(float), wanted[name].astype(float), rtol=0, atol=off, err_msg=name
+        )
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32), st.integers(1, 90), st.integers(1, 40))
+def test_as_pandas_has_it(lake, seed, rows, people):
+    frame = claims(seed, rows, people)
+    table = put(lake, frame)
+    groups = table.groupby("patient").to_table(EVERY)
+    same(groups, groups.reveal(), in_pandas(frame), table)
+
+
+@pytest.mark.parametrize("protocol", ["shamir", "rep4"])
+def test_on_other_protocols(protocol):
+    frame, aggregates = claims(3, 40, 15), {"id": "max", "cost": ["sum", "mean"], "visits": "min"}
+    with tercet.local(protocol=protocol) as lake:
+        table = put(lake, frame)
+        groups = table.groupby("patient").to_table(aggregates)
+        same(groups, groups.reveal(), in_pandas(frame, aggregates), table)
+
+
+def test_hidden_groups_join_and_count_like_others(lake):
+    """Claims by patient, beside what the clinic knows of these; nobody learns how many patients there are."""
+    frame = claims(5, 80, 30)
+    table = put(lake, frame)
+    lake.disclosed.clear()
+    groups = table.groupby("patient").to_table({"cost": ["sum", "max"], "visits": "count"}, sizes="hidden")
+    assert {one.what for one in lake.disclosed if one.to == "the nodes"} == {
+        "comparisons of shuffled rows, a random order"
+    }
+    wanted = in_pandas(frame, {"cost": ["sum", "max"], "visits": "count"})
+    assert (len(groups), groups.unique, len(groups.selection)) == (80, True, 1)
+    told = groups.describe(["cost_sum", "visits_count"], statistics=["mean", "max"])
+    assert told["cost_sum"]["count"] == len(wanted)
+    np.testing.assert_allclose(told["cost_sum"]["mean"], wanted.cost_sum.mean(), rtol=2e-3)
+    assert told["visits_count"]["max"] == wanted.visits_count.max()
+    clinic = pd.DataFrame({"patient": np.arange(10, 50), "age": np.arange(40) + 20})
+    joined = lake.upload(clinic, name=f"t{next(numbers)}", key="patient", owner="clinic").join(
+        groups, on="patient"
+    )
+    both = clinic.merge(wanted, on="patient")
+    told = joined.describe(["cost_max", "age"], statistics=["mean"])
+    assert (len(joined), told["age"]["count"]) == (len(both), len(both))
+    np.testing.assert_allclose(told["cost_max"]["mean"], both.cost_max.mean(), rtol=1e-3)
+
+
+def test_rows_that_count(lake):
+    """A filter leaves some groups out, and some rows of others; one key may be several columns."""
+    frame = claims(7, 80, 20)
+    table = put(lake, frame)
+    kept = table.filter(table["cost"] > 220)
+    some = frame[frame.cost > 220]
+    aggregates = {"id": "max", "cost": ["sum", "mean", "min", "max", "first"], "visits": ["count"]}
+    groups = kept.groupby("patient").to_table(aggregates)
+    same(groups, groups.reveal(), in_pandas(some, aggregates), table)
+    hidden = kept.groupby("patient").to_table(aggregates, sizes="hidden")
+    assert hidden.describe("cost_sum", statistics=["mean"])["cost_sum"]["count"] == some.patient.nunique()
+    sites = frame.assign(site=frame["visits"] % 2)
+    both = put(lake, sites, key=["site", "patient"])
+    made = both.groupby(["patient", "site"]).to_table({"cost": "sum"})
+    wanted = sites.groupby(["patient", "site"]).cost.sum()
+    np.testing.assert_allclose(np.sort(made.reveal("cost_sum")["cost_sum"]), np.sort(wanted), atol=2)
+
+
+def test_few_groups_are_not_told(lake):
+    """Nor few rows more than there are groups, where owners ask for a number."""
+    for rows, people in ((40, 3), (40, 10**6)):
+        frame = claims(9, rows, people)
+        if people > rows:
+            frame["patient"] = np.arange(rows) // 1
+            frame.loc[1, "patient"] = 0  # one row more than there are groups
+        table = put(lake, frame, min_count=5)
+        with pytest.raises(SchemaError, match="there are as groups, or besides them, fewer than 5 rows"):
+            table.groupby("patient").to_table({"cost": "sum"})
+        groups = table.groupby("patient").to_table({"cost": "sum"}, sizes="hidden")
+        assert groups.min_count == 5
+
+
+def test_groups_that_do_not_fit(plain):
+    """Many rows of one key, whose sums lie far apart: the sentence says which scales to give."""
+    rows = 3000
+    frame = pd.DataFrame(
+        {"patient": np.maximum(np.arange(rows) - 2900, 0), "cost": np.arange(rows) % 7 + 500.5}
+    )
+    table = plain.upload(frame, name="much", key="patient", owner="o", unique=False)
+    with pytest.raises(SchemaError, match=r"'cost_sum' do not all fit; .* scales={'cost_sum': 2}"):
+        table.groupby("patient").to_table({"cost": "sum"})
+    groups = table.groupby("patient").to_table({"cost": "sum"}, scales={"cost_sum": -6})
+    assert abs(groups.reveal()["cost_sum"].max() - frame.groupby("patient").cost.sum().max()) <= 2.0**6
+
+
+def test_what_is_asked_for_wrongly(plain):
+    table = put(plain, claims(1, 30, 10))
+    groups = table.groupby("patient")
+    with pytest.raises(PlanError, match="there is no statistic 'var' of keys; known are count, sum"):
+        groups.to_table({"cost": "var"})
+    with pytest.raises(SchemaError, match="'gap' may have missing values"):
+        groups.to_table({"gap": "mean"})
+    with pytest.raises(SchemaError, match="scales= names 'cost_max', and only sums and counts"):
+        groups.to_table({"cost": ["max"]}, scales={"cost_max": 1})
+    with pytest.raises(SchemaError, match="1 to 64 figures"):
+        groups.to_table({})
+    with pytest.raises(SchemaError, match="is its key, and nobody may know what belongs to which"):
+        groups.agg({"cost": "sum"})
+    with pytest.raises(SchemaError, match="rows are made of groups by that, not by ill"):
+        table.groupby("ill").to_table({"cost": "sum"})
