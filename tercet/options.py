@@ -490,6 +490,13 @@ NAMES = Names(what="names", none=True, advice="as in ['accuracy', 'roc_auc']")
 READERS = Names(what="names of members", alone=False, empty=True, advice="as in ['clinic']")
 LEVEL = Number(above=0, below=1)
 TEST_SIZE = Number(above=0, below=1, error=SchemaError, advice="give the share of rows to test on")
+RANDOM_STATE = Number(
+    whole=True,
+    least=0,
+    below=1 << 32,
+    none=True,
+    advice="the same number deals the same rows to the same parts again",
+)
 CONDITION = Made(
     of="Expression", what="an expression of a table's columns such as table['age'] > 60", error=SchemaError
 )

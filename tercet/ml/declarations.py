@@ -78,7 +78,7 @@ DECLARED: dict[str, Declared] = {
     "join": Declared(("check",), opens=frozenset({PSEUDONYMS, MATCHES}) | _SORTS | _SHUFFLES),
     "concat": Declared(("check",), opens=frozenset({PSEUDONYMS, KEYS})),
     "group_rows": Declared(("check",), opens=_SORTS | _FILTERS),
-    "split": Declared(opens=_SHUFFLES),
+    "split": Declared(opens=_SHUFFLES | _SORTS),
     "assign": Declared(("check",)),
     "filter": Declared(("check",), opens=_FILTERS),
     "dropna": Declared(("check",), opens=_FILTERS),

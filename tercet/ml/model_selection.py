@@ -47,6 +47,7 @@ OPTIONS: dict[str, Any] = {
     "cv": FOLDS,
     "scoring": SCORING,
     "stratify": FLAG,
+    "random_state": options.RANDOM_STATE,
     "to": RECEIVER,
 }
 DECLARED: dict[str, Any] = {"group": "models", "fresh": ["model"], **OPTIONS}
@@ -108,23 +109,34 @@ def cross_validate(
     sample_weight: str | None = None,
     offset: str | None = None,
     stratify: bool = True,
+    random_state: int | None = None,
     to: str = ANALYST,
 ) -> CrossValidation:
     """Fit a model's options on all folds but one, score on that one, for each of `cv` folds.
 
     `scoring` names metrics (all but roc_auc_se and confusion_matrix). By default folds have the same share of
-    outcomes, as in scikit-learn. Fits share their rounds, of which there are about as many as of one fit; the
-    model itself is left as it is. Sample weights weigh in the fits alone. A score that is not defined in a
-    fold, as an area where all rows have the same outcome, is `nan` there and in no mean; an
-    UndefinedMetricWarning names the folds.
+    outcomes, as in scikit-learn; with a `random_state`, they are the same rows again, as in `Table.split`.
+    Fits share their rounds, of which there are about as many as of one fit; the model itself is left as it
+    is. Sample weights weigh in the fits alone. A score that is not defined in a fold, as an area where all
+    rows have the same outcome, is `nan` there and in no mean; an UndefinedMetricWarning names the folds.
 
     Discloses each fold's scores to `to`; the check bits of a fit, of all fits together, and where owners set
     a minimum count, whether a score rests on fewer rows, and then none is asked for; to the nodes a random
-    order of shuffled rows, for areas under curves and stratified folds. On an `AsyncLake`, gives an
-    awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
+    order of shuffled rows, for areas under curves and for stratified or repeatable folds. On an `AsyncLake`,
+    gives an awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
     """
     steps = _cross_validate(
-        model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify, to
+        model,
+        table,
+        target,
+        cv,
+        _scores(scoring),
+        features,
+        sample_weight,
+        offset,
+        stratify,
+        to,
+        random_state,
     )
     found: CrossValidation = table.lake.perform(steps, "cross-validate")
     return found
@@ -142,8 +154,20 @@ def _cross_validate(
     offset: str | None,
     stratify: bool,
     to: str,
+    random_state: int | None = None,
 ) -> Steps[CrossValidation]:
-    search = Validation(model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify)
+    search = Validation(
+        model,
+        table,
+        target,
+        cv,
+        _scores(scoring),
+        features,
+        sample_weight,
+        offset,
+        stratify,
+        random_state,
+    )
     (scored,) = yield from search.run([search.model])
     builder = search.table.lake.builder(f"reveal scores of {search.what}")
     for name in search.scoring:
@@ -166,7 +190,8 @@ class GridSearch(Estimator, Faced[M]):
 
     `fit` makes all fits, for each C and fold, side by side. Revealed of them are means over folds, for each
     C, of one score: `mean_scores_` `(len(C),)`. `best_params_` has the best one (the smallest for
-    log_loss and brier), and `best_model_` is fitted with it on all rows.
+    log_loss and brier), and `best_model_` is fitted with it on all rows. With a `random_state`, folds are the
+    same rows again.
 
     A fold in which a score is not defined is in no mean, and an UndefinedMetricWarning names it. The choice
     is among those C whose score is defined in most folds.
@@ -179,6 +204,7 @@ class GridSearch(Estimator, Faced[M]):
     scoring: str = attrs.field(default="roc_auc", validator=[SCORE, _is_score])
     cv: int = attrs.field(default=5, validator=FOLDS)
     stratify: bool = attrs.field(default=True, validator=FLAG)
+    random_state: int | None = attrs.field(default=None, validator=options.RANDOM_STATE)
 
     mean_scores_: Reals = attrs.field(factory=lambda: np.zeros(0), init=False)
     best_params_: dict[str, float] = attrs.field(factory=dict, init=False)
@@ -215,7 +241,16 @@ class GridSearch(Estimator, Faced[M]):
             raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
         names = _scores(self.scoring)
         search = Validation(
-            self.model, table, target, self.cv, names, features, sample_weight, offset, self.stratify
+            self.model,
+            table,
+            target,
+            self.cv,
+            names,
+            features,
+            sample_weight,
+            offset,
+            self.stratify,
+            self.random_state,
         )
         fitted: Self = table.lake.perform(self._fit(search, to), "grid search")
         return fitted
@@ -263,9 +298,21 @@ def _grid_scores(
     offset: str | None,
     stratify: bool,
     to: str,
+    random_state: int | None = None,
 ) -> Steps[tuple[Reals, npt.NDArray[np.bool_]]]:
     """Sums of a score over folds `(len(C),)`, and in which folds it is defined `(len(C), cv)`."""
-    search = Validation(model, table, target, cv, _scores(scoring), features, sample_weight, offset, stratify)
+    search = Validation(
+        model,
+        table,
+        target,
+        cv,
+        _scores(scoring),
+        features,
+        sample_weight,
+        offset,
+        stratify,
+        random_state,
+    )
     (score,) = search.scoring
     found = yield from search.run([attrs.evolve(model, C=c) for c in C])
     builder = table.lake.builder(f"reveal mean scores of {search.what}")

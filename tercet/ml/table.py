@@ -35,6 +35,7 @@ from tercet.options import (
     FLAG,
     MAYBE_COLUMN,
     MAYBE_COLUMNS,
+    RANDOM_STATE,
     RECEIVER,
     STATISTICS,
     TABLE,
@@ -321,10 +322,16 @@ class Table(Faced[F]):
         return joined
 
     @computes
-    @takes(test_size=TEST_SIZE, stratify=MAYBE_COLUMN)
-    def split(self, *, test_size: float = 0.25, stratify: str | None = None) -> tuple[Table[F], Table[F]]:
-        """Split into train and test rows. See `tercet.ml.splitting.split`."""
-        parts: tuple[Table, Table] = self.lake.perform(called("split")(self, test_size, stratify), "split")
+    @takes(test_size=TEST_SIZE, stratify=MAYBE_COLUMN, random_state=RANDOM_STATE)
+    def split(
+        self, *, test_size: float = 0.25, stratify: str | None = None, random_state: int | None = None
+    ) -> tuple[Table[F], Table[F]]:
+        """Split into train and test rows, the same ones again for the same `random_state`.
+
+        See `tercet.ml.splitting.split`.
+        """
+        steps = called("split")(self, test_size, stratify, random_state)
+        parts: tuple[Table, Table] = self.lake.perform(steps, "split")
         return parts
 
     @computes

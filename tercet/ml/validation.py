@@ -61,6 +61,7 @@ class Validation:
     sample_weight: str | None
     offset: str | None
     stratify: bool
+    random_state: int | None = None
 
     @property
     def what(self) -> str:
@@ -101,7 +102,9 @@ class Validation:
                     "leave tol None"
                 )
         self._roles(self.table)
-        parts = yield from folds(self.table, self.cv, self.target if self.stratify else None)
+        parts = yield from folds(
+            self.table, self.cv, self.target if self.stratify else None, self.random_state
+        )
         for _, test in parts:
             require_enough(test, test.min_count, "scores of folds")
         bounds = models[0].bounds(min(train.rows for train, _ in parts))

@@ -1,6 +1,6 @@
 """Plans, and the actors that run them: everything that owns a nursery."""
 
-from tercet.plans import interactive_kinds, joining_kinds, local_kinds, product_kinds, row_kinds
+from tercet.plans import interactive_kinds, joining_kinds, key_kinds, local_kinds, product_kinds, row_kinds
 from tercet.plans.builder import Builder, Value, concatenate, stack
 from tercet.plans.plan import Plan
 from tercet.plans.types import CLASSES, Disclosure, DisclosureClass, Form, Type
@@ -19,6 +19,7 @@ __all__ = [
     "concatenate",
     "interactive_kinds",
     "joining_kinds",
+    "key_kinds",
     "local_kinds",
     "product_kinds",
     "row_kinds",

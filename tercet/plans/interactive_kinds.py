@@ -27,7 +27,6 @@ from tercet.plans.kinds import (
 from tercet.plans.types import CLASSES, NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Product, Protocol, Share
-from tercet.protocols.circuits import ascon_prf_short
 from tercet.protocols.fourier import Series
 
 TRUNCATION_LIMIT = 2.0**62
@@ -241,34 +240,6 @@ class ToRing(_Interactive):
 
     def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
         return protocol.cost("bits_to_ring", args[0], rows)
-
-
-@kind("prf")
-class PseudoRandomFunction(Kind):
-    """Keyed pseudonyms of 128-bit keys: Ascon-PRFshort under a shared key."""
-
-    along = Along.LAST
-    local = False
-    weight = 64
-
-    def rowwise(self, node: Node, args: Sequence[Type], position: int) -> bool:
-        return position == 1
-
-    def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
-        key, message = args
-        require(key.form is Form.WORDS and key.shape == (2,), "the key is two secret words")
-        require(
-            message.form is Form.WORDS and message.shape[:-1] == (2,), "messages are two secret words each"
-        )
-        return [message]
-
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[Share]:
-        key, message = (arg for arg in args if isinstance(arg, Share))
-        return ascon_prf_short(protocol, key, message)
-
-    def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
-        cost: Cost = ascon_prf_short.declared_cost(protocol, *args)  # type: ignore[attr-defined]
-        return cost
 
 
 @kind("shuffle")

@@ -3,8 +3,8 @@
 How it is typed, cut into tiles, run on a protocol, what it costs and what it discloses.
 
 A kind is a stateless object in `KINDS`. To add an operation to plans, write a class in `local_kinds` or
-`row_kinds` (no rounds) or `interactive_kinds`; builder, checker, scheduler, cost estimate and disclosure list
-all read it. Local kinds return their result, interactive kinds the protocol's generator.
+`row_kinds` (no rounds), `interactive_kinds` or `key_kinds`; builder, checker, scheduler, cost estimate and
+disclosure list all read it. Local kinds return their result, interactive kinds the protocol's generator.
 """
 
 from __future__ import annotations

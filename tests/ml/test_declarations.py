@@ -102,6 +102,7 @@ def of_tables(table, other):
     table.join(other, on="id", sizes="hidden")
     table.split(test_size=0.25)
     table.split(test_size=0.25, stratify="y")
+    table.split(test_size=0.25, random_state=1)
     table.assign(z=table["x"] * table["w"] * table["w"])
     table.filter(table["x"] * table["w"] * table["w"] > 0)
     table.filter(table["x"] > 0, compact=True)
