@@ -514,9 +514,13 @@ SCALES = ByName(
     none=True,
 )
 CATEGORIES = ByName(
-    of="lists of numbers",
+    of="lists of numbers or labels",
     example="{'sex': [0, 1]}",
-    each=Several(each=Either(rules=(Number(), Flag())), most=256, what="a list of at most 256 numbers"),
+    each=Several(
+        each=Either(rules=(Number(), Flag(), Text(what="a label"))),
+        most=256,
+        what="a list of at most 256 numbers or labels",
+    ),
     none=True,
 )
 PATH = Either(rules=(Text(what="a path as text"), Made(of="PurePath", what="one of pathlib")))
@@ -526,6 +530,14 @@ STEPS = Either(
 )
 MANY = Several(empty=True, most=1024, advice="as in [1, 2, 3]")
 NUMBER = Number()
-NUMBERS = Several(each=NUMBER, advice="as in [1, 2, 3]")
+ONE_HOT = Several(
+    each=Either(rules=(NUMBER, FLAG, Text(what="a label"))),
+    most=1024,
+    none=True,
+    what="a list of numbers or labels",
+    advice="as in [1, 2, 3]",
+)
+REFERENCE = Either(rules=(NUMBER, FLAG, Text(what="a label")), none=True, advice="as in reference='I'")
+FILLER = Either(rules=(NUMBER, FLAG))
 JOB = Made(of="Job", what="a job, which submit(...) gives")
 COUNT = Number(whole=True, least=1)

@@ -301,7 +301,7 @@ def test_the_item_of_a_dict_that_is_wrong(lake, options, told):
     ("given", "told"),
     [
         ("123", r"categories\['b'\]='123' is text, not a list of at most 256 numbers"),
-        ([0, "1"], r"categories\['b'\]\[1\]='1' is text, not a finite number"),
+        ([0, [1]], r"categories\['b'\]\[1\]=\[1\] is a list of 1 item, not a finite number"),
         ([], r"categories\['b'\]=\[\] is not a list of at most 256 numbers"),
     ],
 )

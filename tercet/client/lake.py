@@ -70,6 +70,7 @@ class AsyncLake(AsyncDesigns):
         types: Mapping[str, Declared] | None = None,
         ranges: Mapping[str, tuple[float, float]] | None = None,
         missing: Missing = "refuse",
+        categories: Mapping[str, Sequence[str]] | None = None,
         min_count: int = 1,
         unique: bool = True,
         allow: Allow | None = None,
@@ -87,6 +88,7 @@ class AsyncLake(AsyncDesigns):
                 types=types,
                 ranges=ranges,
                 missing=missing,
+                categories=categories,
                 min_count=min_count,
                 unique=unique,
             )
@@ -180,6 +182,7 @@ class Lake(Designs):
         types: Mapping[str, Declared] | None = None,
         ranges: Mapping[str, tuple[float, float]] | None = None,
         missing: Missing = "refuse",
+        categories: Mapping[str, Sequence[str]] | None = None,
         min_count: int = 1,
         unique: bool = True,
         allow: Allow | None = None,
@@ -192,15 +195,17 @@ class Lake(Designs):
         `key` names the column or columns that link rows; no two rows may have the same, unless `unique` is
         False, which everyone may know: then joins take it with `validate="m:1"`. `scales` gives the
         fractional bits of real columns (chosen by their spread otherwise; scales are public and tell the
-        order of magnitude of that spread), `types` overrides what a column is taken for. `ranges` are public
-        bounds of columns, which take their scale from them and not from their values; arithmetic on them
-        needs no checks. `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing`
-        tells where values are missing, and everyone may know which columns have one. `min_count` is the
-        owner's rule for disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes
-        that run elsewhere keep the table under its name, and `allow` says who else may use it and how; to
-        them a count of 2 applies at least, unless it lets single rows be revealed. The same upload a second
-        time finds the first. Discloses the row count, the names, kinds and scales of columns. Raises
-        SchemaError, and ConsentError for the name of another owner's table.
+        order of magnitude of that spread), `types` overrides what a column is taken for: "category" makes the
+        texts of a column its public labels, which `categories` declares instead where the data shall not tell
+        them; "date" and "datetime" are for what is written as these. `ranges` are public bounds of columns,
+        which take their scale from them and not from their values; arithmetic on them needs no checks.
+        `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing` tells where
+        values are missing, and everyone may know which columns have one. `min_count` is the owner's rule for
+        disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes that run elsewhere
+        keep the table under its name, and `allow` says who else may use it and how; to them a count of 2
+        applies at least, unless it lets single rows be revealed. The same upload a second time finds the
+        first. Discloses the row count, the names, kinds and scales of columns, and labels of categories.
+        Raises SchemaError, and ConsentError for the name of another owner's table.
         """
         encoded = self._encode(
             source,
@@ -212,6 +217,7 @@ class Lake(Designs):
             types=types,
             ranges=ranges,
             missing=missing,
+            categories=categories,
             min_count=min_count,
             unique=unique,
         )

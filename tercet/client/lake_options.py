@@ -47,6 +47,13 @@ UPLOAD: dict[str, Rule] = {
         none=True,
         error=SchemaError,
     ),
+    "categories": ByName(
+        of="labels",
+        example="{'stage': ['I', 'II']}",
+        each=Several(each=Text(what="text"), what="a list of labels"),
+        none=True,
+        error=SchemaError,
+    ),
     "missing": Choice(choices=("refuse", "indicator"), error=SchemaError),
     "unique": FLAG,
     "min_count": attrs.evolve(COUNT, error=SchemaError),

@@ -21,7 +21,7 @@ from tercet.plans import CLASSES, DisclosureClass
 
 app = typer.Typer()
 
-Declared = Literal["real", "integer", "boolean", "string"]
+Declared = Literal["real", "integer", "boolean", "string", "category", "date", "datetime"]
 
 ROWS_AT_ONCE = 1 << 16
 """Rows that are fetched from a database at a time."""

@@ -119,9 +119,9 @@ class Decoder:
             match data:
                 case {"$node": int(place)} if len(data) == 1 and 0 <= place < len(made):
                     return made[place]
-                case list() if all(isinstance(one, bool | int | float) for one in data):
+                case list() if all(isinstance(one, bool | int | float | str) for one in data):
                     return [self.value(one) for one in data]
-                case None | bool() | int() | float():
+                case None | bool() | int() | float() | str():
                     return self.value(data)
             raise PlanError(f"{data!r:.80} is no operand of an expression")
 

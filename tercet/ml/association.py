@@ -23,7 +23,9 @@ from tercet.ml.computations import computation
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import MISSING, UNDEFINED, at_least, marked, tellable, tellable_cells
 from tercet.ml.draft import Draft
+from tercet.ml.groups import Categories, Category, plain
 from tercet.ml.linalg import halvings, inverse_sqrt, reciprocal
+from tercet.ml.operands import number_of
 from tercet.ml.sample import LOW_SHARE, ROOT_BITS, Sample, weights_of
 from tercet.ml.spreads import high_power, widest_variance
 from tercet.ml.stored_columns import Column
@@ -33,7 +35,6 @@ from tercet.options import CATEGORIES, COLUMNS, MAYBE_COLUMNS, RECEIVER, STATIST
 from tercet.plans import Builder, DisclosureClass, Value, concatenate
 
 Reals = npt.NDArray[np.float64]
-
 MOST_CATEGORIES = 64
 """A declared range of integers gives categories by itself if it has no more."""
 TERM_BITS = 28
@@ -59,7 +60,7 @@ class Crosstab:
 
     what: str
     names: tuple[str, str]
-    categories: tuple[tuple[float, ...], tuple[float, ...]]
+    categories: tuple[Categories, Categories]
     counts: Reals | None
     test: ChiSquareTest | None
 
@@ -72,18 +73,19 @@ class Crosstab:
         if self.counts is None:
             raise PlanError(f"the counts of {self.what} were not revealed; ask for 'counts' in statistics=")
         index, columns = (
-            pd.Index([_label(number) for number in numbers], name=name)
+            pd.Index([plain(number) for number in numbers], name=name)
             for numbers, name in zip(self.categories, self.names, strict=True)
         )
         return pd.DataFrame(self.counts, index=index, columns=columns)
 
     def __str__(self) -> str:
         lines = [f"{self.what}: {self.names[0]} down, {self.names[1]} across"]
+        width = max([8, *(len(str(plain(one))) for side in self.categories for one in side)]) + 2
         if self.counts is not None:
-            lines.append(" " * 10 + "".join(f"{_label(one):>10}" for one in self.categories[1]))
+            lines.append(" " * width + "".join(f"{plain(one):>{width}}" for one in self.categories[1]))
             for category, row in zip(self.categories[0], self.counts, strict=True):
                 cells = ("-" if math.isnan(cell) else f"{cell:.0f}" for cell in row)
-                lines.append(f"{_label(category):<10}" + "".join(f"{cell:>10}" for cell in cells))
+                lines.append(f"{plain(category):<{width}}" + "".join(f"{cell:>{width}}" for cell in cells))
         if self.test is not None and math.isnan(self.test.statistic):
             named = (
                 "" if self.counts is not None else ", and without counts each that is named has to have rows"
@@ -96,11 +98,7 @@ class Crosstab:
         return "\n".join(lines)
 
 
-def _label(number: float) -> int | float:
-    return int(number) if float(number).is_integer() else number
-
-
-def categories_of(table: Table, column: Column, given: Sequence[float] | None) -> tuple[float, ...]:
+def categories_of(table: Table, column: Column, given: Sequence[Category] | None) -> Categories:
     """The public categories of a column: those given, those of a boolean, or a short declared range.
 
     Raises SchemaError where there are none.
@@ -108,9 +106,16 @@ def categories_of(table: Table, column: Column, given: Sequence[float] | None) -
     if given is not None:
         if len(given) == 0 or len(set(given)) < len(given):
             raise SchemaError(f"categories of {column.name!r} are {list(given)}; name each one once")
-        return tuple(float(one) for one in given)
+        if column.schema.labels is None:
+            return tuple(number_of(one, f"categories of {column.name!r}") for one in given)
+        for one in given:
+            if one not in column.schema.labels:
+                raise SchemaError(f"categories of {column.name!r}: {one!r} is none of its labels")
+        return tuple(given)
     if column.schema.kind == "boolean":
         return (0.0, 1.0)
+    if column.schema.labels is not None:
+        return column.schema.labels
     ends = column.schema.range
     if column.schema.kind == "integer" and ends is not None and ends[1] - ends[0] < MOST_CATEGORIES:
         return tuple(float(one) for one in range(math.ceil(ends[0]), math.floor(ends[1]) + 1))
@@ -132,7 +137,7 @@ def categories_of(table: Table, column: Column, given: Sequence[float] | None) -
 def crosstab(
     table: Table,
     names: tuple[str, str],
-    categories: Mapping[str, Sequence[float]],
+    categories: Mapping[str, Sequence[Category]],
     statistics: Sequence[str],
     to: str,
 ) -> Steps[Crosstab]:
@@ -183,13 +188,13 @@ def _tell(value: Value, allowed: Value | None, name: str, rule: str, title: str,
 
 
 def _cells(
-    table: Table, builder: Builder, names: Sequence[str], categories: Sequence[Sequence[float]]
+    table: Table, builder: Builder, names: Sequence[str], categories: Sequence[Sequence[Category]]
 ) -> tuple[Value, Value]:
     """Counts of all pairs of categories `(r c,)`, and of all rows that count `(1,)`."""
     draft, weights = Draft(builder), weights_of(table, builder, names, table.selected(builder))
     sides = []
     for name, numbers in zip(names, categories, strict=True):
-        flags = [draft.settled(table[name] == number).reshape(1, table.rows) for number in numbers]
+        flags = [draft.settled(table[name].isin([one])).reshape(1, table.rows) for one in numbers]
         sides.append(concatenate(flags))
     first = sides[0] if weights is None else (sides[0] * weights).bounded(1.0, "a condition")
     cells = first.dot(sides[1], magnitude=table.rows).reshape(math.prod(map(len, categories)))
@@ -228,7 +233,7 @@ def _read(
     told: Mapping[str, Any],
     title: str,
     names: tuple[str, str],
-    categories: tuple[tuple[float, ...], tuple[float, ...]],
+    categories: tuple[Categories, Categories],
     tested: bool,
 ) -> Crosstab:
     shape = len(categories[0]), len(categories[1])
@@ -287,7 +292,7 @@ class Correlations:
 
 @computation("corr", group="statistics", table=TABLE, columns=MAYBE_COLUMNS, to=RECEIVER)
 def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Steps[Correlations]:
-    """Reveal the correlation matrix of some columns (default: all but those that tell what is missing).
+    """Reveal the correlation matrix of some columns (default: all of numbers, less those on what is missing).
 
     Rows with a missing value in one of them do not count. Discloses to the receiver the correlations and
     nothing on means and deviations; where owners set a minimum count, also whether enough rows count. Raises
@@ -295,7 +300,7 @@ def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Ste
     """
     beside = {column.schema.missing for column in table.columns}
     names = as_names(
-        [name for name in table.column_names if name not in beside] if columns is None else columns
+        [name for name in table.numeric_names if name not in beside] if columns is None else columns
     )
     if len(names) < 2:
         raise SchemaError(f"table {table.name!r}: a correlation takes two columns or more, not {list(names)}")

@@ -63,6 +63,12 @@ class Public:
         return max(abs(self.low), abs(self.high))
 
     @classmethod
+    def of_integers(cls, low: float, high: float) -> Public:
+        """Of integers that are stored as they are, between public ends, of any spread."""
+        size = math.log2(max(abs(low), abs(high), 1.0))
+        return cls("integer", low, high, (high - low) / 2, max(size - 1.0, 0.0), size, 0)
+
+    @classmethod
     def of(cls, column: Column) -> Public:
         """Of a stored column: bounds of its type, or the range that its owner declared."""
         schema, scale = column.schema, column.schema.scale
@@ -73,6 +79,8 @@ class Public:
                 f"column {column.name!r} is stored at scale {scale}, too extreme to compute with; its owner "
                 "has to upload it in another unit"
             )
+        if schema.meaning is not None:
+            return cls.of_integers(*(schema.ends or ()))
         most = 2.0 ** (INTEGER_BITS - scale)
         last = 2.0**-scale if schema.kind == "real" else 0.0
         low, high = (schema.range[0] - last, schema.range[1] + last) if schema.range else (-most, most)

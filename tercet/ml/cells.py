@@ -69,6 +69,14 @@ def feature_cells(cells: Cells, spot: Spot) -> tuple[npt.NDArray[np.bool_], npt.
     return nulls, values
 
 
+def symbolic_cells(cells: Cells, spot: Spot) -> tuple[npt.NDArray[np.bool_], Text]:
+    """Where the cells of a category, or of dates, are missing, and the text of those that are there."""
+    texts = [text.strip(" \t") for text in cells.texts]
+    nulls = np.fromiter((text in MISSING for text in texts), np.bool_, len(texts))
+    there = [text for text, null in zip(texts, nulls.tolist(), strict=True) if not null]
+    return nulls, encode_text(there, spot.only(~nulls))
+
+
 def _numbers(texts: list[str], joined: str) -> npt.NDArray[Any] | None:
     """Cells as int64, as objects if these do not fit, as floats if some are no integers; None if no numbers.
 
@@ -105,8 +113,8 @@ def no_number(value: object, spot: Spot, row: int) -> SchemaError:
     mend = "write numbers with decimal points and no other marks, " if point else ""
     return spot.error(
         f"the value {value!r} {what}, not a number; {mend}leave the column out by naming the others "
-        "(columns=[...], or --column), or encode it as numbers first, one of two texts as in "
-        f"frame[{spot.column!r}] == {value!r}.",
+        "(columns=[...], or --column), or, if all may know what texts it has, declare it a category with "
+        f'types={{"{spot.column}": "category"}}.',
         row,
     )
 

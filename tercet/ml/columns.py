@@ -7,10 +7,10 @@ its table, column and row.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import narwhals as nw
@@ -28,7 +28,10 @@ from tercet.ml.cells import (
     key_cells,
     mixed_truth,
     no_number,
+    symbolic_cells,
 )
+from tercet.ml.codes import clock_codes
+from tercet.ml.meanings import SYMBOLIC, Meaning, Symbolic, as_written
 from tercet.ml.reading import Declared
 from tercet.ml.row_keys import Text, encode_text, series_text
 from tercet.ml.schema import KeyType, Kind, Spot, check_range, refuse_large
@@ -42,9 +45,11 @@ _DAYS = np.dtype("M8[D]")
 # A column comes apart into where its values are missing and those that are there.
 
 
-def feature_parts(column: Any, spot: Spot) -> tuple[npt.NDArray[np.bool_], Values]:
+def feature_parts(column: Any, spot: Spot, declared: Declared | None) -> tuple[npt.NDArray[np.bool_], Values]:
     """Where a feature's values are missing, shape (n,), and those that are not."""
-    return feature_cells(column, spot) if isinstance(column, Cells) else _parts(column, spot)
+    if not isinstance(column, Cells):
+        return _parts(column, spot, times=declared in (None, "date", "datetime"))
+    return symbolic_cells(column, spot) if declared in SYMBOLIC else feature_cells(column, spot)
 
 
 def key_parts(column: Any, spot: Spot, *, integers: bool) -> tuple[npt.NDArray[np.bool_], Values]:
@@ -57,17 +62,17 @@ def key_parts(column: Any, spot: Spot, *, integers: bool) -> tuple[npt.NDArray[n
     return nulls, key_cells(column, spot, integers=integers)
 
 
-def _parts(column: Any, spot: Spot) -> tuple[npt.NDArray[np.bool_], Values]:
+def _parts(column: Any, spot: Spot, *, times: bool = False) -> tuple[npt.NDArray[np.bool_], Values]:
     if isinstance(column, nw.Series):
-        column = _known(column, spot)
+        column = _known(column, spot, times=times)
     nulls = _absent(column)
-    return nulls, _values(_without(column, nulls), spot.only(~nulls))
+    return nulls, _values(_without(column, nulls), spot.only(~nulls), times=times)
 
 
-def _known(column: nw.Series[Any], spot: Spot) -> Any:
+def _known(column: nw.Series[Any], spot: Spot, *, times: bool) -> Any:
     """A column of a data frame, or, where its type says nothing of numbers or text, an array of its objects.
 
-    Raises SchemaError for what is neither, such as times and lists, unless all of it is missing.
+    Raises SchemaError for what is neither, such as lists, unless all of it is missing.
     """
     try:
         dtype = column.dtype
@@ -75,6 +80,13 @@ def _known(column: nw.Series[Any], spot: Spot) -> Any:
         return _objects(column)
     if dtype.is_numeric() or dtype in (nw.Boolean, nw.String, nw.Categorical, nw.Enum, nw.Date):
         return column
+    if isinstance(dtype, nw.Datetime) and times:
+        if dtype.time_zone is not None:
+            raise spot.error(
+                f"it holds times of the zone {dtype.time_zone}; a column has times without one: "
+                "convert it, as with .dt.tz_convert(...).dt.tz_localize(None)."
+            )
+        return column.to_numpy()
     if dtype.is_nested() or dtype in (nw.Binary, nw.Time, nw.Duration, nw.Datetime):
         if len(column) and not column.is_null().all():
             native = column.to_native()
@@ -137,22 +149,24 @@ def _without(column: Any, nulls: npt.NDArray[np.bool_]) -> Any:
 # Columns to arrays: booleans, integers, float64, days, Text, or objects that are refused afterwards.
 
 
-def _values(column: Any, spot: Spot) -> Values:
+def _values(column: Any, spot: Spot, *, times: bool) -> Values:
     """Turn a column without missing values into an array or `Text`."""
     if not isinstance(column, nw.Series):
-        return _array_values(column, spot)
+        return _array_values(column, spot, times=times)
     if column.dtype == nw.String:
         return series_text(column, spot)
     if column.dtype in (nw.Decimal, nw.Int128, nw.UInt128, nw.Date):
-        return _array_values(_objects(column), spot)
-    return _array_values(column.to_numpy(), spot)
+        return _array_values(_objects(column), spot, times=times)
+    return _array_values(column.to_numpy(), spot, times=times)
 
 
-def _array_values(array: npt.NDArray[Any], spot: Spot) -> Values:
+def _array_values(array: npt.NDArray[Any], spot: Spot, *, times: bool) -> Values:
     if array.dtype.kind in "UT":
         return encode_text(array.tolist(), spot)
     if array.dtype.kind == "O":
         return _object_values(array, spot)
+    if times and array.dtype.kind == "M":
+        return array
     if array.dtype.kind not in "biuf" and array.dtype != _DAYS:
         raise _unknown(array.dtype, spot)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
@@ -168,6 +182,10 @@ def _object_values(array: npt.NDArray[Any], spot: Spot) -> Values:
         return array.astype(np.bool_)
     if types == {date}:
         return array.astype(_DAYS)
+    if types == {np.datetime64}:
+        return np.array(items)
+    if types and all(issubclass(t, datetime) for t in types) and all(one.tzinfo is None for one in items):
+        return array.astype("M8[us]")
     if all(issubclass(t, Real | Decimal | np.bool_) for t in types):
         truths = [isinstance(value, _TRUTH_TYPES) for value in items]
         if any(truths):
@@ -248,8 +266,18 @@ def feature_of(
 
     That one is to be raised if the column turns out to be of integers once all rows are seen.
     """
-    if declared not in (None, "real", "integer", "boolean"):
-        raise spot.error(f'types declares it as {declared!r}; a feature is "real", "integer" or "boolean".')
+    if declared not in (None, "real", "integer", "boolean", "date", "datetime"):
+        raise spot.error(
+            f"types declares it as {declared!r}; a feature is "
+            '"real", "integer", "boolean", "category", "date" or "datetime".'
+        )
+    clock = None if isinstance(values, Text) or values.dtype.kind != "M" else values
+    if declared == "date" or (declared is None and clock is not None and clock.dtype == _DAYS):
+        return clock_codes(values, "date", spot), "date", None
+    if declared == "datetime" or (declared is None and clock is not None):
+        return clock_codes(values, "datetime", spot), "datetime", None
+    if clock is not None:
+        raise _refuse_text(clock.tolist(), spot)
     if isinstance(values, Text):
         if values.rows:
             raise _refuse_text([values.at(row) for row in range(values.rows)], spot)
@@ -258,8 +286,6 @@ def feature_of(
     large = None
     if values.dtype.kind == "O" and not _whole(values):
         values = _as_floats(values, spot)
-    if values.dtype == _DAYS:
-        raise _refuse_text(values.tolist(), spot)
     kind = declared or inferred[values.dtype.kind]
     if kind == "integer":
         try:
@@ -307,6 +333,18 @@ def _require_kind(values: npt.NDArray[Any], kind: Kind, spot: Spot) -> None:
         raise spot.error(
             f'the value {values[row]} is not {rule}; correct it, or declare the column "real".', row
         )
+
+
+def range_of(given: Any, kind: Kind, spot: Spot) -> tuple[float, float]:
+    """A declared range as numbers, of dates as days. Raises SchemaError for what is none."""
+    where = f'Table "{spot.table}", column "{spot.column}"'
+    if kind in ("date", "datetime") and isinstance(given, list | tuple):
+        meaning = Meaning(cast("Symbolic", kind))
+        given = [
+            one if isinstance(one, int | float) else meaning.code(as_written(one), where) for one in given
+        ]
+        given = tuple(map(float, given))
+    return check_range(given, kind, where)
 
 
 def require_range(values: npt.NDArray[Any], ends: tuple[float, float], kind: Kind, spot: Spot) -> None:

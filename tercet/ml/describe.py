@@ -151,7 +151,7 @@ def share_of(statistic: str) -> float | None:
 def describe(
     table: Table, columns: str | Sequence[str] | None, statistics: Sequence[str], to: str
 ) -> Steps[Description]:
-    """Reveal statistics of some columns (default: all but those that tell where values are missing).
+    """Reveal statistics of some columns (default: all numbers but those that tell where values are missing).
 
     Discloses to the receiver the statistics that are asked for and, where a filter or missing values make it
     secret, the count that they rest on; where owners set a minimum count, also which of them are suppressed.
@@ -161,7 +161,7 @@ def describe(
     """
     beside = {column.schema.missing for column in table.columns}
     names = as_names(
-        [name for name in table.column_names if name not in beside] if columns is None else columns
+        [name for name in table.numeric_names if name not in beside] if columns is None else columns
     )
     chosen = [table.column(name) for name in names]
     shares = {one: share for one in statistics if (share := share_of(one)) is not None}

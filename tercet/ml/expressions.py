@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml import views
+from tercet.ml import choices, dates, views
 from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_bounds, quotient_bounds
+from tercet.ml.choices import require_condition, zeros
 from tercet.ml.computations import Data
-from tercet.ml.draft import Draft, as_ring_units, rescaled, within
+from tercet.ml.draft import GUARD_BITS, Draft, as_ring_units, rescaled, within
 from tercet.ml.linalg import quotient
+from tercet.ml.meanings import Meaning
 from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
 from tercet.ml.recorded import OPERATIONS, Made, listed, recorded
-from tercet.ml.schema import Kind, check_column_name
-from tercet.options import MANY, NUMBER, NUMBERS, takes
+from tercet.ml.schema import INTEGER_BITS, Kind
+from tercet.options import FILLER, MANY, ONE_HOT, REFERENCE, takes
 from tercet.plans import Value
 from tercet.tracebacks import short_tracebacks
 
@@ -53,7 +55,8 @@ class Expression:
 
     `text` says how it was written, `public` what everyone knows of it, `sources` the columns that it reads,
     `missing` those among them that tell where it is missing: where any of its parts is. A condition on
-    something missing is missing too, and a filter drops it.
+    something missing is missing too, and a filter drops it. `meaning` is what its values stand for if they
+    are labels or dates: these are compared with such, and not computed on as numbers.
     """
 
     table: Table
@@ -63,6 +66,7 @@ class Expression:
     write: Callable[[Draft], Value] = attrs.field(repr=False)
     missing: frozenset[str] = frozenset()
     made: Made | None = attrs.field(default=None, repr=False)
+    meaning: Meaning | None = None
 
     __repr__ = views.expression_text
     __array_ufunc__ = None  # so that numpy's numbers leave operators to us
@@ -77,8 +81,18 @@ class Expression:
             return raw.squeeze().shifted(column.schema.scale)
 
         beside = [] if column.schema.missing is None else [column.schema.missing]
-        made = Made("column", (name,), {})
-        return cls(table, name, Public.of(column), frozenset([name]), write, frozenset(beside), made)
+        made, meaning = Made("column", (name,), {}), column.schema.meaning
+        return cls(table, name, Public.of(column), frozenset([name]), write, frozenset(beside), made, meaning)
+
+    @property
+    def kind(self) -> Kind:
+        """What its values are, as of a column."""
+        return self.public.kind if self.meaning is None else self.meaning.kind
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The public labels of a category, in the order of their codes; none of anything else."""
+        return () if self.meaning is None else self.meaning.labels
 
     def to_data(self, *, fresh: bool = False) -> Data:  # noqa: ARG002 - an expression is what it is
         """How it was made, as nodes can make it again."""
@@ -93,9 +107,10 @@ class Expression:
     def __str__(self) -> str:
         return self.text
 
-    def _make(
+    def derived(
         self, text: str, public: Public, write: Callable[[Draft], Value], *others: Expression
     ) -> Expression:
+        """A column that is made of this one and others, as `write` does in a plan. For other modules here."""
         for other in others:
             if other.table.keys.handle != self.table.keys.handle:
                 raise SchemaError(
@@ -109,6 +124,16 @@ class Expression:
             public = attrs.evolve(public, checked=True)  # its bounds rest on theirs
         return Expression(self.table, text, public, sources, write, missing)
 
+    def meaning_as(self, meaning: Meaning) -> Expression:
+        """The same integers, which stand for something. Raises PlanError for what could be too large."""
+        public = Public.of_integers(self.public.low, self.public.high)
+        if public.reach > 2.0**INTEGER_BITS:
+            raise PlanError(
+                f"{self.text} could be a {meaning.kind} further away than there is room for; clip it first, "
+                "as in .clip('2000-01-01', '2030-12-31')"
+            )
+        return attrs.evolve(self, public=public, meaning=meaning)
+
     # -- sums ------------------------------------------------------------------------------------------------
 
     def __add__(self, other: Expression | Number) -> Expression:
@@ -121,7 +146,7 @@ class Expression:
         return self._sum(other, -1)
 
     def __rsub__(self, other: Number) -> Expression:
-        return (-self)._sum(other, 1)
+        return self._scaled(-1.0, f"-{term_of(self)}")._sum(other, 1)
 
     def __neg__(self) -> Expression:
         return self._scaled(-1.0, f"-{term_of(self)}")
@@ -135,14 +160,17 @@ class Expression:
             size = max(mine.size, log2_of(shift))
             ends = mine.low + shift, mine.high + shift
             public = bounds(kind, *ends, mine.spread, unit=mine.unit, size=size)
-            grain = mine.grain + (0.0 if is_exact(shift, public.scale) else half_unit(public.scale))
+            # What is whole stays so on its way, also where the result is stored more coarsely.
+            whole = kind == "integer" and public.scale >= -GUARD_BITS
+            exact = whole or is_exact(shift, public.scale)
+            grain = mine.grain + (0.0 if exact else half_unit(public.scale))
             public = attrs.evolve(public, grain=grain)
 
             def moved(draft: Draft) -> Value:
                 value = draft.common(public.scale, self)[0]
                 return value + draft.builder.constant(shift, scale=value.scale)
 
-            return self._make(text, public, moved)
+            return self.derived(text, public, moved)
         theirs = other.public
         ends = sign * theirs.low, sign * theirs.high
         public = bounds(
@@ -159,7 +187,7 @@ class Expression:
             x, y = draft.common(public.scale, self, other)
             return x + y if sign > 0 else x - y
 
-        return self._make(text, public, write, other)
+        return self.derived(text, public, write, other)
 
     # -- products --------------------------------------------------------------------------------------------
 
@@ -176,7 +204,9 @@ class Expression:
     def _product(self, other: Expression, text: str, low: float = -math.inf) -> Expression:
         a, b = self.public, other.public
         if a.kind == b.kind == "boolean":
-            return self._make(text, BOOLEAN, lambda draft: draft.settled(self) * draft.settled(other), other)
+            return self.derived(
+                text, BOOLEAN, lambda draft: draft.settled(self) * draft.settled(other), other
+            )
         public = product_bounds(a, b, low)
 
         def write(draft: Draft) -> Value:
@@ -184,7 +214,7 @@ class Expression:
             value = rescaled(product, public.scale)
             return draft.inside(value, public.reach) if public.checked else value
 
-        return self._make(text, public, write, other)
+        return self.derived(text, public, write, other)
 
     def _scaled(self, factor: float, text: str) -> Expression:
         """The column times a public number, to 30 significant bits; whole numbers exactly."""
@@ -211,7 +241,7 @@ class Expression:
             # A factor that lacks digits makes digits that mean nothing, and would tell equal numbers apart.
             return product if exact == factor else rescaled(product, public.scale)
 
-        return self._make(text, public, write)
+        return self.derived(text, public, write)
 
     def __pow__(self, power: int) -> Expression:
         if isinstance(power, bool) or not isinstance(power, int) or not 1 <= power <= MOST_POWER:
@@ -236,7 +266,7 @@ class Expression:
 
     def __rtruediv__(self, other: Number) -> Expression:
         text = f"{text_of(other)} / {term_of(self)}"
-        return self._constant(number_of(other, text))._quotient(self, text)
+        return self.constant(number_of(other, text))._quotient(self, text)
 
     def _quotient(self, divisor: Expression, text: str) -> Expression:
         """The nearest to the quotient as stored; the divisor's bounds must exclude zero. About 35 rounds."""
@@ -268,7 +298,7 @@ class Expression:
                 inside=draft.inside if public.checked else None,
             )
 
-        return self._make(text, public, write, divisor)
+        return self.derived(text, public, write, divisor)
 
     # -- conditions ------------------------------------------------------------------------------------------
 
@@ -299,7 +329,7 @@ class Expression:
                 apart, alike = draft.difference(self, other)
                 return ((apart if sign == "<" else apart * -1) + alike).is_negative().to_ring()
 
-            return self._make(text, BOOLEAN, secret, other)
+            return self.derived(text, BOOLEAN, secret, other)
         number = number_of(other, text)
 
         def public(draft: Draft) -> Value:
@@ -308,7 +338,7 @@ class Expression:
             below, above = value - as_ring_units(least, value), value * -1 + as_ring_units(most, value)
             return (below if sign == "<" else above).is_negative().to_ring()
 
-        return self._make(text, BOOLEAN, public)
+        return self.derived(text, BOOLEAN, public)
 
     def _equals(self, other: Expression | Number, sign: str) -> Expression:
         """`self == other`, as far as the stored numbers tell. 8 rounds, or 17."""
@@ -319,54 +349,52 @@ class Expression:
                 apart, alike = draft.difference(self, other)
                 return within(apart, -math.ldexp(alike, apart.scale), math.ldexp(alike, apart.scale))
 
-            return self._make(text, BOOLEAN, write, other)
+            return self.derived(text, BOOLEAN, write, other)
         return attrs.evolve(self.isin([other]), text=text)
 
     @takes(numbers=MANY)
-    def isin(self, numbers: Sequence[Number]) -> Expression:
+    def isin(self, numbers: Sequence[Number | str]) -> Expression:
         """Whether a value is one of some public numbers, as far as the stored numbers tell. 8 rounds."""
-        text = f"{term_of(self)}.isin([{', '.join(map(text_of, numbers))}])"
-        known = [number_of(number, text) for number in numbers]
-        if not known:
-            raise PlanError(f"{text}: name at least one number")
+        return choices.isin(self, numbers)
 
-        def write(draft: Draft) -> Value:
-            value = draft.value(self)
-            spans: list[tuple[int, int]] = []
-            for least, most in sorted(draft.equal_units(self, number) for number in known):
-                if spans and least <= spans[-1][1]:
-                    spans[-1] = spans[-1][0], max(most, spans[-1][1])
-                elif least <= most:
-                    spans.append((least, most))
-            if not spans:
-                return _zeros(draft, self)
-            bits = [within(value, *span) for span in spans]
-            return functools.reduce(operator.add, bits).bounded(1.0, "the numbers differ")
-
-        return self._make(text, BOOLEAN, write)
-
-    @takes(categories=NUMBERS)
-    def one_hot(self, categories: Sequence[Number], *, prefix: str | None = None) -> dict[str, Expression]:
+    @takes(categories=ONE_HOT, reference=REFERENCE)
+    def one_hot(
+        self,
+        categories: Sequence[Number | str] | None = None,
+        *,
+        prefix: str | None = None,
+        reference: Number | str | None = None,
+    ) -> dict[str, Expression]:
         """A condition for each of some public categories, by name: `grade_1`, `grade_2`, ...
 
-        For `table.assign(**table["grade"].one_hot([1, 2, 3]))`; leave one category out to compare with it.
-        Names begin with `prefix`, by default what the expression is written as. Raises SchemaError for
-        categories that occur twice, and for names that the table has already.
+        For `table.assign(**table["grade"].one_hot([1, 2, 3]))`. A category, or a boolean, needs no list: it
+        has all of its labels. The `reference`, with which the others are compared, is left out. Names begin
+        with `prefix`, by default what the expression is written as. Raises SchemaError for categories that
+        occur twice, for a reference that is none of them, and for names that the table has already.
         """
-        prefix = self.text if prefix is None else check_column_name(prefix, "The prefix of new columns")
-        numbers = [number_of(category, f"{text_of(self)}.one_hot") for category in categories]
-        names = [f"{prefix}_{text_of(one)}" for one in numbers]
-        if not names or len(set(numbers)) < len(numbers):
-            raise SchemaError(
-                f"{text_of(self)}.one_hot: the categories are {list(categories)}; name some, each one once"
-            )
-        for name in names:
-            if name in (*self.table.column_names, *self.table.key_names):
-                raise SchemaError(
-                    f"table {self.table.name!r} has a column {name!r} already, which {text_of(self)}.one_hot "
-                    "would replace; give the new ones another prefix="
-                )
-        return {name: self == number for name, number in zip(names, numbers, strict=True)}
+        return choices.one_hot(self, categories, prefix, reference)
+
+    # -- dates -----------------------------------------------------------------------------------------------
+
+    @property
+    def dt(self) -> dates.Calendar:
+        """Parts of a date or a time: `.dt.year`, `.dt.month`, `.dt.age(...)`. SchemaError for others."""
+        return dates.Calendar(self)
+
+    def calendar(self, part: str) -> Expression:
+        """A part of a date or a time by its name; see `dt`."""
+        return dates.calendar(self, part)
+
+    def age(self, at: Any) -> Expression:
+        """Whole years from this date to another; see `dt`."""
+        return dates.age(self, at)
+
+    def recoded(self, labels: Sequence[str]) -> Expression:
+        """A category with other labels, among which all of its own are: 8 rounds, or none if places stay.
+
+        Raises SchemaError if a label is left out, since nothing would stand for its rows.
+        """
+        return choices.recoded(self, labels)
 
     def __and__(self, other: Expression) -> Expression:
         return self._logic(other, "&")
@@ -381,7 +409,7 @@ class Expression:
         """AND, OR or XOR of two conditions. 1 round."""
         text = f"{term_of(self)} {sign} {term_of(other)}"
         for side in (self, other):
-            _require_condition(side, text)
+            require_condition(side, text)
 
         def write(draft: Draft) -> Value:
             x, y = draft.settled(self), draft.settled(other)
@@ -389,17 +417,17 @@ class Expression:
             combined = {"&": both, "|": x + y - both, "^": x + y - both * 2}
             return combined[sign].bounded(1.0, "a condition")
 
-        return self._make(text, BOOLEAN, write, other)
+        return self.derived(text, BOOLEAN, write, other)
 
     def __invert__(self) -> Expression:
-        _require_condition(self, f"~{term_of(self)}")
+        require_condition(self, f"~{term_of(self)}")
 
         def write(draft: Draft) -> Value:
             return (draft.settled(self) * -1 + 1).bounded(1.0, "a condition")
 
-        return self._make(f"~{term_of(self)}", BOOLEAN, write)
+        return self.derived(f"~{term_of(self)}", BOOLEAN, write)
 
-    def _constant(self, number: float) -> Expression:
+    def constant(self, number: float) -> Expression:
         """A public number in every row."""
         kind: Kind = "integer" if number.is_integer() else "real"
         public = bounds(kind, number, number, 0.0, unit=-math.inf, size=log2_of(number))
@@ -412,7 +440,7 @@ class Expression:
                 number, scale=public.scale
             )
 
-        return self._make(text_of(number), public, write)
+        return self.derived(text_of(number), public, write)
 
     # -- choices ---------------------------------------------------------------------------------------------
 
@@ -421,36 +449,16 @@ class Expression:
 
         Makes public bounds tight, so that what follows keeps its digits and needs no check.
         """
-        text = f"{term_of(self)}.clip({text_of(lower)}, {text_of(upper)})"
-        mine = self.public
-        low = mine.low if lower is None else number_of(lower, text)
-        high = mine.high if upper is None else number_of(upper, text)
-        if not low <= high:
-            raise PlanError(f"{text}: nothing lies between {low:g} and {high:g}")
-        ends = (min(max(mine.low, low), high), max(min(mine.high, high), low))
-        kind = joint([mine.kind, *("integer" if end.is_integer() else "real" for end in ends)])
-        width, reach = log2_of(ends[1] - ends[0]), log2_of(max(map(abs, ends)))
-        public = bounds(kind, *ends, mine.spread, unit=min(mine.unit, width), size=reach, source=mine)
-        public = attrs.evolve(public, grain=max(mine.grain, half_unit(public.scale)) if mine.grain else 0.0)
-
-        def write(draft: Draft) -> Value:
-            value = result = draft.settled(self).rescale(max(mine.scale, public.scale))
-            for end, side, bound in ((low, 1, lower), (high, -1, upper)):
-                if bound is not None:
-                    beyond = value * -side + draft.builder.constant(side * end, scale=value.scale)
-                    result = result + (beyond * -1).is_negative().to_ring() * beyond * side
-            return result.bounded(public.reach, f"bounds of {text}")
-
-        return self._make(text, public, write)
+        return choices.clip(self, lower, upper)
 
     def isna(self) -> Expression:
         """Whether a value is missing; known to be false, and free, where none can be."""
         if not (flags := [Expression.of(self.table, name) for name in sorted(self.missing)]):
-            return self._make(f"{term_of(self)}.isna()", BOOLEAN, lambda draft: _zeros(draft, self))
+            return self.derived(f"{term_of(self)}.isna()", BOOLEAN, lambda draft: zeros(draft, self))
         found = functools.reduce(operator.or_, flags)
         return attrs.evolve(found, text=f"{term_of(self)}.isna()", sources=found.sources | self.sources)
 
-    @takes(number=NUMBER)
+    @takes(number=FILLER)
     def fillna(self, number: Number) -> Expression:
         """A public number where a value is missing. 1 round."""
         filled = self.where(~self.isna(), number) if self.missing else self
@@ -458,43 +466,7 @@ class Expression:
 
     def where(self, condition: Expression, other: Expression | Number) -> Expression:
         """Values where a condition holds, `other` elsewhere. 1 round after those of its parts."""
-        text = f"{term_of(self)}.where({text_of(condition)}, {text_of(other)})"
-        _require_condition(condition, text)
-        mine = self.public
-        if not isinstance(other, Expression):
-            other = self._constant(number_of(other, text))
-        theirs = other.public
-        if mine.kind == theirs.kind == "boolean":
-            return (condition & self) | (~condition & other)
-        ends = (min(mine.low, theirs.low), max(mine.high, theirs.high))
-        size = max(mine.size, theirs.size)
-        unit = max(mine.unit, theirs.unit, size)
-        public = bounds(joint([mine.kind, theirs.kind]), *ends, math.inf, unit=unit, size=size)
-        if mine.grain or theirs.grain:
-            public = attrs.evolve(public, grain=max(mine.grain, theirs.grain, half_unit(public.scale)))
-
-        def write(draft: Draft) -> Value:
-            x, y = draft.common(public.scale, self, other)
-            chosen = rescaled(draft.settled(condition) * (x - y) + y, public.scale)
-            return draft.inside(chosen, public.reach) if public.checked else chosen
-
-        return self._make(text, public, write, condition, other)
+        return choices.where(self, condition, other)
 
     for _name in OPERATIONS:
         locals()[_name] = recorded(locals()[_name])
-
-
-# -- parts of the above --------------------------------------------------------------------------------------
-
-
-def _require_condition(given: Any, text: str) -> None:
-    if not isinstance(given, Expression) or given.public.kind != "boolean":
-        kind = given.public.kind if isinstance(given, Expression) else type(given).__name__
-        raise SchemaError(
-            f"{text}: {given} is {kind}, not a condition; compare it, as in (table['age'] > 50)"
-        )
-
-
-def _zeros(draft: Draft, like: Expression) -> Value:
-    zero = draft.settled(like) * 0
-    return zero.shifted(-zero.scale)

@@ -23,7 +23,7 @@ from tercet.ml.computations import computation
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import both, inverted, tellable, tellable_cells
 from tercet.ml.draft import Draft
-from tercet.ml.groups import Groups, Reals
+from tercet.ml.groups import Category, Groups, Reals
 from tercet.ml.linalg import halvings, mean, reciprocal, settled
 from tercet.ml.sample import SUM_BITS, WIDEST_UNIT, weights_of
 from tercet.ml.segments import ends
@@ -49,7 +49,7 @@ MOST_GROUPS = 1024
 def group_statistics(
     table: Table,
     by: Sequence[str],
-    categories: Mapping[str, Sequence[float]] | None,
+    categories: Mapping[str, Sequence[Category]] | None,
     aggregates: Mapping[str, str | Sequence[str]],
     to: str,
 ) -> Steps[Groups]:
@@ -100,13 +100,13 @@ def group_statistics(
 
 
 def _flags(
-    table: Table, builder: Builder, names: Sequence[str], categories: Sequence[Sequence[float]]
+    table: Table, builder: Builder, names: Sequence[str], categories: Sequence[Sequence[Category]]
 ) -> tuple[Value, Value]:
     """Ones `(k, n)` where a row counts and is of a group, and how many rows count at all, `(1,)`."""
     draft, counting = Draft(builder), weights_of(table, builder, names, table.selected(builder))
     made = None if counting is None else counting.reshape(1, table.rows)
     for name, numbers in zip(names, categories, strict=True):
-        sides = [draft.settled(table[name] == number).reshape(1, table.rows) for number in numbers]
+        sides = [draft.settled(table[name].isin([one])).reshape(1, table.rows) for one in numbers]
         if made is None:
             made = concatenate(sides)
         else:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Reals = npt.NDArray[np.float64]
 TO_CALLER = "analyst"
+Category = float | str
+"""A number, or a label."""
+Categories = tuple[Category, ...]
 
 
 @short_tracebacks
@@ -37,7 +40,7 @@ class GroupBy(Faced[F]):
 
     table: Table[F]
     by: tuple[str, ...]
-    categories: Mapping[str, Sequence[float]]
+    categories: Mapping[str, Sequence[Category]]
 
     if TYPE_CHECKING:
 
@@ -112,7 +115,7 @@ class Groups:
 
     what: str
     by: tuple[str, ...]
-    categories: tuple[tuple[float, ...], ...]
+    categories: tuple[Categories, ...]
     counts: Reals
     values: Mapping[tuple[str, str], Reals]
 
@@ -159,8 +162,10 @@ class Groups:
         return views.html_table(self.what, *self._rows())
 
 
-def plain(number: float) -> int | float:
-    """A category as it is written: a whole number without a point."""
+def plain(number: Category) -> Category:
+    """A category as it is written: a label, or a number, without a point if it is whole."""
+    if isinstance(number, str):
+        return number
     return int(number) if float(number).is_integer() else number
 
 

@@ -21,7 +21,9 @@ import numpy.typing as npt
 
 from tercet.errors import SchemaError
 from tercet.ml.cells import Cells, Doubt, mixed_truth
-from tercet.ml.columns import Values, feature_of, feature_parts, key_of, key_parts, require_range
+from tercet.ml.codes import Labels
+from tercet.ml.columns import Values, feature_of, feature_parts, key_of, key_parts, range_of, require_range
+from tercet.ml.meanings import SYMBOLIC
 from tercet.ml.reading import CHUNK_ROWS, Declared, Request, read
 from tercet.ml.row_keys import find_duplicate_in_parts, hash_keys
 from tercet.ml.schema import (
@@ -56,6 +58,8 @@ class Feature:
     spread: float
     """Standard deviation, as a number."""
     fill: int = 0
+    codes: Numbers | None = None
+    """Of a category, the code of each number in the spool."""
 
 
 @attrs.frozen(eq=False)
@@ -106,6 +110,8 @@ def _stored(numbers: Numbers, feature: Feature, table: str, start: int) -> npt.N
     there = np.flatnonzero(~nulls)
     spot = Spot(table, feature.schema.name, start + there)
     values = numbers[there] if feature.schema.kind == "real" else numbers[there].astype(np.int64)
+    if feature.codes is not None:
+        values = feature.codes[values]
     stored = np.full((1 if feature.schema.missing is None else 2, numbers.size), feature.fill, np.int64)
     stored[0, there] = fixed_point(values, feature.schema.scale, spot)
     if feature.schema.missing is not None:
@@ -126,30 +132,41 @@ class _Column:
         """Of chunks without values, which tell the kind only if no other does."""
         self.low, self.high = np.inf, -np.inf
         self.missing = 0
+        self.range: tuple[float, float] | None = None
+        """The declared one, as numbers."""
         self._bits = True
         """Whether every value so far is 0 or 1."""
         self._request = request
         self._large: SchemaError | None = None
         self._truth: bool | None = None
         """Whether its values are booleans, and not numbers."""
+        declared = request.declared(name)
+        self.labels = Labels(request.categories.get(name)) if declared == "category" else None
 
     def add(self, column: Any, start: int) -> Numbers:
         """Check the values of a chunk that begins with row `start`; as numbers, missing ones as NaN."""
         request = self._request
         spot = Spot(request.table, self.name, start + np.arange(len(column)))
-        nulls, found = feature_parts(column, spot)
+        declared = request.declared(self.name)
+        nulls, found = feature_parts(column, spot, declared)
         if nulls.any() and request.missing == "refuse":
             raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS or isinstance(column, Cells))
         self.missing += int(nulls.sum())
         spot = spot.only(~nulls)
-        values, kind, large = feature_of(found, request.types.get(self.name), spot)
+        kind: Kind = "category"
+        if self.labels is not None:
+            self.labels.expect(column)
+            values, large = self.labels.add(found, spot), None
+        else:
+            values, kind, large = feature_of(found, declared, spot)
         if self.name in request.ranges:
-            require_range(values, request.ranges[self.name], kind, spot)
+            self.range = range_of(request.ranges[self.name], kind, spot)
+            require_range(values, self.range, kind, spot)
         if values.size:
             self._note(values, kind, spot)
             self._large = self._large or large
         else:
-            self.empty = max(self.empty, kind, key=KINDS.index)
+            self.empty = kind if kind in SYMBOLIC else max(self.empty, kind, key=KINDS.index)
         numbers = np.full(len(nulls), np.nan)
         numbers[~nulls] = values
         return numbers
@@ -159,7 +176,7 @@ class _Column:
         if self._truth is not None and truth != self._truth:
             raise mixed_truth(spot, 0)
         self._truth = truth
-        self.kind = kind if self.kind is None else max(self.kind, kind, key=KINDS.index)
+        self.kind = kind if self.kind is None else _joint(self.kind, kind, spot)
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         self._bits = self._bits and bool(((values == 0) | (values == 1)).all())
 
@@ -176,6 +193,15 @@ class _Column:
         if binary and free and self.kind and self._bits:
             kind = "boolean"
         return kind, low, high
+
+
+def _joint(before: Kind, kind: Kind, spot: Spot) -> Kind:
+    """The kind that holds the values of two. Raises SchemaError if none does."""
+    if before == kind:
+        return kind
+    if kind in SYMBOLIC or before in SYMBOLIC:
+        raise spot.error(f"some chunks have a {before} and some a {kind}; give all chunks the same type.")
+    return max(before, kind, key=KINDS.index)
 
 
 class _Key:
@@ -225,6 +251,7 @@ class _Survey:
         request.require(request.types, [*request.keys, *names], "types")
         request.require(request.scales, names, "scales")
         request.require(request.ranges, names, "ranges")
+        request.require(request.categories, names, "categories")
         for name in (*request.keys, *names):
             check_column_name(name, f'A column of table "{request.table}"')
         self.keys = [_Key(name, request) for name in request.keys]
@@ -257,7 +284,7 @@ class _Survey:
         moments = self._moments([(low, high) for _, low, high in settled])
         features = []
         for column, (kind, low, high), (spread, mean) in zip(self.columns, settled, moments, strict=True):
-            feature = self._feature(column, kind, (low, high), spread, mean)
+            feature = self._feature(column, kind, (low, high), spread, mean, min_count)
             features.append(feature)
             described.append(feature.schema)
             if feature.schema.missing is not None:
@@ -304,20 +331,30 @@ class _Survey:
         return [(float(s), float(np.ldexp(m, u))) for s, m, u in zip(spreads, mean, units, strict=True)]
 
     def _feature(
-        self, column: _Column, kind: Kind, ends: tuple[float, float], spread: float, mean: float
+        self,
+        column: _Column,
+        kind: Kind,
+        ends: tuple[float, float],
+        spread: float,
+        mean: float,
+        least: int,
     ) -> Feature:
         request, (low, high) = self.request, ends
-        declared = request.ranges.get(column.name)
+        declared = column.range
         scale = request.scales.get(column.name)
         if scale is not None:
             scale = _given_scale(scale, kind, Spot(request.table, column.name))
-        elif kind == "boolean":
+        elif kind == "boolean" or kind in SYMBOLIC:
             scale = 0
         elif declared is not None:
             scale = range_scale(*declared, kind=kind)
         else:
             scale = scale_for(low, high, 0.0 if low == high else spread, kind=kind)
         beside = f"{column.name}_missing" if column.missing else None
+        if column.labels is not None:
+            labels, codes = column.labels.settle(least, Spot(request.table, column.name))
+            schema = ColumnSchema(column.name, kind, missing=beside, labels=labels)
+            return Feature(column.place, schema, 0.0, codes=codes)
         schema = ColumnSchema(column.name, kind, scale, range=declared, missing=beside)
         unit = 1 if kind == "real" else 1 << scale
         deviation = float(np.ldexp(spread, magnitude(low, high)))
@@ -384,6 +421,7 @@ def encode(
     types: Mapping[str, Declared] | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     missing: Missing = "refuse",
+    categories: Mapping[str, Sequence[str]] | None = None,
     min_count: int = 1,
     unique: bool = True,
     binary: bool = False,
@@ -398,7 +436,12 @@ def encode(
     keep, in this order (default: all in the order of the source; `[]` keeps the key only).
 
     `types`: the kind of a column where the dtype does not tell: "real", "integer" or "boolean" (0 and 1) for
-        self._bits = self._bits and bool(((values == 0) | (values == 1)).all())
+    a feature, where "integer" checks that numbers are whole; "string" or "integer" for a key; "category" for
+    text, whose values then are public as its labels; "date" and "datetime" for what is written as these.
+    `categories`: the labels of categories, in their order, where the data shall not tell them. `scales`,
+    `ranges`: fractional bits and public bounds of columns. `missing`: "refuse", or "indicator" for a boolean
+    column beside that tells where. `min_count`: the owner's rule, which labels from the data keep too.
+    `binary`: undeclared numbers that are all 0 or 1 are booleans. `watch` is told rows as they are read.
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or
@@ -407,7 +450,7 @@ def encode(
     """
     check_name(name, "The table's name")
     check_name(owner, f'The owner of table "{name}"')
-    request = Request.of(name, key, columns, scales, types, ranges, missing)
+    request = Request.of(name, key, columns, scales, types, ranges, missing, categories)
     return _survey(source, request, watch).finish(
         owner=owner, min_count=min_count, unique=unique, binary=binary
     )

@@ -85,8 +85,9 @@ def upload_options(schema: TableSchema) -> dict[str, Any]:
         "key": list(schema.key_names),
         "owner": schema.owner,
         "columns": [column.name for column in own],
-        "scales": {column.name: column.scale for column in own if column.kind != "boolean"},
+        "scales": {column.name: column.scale for column in own if column.kind in ("real", "integer")},
         "types": _types(schema, own),
+        "categories": {column.name: column.labels for column in own if column.labels is not None},
         "ranges": {column.name: column.range for column in own if column.range is not None},
         "missing": "indicator",
         "min_count": schema.min_count,
@@ -120,7 +121,7 @@ def _keys(schema: TableSchema, key_type: str, order: npt.NDArray[np.int64]) -> A
     return numbers if key_type == "integer" else [f"K-{number:06d}" for number in numbers]
 
 
-def _values(schema: TableSchema, column: ColumnSchema, rows: int, rng: np.random.Generator) -> Numbers:
+def _values(schema: TableSchema, column: ColumnSchema, rows: int, rng: np.random.Generator) -> Any:
     there = np.ones(rows, dtype=bool)
     if column.missing is not None:
         there[rng.permutation(rows)[: round(MISSING * rows)]] = False
@@ -128,6 +129,13 @@ def _values(schema: TableSchema, column: ColumnSchema, rows: int, rng: np.random
     count = int(there.sum())
     if column.kind == "boolean":
         found[there] = rng.permutation(count) < round(ONES * count)
+    elif column.meaning is not None:
+        low, high = column.ends or column.meaning.ends
+        codes = np.full(rows, round(low), np.int64)
+        codes[there] = np.round(np.linspace(low, high, count))[rng.permutation(count)]
+        symbols = column.meaning.decoded(codes)
+        symbols[~there] = None if column.kind == "category" else np.datetime64("NaT")
+        return symbols
     else:
         # Evenly spaced, so that the spread is not left to chance.
         found[there] = _numbers(

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from tercet.errors import PlanError
+from tercet.ml.meanings import Code
 
 Number = float | int | bool
 
@@ -22,6 +23,8 @@ FACTOR_BITS = 30
 
 def text_of(other: Any) -> str:
     """How an operand reads; a number with all its digits."""
+    if isinstance(other, Code):
+        return other.text
     if not isinstance(other, int | float):
         text, half = str(other), LONGEST_TEXT // 2
         return text if len(text) <= LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}"

@@ -122,13 +122,15 @@ def _column(draft: Draft, name: str, expression: Expression) -> Value:
 def _described(draft: Draft, name: str, expression: Expression, part: int, place: int) -> Column:
     """What everyone knows of a new column, stored at a place of a part."""
     public, sources = expression.public, [expression.table.column(one) for one in expression.sources]
-    bounded = public.kind != "boolean" and not public.checked
+    meaning = expression.meaning
+    bounded = expression.kind not in ("boolean", "category") and not public.checked
     schema = ColumnSchema(
         name,
-        public.kind,
+        expression.kind,
         public.scale,
         range=(public.low, public.high) if bounded else None,
         missing=f"{name}_missing" if expression.missing else None,
+        labels=meaning.labels if meaning is not None and meaning.kind == "category" else None,
     )
     finer = draft.value(expression).scale > public.scale  # then it was rounded once more to be stored
     grain = public.grain + half_unit(public.scale) * finer if public.kind == "real" else 0.0

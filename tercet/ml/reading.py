@@ -17,14 +17,15 @@ from typing import Any, Literal
 
 import narwhals as nw
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from tercet.errors import SchemaError
 from tercet.ml.csv_files import read_csv, refuse_repeats
+from tercet.ml.meanings import check_labels
 from tercet.ml.schema import Spot, suggest
 
-Declared = Literal["real", "integer", "boolean", "string"]
-"""What `types` may say of a column: the first three of a feature, "integer" or "string" of a key."""
+Declared = Literal["real", "integer", "boolean", "string", "category", "date", "datetime"]
+"""What `types` may say of a column: "integer" or "string" of a key, all but "string" of a feature."""
 
 CHUNK_ROWS = 1 << 18
 """Rows that are looked at together."""
@@ -65,6 +66,7 @@ class Request:
     types: dict[str, Declared]
     ranges: dict[str, tuple[float, float]]
     missing: str
+    categories: dict[str, tuple[str, ...]] = field(factory=dict)
     as_text: frozenset[str] = frozenset()
     """Keys of a file in which some row was found that is no integer, so that all are text."""
 
@@ -78,6 +80,7 @@ class Request:
         types: object,
         ranges: object,
         missing: str,
+        categories: object = None,
     ) -> Request:
         """Check what sort of things the options are; SchemaError for another sort."""
         return cls(
@@ -88,6 +91,10 @@ class Request:
             _options(types, "types", table),
             _options(ranges, "ranges", table),
             missing,
+            {
+                name: check_labels(labels, f'Table "{table}", column "{name}"')
+                for name, labels in _options(categories, "categories", table).items()
+            },
         )
 
     def __attrs_post_init__(self) -> None:
@@ -101,6 +108,10 @@ class Request:
                 raise SchemaError(f'Table "{self.table}": {what} names "{twice[0]}" twice; name it once.')
         if not self.keys:
             raise SchemaError(f'Table "{self.table}" has no key; name its key column with key=....')
+
+    def declared(self, name: str) -> Declared | None:
+        """What the caller says that a column is; what has declared labels is a category."""
+        return self.types.get(name, "category" if name in self.categories else None)
 
     def require(self, names: Iterable[str], known: Sequence[str], what: str) -> None:
         """Raise `SchemaError` unless all `names`, given as `what`, are among the columns `known`."""

@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tercet.errors import PlanError
+from tercet.ml.meanings import (
+    KEEPING,
+    SHIFTS,
+    Code,
+    Meaning,
+    as_written,
+    refusal,
+    require_plain,
+    spoken,
+)
 
 if TYPE_CHECKING:
     from tercet.ml.computations import Data
@@ -21,7 +31,8 @@ if TYPE_CHECKING:
 OPERATIONS = (
     *("__add__", "__radd__", "__sub__", "__rsub__", "__neg__", "__mul__", "__rmul__", "__pow__"),
     *("__truediv__", "__rtruediv__", "__lt__", "__gt__", "__le__", "__ge__", "__eq__", "__ne__"),
-    *("__and__", "__or__", "__xor__", "__invert__", "isin", "clip", "isna", "fillna", "where"),
+    *("__and__", "__or__", "__xor__", "__invert__", "isin", "clip", "isna", "fillna", "where", "recoded"),
+    *("calendar", "age"),
 )
 """Methods of an expression that make one. All that requests can name."""
 
@@ -36,22 +47,65 @@ class Made:
 
 
 def recorded(operation: Callable[..., Expression]) -> Callable[..., Expression]:
-    """Have what an operation makes know how it was made."""
+    """Have what an operation makes know how it was made, and what it means.
+
+    Labels and dates among its operands are taken as the codes that stand for them.
+    """
 
     @functools.wraps(operation)
     def record(*operands: Any, **options: Any) -> Expression:
         given, named = tuple(map(_plain, operands)), {name: _plain(one) for name, one in options.items()}
-        expression = operation(*given, **named)
+        expression = _meant(operation, given, named)
         return attrs.evolve(expression, made=Made(operation.__name__, given, named))
 
     return record
 
 
 def _plain(operand: Any) -> Any:
-    """An operand as it travels: numbers of numpy are Python's."""
+    """An operand as it travels: numbers of numpy are Python's, dates are text."""
+    operand = as_written(operand)
+    if hasattr(operand, "__array__") and getattr(operand, "ndim", 0) == 1:
+        operand = list(operand)
     if isinstance(operand, list | tuple):
         return [_plain(one) for one in operand]
     return operand.item() if hasattr(operand, "item") and getattr(operand, "shape", None) == () else operand
+
+
+def _meant(
+    operation: Callable[..., Expression], given: Sequence[Any], named: Mapping[str, Any]
+) -> Expression:
+    """What an operation makes of operands that may be labels, dates, or columns of such."""
+    first, name = given[0], operation.__name__
+    others = [one for one in [*given[1:], *named.values()] if getattr(one, "meaning", None) is not None]
+    meaning: Meaning | None = first.meaning
+    if meaning is None:
+        if others:
+            raise refusal(others[0].meaning, others[0].text, f"{first.text} is {first.kind}")
+        for one in given[1:]:
+            require_plain(one, first.text)
+        return operation(*given, **named)
+    for other in others:
+        if other.meaning.kind != meaning.kind or (name in SHIFTS and name != "__sub__"):
+            raise refusal(meaning, first.text, f"{other.text} is a {other.meaning.kind}")
+    if name in SHIFTS and any(hasattr(one, "made") and one.kind == "real" for one in given[1:]):
+        raise refusal(meaning, first.text, f"{given[1].text} is no whole number of days or seconds")
+    if meaning.kind == "category" and others:
+        meaning = attrs.evolve(meaning, labels=tuple(dict.fromkeys([*meaning.labels, *others[0].labels])))
+        given = [one.recoded(list(meaning.labels)) if _among(one, others) else one for one in given]
+        named = {
+            key: one.recoded(list(meaning.labels)) if _among(one, others) else one
+            for key, one in named.items()
+        }
+    places, keys = list(given[1:]), list(named)
+    said = spoken(meaning, name, [*places, *named.values()], first.text)
+    made = operation(first, *said[: len(places)], **dict(zip(keys, said[len(places) :], strict=True)))
+    apart = name == "__sub__" and (others or isinstance(said[0], Code))
+    return made.meaning_as(meaning) if name in KEEPING and not apart else made
+
+
+def _among(one: Any, others: Sequence[Any]) -> bool:
+    """Whether it is one of them; `==` of expressions is a column."""
+    return any(one is other for other in others)
 
 
 def listed(expression: Expression) -> Sequence[Data]:

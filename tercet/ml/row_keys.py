@@ -169,6 +169,15 @@ class Text:
         begin = self.ends[row - 1] if row else 0
         return self.data[begin : self.ends[row]].tobytes().decode()
 
+    def strings(self) -> list[str]:
+        """All of them."""
+        begins = [0, *self.ends[:-1].tolist()]
+        data = self.data[: self.ends[-1]].tobytes() if self.rows else b""
+        if data.isascii():
+            joined = data.decode()
+            return [joined[begin:end] for begin, end in zip(begins, self.ends.tolist(), strict=False)]
+        return [data[begin:end].decode() for begin, end in zip(begins, self.ends.tolist(), strict=False)]
+
     @classmethod
     def of(cls, strings: Iterable[str]) -> Text:
         """Encode Python strings; `UnicodeEncodeError` for a lone surrogate, which UTF-8 has no bytes for."""

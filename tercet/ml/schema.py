@@ -21,8 +21,9 @@ import numpy.typing as npt
 from attrs import evolve, field, frozen
 
 from tercet.errors import SchemaError
+from tercet.ml.meanings import SYMBOLIC, Meaning, check_labels
 
-Kind = Literal["key", "real", "integer", "boolean"]
+Kind = Literal["key", "real", "integer", "boolean", "category", "date", "datetime"]
 KeyType = Literal["integer", "string"]
 
 INTEGER_BITS = 30
@@ -37,7 +38,7 @@ SCALES = (-1100, 1104)
 _TABLE_FIELDS = ("name", "owner", "columns", "rows", "min_count", "unique")
 _LATER_FIELDS = ("unique",)
 """Those that schemas of earlier releases lack."""
-_COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing")
+_COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing", "labels")
 _NAME = re.compile(r"[\w\-. ]+")
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -240,6 +241,11 @@ def _as_range(given: object) -> Any:
     return tuple(given) if isinstance(given, list) else given
 
 
+def _as_labels(given: object) -> Any:
+    """Labels as msgpack gives them back, a list, as the tuple that they were."""
+    return tuple(given) if isinstance(given, list) else given
+
+
 @frozen
 class ColumnSchema:
     """One column: its name, its kind and how its values are stored.
@@ -247,8 +253,8 @@ class ColumnSchema:
     `scale` is the number of fractional bits: the stored integer is `round(value * 2**scale)`. It may be
     negative, for huge values; it is 0 for booleans and keys. `key_type` says what a key column held before it
     was hashed, and is None for every other kind. `range` are bounds that the owner declared and checked;
-    `missing` names the boolean column that is 1 where the value is missing, if some may be. Raises
-    `SchemaError` if these do not fit together.
+    `missing` names the boolean column that is 1 where the value is missing, if some may be. `labels` are
+    those of a category, whose codes are their places. Raises `SchemaError` if these do not fit together.
     """
 
     name: str
@@ -257,6 +263,7 @@ class ColumnSchema:
     key_type: KeyType | None = None
     range: tuple[float, float] | None = field(default=None, converter=_as_range)
     missing: str | None = None
+    labels: tuple[str, ...] | None = field(default=None, converter=_as_labels)
 
     def __attrs_post_init__(self) -> None:
         check_column_name(self.name, "A column's name")
@@ -267,7 +274,7 @@ class ColumnSchema:
             raise SchemaError(
                 f"{where} has scale {self.scale!r}; a scale is an integer from {SCALES[0]} to {SCALES[1]}."
             )
-        if self.kind in ("key", "boolean") and self.scale != 0:
+        if self.kind in ("key", "boolean", *SYMBOLIC) and self.scale != 0:
             raise SchemaError(f"{where} has kind {self.kind} and scale {self.scale}; its scale must be 0.")
         if self.range is not None:
             check_range(self.range, self.kind, where)
@@ -279,6 +286,24 @@ class ColumnSchema:
             raise SchemaError(
                 f"{where} has kind {self.kind} and key type {self.key_type!r}; it must be {options}."
             )
+        if (self.kind == "category") != (self.labels is not None):
+            raise SchemaError(
+                f"{where} has kind {self.kind} and labels {self.labels!r:.80}; only categories do."
+            )
+        if self.labels is not None:
+            check_labels(self.labels, where)
+
+    @property
+    def meaning(self) -> Meaning | None:
+        """What its integers stand for, if not for themselves."""
+        if self.kind == "category" or self.kind == "date" or self.kind == "datetime":
+            return Meaning(self.kind, self.labels or ())
+        return None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Public bounds of its values: a declared range, or what labels, dates and times have anyway."""
+        return self.range if self.range is not None or self.meaning is None else self.meaning.ends
 
 
 def check_range(given: object, kind: Kind, where: str) -> tuple[float, float]:
@@ -289,8 +314,10 @@ def check_range(given: object, kind: Kind, where: str) -> tuple[float, float]:
     low, high = map(float, numbers)
     if low > high:
         raise SchemaError(f"{where} has range {given!r}; the first number must not exceed the second.")
-    if kind not in ("real", "integer"):
-        raise SchemaError(f"{where} has kind {kind} and range {given!r}; only numbers have a range.")
+    if kind in ("key", "boolean", "category"):
+        raise SchemaError(
+            f"{where} has kind {kind} and range {given!r}; only numbers and dates have a range."
+        )
     return low, high
 
 
@@ -392,9 +419,14 @@ class TableSchema:
                 f"The schema of table {top['name']!r} has columns {items!r}; it must be a list."
             )
         what = f"A column's schema in table {top['name']!r}"
-        parts = [_fields(item, _COLUMN_FIELDS, what) for item in items]
+        parts = [_fields(_with_labels(item), _COLUMN_FIELDS, what) for item in items]
         columns = tuple(ColumnSchema(**cast("dict[str, Any]", part)) for part in parts)
         return cls(**cast("dict[str, Any]", {**top, "columns": columns}))
+
+
+def _with_labels(given: object) -> object:
+    """A column's schema as an earlier release has written it, when there were no labels."""
+    return {"labels": None, **given} if isinstance(given, Mapping) else given
 
 
 def _fields(given: object, names: tuple[str, ...], what: str) -> dict[str, object]:

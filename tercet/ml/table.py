@@ -23,8 +23,9 @@ from tercet.ml import views
 from tercet.ml.computations import Calls, Data, called, computation, referred
 from tercet.ml.expressions import Expression
 from tercet.ml.faces import Async, F, Faced, Sync, computes
-from tercet.ml.groups import GroupBy, Groups
+from tercet.ml.groups import Category, GroupBy, Groups
 from tercet.ml.join_options import HOW, SIZES, SUFFIXES, VALIDATE, How, Sizes, Validate
+from tercet.ml.meanings import refusal
 from tercet.ml.schema import INTEGER_BITS, suggest
 from tercet.ml.stored_columns import UNIT_BITS, Column, Part
 from tercet.options import (
@@ -152,6 +153,11 @@ class Table(Faced[F]):
         """Names of all columns but the keys."""
         return [column.name for column in self.columns]
 
+    @property
+    def numeric_names(self) -> list[str]:
+        """Names of the columns that hold numbers, booleans among them."""
+        return [column.name for column in self.columns if column.schema.meaning is None]
+
     def column(self, name: str) -> Column:
         """A column by name. Raises SchemaError with the nearest names."""
         COLUMN.require(f"table {self.name!r}", "column", name)
@@ -211,6 +217,7 @@ class Table(Faced[F]):
         them will do.
         """
         chosen = [self.column(name) for name in names]
+        self.require_numbers(names)
         if not filled:
             self.require_present(names)
         target = self if like is None else like
@@ -256,6 +263,14 @@ class Table(Faced[F]):
                     else "add rows"
                 )
             )
+
+    def require_numbers(self, names: Sequence[str]) -> None:
+        """Raise SchemaError if a column has labels or dates, with which nothing can be computed."""
+        for schema in (self.column(name).schema for name in names):
+            if schema.meaning is not None:
+                raise refusal(
+                    schema.meaning, f"table {self.name!r}, column {schema.name!r}", "not a column of numbers"
+                )
 
     def require_present(self, names: Sequence[str]) -> None:
         """Raise SchemaError if values of a column may be missing."""
@@ -391,7 +406,7 @@ class Table(Faced[F]):
         rows: str,
         columns: str,
         *,
-        categories: Mapping[str, Sequence[float]] | None = None,
+        categories: Mapping[str, Sequence[float | str]] | None = None,
         statistics: Sequence[str] = ("counts", "chi2"),
         to: str = ANALYST,
     ) -> Crosstab:
@@ -406,7 +421,7 @@ class Table(Faced[F]):
 
     @takes(by=COLUMNS, categories=CATEGORIES)
     def groupby(
-        self, by: str | Sequence[str], *, categories: Mapping[str, Sequence[float]] | None = None
+        self, by: str | Sequence[str], *, categories: Mapping[str, Sequence[Category]] | None = None
     ) -> GroupBy[F]:
         """The rows by columns with public categories, as in `groupby("grade").agg(...)`, or by the key.
 
@@ -420,7 +435,7 @@ class Table(Faced[F]):
     @computes
     @takes(column=COLUMN, categories=CATEGORIES, to=RECEIVER)
     def value_counts(
-        self, column: str, *, categories: Mapping[str, Sequence[float]] | None = None, to: str = ANALYST
+        self, column: str, *, categories: Mapping[str, Sequence[Category]] | None = None, to: str = ANALYST
     ) -> Groups:
         """How many rows have each public category of a column. Discloses what `GroupBy.size` does."""
         counted: Groups = self.lake.perform(called("groupby")(self, column, categories, {}, to), "groupby")
@@ -444,6 +459,7 @@ class Table(Faced[F]):
     ) -> dict[str, npt.NDArray[Any]]:
         """Every row of some columns in the clear, to one receiver. Discloses them, row by row.
 
+        Categories come as arrays of their labels, dates and times as datetime64.
         Of a filtered table, also rows that do not count. Raises SchemaError for a table of which an owner set
         a minimum count.
         """
@@ -468,8 +484,10 @@ class Table(Faced[F]):
             column = self.column(name)
             numbers = result.revealed[f"column {name!r} of {self.name!r}, row by row"]
             decoded = np.ldexp(numbers, -column.schema.scale)
-            kinds = {"boolean": bool, "integer": np.int64}
-            found[name] = decoded.astype(kinds.get(column.schema.kind, np.float64))
+            kinds = {"boolean": bool, "real": np.float64}
+            found[name] = decoded.astype(kinds.get(column.schema.kind, np.int64))
+            if column.schema.meaning is not None:
+                found[name] = column.schema.meaning.decoded(found[name])
         return found
 
     def __str__(self) -> str:

@@ -127,7 +127,7 @@ class Transformer(Estimator, Faced[M], abc.ABC):
 
     def _choose(self, table: Table) -> tuple[str, ...]:
         """Names of the columns to transform: by default the numeric ones."""
-        numeric = [column.name for column in table.columns if column.schema.kind != "boolean"]
+        numeric = [column.name for column in table.columns if column.schema.kind in ("real", "integer")]
         names = as_names(numeric if self.columns is None else self.columns)
         if not names:
             raise SchemaError(f"table {table.name!r} has no numeric column to scale; name some in columns=")
@@ -388,7 +388,11 @@ class MeanImputer(Transformer[M]):
         def _on_async(self) -> MeanImputer[Async]: ...
 
     def _choose(self, table: Table) -> tuple[str, ...]:
-        some = [column.name for column in table.columns if column.schema.missing is not None]
+        some = [
+            column.name
+            for column in table.columns
+            if column.schema.missing is not None and column.schema.meaning is None
+        ]
         names = as_names(some if self.columns is None else self.columns)
         for name in names:
             if table.column(name).schema.missing is None:

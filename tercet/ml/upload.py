@@ -26,6 +26,8 @@ def encode_for_upload(source: Any, **options: Any) -> EncodedTable:
     encoded = encode(source, binary=True, **options)
     for feature in encoded.features:
         column = feature.schema
+        if column.meaning is not None:
+            continue  # not computed on as numbers
         widest = WIDE_SPREAD if column.kind == "integer" else 1.0
         # Each stored value is within half a unit of its number.
         if np.ldexp(feature.spread, column.scale) + 0.5 > widest * 2.0**UNIT_BITS * ROUNDED_SPREAD:

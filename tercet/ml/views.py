@@ -65,7 +65,8 @@ def _facts(table: Table) -> str:
 
 def _row(column: Column) -> tuple[str, str, str, int, str]:
     schema = column.schema
-    return column.name, schema.kind, column.owner, schema.scale, schema.missing or ""
+    kind = schema.kind if schema.labels is None else f"category of {len(schema.labels)}"
+    return column.name, kind, column.owner, schema.scale, schema.missing or ""
 
 
 def _rows(table: Table) -> tuple[Sequence[str], list[Sequence[object]]]:
@@ -93,7 +94,7 @@ def table_html(self: Table) -> str:
 
 def expression_text(self: Expression) -> str:
     """The `__repr__` of column arithmetic."""
-    return f"{self.text}: secret {self.public.kind} column of table {self.table.name!r}, not computed yet"
+    return f"{self.text}: secret {self.kind} column of table {self.table.name!r}, not computed yet"
 
 
 def column_text(self: SecretColumn) -> str:

@@ -31,6 +31,7 @@ from tercet.storage.catalog import Entry
 KEY = ColumnSchema("id", "key", key_type="integer")
 AGE, BMI = ColumnSchema("age", "real", 9, range=(0, 120)), ColumnSchema("bmi", "real", 11)
 SICK = ColumnSchema("sick", "boolean")
+STAGE, BORN = ColumnSchema("stage", "category", labels=("I", "II")), ColumnSchema("born", "date")
 
 
 def _entry(name: str, *columns: ColumnSchema) -> Entry:
@@ -41,9 +42,9 @@ def _entry(name: str, *columns: ColumnSchema) -> Entry:
     )
 
 
+COLUMNS = (AGE, SICK, STAGE, BORN)
 ENTRIES = {
-    one.name: one
-    for one in (_entry("patients", AGE, SICK), _entry("others", AGE, SICK), _entry("tests", BMI))
+    one.name: one for one in (_entry("patients", *COLUMNS), _entry("others", *COLUMNS), _entry("tests", BMI))
 }
 VAULT = SimpleNamespace(
     catalog=SimpleNamespace(
@@ -79,6 +80,7 @@ def _computations() -> Iterator[Computed[Any]]:
     yield stack_tables([t, _table("others")], "secret", "count", "site")
     yield group_rows(t, {"age": ["sum", "mean", "max"], "sick": "count"}, "hidden", {"age_sum": 3})
     yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})
+    yield assign(t, {"first": t["stage"].isin(["I"]), "years": t["born"].dt.age("2024-01-01")})
     yield keep(t[["age", "sick"]], (t["age"] > 50) & ~t["sick"], compact=False)
     yield describe(t, ["age"], ["mean", "50%"], "analyst")
     yield crosstab(t, ("sick", "age"), {"sick": [0, 1], "age": [40, 50]}, ["counts", "chi2"], "ann")

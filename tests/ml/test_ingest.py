@@ -297,7 +297,7 @@ def test_csv_types_come_from_all_rows(tmp_path):
         ({"bmi": [1.5, 2, [3], 4]}, {}, 'column "bmi", row 2 ...is a list, not a number'),
         (
             {"bmi": np.array(["2020-01-01"] * 4, "M8[D]")},
-            {},
+            {"types": {"bmi": "real"}},
             'column "bmi", row 0 ...is a date, not a number',
         ),
         ({"bmi": np.ones(4) * 1j}, {}, 'column "bmi": it holds complex128 values'),
@@ -515,7 +515,7 @@ def test_a_declared_range_gives_the_scale():
         ({"ranges": {"y": (0, 2)}}, "has no column 'y', which ranges names"),
         ({"ranges": {"x": (2, 0)}}, "the first number must not exceed"),
         ({"ranges": {"x": (0, np.inf)}}, "two finite numbers"),
-        ({"ranges": {"b": (0, 1)}}, "only numbers have a range"),
+        ({"ranges": {"b": (0, 1)}}, "only numbers and dates have a range"),
         ({"missing": "drop"}, 'is neither "refuse" nor "indicator"'),
         ({"min_count": 0}, "at least 1"),
     ],

@@ -327,7 +327,7 @@ def column(**change):
         (altered(columns=[column(range=[0])]), "two finite numbers"),
         (altered(columns=[column(range=[0, "1"])]), "two finite numbers"),
         (altered(columns=[column(range=[2, 1])]), "must not exceed"),
-        (altered(columns=[column(kind="boolean", range=[0, 1])]), "only numbers have a range"),
+        (altered(columns=[column(kind="boolean", range=[0, 1])]), "only numbers and dates have a range"),
         (altered(columns=[column(missing="")]), "is empty"),
         (altered(min_count=0), "at least 1"),
         (altered(min_count=True), "at least 1"),

@@ -22,6 +22,8 @@ DAYS = [dt.date(2024, 1, 5), dt.date(1960, 12, 31)]
 IDS = [uuid.UUID(int=1), uuid.UUID(int=2)]
 BYTES = [one.bytes for one in IDS]
 TIMES = [dt.datetime(2024, 1, 5, 7), dt.datetime(2024, 1, 6)]
+DAY_NUMBERS = [(day - dt.date(1970, 1, 1)).days for day in DAYS]
+SECONDS = [(time - dt.datetime(2010, 1, 1)).total_seconds() for time in TIMES]
 
 
 def series(values, dtype=None):
@@ -50,8 +52,8 @@ CASES = {
     "pl binary": Case(pl.Series([b"a", b"b"]), "Binary", "Binary"),
     "pl duration": Case(pl.Series([dt.timedelta(1)] * 2), "Duration", "Duration"),
     "pl time": Case(pl.Series([dt.time(1), dt.time(2)]), "Time", "Time"),
-    "pl datetime": Case(pl.Series(TIMES), "Datetime", "Datetime"),
-    "pl date": Case(pl.Series(DAYS), DAY_TEXTS, "is a date"),
+    "pl datetime": Case(pl.Series(TIMES), "Datetime", SECONDS),
+    "pl date": Case(pl.Series(DAYS), DAY_TEXTS, DAY_NUMBERS),
     "pl decimal": Case(pl.Series([D("5.5"), D("6.0")]), "Decimal", FLOATS),
     "pl categorical": Case(pl.Series(WORDS, dtype=pl.Categorical), WORDS, NO_NUMBER),
     "pl enum": Case(pl.Series(WORDS, dtype=pl.Enum(WORDS)), WORDS, NO_NUMBER),
@@ -68,9 +70,9 @@ CASES = {
     "pa fixed binary": Case(arrow([b"a", b"b"], pa.binary(1)), "bytes", "bytes"),
     "pa duration": Case(arrow([1, 2], pa.duration("s")), "duration", "duration"),
     "pa time": Case(arrow([1, 2], pa.time32("s")), "time32", "time32"),
-    "pa timestamp": Case(arrow([1, 2], pa.timestamp("us", "UTC")), "timestamp", "timestamp"),
-    "pa date32": Case(arrow(DAYS), DAY_TEXTS, "is a date"),
-    "pa date64": Case(arrow(DAYS, pa.date64()), DAY_TEXTS, "is a date"),
+    "pa timestamp": Case(arrow([1, 2], pa.timestamp("us", "UTC")), "timestamp", "times of the zone UTC"),
+    "pa date32": Case(arrow(DAYS), DAY_TEXTS, DAY_NUMBERS),
+    "pa date64": Case(arrow(DAYS, pa.date64()), DAY_TEXTS, DAY_NUMBERS),
     "pa float16": Case(arrow(np.array(FLOATS, np.float16)), FLOATED, FLOATS),
     "pa decimal": Case(arrow([D(5), D(6)], pa.decimal128(5, 0)), "Decimal", NUMBERS),
     "pa negative scale": Case(arrow([D(100), D(200)], pa.decimal128(5, -2)), "Decimal", [100, 200]),
@@ -88,7 +90,7 @@ CASES = {
     "pd cut": Case(pd.cut(series([1, 2]), 2), "Interval", "Interval"),
     "pd period": Case(series(pd.period_range("2020", "2021", freq="Y")), "Period", "Period"),
     "pd sparse": Case(series(pd.arrays.SparseArray(NUMBERS)), NUMBERS, NUMBERS),
-    "pd timestamps": Case(series(TIMES), "datetime64", "datetime64"),
+    "pd timestamps": Case(series(TIMES), "datetime64", SECONDS),
     "pd timedelta": Case(series([dt.timedelta(1)] * 2), "timedelta64", "timedelta64"),
     "pd complex": Case(series([1j, 2]), "complex", "complex"),
     "pd text": Case(series(WORDS, "string"), WORDS, NO_NUMBER),
@@ -98,13 +100,13 @@ CASES = {
     "pd float": Case(series([1.0, 2.0]), FLOATED, [1.0, 2.0]),
     "pd bytes": Case(series([b"a", b"b"]), "bytes", "bytes"),
     "pd mixed": Case(series([1, "a"]), "several types", "'a' is text"),
-    "pd dates": Case(series(DAYS), DAY_TEXTS, "is a date"),
-    "pd arrow dates": Case(series(DAYS, pd.ArrowDtype(pa.date32())), DAY_TEXTS, "is a date"),
+    "pd dates": Case(series(DAYS), DAY_TEXTS, DAY_NUMBERS),
+    "pd arrow dates": Case(series(DAYS, pd.ArrowDtype(pa.date32())), DAY_TEXTS, DAY_NUMBERS),
     "pd objects": Case(series([1.0, 2], object), FLOATED, [1.0, 2]),
     "pd lists": Case(series([[1], [2]]), "list", "is a list"),
-    "np days": Case(np.array(DAYS, "M8[D]"), DAY_TEXTS, "is a date"),
-    "np seconds": Case(np.array(TIMES, "M8[ns]"), "datetime64", "datetime64"),
-    "np no time": Case(np.array(["2024-01-05", "NaT"], "M8[D]"), "missing", "is a date"),
+    "np days": Case(np.array(DAYS, "M8[D]"), DAY_TEXTS, DAY_NUMBERS),
+    "np seconds": Case(np.array(TIMES, "M8[ns]"), "datetime64", SECONDS),
+    "np no time": Case(np.array(["2024-01-05", "NaT"], "M8[D]"), "missing", [DAY_NUMBERS[0], None]),
     "np timedelta": Case(np.array([1, 2], "m8[s]"), "timedelta64", "timedelta64"),
     "np records": Case(np.zeros(2, [("a", int)]), "values", "values"),
     "np bytes": Case(np.array([b"a", b"b"]), "S1", "S1"),
@@ -131,8 +133,8 @@ CASES = {
     "pairs": Case([[1, 2], [3, 4]], "list", "is a list"),
     "rows": Case([{"a": 1}, {"a": 2}], "dict", "is a dict"),
     "arrays": Case([np.arange(2), np.arange(2)], "ndarray", "is a ndarray"),
-    "dates": Case(DAYS, DAY_TEXTS, "is a date"),
-    "datetimes": Case(TIMES, "datetime", "is a datetime"),
+    "dates": Case(DAYS, DAY_TEXTS, DAY_NUMBERS),
+    "datetimes": Case(TIMES, "datetime", SECONDS),
     "dates and datetimes": Case([DAYS[0], TIMES[0]], "several types", "is a date"),
     "uuids": Case(IDS, [str(one) for one in IDS], "is a UUID"),
     "uuids and text": Case([IDS[0], "a"], "several types", "is a UUID"),
