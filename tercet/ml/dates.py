@@ -75,7 +75,9 @@ class Whole:
         # The factor is off by half a unit: that times the number, and half a unit more, may not be 1/2m.
         reach = max(self.high - base * m, base * m - self.low) + 1
         if not exact and reach * m >= 2**bits:
-            raise PlanError(f"a date part between {self.low} and {self.high} cannot be divided by {m}")
+            raise PlanError(
+                f"whole numbers between {self.low} and {self.high} are too large to be divided by {m}"
+            )
         x = self.value + -base * m
         constant = x.builder.constant(0.5 / m - 0.5, scale=bits)
         nearest = ((x * units).shifted(bits) + constant).nearest(0)
@@ -184,7 +186,8 @@ PARTS = (*_OF_DATES, *_OF_TIMES)
 _ENDS = {"month": (1, 12), "day": (1, 31), "day_of_week": (0, 6), "hour": (0, 23), "minute": (0, 59)}
 
 
-def _whole(draft: Draft, x: Expression) -> Whole:
+def whole(draft: Draft, x: Expression) -> Whole:
+    """Values that are whole, with their public bounds."""
     low, high = math.floor(x.public.low), math.ceil(x.public.high)
     value = draft.value(x)
     if value.scale:
@@ -193,8 +196,8 @@ def _whole(draft: Draft, x: Expression) -> Whole:
 
 
 def _days(draft: Draft, x: Expression) -> Whole:
-    whole = _whole(draft, x)
-    return whole if x.kind == "date" else Clock(whole).date()
+    found = whole(draft, x)
+    return found if x.kind == "date" else Clock(found).date()
 
 
 def _day_ends(x: Expression) -> tuple[int, int]:
@@ -218,7 +221,7 @@ def calendar(x: Expression, part: str) -> Expression:
 
     def write(draft: Draft) -> Value:
         if part in _OF_TIMES:
-            return _OF_TIMES[part](Clock(_whole(draft, x))).value
+            return _OF_TIMES[part](Clock(whole(draft, x))).value
         return _OF_DATES[part](Civil(_days(draft, x))).within(*ends).value
 
     made = x.derived(text, Public.of_integers(*ends), write)

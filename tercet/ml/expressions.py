@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml import choices, dates, views
-from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_bounds, quotient_bounds
+from tercet.ml import choices, dates, functions, views
+from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_bounds
 from tercet.ml.choices import require_condition, zeros
 from tercet.ml.computations import Data
 from tercet.ml.draft import GUARD_BITS, Draft, as_ring_units, rescaled, within
-from tercet.ml.linalg import quotient
 from tercet.ml.meanings import Meaning
 from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
 from tercet.ml.recorded import OPERATIONS, Made, listed, recorded
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from tercet.ml.table import Table
 
 MOST_POWER = 8
-QUOTIENT_OCTAVES = 14
-"""Divisors lie between two powers of two that are no further apart."""
 
 
 @short_tracebacks
@@ -270,35 +267,9 @@ class Expression:
 
     def _quotient(self, divisor: Expression, text: str) -> Expression:
         """The nearest to the quotient as stored; the divisor's bounds must exclude zero. About 35 rounds."""
-        mine = divisor.public
-        if mine.low <= 0 <= mine.high:
-            raise SchemaError(
-                f"{divisor.text} lies between {mine.low:g} and {mine.high:g} by what is public, so it may be "
-                "zero and cannot divide; clip it to a range without zero, as in .clip(1, 100), or have its "
-                "owner declare one with ranges= at upload"
-            )
-        if mine.low < 0:
-            return Expression._quotient(-self, -divisor, text)
-        low, high = math.floor(math.log2(mine.low)), math.floor(math.log2(mine.high)) + 1
-        if high - low > QUOTIENT_OCTAVES:
-            raise SchemaError(
-                f"{divisor.text} lies between {mine.low:g} and {mine.high:g} by what is public, too far "
-                f"apart for a divisor (at most a factor of 2**{QUOTIENT_OCTAVES}); clip it first"
-            )
-        public = quotient_bounds(self.public, mine)
-
-        def write(draft: Draft) -> Value:
-            return quotient(
-                draft.settled(self),
-                draft.settled(divisor),
-                low=low,
-                high=high,
-                scale=public.scale,
-                magnitude=public.reach,
-                inside=draft.inside if public.checked else None,
-            )
-
-        return self.derived(text, public, write, divisor)
+        if divisor.public.high < 0:
+            return functions.quotient_of(-self, -divisor, text)
+        return functions.quotient_of(self, divisor, text)
 
     # -- conditions ------------------------------------------------------------------------------------------
 
@@ -373,6 +344,58 @@ class Expression:
         occur twice, for a reference that is none of them, and for names that the table has already.
         """
         return choices.one_hot(self, categories, prefix, reference)
+
+    # -- functions -------------------------------------------------------------------------------------------
+
+    def abs(self) -> Expression:
+        """Absolute values, exact. 9 rounds."""
+        return functions.absolute(self)
+
+    def __abs__(self) -> Expression:
+        return self.abs()
+
+    def round(self, decimals: int = 0) -> Expression:
+        """Rounded to so many decimals, halves up; whole numbers where that is 0. 9 rounds.
+
+        Of the stored number: as in floating point, 0.15 may lie on either side of a half.
+        """
+        return functions.rounded(self, decimals)
+
+    def sqrt(self) -> Expression:
+        """The square root of what cannot be negative, within 4e-6 of itself. About 65 rounds.
+
+        As every function here, before it is rounded to be stored. Raises SchemaError where public bounds let
+        it be negative, or span more than 30 octaves.
+        """
+        return functions.root(self)
+
+    def log(self) -> Expression:
+        """The natural logarithm of what is surely positive, within 6e-6. About 55 rounds.
+
+        Raises SchemaError where public bounds let it be zero or less, or span more than 30 octaves.
+        """
+        return functions.logarithm(self)
+
+    def exp(self) -> Expression:
+        """The exponential, within 6e-6 of itself, over a range of at most 32. About 50 rounds.
+
+        Raises SchemaError where public bounds are further apart.
+        """
+        return functions.exponential(self)
+
+    def cut(
+        self, bins: Sequence[Number], *, labels: Sequence[str] | None = None, right: bool = True
+    ) -> Expression:
+        """Bands between public edges, as a category, like pandas' `cut`: exact. 8 rounds.
+
+        Bands have their right edge, or their left one if not `right`. By default labels read `(18, 65]`. The
+        outer edges may be infinite; else public bounds have to lie between them, or SchemaError is raised.
+        """
+        return functions.cut(self, bins, labels, right=right)
+
+    def banded(self, edges: Sequence[Number], labels: Sequence[str], right: bool) -> Expression:
+        """Bands between inner edges; see `cut`."""
+        return functions.banded(self, edges, labels, right)
 
     # -- dates -----------------------------------------------------------------------------------------------
 

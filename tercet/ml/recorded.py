@@ -32,7 +32,7 @@ OPERATIONS = (
     *("__add__", "__radd__", "__sub__", "__rsub__", "__neg__", "__mul__", "__rmul__", "__pow__"),
     *("__truediv__", "__rtruediv__", "__lt__", "__gt__", "__le__", "__ge__", "__eq__", "__ne__"),
     *("__and__", "__or__", "__xor__", "__invert__", "isin", "clip", "isna", "fillna", "where", "recoded"),
-    *("calendar", "age"),
+    *("calendar", "age", "abs", "round", "sqrt", "log", "exp", "banded"),
 )
 """Methods of an expression that make one. All that requests can name."""
 
@@ -82,7 +82,7 @@ def _meant(
         if others:
             raise refusal(others[0].meaning, others[0].text, f"{first.text} is {first.kind}")
         for one in given[1:]:
-            require_plain(one, first.text)
+            require_plain(one, first.text)  # labels of bands are in a list
         return operation(*given, **named)
     for other in others:
         if other.meaning.kind != meaning.kind or (name in SHIFTS and name != "__sub__"):

@@ -81,6 +81,9 @@ def _computations() -> Iterator[Computed[Any]]:
     yield group_rows(t, {"age": ["sum", "mean", "max"], "sick": "count"}, "hidden", {"age_sum": 3})
     yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})
     yield assign(t, {"first": t["stage"].isin(["I"]), "years": t["born"].dt.age("2024-01-01")})
+    yield assign(
+        t, {"log": (t["age"] + 1).log(), "band": t["age"].cut([-1, 18, 65, 121]), "near": t["age"].round(-1)}
+    )
     yield keep(t[["age", "sick"]], (t["age"] > 50) & ~t["sick"], compact=False)
     yield describe(t, ["age"], ["mean", "50%"], "analyst")
     yield crosstab(t, ("sick", "age"), {"sick": [0, 1], "age": [40, 50]}, ["counts", "chi2"], "ann")
