@@ -474,6 +474,13 @@ COLUMN = Text(
 COLUMNS = Names(error=SchemaError, advice="as in ['age', 'bmi']")
 MAYBE_COLUMN = attrs.evolve(COLUMN, none=True)
 MAYBE_COLUMNS = attrs.evolve(COLUMNS, none=True)
+KINDS = Names(what="names of kinds", none=True, error=SchemaError, advice="as in ['number', 'boolean']")
+RENAMED = ByName(
+    of="their new names",
+    example="{'bmi': 'body_mass_index'}",
+    each=Text(what="a name"),
+    error=SchemaError,
+)
 RECEIVER = Text(what="the name of who receives the result", advice="such as 'analyst' or a member")
 NAME = Text(what="a name", error=SchemaError, advice="write text, as in 'patients'")
 FLAG = Flag()

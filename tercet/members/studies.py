@@ -27,11 +27,12 @@ from tercet.members.keys import MemberKeys, verify
 PURPOSE = b"study"
 TO, ANALYST = "to", "analyst"
 """The argument that names who receives a result; and the receiver that stands for whoever asks."""
-TABLE, MODEL, RESULT, COLUMNS, EXPRESSION, ESTIMATOR = TAGS = (
+TABLE, MODEL, RESULT, COLUMNS, RENAMED, EXPRESSION, ESTIMATOR = TAGS = (
     "$table",
     "$model",
     "$result",
     "$columns",
+    "$renamed",
     "$expression",
     "$estimator",
 )
@@ -214,6 +215,8 @@ def _check_request(request: Asked, position: int) -> None:
                 )
             case "$columns", [_, [*names]] if all(isinstance(name, str) for name in names):
                 continue
+            case "$renamed", [_, dict(names)] if all(isinstance(new, str) for new in names.values()):
+                continue
             case "$expression", [_, [*_]]:
                 continue
             case "$estimator", [str(), dict()]:
@@ -281,6 +284,9 @@ def _tagged(value: Any) -> str:
             return f"result of {whose}" + "".join(f", {_quoted(part)}" for part in path)
         case {"$columns": [{"$table": _} | {"$result": _} as table, [*names]]}:
             return f"{_quoted(names)} of {_tagged(table)}"
+        case {"$renamed": [table, dict(names)]}:
+            given = ", ".join(f"{plain(old)} as {_quoted(new)}" for old, new in names.items())
+            return f"{_tagged(table)} with {given}"
         case {"$estimator": [str(name), dict(options)]}:
             given = ", ".join(f"{plain(key)}={_quoted(one)}" for key, one in options.items())
             return f"{plain(name)}({given})"

@@ -18,6 +18,7 @@ from tercet.members.studies import (
     COLUMNS,
     EXPRESSION,
     MODEL,
+    RENAMED,
     RESULT,
     TABLE,
     TO,
@@ -285,6 +286,13 @@ def _reads(study: Study, facts: Facts) -> list[Reads]:
             rows |= set(by_row[position - 1])
             for name, columns in derived[position - 1].items():
                 known[name] = known.get(name, frozenset()) | columns
+        own = frozenset().union(*(facts.tables[name].columns for name in rows & facts.tables.keys()))
+        for _, renamed in reversed(list(request.tagged(RENAMED))):  # the innermost first
+            # Another table may have a column of the new name, and that is read then.
+            known |= {
+                new: known.get(old, frozenset({old})) | known.get(new, own & {new})
+                for old, new in renamed.items()
+            }
         read = Reads(tuple(sorted(rows)), tuple(name for name in names if name not in rows), known)
         found.append(read)
         derived.append({**known, **dict(_made(request, read))})

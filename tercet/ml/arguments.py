@@ -88,6 +88,8 @@ class Decoder:
                 return found_at(self.results(_name_of(name)), path)
             case {"$columns": [table, list(names)]} if len(data) == 1:
                 return self._table(table, depth)[[str(one) for one in names]]
+            case {"$renamed": [table, dict(names)]} if len(data) == 1:
+                return self._table(table, depth).rename({str(old): new for old, new in names.items()})
             case {"$estimator": [str(kind), dict(options)]} if len(data) == 1:
                 given = {str(name): self.value(one, depth + 1) for name, one in options.items()}
                 return self._estimator(kind, given)

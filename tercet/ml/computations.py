@@ -9,7 +9,8 @@ nobody has to say them; tables and models that earlier ones gave are referred to
 
 Arguments travel as plain values; what stands for something else is a dict of one key: `{"$table": name}` and
 `{"$model": name}` for what is kept, `{"$result": [name, path]}` for what a computation gave, `{"$columns":
-[table, names]}`, `{"$estimator": [class, options]}` and `{"$expression": [table, operations]}`.
+[table, names]}`, `{"$renamed": [table, {old: new}]}`, `{"$estimator": [class, options]}` and `{"$expression":
+[table, operations]}`.
 """
 
 from __future__ import annotations

@@ -161,9 +161,9 @@ def rounded(x: Expression, decimals: int) -> Expression:
 
 def _to_tens(x: Expression, unit: int, text: str) -> Expression:
     """Whole numbers to whole multiples of one, halves up, exactly."""
-    ends = [math.floor(end / unit + 0.5) * unit for end in (x.public.low, x.public.high)]
     mine = x.public
-    public = bounds("integer", *ends, mine.spread + unit / 2, unit=mine.unit, size=mine.size)
+    low, high = (math.floor(end / unit + 0.5) * float(unit) for end in (mine.low, mine.high))
+    public = bounds("integer", low, high, mine.spread + unit / 2, unit=mine.unit, size=mine.size)
 
     def write(draft: Draft) -> Value:
         return ((whole(draft, x) + unit // 2).over(unit) * unit).value

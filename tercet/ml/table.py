@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from typing import Protocol as Interface
 
 import attrs
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import SchemaError
-from tercet.ml import views
+from tercet.ml import selecting, views
 from tercet.ml.computations import Calls, Data, called, computation, referred
 from tercet.ml.expressions import Expression
 from tercet.ml.faces import Async, F, Faced, Sync, computes
@@ -34,10 +34,12 @@ from tercet.options import (
     COLUMNS,
     CONDITION,
     FLAG,
+    KINDS,
     MAYBE_COLUMN,
     MAYBE_COLUMNS,
     RANDOM_STATE,
     RECEIVER,
+    RENAMED,
     STATISTICS,
     TABLE,
     TEST_SIZE,
@@ -175,14 +177,57 @@ class Table(Faced[F]):
     def __getitem__(self, name: str) -> Expression: ...
     @overload
     def __getitem__(self, name: list[str]) -> Table[F]: ...
-    def __getitem__(self, name: str | list[str]) -> Expression | Table[F]:
-        """A column, to compute with (`table["age"] * 2`), or a table of some columns (`table[["age"]]`)."""
+    @overload
+    def __getitem__(self, name: Expression) -> Any: ...
+    def __getitem__(self, name: str | list[str] | Expression) -> Any:
+        """A column, to compute with (`table["age"] * 2`), or a table of some columns (`table[["age"]]`).
+
+        Or of the rows where a condition holds (`table[table["age"] > 60]`), as `filter` gives it.
+        """
+        if isinstance(name, Expression):
+            rows: Any = self
+            return rows.filter(name)
         if isinstance(name, list):
             chosen = [self.column(one) for one in name]
             beside = [self.column(one.schema.missing) for one in chosen if one.schema.missing is not None]
             origin = None if self.origin is None else {"$columns": [self.origin, list(name)]}
             return attrs.evolve(self, columns=tuple(dict.fromkeys([*chosen, *beside])), origin=origin)
         return Expression.of(self, name)
+
+    @takes(columns=COLUMNS)
+    def drop(self, columns: str | Sequence[str]) -> Table[F]:
+        """The table without some columns; with one that may be missing goes the one that tells where.
+
+        Nothing is computed or disclosed. Raises SchemaError for columns that there are not, and for what
+        alone tells where a column that stays is missing.
+        """
+        return self[selecting.without(self, as_names(columns))]
+
+    @takes(names=RENAMED)
+    def rename(self, names: Mapping[str, str]) -> Table[F]:
+        """The table with other names for some columns, `{"old": "new"}`, keys among them.
+
+        Nothing is computed or disclosed. Raises SchemaError for columns that there are not, and for two of
+        one name.
+        """
+        return selecting.renamed(self, names)
+
+    @takes(include=KINDS, exclude=KINDS)
+    def select_dtypes(
+        self, include: str | Sequence[str] | None = None, exclude: str | Sequence[str] | None = None
+    ) -> Table[F]:
+        """The table of columns of some kinds, or of all but some.
+
+        Kinds are real, integer, boolean, category, date and datetime; "number" is the first two of them.
+        """
+        return self[selecting.of_kinds(self, include, exclude)]
+
+    def head(self, n: int = 5) -> NoReturn:
+        """Refused: rows are secret."""
+        raise SchemaError(
+            f"table {self.name!r}: nobody sees its first {n} rows, for rows are secret; describe() and "
+            "crosstab() tell what rests on many, and lake.rehearse() has made-up rows to look at"
+        )
 
     # -- how nodes know it -----------------------------------------------------------------------------------
 

@@ -100,6 +100,23 @@ def test_chosen_columns_are_all_that_a_fit_reads():
     assert "it reads all columns of new (ann's); what was learned from clinic (clinic's). " in told[1]
 
 
+def test_other_names_hide_no_column():
+    """What a column is called now is what it was called by its owner, also where two have changed places."""
+    swapped = {"$renamed": [{"$table": "clinic"}, {"texture": "malignant", "malignant": "texture"}]}
+    once = Asked("describe", {"table": swapped, "columns": ["malignant"]})
+    anew = {"$renamed": [{"$renamed": [{"$table": "clinic"}, {"texture": "a"}]}, {"a": "b"}]}
+    twice = Asked("describe", {"table": anew, "columns": ["b"]})
+    elsewhere = Asked(
+        "join", {"tables": [{"$renamed": [{"$table": "clinic"}, {"texture": "age"}]}, {"$table": "new"}]}
+    )
+    read = Asked("describe", {"table": {"$result": [3, []]}, "columns": ["age"]})
+    told = page(study(once, twice, elsewhere, read), FACTS)[-4:]
+    assert "it reads texture, malignant of clinic (clinic's). " in told[0]
+    assert "table 'clinic' with texture as 'malignant', malignant as 'texture'" in told[0]
+    assert "it reads texture of clinic (clinic's). " in told[1]
+    assert "it reads texture of clinic (clinic's); age of new (ann's). " in told[3]
+
+
 def test_models_lead_to_their_tables():
     predict = Asked(
         "predict", {"model": {"$model": "risk"}, "table": {"$columns": [{"$table": "new"}, ["age"]]}}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import attrs
 import numpy as np
 import pytest
 
-from tercet.errors import PlanError
+from tercet.errors import PlanError, SchemaError
 from tercet.ml import computations, declarations
 from tercet.ml.arguments import Decoder
 from tercet.ml.computations import Naming, Request, as_data, checks_of, computation, encoded, within
@@ -41,6 +42,15 @@ def test_expressions_come_back_as_they_were_written(write):
         expression.public,
         expression.sources,
     )
+
+
+def test_renamed_tables_come_back():
+    table = asked._table("patients")
+    table = attrs.evolve(table, origin={"$table": "patients"}).rename({"age": "years", "id": "patient"})
+    again = decoder().value(table.to_data())
+    assert (again.column_names, again.key_names) == (table.column_names, ("patient",))
+    with pytest.raises(SchemaError, match="no column 'age'"):
+        decoder().value({"$renamed": [table.to_data(), {"age": "x"}]})
 
 
 def test_what_is_used_twice_travels_once():
