@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from tercet.client import node_checks as checks
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConfigError
 from tercet.members.config import ROLES
-from tercet.nodes import program, setup
+from tercet.nodes import preflight, program, setup
 
 app = typer.Typer()
 
@@ -78,8 +79,14 @@ def node(
         bool,
         typer.Option("--log-lost", help="Start on an audit log that has lost lines; its next line says so."),
     ] = False,
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Say what a start would refuse, and change nothing.")
+    ] = False,
 ) -> None:
     """Run a node until it is told to stop (SIGTERM); its log goes to standard error, as JSON lines."""
+    if only_check:
+        _tell(preflight.check_node(config))
+        return
     with sentences():
         program.settle_memory(config)
         program.main(config, level=log_level, log_lost=log_lost)
@@ -91,7 +98,12 @@ def check(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> Non
     with sentences():
         file, own, found = checks.check_files(cluster, identity)
         found = [*found, *trio.run(checks.check_nodes, file, own)]
-    for finding in found:
-        say(f"{'ok  ' if finding.good else 'BAD '} {finding.where}: {finding.what}")
-    if not all(finding.good for finding in found):
+    _tell(found)
+
+
+def _tell(found: Sequence[checks.Finding | preflight.Checked]) -> None:
+    """A line for each finding; exit code 1 if one is bad."""
+    for one in found:
+        say(f"{'ok  ' if one.good else 'BAD '} {one.where}: {one.what}")
+    if not all(one.good for one in found):
         raise typer.Exit(1)

@@ -35,7 +35,7 @@ from tercet.members.succession import current
 from tercet.nodes.changeover import Changeover, others
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
-from tercet.nodes.roster import Roster, require_not_earlier
+from tercet.nodes.roster import Roster, note_start
 from tercet.nodes.vault import Vault
 from tercet.transports import Identity, TlsTransport
 from tercet.transports.names import is_party
@@ -175,7 +175,7 @@ async def serve(
     )
     await trio.to_thread.run_sync(load_all)
     vault = await trio.to_thread.run_sync(Vault, file)
-    await vault.ask(require_not_earlier, cluster, vault.journal, vault.catalog)
+    await vault.ask(note_start, cluster, vault.journal, vault.catalog)
     noted = await vault.ask(vault.journal.noted)
     audit = AuditLog(
         file.directory / "audit.log",

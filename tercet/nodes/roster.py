@@ -16,7 +16,7 @@ from tercet.errors import ConfigError, ConsentError, PlanError, TransportError
 from tercet.members import succession
 from tercet.members.config import ClusterFile, Member, NodeFile
 from tercet.storage.catalog import Catalog
-from tercet.storage.journal import Journal
+from tercet.storage.journal import LAKE_FILE, Journal
 from tercet.transports import Identity
 
 
@@ -111,13 +111,18 @@ class Roster:
         return min(most, max(0.0, left))
 
 
-def require_not_earlier(cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
-    """Note by which file a node goes that starts. Blocks.
+def note_start(cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
+    """Note by which file a node goes that starts. Blocks; raises ConfigError as `require_goes_on` does."""
+    require_goes_on(cluster, journal, catalog)
+    journal.note_lake_file(cluster.to_text().encode())
 
-    Raises ConfigError for one that is not what it has gone by before, nor follows that. A node that keeps
-    nothing yet may be given another first file, as when a lake is set up.
+
+def require_goes_on(cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
+    """Raise ConfigError for a file that is not what a node has gone by before, nor follows that. Blocks.
+
+    A node that keeps nothing yet may be given another first file, as when a lake is set up.
     """
-    packed = journal.lake_file()
+    packed = journal.lake_file() if catalog.has(LAKE_FILE) else None
     if packed is not None:
         before = ClusterFile.parse(packed, "the file in the catalog")
         if before.number == cluster.number == 1 and not catalog.labels():
@@ -134,4 +139,3 @@ def require_not_earlier(cluster: ClusterFile, journal: Journal, catalog: Catalog
                 f"cluster.toml is another number {cluster.number} than this node has gone by before; put "
                 "that one back. Who is a member changes by `tercet amend`, with the signatures of most nodes"
             )
-    journal.note_lake_file(cluster.to_text().encode())

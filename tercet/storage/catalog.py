@@ -91,25 +91,28 @@ class Catalog:
     """Entries by kind and name. Every method is one transaction, and blocks: call it in a thread.
 
     Without `may_be_new`, raises StorageError for a database that has no catalog yet, and leaves it so.
-    `new` says whether it had none.
+    `new` says whether it had none. Unless it `may_change`, it is left as it is, to be read.
     """
 
-    def __init__(self, url: str, *, base: Path, may_be_new: bool = True) -> None:
+    def __init__(self, url: str, *, base: Path, may_be_new: bool = True, may_change: bool = True) -> None:
         scheme, _, path = url.partition(":///")
-        if scheme == "sqlite" and path and not path.startswith("/"):
-            url = f"sqlite:///{base / path}"
+        if scheme == "sqlite" and path:
+            there = base / path
+            url = f"sqlite:///{there}" if may_change else f"sqlite:///file:{there}?mode=ro&uri=true"
+            if not may_change and not there.exists():
+                url = "sqlite://"  # it has no file yet
         try:
             self._engine = sa.create_engine(url)
             # SQLite lets who finds it busy sleep for long; threads of this process need not find it so.
             sqlite = self._engine.dialect.name == "sqlite"
             self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
             with self._sentences():
-                self.new = new = not {ENTRIES.name, HANDLES.name}.issubset(
-                    sa.inspect(self._engine).get_table_names()
-                )
-                if not new or may_be_new:
+                self._tables = set(sa.inspect(self._engine).get_table_names())
+                self.new = not {ENTRIES.name, HANDLES.name} <= self._tables
+                if may_change and (may_be_new or not self.new):
                     METADATA.create_all(self._engine)
                     _migrate(self._engine)
+                    self._tables |= METADATA.tables.keys()
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise StorageError(f"the catalog {_hidden(url)!r} is no usable database URL: {error}") from error
         if self.new and not may_be_new:
@@ -117,6 +120,10 @@ class Catalog:
                 f"the catalog at {_hidden(url)} is empty, but there are files of shares: restore it, or name "
                 "the right one in node.toml; if it is lost, empty the storage, and owners upload again"
             )
+
+    def has(self, table: sa.Table) -> bool:
+        """Whether the catalog had a table when it was opened, as one of an earlier release may not."""
+        return table.name in self._tables
 
     def close(self) -> None:
         """Close the connections."""

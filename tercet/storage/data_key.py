@@ -73,7 +73,7 @@ def find_data_key(path: Path, catalog: Catalog, files: SealedFiles) -> bytes:
     wrapped = _wrapped(catalog)
     if wrapped is None:
         data_key = secrets.token_bytes(KEY_BYTES) if catalog.new else storage_key
-        _require_opens(path, data_key, files)
+        _require_files(path, data_key, files)
         _note(catalog, storage_key, data_key)
         return data_key
     found = _unwrap(storage_key, wrapped)
@@ -138,7 +138,17 @@ def _cipher(storage_key: bytes, salt: bytes) -> AESGCM:
     return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, salt, b"tercet data key").derive(storage_key))
 
 
-def _require_opens(path: Path, data_key: bytes, files: SealedFiles) -> None:
+def require_opens(path: Path, catalog: Catalog, files: SealedFiles) -> None:
+    """Raise StorageError unless a storage key is that of what is stored. Changes nothing."""
+    keys = [read_storage_key(one) for one in (path, _coming(path)) if one.exists() or one is path]
+    wrapped = _wrapped(catalog) if catalog.has(DATA_KEY) else None
+    if wrapped is None:
+        _require_files(path, keys[0], files)
+    elif all(_unwrap(key, wrapped) is None for key in keys):
+        raise _wrong(path)
+
+
+def _require_files(path: Path, data_key: bytes, files: SealedFiles) -> None:
     """Raise StorageError if there are files and none of the first few opens: one may be damaged."""
     files.key = data_key
     names = [name for name in files.names() if "." not in name][:3]

