@@ -189,10 +189,10 @@ def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) 
     if abs(skew) > CLOCK_NOTE_S:
         what = f"its clock is {skew:+.0f} s off from this machine's; synchronise both"
         found.append(Finding(where, False, what))
-    free = int(told["free_bytes"])
-    if free < LITTLE_DISK:
-        what = f"its storage has {free / 1e6:.0f} MB left; make room, or drop tables"
-        found.append(Finding(where, False, what))
+    for place, free in told["free_bytes"].items():
+        if int(free) < LITTLE_DISK:
+            what = f"the disk of its {place} has {int(free) / 1e6:.0f} MB left; make room, or drop tables"
+            found.append(Finding(where, False, what))
     if not found:
         found.append(Finding(where, True, f"ready; Tercet {told['release']}, {told['runs']} runs under way"))
     if told["coming"]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -38,6 +37,7 @@ from tercet.members.decisions import TO_CALLER
 from tercet.members.rules import MODEL, Rules
 from tercet.ml.computations import Request
 from tercet.ml.models import SecretModel
+from tercet.nodes.disks import free_bytes
 from tercet.nodes.jobs import LastingJobs
 from tercet.nodes.keeping import keep
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
@@ -463,14 +463,13 @@ class LakeGate(Gate):
         waiting.changed.set()
 
     def _status(self, caller: str) -> dict[str, Any]:
-        disk = os.statvfs(self._file.directory)
         operates = "operator" in self.permits.member(caller).roles
         return {
             "release": RELEASE,
             "missing_parties": self.party.missing(),
             "runs": self.party.running,
             "waiting": len(self.board.plans),
-            "free_bytes": disk.f_bavail * disk.f_frsize,
+            "free_bytes": free_bytes(self._file),
             "audit": [self.audit.head.lines, self.audit.head.digest],
             "coming": self.roster.announced,
             "memory_bytes": resident_bytes() if operates else None,  # which follows what others do

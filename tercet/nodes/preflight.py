@@ -19,6 +19,7 @@ import attrs
 from tercet.errors import StorageError, TercetError, TransportError
 from tercet.members.audit import Head, check_lines, log_lines, require
 from tercet.members.config import NodeFile
+from tercet.nodes.disks import places
 from tercet.nodes.program import Settings
 from tercet.nodes.roster import require_goes_on
 from tercet.storage.catalog import Catalog
@@ -59,8 +60,8 @@ def _check(path: Path) -> Iterator[Checked]:
     for address in (file.listen, file.metrics):
         if address:
             yield _tried(address, _bind, address)
-    for directory in (file.directory, *([] if file.scratch is None else [file.scratch])):
-        yield _tried(str(directory), _writable, directory)
+    for name, directory in places(file).items():
+        yield _tried(f"{name} in {directory}", _writable, directory)
     yield from _stored(settings)
 
 
@@ -98,6 +99,8 @@ def _bind(address: str) -> str:
 
 def _writable(directory: Path) -> str:
     """Whether the node can write there, and how much. Raises StorageError."""
+    while not directory.exists():  # a start makes it
+        directory = directory.parent
     if not os.access(directory, os.W_OK | os.X_OK):
         raise StorageError("cannot be written to by this user")
     disk = os.statvfs(directory)

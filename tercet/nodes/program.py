@@ -36,6 +36,7 @@ from tercet.nodes.changeover import Changeover, others
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.roster import Roster, note_start
+from tercet.nodes.supervised import Supervisor
 from tercet.nodes.vault import Vault
 from tercet.transports import Identity, TlsTransport
 from tercet.transports.names import is_party
@@ -211,11 +212,13 @@ async def serve(
             logger.info("node %s is %s and listens at %s", name, party.name, address)
             audit.append("started", release=version("tercet"), address=address)
             nursery.start_soon(_sweep, gate)
+            supervisor = Supervisor.of_environment()
+            nursery.start_soon(supervisor.keep_told, node)
             nursery.start_soon(Changeover(node, gate, transport).run)
             task_status.started(node)
             if not signals:
                 await trio.sleep_forever()
-            await _until_told(node, file.grace_s)
+            await _until_told(node, file.grace_s, supervisor)
             nursery.cancel_scope.cancel()
     with _survived(), trio.move_on_after(file.timeout_s):
         await gate.note_log()
@@ -238,13 +241,14 @@ async def _sweep(gate: LakeGate) -> None:
         await trio.sleep(SWEEP_S)
 
 
-async def _until_told(node: Node, grace_s: float) -> None:
+async def _until_told(node: Node, grace_s: float, supervisor: Supervisor) -> None:
     """Wait for a signal, then for the runs under way; a second signal ends the wait."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             logger.info("%s: waiting for %d runs to end", signal.Signals(number).name, node.party.running)
             break
         node.party.stopping = True
+        supervisor.tell("STOPPING=1", f"STATUS=waiting for {node.party.running} runs to end")
         with trio.move_on_after(grace_s):
             async with trio.open_nursery() as nursery:
 

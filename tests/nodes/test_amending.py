@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tercet import Allow
 from tercet.cli import app
+from tercet.client import node_checks
 from tercet.client.lake import open_lake
 from tercet.client.node_checks import ask_node, check_nodes, fetch_amendment, give_amendment
 from tercet.client.remote import who_am_i
@@ -115,7 +116,7 @@ async def test_members_come_and_go_while_a_plan_waits_and_runs(in_process, tmp_p
             pass
 
 
-async def test_renewed_keys(in_process):
+async def test_renewed_keys(in_process, monkeypatch):
     lake, root = in_process, in_process.made.root
     table = await lake.victim(plans="approved", min_count=2)
     before = current(lake.made.cluster)
@@ -147,8 +148,13 @@ async def test_renewed_keys(in_process):
     async with open_lake(lake.made.cluster, identity=lake.made.key("aud"), timeout_s=TIMEOUT_S) as auditor:
         logs = await auditor.audit()
         assert {len(lines) == head.lines for head, lines in logs.values()} == {True}
-    findings = await check_nodes(after, who_am_i(after, lake.made.key("olga"), lake.made.cluster).identity)
+    olga = who_am_i(after, lake.made.key("olga"), lake.made.cluster).identity
+    findings = await check_nodes(after, olga)
     assert all(one.good for one in findings), findings
+    monkeypatch.setattr(node_checks, "LITTLE_DISK", 1 << 80)
+    told = [one.what for one in await check_nodes(after, olga) if not one.good]
+    for place in ("audit log", "storage", "catalog"):
+        assert sum(one.startswith(f"the disk of its {place} has") for one in told) == 3
 
 
 async def test_a_study_outlives_a_key_and_not_its_owners(in_process):

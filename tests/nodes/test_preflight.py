@@ -115,7 +115,7 @@ def test_several_things_at_once(used, monkeypatch):
     spoil(used, "log")
     monkeypatch.setattr(preflight, "LITTLE_DISK", 1 << 80)
     monkeypatch.setattr(preflight, "expiry", lambda _: dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
-    assert len(bad(used)) == 4
+    assert len(bad(used)) == 6
 
 
 def test_a_node_that_runs_is_no_reason(used):
