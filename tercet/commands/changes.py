@@ -11,7 +11,7 @@ import typer
 
 from tercet.client import node_checks
 from tercet.client.remote import who_am_i
-from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, one_line, say, sentences
 from tercet.errors import ConfigError, ConsentError
 from tercet.members import succession
 from tercet.members.config import ClusterFile, NodeFile
@@ -48,7 +48,9 @@ def renew(
             return
         key, lake = (path, cluster) if file is None else (file.key, file.cluster)
         public = setup.renew_key(key, succession.current(lake), days=days)
-        say(f"{key} has a new key, beside those before it. Pass {public} on to an operator, who runs")
+        (entry,) = ClusterFile.read_part(public).entries
+        say(f"{key} has a new key, beside those before it, with the digits {succession.digits(entry)}.")
+        say(f"Pass {public} on to an operator, who runs")
         say(f"  tercet amend next.toml {public}")
         say("The lake goes by the key before until that takes effect, and finds the new one by itself.")
 
@@ -98,7 +100,7 @@ def amend(
             after.write(file)
         say(f"number {after.number} of this lake's cluster.toml takes effect on {_moment(after)}:")
         for change in succession.changes(before, after):
-            say(f"  - {change}")
+            say(f"  - {one_line(change)}")
         if sign is not None:
             if not yes and not typer.confirm("sign it?"):
                 raise ConsentError("nothing was signed")

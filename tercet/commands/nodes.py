@@ -13,7 +13,8 @@ import typer
 from tercet.client import node_checks as checks
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConfigError
-from tercet.members.config import ROLES
+from tercet.members.config import ROLES, ClusterFile
+from tercet.members.succession import digits
 from tercet.nodes import preflight, program, setup
 
 app = typer.Typer()
@@ -56,7 +57,9 @@ def init(
             role, address = ([answer], "") if answer in ROLES else (None, answer)
         if role:
             public = setup.make_member(name, role, directory or Path())
+            (entry,) = ClusterFile.read_part(public).entries
             say(f"The key of {name} is {public.with_name(name + '.key')}: keep it. Pass {public} on.")
+            say(f"Its digits are {digits(entry)}, for an operator who adds it to a lake to compare.")
             return
         place = directory or Path(name)
         public = setup.make_node(name, address, place, listen=listen, metrics=metrics, threads=threads)

@@ -121,8 +121,13 @@ class AuditLog:
 
     def renew(self, keys: MemberKeys) -> None:
         """Go over to another key of this node's, with a line that says so. Raises StorageError."""
+        before = self._keys, self._certificates
         self._keys, self._certificates = keys, (*self._certificates, keys.identity.certificate_pem)
-        self._tell_renewed()
+        try:
+            self._tell_renewed()
+        except StorageError:
+            self._keys, self._certificates = before  # lines go on under the key that the log knows
+            raise
 
     # -- writing ---------------------------------------------------------------------------------------------
 

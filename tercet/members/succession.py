@@ -33,7 +33,7 @@ from tercet.members.keys import MemberKeys, digest_of_certificate, verify
 PURPOSE = b"lake file"
 LONGEST_AHEAD = dt.timedelta(days=366)
 SHOWN_DIGITS = 16
-"""Of the digest of a certificate, for people to compare."""
+"""For people to compare."""
 
 
 # -- what follows what ---------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def changes(before: ClusterFile, after: ClusterFile) -> list[str]:
         earlier = known.get(entry.name)
         if earlier is None:
             roles = ", ".join(entry.roles) if isinstance(entry, Member) else "a node"
-            found.append(f"{entry.name} becomes a member ({roles}), with the certificate {_digits(entry)}")
+            found.append(f"{entry.name} becomes a member ({roles}), with the digits {digits(entry)}")
             continue
         if (
             isinstance(entry, NodeEntry)
@@ -231,14 +231,18 @@ def changes(before: ClusterFile, after: ClusterFile) -> list[str]:
                 if vouched
                 else "for which the one before does not vouch: ask them whether it is theirs"
             )
-            found.append(f"{entry.name} has the new certificate {_digits(entry)}, {by}")
+            found.append(f"{entry.name} has a new key, with the digits {digits(entry)}, {by}")
         if sum(one.revoked for one in entry.former) > sum(one.revoked for one in earlier.former):
             found.append(f"what earlier keys of {entry.name} have signed does not count any more")
     return found or ["nothing but its number"]
 
 
-def _digits(entry: Listed) -> str:
-    return digest_of_certificate(entry.certificate)[:SHOWN_DIGITS]
+def digits(entry: Listed) -> str:
+    """What people compare by another way, to know that a public part is theirs: of all its keys."""
+    text = entry.certificate.strip()
+    if isinstance(entry, Member):
+        text += entry.sealing_key
+    return digest_of_certificate(text)[:SHOWN_DIGITS]
 
 
 # -- files ---------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ class Changeover:
         """Go over whenever something takes effect; a file that does not follow is told in the log, once."""
         roster = self.gate.roster
         while True:
+            pause = LOOK_S
             try:
                 after = await trio.to_thread.run_sync(roster.successor, abandon_on_cancel=True)
                 if after is not None:
@@ -51,7 +52,8 @@ class Changeover:
                 self._tell(str(error))
             else:
                 self._tell("")
-            with trio.move_on_after(roster.until_due(LOOK_S)):
+                pause = roster.until_due(LOOK_S)
+            with trio.move_on_after(pause):
                 await roster.changed.wait()
             roster.changed = trio.Event()
 

@@ -210,7 +210,7 @@ async def serve(
             await nursery.start(node.serve, [entry.address for entry in cluster.nodes])
             name = cluster.nodes[settings.index].name
             logger.info("node %s is %s and listens at %s", name, party.name, address)
-            audit.append("started", release=version("tercet"), address=address)
+            audit.append("started", release=version("tercet"), address=address, file=cluster.number)
             nursery.start_soon(_sweep, gate)
             supervisor = Supervisor.of_environment()
             nursery.start_soon(supervisor.keep_told, node)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.errors import ConfigError, ConsentError
+from tercet.errors import ConfigError, ConsentError, StorageError
 from tercet.members import succession
 from tercet.members.audit import AuditLog, check_lines
 from tercet.members.config import ClusterFile, Former, Signed
@@ -123,6 +124,10 @@ def hostile(root, lake):
     more = (*good.members, attrs.evolve(ann, name="mallory", **new))
     yield "herself an operator", attrs.evolve(good, members=(attrs.evolve(ann, roles=("operator",)), olga))
     yield "one more member", attrs.evolve(good, members=more)
+    yield (
+        "results sealed to another",
+        attrs.evolve(good, members=(attrs.evolve(ann, sealing_key=stranger.sealing_key), olga)),
+    )
     yield "another key", attrs.evolve(good, members=(own, olga))
     yield (
         "another address",
@@ -143,7 +148,7 @@ def hostile(root, lake):
     yield "no hexadecimal", attrs.evolve(good, signatures=(Signed("n0", "zz"), *good.signatures[1:]))
 
 
-@pytest.mark.parametrize("index", range(14))
+@pytest.mark.parametrize("index", range(15))
 def test_what_somebody_has_changed_does_not_follow(root, lake, index):
     what, file = list(hostile(root, lake))[index]
     with pytest.raises(ConfigError):
@@ -202,7 +207,7 @@ def test_a_renewed_key(root, lake):
     after = following(root, lake, ClusterFile.read_part(public))
     require_signed(lake, after)
     (told,) = changes(lake, after)
-    assert told.startswith("ann has the new certificate")
+    assert told.startswith(f"ann has a new key, with the digits {succession.digits(after.member('ann'))}")
     assert told.endswith("for which the one before vouches")
     ann = after.member("ann")
     assert lake.of_mine(identities) == ("ann", identities[1])
@@ -269,6 +274,21 @@ def test_a_log_goes_on_under_another_key(tmp_path):
     noted.remember({certificates[0]: log.head})
     assert noted.head(*certificates) == log.head
     assert noted.head(certificates[1]).lines == 0
+
+
+def test_a_log_without_room_stays_under_its_key(tmp_path, monkeypatch):
+    first, second = (MemberKeys(make_identity("n0")) for _ in range(2))
+    certificates = [one.identity.certificate_pem for one in (first, second)]
+    log = AuditLog(tmp_path / "audit.log", first)
+    log.append("started")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda *_: 0)
+        with pytest.raises(StorageError, match="make room"):
+            log.renew(second)
+    log.append("kept", name="ages")
+    log.renew(second)
+    log.append("kept", name="costs")
+    assert check_lines(log.lines(0), certificates, where="it") == log.head
 
 
 def test_who_has_an_earlier_key_writes_no_lines(tmp_path):

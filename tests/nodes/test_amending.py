@@ -321,8 +321,8 @@ def test_the_commands(nodes_at_rest, monkeypatch):
     for what in (
         "insurer is removed",
         "n2 moves from",
-        "ann has the new certificate",
-        "n1 has the new certificate",
+        "ann has a new key",
+        "n1 has a new key",
     ):
         assert what in told
     assert "signed by nobody, of 2 that it takes" in told
