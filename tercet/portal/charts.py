@@ -72,6 +72,8 @@ def draw(outcome: Outcome, chart: str, kind: Format, *, dark: bool = False) -> b
 
 def _forest(summary: Summary, axes: Any, *, ink: str, soft: str) -> None:
     """Odds ratios with their intervals, on a logarithmic axis; those that are not defined are named only."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     values = summary.values
     if not {"odds_ratio", "odds_ratio_ci"} <= values.keys():
         raise PlanError("odds ratios and their intervals were not revealed, so there is no forest to draw")
@@ -84,6 +86,9 @@ def _forest(summary: Summary, axes: Any, *, ink: str, soft: str) -> None:
     axes.hlines(rows[there], ends[there, 0], ends[there, 1], linewidth=1.6)
     axes.plot(ratios[there], rows[there], "o", color=ink, markersize=5)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(rows, names)
     axes.set_ylim(-0.7, len(chosen) - 0.3)
     level = f"{100 * (1 - summary.alpha):g} %"

@@ -47,7 +47,7 @@ async def study(request: Request) -> Response:
     shown = await (await portal.lake()).show_study(request.path_params["number"])
     number = shown.known.number
     runs = [one for one in portal.work.runs.values() if one.study == number]
-    heads = [line for line in shown.page[3:] if not REQUEST.match(line)]
+    heads = [line for line in shown.page[3:] if not REQUEST.match(line) and not line.endswith("requests:")]
     return page(
         request,
         "study.html",

@@ -1,4 +1,4 @@
-"""A lake of three nodes with a portal for each of its members, in a thread of its own, and a real Chromium."""
+"""A lake of three nodes with a portal for each of its members, in a thread of its own, and a Chromium."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The portal in a real Chromium, against three real nodes: a study from upload to results, as people click it.
+"""The portal in a real Chromium, against three real nodes: a study from upload to results, as people click.
 
-Each test goes on where the one before has ended, as owners and the analyst do. Every page is looked at by axe, and
-kept as a picture in both themes and at 400 pixels, in `build/portal`.
+Each test goes on where the one before has ended, as owners and the analyst do. Every page is looked at by axe,
+and kept as a picture in both themes and at 400 pixels, in `build/portal`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
+import trio
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect
 
+from tercet.client.lake import Sent
+from tercet.errors import ConsentError
 from tests.portal.conftest import MEMBERS, SHOTS, Lake
 
 pytestmark = pytest.mark.early
@@ -49,6 +52,7 @@ class Desk:
         for look, (width, theme) in LOOKS.items():
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)
+            page.wait_for_function("[...document.images].every(one => one.complete)")
             (SHOTS / look).mkdir(parents=True, exist_ok=True)
             page.screenshot(path=SHOTS / look / f"{name}.png", full_page=True)
             if look in ("light", "narrow-dark"):
@@ -90,8 +94,8 @@ def desks(lake: Lake, browser: Browser, axe: str) -> Iterator[dict[str, Desk]]:
 
 def _heard(line: ConsoleMessage, complaints: list[str]) -> None:
     """Note an error; that a request was given up for a newer one is none, nor that one was answered with no."""
-    given_up = line.text.startswith(("htmx:sendAbort", "htmx:afterRequest"))
-    if line.type == "error" and not given_up and "Failed to load resource: the server responded" not in line.text:
+    no_error = ("htmx:sendAbort", "htmx:afterRequest", "Failed to load resource: the server responded")
+    if line.type == "error" and not line.text.startswith(no_error):
         complaints.append(line.text)
 
 
@@ -247,6 +251,68 @@ def test_owners_see_who_has_used_their_tables_for_what(desks):
     page = clinic.go("/results")
     expect(page.get_by_text("Nothing has come for you.")).to_be_visible()
     clinic.look("results")
+
+
+def test_a_run_is_cancelled(desks):
+    page = desks["ann"].go("/studies")
+    page.get_by_role("link", name=re.compile("Which tumours")).click()
+    submit(page, "Run it now")
+    submit(page, "Cancel it")
+    expect(page.get_by_role("alert")).to_contain_text("It was cancelled")
+    desks["ann"].look("run-cancelled")
+    page = desks["ann"].go("/runs")
+    expect(page.get_by_text("cancelled")).to_be_visible()
+
+
+def test_a_single_computation_waits_is_approved_and_sends_its_results(desks, lake):
+    given: list[object] = []
+
+    async def ask() -> None:
+        """Ann describes a column for the clinic, from a program of hers."""
+        ann = await lake.portals["ann"].portal.lake()
+
+        async def describe() -> None:
+            for columns in (["texture"], ["malignant"]):
+                try:
+                    given.append(await (await ann.table("clinic")).describe(columns, to="clinic"))
+                except ConsentError as error:
+                    given.append(error)
+
+        lake.nursery.start_soon(describe)
+        desk = (await lake.portals["clinic"].portal.lake()).desk
+        while not await desk.plans():  # noqa: ASYNC110 - nodes tell when asked
+            await trio.sleep(0.05)
+
+    lake.wait(ask)
+    clinic = desks["clinic"]
+    page = clinic.go("/")
+    page.get_by_role("link", name=re.compile("describe")).click()
+    expect(page.get_by_text("table clinic")).to_be_visible()
+    page.get_by_text("Drawn").click()
+    page.get_by_text("What it costs").click()
+    expect(page.locator("img.paper")).to_be_visible()
+    clinic.look("plan")
+    page.get_by_label("I have read what it reads and reveals").check()
+    submit(page, "Approve this one run and sign")
+    page = clinic.go("/results")
+    expect(page.get_by_role("heading", name=re.compile("describe"))).to_be_visible()
+    clinic.look("results-received")
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Save as CSV").click()
+    assert "ann,describe" in saved.value.path().read_text()
+    submit(page, "I have saved it: the nodes need not keep it")
+    expect(page.get_by_text("Nothing has come for you.")).to_be_visible()
+    page = clinic.go("/studies")
+    page.get_by_role("link", name=re.compile("describe")).click()
+    page.get_by_label("Why not").fill("not this one")
+    submit(page, "Refuse it")
+    expect(page.get_by_role("heading", name="Studies")).to_be_visible()
+    for _ in range(400):
+        if len(given) == 2:
+            break
+        time.sleep(0.05)
+    assert isinstance(given[0], Sent)
+    assert "not this one" in str(given[1])
 
 
 def test_a_second_tab_goes_on_beside_the_first(desks):

@@ -1,0 +1,203 @@
+"""Parts of the portal by themselves: files that wait, text that is shown, logs that are searched."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import xml.etree.ElementTree as ET
+
+import attrs
+import pandas as pd
+import pytest
+import trio
+
+from tercet.errors import SchemaError, TercetError
+from tercet.members.audit import Head
+from tercet.members.config import ClusterFile
+from tercet.members.studies import Asked, Study
+from tercet.nodes.setup import make_cluster, make_member, make_node
+from tercet.portal.audit_book import AuditBook
+from tercet.portal.drafts import MOST_DRAFTS, Drafts
+from tercet.portal.node_watch import Sample
+from tercet.portal.rendering import TEMPLATES, lasted, shown, table_of
+from tercet.portal.study_drawing import draw_samples, draw_study
+
+CSV = b"id,age,name\nP-1,30,x\nP-2,40.5,y\nP-3,NA,z\n"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_is_looked_at_and_goes_when_it_is_dropped(tmp_path, kind):
+    if kind == "csv":
+        content = CSV
+    else:
+        out = io.BytesIO()
+        pd.DataFrame({"id": ["P-1", "P-2"], "age": [30, 40.5], "name": ["x", "y"]}).to_parquet(out)
+        content = out.getvalue()
+    drafts = Drafts(tmp_path)
+    draft = drafts.add(io.BytesIO(content), f"My table (1).{kind}")
+    assert [(one.name, one.numeric) for one in draft.columns] == [
+        ("id", False),
+        ("age", True),
+        ("name", False),
+    ]
+    assert draft.proposed_name == "My_table__1"
+    assert draft.proposed_key == "id"
+    options = {"name": "t", "key": ["id"], "owner": "o", "columns": ["age"], "missing": "indicator"}
+    schema = draft.schema(**options)
+    assert schema.column("age").kind == "real"
+    assert schema.rows == len(draft.columns[0].cells)
+    assert draft.schema(**options) is schema
+    with pytest.raises(SchemaError, match="name"):
+        draft.schema(**{**options, "columns": ["age", "name"]})
+    drafts.drop(draft.number)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SchemaError, match="not here any more"):
+        drafts.find(draft.number)
+
+
+@pytest.mark.parametrize(
+    ("content", "title", "why"),
+    [
+        (b"", "a.csv", "is empty"),
+        (b"a;b\n1;2\n", "a.csv", "separated by ';'"),
+        (b"\xff\xfe\x00", "a.csv", "UTF"),
+        (b"no parquet", "a.parquet", "is it whole"),
+        (b"no gzip", "a.csv.gz", "is it whole"),
+        (CSV, "a.exe", "is no table"),
+        (CSV, "", "is no table"),
+    ],
+)
+def test_what_is_no_table_leaves_nothing(tmp_path, content, title, why):
+    with pytest.raises(SchemaError, match=why) as refused:
+        Drafts(tmp_path).add(io.BytesIO(content), title)
+    assert str(tmp_path) not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_oldest_file_makes_room(tmp_path):
+    drafts = Drafts(tmp_path)
+    added = [drafts.add(io.BytesIO(CSV), "a.csv") for _ in range(MOST_DRAFTS + 1)]
+    assert len(list(tmp_path.iterdir())) == MOST_DRAFTS
+    with pytest.raises(SchemaError):
+        drafts.find(added[0].number)
+
+
+def test_text_of_others_hides_and_turns_nothing():
+    assert shown("plain\ntext") == "plain\ntext"
+    assert "\u202e" not in shown("a\u202eb")
+    assert "\x1b" not in shown("\x1b[2J")
+    template = TEMPLATES.from_string("{{ text | shown }}")
+    assert template.render(text="<b>") == "&lt;b&gt;"
+    assert [lasted(one) for one in (5, 65, 3700)] == ["5 s", "1 min 5 s", "1 h 1 min"]
+
+
+def test_cells_that_spreadsheets_would_run_are_text():
+    told = table_of(("name", "value"), [("=1+1", -2.5), ('a "b",c', 1), ("-x", 0)])
+    assert told == 'name,value\r\n\'=1+1,-2.5\r\n"a ""b"",c",1\r\n\'-x,0\r\n'
+
+
+def test_drawings_are_well_formed_whatever_the_names():
+    requests = (
+        Asked("join", {"tables": [{"$table": "<a>&"}, {"$table": 'b"'}]}),
+        Asked("describe", {"table": {"$result": [1, []]}, "columns": None, "to": "<c>"}),
+    )
+    study = Study.of(requests, purpose="p", analyst="ann", uses=1, until=int(time.time()) + 1000)
+    drawn = ET.fromstring(draw_study(study))
+    texts = [one.text for one in drawn.iter() if one.tag.endswith("text")]
+    assert "table <a>&" in texts
+    assert "to <c>" in texts
+    nan = float("nan")
+    samples = {"<n0>": [Sample(0, 1, nan, 5), Sample(15, nan, nan, nan), Sample(30, 2, nan, 5)], "n1": []}
+    for field in ("runs", "memory", "free"):
+        ET.fromstring(draw_samples(samples, field, "a & b", 1.0))
+
+
+# -- the logs of nodes ---------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Logs:
+    """A lake that has logs and nothing else."""
+
+    lines: dict[str, list[str]]
+    error: TercetError | None = None
+
+    async def audit(self, known, *, again, most):
+        assert most
+        if self.error is not None:
+            raise self.error
+        await trio.lowlevel.checkpoint()
+        return {
+            name: (Head(len(lines), f"{len(lines)}"), lines[0 if again else known[name].lines :])
+            for name, lines in self.lines.items()
+        }
+
+
+def line(number, event, seconds, **facts):
+    return json.dumps({"number": number, "time": seconds, "event": event, "before": "", **facts}) + "\tsigned"
+
+
+@pytest.fixture
+async def book(tmp_path, nursery):
+    """A book of three nodes, with 10,000 lines each."""
+    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
+    make_cluster(
+        [*parts, make_member("aud", ["auditor"], tmp_path)], tmp_path / "c.toml", protocol="replicated"
+    )
+    long_ago = time.time() - 1e6
+    lines = {
+        f"n{i}": [
+            line(
+                n,
+                "runs",
+                long_ago + n,
+                caller=f"m{n % 7}",
+                computation="fit",
+                session=f"{n:032x}",
+                reads=["t"],
+            )
+            for n in range(10_000)
+        ]
+        for i in range(3)
+    }
+    logs = Logs(lines)
+
+    async def lake():
+        return logs
+
+    return AuditBook(ClusterFile.read(tmp_path / "c.toml"), tmp_path / "aud.key", lake, nursery), logs
+
+
+async def test_ten_thousand_lines_of_each_node_are_searched_and_compared(book):
+    book, logs = book
+    assert await book.read(60)
+    assert not book.why_not
+    began = time.perf_counter()
+    assert len(book.found("")) == 30_000
+    assert len(book.found("M3 fit", "n1")) == len([n for n in range(10_000) if n % 7 == 3])
+    assert book.found("", "n1", "nothing") == []
+    assert next(book.entries("n2")).number == 9_999
+    assert book.differences() == []
+    assert time.perf_counter() - began < 20
+    logs.lines["n1"].append(line(10_000, "runs", time.time() - 1000, caller="m1", session="ff", reads=[]))
+    logs.lines["n0"].append(line(10_000, "runs", time.time(), caller="m1", session="ee", reads=[]))
+    assert await book.read(60)
+    assert book.heads["n1"].lines == 10_001
+    found = book.differences()  # the other one is too young to be compared
+    assert [(one.facts["session"], each) for one, each in found] == [("ff", {"n0": 0, "n1": 1, "n2": 0})]
+    assert next(book.entries("n1")).concerns("m1", frozenset())
+    assert next(book.entries("n2")).concerns("", frozenset({"t"}))
+    assert not next(book.entries("n2")).concerns("", frozenset({"u"}))
+
+
+async def test_a_log_that_does_not_hold_is_told(book):
+    book, logs = book
+    logs.error = TercetError("the audit log of n1, line 7, was not signed by this node's key")
+    assert await book.read(60)
+    assert "n1, line 7" in book.why_not
+    assert not book.heads
+    logs.error = None
+    book.verify()
+    assert await book.read(60)
+    assert book.why_not == ""
