@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import trio
 import typer
@@ -15,6 +15,8 @@ import typer
 from perf.lakes import Conditions
 from perf.report import show
 from tercet.ml.join_options import How, Sizes
+
+GroupSizes = Literal["exact", "hidden"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -99,6 +101,23 @@ def join(
     from perf.join import run
 
     show(trio.run(run, rows, features, conditions, how, sizes), as_json=as_json)
+
+
+@app.command()
+@with_conditions(*OPTIONS)
+def groupby(
+    *,
+    rows: Rows = 100_000,
+    groups: Annotated[int, typer.Option(min=1, help="Keys that rows are drawn among.")] = 10_000,
+    features: Features = 2,
+    sizes: Annotated[GroupSizes, typer.Option(help="What is told of how many groups there are.")] = "exact",
+    conditions: Conditions,
+    as_json: Json = False,
+) -> None:
+    """Make one row of those with the same secret key."""
+    from perf.groupby import run
+
+    show(trio.run(run, rows, groups, features, conditions, sizes), as_json=as_json)
 
 
 @app.command()

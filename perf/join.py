@@ -42,7 +42,7 @@ async def run(
             return await ours.table.join(theirs.table, on=tables.KEY, how=how, sizes=sizes)
 
         def made(joined: Any) -> list[str]:
-            return [one for one in _handles(joined) if one not in _handles(ours.table)]
+            return [one for one in handles(joined) if one not in handles(ours.table)]
 
         spent = await repeat(lake, join, conditions, forget=made)
         error = await _error(lake, spent.result, left, right)
@@ -74,7 +74,7 @@ async def run(
     )
 
 
-def _handles(table: Any) -> list[str]:
+def handles(table: Any) -> list[str]:
     """What a table has stored at the nodes."""
     return [part.handle for part in (*table.parts, table.keys) if part is not None]
 

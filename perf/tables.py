@@ -62,6 +62,13 @@ def linkable(rows: int, features: int, *, seed: int = 1) -> tuple[Columns, Colum
     return left, right
 
 
+def repeating(rows: int, groups: int, features: int, *, seed: int = 1) -> Columns:
+    """Features of rows whose keys are drawn among so many."""
+    random = np.random.default_rng(seed)
+    X = normal(random, features, rows)
+    return {KEY: random.integers(0, groups, rows), **dict(zip(feature_names(features), X, strict=True))}
+
+
 @attrs.frozen
 class Uploaded:
     """A table in the lake, and what it took to get it there."""
@@ -72,11 +79,12 @@ class Uploaded:
     """Memory that one party's shares of it need."""
 
 
-async def upload(lake: tercet.AsyncLake, columns: Columns, name: str) -> Uploaded:
+async def upload(lake: tercet.AsyncLake, columns: Columns, name: str, *, unique: bool = True) -> Uploaded:
     """Upload a table as its owner would."""
     features = [column for column in columns if column not in (KEY, TARGET)]
     began = time.perf_counter()
-    table = await lake.upload(columns, name=name, key=KEY, owner=name, scales=dict.fromkeys(features, SCALE))
+    scales = dict.fromkeys(features, SCALE)
+    table = await lake.upload(columns, name=name, key=KEY, owner=name, scales=scales, unique=unique)
     seconds = time.perf_counter() - began
     words = sum(
         math.prod(bind_shape(part.type.shape, {})) for part in (*table.parts, table.keys) if part is not None

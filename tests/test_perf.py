@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import tercet
-from perf import cores, evaluate, figures, join, kernels, machine, peers, tables, train, transports
+from perf import cores, evaluate, figures, groupby, join, kernels, machine, peers, tables, train, transports
 from perf.lakes import Conditions
 from perf.report import Measured, show
 
@@ -123,6 +123,14 @@ def test_join_meets_the_right_rows():
     found = trio.run(join.run, 300, 3, ONCE).as_dict()
     assert found["error"] == 0
     assert found["bytes_per_input_row"] == pytest.approx(found["bytes_per_party"] / 600, rel=1e-3)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("sizes", ["exact", "hidden"])
+def test_groupby_adds_up_the_right_rows(sizes):
+    found = trio.run(groupby.run, 200, 30, 1, ONCE, sizes).as_dict()
+    assert found["error"] <= 1
+    assert (found["groups"], found["sizes"]) == (30, sizes)
 
 
 @pytest.mark.usefixtures("in_process")

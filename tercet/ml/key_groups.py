@@ -144,7 +144,7 @@ def _figures(
             made[name, one] = attrs.evolve(figure, scale=scales.get(figure.name, figure.scale))
     if not made or len(made) > MOST_FIGURES:
         raise SchemaError(
-            f"table {table.name!r}: groups have 1 to {MOST_FIGURES} figures, as in {{'cost': ['sum']}}, "
+            f"table {table.name!r}: aggregates= has 1 to {MOST_FIGURES} figures, as in {{'cost': ['sum']}}, "
             f"and {len(made)} were named"
         )
     names = [one.name for one in made.values()]

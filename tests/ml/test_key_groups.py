@@ -164,7 +164,7 @@ def test_what_is_asked_for_wrongly(plain):
         groups.to_table({"gap": "mean"})
     with pytest.raises(SchemaError, match="scales= names 'cost_max', and only sums and counts"):
         groups.to_table({"cost": ["max"]}, scales={"cost_max": 1})
-    with pytest.raises(SchemaError, match="1 to 64 figures"):
+    with pytest.raises(SchemaError, match="aggregates= has 1 to 64 figures"):
         groups.to_table({})
     with pytest.raises(SchemaError, match="is its key, and nobody may know what belongs to which"):
         groups.agg({"cost": "sum"})
