@@ -186,9 +186,9 @@ class Designs(Design[Sync]):
 
         `table(name)` gives them, with the same names, kinds, scales, ranges, indicators, keys and least
         counts of owners, for which more `rows` may be needed; four in five keys of a table are in every
-        other. All follows from the public schemas and `seed`. What is revealed to other members gives a
-        `Sent`, as at the real lake. Close it, or use it as a context manager. Raises PlanError on a lake on
-        one machine.
+        other, but tables with the same columns share these. All follows from the public schemas and `seed`.
+        What is revealed to other members gives a `Sent`, as at the real lake. Close it, or use it as a
+        context manager. Raises PlanError on a lake on one machine.
         """
         made_up = MadeUp(self._wait(self._schemas), rows, seed, self.cluster.caller)
         beside = self._beside(lambda: open_cluster(ON_ONE))

@@ -4,7 +4,7 @@ An analyst designs a study on them. All that they are made of is a `TableSchema`
 so they tell nothing about rows of the lake, and what is computed from them means nothing. They are plausible
 for what the schema says: a column without a declared range lies mostly between zero and four times the spread
 that its scale stands for, one with a range fills it as far as that spread allows. Keys of two tables overlap,
-so that joins match.
+so that joins match; those of tables with the same columns do not, so that they can be put together.
 """
 
 from __future__ import annotations
@@ -54,11 +54,23 @@ class MadeUp:
     def encoded(self, name: str) -> EncodedTable:
         """A table of made-up rows, as an owner's is dealt."""
         schema = self.schemas[name]
-        return encode_for_upload(made_up_rows(schema, self.rows, self.seed), **upload_options(schema))
+        alike = sorted(one for one, other in self.schemas.items() if _columns(other) == _columns(schema))
+        rows = made_up_rows(schema, self.rows, self.seed, alike=(alike.index(name), len(alike)))
+        return encode_for_upload(rows, **upload_options(schema))
 
 
-def made_up_rows(schema: TableSchema, rows: int, seed: int) -> dict[str, Any]:
+def _columns(schema: TableSchema) -> tuple[str, ...]:
+    """What tables that are put together have in common: keys, and columns but indicators, in any order."""
+    indicators = {column.missing for column in schema.features}
+    return (*schema.key_names, *sorted({column.name for column in schema.features} - indicators))
+
+
+def made_up_rows(
+    schema: TableSchema, rows: int, seed: int, *, alike: tuple[int, int] = (0, 1)
+) -> dict[str, Any]:
     """Columns of made-up rows by name, keys first; missing values are NaN, and have no indicators yet.
+
+    `alike` is the place of the table among those that have the same columns, and how many these are.
 
     Raises SchemaError for fewer than 20 rows, and for a column in which no value can be.
     """
@@ -68,7 +80,7 @@ def made_up_rows(schema: TableSchema, rows: int, seed: int) -> dict[str, Any]:
     keys = order if schema.unique else order // REPEATS
     indicators = {column.missing for column in schema.features}
     found: dict[str, Any] = {
-        name: _keys(schema, str(schema.column(name).key_type), keys) for name in schema.key_names
+        name: _keys(schema, str(schema.column(name).key_type), keys, alike) for name in schema.key_names
     }
     for column in schema.features:
         if column.name not in indicators:
@@ -112,12 +124,16 @@ def _generator(schema: TableSchema, column: str, seed: int) -> np.random.Generat
     )
 
 
-def _keys(schema: TableSchema, key_type: str, order: npt.NDArray[np.int64]) -> Any:
-    """Keys of a table: numbers from one for those that all tables have, and numbers of its own."""
+def _keys(schema: TableSchema, key_type: str, order: npt.NDArray[np.int64], alike: tuple[int, int]) -> Any:
+    """Keys of a table: numbers from one for those that all others have, and numbers of its own.
+
+    Tables that are alike share the former among them.
+    """
+    place, tables = alike
     common = round(MATCHING * len(order))
     own = hashlib.blake2b(f"{schema.owner}\n{schema.name}".encode(), digest_size=4).digest()
     base = (1 + int.from_bytes(own, "big")) << 24
-    numbers = np.where(order < common, order + 1, base + order)
+    numbers = np.where((order < common) & (order % tables == place), order + 1, base + order)
     return numbers if key_type == "integer" else [f"K-{number:06d}" for number in numbers]
 
 

@@ -63,3 +63,14 @@ def test_tables_of_a_lake_on_one_machine_have_names():
             lake.table("costs")
         with pytest.raises(PlanError, match="one machine"):
             lake.rehearse()
+
+
+async def test_tables_to_put_together_share_no_made_up_keys(in_process):
+    for owner in ("hospital", "insurer"):
+        await getattr(in_process, owner).upload(PATIENTS, name=owner, key="id", owner=owner, min_count=50)
+    await in_process.insurer.upload(COSTS, name="costs", key="id", owner="insurer", missing="indicator")
+    async with in_process.ann.rehearse(rows=100) as lake:
+        tables = [await lake.table(name) for name in ("hospital", "insurer", "costs")]
+        both = await tercet.concat(tables[:2], site="secret")
+        assert (both.rows, both.repeats) == (200, 0)
+        assert 60 <= (await both.join(tables[2], on="id")).rows <= 80
