@@ -167,11 +167,13 @@ def everything(lake):
     both.describe(["age"])
     both.crosstab("young", columns="sick", categories={"young": [0, 1], "sick": [0, 1]})
     both.corr(["age", "cost"])
+    both.groupby("sick", categories={"sick": [0, 1]}).agg({"age": "mean"})
     both.reveal("age")
     train, test = both.split(test_size=0.5)
     scaler = StandardScaler(columns=["age"]).fit(train)
     scaler.reveal()
     scaled, scaled_test = scaler.transform(train), scaler.transform(test)
+    tercet.concat([train, test], site="secret").groupby("id").to_table({"age": ["max", "count"]})
     features = ["age", "cost"]
     cross_validate(LogisticRegression(), scaled, "sick", cv=2, features=features)
     GridSearch(LogisticRegression(), C=[0.1, 1.0], cv=2).fit(scaled, "sick", features=features)

@@ -34,9 +34,11 @@ from tercet.plans.types import CLASSES, DisclosureClass
 OPEN_ENDED = ("features", "columns")
 """Arguments that mean all columns where they are None."""
 COLUMN_ARGUMENTS = frozenset(
-    {*OPEN_ENDED, "on", "target", "stratify", "names", "rows", "sample_weight", "offset"}
+    {*OPEN_ENDED, "on", "by", "target", "stratify", "names", "rows", "sample_weight", "offset"}
 )
 """Arguments that name columns."""
+BY_COLUMN = "aggregates"
+"""The argument that says by column what is computed of it."""
 LONGEST_VALUE = 400
 """Characters of an argument on the page."""
 MOST_NAMES = 24
@@ -336,6 +338,8 @@ def named_columns(request: Asked) -> Iterator[str]:
     yield from chosen
     for name in COLUMN_ARGUMENTS & given.keys():
         yield from (value for value in each_value(given[name]) if isinstance(value, str))
+    if isinstance(given.get(BY_COLUMN), Mapping):
+        yield from map(str, given[BY_COLUMN])
     yield from _in_expressions(given)
 
 

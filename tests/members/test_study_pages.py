@@ -160,3 +160,12 @@ def test_a_table_that_is_gone_is_said_to_be():
     told = page(made, Facts({}, {}))
     assert "it reads table clinic, a table that is not there" in told
     assert "to be run once, until 2033-05-18 03:33 UTC, whatever rows the tables hold then" in told
+
+
+def test_groups_read_the_columns_that_they_name():
+    table = {"$table": "clinic"}
+    given = {"table": table, "by": ["malignant"], "categories": None, "aggregates": {"texture": ["mean"]}}
+    sums = {"table": table, "aggregates": {"texture": ["sum"]}, "sizes": "exact", "scales": None}
+    told = page(study(Asked("groupby", given), Asked("group_rows", sums)), FACTS)[-2:]
+    assert "it reads texture, malignant of clinic (clinic's). To ann: figures by category." in told[0]
+    assert "it reads texture of clinic (clinic's). To ann: the number of keys, where asked for." in told[1]
