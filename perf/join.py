@@ -5,6 +5,7 @@ So every kind of join has the same rows, and whether sizes are told makes no dif
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -84,6 +85,10 @@ async def _error(lake: tercet.AsyncLake, joined: Any, left: tables.Columns, righ
     builder = lake.builder("check join")
     names = [name for name in joined.column_names if not name.endswith("_missing")]
     features = joined.features(builder, names, filled=True).shifted(-tables.SCALE)  # as stored integers
+    counted = joined.selected(builder)
+    if counted is not None:
+        most = math.ldexp(features.type.limit, -features.scale)
+        features = (features * counted).bounded(most, "as they are, or zero")
     rows = len(joined)
     features.dot(features, magnitude=2.0 ** (2 * tables.SCALE + 5) * max(rows, 1)).reveal(
         "moments", to="analyst"

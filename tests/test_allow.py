@@ -40,6 +40,7 @@ def test_all_of_it_is_kept():
         classes=["figure"],
         receivers=["ann"],
         parameters_per_row=1,
+        sizes="hidden",
         uses=3,
         until=dt.date(2027, 1, 14),
     )
@@ -54,6 +55,7 @@ def test_all_of_it_is_kept():
         classes=("figure",),
         receivers=("ann",),
         parameters_per_row=1.0,
+        sizes="hidden",
         uses=3,
         until=dt.datetime(2027, 1, 15, tzinfo=dt.UTC).timestamp(),
     )

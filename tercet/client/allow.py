@@ -18,6 +18,7 @@ from tercet.ml.declarations import DECLARED
 from tercet.ml.schema import TableSchema, suggest
 from tercet.options import FLAG, READERS, Choice, Names, Number
 from tercet.plans import DisclosureClass
+from tercet.plans.types import SIZES, Sizes
 
 MOST_DAYS = 36_500
 COMPUTATIONS = Names(
@@ -50,6 +51,7 @@ class Allow:
     parameters_per_row: float = attrs.field(
         default=PARAMETERS_PER_ROW, validator=Number(above=0), kw_only=True
     )
+    sizes: Sizes = attrs.field(default="exact", validator=Choice(choices=SIZES), kw_only=True)
     uses: int | None = attrs.field(
         default=None, validator=Number(whole=True, least=1, none=True), kw_only=True
     )
@@ -95,6 +97,7 @@ class Allow:
             classes=None if self.classes is None else tuple(self.classes),
             receivers=tuple(self.receivers),
             parameters_per_row=float(self.parameters_per_row),
+            sizes=self.sizes,
             uses=None if self.uses is None else int(self.uses),
             until=None if self.until is None else _end_of(self.until),
         )

@@ -18,6 +18,7 @@ from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, 
 from tercet.errors import SchemaError
 from tercet.members.rules import GROUPS, PARAMETERS_PER_ROW, USUAL, Plans
 from tercet.plans import CLASSES, DisclosureClass
+from tercet.plans.types import SIZES, Sizes
 
 app = typer.Typer()
 
@@ -81,6 +82,10 @@ def upload(
     parameters_per_row: Annotated[
         float, typer.Option(help="A model may have at most so many parameters for each row.")
     ] = PARAMETERS_PER_ROW,
+    sizes: Annotated[
+        str,
+        typer.Option(help="What nodes may be told of how many rows match: 'exact', 'noisy' or 'hidden'."),
+    ] = "exact",
     uses: Annotated[int | None, typer.Option(help="So many computations may use the table.")] = None,
     until: Annotated[
         str | None, typer.Option(metavar="DATE", help="Last day of use, in UTC, as in 2027-01-31.")
@@ -100,6 +105,7 @@ def upload(
             classes=None if allow_class is None else tuple(map(_class, allow_class)),
             receivers=tuple(receiver or ()),
             parameters_per_row=parameters_per_row,
+            sizes=_sizes(sizes),
             uses=uses,
             until=None if until is None else _day(until),
         )
@@ -169,6 +175,13 @@ def _plans(given: str) -> Plans:
     if given not in ("any", "approved"):
         raise SchemaError(f"--plans {given} is not known; write 'any' or 'approved'")
     return "any" if given == "any" else "approved"
+
+
+def _sizes(given: str) -> Sizes:
+    for one in SIZES:
+        if given == one:
+            return one
+    raise SchemaError(f"--sizes {given} is not known; write one of {', '.join(SIZES)}")
 
 
 def read_query(url: str, query: str) -> Iterator[dict[str, list[Any]]]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
 from tercet.members.rules import Rules, moment
 from tercet.plans.plan import Plan
-from tercet.plans.types import NODES, DisclosureClass
+from tercet.plans.types import NODES, SIZES, DisclosureClass, Sizes
 
 TO_CALLER = "analyst"
 """The receiver in plans that stands for whoever has them run."""
@@ -61,7 +61,8 @@ class Asked:
     `columns` are those whose values it uses, by table; a table that is missing has any of its columns used.
     `over` are the tables over whose rows it goes, if that is known; what it reveals rests on others through
     models only, or what else was learned from them. `parameters` and `rows` are those of a fit, the intercept
-    among them, and the rows of its smallest part if it has several. `uses` are the computations of others so
+    among them, and the rows of its smallest part if it has several. `sizes` is what nodes are told of how
+    many rows match or are kept, None for nothing of that sort. `uses` are the computations of others so
     far, by table (none if it is missing), `analysts` all members with that role, and `now` is in seconds
     since 1970.
     """
@@ -77,6 +78,7 @@ class Asked:
     over: frozenset[str] | None = None
     parameters: int | None = None
     rows: int | None = None
+    sizes: Sizes | None = None
     uses: Mapping[str, int] = attrs.field(factory=dict)
     analysts: frozenset[str] = frozenset()
 
@@ -117,6 +119,14 @@ def results_of(plan: Plan, caller: str) -> tuple[Result, ...]:
     )
 
 
+def sizes_told(computation: str, arguments: Mapping[str, Any]) -> Sizes | None:
+    """What a computation tells the nodes of how many rows match, or are kept by a compact filter."""
+    if computation == "join":
+        given = arguments.get("sizes", SIZES[0])
+        return given if given in SIZES else SIZES[0]
+    return SIZES[0] if arguments.get("compact") else None
+
+
 def used_up(table: str, owner: str, used: int, rules: Rules) -> str:
     """Why a table may be used no more."""
     return (
@@ -142,6 +152,7 @@ def _refusals(table: str, owner: str, rules: Rules, asked: Asked, owners: frozen
     if not asked.by_hand:
         yield from _of_results(table, owner, rules, asked)
         yield from _of_fits(table, owner, rules, asked)
+        yield from _of_sizes(table, owner, rules, asked)
 
 
 def _of_columns(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str]:
@@ -200,6 +211,15 @@ def _of_fits(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str
         yield (
             f"{allowed}, and {_what(asked)} has {asked.parameters} on {asked.rows} rows; leave out features, "
             f"or fit on {rows} rows or more"
+        )
+
+
+def _of_sizes(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str]:
+    if asked.sizes is not None and SIZES.index(asked.sizes) < SIZES.index(rules.sizes):
+        mend = f"join with sizes={rules.sizes!r}" if asked.computation == "join" else "leave compact out"
+        yield (
+            f"{owner} does not let nodes be told how many rows match those of table {table!r}"
+            f"{' without noise' if rules.sizes == 'noisy' else ''}, and {_what(asked)} would; {mend}"
         )
 
 

@@ -18,7 +18,7 @@ import msgpack
 
 from tercet.errors import ConsentError
 from tercet.plans.review import Review
-from tercet.plans.types import CLASSES, DisclosureClass
+from tercet.plans.types import CLASSES, SIZES, DisclosureClass, Sizes
 
 Plans = Literal["any", "approved"]
 
@@ -57,6 +57,8 @@ class Rules:
       whoever computes needs. If empty, they are who computes, readers, and owners of the tables used.
     - `min_count`: figures must rest on as many rows, also after a join.
     - `parameters_per_row`: no fit may have more parameters for each row that it rests on.
+    - `sizes`: what nodes may be told of how many rows match in a join, or are kept by a compact filter:
+      "exact" is anything, "noisy" a count with noise or nothing, "hidden" nothing.
     - `uses`: so many computations of others may use it. `until`: so many seconds since 1970, none after.
     """
 
@@ -71,6 +73,7 @@ class Rules:
     )
     receivers: tuple[str, ...] = attrs.field(default=(), converter=_several, kw_only=True)
     parameters_per_row: float = attrs.field(default=PARAMETERS_PER_ROW, kw_only=True)
+    sizes: Sizes = attrs.field(default="exact", kw_only=True)
     uses: int | None = attrs.field(default=None, kw_only=True)
     until: float | None = attrs.field(default=None, kw_only=True)
 
@@ -196,6 +199,8 @@ def _wrong(rules: Rules) -> str:
             f"parameters_per_row={rules.parameters_per_row!r:.80} is no number above 0; "
             f"the usual one is {PARAMETERS_PER_ROW}"
         )
+    if not isinstance(rules.sizes, str) or rules.sizes not in SIZES:
+        return f"sizes={rules.sizes!r:.80} is not known; say one of {', '.join(map(repr, SIZES))}"
     if rules.uses is not None and not _is_whole(rules.uses, 1):
         return f"uses={rules.uses!r:.80} is no number of computations; say 1 or more, or None for any number"
     if rules.until is not None and not (_is_positive(rules.until) and rules.until < _LATEST):
@@ -240,6 +245,9 @@ def _sentences(rules: Rules) -> list[str]:
         found.append(f"results to {_listed(rules.receivers)} only")
     if rules.parameters_per_row != PARAMETERS_PER_ROW:
         found.append(f"models of at most {rules.parameters_per_row:g} parameters a row")
+    if rules.sizes != "exact":
+        told = "with noise at most" if rules.sizes == "noisy" else "to nobody"
+        found.append(f"how many rows match is told {told}")
     if rules.uses is not None:
         found.append(f"{rules.uses} computation{'' if rules.uses == 1 else 's'} at most")
     if rules.until is not None:

@@ -21,6 +21,7 @@ from tercet.ml import (
     metrics,
     model_selection,
     models,
+    open_join,
     preparation,
     secret_column,
     splitting,
@@ -70,12 +71,15 @@ class Declared:
     opens: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
 
 
+_LINKS = frozenset({PSEUDONYMS, MATCHES, open_join.NOISY_MATCHES})
 _SORTS = frozenset({COMPARISONS})
 _SHUFFLES = frozenset({splitting.RANDOM_ORDER})
 _FILTERS = frozenset({KEPT, COUNT_KEPT})
 
 DECLARED: dict[str, Declared] = {
-    "join": Declared(("check",), opens=frozenset({PSEUDONYMS, MATCHES}) | _SORTS | _SHUFFLES),
+    "join": Declared(
+        ("check",), opens=frozenset({PSEUDONYMS, MATCHES, open_join.NOISY_MATCHES}) | _SORTS | _SHUFFLES
+    ),
     "concat": Declared(("check",), opens=frozenset({PSEUDONYMS, KEYS})),
     "group_rows": Declared(("check",), opens=_SORTS | _FILTERS),
     "split": Declared(opens=_SHUFFLES | _SORTS),

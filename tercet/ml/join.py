@@ -37,6 +37,9 @@ def join(
     table may have one key. `suffixes`, one for each table, are for columns of one name.
 
     With `sizes="exact"`, rows come out in random order, and the nodes learn how many match, nothing on which.
+    With `sizes="noisy"`, both tables get 512 dummy rows before, each pair of which matches or not by a secret
+    coin, and drops out by a secret flag as filtered rows do. So what is told differs from the count by a
+    binomial number, and of one row it tells no more than (0.5, 1e-9)-differential privacy allows.
     With `sizes="hidden"` they learn nothing but the sizes of the inputs: the result has all rows of the first
     table (of the second for "right", of both for "outer", and for "right" with "m:1"), some of which do not
     count, as after a filter. Whoever asks learns one bit, that no key occurs more often than the join allows,
@@ -66,10 +69,10 @@ def join(
     as_left = "left" if turned else how
     if sizes == "hidden":
         joined = yield from hidden_join(left, others[0], as_left, many=validate == "m:1", name=name)
-    elif how in ("inner", "semi"):
+    elif how in ("inner", "semi") and sizes == "exact":
         joined = yield from inner_join(tables, name)
     else:
-        joined = yield from paired_join(left, others[0], as_left, name)
+        joined = yield from paired_join(left, others[0], as_left, name, noisy=sizes == "noisy")
     if turned:  # columns stand in the order in which the tables were named
         mine = [column for column in joined.columns if column.name in left.column_names]
         rest = [column for column in joined.columns if column.name not in left.column_names]

@@ -6,15 +6,17 @@ from typing import Literal, get_args
 
 from tercet.errors import SchemaError
 from tercet.options import Choice, Several, Text
+from tercet.plans import types
+from tercet.plans.types import Sizes
 
 How = Literal["inner", "left", "right", "outer", "semi", "anti"]
 Validate = Literal["1:1", "m:1"]
-Sizes = Literal["exact", "hidden"]
-"""What is told of how many rows match, from the most to the least."""
+
+__all__ = ["HOW", "SIZES", "SUFFIXES", "VALIDATE", "How", "Sizes", "Validate"]
 
 HOW = Choice(choices=get_args(How), error=SchemaError)
 VALIDATE = Choice(choices=get_args(Validate), error=SchemaError)
-SIZES = Choice(choices=get_args(Sizes), error=SchemaError)
+SIZES = Choice(choices=types.SIZES, error=SchemaError)
 SUFFIXES = Several(
     each=Text(what="text to append to names"),
     what="a list of texts",

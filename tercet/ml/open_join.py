@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import attrs
 
 from tercet.ml.disclosure import both, inverted
+from tercet.ml.linalg import settled
 from tercet.ml.preparation import made_of, owners
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.sides import Side, bits_of, described, links_of, selected, several, told_anew
@@ -61,71 +62,115 @@ def inner_join(tables: Sequence[Table], name: str) -> Steps[Table]:
     )
 
 
-def paired_join(left: Table, right: Table, how: str, name: str) -> Steps[Table]:
-    """Rows of two tables of which not all match, in random order: `how` is "left", "anti" or "outer"."""
-    lake = left.lake
+def paired_join(left: Table, right: Table, how: str, name: str, *, noisy: bool) -> Steps[Table]:
+    """Rows of two tables, in random order, where not only those count that match, or dummies are among them.
+
+    `how` is "inner", "semi", "left", "anti" or "outer". With noise, a secret flag says which rows count.
+    """
+    lake, tables = left.lake, (left, right)
     builder = lake.builder(f"join {name}")
-    anew = several((left, right))
-    mine = Side.of(builder, left, anew=anew) if how == "outer" else None
-    other = Side.of(builder, right, anew=anew) if how != "anti" else None
-    flags = [selected(builder, table, anew=anew) for table in (left, right)]
-    sides = [mine, other]
+    anew = several(tables)
+    sides = [
+        Side.of(builder, left, anew=anew) if noisy or how == "outer" else None,
+        Side.of(builder, right, anew=anew) if how in ("inner", "left", "outer") else None,
+    ]
+    flags = [selected(builder, table, anew=anew) for table in tables]
+    extra = COINS if noisy else 0
+    if noisy:
+        flags = [_real(builder, table, flag) for table, flag in zip(tables, flags, strict=True)]
     payloads = [
-        ([] if side is None else [side.centred]) + ([] if flag is None else [flag])
+        ([] if side is None else [side.centred.padded(0, extra)]) + ([] if flag is None else [flag])
         for side, flag in zip(sides, flags, strict=True)
     ]
-    if how != "outer":
+    whole = how != "outer" and not noisy  # all rows of the left table are there, as they are
+    if whole:
         payloads[0] = _parts(builder, left)
-    moved = _shuffled(builder, (left, right), payloads)
+    moved = _shuffled(builder, tables, payloads, _dummies(builder) if noisy else None)
     # Where a secret flag says which rows of the right table count, nobody knows which of the left are left.
     pairs = "left" if how == "anti" and flags[1] is not None else how
-    matched = builder.apply(
-        "match", moved[0][0], moved[1][0], rows="join.rows", lists=(left.name, right.name), how=pairs
-    )
+    matched = _matched(moved, tables, None if how in ("inner", "semi") else pairs, noisy=noisy)
     taken = [
         [value.take(matched, table=number) for value in values] for number, (_, *values) in enumerate(moved)
     ]
-    keys = taken[0][0]
-    gone = _gone(matched, flags, taken)
-    parts: list[Value] = []
-    columns: tuple[Column, ...] = left.columns
-    selection: tuple[Column, ...] = left.selection
-    links = links_of(left, right)
+    gone = _gone(matched, [None if whole else flags[0], flags[1]], taken)
+    keys, parts, columns = taken[0][0], list[Value](), left.columns if whole else ()
     if how == "outer":
         keys = keys ^ moved[1][1].take(matched, table=2)
-        columns, selection = (), ()
-    else:
+    if whole:
         parts = [
             told_anew(value, bits) if anew and (bits := bits_of(left, place)) else value
             for place, value in enumerate(taken[0][1:])
         ]
-    for number, (table, side) in enumerate(zip((left, right), sides, strict=True)):
+    for number, (table, side) in enumerate(zip(tables, sides, strict=True)):
         if side is None:
             continue
-        names = [*columns, *(right.columns if number == 0 else ())]
-        columns += described(
-            table, len(parts), len(table.columns), links=links, taken=[one.name for one in names]
-        )
-        parts.append(concatenate([side.told(taken[number][1], gone[number]), _row(gone[number])]))
-    if how == "outer" and any(flag is not None for flag in flags):
-        selection = (_flag((left, right), len(parts)),)
-        parts.append(_row(inverted(both(*gone))))
-    elif how == "anti" and flags[1] is not None:
-        selection = (*selection, _flag((right,), len(parts)))
-        parts.append(_row(gone[1]))
+        block = taken[number][1]
+        if how == "outer" or (how == "left" and number == 1):
+            names = [one.name for one in (*columns, *(right.columns if number == 0 else ()))]
+            links, last = links_of(left, right), len(table.columns)
+            columns += described(table, len(parts), last, links=links, taken=names)
+            parts.append(concatenate([side.told(block, gone[number]), _row(gone[number])]))
+        else:
+            columns += tuple(
+                attrs.evolve(one, part=len(parts), place=place) for place, one in enumerate(table.columns)
+            )
+            parts.append(side.filled(block))
+    counts = _counts(how, gone, flags, noisy=noisy)
+    selection = left.selection if whole else ()
+    if counts is not None:
+        selection = (*selection, _flag(tables if not whole else (right,), len(parts)))
+        parts.append(_row(counts))
     handles = [lake.handle(name) for _ in (keys, *parts)]
     for handle, value in zip(handles, (keys, *parts), strict=True):
         value.store(handle)
     result = yield builder.plan()
     stored = [Part(handle, result.stored[handle]) for handle in handles]
     return attrs.evolve(
-        _joined((left, right), name),
+        _joined(tables, name),
         columns=columns,
         selection=selection,
         rows=result.symbols["join.rows"],
         parts=tuple(stored[1:]),
         keys=stored[0],
     )
+
+
+# -- noise ---------------------------------------------------------------------------------------------------
+
+COINS = 512
+"""Pairs of dummy rows, each of which matches or not."""
+EPSILON, DELTA = 0.5, 1e-9
+"""What is told of a row's part in the count, to which so many coins are added (Dwork and others 2006)."""
+NOISY_MATCHES = (
+    f"the number of rows that match, with noise of {COINS} coins (epsilon {EPSILON:g}, delta {DELTA:g})"
+)
+
+
+def _dummies(builder: Builder) -> list[Value]:
+    """Keys of dummy rows `(2, COINS)` of either table, random and equal just where a secret coin says so."""
+    keys, others = builder.random_words(2, COINS), builder.random_words(2, COINS)
+    coins = builder.apply("smear", builder.random_words(1, COINS))
+    return [keys, keys ^ settled(concatenate([coins, coins]) & others)]
+
+
+def _real(builder: Builder, table: Table, flag: Value | None) -> Value:
+    """Ones for rows that count, zeros for others and for dummies, which come last."""
+    if flag is not None:
+        return flag.padded(0, COINS)
+    return builder.apply("marks", rows=table.rows + COINS, start=0, stop=table.rows)
+
+
+def _counts(how: str, gone: Sequence[Value], flags: Sequence[Value | None], *, noisy: bool) -> Value | None:
+    """Ones in the rows of the result that count, None where all do, or as the left table says."""
+    if how == "outer":
+        return inverted(both(*gone)) if any(flag is not None for flag in flags) else None
+    if how == "anti":
+        if flags[1] is None:
+            return None
+        return both(inverted(gone[0]), gone[1]) if noisy else gone[1]
+    if not noisy:
+        return None
+    return inverted(gone[0]) if how == "left" else both(*map(inverted, gone))
 
 
 # -- rows ----------------------------------------------------------------------------------------------------
@@ -136,18 +181,38 @@ def _parts(builder: Builder, table: Table) -> list[Value]:
 
 
 def _shuffled(
-    builder: Builder, tables: Sequence[Table], payloads: Sequence[Sequence[Value]]
+    builder: Builder,
+    tables: Sequence[Table],
+    payloads: Sequence[Sequence[Value]],
+    dummies: Sequence[Value] | None = None,
 ) -> list[list[Value]]:
-    """For each table its pseudonyms, which are opened, its keys and its payload, all in one random order."""
+    """For each table its pseudonyms, which are opened, its keys and its payload, all in one random order.
+
+    `dummies` are keys of further rows at the end of each.
+    """
     secret = builder.random_words(2)
     moved = []
-    for table, payload in zip(tables, payloads, strict=True):
+    for number, (table, payload) in enumerate(zip(tables, payloads, strict=True)):
         with builder.scope(table.name):
             words = builder.input(table.keys.handle, table.keys.type)
+            if dummies is not None:
+                words = words.padded(0, COINS) ^ dummies[number].padded(table.rows, 0)
             names = builder.apply("prf", secret, words)
             first, *others = builder.apply_all("shuffle", names, words, *payload)
             moved.append([first.open(PSEUDONYMS), *others])
     return moved
+
+
+def _matched(
+    moved: Sequence[Sequence[Value]], tables: Sequence[Table], how: str | None, *, noisy: bool = False
+) -> Value:
+    """Positions of the rows that belong together, of which the nodes learn how many there are."""
+    more: dict[str, str] = {} if how is None else {"how": how}
+    if noisy:
+        more["told"] = NOISY_MATCHES
+    lists = tuple(table.name for table in tables)
+    opened = [names for names, *_ in moved]
+    return opened[0].builder.apply("match", *opened, rows="join.rows", lists=lists, **more)
 
 
 def _gone(matched: Value, flags: Sequence[Value | None], taken: Sequence[Sequence[Value]]) -> list[Value]:

@@ -16,7 +16,7 @@ import trio
 
 from tercet.errors import ConsentError
 from tercet.members.config import Member
-from tercet.members.decisions import TO_CALLER, Asked, decide, results_of, used_up
+from tercet.members.decisions import TO_CALLER, Asked, decide, results_of, sizes_told, used_up
 from tercet.members.rules import LATEST, TABLE, Rules
 from tercet.ml.uses import Uses, uses_of
 from tercet.nodes.ledger import MOST_ATTEMPTS
@@ -124,6 +124,7 @@ class Permits:
             now=time.time(),
             parameters=used.parameters,
             rows=used.rows,
+            sizes=None if built is None else sizes_told(built.known.name, built.arguments),
             uses=uses,
             analysts=frozenset(one.name for one in self.roster.cluster.members if "analyst" in one.roles),
         )

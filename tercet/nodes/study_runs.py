@@ -223,6 +223,7 @@ class Studies:
                 columns={name: chosen & values[name] for name in there},
                 results=(gives,),
                 over=frozenset(met),
+                sizes=decisions.sizes_told(request.computation, request.arguments),
                 now=time.time(),
                 analysts=analysts,
             )

@@ -41,6 +41,10 @@ Who builds a plan says the class. So it is to be trusted in plans that a node bu
 CLASSES: tuple[DisclosureClass, ...] = get_args(DisclosureClass)
 """All classes of disclosures, from the least to the most."""
 
+Sizes = Literal["exact", "noisy", "hidden"]
+SIZES: tuple[Sizes, ...] = get_args(Sizes)
+"""What computations tell the nodes of how many rows match or are kept, from the most to the least."""
+
 NODES = "the nodes"
 """Who learns what a plan opens on its way."""
 

@@ -47,7 +47,18 @@ def test_the_command_knows_them():
 
 
 RULES = ["--allow", "tables", "--allow", "statistics", "--allow-class", "figure", "--allow-column", "age"]
-RULES += ["--receiver", "ann", "--parameters-per-row", "0.1", "--uses", "20", "--until", "2027-01-31"]
+RULES += [
+    "--receiver",
+    "ann",
+    "--parameters-per-row",
+    "0.1",
+    "--sizes",
+    "noisy",
+    "--uses",
+    "20",
+    "--until",
+    "2027-01-31",
+]
 
 
 def test_rules_of_an_upload(monkeypatch):
@@ -68,6 +79,7 @@ def test_rules_of_an_upload(monkeypatch):
         columns=("age",),
         receivers=("ann",),
         parameters_per_row=0.1,
+        sizes="noisy",
         uses=20,
         until=dt.date(2027, 1, 31),
     )
@@ -81,6 +93,7 @@ def test_rules_of_an_upload(monkeypatch):
         (["--allow-class", "figures"], "--allow-class figures is not known; write one of check, count"),
         (["--until", "tomorrow"], "--until tomorrow is no date; write it as in 2027-01-31"),
         (["--plans", "any", "--allow", "fit"], "leave plans at 'approved' to name those that are free"),
+        (["--sizes", "few"], "--sizes few is not known; write one of exact, noisy, hidden"),
         (["--uses", "0"], "uses=0 is not a whole number of at least 1"),
         (["--parameters-per-row", "-1"], "parameters_per_row=-1.0 is not a positive, finite number"),
     ],

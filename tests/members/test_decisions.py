@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.members.decisions import Asked, Result, Verdict, decide, results_of
+from tercet.members.decisions import Asked, Result, Verdict, decide, results_of, sizes_told
 from tercet.members.rules import GROUPS, Rules
 from tercet.plans import CLASSES, Builder, Form, Type
 
@@ -163,6 +163,9 @@ def test_refusals(rules, asked, sentence):
         (attrs.evolve(FREE, min_count=10), {"results": (figure(rows=10), figure(kind="check", rows=1))}),
         (FREE, {"parameters": 33, "rows": 100}),
         (attrs.evolve(FREE, parameters_per_row=0.5), {"parameters": 34, "rows": 100}),
+        (attrs.evolve(FREE, sizes="noisy"), {"computation": "join", "sizes": "hidden"}),
+        (attrs.evolve(FREE, sizes="noisy"), {"computation": "join", "sizes": "noisy"}),
+        (attrs.evolve(FREE, sizes="hidden"), {}),
     ],
 )
 def test_what_rules_let_through(rules, asked):
@@ -188,6 +191,37 @@ def test_owners_of_the_tables_may_receive():
     for receiver in ("clinic", "insurer", "ann"):
         assert decide(rules, asks(results=(figure(receiver=receiver),))) == LET_THROUGH
     assert "would go to bob" in decide(rules, asks(results=(figure(receiver="bob"),))).refusal
+
+
+@pytest.mark.parametrize(
+    ("rules", "asked", "sentence"),
+    [
+        (
+            "noisy",
+            {"computation": "join", "sizes": "exact"},
+            "without noise, and 'join' would; join with sizes='noisy'",
+        ),
+        ("hidden", {"computation": "join", "sizes": "noisy"}, "and 'join' would; join with sizes='hidden'"),
+        ("hidden", {"computation": "filter", "sizes": "exact"}, "and 'filter' would; leave compact out"),
+    ],
+)
+def test_how_many_rows_match_is_told_no_further(rules, asked, sentence):
+    assert verdict(attrs.evolve(FREE, sizes=rules), **asked).refusal.endswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("computation", "arguments", "told"),
+    [
+        ("join", {}, "exact"),
+        ("join", {"sizes": "hidden"}, "hidden"),
+        ("join", {"sizes": ["none"]}, "exact"),
+        ("filter", {"compact": True}, "exact"),
+        ("dropna", {"compact": False}, None),
+        ("describe", {}, None),
+    ],
+)
+def test_what_is_told_of_sizes(computation, arguments, told):
+    assert sizes_told(computation, arguments) == told
 
 
 # -- approvals -----------------------------------------------------------------------------------------------
@@ -330,6 +364,7 @@ def test_stricter_rules_never_allow_more(rules, asked, data):
                 {"rows": False},
                 {"min_count": 40},
                 {"uses": 1},
+                {"sizes": "hidden"},
                 {"until": NOW - 1},
                 {"parameters_per_row": 0.01},
                 {"readers": ("bob",)},

@@ -13,6 +13,7 @@ from tercet.errors import ConsentError
 from tercet.members.rules import GROUPS, Rules
 from tercet.plans import CLASSES, Builder, Form, Type
 from tercet.plans.review import review
+from tercet.plans.types import SIZES
 
 ROWS = 100
 X = frozenset({"x"})
@@ -134,6 +135,7 @@ def any_rules(draw):
         classes=draw(st.none() | st.lists(st.sampled_from(CLASSES), max_size=5).map(tuple)),
         receivers=draw(NAMES),
         parameters_per_row=draw(st.floats(1e-9, 1e9)),
+        sizes=draw(st.sampled_from(SIZES)),
         uses=draw(st.none() | st.integers(1, 1 << 40)),
         until=draw(st.none() | st.floats(1, 2e11)),
     )
@@ -172,6 +174,7 @@ WRONG = [
     ({"receivers": ["x" * 201]}, "receivers of rules are names of up to 200 characters"),
     ({"computations": ["fit"], "plans": "any"}, "leave plans at 'approved' to name those that are free"),
     ({"classes": ["figures"]}, "no class of disclosures 'figures'; name some of check, count"),
+    ({"sizes": "few"}, "sizes='few' is not known"),
     ({"parameters_per_row": 0}, "parameters_per_row=0 is no number above 0; the usual one is 0.33"),
     ({"parameters_per_row": float("nan")}, "parameters_per_row=nan is no number above 0"),
     ({"parameters_per_row": True}, "parameters_per_row=True is no number above 0"),
@@ -225,6 +228,11 @@ def test_what_is_no_rules(body):
             Rules(computations=("tables", "statistics", "fit"), columns=("age", "bmi")),
             "every analyst may use it, tables, statistics and fit without approval, what reveals check bits, "
             "counts or figures; the rest with the owner's approval; only columns age and bmi; no single rows",
+        ),
+        (
+            Rules(plans="any", sizes="noisy"),
+            "every analyst may use it, any computation without approval; no single rows; how many rows match "
+            "is told with noise at most",
         ),
         (
             Rules(computations=("fit",), classes=()),

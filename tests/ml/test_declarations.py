@@ -99,6 +99,7 @@ def run_all(lake):
 
 def of_tables(table, other):
     table.join(other, on="id")
+    table.join(other, on="id", sizes="noisy")
     table.join(other, on="id", sizes="hidden")
     table.split(test_size=0.25)
     table.split(test_size=0.25, stratify="y")

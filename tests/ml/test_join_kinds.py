@@ -1,17 +1,24 @@
 """Joins of every kind equal pandas.merge, and tell no more than they say."""
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 import tercet
 from tercet.errors import SchemaError
+from tercet.ml.hidden_join import REPEATED
+from tercet.ml.join_options import Sizes
+from tercet.ml.open_join import COINS, DELTA, EPSILON
+from tercet.ml.preparation import out_of_range
 
 _numbers = itertools.count()
+SIZES = get_args(Sizes)
 PAIRS = ("inner", "left", "right", "outer")
 QUICK = settings(deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 
@@ -90,7 +97,7 @@ def check(lake, left, right, keys, how, **options):
     return joined
 
 
-@pytest.mark.parametrize("sizes", ["exact", "hidden"])
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("how", [*PAIRS, "semi", "anti"])
 @settings(QUICK, max_examples=5)
 @given(data=st.data())
@@ -119,6 +126,7 @@ def example(rows=(60, 45), *, repeats=False):
 
 CASES = [
     *[("exact", "1:1", how) for how in (*PAIRS, "anti")],
+    *[("noisy", "1:1", how) for how in ("inner", "left")],
     *[("hidden", "1:1", how) for how in PAIRS],
     *[("hidden", "m:1", how) for how in ("left", "outer")],
 ]
@@ -139,7 +147,7 @@ def test_other_protocols(protocol):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("sizes", ["exact", "hidden"])
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("how", PAIRS)
 @settings(QUICK, max_examples=10)
 @given(data=st.data())
@@ -148,7 +156,7 @@ def test_more_shares(lakes, how, sizes, data):
     check(lakes["replicated"], left, right, keys, how, sizes=sizes)
 
 
-@pytest.mark.parametrize("sizes", ["exact", "hidden"])
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("how", [*PAIRS, "semi", "anti"])
 def test_rows_of_a_filtered_right_table_match_nothing(lakes, how, sizes):
     lake, (left, right) = lakes["plain"], example()
@@ -159,7 +167,7 @@ def test_rows_of_a_filtered_right_table_match_nothing(lakes, how, sizes):
 
 
 @pytest.mark.parametrize(
-    ("how", "sizes"), [*itertools.product(["left", "inner", "anti"], ["exact", "hidden"]), ("outer", "exact")]
+    ("how", "sizes"), [*itertools.product(["left", "inner", "anti"], SIZES), ("outer", "exact")]
 )
 def test_rows_of_a_filtered_left_table_do_not_count(lakes, how, sizes):
     lake, (left, right) = lakes["plain"], example()
@@ -172,7 +180,7 @@ def test_rows_of_a_filtered_left_table_do_not_count(lakes, how, sizes):
 # -- what goes on with the result ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sizes", ["exact", "hidden"])
+@pytest.mark.parametrize("sizes", SIZES)
 def test_missing_cells_are_as_those_of_an_upload(lakes, sizes):
     lake, (left, right) = lakes["plain"], example()
     clear_join = left.merge(right, on="id", how="left")
@@ -188,7 +196,7 @@ def test_missing_cells_are_as_those_of_an_upload(lakes, sizes):
         described["y1"].to_numpy(), [expected.count(), expected.mean(), expected.max()], rtol=1e-3
     )
     filled = joined.assign(z=joined["y1"].fillna(-1.0))
-    assert np.isclose(filled.reveal("z")["z"].sum(), expected.fillna(-1.0).sum(), rtol=1e-3)
+    assert np.isclose(clear(filled)["z"].sum(), expected.fillna(-1.0).sum(), rtol=1e-3)
     kept = joined.dropna(compact=True)
     assert kept.rows == expected.count()
 
@@ -235,3 +243,69 @@ def test_what_cannot_be(lakes):
         put(lake, left)
     with pytest.raises(SchemaError, match="'inner' or 'left'"):
         one.join(put(lake, right[["id"]]), on="id", how="cross")
+
+
+# -- what is told --------------------------------------------------------------------------------------------
+
+
+def linked(lake, matching, rows=6, **options):
+    """Tables of so many rows of which some match, joined; what was opened and revealed, and what it cost."""
+    ids = np.arange(rows)
+    frames = [pd.DataFrame({"id": ids, "a": 1.5}), pd.DataFrame({"id": ids + rows - matching, "b": 2.5})]
+    tables = [put(lake, frame) for frame in frames]
+    before = len(lake.disclosed)
+    joined = tables[0].join(tables[1], on="id", **options)
+    told = [str(item) for item in lake.disclosed[before:]]
+    phase = lake.phases[-1]
+    return joined, told, (phase.rounds, phase.bytes_sent)
+
+
+@pytest.mark.parametrize("how", PAIRS)
+@pytest.mark.parametrize("validate", ["1:1", "m:1"])
+def test_hidden_joins_look_alike_however_many_rows_match(lakes, how, validate):
+    """As many rows, rounds, bytes and openings; `test_word_order` has what is opened."""
+    options = {"how": how, "validate": validate, "sizes": "hidden"}
+    found = [linked(lakes["replicated"], matching, **options) for matching in (0, 3, 6)]
+    assert len({joined.rows for joined, *_ in found}) == 1
+    assert found[0][1:] == found[1][1:] == found[2][1:]
+    assert {what.rsplit(" (")[0].removeprefix("- ") for what in found[0][1]} <= {
+        "comparisons of shuffled rows, a random order",
+        "places of shuffled rows, a random order",
+        REPEATED,
+        out_of_range(["b"]),
+        out_of_range(["a"]),
+    }
+
+
+def test_noise_is_binomial(lakes):
+    """The count that is told, less the true one, over 24 joins: a false alarm has a chance of 6e-7 each.
+
+    Mean within 5 standard errors; extremes within the quantiles 1e-8 of a binomial number.
+    """
+    found = []
+    for _ in range(24):
+        joined, told, _ = linked(lakes["plain"], 3, sizes="noisy")
+        found.append(joined.rows - 3)
+        assert any("noise of 512 coins (epsilon 0.5, delta 1e-09)" in what for what in told)
+    error = np.sqrt(COINS / 4 / len(found))
+    assert abs(np.mean(found) - COINS / 2) < 5 * error
+    assert binom.ppf(1e-8, COINS, 0.5) <= min(found) <= max(found) <= binom.isf(1e-8, COINS, 0.5)
+    assert len(set(found)) > 1
+
+
+def test_noise_is_as_private_as_it_says():
+    """Whatever is told, one row more or less changes its chance by no more than epsilon, but for delta."""
+    counts = np.arange(-1, COINS + 2)
+    one, other = binom.pmf(counts, COINS, 0.5), binom.pmf(counts - 1, COINS, 0.5)
+    for p, q in ((one, other), (other, one)):
+        assert np.maximum(p - np.exp(EPSILON) * q, 0).sum() <= DELTA
+
+
+def test_a_false_upload_with_a_key_twice_is_not_joined(lakes, monkeypatch):
+    lake, (left, right) = lakes["replicated"], example(repeats=True)
+    monkeypatch.setattr("tercet.ml.ingest.find_duplicate_in_parts", lambda *_: None)
+    many, one = put(lake, left), put(lake, right)
+    with pytest.raises(SchemaError, match="more often in one of them than validate='1:1' allows"):
+        many.join(one, on="id", sizes="hidden")
+    with pytest.raises(SchemaError, match="has to be there once"):
+        one.join(many, on="id", sizes="hidden", validate="m:1")
