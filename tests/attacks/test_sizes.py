@@ -1,0 +1,74 @@
+"""How many rows match is told as far as owners let it be, and joins that tell nothing count nobody twice."""
+
+import numpy as np
+import pytest
+
+from tercet import Allow
+from tercet.errors import ConsentError
+from tercet.plans import Form
+from tests.attacks.lake import ROWS
+
+AGE = np.round(np.linspace(20, 80, ROWS), 2)
+
+
+async def tables(attacked, sizes, *, keys=range(ROWS), **options):
+    """The hospital's table, of which ann may be told no more of sizes than that, and one of hers."""
+    columns = {"id": np.asarray(keys), "age": AGE, "old": AGE > 50}
+    allow = Allow(plans="any", sizes=sizes)
+    await attacked.hospital.upload(
+        columns, name="ages", key="id", owner="hospital", min_count=10, allow=allow, **options
+    )
+    mine = {"id": np.arange(0, 2 * ROWS, 2), "x": np.linspace(0, 1, ROWS), "me": np.arange(ROWS) == 7}
+    await attacked.ann.upload(mine, name="mine", key="id", owner="ann", allow=Allow(plans="any"))
+    return await attacked.ann.table("ages"), await attacked.ann.table("mine")
+
+
+async def test_an_owner_who_wants_sizes_hidden(attacked):
+    ages, mine = await tables(attacked, "hidden")
+    for sizes in ("exact", "noisy"):
+        with pytest.raises(ConsentError, match="does not let nodes be told how many rows match"):
+            await ages.join(mine, on="id", sizes=sizes)
+    joined = await ages.join(mine, on="id", sizes="hidden")
+    with pytest.raises(ConsentError, match="leave compact out"):
+        await joined.filter(joined["x"] > 0, compact=True)
+    told = await joined.describe(["age"], statistics=["mean"])
+    assert told["age"]["mean"] == pytest.approx(AGE[::2].mean(), abs=0.05)
+    left = await ages.join(mine, on="id", how="left", sizes="hidden")
+    filled = await left.assign(y=left["x"].fillna(2.0))
+    told = await filled.describe(["y"], statistics=["mean"])
+    assert told["y"]["mean"] == pytest.approx((np.linspace(0, 1, ROWS)[:50].sum() + 100) / ROWS, abs=0.01)
+
+
+async def test_an_owner_who_wants_noise(attacked):
+    ages, mine = await tables(attacked, "noisy")
+    with pytest.raises(ConsentError, match="without noise"):
+        await ages.join(mine, on="id")
+    joined = await ages.join(mine, on="id", sizes="noisy")
+    told = await joined.describe(["age"], statistics=["mean"])
+    assert told["age"]["mean"] == pytest.approx(AGE[::2].mean(), abs=0.05)
+
+
+async def test_keys_that_repeat_at_lasting_nodes(attacked):
+    ages, mine = await tables(attacked, "hidden", keys=np.arange(ROWS) // 5, unique=False)
+    assert not ages.unique
+    joined = await ages.join(mine, on="id", validate="m:1", sizes="hidden")
+    told = await joined.describe(["age"], statistics=["mean"])
+    assert told["age"]["mean"] == pytest.approx(AGE[(np.arange(ROWS) // 5) % 2 == 0].mean(), abs=0.05)
+
+
+@pytest.mark.parametrize(("sizes", "turned"), [("noisy", True), ("hidden", False), ("hidden", True)])
+async def test_no_false_bit_passes_for_many_rows(attacked, monkeypatch, sizes, turned):
+    """A boolean column of hers that is ten at one key: a condition on it would count that row ten times."""
+    client = attacked.ann.cluster.client
+    put = client.put_rows
+
+    async def tenfold(handle, kind, rows, *more):
+        values = kind.form is Form.RING
+        await put(handle, kind, lambda a, b: rows(a, b) * np.uint64(10) if values else rows(a, b), *more)
+
+    monkeypatch.setattr(client, "put_rows", tenfold)
+    ages, mine = await tables(attacked, sizes)
+    first, second = (mine, ages) if turned else (ages, mine)
+    joined = await first.join(second, on="id", sizes=sizes)
+    told = await (await joined.filter(joined["me"])).describe(["age"], statistics=["mean"])
+    assert np.isnan(told["age"]["mean"])
