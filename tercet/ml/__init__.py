@@ -1,6 +1,7 @@
 """Statistics on secret tables: what a statistician calls, as plans for the nodes."""
 
 from tercet.ml.faces import Async, Sync
+from tercet.ml.formulas import Design
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import Evaluation, RevealedMetrics
 from tercet.ml.model_selection import CrossValidation, GridSearch, cross_validate
@@ -13,6 +14,7 @@ from tercet.ml.transformers import MeanImputer, MinMaxScaler, StandardScaler
 __all__ = [
     "Async",
     "CrossValidation",
+    "Design",
     "Evaluation",
     "GridSearch",
     "LogisticRegression",

@@ -23,6 +23,7 @@ from tercet.ml.descent import Descent
 from tercet.ml.estimator import Estimator
 from tercet.ml.faces import Async, M, Sync, collects, computes, computes_on_table, fits, makes_on_table
 from tercet.ml.fitting import ROWS, USUAL_BOUND, Parameters, Problem, Solver, State
+from tercet.ml.formulas import Design, fit_by_formula, is_formula
 from tercet.ml.metrics import Evaluation, evaluate
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
@@ -123,6 +124,7 @@ class LogisticRegression(Estimator, Predictor[M]):
     _found: _Fitted | None = attrs.field(default=None, init=False)
     _examined: SecretModel | None = attrs.field(default=None, init=False)
     _origin: Data = attrs.field(default=None, init=False)
+    design_: Design | None = attrs.field(default=None, init=False)
 
     if TYPE_CHECKING:
 
@@ -191,6 +193,9 @@ class LogisticRegression(Estimator, Predictor[M]):
     ) -> Self:
         """Fit on a table; parameters stay secret.
 
+        `target` names the outcome, or is a formula such as `"y ~ C(stage) + age * bmi + log(cost)"`, which
+        says what the features are too: columns as statsmodels would make them are assigned to the table, by
+        the same names, and predictions assign them again (`design_`).
         `features` defaults to all columns that are not named otherwise. `sample_weight` names a column of
         weights, none negative and none larger than 1,024 times their mean; a boolean one drops rows, and
         nobody learns how many. `offset` names a column that is added to the log-odds as it is, also when the
@@ -205,7 +210,12 @@ class LogisticRegression(Estimator, Predictor[M]):
         be right.
         """
         self.check_options()
-        steps = self.fit_steps(table, target, features, sample_weight=sample_weight, offset=offset)
+        self.design_ = None
+        others = {"sample_weight": sample_weight, "offset": offset}
+        if is_formula(target, table):
+            steps: Any = fit_by_formula(self, table, Design(target), features, others)
+        else:
+            steps = self.fit_steps(table, target, features, **others)
         fitted: Self = table.lake.perform(steps, "train")
         return fitted
 
@@ -507,7 +517,9 @@ class LogisticRegression(Estimator, Predictor[M]):
         nodes the order of shuffled rows, which is random.
         """
         self._fitted()
-        found: Evaluation = table.lake.perform(evaluate(self, table, metrics), "evaluate")
+        found: Evaluation = self.through(
+            table, lambda t: evaluate(self, t, metrics), "evaluate", outcome=True
+        )
         return found
 
     @computes

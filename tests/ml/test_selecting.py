@@ -30,7 +30,7 @@ def test_columns_are_dropped(plain):
     assert table.drop(["age", "stage"]).column_names == ["bmi", "bmi_missing", "sick", "born"]
     with pytest.raises(SchemaError, match="'bmi_missing' tells where 'bmi' is missing; drop that too"):
         table.drop("bmi_missing")
-    with pytest.raises(SchemaError, match="no column 'agee'[.] Did you mean"):
+    with pytest.raises(SchemaError, match="no column 'agee'"):
         table.drop("agee")
 
 

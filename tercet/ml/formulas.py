@@ -1,0 +1,388 @@
+"""Formulas: the columns that `"y ~ C(stage) + age * bmi + log(cost)"` means, as statsmodels would make them.
+
+formulaic parses a formula into terms and factors. A factor is evaluated here, as column arithmetic on secret
+columns: nothing is executed, and what is not a column, a number or a known function is refused. Which terms
+get all levels of a category and which all but the reference follows patsy, by which statsmodels goes: a term
+stands for all its parts that earlier ones do not (Wilkinson and Rogers 1973), and columns have its names.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tercet.errors import SchemaError
+from tercet.ml.association import categories_of
+from tercet.ml.computations import Calls, called
+from tercet.ml.expressions import Expression
+from tercet.ml.schema import suggest
+from tercet.options import TABLE, Text, takes
+from tercet.tracebacks import short_tracebacks
+
+if TYPE_CHECKING:
+    from tercet.ml.linear_model import LogisticRegression
+    from tercet.ml.table import Table
+
+FORMULA = Text(what="a formula", error=SchemaError, advice="as in 'y ~ age + C(stage)'")
+MOST_COLUMNS = 1000
+_SIGNS: Mapping[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.USub: operator.neg,
+    ast.Invert: operator.invert,
+}
+_FUNCTIONS: Mapping[str, Callable[..., Expression]] = {
+    "log": Expression.log,
+    "exp": Expression.exp,
+    "sqrt": Expression.sqrt,
+    "abs": Expression.abs,
+    "round": Expression.round,
+    "I": lambda x: x,
+}
+"""What a formula may call, also as `np.log`; and `C`, which is a factor by itself."""
+
+
+def is_formula(text: Any, table: Table) -> bool:
+    """Whether a target is a formula, and no column's name."""
+    return isinstance(text, str) and "~" in text and text not in table.column_names
+
+
+# -- factors -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Factor:
+    """A factor of terms: what it reads as, its column, and its levels with their labels if it has some.
+
+    The first of `levels` is the reference.
+    """
+
+    text: str
+    column: Expression
+    levels: tuple[tuple[str, Any], ...] = ()
+
+    def columns(self, *, whole: bool) -> list[tuple[str, Expression]]:
+        """Its columns by name: of a category, those of all levels, or of all but the reference."""
+        if not self.levels:
+            return [(self.text, self.column)]
+        mark = "" if whole else "T."
+        chosen = self.levels if whole else self.levels[1:]
+        return [(f"{self.text}[{mark}{label}]", self.column.isin([level])) for label, level in chosen]
+
+
+def _factor(table: Table, text: str) -> Factor:
+    """A factor of a formula. Raises SchemaError for what cannot be one."""
+    where = f"the formula's {text!r}"
+    if text in table.column_names:
+        return _plain(table, text, table[text])
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        raise SchemaError(f"{where} cannot be read ({error.msg})") from error
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "C":
+        return _category(table, text, tree, where)
+    found = _evaluated(table, tree, where)
+    if not isinstance(found, Expression):
+        raise SchemaError(f"{where} is no column")
+    return _plain(table, text, found)
+
+
+def _plain(table: Table, text: str, column: Expression) -> Factor:
+    if column.kind == "category":
+        return Factor(text, column, tuple((label, label) for label in column.labels))
+    if column.meaning is not None:
+        raise SchemaError(
+            f"table {table.name!r}: {text} is a {column.kind}, and no column of a fit; take a part or a "
+            "difference of it first, as in table.assign(age=table['born'].dt.age('2024-12-31'))"
+        )
+    return Factor(text, column)
+
+
+def _category(table: Table, text: str, call: ast.Call, where: str) -> Factor:
+    """`C(x)`, `C(x, Treatment("II"))` or `C(x, levels=[...])`."""
+    if not call.args or len(call.args) > 2:
+        raise SchemaError(f"{where}: C takes a column and how it is coded, as in C(stage, Treatment('II'))")
+    column = _evaluated(table, call.args[0], where)
+    if not isinstance(column, Expression):
+        raise SchemaError(f"{where}: C takes a column")
+    coding = call.args[1] if len(call.args) == 2 else None
+    levels: list[Any] | None = None
+    for keyword in call.keywords:
+        if keyword.arg == "levels":
+            levels = list(_literal(keyword.value, where))
+        elif keyword.arg == "contrasts" and coding is None:
+            coding = keyword.value
+        else:
+            raise SchemaError(f"{where}: C has no option {keyword.arg!r} here; it has levels")
+    known = _levels(table, column, call.args[0], levels, where)
+    reference = known[0] if coding is None else _reference(coding, where)
+    if reference not in known:
+        raise SchemaError(f"{where}: the reference {reference!r} is none of the levels {known}")
+    known = [reference, *(level for level in known if level != reference)]
+    return Factor(text, column, tuple((_label(level), level) for level in known))
+
+
+def _levels(
+    table: Table, column: Expression, tree: ast.expr, given: list[Any] | None, where: str
+) -> list[Any]:
+    if column.labels:
+        if given is not None and set(given) != set(column.labels):
+            raise SchemaError(f"{where}: levels={given} are others than the labels {list(column.labels)}")
+        return list(column.labels) if given is None else given
+    if given is not None:
+        return given
+    if column.kind == "boolean":
+        return [0, 1]
+    if isinstance(tree, ast.Name) and tree.id in table.column_names:
+        return [_whole(one) for one in categories_of(table, table.column(tree.id), None)]
+    raise SchemaError(f"{where} has no public levels; name them, as in C(grade, levels=[1, 2, 3])")
+
+
+def _whole(number: Any) -> Any:
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _label(level: Any) -> str:
+    return str(_whole(level))
+
+
+def _reference(coding: ast.expr, where: str) -> Any:
+    """The reference level of a treatment coding, the only one that there is."""
+    name = coding.func if isinstance(coding, ast.Call) else coding
+    called = name.id if isinstance(name, ast.Name) else getattr(name, "attr", "")
+    given = []
+    if isinstance(coding, ast.Call):
+        given = [*coding.args, *(one.value for one in coding.keywords if one.arg in ("reference", "base"))]
+    if called.lower() != "treatment" or len(given) != 1:
+        raise SchemaError(
+            f"{where}: categories are coded by Treatment(reference) here, as in Treatment('II')"
+        )
+    return _literal(given[0], where)
+
+
+def _literal(tree: ast.expr, where: str) -> Any:
+    try:
+        return ast.literal_eval(tree)
+    except ValueError as error:
+        raise SchemaError(f"{where}: {ast.unparse(tree)} is no plain value") from error
+
+
+def _evaluated(table: Table, tree: ast.expr, where: str) -> Any:
+    """Column arithmetic as it is written. Raises SchemaError for anything else."""
+    match tree:
+        case ast.Constant(value=bool() | int() | float() | str()):
+            return tree.value
+        case ast.Name(id=name):
+            if name not in table.column_names:
+                raise SchemaError(
+                    f"{where} names {name!r}, which is no column of table {table.name!r}. "
+                    f"{suggest(name, table.column_names)}"
+                )
+            return table[name]
+        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _SIGNS:
+            return _SIGNS[type(sign)](_evaluated(table, operand, where))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _SIGNS:
+            return _SIGNS[type(sign)](_evaluated(table, left, where), _evaluated(table, right, where))
+        case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _SIGNS:
+            return _SIGNS[type(sign)](_evaluated(table, left, where), _evaluated(table, right, where))
+        case ast.Call(func=function, args=arguments, keywords=[]):
+            name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+            package = getattr(getattr(function, "value", None), "id", "np")
+            if name in _FUNCTIONS and package in ("np", "numpy") and arguments:
+                given = [_evaluated(table, one, where) for one in arguments]
+                if isinstance(given[0], Expression):
+                    return _FUNCTIONS[name](*given)
+    raise SchemaError(
+        f"{where}: {ast.unparse(tree)} is no column arithmetic; a formula has columns, numbers, + - * / ** "
+        f"within I(...), comparisons, C(...) and {', '.join(_FUNCTIONS)}"
+    )
+
+
+# -- which columns terms have --------------------------------------------------------------------------------
+
+Part = tuple[frozenset[str], frozenset[str]]
+"""Categories of a part of a term, and those of them that have all of their levels."""
+
+
+def _parts(categories: Sequence[str], used: set[frozenset[str]]) -> list[Part]:
+    """How a term codes its categories such that no column follows from those of earlier terms (patsy)."""
+    subsets = [
+        frozenset(some)
+        for size in range(len(categories) + 1)
+        for some in itertools.combinations(categories, size)
+    ]
+    left: list[Part] = [(some, frozenset[str]()) for some in subsets if some not in used]
+    used.update(subsets)
+    while _absorbed(left):
+        pass
+    return left
+
+
+def _absorbed(parts: list[Part]) -> bool:
+    """Have one part take in another, by all levels of the one category that it has more, if two fit."""
+    for short, (few, few_whole) in enumerate(parts):
+        for place in range(short + 1, len(parts)):
+            many, whole = parts[place]
+            more = many - few
+            if few < many and len(more) == 1 and not more & whole and few_whole == whole & few:
+                parts[place] = many, whole | more
+                del parts[short]
+                return True
+    return False
+
+
+def _by_numbers(
+    terms: Sequence[Sequence[str]], factors: Mapping[str, Factor]
+) -> Iterator[tuple[Sequence[str], list[Part]]]:
+    """Terms in patsy's order, with the parts of each: by their numeric factors, and then by degree."""
+    groups: dict[frozenset[str], list[Sequence[str]]] = {frozenset(): []}
+    for term in terms:
+        numeric = frozenset(name for name in term if not factors[name].levels)
+        groups.setdefault(numeric, []).append(term)
+    for some in groups.values():
+        used: set[frozenset[str]] = set()
+        for term in sorted(some, key=len):
+            yield term, _parts([name for name in term if factors[name].levels], used)
+
+
+def _columns(
+    term: Sequence[str], part: Part, factors: Mapping[str, Factor]
+) -> Iterator[tuple[str, Expression]]:
+    """Columns of a part of a term; of its first factor they change fastest."""
+    some, whole = part
+    sides = [
+        factors[name].columns(whole=name in whole)
+        for name in term
+        if not factors[name].levels or name in some
+    ]
+    for chosen in itertools.product(*reversed(sides)):
+        names, columns = zip(*reversed(chosen), strict=True)
+        product = columns[0]
+        for column in columns[1:]:
+            product = product * column
+        yield ":".join(names), product
+
+
+# -- designs -------------------------------------------------------------------------------------------------
+
+
+@short_tracebacks
+@attrs.frozen
+class Design:
+    """A formula, to make the columns of a fit that it means, on any table with those that it names.
+
+    `LogisticRegression.fit(table, formula)` uses one, and what it fits predicts for tables like the first.
+    `transform` gives the table with the new columns, for anything else.
+    """
+
+    formula: str = attrs.field(validator=FORMULA)
+
+    def _terms(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Factors of the terms on either side of the formula, the intercept as a term without any."""
+        try:
+            from formulaic.errors import FormulaicError
+            from formulaic.parser import DefaultFormulaParser
+        except ImportError as error:
+            raise SchemaError("formulas need formulaic; run `pip install formulaic`") from error
+        try:
+            # Terms in the order in which they are written, as patsy has them.
+            parsed = DefaultFormulaParser().get_terms(self.formula)
+        except (FormulaicError, SyntaxError) as error:
+            why = (str(error).splitlines() or [""])[0]
+            raise SchemaError(f"the formula {self.formula!r} cannot be read ({why})") from error
+        sides = []
+        for side in ("lhs", "rhs"):
+            terms = getattr(parsed, side, None)
+            if terms is None or isinstance(terms, tuple):
+                raise SchemaError(f"the formula {self.formula!r} has to read as in 'y ~ age + C(stage)'")
+            sides.append([[str(one.expr) for one in term.factors if one.expr != "1"] for term in terms])
+        return sides[0], sides[1]
+
+    @property
+    def has_intercept(self) -> bool:
+        """Whether it has an intercept, which it has unless it says `0 +` or `- 1`."""
+        return [] in self._terms()[1]
+
+    def target(self, table: Table) -> tuple[str, Expression]:
+        """The outcome: its name, and the column. Raises SchemaError unless there is one."""
+        left, _ = self._terms()
+        if len(left) != 1 or len(left[0]) != 1:
+            raise SchemaError(f"the formula {self.formula!r} has to have one outcome, to the left of its ~")
+        found = _factor(table, left[0][0])
+        return found.text, found.column
+
+    def features(self, table: Table) -> dict[str, Expression]:
+        """The columns of the fit by name, in their order, without the intercept. Raises SchemaError."""
+        _, right = self._terms()
+        factors = {name: _factor(table, name) for name in dict.fromkeys(itertools.chain(*right))}
+        made: dict[str, Expression] = {}
+        for term, parts in _by_numbers(right, factors):
+            for part in parts:
+                if not term or (not part[0] and all(factors[name].levels for name in term)):
+                    continue  # the intercept, which fits add by themselves
+                made |= dict(_columns(term, part, factors))
+        if not made:
+            raise SchemaError(f"the formula {self.formula!r} has no column but the intercept")
+        if len(made) > MOST_COLUMNS:
+            raise SchemaError(
+                f"the formula {self.formula!r} means {len(made)} columns, and {MOST_COLUMNS} will do"
+            )
+        return made
+
+    def applied(self, table: Table, *, outcome: bool) -> Calls[Table]:
+        """The computation of those of its columns that a table lacks; with the outcome, if that is wanted."""
+        wanted = self.features(table)
+        if outcome:
+            name, column = self.target(table)
+            wanted[name] = column
+        new = {name: column for name, column in wanted.items() if column.text != name}
+        if not new:
+            return table
+        made: Table = yield called("assign")(table, new)
+        return made
+
+    @takes(table=TABLE)
+    def transform(self, table: Table) -> Any:
+        """The table with the columns of the formula; on an `AsyncLake`, an awaitable of it.
+
+        Discloses what `Table.assign` does.
+        """
+        return table.lake.perform(self.applied(table, outcome=False), "transform")
+
+
+def fit_by_formula(
+    model: LogisticRegression[Any],
+    table: Table,
+    design: Design,
+    features: Any,
+    others: Mapping[str, str | None],
+) -> Calls[Any]:
+    """The computations of a fit by a formula, which the model then has. Raises SchemaError."""
+    if features is not None:
+        raise SchemaError(f"the formula {design.formula!r} says what the features are; leave out features=")
+    if design.has_intercept != model.fit_intercept:
+        raise SchemaError(
+            f"the formula {design.formula!r} has {'an' if design.has_intercept else 'no'} intercept, and the "
+            f"model fit_intercept={model.fit_intercept}; write 0 + in the formula just if that is False"
+        )
+    names, outcome = list(design.features(table)), design.target(table)[0]
+    prepared = yield from design.applied(table, outcome=True)
+    yield model.fit_steps(prepared, outcome, names, **others)
+    model.design_ = design
+    return model
