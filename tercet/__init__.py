@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tercet.client.allow import Allow
     from tercet.client.lake import AsyncLake, Lake, connect, local, open_lake, open_local
     from tercet.comparison import compare
+    from tercet.ml.numbers import Formulas, Number
+    from tercet.ml.numbers.declared import computation
     from tercet.ml.stacking import concat
     from tercet.ml.table import Table
     from tercet.plans.drawing import draw
@@ -46,6 +48,8 @@ _HOMES = {
     "draw": "tercet.plans.drawing",
     "explain": "tercet.actors.estimate",
     "compare": "tercet.comparison",
+    "computation": "tercet.ml.numbers.declared",
+    **dict.fromkeys(("Formulas", "Number"), "tercet.ml.numbers"),
 }
 
 __all__ = [
@@ -53,7 +57,9 @@ __all__ = [
     "AsyncLake",
     "ConfigError",
     "ConsentError",
+    "Formulas",
     "Lake",
+    "Number",
     "PeerLost",
     "PlanError",
     "PrivacyError",
@@ -64,6 +70,7 @@ __all__ = [
     "TercetError",
     "TransportError",
     "compare",
+    "computation",
     "concat",
     "connect",
     "draw",

@@ -33,9 +33,11 @@ from tercet.ml.computations import NAME_BYTES, TEMPORARY, Calls, Computed, Namin
 from tercet.ml.faces import F, Faced, computes
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.models import SecretModel
+from tercet.ml.numbers import Formulas
 from tercet.ml.schema import TableSchema, check_name, suggest
 from tercet.ml.table import Steps, Table
 from tercet.ml.upload import describe, encode_for_upload, handles_needed
+from tercet.options import Text, takes
 from tercet.plans import Builder, Disclosure, Plan
 from tercet.plans.passes import optimise
 from tercet.plans.results import RunResult
@@ -128,6 +130,11 @@ class Driver:
     def builder(self, name: str) -> Builder:
         """A builder for a plan that this lake can run."""
         return Builder(name, tile_rows=self.cluster.client.tile_rows)
+
+    @takes(name=Text(what="a name for the plan"))
+    def plan(self, name: str) -> Formulas:
+        """A plan to write as formulas over columns of tables, which runs when its `with` block ends."""
+        return Formulas(self.builder(name), self)
 
     def handle(self, hint: str) -> str:
         """A new name for a value at the nodes; in a computation, the one that follows from its name."""

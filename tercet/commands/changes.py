@@ -11,7 +11,8 @@ import typer
 
 from tercet.client import node_checks
 from tercet.client.remote import who_am_i
-from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, one_line, say, sentences
+from tercet.client.wording import one_line
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
 from tercet.errors import ConfigError, ConsentError
 from tercet.members import succession
 from tercet.members.config import ClusterFile, NodeFile

@@ -72,6 +72,8 @@ class Computation:
     rules: Mapping[str, Rule]
     signature: inspect.Signature
     driven: bool = False
+    whole: bool = False
+    """Whether it counts as using every column of its tables, whatever its arguments are called."""
 
 
 COMPUTATIONS: dict[str, Computation] = {}

@@ -57,7 +57,7 @@ def join(
     suffixes.
     """
     keys = as_names(on)
-    _check(tables, keys)
+    require_alike_keys(tables, keys)
     _check_kind(tables, how, validate, sizes)
     if how in ("semi", "anti"):
         tables = [tables[0], _without_columns(tables[1])]
@@ -140,7 +140,8 @@ def _check_kind(tables: Sequence[Table], how: str, validate: str, sizes: str) ->
         )
 
 
-def _check(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
+def require_alike_keys(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
+    """Raise SchemaError unless tables can be matched by some keys."""
     if len(tables) < 2:
         raise SchemaError(f"a join takes two or more tables, got {len(tables)}; name the tables to join with")
     first = tables[0]

@@ -33,16 +33,10 @@ def inner_join(tables: Sequence[Table], name: str) -> Steps[Table]:
     """The rows whose keys are in all tables, in random order, with the parts of all."""
     lake = tables[0].lake
     builder = lake.builder(f"join {name}")
-    moved = _shuffled(builder, tables, [_parts(builder, table) for table in tables])
-    matched = builder.apply(
-        "match",
-        *[names for names, *_ in moved],
-        rows="join.rows",
-        lists=tuple(table.name for table in tables),
-    )
+    matched, moved = match_rows(builder, tables, "join.rows")
     handles: list[str] = []
     anew = several(tables)
-    for number, (_, *values) in enumerate(moved):
+    for number, values in enumerate(moved):
         for place, value in enumerate(values):
             if place == 0 and number > 0:
                 continue  # the key of the first table serves the joined one
@@ -60,6 +54,17 @@ def inner_join(tables: Sequence[Table], name: str) -> Steps[Table]:
         parts=tuple(stored[1:]),
         keys=stored[0],
     )
+
+
+def match_rows(builder: Builder, tables: Sequence[Table], rows: str) -> tuple[Value, list[list[Value]]]:
+    """Public places of the rows that all tables have, and keys and parts of each, to take them from.
+
+    Opens pseudonyms of shuffled keys; `rows` names the number of places.
+    """
+    moved = _shuffled(builder, tables, [_parts(builder, table) for table in tables])
+    lists = tuple(table.name for table in tables)
+    matched = builder.apply("match", *[names for names, *_ in moved], rows=rows, lists=lists)
+    return matched, [values for _, *values in moved]
 
 
 def paired_join(left: Table, right: Table, how: str, name: str, *, noisy: bool) -> Steps[Table]:

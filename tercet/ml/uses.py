@@ -95,10 +95,15 @@ def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Colum
     ]
     named = [name for names in given for name in as_names(names)]
     chosen = CHOOSING & arguments.keys()
-    every = known.name not in MOVING and (
-        any(arguments[role] is None for role in chosen) or not (chosen or "target" in arguments)
+    every = known.whole or (
+        known.name not in MOVING
+        and (any(arguments[role] is None for role in chosen) or not (chosen or "target" in arguments))
     )
-    models = [one for one in arguments.values() if isinstance(one, LogisticRegression | SecretModel)]
+    models = (
+        []
+        if known.whole
+        else [one for one in arguments.values() if isinstance(one, LogisticRegression | SecretModel)]
+    )
     for one in models:
         with contextlib.suppress(MissingAttribute):
             model = one if isinstance(one, SecretModel) else one.fitted_model()
@@ -111,7 +116,7 @@ def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Colum
     for table in (one for one in _flat(arguments) if isinstance(one, Table)):
         yield from table.selection if known.name not in MOVING else ()
         for column in table.columns:
-            if column.name in named or (every and not expressions):
+            if column.name in named or known.whole or (every and not expressions):
                 yield column
 
 

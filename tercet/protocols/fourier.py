@@ -134,6 +134,13 @@ class Series:
             bound=self.bound,
         )
 
+    def rounding(self, dealt_bits: int, coefficient_bits: int) -> float:
+        """What fixed point can add to `error`: a bound, not an estimate."""
+        dealt, coefficient = 0.501 * 2.0**-dealt_bits, 0.501 * 2.0**-coefficient_bits
+        half, root = 0.5 * 2.0 ** -(dealt_bits + coefficient_bits), 2**0.5
+        each = root * coefficient + 2 * dealt * coefficient
+        return root * self.coefficient_sum * dealt + len(self.harmonics) * each + half
+
     def _frequencies(self) -> Reals:
         return np.array(self.harmonics, dtype=np.float64) * (2 * np.pi / 2.0**self.period_log2)
 
@@ -384,15 +391,7 @@ class Harmonics:
 
     def rounding(self, dealt_bits: int, coefficient_bits: int) -> tuple[float, ...]:
         """For each function, what fixed point can add to its `error`: a bound, not an estimate."""
-        dealt, coefficient = 0.501 * 2.0**-dealt_bits, 0.501 * 2.0**-coefficient_bits
-        half = 0.5 * 2.0 ** -(dealt_bits + coefficient_bits)
-        root = 2**0.5
-        return tuple(
-            root * series.coefficient_sum * dealt
-            + len(series.harmonics) * (root * coefficient + 2 * dealt * coefficient)
-            + half
-            for series in self.series
-        )
+        return tuple(series.rounding(dealt_bits, coefficient_bits) for series in self.series)
 
 
 def union(*series: Series) -> Harmonics:

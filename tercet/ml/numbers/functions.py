@@ -1,0 +1,357 @@
+"""What is done with several numbers, or one as a whole: products of matrices, slices, choices, orders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tercet.errors import PlanError
+from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.facts import Facts, Reals
+from tercet.ml.numbers.number import (
+    Number,
+    as_row,
+    as_scalar,
+    beside,
+    made_of,
+    numbers_of,
+    turned_to,
+)
+from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of, many_bits, rounded_up, together
+from tercet.ml.numbers.source import line
+from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS
+from tercet.plans import Value, concatenate
+
+SORT_BITS = 63
+"""A sort's keys and the numbers of its rows have so many bits together."""
+USUAL_BITS = SPREAD_BITS
+"""Columns of a matrix have so many bits of numbers of usual size, if there is room."""
+PUBLIC_BITS = 30
+"""Bits of the entries of public matrices."""
+
+
+# -- products of matrices ------------------------------------------------------------------------------------
+
+
+def product_of_matrices(x: Any, y: Any) -> Number:
+    """`x @ y` for vectors and matrices, of which one may be public, as NumPy has it."""
+    if not isinstance(x, Number):
+        return public_times_matrix(x, y)
+    if not isinstance(y, Number):
+        return public_times_matrix(numbers_of(y).T, x.T).T
+    if 0 in (x.ndim, y.ndim) or x.shape[-1] != y.shape[0]:
+        raise PlanError(f"{line()}: shapes {x.shape} and {y.shape} do not fit a matrix product")
+    shape = (*x.shape[:-1], *y.shape[1:])
+    if x.ndim == 1 and y.ndim == 2:
+        return product_of_matrices(y.T, x)
+    last_x, last_y = x.ndim == 1 or not x.flipped, y.ndim == 1 or y.flipped
+    if last_x and last_y:
+        made, flipped, rows = arithmetic.dot(as_row(x.held), as_row(y.held)), False, False
+    elif y.ndim == 1:
+        made, flipped, rows = arithmetic.matmul(as_row(y.held), x.held), True, x.by_row
+    elif last_x:
+        made, flipped, rows = arithmetic.matmul(x.held, y.held), False, y.by_row
+    elif last_y:
+        made, flipped, rows = arithmetic.matmul(y.held, x.held), True, x.by_row
+    elif y.size <= x.size:
+        made, flipped, rows = arithmetic.matmul(turned_to(y, 2, not y.flipped), x.held), True, x.by_row
+    else:
+        made, flipped, rows = arithmetic.matmul(turned_to(x, 2, not x.flipped), y.held), False, y.by_row
+    found = made_of((x, y), made, shape if len(shape) == 2 else (*shape, 1), flipped)
+    found.by_row = rows
+    return found if len(shape) == 2 else _without_axis(found, shape)
+
+
+def _without_axis(x: Number, shape: tuple[int, ...]) -> Number:
+    """A matrix with an axis of length one as a vector or scalar."""
+    if not shape:
+        return x.like(as_scalar(x.held), shape)
+    held = x.held
+    if held.value.shape[0] == 1:  # (1, n)
+        drop: Callable[[Reals], Reals] = lambda one: one[0]  # noqa: E731
+        return x.like(Held(held.value.squeeze(), drop(held.unit), held.facts.columns(drop)), shape)
+    flat: Callable[[Reals], Reals] = lambda one: one.reshape(-1)  # noqa: E731
+    return x.like(Held(held.value.reshape(*shape), flat(held.unit), held.facts.map(flat)), shape)
+
+
+def public_times_matrix(left: Any, x: Number) -> Number:
+    """`left @ x` for a public vector or matrix."""
+    numbers = numbers_of(left)
+    if 0 in (numbers.ndim, x.ndim) or numbers.shape[-1] != x.shape[0]:
+        raise PlanError(f"{line()}: shapes {numbers.shape} and {x.shape} do not fit a matrix product")
+    rows = np.atleast_2d(numbers)
+    if x.ndim == 2 and not x.flipped:
+        made = x.like(_public_matmul(rows, x.held), (len(rows), x.shape[1]))
+    elif x.ndim == 2:
+        made = column_stack([(x.T * row).sum(1) for row in rows]).T
+    else:
+        sums = [(x * row).sum() for row in rows]
+        made = (
+            sums[0] if numbers.ndim == 1 else concatenate_vectors([one.like(one.held, (1,)) for one in sums])
+        )
+    return made[0] if numbers.ndim == 1 and x.ndim == 2 else made
+
+
+def _public_matmul(numbers: Reals, x: Held) -> Held:
+    """A public matrix `(m, k)` times `(k, n)`, of rows in any units."""
+    if x.unit.shape[1] > 1:
+        x = arithmetic.level(x, 1)
+    k = numbers.shape[1]
+    x = x.coarser(x.bits + bits_of(k) + PUBLIC_BITS // 2 - ROOM_BITS)
+    bits = min(PUBLIC_BITS, ROOM_BITS - x.bits - bits_of(k))
+    worth = numbers * x.unit[:, :1].T  # of an integer in a sum
+    most = np.abs(worth).max(axis=1, keepdims=True)
+    unit = np.where(most > 0, most, 1.0) * 2.0**-bits
+    units = np.rint(worth / unit)
+    known = Facts.of(numbers, numbers, error=np.abs(units * unit - worth) / x.unit[:, :1].T)
+    facts = arithmetic.matrix_facts(known, x.facts, k)
+    limit = rounded_up(float((facts.held / unit).max(initial=0.0)))
+    made = x.builder.apply("matmul", x.builder.constant(units), x.value, magnitude=limit)
+    return Held.of(made, unit, facts)
+
+
+# -- slices --------------------------------------------------------------------------------------------------
+
+
+def taken(x: Number, key: Any) -> Number:
+    """`x[key]`: whole numbers, slices, lists of whole numbers, and None for a new axis."""
+    keys = key if isinstance(key, tuple) else (key,)
+    if keys in ((None, slice(None)), (slice(None), None)) and x.ndim == 1:
+        return x.column() if keys[0] is not None else x.column().T
+    if len(keys) > x.ndim or any(one is None or one is Ellipsis for one in keys):
+        raise PlanError(f"{line()}: a number of shape {x.shape} cannot be taken from at {key!r:.40}")
+    for axis in range(len(keys) - 1, -1, -1):
+        x = _along(x, axis, keys[axis])
+    return x
+
+
+def _along(x: Number, axis: int, key: Any) -> Number:
+    """What lies at some places along one axis; a whole number drops the axis."""
+    length = x.shape[axis]
+    if isinstance(key, Number):
+        raise PlanError(f"{line()}: a secret number is no place; compare places with it, or sort")
+    places: Any
+    if isinstance(key, slice):
+        places = range(length)[key]
+    else:
+        places = key if isinstance(key, list | tuple | np.ndarray) else [key]
+    chosen = []
+    for one in places:
+        if isinstance(one, bool) or int(one) != one or not -length <= one < length:
+            raise PlanError(f"{line()}: {one!r:.20} is no place along an axis of length {length}")
+        chosen.append(int(one) % length)
+    if chosen == list(range(length)) and isinstance(key, slice):
+        return x
+    last, held = x.is_last(axis), x.held
+    value = _places(held.value, chosen) if last else held.value.select(chosen)
+    along = -1 if last else 0
+
+    def pick(one: Reals) -> Reals:
+        return np.take(one, chosen, axis=along) if one.shape[along] > 1 else one
+
+    facts = held.facts.map(pick) if last else held.facts.columns(pick)
+    made = Held(value, pick(held.unit), facts)
+    shape = (*x.shape[:axis], len(chosen), *x.shape[axis + 1 :])
+    found = x.like(made, shape)
+    if isinstance(key, slice | list | tuple | np.ndarray):
+        return found
+    shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+    return found.like(found.held, ()) if not shape else _without_axis(found, shape)
+
+
+def _places(value: Value, chosen: Sequence[int]) -> Value:
+    """Places of the last axis."""
+    first = chosen[0] if chosen else 0
+    if list(chosen) == list(range(first, first + len(chosen))):
+        return value.slice(first, first + len(chosen))
+    return value.take(value.builder.constant(np.array([chosen], dtype=np.float64)))
+
+
+# -- side by side --------------------------------------------------------------------------------------------
+
+
+def _all_secret(given: Sequence[Any]) -> list[Number]:
+    """Numbers, of which public ones are held like the first secret one."""
+    first = next((one for one in given if isinstance(one, Number)), None)
+    if first is None or first.size == 0:
+        raise PlanError(f"{line()}: numbers side by side, of which none is secret")
+    zero = (first[(0,) * first.ndim] if first.ndim else first) * 0.0
+    return [one if isinstance(one, Number) else zero + numbers_of(one) for one in given]
+
+
+def column_stack(given: Sequence[Any]) -> Number:
+    """Vectors `(n,)` and matrices `(n, d)` as the columns of one matrix."""
+    numbers = _all_secret(given)
+    if any(one.ndim == 0 or one.shape[0] != numbers[0].shape[0] for one in numbers):
+        raise PlanError(f"{line()}: columns of a matrix are vectors of one length")
+    held = [turned_to(one, 2, True) if one.ndim == 2 else as_row(one.held) for one in numbers]
+    count = [int(one.value.shape[0]) for one in held]
+
+    def stack(part: Callable[[Held], Reals]) -> Reals:
+        arrays = [part(one) for one in held]
+        width = max(one.shape[-1] for one in arrays)
+        each = [np.broadcast_to(one, (rows, width)) for one, rows in zip(arrays, count, strict=True)]
+        return np.concatenate(each)
+
+    names = [field.name for field in attrs.fields(Facts)]
+    facts = Facts(*(stack(lambda one: getattr(one.facts, name)) for name in names))  # noqa: B023 - called at once
+    value = concatenate([one.value for one in held])
+    made = Held(value, stack(lambda one: one.unit), facts)
+    # Small integers, as of booleans, get digits: columns are then cut, and means rounded, by the same bits.
+    lift = np.minimum(USUAL_BITS - many_bits(facts.usual / made.unit), INTEGER_BITS - many_bits(made.ring))
+    if (lift > 0).any():
+        more = np.ldexp(1.0, np.maximum(lift, 0))
+        made = Held.of(value, made.unit, facts).times_integers(more, made.unit / more)
+    return made_of(tuple(numbers), made, (numbers[0].shape[0], sum(count)), True)
+
+
+def concatenate_vectors(given: Sequence[Any]) -> Number:
+    """Vectors one after the other, up to a tile's length."""
+    numbers = _all_secret(given)
+    if any(one.ndim != 1 for one in numbers):
+        raise PlanError(f"{line()}: vectors are concatenated, not other shapes; see column_stack")
+    if len(numbers) == 1:
+        return numbers[0]
+    total = sum(one.shape[0] for one in numbers)
+    if total > numbers[0].held.builder.tile_rows:
+        raise PlanError(
+            f"{line()}: {total} elements are concatenated, and no more than "
+            f"{numbers[0].held.builder.tile_rows} can be"
+        )
+    held = [arithmetic.level(one.held, -1) for one in numbers]
+    for place in range(1, len(held)):
+        held[0], held[place] = together(held[0], held[place])
+    held = [one.at(held[0].unit) for one in held]
+    facts = held[0].facts
+    for one in held[1:]:
+        facts = facts.hull(one.facts)
+    value = concatenate([one.value.reshape(one.value.shape[0], 1) for one in held]).reshape(total)
+    flat = Facts.of(facts.low.min(), facts.high.max(), error=facts.error.max(), usual=facts.usual.min())
+    return made_of(tuple(numbers), Held.of(value, held[0].unit, flat), (total,), False)
+
+
+# -- choices -------------------------------------------------------------------------------------------------
+
+
+def where(condition: Number, x: Any, y: Any) -> Number:
+    """Elements of x where a condition holds, else of y. 1 round."""
+    condition.require_bits("where")
+    if not isinstance(x, Number) and not isinstance(y, Number):
+        made: Number = condition * (numbers_of(x) - numbers_of(y)) + y
+        return made
+    x = x if isinstance(x, Number) else y * 0.0 + x
+    y = y if isinstance(y, Number) else x * 0.0 + y
+    a, b, shape, flipped = beside(x, y)
+    a, b = together(a, b)
+    difference = made_of((x, y), Held(a.value, a.unit, a.facts), shape, flipped)
+    chosen, _, whole, turned = beside(condition, difference)
+    if whole != shape or turned != flipped:
+        a, b = (turned_to(made_of((x, y), one, shape, flipped), len(whole), turned) for one in (a, b))
+    most = float(((a.facts.held + b.facts.held) / a.unit).max(initial=0.0))
+    value = chosen.value.times(a.value - b.value, magnitude=rounded_up(most)) + b.value
+    return made_of((condition, x, y), Held.of(value, a.unit, a.facts.hull(b.facts)), whole, turned)
+
+
+def clip(x: Number, low: float, high: float) -> Number:
+    """Elements that lie outside of public bounds at the nearer one; both comparisons at once."""
+    if not low <= high:
+        raise PlanError(f"{line()}: bounds are two numbers, the first no larger, not {low}, {high}")
+    below, above = x < low, x > high
+    made = where(below, low, where(above, high, x))
+    held = made.held
+    return made.like(Held.of(held.value, held.unit, held.facts.within(low, high)))
+
+
+def extreme(x: Number, sign: int, other: Number) -> tuple[Number, Number]:
+    """The largest of a vector (for -1, the smallest), and the element of another beside it.
+
+    Pairs are compared, then pairs of the larger ones, and so on: about 11 rounds for each halving.
+    """
+    if x.ndim != 1 or not x.shape[0]:
+        raise PlanError(f"{line()}: the extreme of a vector of one element or more, not of shape {x.shape}")
+    best, beside_it = x, other
+    while (n := best.shape[0]) > 1:
+        half = -(-n // 2)
+        left, right = best[:half], best[n - half :]  # the middle one meets itself where n is odd
+        wins = left < right if sign > 0 else right < left
+        best = where(wins, right, left)
+        beside_it = best if other is x else where(wins, beside_it[n - half :], beside_it[:half])
+    return best[0], beside_it[0]
+
+
+def places_of(x: Number) -> Number:
+    """The numbers 0, 1, 2, ... as long as a vector, held as it is."""
+    return x * 0.0 + np.arange(x.shape[0], dtype=np.float64)
+
+
+# -- orders --------------------------------------------------------------------------------------------------
+
+
+def sort(key: Number, *others: Number) -> list[Number]:
+    """A vector in ascending order, and others in that order; opens comparisons of shuffled rows."""
+    for one in others:
+        if one.ndim == 0 or one.shape[0] != key.shape[0] or (one.ndim == 2 and not one.flipped):
+            raise PlanError(f"{line()}: what is sorted along has the rows of the key, not shape {one.shape}")
+    if key.ndim != 1:
+        raise PlanError(f"{line()}: the key of a sort is a vector, not of shape {key.shape}")
+    held = [arithmetic.level(one.held, -1) for one in (key, *others)]
+    room = SORT_BITS - max(key.shape[0] - 1, 0).bit_length()
+    keys = held[0].value
+    bits = bits_of(keys.type.limit + 1) + 1
+    if bits > room:
+        keys = keys.nearest(room - bits - 1)
+        bits = room
+    found = keys.builder.apply_all("sort", keys, *(one.value for one in held), bits=bits)[1:]
+    return _moved((key, *others), held, found)
+
+
+def shuffle(*numbers: Number) -> list[Number]:
+    """Vectors and matrices with their rows in one random order, which nobody knows."""
+    for one in numbers:
+        if one.ndim == 0 or one.shape[0] != numbers[0].shape[0] or (one.ndim == 2 and not one.flipped):
+            raise PlanError(f"{line()}: what is shuffled together has rows alike, not shape {one.shape}")
+    held = [arithmetic.level(one.held, -1) for one in numbers]
+    return _moved(numbers, held, held[0].builder.apply_all("shuffle", *(one.value for one in held)))
+
+
+def _moved(numbers: Sequence[Number], held: Sequence[Held], values: Sequence[Value]) -> list[Number]:
+    """Numbers whose rows lie in another order; what is known of single places is known of none then."""
+    found = []
+    for one, whole, value in zip(numbers, held, values, strict=True):
+        facts = whole.facts
+        anywhere = Facts(
+            facts.low.min(axis=-1, keepdims=True), facts.high.max(axis=-1, keepdims=True),
+            facts.spread, facts.rms, facts.size,
+            facts.error.max(axis=-1, keepdims=True), facts.usual.min(axis=-1, keepdims=True),
+        )  # fmt: skip
+        made = Held(value, whole.unit, anywhere)
+        found.append(made_of(tuple(numbers), made, one.shape, one.flipped))
+    return found
+
+
+# -- for those who read only scales --------------------------------------------------------------------------
+
+
+def readable(held: Held) -> Held:
+    """The same at one unit that is a power of two, as those read it who know no more than a plan's types."""
+    for axis in range(len(held.value.shape)):
+        held = arithmetic.level(held, axis - len(held.value.shape))
+    unit = float(held.unit.flat[0])
+    power = 2.0 ** bits_of(unit)
+    if unit == power:
+        return held
+    finer = max(0, min(ROOM_BITS - 2 - held.bits, PUBLIC_BITS))
+    return held.at(np.full(held.unit.shape, power * 2.0**-finer))
+
+
+def at_its_scale(value: Value, unit: Reals) -> tuple[Value, Reals]:
+    """Integers of one unit that is a power of two as a value at that scale, of which each is worth one."""
+    scale = 1 - math.frexp(float(unit.flat[0]))[1]
+    return value.shifted(scale), np.ones((1,) * unit.ndim)
+
+
+__all__ = ["column_stack", "extreme", "shuffle", "sort", "taken", "where"]

@@ -1,0 +1,461 @@
+"""Secret arrays with NumPy's names, shapes and broadcasting, in a plan that is being written.
+
+A `Number` is what a column, a matrix, a vector or a scalar is in a formula. It has the shape that NumPy would
+give it; inside, rows lie along the last axis, so a matrix of rows and columns lies on its side (`flipped`).
+A product is not made before it is read: summed over rows, it becomes one sum of products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from tercet.errors import PlanError, SchemaError
+from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.facts import Facts, Reals
+from tercet.ml.numbers.ring import Held, together, told
+from tercet.ml.numbers.source import line
+from tercet.plans import CLASSES, DisclosureClass, Value, concatenate
+from tercet.tracebacks import short_tracebacks
+
+if TYPE_CHECKING:
+    from tercet.ml.numbers.formulas import Formulas
+
+Shape = tuple[int, ...]
+BIT = Facts.of(0.0, 1.0, usual=1.0)
+
+
+@short_tracebacks
+class Number:
+    """A secret array of up to two axes. Made by `Formulas` and by arithmetic; it has no value to look at.
+
+    Operators, `sum`, `mean`, slices and comparisons are NumPy's, with its broadcasting; comparisons give
+    zeros and ones, which `&`, `|` and `~` combine. Bounds and units are found as it is made. Where nothing
+    proves a bound, PlanError names the line, says what is known, and what to write.
+    """
+
+    __slots__ = ("_factors", "_held", "by_row", "flipped", "mean_of", "plan", "shape", "sound")
+    __hash__ = None  # type: ignore[assignment]
+    __array_ufunc__ = None
+    """So that an array of NumPy's on the left leaves the operation to this class."""
+
+    def __init__(
+        self,
+        plan: Formulas,
+        held: Held | tuple[Held, Held],
+        shape: Shape,
+        *,
+        flipped: bool = False,
+        by_row: bool = False,
+        sound: Number | None = None,
+    ) -> None:
+        self.plan = plan
+        self._held = held if isinstance(held, Held) else None
+        self._factors: tuple[Held, ...] = () if isinstance(held, Held) else held
+        self.shape, self.flipped, self.by_row, self.sound = shape, flipped and len(shape) == 2, by_row, sound
+        self.mean_of: object = None
+
+    @property
+    def held(self) -> Held:
+        """How it is held; a product that has not been made is made now."""
+        if self._held is None:
+            self._held = arithmetic.multiply(*self._factors)
+        return self._held
+
+    @property
+    def ndim(self) -> int:
+        """The number of its axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest number that it can be, as far as everyone knows."""
+        facts = self.held.facts
+        return float(facts.low.min(initial=np.inf)), float(facts.high.max(initial=-np.inf))
+
+    @property
+    def error(self) -> Reals:
+        """By how much it may differ from exact arithmetic on what owners have uploaded: a proved bound.
+
+        In the shape of the number. Numbers that owners uploaded are rounded to their scales, which counts.
+        """
+        found = np.broadcast_to(self.held.facts.error, tuple(map(int, self.held.value.shape)))
+        return (found.T if self.flipped else found).reshape(self.shape)
+
+    def __repr__(self) -> str:
+        low, high = self.bounds
+        return f"secret number of shape {self.shape} between {low:.6g} and {high:.6g}"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a secret scalar has no length")
+        return self.shape[0]
+
+    def __bool__(self) -> NoReturn:
+        raise PlanError(
+            f"{line()}: a secret number is neither true nor false for a program; use "
+            "plan.where(condition, x, y), and &, | and ~ for conditions"
+        )
+
+    def __float__(self) -> NoReturn:
+        raise PlanError(f"{line()}: a secret number has no value to look at; reveal it")
+
+    def __iter__(self) -> Any:
+        return (self[place] for place in range(len(self)))
+
+    def like(self, held: Held | tuple[Held, Held], shape: Shape | None = None, **more: Any) -> Number:
+        """A number that is made of this one."""
+        given = {"flipped": self.flipped, "by_row": self.by_row, "sound": self.sound, **more}
+        return Number(self.plan, held, self.shape if shape is None else shape, **given)
+
+    # -- arithmetic ------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Number:
+        if not isinstance(other, Number):
+            held, numbers, shape, flipped = self._beside_public(other)
+            return self.like(arithmetic.add_public(held, numbers), shape, flipped=flipped)
+        x, y, shape, flipped = beside(self, other)
+        return made_of((self, other), arithmetic.add(x, y), shape, flipped)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Number:
+        if not isinstance(other, Number):
+            return self + (-numbers_of(other))
+        x, y, shape, flipped = beside(self, other)
+        made = arithmetic.add(x, y, -1)
+        if other.mean_of is not None and other.mean_of == self._key() and shape == self.shape:
+            n = self.held.builder.most(self.held.value.shape[-1])
+            known, left = made.facts, self.held.facts.less_mean(n)
+            facts = left.off(np.maximum(known.error - left.error, 0.0))
+            made = Held.of(made.value, made.unit, facts)
+        return made_of((self, other), made, shape, flipped)
+
+    def __rsub__(self, other: Any) -> Number:
+        made: Number = -self + other
+        return made
+
+    def __neg__(self) -> Number:
+        return self * -1.0
+
+    def __mul__(self, other: Any) -> Number:
+        if not isinstance(other, Number):
+            held, numbers, shape, flipped = self._beside_public(other)
+            return self.like(arithmetic.scale(held, numbers), shape, flipped=flipped)
+        x, y, shape, flipped = beside(self, other)
+        return made_of((self, other), (x, y), shape, flipped)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Number:
+        if isinstance(other, Number):
+            return self * self.plan.reciprocal(other)
+        numbers = numbers_of(other)
+        if (numbers == 0).any():
+            raise PlanError(f"{line()}: a division by zero")
+        return self * (1 / numbers)
+
+    def __rtruediv__(self, other: Any) -> Number:
+        made: Number = self.plan.reciprocal(self) * other
+        return made
+
+    def __pow__(self, power: int) -> Number:
+        if isinstance(power, bool) or not isinstance(power, int) or not 1 <= power <= 64:
+            raise PlanError(f"{line()}: a power is a whole number from 1 to 64, not {power!r:.40}")
+        half = self if power < 4 else self ** (power // 2)
+        if power < 4:
+            made = self
+            for _ in range(power - 1):
+                made = made * self
+            return made
+        return half * half if power % 2 == 0 else half * half * self
+
+    def __abs__(self) -> Number:
+        return self * (1 - 2 * (self < 0))
+
+    def __matmul__(self, other: Any) -> Number:
+        return self.plan.dot(self, other)
+
+    def __rmatmul__(self, other: Any) -> Number:
+        return self.plan.dot(other, self)
+
+    # -- comparisons -----------------------------------------------------------------------------------------
+
+    def __lt__(self, other: Any) -> Number:
+        return self._negative(self - other)
+
+    def __gt__(self, other: Any) -> Number:
+        return self._negative(-self + other)
+
+    def __ge__(self, other: Any) -> Number:
+        return ~self._negative(self - other)
+
+    def __le__(self, other: Any) -> Number:
+        return ~self._negative(-self + other)
+
+    def __eq__(self, other: object) -> Number:  # type: ignore[override]
+        return (self - other)._tested(lambda value: value.is_zero())
+
+    def __ne__(self, other: object) -> Number:  # type: ignore[override]
+        return ~(self == other)
+
+    def __invert__(self) -> Number:
+        self.require_bits("~")
+        return 1 - self
+
+    def __and__(self, other: Number) -> Number:
+        self.require_bits("&")
+        other.require_bits("&")
+        return self * other
+
+    def __or__(self, other: Number) -> Number:
+        return ~(~self & ~other)
+
+    def _negative(self, difference: Number) -> Number:
+        return difference._tested(lambda value: value.is_negative())
+
+    def _tested(self, test: Callable[[Value], Value]) -> Number:
+        """Zeros and ones, by a test of what is held: numbers within their errors may come out either way."""
+        held = self.held
+        value, shape = held.value, held.value.shape
+        if len(shape) == 1:
+            bits = test(value).to_ring()
+        elif self.size <= held.builder.tile_rows:
+            bits = test(value.reshape(self.size)).to_ring().reshape(*shape)
+        else:
+            rows = [test(value.select([row]).squeeze()).to_ring() for row in range(int(shape[0]))]
+            bits = concatenate([row.reshape(1, *row.shape) for row in rows])
+        return self.like(Held.of(bits, 1.0 if len(shape) == 1 else [[1.0]], _bits(len(shape))))
+
+    def require_bits(self, operator: str) -> None:
+        """Raise PlanError unless these are zeros and ones, as comparisons give."""
+        facts = self.held.facts
+        whole = (facts.low >= 0).all() and (facts.high <= 1).all() and (facts.error == 0).all()
+        if not (whole and (self.held.unit == 1).all()):
+            raise PlanError(f"{line()}: {operator} combines conditions, and this is a number {told(facts)}")
+
+    # -- sums ------------------------------------------------------------------------------------------------
+
+    def sum(self, axis: int | None = None) -> Number:
+        """Sum of all elements, or along an axis."""
+        places = self._axes(axis)
+        if self._factors and self.ndim == 1:
+            x, y = (as_row(one) for one in self._factors)
+            if x.value.shape == y.value.shape:
+                made = arithmetic.dot(x, y)
+                return self.like(as_scalar(made), (), by_row=False)
+        found = self
+        for place in places:
+            found = found._summed(place)
+        return found
+
+    def mean(self, axis: int | None = None) -> Number:
+        """Mean of all elements, or along an axis; its `self - mean` is known to be centred."""
+        places = self._axes(axis)
+        count = math.prod(self.shape[one] for one in places)
+        if count == 0:
+            raise PlanError(f"{line()}: a mean of no elements is not defined")
+        if len(places) == 1 and not self._factors and self.is_last(places[0]):
+            made = self._over_rows(arithmetic.mean, places[0])
+            made.mean_of = self._key()  # told when it is subtracted
+            return made
+        return self.sum(axis) / count
+
+    def var(self, axis: int | None = None) -> Number:
+        """Variance of all elements, or along an axis: the mean square about the mean, over their number."""
+        about = self - (self.mean(axis) if axis != 1 else self.mean(axis).column())
+        return (about * about).mean(axis)
+
+    def _axes(self, axis: int | None) -> list[int]:
+        if axis is None:
+            return list(range(self.ndim))[::-1]
+        if not isinstance(axis, int) or not -self.ndim <= axis < self.ndim:
+            raise PlanError(f"{line()}: a number of shape {self.shape} has no axis {axis!r:.20}")
+        return [axis % self.ndim]
+
+    def is_last(self, axis: int) -> bool:
+        """Whether a logical axis lies along the last one."""
+        return self.ndim == 1 or (axis == 0) == self.flipped
+
+    def _summed(self, axis: int) -> Number:
+        if self.is_last(axis):
+            return self._over_rows(arithmetic.total, axis)
+        made = arithmetic.total_columns(self.held)
+        shape = tuple(dim for place, dim in enumerate(self.shape) if place != axis)
+        return self.like(made, shape)
+
+    def _over_rows(self, operation: Callable[[Held], Held], axis: int) -> Number:
+        shape = tuple(dim for place, dim in enumerate(self.shape) if place != axis)
+        return self.like(operation(self.held), shape, by_row=False)
+
+    def _key(self) -> object:
+        """What tells this number from others of the plan."""
+        return None if self._held is None else (self._held.value.ref, self._held.unit.tobytes())
+
+    # -- shape -----------------------------------------------------------------------------------------------
+
+    @property
+    def T(self) -> Number:  # noqa: N802 - NumPy's name
+        """The transpose: free."""
+        if self.ndim < 2:
+            return self
+        return self.like(self.held, self.shape[::-1], flipped=not self.flipped)
+
+    def column(self) -> Number:
+        """A vector `(d,)` as a matrix `(d, 1)`, as NumPy's `x[:, None]`."""
+        if self.ndim != 1:
+            raise PlanError(f"{line()}: a column is made of a vector, not of shape {self.shape}")
+        return self.like(as_row(self.held), (self.shape[0], 1), flipped=True)
+
+    def __getitem__(self, key: Any) -> Number:
+        return self.plan.part(self, key)
+
+    # -- bounds ----------------------------------------------------------------------------------------------
+
+    def within(self, low: float, high: float, *, check: bool = True) -> Number:
+        """The same between bounds that nothing proves.
+
+        With `check`, elements beyond them are put inside, and whatever rests on one of them is NaN when
+        it is revealed, of which its receiver is told a bit; about 12 rounds. Without, it is your
+        word: should it not hold, results are wrong without a sign, and with protocols whose masks are no
+        larger than bounds say, nodes may see more than random numbers.
+        """
+        low, high = float(low), float(high)
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise PlanError(
+                f"{line()}: bounds are two finite numbers, the first no larger, not {low}, {high}"
+            )
+        facts = self.held.facts
+        if (facts.low >= low).all() and (facts.high <= high).all():
+            return self
+        if not check:
+            return self.like(Held.of(self.held.value, self.held.unit, facts.within(low, high)))
+        inside = (self >= low) & (self <= high)
+        whole = inside.sum() == self.size
+        kept = self.plan.where(inside, self, min(max(low, 0.0), high)).held
+        off = kept.facts.error  # what is held lies within, and the true number may be so far from it
+        made = Held.of(kept.value, kept.unit, kept.facts.within(low - off, high + off))
+        return self.like(made, sound=whole if self.sound is None else whole & self.sound)
+
+    # -- out -------------------------------------------------------------------------------------------------
+
+    def reveal(self, name: str, to: str = "analyst", *, kind: DisclosureClass | None = None) -> None:
+        """Have a receiver outside told the number, under a name; `Formulas.revealed` has it after the run.
+
+        `kind` is its class of disclosure: "figure" unless you say, or "rows" of what has an element for each
+        row of a table. Where the number rests on checks, the receiver also learns whether they held. Raises
+        SchemaError for rows of a table whose owner set a minimum count.
+        """
+        if kind is not None and kind not in CLASSES:
+            raise PlanError(
+                f"{line()}: kind={kind!r:.40} is no class of disclosures; say one of {', '.join(CLASSES)}"
+            )
+        if self.by_row and self.plan.least > 1:
+            raise SchemaError(
+                f"{line()}: owners allow figures that rest on at least {self.plan.least} rows, not rows"
+            )
+        self.plan.note_reveal(self, name, to, kind or ("rows" if self.by_row else "figure"))
+
+    def _beside_public(self, other: Any) -> tuple[Held, Reals, Shape, bool]:
+        """This number and public ones, in the orientation of the result, whose shape is returned too."""
+        numbers = numbers_of(other)
+        shape = broadcast(self.shape, numbers.shape)
+        flipped = self.flipped if self.ndim == 2 else False
+        held = turned_to(self, len(shape), flipped)
+        if numbers.ndim < len(shape):
+            numbers = numbers.reshape((1,) * (len(shape) - numbers.ndim) + numbers.shape)
+        if flipped and numbers.ndim == 2:
+            numbers = numbers.T
+        return held, np.atleast_1d(numbers), shape, flipped
+
+
+def _bits(axes: int) -> Facts:
+    return BIT if axes == 1 else BIT.map(lambda one: one[None])
+
+
+def numbers_of(given: Any) -> Reals:
+    """Public numbers. Raises PlanError for anything that is none."""
+    try:
+        plain = np.asarray(given)
+        if plain.dtype.kind not in "buif":
+            raise TypeError
+        numbers = plain.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"{line()}: a {type(given).__name__} is no number") from error
+    if not np.isfinite(numbers).all() or numbers.ndim > 2:
+        raise PlanError(f"{line()}: public numbers are finite, of up to two axes")
+    return numbers
+
+
+def broadcast(a: Shape, b: Shape) -> Shape:
+    """NumPy's shape of an operation on both. Raises PlanError."""
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError as error:
+        raise PlanError(f"{line()}: shapes {a} and {b} do not fit together") from error
+
+
+def as_row(held: Held) -> Held:
+    """A vector `(n,)` as `(1, n)`."""
+    value = held.value if len(held.value.shape) == 2 else held.value.reshape(1, *held.value.shape)
+    lift: Callable[[Reals], Reals] = lambda one: one if one.ndim == 2 else one[None]  # noqa: E731
+    return Held(value, lift(held.unit), held.facts.columns(lift))
+
+
+def as_scalar(held: Held) -> Held:
+    """A matrix `(1, 1)` as `(1,)`."""
+    return Held(held.value.reshape(1), held.unit[0], held.facts.columns(lambda one: one[0]))
+
+
+def turned_to(x: Number, axes: int, flipped: bool) -> Held:
+    """How a number is held, with so many axes and in an orientation."""
+    held = x.held
+    if axes < 2 or (x.ndim == 2 and x.flipped == flipped):
+        return held
+    if x.ndim < 2:
+        if not flipped or x.ndim == 0:
+            return as_row(held)
+        stand: Callable[[Reals], Reals] = lambda one: one.reshape(-1, 1)  # noqa: E731
+        return Held(held.value.column(), stand(held.unit), held.facts.map(stand))
+    turn: Callable[[Reals], Reals] = lambda one: one.T  # noqa: E731
+    shape = held.value.shape
+    if x.size > held.builder.tile_rows:
+        raise PlanError(
+            f"{line()}: a number of shape {x.shape} with rows along one axis meets one with rows along the "
+            "other; only up to {held.builder.tile_rows} elements can be turned"
+        )
+    value = held.value.reshape(*shape[::-1]) if 1 in shape else held.value.transpose()
+    return Held(value, turn(held.unit), held.facts.map(turn))
+
+
+def beside(x: Number, y: Number) -> tuple[Held, Held, Shape, bool]:
+    """Two numbers in one orientation, and the shape of what is made of both."""
+    if x.plan is not y.plan:
+        raise PlanError(f"{line()}: numbers of two plans were combined")
+    shape = broadcast(x.shape, y.shape)
+    larger = max((one for one in (x, y) if one.ndim == 2), key=lambda one: one.size, default=None)
+    flipped = larger is not None and larger.flipped
+    return turned_to(x, len(shape), flipped), turned_to(y, len(shape), flipped), shape, flipped
+
+
+def made_of(
+    sources: tuple[Number, ...], held: Held | tuple[Held, Held], shape: Shape, flipped: bool
+) -> Number:
+    """A number that is made of several, and sound if all of them are."""
+    sound: Number | None = None
+    for one in sources:
+        if one.sound is not None and (sound is None or sound.held.value.ref != one.sound.held.value.ref):
+            sound = one.sound if sound is None else sound & one.sound
+    by_row = any(one.by_row for one in sources)
+    return Number(sources[0].plan, held, shape, flipped=flipped, by_row=by_row, sound=sound)
+
+
+__all__ = ["Number", "together"]
