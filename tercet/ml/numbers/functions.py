@@ -28,6 +28,8 @@ from tercet.plans import Value, concatenate
 
 SORT_BITS = 63
 """A sort's keys and the numbers of its rows have so many bits together."""
+KEY_BITS = 58
+"""Keys have no more bits, so that they can be rounded to fewer such that equal ones stay equal."""
 USUAL_BITS = SPREAD_BITS
 """Columns of a matrix have so many bits of numbers of usual size, if there is room."""
 PUBLIC_BITS = 30
@@ -299,6 +301,7 @@ def sort(key: Number, *others: Number) -> list[Number]:
     if key.ndim != 1:
         raise PlanError(f"{line()}: the key of a sort is a vector, not of shape {key.shape}")
     held = [arithmetic.level(one.held, -1) for one in (key, *others)]
+    held[0] = held[0].coarser(held[0].bits - KEY_BITS)
     room = SORT_BITS - max(key.shape[0] - 1, 0).bit_length()
     keys = held[0].value
     bits = bits_of(keys.type.limit + 1) + 1

@@ -16,7 +16,7 @@ import numpy as np
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.numbers import arithmetic
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.ring import Held, together, told
+from tercet.ml.numbers.ring import FARTHEST, Held, together, told
 from tercet.ml.numbers.source import line
 from tercet.plans import CLASSES, DisclosureClass, Value, concatenate
 from tercet.tracebacks import short_tracebacks
@@ -132,7 +132,8 @@ class Number:
             return self + (-numbers_of(other))
         x, y, shape, flipped = beside(self, other)
         made = arithmetic.add(x, y, -1)
-        if other.mean_of is not None and other.mean_of == self._key() and shape == self.shape:
+        about = other.mean_of is not None and other.mean_of == self._key() and shape == self.shape
+        if about and y.value.shape[-1] == 1:  # each row of it less its own mean, and not another's
             n = self.held.builder.most(self.held.value.shape[-1])
             known, left = made.facts, self.held.facts.less_mean(n)
             facts = left.off(np.maximum(known.error - left.error, 0.0))
@@ -390,8 +391,11 @@ def numbers_of(given: Any) -> Reals:
         numbers = plain.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise PlanError(f"{line()}: a {type(given).__name__} is no number") from error
+    sizes = np.abs(numbers)
     if not np.isfinite(numbers).all() or numbers.ndim > 2:
         raise PlanError(f"{line()}: public numbers are finite, of up to two axes")
+    if ((sizes > FARTHEST) | ((sizes < 1 / FARTHEST) & (sizes > 0))).any():
+        raise PlanError(f"{line()}: public numbers are between {1 / FARTHEST:g} and {FARTHEST:g} in size")
     return numbers
 
 

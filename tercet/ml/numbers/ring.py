@@ -37,6 +37,8 @@ LEADING_BITS = 24
 LIFTED_BITS = 36
 """Long arrays are made exactly as fine as short ones they meet, such as their means, up to so many bits."""
 MOST_CUT = 60
+FARTHEST = 1e150
+"""Bounds, units and public numbers are no larger, and no nearer to zero than one over that."""
 
 
 def bits_of(most: float) -> int:
@@ -65,6 +67,14 @@ class Held:
     value: Value
     unit: Reals
     facts: Facts
+
+    def __attrs_post_init__(self) -> None:
+        far = float(self.facts.held.max(initial=0.0)), float(self.unit.max()), float(self.unit.min())
+        if not (far[0] <= FARTHEST and far[1] <= FARTHEST and far[2] >= 1 / FARTHEST):
+            raise PlanError(
+                f"{line()}: numbers here may be as large as {far[0]:.3g}, in units of {far[2]:.3g}, which is "
+                "too near the ends of floating point; measure the columns in other units"
+            )
 
     @classmethod
     def of(cls, value: Value, unit: Any, facts: Facts) -> Held:

@@ -78,6 +78,7 @@ class NumPy:
     column_stack, concatenate = np.column_stack, np.concatenate
 
 
+@pytest.mark.cases("shamir")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_formulas_are_those_of_numpy(protocol):
     """All in one plan: to the stated error, and to 1e-4 of the largest element."""
@@ -96,6 +97,7 @@ def test_formulas_are_those_of_numpy(protocol):
         assert (off <= 1e-4 * np.max(np.abs(want))).all(), name
 
 
+@pytest.mark.cases("rep4")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_equations_of_columns_in_any_units(protocol):
     """Ridge regression by normal equations, and a matrix without an inverse, which is NaN."""
@@ -206,6 +208,32 @@ def test_rows_are_for_owners_to_allow(plain, plan):
     with pytest.raises(SchemaError, match="is filtered"):
         plan.columns(filtered, "a")
     assert [one.kind for one in plan.plan().disclosures()] == ["figure"]
+
+
+def test_only_a_mean_of_its_own_row_makes_a_number_centred(plain):
+    """Of a square matrix, row means may be taken off columns; then nothing is known of what is left."""
+    data = {"id": np.arange(3), "a": [1e6, 1e6, 1e6], "b": [0.0, 1, 2], "c": [1.0, 1, 5]}
+    table = plain.upload(data, name="square", key="id", owner="o", types=dict.fromkeys("abc", "real"))
+
+    def formulas(X):
+        G = X.T @ X / 1e6
+        return G - G.mean(axis=1), G - G.mean(axis=0), X.T - X.mean(axis=0)
+
+    with plain.plan("square") as plan:
+        secret = formulas(plan.matrix(table))
+        for place, made in enumerate(secret):
+            made.reveal(str(place))
+            made.sum().reveal(f"sum of {place}")
+    exact = formulas(np.column_stack([data["a"], data["b"], data["c"]]))
+    for place, (made, want) in enumerate(zip(secret, exact, strict=True)):
+        assert (np.abs(plan.revealed[str(place)] - want) <= made.error).all()
+        assert abs(plan.revealed[f"sum of {place}"] - want.sum()) <= made.sum().error
+
+
+@pytest.mark.parametrize("factor", [1e100, 1e-100, 1e200])
+def test_numbers_beyond_floating_point_are_refused(plan, table, factor):
+    with pytest.raises(PlanError, match=r"ends of floating point|between 1e-150"):
+        (plan.column(table, "a") * factor) * factor
 
 
 def test_numbers_of_two_plans_do_not_meet(plain, plan, table):

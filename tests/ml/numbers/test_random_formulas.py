@@ -190,10 +190,18 @@ def check(lake, formula):
         assert (np.abs(told[name] - want) <= slack).all(), (name, endings, told[name], want, errors[name])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(formulas())
 def test_formulas_are_right_to_their_error_or_refused(lake, formula):
     check(lake, formula)
+
+
+@pytest.mark.thorough
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(formulas(), st.sampled_from([100_000, 1_000_000]))
+def test_formulas_over_many_rows(lake, formula, rows):
+    hows, _, *rest = formula
+    check(lake, (hows, rows, *rest))
 
 
 @pytest.mark.thorough

@@ -1,0 +1,83 @@
+"""The plans of `docs/plans.md`, under every protocol, beside NumPy; and how many rounds they take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tercet
+from tercet.actors.estimate import explain
+
+PAGE = Path(__file__).parents[3] / "docs" / "plans.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+PLANS = [block for block in BLOCKS if "with lake.plan" in block][:5]
+
+
+def run(protocol, monkeypatch):
+    """What the five plans reveal under a protocol, by name, and what they were made of."""
+    local, names, found = tercet.local, dict[str, Any](), {}
+    monkeypatch.setattr(tercet, "local", lambda: local(protocol=protocol))
+    exec(BLOCKS[0], names)
+    given = dict(names)
+    for block in PLANS:
+        lines = [one for one in block.splitlines() if not one.startswith(("print", "model"))]
+        exec("\n".join(lines), names)
+        found |= names["plan"].revealed
+    names["lake"].close()
+    return found, given
+
+
+def logistic(X, y, w):
+    p = 1 / (1 + np.exp(-X @ w))
+    return w + np.linalg.solve((X.T * (p * (1 - p))) @ X, X.T @ (y - p))
+
+
+@pytest.mark.cases("replicated")
+@pytest.mark.parametrize("protocol", ["plain", "replicated", "shamir", "rep4", "additive"])
+def test_the_plans_of_the_page(protocol, monkeypatch):
+    found, names = run(protocol, monkeypatch)
+    age, bmi, ill = (names[name][40:] for name in ("age", "bmi", "ill"))
+    X = np.column_stack([age - age.mean(), bmi - bmi.mean(), np.ones(len(age))])
+    gradient = X.T @ (ill - 0.5)
+    near = np.argsort((age - 61) ** 2 + (bmi - 29) ** 2)[:9]
+    wanted = {
+        "covariance": np.cov(age, bmi, bias=True)[0, 1],
+        "patients of both": 360,
+        "gradient step": gradient * 1e-6,
+        "Newton": logistic(X, ill, logistic(X, ill, np.zeros(3))),
+        "winner": 6,
+        "price": 120,
+        "share of the nine nearest who are ill": ill[near].mean(),
+    }
+    assert found.keys() == wanted.keys()
+    for name, want in wanted.items():
+        np.testing.assert_allclose(found[name], want, rtol=1e-4, atol=1e-9, err_msg=name)
+
+
+def test_the_plans_are_short_and_say_no_scale_or_bound():
+    assert len(PLANS) == 5
+    for block in PLANS:
+        body = block.partition("with lake.plan")[2].split("\n\n")[0].splitlines()
+        assert len(body) <= 12
+        assert not re.search(r"scale|within|bound|handle|magnitude", block)
+
+
+def test_a_covariance_takes_no_more_rounds_than_correlations():
+    """Which `ml` writes by hand; and products alone take one."""
+    rng = np.random.default_rng(0)
+    with tercet.local(protocol="plain") as lake:
+        table = lake.upload({"id": range(2000), "a": rng.normal(size=2000), "b": rng.normal(size=2000)},
+                            name="t", key="id", owner="o")  # fmt: skip
+        plans = []
+        lake.on_result = lambda plan, result: plans.append(plan)
+        table.corr()
+        with lake.plan("covariance") as plan:
+            X = plan.matrix(table)
+            X = X - X.mean(axis=0)
+            (X.T @ X / len(X)).reveal("covariance")
+    by_hand, made = (explain(one, "replicated").rounds for one in plans)
+    assert made <= 7 < by_hand
