@@ -537,6 +537,7 @@ STEPS = Either(
 )
 MANY = Several(empty=True, most=1024, advice="as in [1, 2, 3]")
 NUMBER = Number()
+NUMBERS = Several(each=NUMBER, advice="as in [1, 2, 3]")
 ONE_HOT = Several(
     each=Either(rules=(NUMBER, FLAG, Text(what="a label"))),
     most=1024,

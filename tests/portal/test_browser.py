@@ -1,7 +1,7 @@
-"""The portal in a real Chromium, against three real nodes: a study from upload to results, as people click.
+"""The portal in a real Chromium, against three real nodes: a study from upload to results, by clicks.
 
-Each test goes on where the one before has ended, as owners and the analyst do. Every page is looked at by axe,
-and kept as a picture in both themes and at 400 pixels, in `build/portal`.
+Each test goes on where the one before has ended, as owners and the analyst do. Every page is looked at by
+axe, and kept as a picture in both themes and at 400 pixels, in `build/portal`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def desks(lake: Lake, browser: Browser, axe: str) -> Iterator[dict[str, Desk]]:
 
 
 def _heard(line: ConsoleMessage, complaints: list[str]) -> None:
-    """Note an error; that a request was given up for a newer one is none, nor that one was answered with no."""
+    """Note an error; that a request was given up for a newer one is none, nor is an answer that says no."""
     no_error = ("htmx:sendAbort", "htmx:afterRequest", "Failed to load resource: the server responded")
     if line.type == "error" and not line.text.startswith(no_error):
         complaints.append(line.text)
