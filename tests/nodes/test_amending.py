@@ -180,11 +180,11 @@ async def test_a_study_outlives_a_key_and_not_its_owners(in_process):
 
 async def test_a_fit_goes_on_when_a_key_is_renewed(in_process):
     lake, rng = in_process, np.random.default_rng(5)
-    lake.ann.checkpoint_every = 5
-    x = rng.normal(size=400)
-    data = {"id": np.arange(400), "x": x, "sick": (x + rng.normal(size=400) > 0).astype(int)}
+    lake.ann.checkpoint_every = 3
+    x = rng.normal(size=100)
+    data = {"id": np.arange(100), "x": x, "sick": (x + rng.normal(size=100) > 0).astype(int)}
     table = await lake.ann.upload(data, name="mine", key="id", owner="ann")
-    options = {"solver": "gd", "max_iter": 20, "learning_rate": 0.5}
+    options = {"solver": "gd", "max_iter": 10, "learning_rate": 0.5}
     whole = await LogisticRegression(**options).fit(table, target="sick")
     results, lake.ann.on_result = [], lambda _, result: results.append(result)
     gate, held = lake.nodes[0].gate, trio.Event()
@@ -228,6 +228,23 @@ async def test_who_may_not(in_process, tmp_path):
         await lake.nodes[0].gate.answer("olga", "amend", [taken.to_text().encode()])
     assert not any(next_path(made.root / f"n{index}" / "cluster.toml").exists() for index in range(3))
     assert {node.gate.roster.cluster.number for node in lake.nodes} == {1}
+
+
+async def test_a_node_whose_new_key_is_away_tries_again(in_process, tmp_path, caplog):
+    lake, made = in_process, in_process.made
+    key = made.root / "n0" / "node.key"
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
+    after = following(made, renew_key(key, current(made.cluster)), at=at)
+    told = await give(made, after)
+    assert all(one.good for one in told), told
+    key.rename(tmp_path / "away")
+    with trio.fail_after(TIMEOUT_S):
+        while "node.key cannot be read" not in caplog.text:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    assert lake.nodes[0].gate.roster.cluster.number == 1
+    (tmp_path / "away").rename(key)
+    await adopted(lake, after)
+    assert caplog.text.count("node.key cannot be read") == 1
 
 
 async def test_a_moved_node_and_what_waits(in_process):
