@@ -120,8 +120,10 @@ def results_of(plan: Plan, caller: str) -> tuple[Result, ...]:
 
 
 def sizes_told(computation: str, arguments: Mapping[str, Any]) -> Sizes | None:
-    """What a computation tells the nodes of how many rows match, or are kept by a compact filter."""
-    if computation == "join":
+    """What a computation tells the nodes of how many rows match, have one key or are kept by a filter."""
+    if computation == "concat":
+        return None if arguments.get("duplicates") == "keep" else SIZES[0]
+    if computation in ("join", "group_rows"):
         given = arguments.get("sizes", SIZES[0])
         return given if given in SIZES else SIZES[0]
     return SIZES[0] if arguments.get("compact") else None
@@ -214,9 +216,17 @@ def _of_fits(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str
         )
 
 
+MENDS = {
+    "join": "join with sizes={!r}",
+    "group_rows": "group with sizes='hidden'",
+    "concat": "put tables together with duplicates='keep'",
+}
+"""How computations tell the nodes less of sizes."""
+
+
 def _of_sizes(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str]:
     if asked.sizes is not None and SIZES.index(asked.sizes) < SIZES.index(rules.sizes):
-        mend = f"join with sizes={rules.sizes!r}" if asked.computation == "join" else "leave compact out"
+        mend = MENDS.get(asked.computation, "leave compact out").format(rules.sizes)
         yield (
             f"{owner} does not let nodes be told how many rows match those of table {table!r}"
             f"{' without noise' if rules.sizes == 'noisy' else ''}, and {_what(asked)} would; {mend}"

@@ -57,7 +57,7 @@ class Rules:
       whoever computes needs. If empty, they are who computes, readers, and owners of the tables used.
     - `min_count`: figures must rest on as many rows, also after a join.
     - `parameters_per_row`: no fit may have more parameters for each row that it rests on.
-    - `sizes`: what nodes may be told of how many rows match in a join, or are kept by a compact filter:
+    - `sizes`: what nodes may be told of how many rows match in a join, have one key, or are kept by a filter:
       "exact" is anything, "noisy" a count with noise or nothing, "hidden" nothing.
     - `uses`: so many computations of others may use it. `until`: so many seconds since 1970, none after.
     """

@@ -218,6 +218,10 @@ def test_how_many_rows_match_is_told_no_further(rules, asked, sentence):
         ("filter", {"compact": True}, "exact"),
         ("dropna", {"compact": False}, None),
         ("describe", {}, None),
+        ("group_rows", {}, "exact"),
+        ("group_rows", {"sizes": "hidden"}, "hidden"),
+        ("concat", {"duplicates": "count"}, "exact"),
+        ("concat", {"duplicates": "keep"}, None),
     ],
 )
 def test_what_is_told_of_sizes(computation, arguments, told):
