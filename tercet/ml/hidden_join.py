@@ -12,27 +12,23 @@ rounds grow with log2(n)^2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
-import numpy as np
 
 from tercet.errors import SchemaError
 from tercet.ml.disclosure import inverted, kept_where
-from tercet.ml.draft import Draft
 from tercet.ml.linalg import settled
-from tercet.ml.preparation import made_of, out_of_range, owners
+from tercet.ml.preparation import made_of, owners
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.segments import copied
-from tercet.ml.sides import Side, described, links_of, selected, several, told_anew
+from tercet.ml.sides import Side, coarser, described, links_of, selected, several, told_anew
 from tercet.ml.splitting import RANDOM_ORDER
-from tercet.ml.stored_columns import UNIT_BITS, Column, Part
+from tercet.ml.stored_columns import Column, Part
 from tercet.ml.table import ANALYST, Steps, Table
 from tercet.plans import Builder, Value, concatenate
 
 REPEATED = "whether a key occurs more often in a table than the join allows"
-WIDENED = 4
-"""Columns of rows that many are linked with may spread over so many times what their owners checked."""
 
 
 def hidden_join(left: Table, right: Table, how: str, *, many: bool, name: str) -> Steps[Table]:
@@ -41,24 +37,15 @@ def hidden_join(left: Table, right: Table, how: str, *, many: bool, name: str) -
     For "left", "inner", "semi" and "anti", rows are those of the left table in their order, and keep its
     parts; for "outer", and for "right" where `many` rows of the left table may have one key, these and then
     those of the right. Raises SchemaError, of which a check bit tells, for keys that repeat though they must
-    not, and for columns that spread too far over the rows that they are linked with.
+    not, and, with `many`, at once for columns of the right table without a public range.
     """
     builder = left.lake.builder(f"join {name}")
-    linked, draft = _linked(builder, left, right, many=many), Draft(builder)
-    written = (_of_both if how in ("outer", "right") else _of_left_rows)(linked, left, right, how)
-    widened = out_of_range(right.column_names)
-    if many and written.columns is not None:
-        for place, column in enumerate(right.columns):
-            if written.columns.shape[-1] and _may_widen(column):
-                values = written.columns.select([place]).squeeze().shifted(UNIT_BITS)
-                draft.narrow(values, WIDENED * column.widest_spread)
+    linked = _linked(builder, left, right, many=many)
+    written = (_of_both if how in ("outer", "right") else _of_left_rows)(linked, left, linked.right, how)
     handles = [left.lake.handle(name) for _ in written.stored]
     for handle, value in zip(handles, written.stored, strict=True):
         value.store(handle)
     linked.repeated.reveal(REPEATED, to=ANALYST, kind="check")
-    failed = draft.failed()
-    if failed is not None:
-        failed.reveal(widened, to=ANALYST, kind="check")
     result = yield builder.plan()
     if result.revealed[REPEATED][0] > 0.5:
         raise SchemaError(
@@ -70,18 +57,11 @@ def hidden_join(left: Table, right: Table, how: str, *, many: bool, name: str) -
                 else "let those of the left table repeat with validate='m:1'"
             )
         )
-    if failed is not None and result.revealed[widened][0] > 0.5:
-        raise SchemaError(
-            f"a column of table {right.name!r} spreads over the rows of {left.name!r} that it is linked with "
-            f"more than {WIDENED} times as far as over its own; have its owner declare ranges, or give "
-            "smaller scales, at upload"
-        )
     joined = written.make([Part(handle, result.stored[handle]) for handle in handles])
-    most = max(left.rows_of_sources, right.rows_of_sources)
     return attrs.evolve(
         joined,
         name=name,
-        rows_of_sources=max(most, WIDENED**2 * joined.rows) if failed is not None else most,
+        rows_of_sources=max(left.rows_of_sources, right.rows_of_sources),
         min_count=max(left.min_count, right.min_count),
     )
 
@@ -91,13 +71,14 @@ def hidden_join(left: Table, right: Table, how: str, *, many: bool, name: str) -
 
 @attrs.frozen(eq=False)
 class _Linked:
-    """Rows of the right table, then of the left, after a shuffle; `numbers` `(n,)` are public.
+    """Rows of the `right` table, as it is joined, and of the left, after a shuffle; `numbers` are public.
 
     `values` `(d, n)` are centred columns of the right table, with those of left rows that were linked;
     `there` `(n,)` is one where they stand for something, `alone` `(n,)` in right rows that no left row was
     linked with. `repeated` `(1,)` is one if a key occurs too often, and then the other flags are zero.
     """
 
+    right: Table
     side: Side | None
     values: Value | None
     there: Value
@@ -125,7 +106,10 @@ def _linked(builder: Builder, left: Table, right: Table, *, many: bool) -> _Link
     """Link each row of the left table with the one of the right that has its key."""
     sizes, rows = (left.rows, right.rows), left.rows + right.rows
     anew = several((left, right))
-    side = Side.of(builder, right, anew=anew)
+    cuts: Sequence[int] = ()
+    if many:
+        right, cuts = coarser(right)
+    side = Side.of(builder, right, anew=anew, cuts=cuts)
     secret = builder.random_words(2)
     names = [
         builder.apply("prf", secret, builder.input(table.keys.handle, table.keys.type))
@@ -160,6 +144,7 @@ def _linked(builder: Builder, left: Table, right: Table, *, many: bool) -> _Link
     columns = [] if side is None else [settled(moved).select(range(last))]
     numbers, there, alone, *values = builder.apply_all("shuffle", numbers, there, alone, *columns)
     return _Linked(
+        right,
         side,
         values[0] if values else None,
         there.bounded(1.0, "a bit"),
@@ -175,26 +160,14 @@ def _bit(product: Value) -> Value:
     return settled(product.bounded(1.0, "a product of bits"))
 
 
-def _may_widen(column: Column) -> bool:
-    """Whether a column may spread further over rows that were linked with some of its own many times."""
-    schema = column.schema
-    if schema.kind == "boolean":
-        return False
-    if schema.range is None:
-        return True
-    half = np.ldexp((schema.range[1] - schema.range[0]) / 2, schema.scale)
-    return bool(half > 2.0**UNIT_BITS * column.widest_spread)
-
-
 # -- tables --------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
 class _Result:
-    """What is stored; the columns of the right table among it; and the table of all parts, in that order."""
+    """What is stored, and the table of all these parts."""
 
     stored: list[Value]
-    columns: Value | None
     make: Callable[[list[Part]], Table]
 
 
@@ -228,7 +201,7 @@ def _of_left_rows(linked: _Linked, left: Table, right: Table, how: str) -> _Resu
             selection=(*mine.selection, *counts),
         )
 
-    return _Result([part, *stored], told, make)
+    return _Result([part, *stored], make)
 
 
 def _anew(builder: Builder, left: Table, right: Table) -> tuple[Table, list[Value]]:
@@ -291,7 +264,7 @@ def _of_both(linked: _Linked, left: Table, right: Table, how: str) -> _Result:
             unique=False,  # what does not count has the key of what does
         )
 
-    return _Result([*parts, keys], told, make)
+    return _Result([*parts, keys], make)
 
 
 def _flag(right: Table, part: int, place: int) -> Column:

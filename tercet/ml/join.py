@@ -42,8 +42,8 @@ def join(
     binomial number, and of one row it tells no more than (0.5, 1e-9)-differential privacy allows.
     With `sizes="hidden"` they learn nothing but the sizes of the inputs: the result has all rows of the first
     table (of the second for "right", of both for "outer", and for "right" with "m:1"), some of which do not
-    count, as after a filter. Whoever asks learns one bit, that no key occurs more often than the join allows,
-    and for "m:1" that no column without a declared range spreads more than four times as far as before.
+    count, as after a filter. Whoever asks learns one bit, that no key occurs more often than the join allows.
+    With "m:1", columns of the second table need public ranges, by which their scales may become coarser.
 
     A cell of a row that has no match is missing: a secret boolean column `<name>_missing` tells where, and
     `fillna`, imputers and `dropna` see to it; what is stored there is the column's mean, the middle of its

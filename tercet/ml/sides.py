@@ -9,15 +9,17 @@ which stays secret. Columns are moved less that number, so that what is not ther
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 import numpy as np
 
 from tercet.errors import SchemaError
+from tercet.ml.bounds import half_unit
 from tercet.ml.linalg import mean, settled
 from tercet.ml.schema import INTEGER_BITS, ColumnSchema
-from tercet.ml.stored_columns import Column, recipe_of
+from tercet.ml.stored_columns import UNIT_BITS, Column, recipe_of
 from tercet.ml.table import Table
 from tercet.plans import Builder, Value, concatenate
 
@@ -40,8 +42,12 @@ class Side:
     selected: Value | None
 
     @classmethod
-    def of(cls, builder: Builder, table: Table, *, anew: bool) -> Side | None:
-        """A side of a table; None if it has no columns. Zeros and ones are told `anew` by comparison."""
+    def of(cls, builder: Builder, table: Table, *, anew: bool, cuts: Sequence[int] = ()) -> Side | None:
+        """A side of a table; None if it has no columns. Zeros and ones are told `anew` by comparison.
+
+        `cuts` are the bits that columns were stored with and no longer have, see `coarser`. About 12 rounds
+        if there are some.
+        """
         if not table.columns:
             return None
         blocks = []
@@ -49,6 +55,11 @@ class Side:
             matrix = builder.input(table.parts[part].handle, table.parts[part].type)
             blocks.append(matrix.select([column.place for column in run]))
         values = concatenate(blocks).bounded(LIMIT, "checked by the owner at upload")
+        if any(cuts):
+            rows = [values.select([place]) for place in range(len(cuts))]
+            each = zip(rows, cuts, strict=True)
+            shorter = [row.shifted(cut).nearest(0) if cut else row for row, cut in each]
+            values = concatenate(shorter)
         bits = {place for place, column in enumerate(table.columns) if column.schema.kind == "boolean"}
         if anew and bits:
             values = told_anew(values, bits)
@@ -88,6 +99,39 @@ class Side:
     def filled(self, moved: Value) -> Value:
         """Centred columns with zeros where rows are missing, as they are stored."""
         return (moved + self.fill).bounded(LIMIT, "stored numbers, or what stands for them")
+
+
+def coarser(table: Table) -> tuple[Table, list[int]]:
+    """The table with scales at which columns spread no further than they may, over whatever rows of it.
+
+    And by how many bits these are coarser. A row that is linked with many counts as many; what lies in a
+    public range deviates by half of it at most (Popoviciu 1935). Raises SchemaError for columns without one.
+    """
+    columns, cuts = [], []
+    for column in table.columns:
+        schema, cut = column.schema, 0
+        if schema.kind != "boolean":
+            if schema.range is None:
+                name = column.name
+                raise SchemaError(
+                    f"table {table.name!r}, column {name!r}: many rows may be linked with one of its own, so "
+                    f"it needs a public range; clip it, as in assign({name}=table[{name!r}].clip(0, 100)), "
+                    "have its owner declare one with ranges= at upload, or leave it out"
+                )
+            half = math.ldexp((schema.range[1] - schema.range[0]) / 2, schema.scale)
+            if half > column.widest_spread * 2.0**UNIT_BITS:
+                cut = math.ceil(math.log2(half)) - UNIT_BITS
+        cuts.append(cut)
+        columns.append(_cut(column, cut) if cut else column)
+    return attrs.evolve(table, columns=tuple(columns)), cuts
+
+
+def _cut(column: Column, bits: int) -> Column:
+    """A column with fewer fractional bits, by rounding."""
+    schema = attrs.evolve(column.schema, kind="real", scale=column.schema.scale - bits)
+    once = half_unit(column.schema.scale) if column.schema.kind == "real" else 0.0
+    grain = (once if column.grain is None else column.grain) + half_unit(schema.scale)
+    return attrs.evolve(column, schema=schema, grain=grain, recipe=recipe_of("coarser", bits, column.recipe))
 
 
 def _fill(builder: Builder, table: Table, values: Value) -> Value:

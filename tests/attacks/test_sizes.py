@@ -19,7 +19,8 @@ async def tables(attacked, sizes, *, keys=range(ROWS), **options):
         columns, name="ages", key="id", owner="hospital", min_count=10, allow=allow, **options
     )
     mine = {"id": np.arange(0, 2 * ROWS, 2), "x": np.linspace(0, 1, ROWS), "me": np.arange(ROWS) == 7}
-    await attacked.ann.upload(mine, name="mine", key="id", owner="ann", allow=Allow(plans="any"))
+    own = {"ranges": {"x": (0, 1)}, "allow": Allow(plans="any")}
+    await attacked.ann.upload(mine, name="mine", key="id", owner="ann", **own)
     return await attacked.ann.table("ages"), await attacked.ann.table("mine")
 
 
