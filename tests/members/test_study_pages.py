@@ -34,7 +34,7 @@ def test_a_page():
         "no value of a single row comes out; the most that does is the parameters of models",
         "4 requests:",
         "  1. join: links rows with the same key; it reads patient of clinic (clinic's); patient of "
-        "laboratory (lab's). To ann: the number of rows that match. "
+        "laboratory (lab's). To ann: the number of rows that match, unless sizes are hidden. "
         "Given: tables=[table 'clinic', table 'laboratory'], on='patient'",
         "  2. split: splits rows at random; it reads malignant of clinic (clinic's). To ann: bits that say "
         "whether it worked. Given: table=result of request 1, test_size=0.3, stratify='malignant'",
