@@ -71,6 +71,7 @@ class AsyncLake(AsyncDesigns):
         ranges: Mapping[str, tuple[float, float]] | None = None,
         missing: Missing = "refuse",
         categories: Mapping[str, Sequence[str]] | None = None,
+        normalise: str | Sequence[str] = (),
         min_count: int = 1,
         unique: bool = True,
         allow: Allow | None = None,
@@ -89,6 +90,7 @@ class AsyncLake(AsyncDesigns):
                 ranges=ranges,
                 missing=missing,
                 categories=categories,
+                normalise=normalise,
                 min_count=min_count,
                 unique=unique,
             )
@@ -183,6 +185,7 @@ class Lake(Designs):
         ranges: Mapping[str, tuple[float, float]] | None = None,
         missing: Missing = "refuse",
         categories: Mapping[str, Sequence[str]] | None = None,
+        normalise: str | Sequence[str] = (),
         min_count: int = 1,
         unique: bool = True,
         allow: Allow | None = None,
@@ -200,10 +203,12 @@ class Lake(Designs):
         them; "date" and "datetime" are for what is written as these. `ranges` are public bounds of columns,
         which take their scale from them and not from their values; arithmetic on them needs no checks.
         `missing` is "refuse", or "indicator": then a secret boolean column `<name>_missing` tells where
-        values are missing, and everyone may know which columns have one. `min_count` is the owner's rule for
-        disclosures: no row is revealed, and no statistic that rests on fewer rows. Nodes that run elsewhere
-        keep the table under its name, and `allow` says who else may use it and how; to them a count of 2
-        applies at least, unless it lets single rows be revealed. The same upload a second time finds the
+        values are missing, and everyone may know which columns have one. `normalise` is what owners agree to
+        do to keys before they are hashed, of "nfc", "strip", "case" and "zeros": keys are text then, and join
+        those that were normalised alike. `min_count` is the owner's rule for disclosures: no row is revealed,
+        and no statistic that rests on fewer rows. Nodes that run elsewhere keep the table under its name, and
+        `allow` says who else may use it and how; to them a count of 2 applies at least, unless it lets single
+        rows be revealed. The same upload a second time finds the
         first. Discloses the row count, the names, kinds and scales of columns, and labels of categories.
         Raises SchemaError, and ConsentError for the name of another owner's table.
         """
@@ -218,6 +223,7 @@ class Lake(Designs):
             ranges=ranges,
             missing=missing,
             categories=categories,
+            normalise=normalise,
             min_count=min_count,
             unique=unique,
         )

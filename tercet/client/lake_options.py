@@ -54,6 +54,9 @@ UPLOAD: dict[str, Rule] = {
         none=True,
         error=SchemaError,
     ),
+    "normalise": Names(
+        what="ways to normalise keys", empty=True, error=SchemaError, advice="as in ['strip', 'case']"
+    ),
     "missing": Choice(choices=("refuse", "indicator"), error=SchemaError),
     "unique": FLAG,
     "min_count": attrs.evolve(COUNT, error=SchemaError),

@@ -104,6 +104,9 @@ DOES: Mapping[str, Does] = {
     ),
     "predict": Does("predicts by a model, which stays secret", CHECKS),
     "reveal_column": Does("reveals predictions", "ONE VALUE FOR EACH ROW", "rows"),
+    "reveal_keyed": Does(
+        "reveals predictions with hashes of keys", "ONE VALUE FOR EACH ROW, AND WHOSE ROW IT IS", "rows"
+    ),
     "reveal_rows": Does("reveals rows", "THE VALUES OF EACH ROW", "rows"),
 }
 """Every computation that nodes know, by name."""

@@ -107,6 +107,7 @@ DECLARED: dict[str, Declared] = {
     "reveal_model": Declared(("model",)),
     "predict": Declared(),
     "reveal_column": Declared(("rows",)),
+    "reveal_keyed": Declared(("rows",)),
     "reveal_rows": Declared(("rows",)),
 }
 """By the names of computations."""

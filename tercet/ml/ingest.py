@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import SchemaError
-from tercet.ml.cells import Cells, Doubt, mixed_truth
+from tercet.ml.cells import Cells, Doubt, doubt_text, mixed_truth
 from tercet.ml.codes import Labels
 from tercet.ml.columns import Values, feature_of, feature_parts, key_of, key_parts, range_of, require_range
 from tercet.ml.meanings import SYMBOLIC
+from tercet.ml.normalising import normalised
 from tercet.ml.reading import CHUNK_ROWS, Declared, Request, read
-from tercet.ml.row_keys import find_duplicate_in_parts, hash_keys
+from tercet.ml.row_keys import Text, find_duplicate_in_parts, hash_keys
 from tercet.ml.schema import (
     SCALES,
     ColumnSchema,
@@ -219,12 +220,18 @@ class _Key:
         request, written = self._request, isinstance(column, Cells)
         declared = request.types.get(self.name)
         spot = Spot(request.table, self.name, start + np.arange(len(column)))
-        nulls, found = key_parts(
-            column, spot, integers=declared != "string" and self.name not in request.as_text
-        )
+        apart = declared != "string" and self.name not in request.as_text and not request.normalise
+        nulls, found = key_parts(column, spot, integers=apart)
         if nulls.any():
             raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS or written)
-        values, key_type, doubt = key_of(found, declared, spot, written=written)
+        values, key_type, doubt = key_of(
+            found, "string" if request.normalise else declared, spot, written=written
+        )
+        if request.normalise and isinstance(values, Text):
+            values = normalised(values, [name for name in request.normalise if name != "case"])
+            if declared != "string":  # looked at as it was written, but for what does not count
+                doubt = doubt_text(values, spot, written=written)
+            values = normalised(values, [name for name in request.normalise if name == "case"])
         self._doubt |= doubt
         if len(column) or self.type is None:
             if self._seen and key_type != self.type:
@@ -277,7 +284,10 @@ class _Survey:
 
     def finish(self, *, owner: str, min_count: int, unique: bool, binary: bool) -> EncodedTable:
         """The whole table. Raises SchemaError for keys that occur twice, and values that cannot be stored."""
-        described = [ColumnSchema(key.name, "key", key_type=key.settle()) for key in self.keys]
+        described = [
+            ColumnSchema(key.name, "key", key_type=key.settle(), normalise=self.request.normalise)
+            for key in self.keys
+        ]
         if unique:
             self._check_keys()
         settled = [column.settle(binary=binary) for column in self.columns]
@@ -301,12 +311,13 @@ class _Survey:
         )
         if twice is not None:
             names = ", ".join(f'"{name}"' for name in self.request.keys)
+            after = f" after normalise={list(self.request.normalise)}" if self.request.normalise else ""
             rest = (
                 "the only repetition" if twice.repeats == 1 else f"the first of {twice.repeats} repetitions"
             )
             raise SchemaError(
                 f'Table "{self.request.table}", key {names}: row {twice.row} has the same key as row '
-                f"{twice.earlier} (counted from 0), {rest}; a key names one row, so merge or drop the "
+                f"{twice.earlier} (counted from 0){after}, {rest}; a key names one row, so merge or drop the "
                 "others, or let keys repeat with unique=False."
             )
 
@@ -422,6 +433,7 @@ def encode(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     missing: Missing = "refuse",
     categories: Mapping[str, Sequence[str]] | None = None,
+    normalise: str | Sequence[str] = (),
     min_count: int = 1,
     unique: bool = True,
     binary: bool = False,
@@ -440,8 +452,10 @@ def encode(
     text, whose values then are public as its labels; "date" and "datetime" for what is written as these.
     `categories`: the labels of categories, in their order, where the data shall not tell them. `scales`,
     `ranges`: fractional bits and public bounds of columns. `missing`: "refuse", or "indicator" for a boolean
-    column beside that tells where. `min_count`: the owner's rule, which labels from the data keep too.
-    `binary`: undeclared numbers that are all 0 or 1 are booleans. `watch` is told rows as they are read.
+    column beside that tells where. `normalise`: what is done to keys before they are hashed, of "nfc",
+    "strip", "case" and "zeros"; they are text then. `min_count`: the owner's rule, which labels from the
+    data keep too. `binary`: undeclared numbers that are all 0 or 1 are booleans. `watch` is told rows as they
+    are read.
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or
@@ -450,7 +464,7 @@ def encode(
     """
     check_name(name, "The table's name")
     check_name(owner, f'The owner of table "{name}"')
-    request = Request.of(name, key, columns, scales, types, ranges, missing, categories)
+    request = Request.of(name, key, columns, scales, types, ranges, missing, categories, normalise)
     return _survey(source, request, watch).finish(
         owner=owner, min_count=min_count, unique=unique, binary=binary
     )

@@ -165,8 +165,13 @@ def require_alike_keys(tables: Sequence[Table], keys: tuple[str, ...]) -> None:
             )
         for key, ours, theirs in zip(first.key_names, first.key_types, table.key_types, strict=True):
             if ours != theirs:
+                alike = ours.split()[0] == theirs.split()[0]
+                mend = (
+                    "upload one of them with the normalise= of the other"
+                    if alike
+                    else f"upload one of them with types={{{key!r}: 'string'}} or convert it to integers"
+                )
                 raise SchemaError(
                     f"key {key!r} is {ours} in table {first.name!r} and {theirs} in table {table.name!r}, so "
-                    f"no row could match; upload one of them with types={{{key!r}: 'string'}} or convert it "
-                    "to integers"
+                    f"no row could match; {mend}"
                 )

@@ -102,6 +102,7 @@ def upload_options(schema: TableSchema) -> dict[str, Any]:
         "categories": {column.name: column.labels for column in own if column.labels is not None},
         "ranges": {column.name: column.range for column in own if column.range is not None},
         "missing": "indicator",
+        "normalise": next((list(one.normalise) for one in schema.columns if one.normalise), []),
         "min_count": schema.min_count,
         "unique": schema.unique,
     }

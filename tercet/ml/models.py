@@ -172,9 +172,8 @@ class SecretModel(SecretParameters, Faced[F]):
         value.store(handle)
         result = yield builder.plan()
         title = f"{what} of {self.target_!r} on {table.name!r}"
-        if what == "probability":
-            return SecretColumn(table.lake, title, handle, result.stored[handle], expit, _probabilities)
-        return SecretColumn(table.lake, title, handle, result.stored[handle])
+        column = SecretColumn(table.lake, title, handle, result.stored[handle], like=table)
+        return attrs.evolve(column, read=expit, told=_probabilities) if what == "probability" else column
 
     @makes_on_table
     @takes(table=TABLE, metrics=NAMES)

@@ -22,6 +22,7 @@ from attrs import field, frozen
 from tercet.errors import SchemaError
 from tercet.ml.csv_files import read_csv, refuse_repeats
 from tercet.ml.meanings import check_labels
+from tercet.ml.normalising import check_normalise
 from tercet.ml.schema import Spot, suggest
 
 Declared = Literal["real", "integer", "boolean", "string", "category", "date", "datetime"]
@@ -67,6 +68,8 @@ class Request:
     ranges: dict[str, tuple[float, float]]
     missing: str
     categories: dict[str, tuple[str, ...]] = field(factory=dict)
+    normalise: tuple[str, ...] = ()
+    """What is done to keys, all of which are text then."""
     as_text: frozenset[str] = frozenset()
     """Keys of a file in which some row was found that is no integer, so that all are text."""
 
@@ -81,6 +84,7 @@ class Request:
         ranges: object,
         missing: str,
         categories: object = None,
+        normalise: object = (),
     ) -> Request:
         """Check what sort of things the options are; SchemaError for another sort."""
         return cls(
@@ -95,6 +99,7 @@ class Request:
                 name: check_labels(labels, f'Table "{table}", column "{name}"')
                 for name, labels in _options(categories, "categories", table).items()
             },
+            check_normalise(normalise or (), f'Table "{table}"'),
         )
 
     def __attrs_post_init__(self) -> None:

@@ -32,13 +32,16 @@ INTEGER_BITS = 30
 SPREAD_BITS = 16
 """The automatic scale stores one standard deviation of a column as at most `2**SPREAD_BITS`."""
 
+NORMALISING = ("nfc", "strip", "case", "zeros")
+"""What owners may agree to do to keys, in the order in which it is done."""
+
 SCALES = (-1100, 1104)
 """The smallest and the largest scale; between them lies all that a 64-bit float can need."""
 
 _TABLE_FIELDS = ("name", "owner", "columns", "rows", "min_count", "unique")
 _LATER_FIELDS = ("unique",)
 """Those that schemas of earlier releases lack."""
-_COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing", "labels")
+_COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing", "labels", "normalise")
 _NAME = re.compile(r"[\w\-. ]+")
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -246,6 +249,10 @@ def _as_labels(given: object) -> Any:
     return tuple(given) if isinstance(given, list) else given
 
 
+def _as_names(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(given)
+
+
 @frozen
 class ColumnSchema:
     """One column: its name, its kind and how its values are stored.
@@ -254,7 +261,8 @@ class ColumnSchema:
     negative, for huge values; it is 0 for booleans and keys. `key_type` says what a key column held before it
     was hashed, and is None for every other kind. `range` are bounds that the owner declared and checked;
     `missing` names the boolean column that is 1 where the value is missing, if some may be. `labels` are
-    those of a category, whose codes are their places. Raises `SchemaError` if these do not fit together.
+    those of a category, whose codes are their places. `normalise` says what was done to a text key before it
+    was hashed. Raises `SchemaError` if these do not fit together.
     """
 
     name: str
@@ -264,6 +272,7 @@ class ColumnSchema:
     range: tuple[float, float] | None = field(default=None, converter=_as_range)
     missing: str | None = None
     labels: tuple[str, ...] | None = field(default=None, converter=_as_labels)
+    normalise: tuple[str, ...] = field(default=(), converter=_as_names)
 
     def __attrs_post_init__(self) -> None:
         check_column_name(self.name, "A column's name")
@@ -292,6 +301,16 @@ class ColumnSchema:
             )
         if self.labels is not None:
             check_labels(self.labels, where)
+        if self.normalise and (self.key_type != "string" or not set(self.normalise) <= set(NORMALISING)):
+            raise SchemaError(
+                f"{where} has kind {self.kind} and normalise={self.normalise!r:.80}; a text key has some of "
+                f"{', '.join(NORMALISING)}."
+            )
+
+    @property
+    def written(self) -> str:
+        """What a key held before it was hashed, and what was done to it."""
+        return f"{self.key_type} ({', '.join(self.normalise)})" if self.normalise else str(self.key_type)
 
     @property
     def meaning(self) -> Meaning | None:
@@ -425,8 +444,8 @@ class TableSchema:
 
 
 def _with_labels(given: object) -> object:
-    """A column's schema as an earlier release has written it, when there were no labels."""
-    return {"labels": None, **given} if isinstance(given, Mapping) else given
+    """A column's schema as an earlier release has written it, which knew no labels and left keys alone."""
+    return {"labels": None, "normalise": (), **given} if isinstance(given, Mapping) else given
 
 
 def _fields(given: object, names: tuple[str, ...], what: str) -> dict[str, object]:

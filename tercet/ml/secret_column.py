@@ -9,10 +9,12 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from tercet.errors import SchemaError
 from tercet.ml import views
 from tercet.ml.computations import Data, computation, referred
 from tercet.ml.faces import Async, F, Faced, Sync, computes
-from tercet.ml.table import ANALYST, Steps, Workspace
+from tercet.ml.keyed_rows import KeyedRows
+from tercet.ml.table import ANALYST, Steps, Table, Workspace
 from tercet.options import RECEIVER, takes
 from tercet.plans import Type, Value
 from tercet.tracebacks import short_tracebacks
@@ -36,6 +38,8 @@ class SecretColumn(Faced[F]):
         default=None, repr=False
     )
     told: Callable[[Value], Value] | None = attrs.field(default=None, repr=False)
+    like: Table | None = attrs.field(default=None, repr=False)
+    """The table whose rows they are of."""
 
     origin: Data = attrs.field(default=None, repr=False)
 
@@ -67,6 +71,36 @@ class SecretColumn(Faced[F]):
         """All numbers in the clear, to one receiver."""
         values: npt.NDArray[np.float64] = self.lake.perform(self._reveal(to), "reveal")
         return values
+
+    @computes
+    @takes(to=RECEIVER)
+    def reveal_keyed(self, *, to: str) -> KeyedRows:
+        """All numbers in the clear, and hashes of the keys of their rows, to an owner of these.
+
+        `KeyedRows.to_frame(table)` gives her a data frame with her own keys. Discloses to her, beside the
+        numbers, which keys are among the rows. Raises SchemaError for a receiver whose columns are not in the
+        table that the rows are of: others could find keys by trying them.
+        """
+        values: KeyedRows = self.lake.perform(self._reveal_keyed(to), "reveal")
+        return values
+
+    @computation("reveal_keyed", group="rows", to=RECEIVER)
+    def _reveal_keyed(self, to: str) -> Steps[KeyedRows]:
+        table = self.like
+        columns = () if table is None else table.columns
+        owners = sorted({one for column in columns for one in column.owner.split("+")})
+        if table is None or to not in owners:
+            raise SchemaError(
+                f"{self.what}: hashes of keys go to an owner of the rows, {' or '.join(owners)}, and not to "
+                f"{to!r}; reveal() gives the numbers alone"
+            )
+        builder = self.lake.builder(f"reveal {self.what} by key")
+        value, name = builder.input(self.handle, self.type), self.what
+        (value if self.told is None else self.told(value)).reveal(name, to=to, kind="rows")
+        hashes = f"hashed keys of {self.what}"
+        builder.input(table.keys.handle, table.keys.type).reveal(hashes, to=to, kind="rows")
+        found = (yield builder.plan()).revealed
+        return KeyedRows(name, found[name], found[hashes].view(np.uint64), table.key_names, table.key_types)
 
     @computation("reveal_column", group="predictions", to=RECEIVER)
     def _reveal(self, to: str) -> Steps[npt.NDArray[np.float64]]:

@@ -67,7 +67,7 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
         parts=tuple(parts),
         keys=Part(handles[0], Type(Form.WORDS, (2, schema.rows))),
         key_names=tuple(schema.key_names),
-        key_types=tuple(str(c.key_type) for c in schema.columns if c.kind == "key"),
+        key_types=tuple(c.written for c in schema.columns if c.kind == "key"),
         rows_of_sources=schema.rows,
         min_count=schema.min_count,
         uploads=frozenset({handles[0]}),

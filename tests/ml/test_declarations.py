@@ -164,6 +164,7 @@ def of_rows(lake, table):
     model = LogisticRegression().fit(table, target="y", features="x")
     model.predict_proba(table).reveal()
     model.predict(table).reveal()
+    model.predict_proba(table).reveal_keyed(to="o")
     evaluation = model.evaluate(table)
     evaluation.roc_curve(points=ROWS)
     evaluation.calibration(bins=ROWS)

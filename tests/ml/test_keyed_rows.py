@@ -1,0 +1,53 @@
+"""Predictions come back to an owner of their rows with her own keys, and to nobody else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tercet.errors import SchemaError
+from tercet.ml import LogisticRegression
+
+ROWS = 60
+RNG = np.random.default_rng(3)
+FRAME = pd.DataFrame({"site": ["A", "B"] * 30, "patient": np.arange(ROWS), "x": RNG.normal(size=ROWS)})
+FRAME["y"] = RNG.random(ROWS) < 1 / (1 + np.exp(-FRAME["x"]))
+
+
+@pytest.mark.cases
+def test_predictions_come_back_with_keys(lake):
+    table = lake.upload(FRAME, name="t", key=["site", "patient"], owner="clinic")
+    model = LogisticRegression().fit(table, "y", features=["x"])
+    mixed = table.split(test_size=0.4)[1]
+    lake.disclosed.clear()
+    found = model.predict_proba(mixed).reveal_keyed(to="clinic")
+    kinds = {(item.what, item.kind, item.to) for item in lake.disclosed}
+    assert kinds == {(what, "rows", "clinic") for what in (found.what, f"hashed keys of {found.what}")}
+    frame = found.to_frame(FRAME)
+    assert list(frame.columns) == ["site", "patient", found.what]
+    assert frame["patient"].is_monotonic_increasing
+    rows = FRAME.loc[frame["patient"]]
+    np.testing.assert_allclose(frame[found.what], model.reveal().predict_proba(rows)[:, 1], atol=2e-4)
+    np.testing.assert_array_equal(frame["site"], rows["site"])
+    pd.testing.assert_frame_equal(found.to_frame(FRAME.set_index(["site", "patient"])), frame)
+
+
+def test_normalised_keys_are_found_as_they_are_written(plain):
+    frame = pd.DataFrame({"id": [f" 0{n} " for n in range(ROWS)], "x": FRAME["x"], "y": FRAME["y"]})
+    table = plain.upload(frame, name="n", key="id", owner="clinic", normalise=["strip", "zeros"])
+    labels = LogisticRegression().fit(table, "y").predict(table).reveal_keyed(to="clinic")
+    assert labels.to_frame(frame)["id"].tolist() == frame["id"].tolist()
+
+
+def test_who_gets_hashes(plain):
+    table = plain.upload(FRAME.drop(columns="site"), name="t", key="patient", owner="clinic")
+    ones = {"patient": np.arange(40), "z": np.ones(40)}
+    other = plain.upload(ones, name="u", key="patient", owner="insurer")
+    model = LogisticRegression().fit(table, "y", features=["x"])
+    column = model.predict_proba(table.join(other, on="patient"))
+    assert len(column.reveal_keyed(to="insurer").to_frame({"patient": np.arange(40)})) == 40
+    with pytest.raises(SchemaError, match="an owner of the rows, clinic or insurer, and not to 'analyst'"):
+        column.reveal_keyed(to="analyst")
+    with pytest.raises(SchemaError, match="an owner of the rows, clinic, and not to 'insurer'"):
+        model.predict(table).reveal_keyed(to="insurer")
+    with pytest.raises(SchemaError, match="20 of 40 rows have keys that this table has not"):
+        column.reveal_keyed(to="insurer").to_frame({"patient": np.arange(20)})
