@@ -31,8 +31,6 @@ Numbers = npt.NDArray[np.float64]
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.0+)?)?")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-NEVER = np.iinfo(np.int64).min
-"""What numpy has for a time that is none."""
 
 
 # -- dates and times -----------------------------------------------------------------------------------------
