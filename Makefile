@@ -36,9 +36,11 @@ test thorough lowest: export OPENBLAS_NUM_THREADS := 1
 
 test: $(STAMP) ## the test suite
 	$(BIN)/pytest $(PARALLEL)
+	@$(BIN)/python -m tests.portal.chromium
 
 thorough: $(STAMP) ## the test suite with every case of every test, and ten times as many examples of properties
 	$(BIN)/pytest $(PARALLEL) -m 'not scale' --hypothesis-profile thorough
+	@$(BIN)/python -m tests.portal.chromium
 
 # What the packages of then deprecate in each other says nothing here. Compiled kernels have a cache of their own,
 # since another numba would overwrite that of .venv.

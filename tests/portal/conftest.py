@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -23,13 +22,13 @@ from tercet.actors.node import Node
 from tercet.nodes import program
 from tercet.portal.app import Serving, serve
 from tests.nodes.on_disk import NodesOnDisk, set_up
+from tests.portal.chromium import WITHOUT, find_browser
 
 MEMBERS = {"clinic": "owner", "laboratory": "owner", "imaging": "owner", "ann": "analyst", "olga": "operator"}
 ROWS = 1200
 TIMEOUT_S = 120.0
 SHOTS = Path(__file__).parents[2] / "build" / "portal"
 """Where screenshots are kept."""
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -41,20 +40,12 @@ ARGUMENTS = [
 ]
 
 
-def find_browser() -> str | None:
-    """Where a Chromium or Chrome is."""
-    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
-
-
 def pytest_collection_modifyitems(items):
     """Leave tests in a browser out where there is none, unless they are required."""
     if find_browser() is None and not os.environ.get("TERCET_BROWSER_REQUIRED"):
         for item in items:
             if "browser" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.skip(reason=WITHOUT))
-
-
-WITHOUT = "no Chromium or Chrome was found, so the portal was not tried in one: apt-get install -y chromium"
 
 
 @attrs.define(eq=False)

@@ -52,7 +52,9 @@ class Desk:
         for look, (width, theme) in LOOKS.items():
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)
-            page.wait_for_function("[...document.images].every(one => one.complete)")
+            if page.locator("picture").count():
+                page.wait_for_timeout(300)  # until the browser has taken notice of the other theme
+            page.evaluate("Promise.all([...document.images].map(one => one.decode().catch(() => null)))")
             (SHOTS / look).mkdir(parents=True, exist_ok=True)
             page.screenshot(path=SHOTS / look / f"{name}.png", full_page=True)
             if look in ("light", "narrow-dark"):
@@ -93,7 +95,7 @@ def desks(lake: Lake, browser: Browser, axe: str) -> Iterator[dict[str, Desk]]:
 
 
 def _heard(line: ConsoleMessage, complaints: list[str]) -> None:
-    """Note an error; that a request was given up for a newer one is none, nor is an answer that says no."""
+    """Note an error; that a request was given up for a newer one is none, nor that it was refused."""
     no_error = ("htmx:sendAbort", "htmx:afterRequest", "Failed to load resource: the server responded")
     if line.type == "error" and not line.text.startswith(no_error):
         complaints.append(line.text)
@@ -106,7 +108,7 @@ def _closed(dialog: Dialog, complaints: list[str]) -> None:
 
 @pytest.fixture(autouse=True)
 def quiet(desks: dict[str, Desk]) -> Iterator[None]:
-    """No page has complained: no script has failed, and nothing was kept from loading that should have."""
+    """No page has complained: no script has failed, and nothing was kept from loading."""
     yield
     told = {member: [*desk.complaints] for member, desk in desks.items() if desk.complaints}
     for desk in desks.values():
@@ -176,7 +178,7 @@ def test_a_study_is_put_together_and_asked_for(desks):
     page.get_by_role("radio", name=re.compile("^malignant of")).check()
     for feature in ("texture", "radius", "symmetry"):
         page.get_by_role("checkbox", name=re.compile(f"^{feature} real")).check()
-    page.get_by_label("Purpose, which owners read").fill(f"Which tumours to operate on first? {HOSTILE}")
+    page.get_by_label("Purpose, which owners read").fill("Which tumours to operate on first?")
     page.get_by_label("Days").focus()
     code = page.locator("#python pre")
     expect(code).to_contain_text("features=['texture', 'symmetry', 'radius']")
@@ -202,6 +204,10 @@ def test_three_owners_read_and_sign(desks):
         expect(page.locator("details img")).to_be_visible()
         if not place:
             desk.look("study-to-sign")
+            page.set_viewport_size({"width": 1000, "height": 720})
+            page.evaluate("scrollTo(0, 0)")
+            page.screenshot(path=SHOTS / "readme.png")
+            page.set_viewport_size({"width": 1280, "height": 900})
         page.get_by_label("I have read what it does").check()
         submit(page, "Approve and sign")
         expect(page.get_by_text(f"Signed by {', '.join(OWNERS[: place + 1])}.")).to_be_visible()
@@ -294,8 +300,13 @@ def test_a_single_computation_waits_is_approved_and_sends_its_results(desks, lak
     clinic.look("plan")
     page.get_by_label("I have read what it reads and reveals").check()
     submit(page, "Approve this one run and sign")
-    page = clinic.go("/results")
-    expect(page.get_by_role("heading", name=re.compile("describe"))).to_be_visible()
+    came = page.get_by_role("heading", name=re.compile("describe"))
+    for _ in range(200):
+        clinic.go("/results")
+        if came.count():
+            break
+        time.sleep(0.2)
+    expect(came).to_be_visible()
     clinic.look("results-received")
     with page.expect_download() as saved:
         page.get_by_role("link", name="Save as CSV").click()
@@ -334,11 +345,11 @@ def test_an_owner_refuses_with_a_reason(desks):
     page = desks["ann"].go("/guided?table=clinic")
     page.get_by_role("radio", name=re.compile("^malignant of")).check()
     page.get_by_role("checkbox", name=re.compile("^texture real")).check()
-    page.get_by_label("Purpose, which owners read").fill("Another one")
+    page.get_by_label("Purpose, which owners read").fill(f"Another one {HOSTILE}")
     submit(page, "Try it, and ask the owners")
     expect(page.get_by_role("status")).to_contain_text("waits for clinic")
     owner = desks["clinic"].go("/studies")
-    owner.get_by_role("link", name="Another one").click()
+    owner.get_by_role("link", name=re.compile("Another one")).click()
     owner.get_by_label("Why not").fill(f"too few rows {HOSTILE}")
     submit(owner, "Refuse it")
     expect(owner.get_by_role("status")).to_contain_text("too few rows")
