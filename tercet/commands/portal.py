@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,13 +50,21 @@ def portal(
         if demo:
             from tercet.demo.portal_demo import run
 
-            trio.run(run, say)
+            _until_stopped(partial(run, say))
             return
         if identity is None:
             raise ConfigError("give your key with --identity, or look at made-up owners with --demo")
         from tercet.portal.app import serve
 
-        trio.run(partial(serve, cluster, identity, port=port, on_link=_tell))
+        _until_stopped(partial(serve, cluster, identity, port=port, on_link=_tell))
+
+
+def _until_stopped(main: Callable[[], Awaitable[None]]) -> None:
+    """Run until Ctrl-C."""
+    try:
+        trio.run(main)
+    except* KeyboardInterrupt:
+        say("The portal is closed.")
 
 
 def _tell(link: str) -> None:

@@ -22,6 +22,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from tercet.actors.line import plain_errors
 from tercet.errors import ConfigError, PeerLost, TercetError, TransportError
 from tercet.portal import analyst_pages, auditor_pages, consent_pages, owner_pages
 from tercet.portal.guard import App, Guard, Sessions, TooLarge, set_cookie, too_large
@@ -206,7 +207,7 @@ async def serve(
     """
     sessions = sessions or Sessions()
     with tempfile.TemporaryDirectory(prefix="tercet-portal-") as scratch:
-        async with trio.open_nursery() as nursery:
+        async with plain_errors(), trio.open_nursery() as nursery:
             portal = Portal.make(
                 cluster,
                 identity,

@@ -366,11 +366,4 @@ async def test_a_port_that_is_taken(served, files):
     serving, _, _ = served
     port = int(serving.host.split(":")[1])
     with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1"):
-        await trio_serve(files, port)
-
-
-async def trio_serve(files, port):
-    try:
         await serve(files / "cluster.toml", files / "clinic.key", port=port)
-    except* ConfigError as errors:
-        raise errors.exceptions[0] from None

@@ -435,3 +435,41 @@ def test_everything_can_be_reached_by_keyboard(desks):
     page.keyboard.type("imag")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("q=imag"))
+
+
+@pytest.mark.thorough
+def test_a_lake_of_years(desks, lake):
+    """10,000 lines in each log, and 200 tables."""
+
+    async def fill() -> None:
+        imaging = await lake.portals["imaging"].portal.lake()
+        for number in range(200):
+            rows = {"id": list(range(40)), "x": list(range(40))}
+            await imaging.upload(rows, name=f"table_{number:03}", key="id", owner="imaging")
+        for node in lake.nodes:
+            for number in range(10_000):
+                node.gate.audit.append(
+                    "kept", caller="imaging", kind="table", name=f"old_{number}", rules="none"
+                )
+                await trio.lowlevel.checkpoint()
+
+    lake.wait(fill)
+    page = desks["ann"].go("/tables")
+    assert page.get_by_role("link", name=re.compile("^table_")).count() == 200
+    desks["ann"].look("tables-many")
+    page.get_by_label("Name or owner").fill("table_1")
+    submit(page, "Search")
+    expect(page.get_by_role("link", name=re.compile("^table_"))).to_have_count(100)
+    desks["ann"].go("/guided")
+    desks["ann"].look("guided-many")
+    olga = desks["olga"]
+    page = olga.go("/audit")
+    expect(page.get_by_text(re.compile(r"30,\d\d\d lines, page 1 of"))).to_be_visible()
+    page.get_by_role("link", name="Earlier").click()
+    expect(page.get_by_text(re.compile("page 2 of"))).to_be_visible()
+    page.get_by_label("Words").fill("old_9999")
+    began = time.monotonic()
+    submit(page, "Search")
+    expect(page.get_by_text("3 lines, page 1 of 1")).to_be_visible()
+    assert time.monotonic() - began < 20
+    olga.look("audit-many")

@@ -1,0 +1,58 @@
+"""`tercet portal`: what it says when it cannot start, and the lake of made-up owners."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from typer.testing import CliRunner
+
+from tercet.cli import app
+from tercet.demo import portal_demo
+from tercet.nodes.setup import make_cluster, make_member, make_node
+from tests.portal.asking import Browser
+
+
+def said(*arguments: object) -> str:
+    """What the command says as it fails."""
+    found = CliRunner().invoke(app, ["portal", *map(str, arguments)])
+    assert found.exit_code == 1
+    assert found.exception is None or isinstance(found.exception, SystemExit)
+    return found.output
+
+
+def test_what_keeps_it_from_starting_is_a_sentence(tmp_path):
+    assert "give your key with --identity" in said()
+    assert "cluster.toml" in said("--identity", tmp_path / "a.key", "--cluster", tmp_path / "cluster.toml")
+    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
+    make_cluster([*parts, make_member("a", ["owner"], tmp_path)], tmp_path / "c.toml", protocol="replicated")
+    make_member("stranger", ["owner"], tmp_path)
+    told = said("--identity", tmp_path / "stranger.key", "--cluster", tmp_path / "c.toml")
+    assert "lists no member with the certificate of stranger" in told
+
+
+async def test_the_demonstration_has_a_portal_for_each_and_a_study_that_waits():
+    lines: list[str] = []
+    ready = trio.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if "asked about a study" in line:
+            ready.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(portal_demo.run, say)
+        with trio.fail_after(120):
+            await ready.wait()
+        links = [line.split()[-1] for line in lines if "http" in line]
+        assert len(links) == len(portal_demo.MEMBERS)
+        browser = Browser(links[0].split("/")[2])
+        at = await trio.to_thread.run_sync(browser.open, links[0])
+        text = (await trio.to_thread.run_sync(browser.get, f"{at}/")).text
+        assert "All 3 nodes are ready." in text
+        assert "Who comes back to hospital within 30 days?" in text
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("option", ["--port", "--demo", "--identity", "--cluster"])
+def test_its_options_are_told(option):
+    assert option in CliRunner().invoke(app, ["portal", "--help"], env={"COLUMNS": "160"}).output
