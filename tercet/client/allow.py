@@ -6,14 +6,16 @@ here they are checked as other options of an upload are, and against the table t
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 from typing import get_args
 
 import attrs
 
-from tercet.errors import ConsentError, SchemaError
+from tercet.errors import ConsentError, PlanError, SchemaError
 from tercet.members.rules import GROUPS, PARAMETERS_PER_ROW, USUAL, Plans, Rules
+from tercet.ml.computations import find
 from tercet.ml.declarations import DECLARED
 from tercet.ml.schema import TableSchema, suggest
 from tercet.options import FLAG, READERS, Choice, Names, Number
@@ -60,6 +62,9 @@ class Allow:
     def __attrs_post_init__(self) -> None:
         self._rules(1)
         for name in self.computations:
+            if name not in (*GROUPS, *DECLARED):
+                with contextlib.suppress(PlanError):  # there is none, also in no package
+                    find(name)
             if name not in (*GROUPS, *DECLARED):
                 raise ConsentError(
                     f"there is no computation or group {name!r} to allow. "

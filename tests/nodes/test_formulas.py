@@ -1,0 +1,72 @@
+"""Formulas at lasting nodes: as an installed computation under owners' rules, and by hand with signatures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import tercet
+from tercet.errors import ConsentError
+from tercet.ml import computations, declarations
+from tercet.ml.declarations import DECLARED
+
+ROWS = 60
+AGE = np.linspace(20, 80, ROWS)
+DOSE = 1e6 * np.sin(AGE)
+PATIENTS = {"id": np.arange(ROWS), "age": AGE, "dose": DOSE}
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """A package with a computation, on this machine, that nobody has imported yet."""
+    computations.find("join")
+    monkeypatch.setattr(computations, "COMPUTATIONS", dict(computations.COMPUTATIONS))
+    monkeypatch.setattr("tercet.ml.numbers.declared.COMPUTATIONS", computations.COMPUTATIONS)
+    monkeypatch.setattr(declarations, "DECLARED", dict(DECLARED))
+    for module in ("tercet.ml.numbers.declared", "tercet.client.allow"):
+        monkeypatch.setattr(f"{module}.DECLARED", declarations.DECLARED)
+    made = []
+
+    def load():
+        @tercet.computation(discloses=["figure"])
+        def slope(plan, table: tercet.Table, x: str, y: str):
+            a, b = plan.columns(table, x, y)
+            a, b = a - a.mean(), b - b.mean()
+            X = a[:, None]
+            plan.solve(X.T @ X, X.T @ b)[0].reveal("slope")
+
+        made.append(slope)
+
+    def offered(*, group, name):
+        entry = SimpleNamespace(value="package:slope", load=load)
+        return [entry] if (group, name) == ("tercet.computations", "slope") else []
+
+    monkeypatch.setattr(computations, "entry_points", offered)
+    return made
+
+
+async def test_an_installed_computation_runs_under_rules(installed, in_process):
+    """Its owner names it; another column, or another class, is not allowed."""
+    allow = tercet.Allow(readers=("ann",), computations=("slope",), receivers=("ann",))
+    (slope,) = installed
+    await in_process.hospital.upload(PATIENTS, name="patients", key="id", owner="hospital", allow=allow)
+    table = await in_process.ann.table("patients")
+    found = await slope(table, "age", "dose")
+    assert found["slope"] == pytest.approx(np.polyfit(AGE, DOSE, 1)[0], rel=1e-3)
+    narrow = tercet.Allow(readers=("ann",), computations=("slope",), receivers=("ann",), columns=("age",))
+    await in_process.hospital.upload(PATIENTS, name="narrow", key="id", owner="hospital", allow=narrow)
+    with pytest.raises(ConsentError, match="dose"):
+        await slope(await in_process.ann.table("narrow"), "age", "dose")
+
+
+@pytest.mark.thorough
+async def test_a_plan_by_hand_waits_for_its_owner(in_process):
+    allow = tercet.Allow(readers=("ann",), receivers=("ann",))
+    await in_process.hospital.upload(PATIENTS, name="patients", key="id", owner="hospital", allow=allow)
+    table = await in_process.ann.table("patients")
+    async with in_process.signing() as signed, in_process.ann.plan("mean age") as plan:
+        plan.column(table, "age").mean().reveal("mean age")
+    assert plan.revealed["mean age"] == pytest.approx(50)
+    assert len(signed) > 0
