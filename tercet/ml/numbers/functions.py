@@ -355,6 +355,3 @@ def at_its_scale(value: Value, unit: Reals) -> tuple[Value, Reals]:
     """Integers of one unit that is a power of two as a value at that scale, of which each is worth one."""
     scale = 1 - math.frexp(float(unit.flat[0]))[1]
     return value.shifted(scale), np.ones((1,) * unit.ndim)
-
-
-__all__ = ["column_stack", "extreme", "shuffle", "sort", "taken", "where"]

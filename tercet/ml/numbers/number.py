@@ -16,7 +16,7 @@ import numpy as np
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.numbers import arithmetic
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.ring import FARTHEST, Held, together, told
+from tercet.ml.numbers.ring import FARTHEST, Held, told
 from tercet.ml.numbers.source import line
 from tercet.plans import CLASSES, DisclosureClass, Value, concatenate
 from tercet.tracebacks import short_tracebacks
@@ -460,6 +460,3 @@ def made_of(
             sound = one.sound if sound is None else sound & one.sound
     by_row = any(one.by_row for one in sources)
     return Number(sources[0].plan, held, shape, flipped=flipped, by_row=by_row, sound=sound)
-
-
-__all__ = ["Number", "together"]
