@@ -60,12 +60,13 @@ def test_a_notebook_becomes_a_study(lake, tmp_path):
         *("join", "assign", "split", "learn", "transform", "fit", "transform", "evaluate", "metrics")
     ]
     join, assign, split, learn, transform, fit, *_ = (one.arguments for one in study.requests)
-    assert join == {"tables": [{"$table": "ages"}, {"$table": "costs"}], "on": "id"}
+    as_usual = {"how": "inner", "validate": "1:1", "sizes": "exact", "suffixes": None}
+    assert join == {"tables": [{"$table": "ages"}, {"$table": "costs"}], "on": "id", **as_usual}
     made = {
         "$expression": [{"$result": [1, []]}, [["column", ["age"], {}], ["__lt__", [{"$node": 0}, 40], {}]]]
     }
     assert assign == {"table": {"$result": [1, []]}, "expressions": {"young": made}}
-    assert split == {"table": {"$result": [2, []]}, "test_size": 0.5, "stratify": None}
+    assert split == {"table": {"$result": [2, []]}, "test_size": 0.5, "stratify": None, "random_state": None}
     assert learn["table"] == {"$result": [3, [0]]}
     assert transform == {"self": {"$result": [4, []]}, "table": {"$result": [3, [0]]}}
     assert fit["self"]["$estimator"][0] == "LogisticRegression"

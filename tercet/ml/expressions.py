@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml import choices, dates, functions, views
+from tercet.ml import choices, column_functions, dates, views
 from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint, product_bounds
 from tercet.ml.choices import require_condition, zeros
 from tercet.ml.computations import Data
@@ -268,8 +268,8 @@ class Expression:
     def _quotient(self, divisor: Expression, text: str) -> Expression:
         """The nearest to the quotient as stored; the divisor's bounds must exclude zero. About 35 rounds."""
         if divisor.public.high < 0:
-            return functions.quotient_of(-self, -divisor, text)
-        return functions.quotient_of(self, divisor, text)
+            return column_functions.quotient_of(-self, -divisor, text)
+        return column_functions.quotient_of(self, divisor, text)
 
     # -- conditions ------------------------------------------------------------------------------------------
 
@@ -349,7 +349,7 @@ class Expression:
 
     def abs(self) -> Expression:
         """Absolute values, exact. 9 rounds."""
-        return functions.absolute(self)
+        return column_functions.absolute(self)
 
     def __abs__(self) -> Expression:
         return self.abs()
@@ -359,7 +359,7 @@ class Expression:
 
         Of the stored number: as in floating point, 0.15 may lie on either side of a half.
         """
-        return functions.rounded(self, decimals)
+        return column_functions.rounded(self, decimals)
 
     def sqrt(self) -> Expression:
         """The square root of what cannot be negative, within 4e-6 of itself. About 65 rounds.
@@ -367,21 +367,21 @@ class Expression:
         As every function here, before it is rounded to be stored. Raises SchemaError where public bounds let
         it be negative, or span more than 30 octaves.
         """
-        return functions.root(self)
+        return column_functions.root(self)
 
     def log(self) -> Expression:
         """The natural logarithm of what is surely positive, within 6e-6. About 55 rounds.
 
         Raises SchemaError where public bounds let it be zero or less, or span more than 30 octaves.
         """
-        return functions.logarithm(self)
+        return column_functions.logarithm(self)
 
     def exp(self) -> Expression:
         """The exponential, within 6e-6 of itself, over a range of at most 32. About 50 rounds.
 
         Raises SchemaError where public bounds are further apart.
         """
-        return functions.exponential(self)
+        return column_functions.exponential(self)
 
     def cut(
         self, bins: Sequence[Number], *, labels: Sequence[str] | None = None, right: bool = True
@@ -391,11 +391,11 @@ class Expression:
         Bands have their right edge, or their left one if not `right`. By default labels read `(18, 65]`. The
         outer edges may be infinite; else public bounds have to lie between them, or SchemaError is raised.
         """
-        return functions.cut(self, bins, labels, right=right)
+        return column_functions.cut(self, bins, labels, right=right)
 
     def banded(self, edges: Sequence[Number], labels: Sequence[str], right: bool) -> Expression:
         """Bands between inner edges; see `cut`."""
-        return functions.banded(self, edges, labels, right)
+        return column_functions.banded(self, edges, labels, right)
 
     # -- dates -----------------------------------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ def join(
 
     `how` is as in `pandas.merge`; "semi" keeps the rows of the first table whose keys are in the second,
     "anti" the others, with the columns of the first alone. With `validate="m:1"`, several rows of the first
-    table may have one key. `suffixes`, one for each table, are for columns of one name.
+    table may have one key, and the second has to have no minimum count. `suffixes`, one for each table, are
+    for columns of one name.
 
     With `sizes="exact"`, rows come out in random order, and the nodes learn how many match, nothing on which.
     With `sizes="noisy"`, both tables get 512 dummy rows before, each pair of which matches or not by a secret
@@ -132,6 +133,13 @@ def _check_kind(tables: Sequence[Table], how: str, validate: str, sizes: str) ->
                 f"keys of table {table.name!r} may repeat, and validate={validate!r} allows that for "
                 + ("the first table only" if validate == "m:1" else "no table; join with validate='m:1'")
             )
+    if validate == "m:1" and (least := tables[1].min_count) > 1:
+        raise SchemaError(
+            f"figures on table {tables[1].name!r} have to rest on {least} rows, and with validate='m:1' so "
+            "many rows of the result may all be one of its rows, once for each row of the first table with "
+            f"that key; make one row of each key of {tables[0].name!r}, as in groupby(key).to_table(...), "
+            "and join that"
+        )
     added = how == "outer" or (how == "right" and validate == "m:1")
     if sizes == "hidden" and added and tables[0].selection:
         raise SchemaError(

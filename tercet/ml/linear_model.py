@@ -23,8 +23,8 @@ from tercet.ml.descent import Descent
 from tercet.ml.estimator import Estimator
 from tercet.ml.faces import Async, M, Sync, collects, computes, computes_on_table, fits, makes_on_table
 from tercet.ml.fitting import ROWS, USUAL_BOUND, Parameters, Problem, Solver, State
-from tercet.ml.formulas import Design, fit_by_formula, is_formula
 from tercet.ml.metrics import Evaluation, evaluate
+from tercet.ml.model_formulas import Design, fit_by_formula, is_formula
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.predictor import Predictor

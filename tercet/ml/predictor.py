@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tercet.ml.computations import Calls, called
 from tercet.ml.estimator import SecretParameters
 from tercet.ml.faces import Faced, M, computes, computes_on_table, makes_on_table
-from tercet.ml.formulas import Design
+from tercet.ml.model_formulas import Design
 from tercet.ml.models import THRESHOLD
 from tercet.ml.table import ANALYST, Table
 from tercet.options import RECEIVER, TABLE, takes

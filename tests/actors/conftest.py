@@ -126,6 +126,16 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
     below = b.apply("ones", negative.to_ring().open("signs"), rows="below")
     show("ones", b.apply("take", x, below, table=0), real[:, numbers[0] < 0])
 
+    show(
+        "marks",
+        b.apply("marks", rows=rows, start=rows // 3, stop=rows // 2),
+        _ones(rows, rows // 3, rows // 2),
+    )
+    show("pad", x.padded(2, 3), np.pad(real, ((0, 0), (2, 3))))
+    numbered = (b.apply("count_up", x0) + (x0 - x0).shifted(-SCALE)).open("numbers")
+    ordered = b.apply("in_order", numbered, start=rows // 3, stop=rows // 2)
+    show("in order", x.take(ordered), real[:, rows // 3 : rows // 2])
+
     noise = b.random_words(2, 5)
     (noise ^ noise).reveal("no noise", to="analyst")
     exact["no noise"] = np.zeros((2, 5))
@@ -139,7 +149,18 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
         shuffled = b.apply_all("shuffle", *columns)
         opened.append(shuffled[0].open("pseudonyms"))
         moved.append(shuffled[1:])
+    b.apply("smear", words).reveal("smeared", to="analyst")
+    exact["smeared"] = np.negative(keys[:, left] & np.uint64(1))
+    show("zero words", (words ^ words).are_zero().to_ring(), np.ones(rows))
+    show("no zero words", words.are_zero().to_ring(), np.zeros(rows))
+    b.apply("key_numbers", words, key=bytes(16), bits=20).reveal("key numbers", to="analyst")
+    checks["key numbers"] = lambda found: np.all((found >= 0) & (found < 2**20) & (found == found.round()))
+    b.apply_all("sort_words", b.apply("prf", key, words), x0)[1].reveal("in random order", to="analyst")
+    checks["in random order"] = lambda found: np.array_equal(np.sort(found), np.sort(real[0]))
     matched = b.apply("match", *opened, rows="both")
+    lefts = b.apply("match", *opened, rows="left", how="left")
+    alone = moved[0][1].take(lefts).squeeze() * b.apply("absent", lefts, table=1)
+    show("absent", alone.sum(), real[2, ~np.isin(left, right)].sum())
     different = b.apply("distinct", opened[0], rows="different")
     show("distinct", moved[0][1].take(different).sum(), real[2:, left].sum(axis=1))
     ours = b.apply("take", moved[0][0], matched, table=0)
@@ -172,8 +193,12 @@ def everything(rows: int, tile_rows: int = 64, seed: int = 1) -> Example:
         "left": (left_type, keys[:, left]),
         "right": (right_type, keys[:, right]),
     }
-    symbols = {"both": right.size, "different": rows, "below": int((numbers[0] < 0).sum())}
+    symbols = {"both": right.size, "left": rows, "different": rows, "below": int((numbers[0] < 0).sum())}
     return Example(b.plan(), inputs, exact, near, checks, symbols)
+
+
+def _ones(rows: int, start: int, stop: int) -> np.ndarray:
+    return ((np.arange(rows) >= start) & (np.arange(rows) < stop)).astype(float)
 
 
 def verify(example: Example, revealed: dict) -> None:

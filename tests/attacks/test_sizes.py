@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tercet import Allow
-from tercet.errors import ConsentError
+from tercet.errors import ConsentError, SchemaError
 from tercet.plans import Form
 from tests.attacks.lake import ROWS
 
@@ -50,11 +50,28 @@ async def test_an_owner_who_wants_noise(attacked):
 
 
 async def test_keys_that_repeat_at_lasting_nodes(attacked):
+    """Nodes ask for two rows at least, unless an owner lets single ones be revealed."""
     ages, mine = await tables(attacked, "hidden", keys=np.arange(ROWS) // 5, unique=False)
     assert not ages.unique
-    joined = await ages.join(mine, on="id", validate="m:1", sizes="hidden")
+    with pytest.raises(SchemaError, match="may all be one of its rows"):
+        await ages.join(mine, on="id", validate="m:1", sizes="hidden")
+    own = {"ranges": {"x": (0, 1)}, "allow": Allow(plans="any", rows=True)}
+    columns = {"id": np.arange(0, 2 * ROWS, 2), "x": np.linspace(0, 1, ROWS)}
+    open_to_all = await attacked.ann.upload(columns, name="open", key="id", owner="ann", **own)
+    joined = await ages.join(open_to_all, on="id", validate="m:1", sizes="hidden")
     told = await joined.describe(["age"], statistics=["mean"])
     assert told["age"]["mean"] == pytest.approx(AGE[(np.arange(ROWS) // 5) % 2 == 0].mean(), abs=0.05)
+
+
+async def test_one_row_does_not_become_many(attacked):
+    """Forty rows of hers with one key would make forty of one row of the hospital's."""
+    ages, _ = await tables(attacked, "hidden")
+    many = {"id": np.full(40, 7), "z": np.linspace(0, 1, 40)}
+    own = {"unique": False, "allow": Allow(plans="any")}
+    mine = await attacked.ann.upload(many, name="many", key="id", owner="ann", **own)
+    for how in ("inner", "left", "right", "outer"):
+        with pytest.raises(SchemaError, match="may all be one of its rows"):
+            await mine.join(ages, on="id", how=how, validate="m:1", sizes="hidden")
 
 
 @pytest.mark.parametrize(("sizes", "turned"), [("noisy", True), ("hidden", False), ("hidden", True)])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.functions import EXP_ERROR, LOG_ERROR, ROOT_ERROR
+from tercet.ml.column_functions import EXP_ERROR, LOG_ERROR, ROOT_ERROR
 
 ROWS = 400
 RNG = np.random.default_rng(8)
@@ -96,7 +96,7 @@ def test_what_has_a_stated_error(lake):
 
 def test_errors_of_the_cubics_themselves():
     """On the whole of each narrow range, and a little beyond: a factor is rounded, which moves a unit."""
-    from tercet.ml.functions import EXP, LOG, NARROW, ROOT, STEP
+    from tercet.ml.column_functions import EXP, LOG, NARROW, ROOT, STEP
 
     u = np.linspace(NARROW * (1 - 2.0**-9), 1 + 2.0**-9, 5000)
     x = np.linspace(-STEP / 2, STEP / 2, 5000)

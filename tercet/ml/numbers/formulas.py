@@ -87,8 +87,7 @@ class Formulas:
     def intersection(self, *tables: Table) -> Number:
         """How many keys are in all of some tables, `()`: keys are unique, and of the same names and types.
 
-        The nodes learn pseudonyms of shuffled keys, which are random words, and this number; see
-        `tercet.ml.open_join`.
+        The nodes learn pseudonyms of shuffled keys, which are random words, and this number.
         """
         for table in tables:
             self._admit(table, ())
