@@ -78,7 +78,21 @@ def join(
         mine = [column for column in joined.columns if column.name in left.column_names]
         rest = [column for column in joined.columns if column.name not in left.column_names]
         joined = attrs.evolve(joined, columns=(*rest, *mine))
-    return attrs.evolve(joined, uploads=frozenset[str]().union(*(table.uploads for table in tables)))
+    return attrs.evolve(
+        joined,
+        uploads=frozenset[str]().union(*(table.uploads for table in tables)),
+        key_holders=_key_holders(tables, how, hidden=sizes == "hidden", turned=turned),
+    )
+
+
+def _key_holders(tables: Sequence[Table], how: How, *, hidden: bool, turned: bool) -> frozenset[str]:
+    """Who has the keys of all rows of a join, also of those that do not count."""
+    first, *others = (table.key_holders for table in tables)
+    if how in ("inner", "semi") and not hidden:
+        return first.union(*others)
+    if turned:
+        return others[0]
+    return first.intersection(*others) if how in ("outer", "right") else first
 
 
 def _without_columns(table: Table) -> Table:

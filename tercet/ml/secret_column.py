@@ -78,8 +78,9 @@ class SecretColumn(Faced[F]):
         """All numbers in the clear, and hashes of the keys of their rows, to an owner of these.
 
         `KeyedRows.to_frame(table)` gives her a data frame with her own keys. Discloses to her, beside the
-        numbers, which keys are among the rows. Raises SchemaError for a receiver whose columns are not in the
-        table that the rows are of: others could find keys by trying them.
+        numbers, which keys are among the rows. Raises SchemaError for a receiver whose own table does not have
+        the keys of all rows, as of one that was stacked, or the right one of a left join: she could find
+        others' keys by trying them.
         """
         values: KeyedRows = self.lake.perform(self._reveal_keyed(to), "reveal")
         return values
@@ -87,12 +88,11 @@ class SecretColumn(Faced[F]):
     @computation("reveal_keyed", group="rows", to=RECEIVER)
     def _reveal_keyed(self, to: str) -> Steps[KeyedRows]:
         table = self.like
-        columns = () if table is None else table.columns
-        owners = sorted({one for column in columns for one in column.owner.split("+")})
-        if table is None or to not in owners:
+        if table is None or to not in table.key_holders:
+            owners = " or ".join(sorted(table.key_holders)) if table else ""
             raise SchemaError(
-                f"{self.what}: hashes of keys go to an owner of the rows, {' or '.join(owners)}, and not to "
-                f"{to!r}; reveal() gives the numbers alone"
+                f"{self.what}: hashes of keys go to who has the keys of all rows, {owners or 'that is nobody'}, "
+                f"and not to {to!r}; reveal() gives the numbers alone"
             )
         builder = self.lake.builder(f"reveal {self.what} by key")
         value, name = builder.input(self.handle, self.type), self.what

@@ -132,6 +132,8 @@ class Table(Faced[F]):
     min_count: int = 1
     uploads: frozenset[str] = frozenset()
     """Keys of the uploads whose rows these are, by their handles."""
+    key_holders: frozenset[str] = frozenset()
+    """Owners whose own uploads have the keys of all these rows."""
     unique: bool = True
     repeats: int | None = None
     """How many rows have a key that another row has before them, where that was counted."""

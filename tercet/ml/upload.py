@@ -71,5 +71,6 @@ def describe(schema: TableSchema, handles: Sequence[str], lake: Workspace) -> Ta
         rows_of_sources=schema.rows,
         min_count=schema.min_count,
         uploads=frozenset({handles[0]}),
+        key_holders=frozenset({schema.owner}),
         unique=schema.unique,
     )

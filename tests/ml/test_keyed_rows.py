@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import tercet
 from tercet.errors import SchemaError
 from tercet.ml import LogisticRegression
 
@@ -45,9 +46,49 @@ def test_who_gets_hashes(plain):
     model = LogisticRegression().fit(table, "y", features=["x"])
     column = model.predict_proba(table.join(other, on="patient"))
     assert len(column.reveal_keyed(to="insurer").to_frame({"patient": np.arange(40)})) == 40
-    with pytest.raises(SchemaError, match="an owner of the rows, clinic or insurer, and not to 'analyst'"):
+    with pytest.raises(
+        SchemaError, match="who has the keys of all rows, clinic or insurer, and not to 'analyst'"
+    ):
         column.reveal_keyed(to="analyst")
-    with pytest.raises(SchemaError, match="an owner of the rows, clinic, and not to 'insurer'"):
+    with pytest.raises(SchemaError, match="who has the keys of all rows, clinic, and not to 'insurer'"):
         model.predict(table).reveal_keyed(to="insurer")
     with pytest.raises(SchemaError, match="20 of 40 rows have keys that this table has not"):
         column.reveal_keyed(to="insurer").to_frame({"patient": np.arange(20)})
+
+
+@pytest.mark.parametrize(
+    ("options", "holders"),
+    [
+        ({"how": "left"}, {"clinic"}),
+        ({"how": "right"}, {"insurer"}),
+        ({"how": "outer"}, set()),
+        ({"how": "anti"}, {"clinic"}),
+        ({"how": "semi"}, {"clinic", "insurer"}),
+        ({"sizes": "noisy"}, {"clinic", "insurer"}),
+        ({"sizes": "hidden"}, {"clinic"}),
+        ({"sizes": "hidden", "how": "semi"}, {"clinic"}),
+        ({"sizes": "hidden", "how": "right"}, {"insurer"}),
+        ({"sizes": "hidden", "how": "outer"}, set()),
+    ],
+)
+def test_who_has_the_keys_of_all_rows(plain, options, holders):
+    """Whoever gets hashes of keys that are not hers could find them by trying keys."""
+    columns = {"patient": np.arange(30), "x": FRAME["x"][:30]}
+    table = plain.upload(columns, name="t", key="patient", owner="clinic")
+    columns = {"patient": np.arange(20, 50), "z": np.arange(30.0)}
+    other = plain.upload(columns, name="u", key="patient", owner="insurer")
+    joined = table.join(other, on="patient", **options)
+    assert joined.key_holders == holders
+    assert joined.filter(joined[joined.column_names[0]] > 0).key_holders == holders
+
+
+def test_nobody_has_the_keys_of_stacked_rows(plain):
+    some = {"x": FRAME["x"][:30], "y": FRAME["y"][:30]}
+    tables = [
+        plain.upload({"id": np.arange(30) + first, **some}, name=owner, key="id", owner=owner)
+        for owner, first in (("a", 0), ("b", 50))
+    ]
+    both = tercet.concat(tables)
+    column = LogisticRegression().fit(both, "y").predict(both)
+    with pytest.raises(SchemaError, match="that is nobody, and not to 'a'"):
+        column.reveal_keyed(to="a")
