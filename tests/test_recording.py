@@ -189,6 +189,7 @@ def everything(lake):
     evaluation.roc_curve(points=5)
     evaluation.calibration(bins=2)
     model.predict_proba(scaled_test).reveal()
+    model.predict(scaled_test).reveal_keyed(to="hospital")
 
 
 def test_plans_by_hand_are_no_part_of_a_study(lake, tmp_path):

@@ -91,8 +91,8 @@ class SecretColumn(Faced[F]):
         if table is None or to not in table.key_holders:
             owners = " or ".join(sorted(table.key_holders)) if table else ""
             raise SchemaError(
-                f"{self.what}: hashes of keys go to who has the keys of all rows, {owners or 'that is nobody'}, "
-                f"and not to {to!r}; reveal() gives the numbers alone"
+                f"{self.what}: hashes of keys go to who has the keys of all rows, "
+                f"{owners or 'that is nobody'}, and not to {to!r}; reveal() gives the numbers alone"
             )
         builder = self.lake.builder(f"reveal {self.what} by key")
         value, name = builder.input(self.handle, self.type), self.what
