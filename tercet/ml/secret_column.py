@@ -78,9 +78,9 @@ class SecretColumn(Faced[F]):
         """All numbers in the clear, and hashes of the keys of their rows, to an owner of these.
 
         `KeyedRows.to_frame(table)` gives her a data frame with her own keys. Discloses to her, beside the
-        numbers, which keys are among the rows. Raises SchemaError for a receiver whose own table does not have
-        the keys of all rows, as of one that was stacked, or the right one of a left join: she could find
-        others' keys by trying them.
+        numbers, which keys are among the rows. Raises SchemaError for a receiver whose own table does not
+        have the keys of all rows, as of one that was stacked, or the right one of a left join: she could
+        find others' keys by trying them.
         """
         values: KeyedRows = self.lake.perform(self._reveal_keyed(to), "reveal")
         return values
