@@ -239,18 +239,9 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _as_range(given: object) -> Any:
-    """A range as msgpack gives it back, a list, as the tuple that it was."""
+def _as_tuple(given: object) -> Any:
+    """What msgpack gives back as a list, as the tuple that it was."""
     return tuple(given) if isinstance(given, list) else given
-
-
-def _as_labels(given: object) -> Any:
-    """Labels as msgpack gives them back, a list, as the tuple that they were."""
-    return tuple(given) if isinstance(given, list) else given
-
-
-def _as_names(given: Iterable[str]) -> tuple[str, ...]:
-    return tuple(given)
 
 
 @frozen
@@ -269,10 +260,10 @@ class ColumnSchema:
     kind: Kind
     scale: int = 0
     key_type: KeyType | None = None
-    range: tuple[float, float] | None = field(default=None, converter=_as_range)
+    range: tuple[float, float] | None = field(default=None, converter=_as_tuple)
     missing: str | None = None
-    labels: tuple[str, ...] | None = field(default=None, converter=_as_labels)
-    normalise: tuple[str, ...] = field(default=(), converter=_as_names)
+    labels: tuple[str, ...] | None = field(default=None, converter=_as_tuple)
+    normalise: tuple[str, ...] = field(default=(), converter=_as_tuple)
 
     def __attrs_post_init__(self) -> None:
         check_column_name(self.name, "A column's name")
@@ -301,7 +292,8 @@ class ColumnSchema:
             )
         if self.labels is not None:
             check_labels(self.labels, where)
-        if self.normalise and (self.key_type != "string" or not set(self.normalise) <= set(NORMALISING)):
+        known = isinstance(self.normalise, tuple) and all(one in NORMALISING for one in self.normalise)
+        if not known or (self.normalise and self.key_type != "string"):
             raise SchemaError(
                 f"{where} has kind {self.kind} and normalise={self.normalise!r:.80}; a text key has some of "
                 f"{', '.join(NORMALISING)}."
@@ -348,7 +340,7 @@ def range_scale(low: float, high: float, *, kind: Kind) -> int:
     return automatic_scale(np.array([low, high]), kind=kind)
 
 
-def _as_tuple(columns: Iterable[ColumnSchema]) -> tuple[ColumnSchema, ...]:
+def _all_columns(columns: Iterable[ColumnSchema]) -> tuple[ColumnSchema, ...]:
     return tuple(columns)
 
 
@@ -363,7 +355,7 @@ class TableSchema:
 
     name: str
     owner: str
-    columns: tuple[ColumnSchema, ...] = field(converter=_as_tuple)
+    columns: tuple[ColumnSchema, ...] = field(converter=_all_columns)
     rows: int
     min_count: int = 1
     unique: bool = True

@@ -132,7 +132,7 @@ def _list_name(node: Node, number: int) -> str:
 class Absent(Kind):
     """Public ones `(m,)` where positions `(lists, m)` have no row in `table`, else zeros."""
 
-    along = Along.UNKNOWN
+    along = Along.APART
     attributes = fields(table=int)
     tiling = Tiling.WHOLE
 
@@ -154,7 +154,7 @@ class InOrder(Kind):
     The argument `(n,)` has the public number of each row; they are 0 to n - 1 in some order.
     """
 
-    along = Along.UNKNOWN
+    along = Along.APART
     attributes = fields(start=int, stop=int)
     tiling = Tiling.WHOLE
 
@@ -176,7 +176,7 @@ class InOrder(Kind):
 class Pad(Unary):
     """So many rows of zeros before and after those of a value: what stacks tables of different rows."""
 
-    along = Along.UNKNOWN
+    along = Along.APART
     attributes = fields(before=int, after=int)
     tiling = Tiling.WHOLE
 
@@ -199,7 +199,7 @@ class Pad(Unary):
 class Marks(Kind):
     """Secret ones `(rows,)` from row `start` to `stop`, which everyone knows, else zeros."""
 
-    along = Along.UNKNOWN
+    along = Along.APART
     attributes = fields(rows=int, start=int, stop=int)
     tiling = Tiling.WHOLE
 

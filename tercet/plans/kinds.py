@@ -46,6 +46,8 @@ class Along(enum.Enum):
 
     UNKNOWN = "unknown"
     """Not said: then rows can be told apart in the result."""
+    APART = "apart"
+    """Rows can be told apart in the result."""
     SOURCE = "source"
     """Reads a stored value."""
     NUMBERS = "numbers"

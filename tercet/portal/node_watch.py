@@ -21,7 +21,7 @@ MOST_SAMPLES = 480
 
 @attrs.frozen
 class Sample:
-    """How a node was: plans under way, bytes of memory and of free disk; `nan` where it did not tell."""
+    """How a node was: plans under way, bytes of memory and of its fullest disk; `nan` where it tells none."""
 
     time: float
     runs: float
@@ -32,7 +32,8 @@ class Sample:
     def of(cls, now: float, looked: Looked) -> Sample:
         """What one look has found."""
         told = looked.told or {}
-        numbers = (told.get(name) for name in ("runs", "memory_bytes", "free_bytes"))
+        free = min(told.get("free_bytes", {}).values(), default=None)
+        numbers = (told.get("runs"), told.get("memory_bytes"), free)
         return cls(now, *(float("nan") if one is None else float(one) for one in numbers))
 
 

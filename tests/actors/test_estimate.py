@@ -67,7 +67,7 @@ async def test_symbols(tile_rows, example, scheduled):
     with_sort = explain(one.plan, symbols=one.symbols)
     assert not with_sort.exact
     assert with_sort.symbols == one.symbols
-    assert explain(one.plan).symbols == {"both": 200, "below": 300}
+    assert explain(one.plan).symbols == {**dict.fromkeys(("left", "different", "below"), 300), "both": 200}
     _, outcomes = await scheduled(one.plan, Replicated, one.inputs)
     for said, outcome in zip(with_sort.bytes_sent, outcomes, strict=True):
         assert said == pytest.approx(outcome.statistics.bytes_sent, rel=0.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from types import SimpleNamespace
 
@@ -100,6 +101,7 @@ async def test_a_process_that_stands_still_now_and_then(
     """However long it was between any two looks at the clock, a party makes the steps that it can make."""
     moments = itertools.count()
     monkeypatch.setattr(scheduler_module, "time", SimpleNamespace(perf_counter=lambda: float(next(moments))))
+    monkeypatch.setattr(scheduler_module, "HEAVY_WORDS", math.inf)  # this clock does not wait for threads
     one = example(200, 64)
     with trio.fail_after(1):  # of the mock clock: as soon as nobody has anything to do
         revealed, _ = await scheduled(one.plan, protocol, one.inputs)

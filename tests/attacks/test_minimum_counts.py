@@ -174,6 +174,8 @@ class Asker:
         job = LogisticRegression(max_iter=3)
         job.collect(job.submit(self.few, **options), self.few, **options)
         job.predict_proba(self.mine).reveal()
+        (owner,) = self.mine.key_holders
+        job.predict_proba(self.mine).reveal_keyed(to=owner)
         job.evaluate(self.mine, metrics=["roc_auc", "log_loss"]).reveal()
         self.model.save("hers")
         self.ask(lambda: self.lake.model("hers").summary(self.few))
@@ -205,7 +207,15 @@ PARTS = {
     },
     Asker.fits: {"fit", "summary", "reveal_model"},
     Asker.weighted_fits: {"fit", "summary", "reveal_model"},
-    Asker.models: {"fit_alone", "summary_of_model", "predict", "reveal_column", "evaluate", "metrics"},
+    Asker.models: {
+        "fit_alone",
+        "summary_of_model",
+        "predict",
+        "reveal_column",
+        "reveal_keyed",
+        "evaluate",
+        "metrics",
+    },
     Asker.searches: {"cross_validate", "grid_search"},
 }
 """What she asks for, and the computations that these are."""

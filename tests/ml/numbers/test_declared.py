@@ -113,7 +113,7 @@ def test_it_counts_as_using_every_column():
 
     known = computations.COMPUTATIONS["sneaky"]
     used = uses_of(known, {"table": asked._table("patients"), "target": "age"})
-    assert used.columns == {"patients": {"age", "sick"}}
+    assert used.columns == {"patients": {"age", "sick", "stage", "born"}}
 
 
 def test_more_than_is_declared_is_refused(table):
