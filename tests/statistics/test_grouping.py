@@ -139,5 +139,7 @@ def test_what_is_asked_for_wrongly(lake):
     with pytest.raises(SchemaError, match="make 1040 groups, and up to 1024"):
         categories = {"grade": list(range(65)), "n": list(range(16))}
         table.groupby(["grade", "n"], categories=categories).agg({"x": "sum"})
+    with pytest.raises(SchemaError, match="id is its key, and nobody may know what belongs to which"):
+        table.groupby("id").agg({"x": "sum"})
     with pytest.raises(SchemaError, match="column 'id' is a key"):
-        table.groupby("id")
+        table.groupby(["id", "side"])
