@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 import tercet
+from tercet.ml.computations import COMPUTATIONS
+from tercet.ml.declarations import DECLARED
 
 pytestmark = pytest.mark.early
 IN_ONE_PROCESS = {"processes": False, "latency_ms": 0}
@@ -23,6 +25,16 @@ HOW = {
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"(\B<)?[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
+
+
+@pytest.fixture(autouse=True)
+def as_installed():
+    """Forget what computations a page has declared: other tests look at all that there are."""
+    before = COMPUTATIONS.keys() | DECLARED.keys()
+    yield
+    for registry in (COMPUTATIONS, DECLARED):
+        for name in registry.keys() - before:
+            del registry[name]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
