@@ -416,7 +416,9 @@ class LastingJobs(Jobs):
         pause = min(RETRY_S * 2**attempts, LONGEST_RETRY_S)
         if trio.current_time() < self._begun.get(run, -math.inf) + pause:
             return
-        job = self.jobs[run]
+        job = self.jobs.get(run)
+        if job is None:
+            return  # nobody waits for it any more since it was asked about
         if fall_back(everybody):
             name, step, since = secrets.token_bytes(RUN_BYTES), min(told.step for told in everybody), None
         else:
