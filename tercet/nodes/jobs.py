@@ -338,7 +338,7 @@ class LastingJobs(Jobs):
         if job is None or not job.attempts < attempts <= MOST_ATTEMPTS or not 0 <= step <= job.step:
             return  # it was cancelled meanwhile, or has been begun so often: party 0 learns that when it asks
         await self._halt(job)
-        if job.done.is_set() or step > job.step:
+        if self.jobs.get(run) is not job or job.done.is_set() or step > job.step:
             return
         if step < job.step and self.requests is not None:
             packed = await self._ask(self.requests.earlier, job.packed, job.step - step)

@@ -9,6 +9,7 @@ import tercet
 from tercet import Allow
 from tercet.errors import PlanError
 from tercet.ml import LogisticRegression
+from tercet.nodes.job_words import INTERRUPTED, Told
 
 TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100), "old": np.arange(100) * 7 % 100 > 40}
 
@@ -95,3 +96,15 @@ def test_jobs_on_one_machine():
         job = lake.submit(builder.plan())
         assert job.result().revealed["sum"].shape == (1,)
         assert [one.state for one in lake.jobs()] == ["done"]
+
+
+async def test_a_job_that_is_over_when_all_have_answered_ends_no_node(in_process, monkeypatch):
+    """Its client leaves while party 0 asks about it, and so the job is not there any more."""
+    (jobs, *_) = (node.gate.jobs for node in in_process.nodes)
+
+    async def everybody(run):
+        return [Told(INTERRUPTED, attended=True)] * 3
+
+    monkeypatch.setattr(jobs, "_ask_everybody", everybody)
+    await jobs._see_to(bytes(16))
+    assert not jobs.jobs
