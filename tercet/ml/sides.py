@@ -217,8 +217,9 @@ def links_of(left: Table, right: Table) -> str:
 
 
 def several(tables: Sequence[Table]) -> bool:
-    """Whether columns are of several owners."""
-    return len({column.owner for table in tables for column in table.columns}) > 1
+    """Whether columns, or flags of rows that count, are of several owners; unless each has some, yes."""
+    owners = [{one.owner for one in (*table.columns, *table.selection)} for table in tables]
+    return not all(owners) or len(set[str]().union(*owners)) > 1
 
 
 def bits_of(table: Table, part: int) -> set[int]:

@@ -182,7 +182,7 @@ class _Stacked:
             if self.checked and made.type.rows:
                 widest = WIDE_SPREAD if schema.kind == "integer" and schema.scale == 0 else 1.0
                 draft.narrow(made.squeeze(), widest * 2.0**SPREAD_BITS)
-            if schema.kind == "boolean" and any(self.columns) and len({one.owner for one in self._given}) > 1:
+            if self.selects or (schema.kind == "boolean" and len({one.owner for one in self._given}) > 1):
                 # A number beyond that, from a false upload, would count as so many rows of the others.
                 flags = made.squeeze().bounded(1.0, "a condition")
                 made = (flags * -1).is_negative().to_ring().reshape(1, *flags.shape)

@@ -328,9 +328,13 @@ class _End:
 
 
 def described(caller: str, entry: Entry, schema: TableSchema, lake: Any) -> Table:
-    """A kept table, as computations of a member take it: under the minimum count of its owner's rules."""
+    """A kept table, as computations of a member take it: under the minimum count of its owner's rules.
+
+    Whose it is and what it is called, the node knows; what its owner's client wrote of that does not count.
+    """
     least = Rules.from_bytes(entry.rules).least_for(caller, entry.owner)
-    return describe(schema.resting_on(least), entry.handles, lake).from_computation({"$table": entry.name})
+    known = attrs.evolve(schema, name=entry.name, owner=entry.owner)
+    return describe(known.resting_on(least), entry.handles, lake).from_computation({"$table": entry.name})
 
 
 def _declared(known: Computation, plan: Plan) -> Plan:

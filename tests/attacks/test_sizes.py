@@ -69,17 +69,34 @@ async def test_one_row_does_not_become_many(attacked):
             await mine.join(ages, on="id", how=how, validate="m:1", sizes="hidden")
 
 
-@pytest.mark.parametrize(("sizes", "turned"), [("noisy", True), ("hidden", False), ("hidden", True)])
-async def test_no_false_bit_passes_for_many_rows(attacked, monkeypatch, sizes, turned):
-    """A boolean column of hers that is ten at one key: a condition on it would count that row ten times."""
+def tenfold(attacked, monkeypatch):
+    """All numbers that ann uploads are ten times what she says, her zeros and ones among them."""
     client = attacked.ann.cluster.client
     put = client.put_rows
 
-    async def tenfold(handle, kind, rows, *more):
+    async def put_more(handle, kind, rows, *more):
         values = kind.form is Form.RING
         await put(handle, kind, lambda a, b: rows(a, b) * np.uint64(10) if values else rows(a, b), *more)
 
-    monkeypatch.setattr(client, "put_rows", tenfold)
+    monkeypatch.setattr(client, "put_rows", put_more)
+
+
+@pytest.mark.parametrize("sizes", ["exact", "noisy", "hidden"])
+async def test_no_false_filter_passes_for_many_rows(attacked, monkeypatch, sizes):
+    """Of her table, nothing goes into the result but which of its rows count."""
+    tenfold(attacked, monkeypatch)
+    ages, mine = await tables(attacked, sizes)
+    one = await mine.filter(mine["me"])
+    for how, other in (("semi", one), ("inner", one[[]])):
+        joined = await ages.join(other, on="id", how=how, sizes=sizes)
+        told = await joined.describe(["age"], statistics=["mean"])
+        assert np.isnan(told["age"]["mean"]), how
+
+
+@pytest.mark.parametrize(("sizes", "turned"), [("noisy", True), ("hidden", False), ("hidden", True)])
+async def test_no_false_bit_passes_for_many_rows(attacked, monkeypatch, sizes, turned):
+    """A boolean column of hers that is ten at one key: a condition on it would count that row ten times."""
+    tenfold(attacked, monkeypatch)
     ages, mine = await tables(attacked, sizes)
     first, second = (mine, ages) if turned else (ages, mine)
     joined = await first.join(second, on="id", sizes=sizes)
