@@ -262,6 +262,8 @@ def _common(tables: Sequence[Table], columns: Sequence[Column]) -> tuple[ColumnS
     name, missing = schemas[0].name, next((one.missing for one in schemas if one.missing is not None), None)
     if all(one.kind == "boolean" for one in schemas):
         return ColumnSchema(name, "boolean", missing=missing), False
+    if any(one.meaning is not None for one in schemas):
+        return _category(tables, schemas, missing), False
     kind: Kind = "real" if any(one.kind == "real" for one in schemas) else "integer"
     for table in tables[1:]:
         if {tables[0].column(name).schema.kind, table.column(name).schema.kind} == {"real"}:
@@ -275,6 +277,22 @@ def _common(tables: Sequence[Table], columns: Sequence[Column]) -> tuple[ColumnS
         return ColumnSchema(name, kind, scale, range=(low, high), missing=missing), False
     scale = max(scale - ROOM_BITS, 0) if kind == "integer" else scale - ROOM_BITS
     return ColumnSchema(name, kind, scale, missing=missing), True
+
+
+def _category(tables: Sequence[Table], schemas: Sequence[ColumnSchema], missing: str | None) -> ColumnSchema:
+    """That of categories with the same labels, whose codes then are the same."""
+    name, first = schemas[0].name, schemas[0]
+    if any(one.kind in ("date", "datetime") for one in schemas):
+        raise SchemaError(
+            f"tables {_named(tables)}: {name!r} has dates or times, which are put together as numbers, such "
+            f"as table[{name!r}].dt.year or the days since a date"
+        )
+    if any(one.labels != first.labels for one in schemas):
+        raise SchemaError(
+            f"tables {_named(tables)}: {name!r} has not the same labels in all of them, in one order; upload "
+            f"them with categories={{{name!r}: [...]}}, with the labels of all"
+        )
+    return ColumnSchema(name, "category", labels=first.labels, missing=missing)
 
 
 # -- what goes together --------------------------------------------------------------------------------------
@@ -307,6 +325,13 @@ def _check(tables: Sequence[Table], duplicates: str) -> None:
             raise SchemaError(
                 f"{both} have different columns: {odd[0]!r} is in {where.name!r} only; choose those that "
                 "both have, as in table[['age', 'bmi']]"
+            )
+    for table in tables:
+        own = {column.schema.missing for column in table.columns}
+        if taken := sorted(name for name in table.column_names if name in beside - own):
+            raise SchemaError(
+                f"column {taken[0]!r} of table {table.name!r} has a name that tells where values are missing "
+                "in another one; drop or rename it"
             )
     uploads = [upload for table in tables for upload in table.uploads]
     shared = len(set(uploads)) < len(uploads)

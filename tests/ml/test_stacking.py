@@ -233,3 +233,31 @@ def test_options_that_do_not_do(plain):
         tercet.concat([table, other], site="secret", site_column="x")
     with tercet.local(protocol="plain") as elsewhere, pytest.raises(SchemaError, match="in different lakes"):
         tercet.concat([table, put(elsewhere, {"id": [3, 4], "x": [1.0, 2.5]})])
+
+
+def test_categories_and_dates(plain):
+    """Codes of the same labels are the same; others would be mixed up."""
+
+    def labelled(first, values, **options):
+        data = {"id": np.arange(len(values)) + first, "c": values}
+        return plain.upload(data, name=f"c{first}", key="id", owner=f"o{first}", **options)
+
+    kind = {"types": {"c": "category"}}
+    one, other = labelled(0, ["a", "b", "b"], **kind), labelled(10, ["b", "a", "b"], **kind)
+    counted = tercet.concat([one, other]).value_counts("c").to_frame()
+    assert counted["count"].to_dict() == {"a": 2, "b": 4}
+    dates = np.array(["2020-01-01", "2021-01-01"], "datetime64[D]")
+    for wrong, why in (
+        (labelled(20, ["a", "q", "q"], **kind), "has not the same labels"),
+        (labelled(30, [0, 1, 1]), "has not the same labels"),
+        (labelled(40, dates), "has dates or times"),
+    ):
+        with pytest.raises(SchemaError, match=why):
+            tercet.concat([one, wrong])
+
+
+def test_a_name_that_tells_where_values_are_missing_elsewhere(plain):
+    gaps = {"id": [1, 2, 3], "x": [0.5, np.nan, 1.5]}
+    own = {"id": [4, 5, 6], "x": [0.5, 1.0, 1.5], "x_missing": [True, True, False]}
+    with pytest.raises(SchemaError, match="tells where values are missing in another"):
+        tercet.concat([put(plain, gaps), put(plain, own)])
