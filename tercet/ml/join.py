@@ -81,14 +81,16 @@ def join(
     return attrs.evolve(
         joined,
         uploads=frozenset[str]().union(*(table.uploads for table in tables)),
-        key_holders=_key_holders(tables, how, hidden=sizes == "hidden", turned=turned),
+        key_holders=_key_holders(tables, how, sizes, turned=turned),
     )
 
 
-def _key_holders(tables: Sequence[Table], how: How, *, hidden: bool, turned: bool) -> frozenset[str]:
-    """Who has the keys of all rows of a join, also of those that do not count."""
+def _key_holders(tables: Sequence[Table], how: How, sizes: Sizes, *, turned: bool) -> frozenset[str]:
+    """Who has the keys of all rows of a join, also of those that do not count: of dummies, nobody."""
     first, *others = (table.key_holders for table in tables)
-    if how in ("inner", "semi") and not hidden:
+    if sizes == "noisy":
+        return frozenset()
+    if how in ("inner", "semi") and sizes == "exact":
         return first.union(*others)
     if turned:
         return others[0]
