@@ -79,6 +79,8 @@ def group_statistics(
         table.column(name)
         if odd := [one for one in some if one not in STATISTICS]:
             raise PlanError(f"there is no statistic {odd[0]!r} of groups; known are {', '.join(STATISTICS)}")
+        if {*some} - {"count"}:
+            table.require_numbers([name])
     least = table.min_count
     require_enough(table, least, "figures by group")
     builder = table.lake.builder(f"{', '.join(names)} on {table.name}")

@@ -17,7 +17,7 @@ import attrs
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import Public, half_unit
 from tercet.ml.computations import computation
-from tercet.ml.disclosure import both, inverted
+from tercet.ml.disclosure import at_least, both, inverted, kept_where
 from tercet.ml.draft import Draft
 from tercet.ml.linalg import quotient, settled
 from tercet.ml.preparation import compacted, made_of, out_of_range, owners
@@ -38,6 +38,8 @@ MOST_OCTAVES = 14
 """Means are of groups of fewer than 2^14 rows."""
 FLAG = "group"
 MOST_FIGURES = 64
+MOST_SCALE = 62
+"""Fractional bits of a figure more than its column has, or of real numbers fewer, at most."""
 
 
 @computation(
@@ -94,6 +96,7 @@ def group_rows(
         unique=True,
         repeats=None,
         name=f"{table.name}.groups",
+        key_holders=frozenset() if hidden else table.key_holders,  # then some keys are random
     )
     if not hidden:
         grouped = yield from compacted(
@@ -119,6 +122,11 @@ class _Figure:
     asked: bool = True
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole number: a count, or a sum of such."""
+        return self.statistic == "count" or (self.statistic == "sum" and self.column.schema.kind != "real")
+
+    @property
     def name(self) -> str:
         """What it is called in the result."""
         return self.other(self.statistic)
@@ -139,9 +147,18 @@ def _figures(
             raise PlanError(f"there is no statistic {odd[0]!r} of keys; known are {', '.join(STATISTICS)}")
         if not {"mean", "min", "max", "first"}.isdisjoint(statistics):
             table.require_present([name])
+        if not {"sum", "mean"}.isdisjoint(statistics):
+            table.require_numbers([name])
         for one in (*statistics, *(("sum", "count") if "mean" in statistics else ())):
             figure = _Figure(column, one, _scale(column, one), asked=one in statistics)
-            made[name, one] = attrs.evolve(figure, scale=scales.get(figure.name, figure.scale))
+            made[name, one] = figure = attrs.evolve(figure, scale=scales.get(figure.name, figure.scale))
+            own = 0 if figure.is_whole else column.schema.scale
+            least, most = own - MOST_SCALE * (not figure.is_whole), own + MOST_SCALE
+            if not least <= figure.scale <= most:
+                raise SchemaError(
+                    f"table {table.name!r}: {figure.name!r} with {figure.scale} fractional bits; it can have "
+                    f"{least} to {most}"
+                )
     if not made or len(made) > MOST_FIGURES:
         raise SchemaError(
             f"table {table.name!r}: aggregates= has 1 to {MOST_FIGURES} figures, as in {{'cost': ['sum']}}, "
@@ -314,6 +331,9 @@ def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps
     lake, rows, part = table.lake, grouped.rows, grouped.parts[0]
     builder = lake.builder(f"figures of groups of {table.name}")
     draft, raw = Draft(builder), builder.input(part.handle, part.type)
+    counted = grouped.selected(builder)
+    if counted is not None and table.min_count > 1:  # else a bit of `failed` would tell of single rows
+        raw = kept_where(at_least(counted.sum().reshape(1), table.min_count), raw)
     plain = [one.name for one in figures if one.statistic != "mean"]
     checked: dict[str, Value] = {}
     block, columns = list[Value](), list[Column]()

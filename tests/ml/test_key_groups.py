@@ -170,3 +170,42 @@ def test_what_is_asked_for_wrongly(plain):
         groups.agg({"cost": "sum"})
     with pytest.raises(SchemaError, match="rows are made of groups by that, not by ill"):
         table.groupby("ill").to_table({"cost": "sum"})
+
+
+def test_no_bit_tells_of_a_single_row(plain):
+    """Whether a sum fits the scale that was named would, of a filter that keeps one row."""
+    columns = {"id": np.arange(60), "age": np.linspace(20, 80, 60).round(), "me": np.arange(60) == 7}
+    table = plain.upload(columns, name="few", key="id", owner="o", min_count=10)
+    one = table.filter(table["me"])
+    for scale in (12, 20, 26):
+        for factor in (1, 100, 4000):
+            made = one.assign(z=one["age"] * factor)
+            made.groupby("id").to_table({"z": ["sum"]}, sizes="hidden", scales={"z_sum": scale})
+    with pytest.raises(SchemaError, match="do not all fit"):
+        table.groupby("id").to_table({"age": ["sum"]}, sizes="hidden", scales={"age_sum": 26})
+
+
+@pytest.mark.parametrize("scales", [{"v_sum": -1}, {"v_count": -1000}, {"v_count": 63}, {"x_sum": -1000}])
+def test_scales_that_make_no_figure(plain, scales):
+    table = plain.upload(
+        {"id": [1, 1, 2], "v": [1, 2, 3], "x": [0.5, 1.5, 2.5]}, name="s", key="id", owner="o", unique=False
+    )
+    with pytest.raises(SchemaError, match="fractional bits; it can have"):
+        table.groupby("id").to_table({"v": ["sum", "count"], "x": "sum"}, scales=scales)
+
+
+def test_nothing_is_computed_of_codes(plain):
+    table = plain.upload(
+        {"id": [1, 1, 2], "c": ["a", "b", "a"]},
+        name="c",
+        key="id",
+        owner="o",
+        unique=False,
+        types={"c": "category"},
+    )
+    for wrong in ("sum", "mean"):
+        with pytest.raises(SchemaError, match="is a category, and not a column of numbers"):
+            table.groupby("id").to_table({"c": [wrong]})
+    with pytest.raises(SchemaError, match="is a category, and not a column of numbers"):
+        table.groupby("c").agg({"c": "mean"})
+    assert len(table.groupby("id").to_table({"c": ["count", "first"]})) == 2
