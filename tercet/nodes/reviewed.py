@@ -72,3 +72,6 @@ def check_counts(entry: Entry, found: Review, symbols: Mapping[str, int]) -> Non
     for symbol, rows in found.kept.items():
         if 0 < rows - symbols.get(symbol, rows) < least:
             raise ConsentError(f"{says}a filter leaves less than that out")
+    for symbol, rows in found.unmatched.items():
+        if rows - symbols.get(symbol, rows) < least:
+            raise ConsentError(f"{says}less than that match")

@@ -37,8 +37,9 @@ class Review:
     `apart` that by which two such sums differ. `placed` are the tables of which the plan takes rows by their
     place in the order in which they are stored. `stored` has for each value that the plan stores the tables
     whose rows it is by. `joins` are the lists of keys that get pseudonyms under one key, each by its tables.
-    `kept` are the symbols that say how many rows a filter keeps, and of how many. `promised` says what the
-    nodes see that tells nothing of rows as long as bounds hold that the plan's author promises.
+    `kept` are the symbols that say how many rows a filter keeps, and of how many; `unmatched` those that say
+    how many are left without those that a match takes together or away. `promised` says what the nodes see
+    that tells nothing of rows as long as bounds hold that the plan's author promises.
     """
 
     handles: tuple[str, ...]
@@ -51,6 +52,7 @@ class Review:
     placed: Tables = NOTHING
     joins: tuple[tuple[Tables, ...], ...] = ()
     kept: Mapping[str, int] = attrs.field(factory=dict)
+    unmatched: Mapping[str, int] = attrs.field(factory=dict)
     promised: tuple[tuple[str, Tables], ...] = ()
 
     def rows_of(self, table: str) -> list[str]:
@@ -121,6 +123,7 @@ def review(plan: Plan, rows_before: Callable[[str], Tables], protocol: type[Prot
         walk.placed,
         tuple(tuple(trace.tables for _, trace in join) for join in joins),
         walk.kept,
+        walk.unmatched,
         tuple(walk.promised(protocol)),
     )
 
@@ -138,6 +141,7 @@ class _Walk:
         self.stored: dict[str, Tables] = {}
         self.placed: Tables = NOTHING
         self.kept: dict[str, int] = {}
+        self.unmatched: dict[str, int] = {}
         self.uploaded: set[str] = set()
         self._rows_before = rows_before
         self._cuts: dict[tuple[Hashable, Tables, int], set[int]] = {}
@@ -253,7 +257,11 @@ class _Walk:
         if node.kind == "ones" and isinstance(types[0].rows, int):
             self.kept[str(node.get("rows"))] = types[0].rows
         made = mixed(traces)
-        if "how" in dict(node.attributes):  # zeros stand where a list has no row: these can be told apart
+        how = dict(node.attributes).get("how")
+        if how is not None:  # zeros stand where a list has no row: these can be told apart
+            lengths = [kind.rows for kind in types[: 2 if how == "outer" else 1]]
+            if how in ("anti", "outer"):
+                self.unmatched[str(node.get("rows"))] = sum(one for one in lengths if isinstance(one, int))
             return made
         return attrs.evolve(made, lists=tuple(traces), frame=("positions", index), whole=node.kind == "deal")
 

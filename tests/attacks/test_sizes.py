@@ -69,6 +69,18 @@ async def test_one_row_does_not_become_many(attacked):
             await mine.join(ages, on="id", how=how, validate="m:1", sizes="hidden")
 
 
+@pytest.mark.parametrize("how", ["inner", "semi", "anti", "outer"])
+@pytest.mark.parametrize("known", [3, 10**6])
+async def test_no_count_tells_whether_one_person_is_there(attacked, how, known):
+    """A list of one key that she knows, and many that nobody has."""
+    ages, _ = await tables(attacked, "exact")
+    ids = np.append(np.arange(ROWS) + 5000, known)
+    listed = {"id": ids, "z": np.linspace(0, 1, len(ids))}
+    mine = await attacked.ann.upload(listed, name="list", key="id", owner="ann", allow=Allow(plans="any"))
+    with pytest.raises(ConsentError, match=r"rest on no fewer than 10 rows, and (a join has less|less than)"):
+        await ages.join(mine, on="id", how=how)
+
+
 def tenfold(attacked, monkeypatch):
     """All numbers that ann uploads are ten times what she says, her zeros and ones among them."""
     client = attacked.ann.cluster.client
