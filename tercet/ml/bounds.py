@@ -94,6 +94,13 @@ class Public:
         return cls(schema.kind, low, high, spread, unit, min(size, unit + MOST_SIZE), scale, grain=grain)
 
 
+def whole_numbers(low: float, high: float) -> Public:
+    """Of integers to compute on, between public ends: at a scale that leaves models their digits."""
+    unit = math.log2(high - low) - USUAL_PART if high > low else -math.inf
+    size = math.log2(max(abs(low), abs(high), 1.0))
+    return bounds("integer", low, high, (high - low) / 2, unit=unit, size=size)
+
+
 def half_unit(scale: int) -> float:
     """What a number is rounded by at most, at a scale."""
     return math.ldexp(1.0, -scale - 1)

@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.bounds import Public
+from tercet.ml.bounds import Public, whole_numbers
 from tercet.ml.draft import Draft
 from tercet.ml.meanings import CLOCK_ORIGIN, EPOCH, Code, Meaning
 from tercet.ml.operands import FACTOR_BITS, term_of, text_of
@@ -224,8 +224,9 @@ def calendar(x: Expression, part: str) -> Expression:
             return _OF_TIMES[part](Clock(whole(draft, x))).value
         return _OF_DATES[part](Civil(_days(draft, x))).within(*ends).value
 
-    made = x.derived(text, Public.of_integers(*ends), write)
-    return attrs.evolve(made, meaning=Meaning("date")) if part == "date" else made
+    if part == "date":
+        return attrs.evolve(x.derived(text, Public.of_integers(*ends), write), meaning=Meaning("date"))
+    return x.derived(text, whole_numbers(*ends), write)
 
 
 def age(x: Expression, at: Expression | Code) -> Expression:
@@ -255,7 +256,7 @@ def age(x: Expression, at: Expression | Code) -> Expression:
         early = birthday.at_least(0) * -1 + 1
         return (years - early).within(*ends).value
 
-    return x.derived(text, Public.of_integers(*ends), write, *others)
+    return x.derived(text, whole_numbers(*ends), write, *others)
 
 
 class Calendar:

@@ -5,8 +5,10 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import LogisticRegression
 from tercet.ml.ingest import encode
 from tercet.ml.meanings import FIRST_DAY, LAST_DAY
 
@@ -124,6 +126,42 @@ def test_differences_and_comparisons(lake):
     seconds = (SEEN - year).astype(float)
     np.testing.assert_allclose(found["hours"], np.clip(seconds, -86400, 86400) / 3600, atol=0.002)
     np.testing.assert_array_equal(found["within"], seconds >= 3600)
+
+
+@pytest.mark.parametrize("part", ["age", "year", "month", "hour", "weeks"])
+def test_models_have_as_many_digits_of_parts_as_of_numbers(plain, part):
+    """Parts are integers of few units: stored as such, they would have no digits left beside their spread."""
+    rng = np.random.default_rng(8)
+    days = np.datetime64("1940-01-01") + rng.integers(0, 20000, 900).astype("m8[D]")
+    times = np.datetime64("2020-01-01", "s") + rng.integers(0, 10**8, 900).astype("m8[s]")
+    clear = {
+        "age": ages(days, np.full(900, np.datetime64("2024-05-01"))),
+        "year": parts(days)["year"],
+        "month": parts(days)["month"],
+        "hour": (times.astype("M8[s]").astype(int) // 3600) % 24,
+        "weeks": (np.datetime64("2024-05-01") - days).astype(int) / 7,
+    }[part]
+    clear = np.asarray(clear, float)
+    y = rng.random(900) < 1 / (1 + np.exp(-(clear - clear.mean()) / clear.std()))
+    columns = {"id": np.arange(900), "day": days, "time": times, "y": y}
+    table = plain.upload(columns, name="t", key="id", owner="o", ranges={"day": ("1930-01-01", "2020-01-01")})
+    day, time = table["day"], table["time"]
+    made = {
+        "age": lambda: day.dt.age("2024-05-01"),
+        "year": lambda: day.dt.year,
+        "month": lambda: day.dt.month,
+        "hour": lambda: time.dt.hour,
+        "weeks": lambda: (day - "2024-05-01") / -7,
+    }
+    found = (
+        LogisticRegression(penalty=None)
+        .fit(table.assign(x=made[part]()), target="y", features=["x"])
+        .summary()
+    )
+    wanted = sm.Logit(y, sm.add_constant(clear)).fit(disp=0)
+    coef, errors = found.values["coef"][::-1], found.values["se"][::-1]  # the intercept's is the last
+    assert (np.abs(coef - wanted.params) < 0.01 * wanted.bse).all()
+    np.testing.assert_allclose(errors, wanted.bse, rtol=2e-3)
 
 
 def test_missing_dates(plain):
