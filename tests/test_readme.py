@@ -80,9 +80,13 @@ def test_the_ten_lines_of_the_readme(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.cases(
-    "in one process-tutorial", "as it stands-preparation", "in the clear-three-owners", "in one process-plans"
+    "in one process-tutorial",
+    "as it stands-preparation",
+    "in the clear-three-owners",
+    "in one process-two-hospitals",
+    "in one process-plans",
 )
-@pytest.mark.parametrize("name", ["tutorial", "preparation", "three-owners", "plans"])
+@pytest.mark.parametrize("name", ["tutorial", "preparation", "three-owners", "two-hospitals", "plans"])
 @pytest.mark.parametrize("how", HOW)
 def test_a_page_runs_and_prints_what_it_says(name, how, tmp_path, monkeypatch):
     """In one process the same comes out in half the time, in the clear in a third."""
