@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 from tercet.actors.line import plain_errors
 from tercet.errors import ConfigError, PeerLost, TercetError, TransportError
 from tercet.portal import analyst_pages, auditor_pages, consent_pages, owner_pages
-from tercet.portal.guard import App, Guard, Sessions, TooLarge, set_cookie, too_large
+from tercet.portal.guard import App, Guard, Sessions, TooLarge, set_cookie, too_large, way_home
 from tercet.portal.rendering import ForgedError, Handler, form_of, page, portal_of, refusal
 from tercet.portal.state import Portal
 
@@ -167,13 +167,18 @@ def application(portal: Portal, host: str) -> Guard:
         exception_handlers=cast("dict[Any, Any]", handlers),
     )
     app.state.portal = portal
-    return Guard(cast("App", app), portal.sessions, host, partial(refusal, portal.at))
+    return Guard(cast("App", app), portal.sessions, host, refusal)
 
 
 def _sentence(request: Request, status: int, heading: str, why: str) -> Response:
     """A page that says no; of a part of a page, the sentence alone."""
-    part = request.headers.get("hx-request") == "true"
-    return page(request, "problem.html" if part else "refused.html", status, heading=heading, why=why)
+    if request.headers.get("hx-request") == "true":
+        return page(request, "problem.html", status, why=why)
+    portal = portal_of(request)
+    known = request.scope.get("session") is not None
+    home = portal.at("/") if known else way_home(portal.sessions, request.scope["path"])
+    text, kind = refusal(status, heading, why, home)
+    return Response(text, status, media_type=kind)
 
 
 @attrs.frozen

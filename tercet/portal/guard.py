@@ -118,8 +118,8 @@ class TooLarge(Exception):  # noqa: N818 - what the application answers by `too_
         self.most = most
 
 
-Refuse = Callable[[int, str, str], tuple[bytes, str]]
-"""Makes a page that says no: of a status, a heading and a sentence; with its content type."""
+Refuse = Callable[[int, str, str, str], tuple[bytes, str]]
+"""Makes a page that says no: of a status, a heading, a sentence, and the way home; with its content type."""
 
 
 @attrs.define(eq=False)
@@ -143,11 +143,11 @@ class Guard:
         headers = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in scope["headers"]}
         wrong = self._foreign(scope, headers) or self._stranger(scope, headers)
         if wrong is not None:
-            await self._answer(send, *wrong)
+            await self._answer(send, scope, *wrong)
             return
         most = MOST_UPLOAD if scope["path"] == f"/{self.sessions.place}/upload" else MOST_FORM
         if int(headers.get("content-length") or 0) > most:
-            await self._answer(send, *too_large(most))
+            await self._answer(send, scope, *too_large(most))
             return
 
         async def sending(message: Message) -> None:
@@ -194,8 +194,8 @@ class Guard:
             return 401, "Your session has ended", why
         return None
 
-    async def _answer(self, send: Send, status: int, heading: str, why: str) -> None:
-        body, kind = self.refuse(status, heading, why)
+    async def _answer(self, send: Send, scope: Scope, status: int, heading: str, why: str) -> None:
+        body, kind = self.refuse(status, heading, why, way_home(self.sessions, scope["path"]))
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         if status in (401, 413):
             headers.append((b"connection", b"close"))
@@ -216,6 +216,11 @@ def _cookie(header: str) -> str:
     pairs = [one.strip().partition("=") for one in header.split(";")]
     found = [text for name, _, text in pairs if name == COOKIE]
     return found[0] if len(found) == 1 else ""
+
+
+def way_home(sessions: Sessions, path: str) -> str:
+    """The folder of all pages as seen from a path in it, so that nobody is told its name; else nothing."""
+    return "./" + "../" * (path.count("/") - 2) if path.startswith(f"/{sessions.place}/") else ""
 
 
 def too_large(most: int) -> tuple[int, str, str]:

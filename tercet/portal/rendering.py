@@ -89,11 +89,12 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     return Response(text, status, media_type="text/html")
 
 
-def refusal(portal_at: Callable[[str], str], status: int, heading: str, why: str) -> tuple[bytes, str]:
-    """A page that says no, for whoever has no session too; and its content type."""
-    text = TEMPLATES.get_template("refused.html").render(
-        at=portal_at, heading=heading, why=why, status=status
-    )
+def refusal(status: int, heading: str, why: str, home: str) -> tuple[bytes, str]:
+    """A page that says no, for whoever has no session too; and its content type.
+
+    `home` is the way to the folder of all pages, which is secret: nothing where it must not be linked.
+    """
+    text = TEMPLATES.get_template("refused.html").render(heading=heading, why=why, status=status, home=home)
     return text.encode(), "text/html; charset=utf-8"
 
 

@@ -105,6 +105,29 @@ async def test_nothing_is_there_without_a_session(served):
     assert refused.headers["hx-refresh"] == "true"  # a page that comes again by itself shows that it is over
 
 
+async def test_refusals_do_not_tell_the_folder_of_all_pages(served, opened):
+    _, links, _ = served
+    browser, at = opened
+    folder = at.strip("/")
+    stranger = Browser(browser.host)
+    for path in ("/", "/enter", "/wrong/enter?token=x", "/favicon.ico", f"/{folder[:-1]}/", f"/{folder}"):
+        answer = await thread(stranger.get, path)
+        assert answer.status == 404
+        assert folder not in answer.text + str(answer.headers)
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"content_length": "x"}):
+        answer = await thread(stranger.get, "/", **headers)
+        assert answer.status in (400, 403, 421)
+        assert folder not in answer.text + str(answer.headers)
+    for path, way in (("/tables", "./"), ("/studies/1/approve", "./../../"), ("/enter?token=x", "./")):
+        answer = await thread(stranger.get, at + path)
+        assert answer.status in (401, 403)
+        assert folder not in answer.text + str(answer.headers)
+        assert f'href="{way}static/portal.css"' in answer.text
+    assert folder in links[0]
+    known = await thread(browser.get, f"{at}/nothing")
+    assert f'href="{at}/static/portal.css"' in known.text
+
+
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "localhost", "127.0.0.1", "127.0.0.1:1", "evil.example:{port}", "[::1]:{port}", ""],
