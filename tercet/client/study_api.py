@@ -25,7 +25,8 @@ from tercet.members.studies import RUN_BYTES, Study, StudyApproval
 class KnownStudy:
     """A study at the nodes: how often it has run and may run, until when, and who has still to sign it.
 
-    Where nodes differ, as one that was away when a signature came, it is what the strictest says.
+    Where nodes differ, as one that was away when a signature came, it is what the strictest says. They cannot
+    differ in analyst and purpose, unless one lies; then these say so.
     """
 
     digest: bytes
@@ -92,12 +93,18 @@ class StudyDesk:
 
     async def show(self, number: str) -> ShownStudy:
         """A study by its first digits, to be read. Raises ConsentError if nodes show different ones."""
-        known, told = await self._ask_for((await self.find(number)).digest)
+        digest = (await self.find(number)).digest
+        known, told = await self._ask_for(digest)
         with _sense():
             studies = [Study.from_bytes(one["packed"]) for one in told]
             pages = [tuple(str(line) for line in one["page"]) for one in told]
-        if any(one.digest() != known.digest for one in studies):
+        if known.digest != digest or any(one.digest() != digest for one in studies):
             raise ConsentError(f"the nodes have different studies as {number}; approve none, tell an auditor")
+        if (known.analyst, known.purpose) != (studies[0].analyst, studies[0].purpose):
+            raise ConsentError(
+                f"a node says of study {number} another analyst or purpose than the study has; approve none, "
+                "tell an auditor"
+            )
         if len(set(pages)) != 1:
             raise ConsentError(
                 f"the nodes say different things of study {number}: a table was replaced meanwhile, or a "
@@ -149,8 +156,8 @@ def _known(told: Sequence[Mapping[str, Any]]) -> KnownStudy:
     first = told[0]
     return KnownStudy(
         digest=first["digest"],
-        analyst=str(first["analyst"]),
-        purpose=str(first["purpose"]),
+        analyst=_alike(told, "analyst"),
+        purpose=_alike(told, "purpose"),
         proposed=float(first["proposed"]),
         until=float(min(one["until"] for one in told)),
         uses=int(min(one["uses"] for one in told)),
@@ -159,3 +166,9 @@ def _known(told: Sequence[Mapping[str, Any]]) -> KnownStudy:
         missing=tuple(sorted({owner for one in told for owner in one["missing"]})),
         refusal=next((str(one["refusal"]) for one in told if one["refusal"]), ""),
     )
+
+
+def _alike(told: Sequence[Mapping[str, Any]], name: str) -> str:
+    """What all nodes say alike; one that lies does not choose what people read."""
+    said = {str(one[name]) for one in told}
+    return said.pop() if len(said) == 1 else f"(the nodes say different ones: no {name} to go by)"

@@ -28,6 +28,8 @@ from tercet.portal.study_drawing import draw_study
 
 REQUEST = re.compile(r" *\d+\. ")
 """How lines of a study's page begin that are requests."""
+COUNT = re.compile(r"\d+ requests?:")
+"""The line before those."""
 MOST_DRAWN = 400
 """Nodes of a plan that is drawn."""
 
@@ -47,11 +49,11 @@ async def study(request: Request) -> Response:
     shown = await (await portal.lake()).show_study(request.path_params["number"])
     number = shown.known.number
     runs = [one for one in portal.work.runs.values() if one.study == number]
-    heads = [line for line in shown.page[3:] if not REQUEST.match(line) and not line.endswith("requests:")]
+    heads = [line for line in shown.page[3:] if not REQUEST.match(line) and not COUNT.fullmatch(line)]
     return page(
         request,
         "study.html",
-        shown=shown,
+        study=shown.study,
         known=shown.known,
         notes=[line for line in heads if line.startswith("NOTE")],
         heads=[line for line in heads if not line.startswith("NOTE")],

@@ -334,8 +334,6 @@ async def test_nodes_that_show_different_things_are_not_believed(lake, monkeypat
     study = made()
     ann, hospital, _ = desks(lake)
     await ann.propose(study)
-    at = at_nodes(lake)[1]
-    honest = at.show
 
     async def another_page(digest):
         return {**await honest(digest), "page": ["nothing comes out"]}
@@ -343,10 +341,42 @@ async def test_nodes_that_show_different_things_are_not_believed(lake, monkeypat
     async def another_study(digest):
         return {**await honest(digest), "packed": made(uses=9).to_bytes()}
 
-    for lie, why in ((another_page, "say different things"), (another_study, "have different studies")):
-        monkeypatch.setattr(at, "show", lie)
-        with pytest.raises(ConsentError, match=why):
-            await hospital.show(study.number)
+    async def another_purpose(digest):
+        return {**await honest(digest), "purpose": "nothing to worry about"}
+
+    async def another_analyst(digest):
+        return {**await honest(digest), "analyst": "hospital"}
+
+    lies = {
+        another_page: "say different things",
+        another_study: "have different studies",
+        another_purpose: "another analyst or purpose",
+        another_analyst: "another analyst or purpose",
+    }
+    for at in at_nodes(lake):  # whichever lies
+        honest = at.show
+        for lie, why in lies.items():
+            monkeypatch.setattr(at, "show", lie)
+            with pytest.raises(ConsentError, match=why):
+                await hospital.show(study.number)
+        monkeypatch.setattr(at, "show", honest)
+
+
+async def test_a_node_that_lies_does_not_choose_what_a_list_says(lake, monkeypatch):
+    study = made()
+    ann, hospital, _ = desks(lake)
+    await ann.propose(study)
+    at = at_nodes(lake)[0]
+    honest = at.listed
+
+    async def lie(*mark):
+        told = await honest(*mark)
+        return {**told, "studies": [{**one, "purpose": "harmless"} for one in told["studies"]]}
+
+    monkeypatch.setattr(at, "listed", lie)
+    found = (await hospital.listed())[0]
+    assert "different ones" in found.purpose
+    assert found.analyst == "ann"
 
 
 async def notebook(lake):

@@ -1,0 +1,117 @@
+"""Pages of the portal over a lake that says whatever a test has it say."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import attrs
+import pytest
+import trio
+
+from tercet.client.study_api import KnownStudy, ShownStudy
+from tercet.members.studies import Asked, Study
+from tercet.members.study_pages import Facts, TableFacts, page
+from tercet.nodes.setup import make_cluster, make_member, make_node
+from tercet.portal.app import Serving, serve
+from tests.portal.asking import Answer, Browser
+
+
+async def thread(function, *args, **kwargs):
+    return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
+
+
+@attrs.define
+class Told:
+    """A lake that gives what its attributes are, as functions that are waited for."""
+
+    lake_has: dict[str, object]
+
+    def __getattr__(self, name):
+        given = self.lake_has[name]
+
+        async def answer(*_, **__):
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+        return answer
+
+    async def lake(self):
+        return self
+
+
+@attrs.define
+class Desk:
+    """A member's portal, and her browser."""
+
+    serving: Serving
+    browser: Browser
+    at: str
+
+    async def get(self, path: str) -> Answer:
+        return await thread(self.browser.get, self.at + path)
+
+    async def post(self, path: str, token_at: str = "/upload", **fields: object) -> Answer:
+        token = await thread(self.browser.csrf, self.at + token_at)
+        return await thread(self.browser.post, self.at + path, {"csrf": token, **fields})
+
+    def told(self, **lake_has: object) -> None:
+        """Have the lake say this."""
+        self.serving.portal.connection = Told(lake_has)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A lake's file and an owner's key; the nodes are not there."""
+    root = tmp_path_factory.mktemp("portal")
+    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", root / f"n{i}") for i in range(3)]
+    parts.append(make_member("clinic", ["owner", "analyst", "auditor"], root))
+    parts.append(make_member("ann", ["analyst"], root))
+    make_cluster(parts, root / "cluster.toml", protocol="replicated")
+    return root
+
+
+@pytest.fixture
+async def desk(files, nursery):
+    links: list[str] = []
+    serving = await nursery.start(
+        partial(serve, files / "cluster.toml", files / "clinic.key", on_link=links.append)
+    )
+    browser = Browser(serving.host)
+    return Desk(serving, browser, await thread(browser.open, links[-1]))
+
+
+def shown_study(**said) -> ShownStudy:
+    """A study of one request as a node tells it; `said` is what it says beside the study."""
+    until = int(time.time()) + 86400
+    request = Asked("describe", {"table": {"$table": "ages"}, "columns": ["age"], "to": "analyst"})
+    study = Study.of((request,), purpose="ages of all", analyst="ann", uses=3, until=until)
+    facts = Facts({"ages": TableFacts("clinic", ("id", "age"), ("id",))}, {})
+    fields = {"analyst": "ann", "purpose": "ages of all", "uses": 3, "until": float(until)} | said
+    known = KnownStudy(
+        digest=study.digest(),
+        proposed=time.time(),
+        runs=0,
+        approved=(),
+        missing=("clinic",),
+        refusal="",
+        **fields,
+    )
+    return ShownStudy(known, study, tuple(page(study, facts)))
+
+
+async def test_the_page_of_a_study_says_what_the_study_says(desk):
+    lies = {"analyst": "clinic", "purpose": "harmless", "uses": 1, "until": time.time() + 60}
+    shown = shown_study(**lies)
+    desk.told(show_study=shown)
+    text = (await desk.get(f"/studies/{shown.known.number}")).text
+    assert "<h1>ages of all</h1>" in text
+    assert "of ann, asked" in text
+    assert "harmless" not in text
+    assert "to be run 3 times" in text  # which is what a signature without limits allows
+    assert "by what was signed, once at most" in text
+    assert 'max="3" value="3"' in text
+    assert "1 request:" not in text
+    assert "<li>describe: " in text
+    assert "Take it back" not in text
