@@ -215,13 +215,16 @@ async def _chosen(portal: Portal, draft: Draft, said: Said) -> tuple[TableSchema
     """The schema and the rules that a form chooses. Raises SchemaError or ConsentError."""
     options = _options(portal, draft, said)
     schema = await trio.to_thread.run_sync(lambda: draft.schema(**options))
-    allow = _allow(said)
+    allow = _allow(said, portal.name)
     allow.rules(schema)
     return schema, allow
 
 
-def _allow(said: Said) -> Allow:
-    """The rules that a form chooses. Raises ConsentError for rules that mean nothing."""
+def _allow(said: Said, owner: str) -> Allow:
+    """The rules that a form chooses. Raises ConsentError for rules that mean nothing.
+
+    Rules without names mean all, so a form that says "only these" and names none never comes to be one.
+    """
     signed = said.text("plans")
     until = said.text("until")
     try:
@@ -229,16 +232,31 @@ def _allow(said: Said) -> Allow:
     except ValueError as error:
         raise ConsentError(f"{until!r:.40} is no date; write it as in 2027-01-31") from error
     return Allow(
-        tuple(said.texts("reader")) if said.text("readers") == "some" else (),
+        _only(said, "readers", "reader", "a member who may use it"),
         "any" if signed == "any" else "approved",
         said.ticked("rows"),
         said.number("days", "the number of days"),
         computations=tuple(one for one in GROUPS if one in said.texts("group")) if signed == "some" else (),
-        columns=tuple(said.texts("allow_column")) if said.text("columns") == "some" else (),
-        receivers=tuple(said.texts("receiver")) if said.text("receivers") == "some" else (),
+        columns=_only(said, "columns", "allow_column", "a column that may be used"),
+        receivers=_only(said, "receivers", "receiver", owner=owner),
         uses=said.whole("uses", "the number of computations"),
         until=last,
     )
+
+
+def _only(said: Said, choice: str, box: str, what: str = "", owner: str = "") -> tuple[str, ...]:
+    """What is ticked, or nothing where a form says "all". Where that is nobody else, the `owner` is left.
+
+    Raises ConsentError for a form that says neither, and for "only these" of which `what` none is ticked.
+    """
+    if said.text(choice) == "all":
+        return ()
+    if said.text(choice) != "some":
+        raise ConsentError(f"the form does not say which {choice} are allowed; open the page again")
+    found = tuple(said.texts(box)) or ((owner,) if owner else ())
+    if not found:
+        raise ConsentError(f"only these {choice} are allowed, and none is ticked: tick {what}, or allow all")
+    return found
 
 
 # -- what has come, and what has been ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tercet.members.studies import Asked, Study
 from tercet.members.study_pages import Facts, TableFacts, page
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.portal.app import Serving, serve
-from tests.portal.asking import Answer, Browser
+from tests.portal.asking import Answer, Browser, multipart
 
 
 async def thread(function, *args, **kwargs):
@@ -115,3 +115,53 @@ async def test_the_page_of_a_study_says_what_the_study_says(desk):
     assert "1 request:" not in text
     assert "<li>describe: " in text
     assert "Take it back" not in text
+
+
+# -- uploads -------------------------------------------------------------------------------------------------
+
+RULES = {"readers": "all", "plans": "approved", "columns": "all", "receivers": "all", "min_count": "2"}
+CHOSEN = {"name": "ages", "key": "id", "use": ["age", "bmi"]} | RULES
+CSV = b"id,age,bmi\na,30,20\nb,40,21\nc,50,22\n"
+
+
+async def upload(desk: Desk, content: bytes = CSV) -> str:
+    """The path of a file that waits."""
+    token = await thread(desk.browser.csrf, f"{desk.at}/upload")
+    body, kind = multipart({"csrf": token}, "file", "ages.csv", content)
+    answer = await thread(desk.browser.ask, "POST", f"{desk.at}/upload", body, content_type=kind)
+    assert answer.status == 303, answer.text
+    return answer.headers["location"].removeprefix(desk.at)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"readers": "some"}, "only these readers are allowed, and none is ticked"),
+        ({"columns": "some"}, "only these columns are allowed, and none is ticked"),
+        ({"readers": ""}, "does not say which readers"),
+        ({"columns": "x"}, "does not say which columns"),
+        ({"receivers": ""}, "does not say which receivers"),
+    ],
+)
+async def test_rules_that_name_nobody_are_not_for_everybody(desk, changed, why):
+    desk.told(tables=[])
+    place = await upload(desk)
+    answer = await desk.post(f"{place}/look", **CHOSEN | changed)
+    assert why in answer.text
+    answer = await desk.post(place, **CHOSEN | changed)
+    assert answer.status == 409
+    assert why in answer.text
+
+
+async def test_rules_allow_what_is_ticked(desk):
+    desk.told(tables=[])
+    place = await upload(desk)
+    for changed, says in (
+        ({}, "every analyst"),
+        ({"readers": "some", "reader": "ann"}, "ann"),
+        ({"columns": "some", "allow_column": "age"}, "columns age"),
+        ({"receivers": "some", "receiver": "ann"}, "results to ann only"),
+        ({"receivers": "some"}, "results to clinic only"),
+    ):
+        answer = await desk.post(f"{place}/look", **CHOSEN | changed)
+        assert says in answer.text, answer.text
