@@ -18,7 +18,7 @@ from tercet.actors.hello import Hello, greet
 from tercet.actors.line import plain_errors
 from tercet.client.client import Client
 from tercet.client.remote import dial, who_am_i
-from tercet.errors import ConfigError, TercetError, TransportError
+from tercet.errors import ConfigError, ProtocolError, TercetError, TransportError
 from tercet.members.config import ClusterFile
 from tercet.members.succession import current, waiting
 from tercet.transports import Identity, TlsTransport
@@ -28,6 +28,8 @@ from tercet.transports.names import CLIENT, party_name
 SOON = dt.timedelta(days=30)
 LITTLE_DISK = 1 << 30
 CLOCK_NOTE_S = 2.0
+LONGEST_TEXT = 256
+"""Characters of what a node says of itself, each time."""
 
 
 T = TypeVar("T")
@@ -172,10 +174,36 @@ async def _look(cluster: ClusterFile, identity: Identity, index: int) -> Looked:
     name, where = cluster.nodes[index].name, _name(cluster, index)
     try:
         mine, theirs, told = await ask_node(cluster, identity, index, "status")
+        _require_sense(told, cluster)
     except TercetError as error:
         return Looked(name, (Finding(where, False, str(error)),))
     skew = theirs.clock - mine.clock
     return Looked(name, tuple(_judge(where, cluster, skew, told)), told, skew)
+
+
+def _require_sense(told: Any, cluster: ClusterFile) -> None:
+    """Raise ProtocolError for what no node of this release says of itself."""
+    match told:
+        case {
+            "release": str(release),
+            "missing_parties": [*parties],
+            "runs": int(),
+            "waiting": int(),
+            "free_bytes": dict(free),
+            "audit": [int(lines), str(head)],
+            "coming": [] | [int(), str()] as coming,
+            "memory_bytes": int() | None,
+        }:
+            texts = release, head, *map(str, coming), *free
+            if (
+                all(type(one) is int and 0 <= one < len(cluster.nodes) for one in parties)
+                and all(type(one) is int for one in free.values())
+                and all(len(one) <= LONGEST_TEXT and one.isprintable() for one in texts)
+                and free
+                and lines >= 0
+            ):
+                return
+    raise ProtocolError("what it says of itself makes no sense; see its release, and who runs it")
 
 
 def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) -> Sequence[Finding]:

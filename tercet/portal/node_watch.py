@@ -11,6 +11,7 @@ import trio
 
 from tercet.client.node_checks import Looked, look_at_nodes
 from tercet.members.config import ClusterFile
+from tercet.portal.mishaps import unforeseen
 from tercet.transports import Identity
 from tercet.transports.identity import expiry
 
@@ -66,7 +67,10 @@ class NodeWatch:
     async def _watch(self) -> None:
         while True:
             await trio.sleep(EVERY_S)
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - a portal goes on
+                unforeseen("a look at the nodes", error)
 
     def ends(self, name: str) -> dt.datetime:
         """When the certificate of a node or member expires."""

@@ -12,14 +12,17 @@ import pandas as pd
 import pytest
 import trio
 
+from tercet.actors.hello import Hello
+from tercet.client import node_checks
 from tercet.errors import SchemaError, TercetError
 from tercet.members.audit import Head
 from tercet.members.config import ClusterFile
 from tercet.members.studies import Asked, Study
 from tercet.nodes.setup import make_cluster, make_member, make_node
+from tercet.portal import node_watch
 from tercet.portal.audit_book import AuditBook
 from tercet.portal.drafts import MOST_DRAFTS, Drafts
-from tercet.portal.node_watch import Sample
+from tercet.portal.node_watch import NodeWatch, Sample
 from tercet.portal.rendering import TEMPLATES, lasted, shown, table_of
 from tercet.portal.study_drawing import draw_samples, draw_study
 
@@ -113,6 +116,80 @@ def test_drawings_are_well_formed_whatever_the_names():
         ET.fromstring(draw_samples(samples, field, "a & b", 1.0))
 
 
+# -- what nodes say of themselves ----------------------------------------------------------------------------
+
+STATUS = {
+    "release": "1.0",
+    "missing_parties": [],
+    "runs": 0,
+    "waiting": 0,
+    "free_bytes": {"audit log": 1 << 40},
+    "audit": [7, "ab"],
+    "coming": [],
+    "memory_bytes": None,
+}
+NONSENSE = [
+    {"release": 1},
+    {"release": "x" * 10_000},
+    {"release": "1.0\u202e"},
+    {"missing_parties": [3]},
+    {"missing_parties": ["n1"]},
+    {"missing_parties": None},
+    {"runs": "many"},
+    {"waiting": [1]},
+    {"free_bytes": {}},
+    {"free_bytes": {"audit log": "all"}},
+    {"free_bytes": 5},
+    {"audit": [1]},
+    {"audit": None},
+    {"coming": [1]},
+    {"memory_bytes": "much"},
+]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The file of a lake of three nodes, and the key of a member."""
+    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
+    parts.append(make_member("aud", ["auditor"], tmp_path))
+    make_cluster(parts, tmp_path / "c.toml", protocol="replicated")
+    return ClusterFile.read(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("wrong", [*NONSENSE, *({name: ...} for name in STATUS)], ids=str)
+async def test_a_node_that_talks_nonsense_is_named(cluster, nursery, monkeypatch, wrong):
+    async def ask(cluster, identity, index, verb):
+        hello = Hello("client", "replicated", 3)
+        told = STATUS | (wrong if index == 1 else {})
+        return hello, hello, {name: value for name, value in told.items() if value is not ...}
+
+    monkeypatch.setattr(node_checks, "ask_node", ask)
+    watch = NodeWatch(cluster, None, nursery)
+    looked = await watch.look()
+    assert [one.good for one in looked] == [True, False, True]
+    assert [one.told is None for one in looked] == [False, True, False]
+    assert "makes no sense" in looked[1].found[0].what
+
+
+async def test_a_look_that_fails_ends_nothing(cluster, nursery, monkeypatch, caplog, autojump_clock):
+    times = 0
+
+    async def look(*_):
+        nonlocal times
+        times += 1
+        if times == 2:
+            raise KeyError("runs")
+        return []
+
+    monkeypatch.setattr(node_watch, "look_at_nodes", look)
+    watch = NodeWatch(cluster, None, nursery)
+    await watch.look()
+    watch.asked = 0.0
+    await trio.sleep(3.5 * node_watch.EVERY_S)
+    assert "a look at the nodes failed" in caplog.text
+    assert times > 2
+
+
 # -- the logs of nodes ---------------------------------------------------------------------------------------
 
 
@@ -139,12 +216,8 @@ def line(number, event, seconds, **facts):
 
 
 @pytest.fixture
-async def book(tmp_path, nursery):
+async def book(cluster, tmp_path, nursery):
     """A book of three nodes, with 10,000 lines each."""
-    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
-    make_cluster(
-        [*parts, make_member("aud", ["auditor"], tmp_path)], tmp_path / "c.toml", protocol="replicated"
-    )
     long_ago = time.time() - 1e6
     lines = {
         f"n{i}": [
@@ -166,7 +239,7 @@ async def book(tmp_path, nursery):
     async def lake():
         return logs
 
-    return AuditBook(ClusterFile.read(tmp_path / "c.toml"), tmp_path / "aud.key", lake, nursery), logs
+    return AuditBook(cluster, tmp_path / "aud.key", lake, nursery), logs
 
 
 async def test_ten_thousand_lines_of_each_node_are_searched_and_compared(book):
