@@ -104,6 +104,8 @@ class Service:
         self._refused: dict[int, TercetError] = {}
         """Requests whose payload was not admitted, and why, until they are answered."""
         self._dismissed = False
+        self._left = False
+        """Whether the client has gone, so that what it leaves is being cleared away."""
         self._dealt_here: list[str] = []
         self._arriving: dict[str, Arrival] = {}
 
@@ -111,15 +113,20 @@ class Service:
         """Answer until the client leaves; what is under way for it then is cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await self.line.run(self)
+            try:
+                await self.line.run(self)
+            finally:
+                self._left = True
             logger.info("%s: %s", self.party.name, self.line.lost)
             nursery.cancel_scope.cancel()
         await self._give_up(list(self._arriving))
         await self.gate.left(self.caller, self._dealt_here)
 
     def dismiss(self, error: TercetError) -> None:
-        """Say why, and hang up, whatever is under way."""
+        """Say why, and hang up, whatever is under way; nothing to a client that has gone already."""
         self._dismissed = True
+        if self._left:
+            return
         for scope in self._under_way.values():
             scope.cancel()
         self.line.post(["failed", 0, error.to_wire()])

@@ -120,7 +120,12 @@ class AuditLog:
         self.append(RENEWED, certificate=digest_of_certificate(self._certificates[-1]))
 
     def renew(self, keys: MemberKeys) -> None:
-        """Go over to another key of this node's, with a line that says so. Raises StorageError."""
+        """Go over to another key of this node's, with a line that says so. Raises StorageError.
+
+        A second time with the same key, nothing is to be said.
+        """
+        if keys.identity.certificate_pem == self._certificates[-1]:
+            return
         before = self._keys, self._certificates
         self._keys, self._certificates = keys, (*self._certificates, keys.identity.certificate_pem)
         try:

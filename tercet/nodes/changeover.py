@@ -50,6 +50,9 @@ class Changeover:
                     await self.go_over(after)
             except (ConfigError, StorageError, TransportError) as error:
                 self._tell(str(error))
+            except Exception as error:  # noqa: BLE001 - the node goes on, and tries again
+                what = f"the list that follows could not be gone by ({type(error).__name__}: {error})"
+                self._tell(what, unforeseen=error)
             else:
                 self._tell("")
                 pause = roster.until_due(LOOK_S)
@@ -57,9 +60,9 @@ class Changeover:
                 await roster.changed.wait()
             roster.changed = trio.Event()
 
-    def _tell(self, problem: str) -> None:
+    def _tell(self, problem: str, unforeseen: Exception | None = None) -> None:
         if problem and problem != self._told:
-            logger.error("%s", problem)
+            logger.error("%s", problem, exc_info=unforeseen)
         self._told = problem
 
     async def go_over(self, after: ClusterFile) -> None:
@@ -72,12 +75,12 @@ class Changeover:
         if after.nodes[roster.index].certificate.strip() != before.nodes[roster.index].certificate.strip():
             gate.audit.renew(MemberKeys(identity))
         self.transport.pin(identity, others(after, roster.index))
-        roster.cluster, roster.coming = after, None
         addresses = [entry.address for entry in after.nodes]
         was, now = before.pins(), after.pins()
         renewed = [name for name in was.keys() & now.keys() if was[name].strip() != now[name].strip()]
         gone = was.keys() - now.keys()
         self.node.go_by(after.digest(), after.number, addresses, renewed=renewed, gone=gone)
+        roster.cluster, roster.coming = after, None
         logger.info("went over to number %d of cluster.toml", after.number)
         for name in gone:
             for job in gate.jobs.of(name):
