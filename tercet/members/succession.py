@@ -258,23 +258,56 @@ def kept_path(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number:06d}{path.suffix}")
 
 
+def steps(path: Path, before: ClusterFile, after: ClusterFile) -> list[ClusterFile]:
+    """The files that have followed one, up to a later one: those between them are kept beside a path.
+
+    Raises ConfigError unless each of them follows the one before it, with signatures of most of its nodes.
+    """
+    found: list[ClusterFile] = []
+    while (last := found[-1] if found else before).number + 1 < after.number:
+        between = kept_path(path, last.number + 1)
+        if not between.exists():
+            raise ConfigError(
+                f"number {after.number} of the lake's cluster.toml is there, and number {last.number + 1}, "
+                f"which leads to it, is not kept as {between}; get that from another node or member"
+            )
+        found.append(ClusterFile.read(between))
+        require_signed(last, found[-1])
+    require_signed(last, after)
+    return [*found, after]
+
+
 def current(path: Path, now: dt.datetime | None = None) -> ClusterFile:
     """The file of a lake at a path: the one that waits beside it, which takes its place, if that is due.
 
     Raises ConfigError, also for one that waits and does not follow.
     """
-    before = ClusterFile.read(path)
-    after = waiting(path, before)
-    if after is None or not is_due(after, now):
+    before, after = _in_force(path, now)
+    if after is before:
         return before
     try:
-        _write(kept_path(path, before.number), path.read_bytes())
+        packed = path.read_bytes()
+        if ClusterFile.parse(packed, str(path)).digest() != before.digest():
+            return current(path, now)  # another process was faster
+        _write(kept_path(path, before.number), packed)
         next_path(path).replace(path)
     except FileNotFoundError:
         return current(path, now)  # another process was faster
     except (OSError, ConfigError):
         return after  # who reads it may not write there, and goes by it all the same
     return after
+
+
+def _in_force(path: Path, now: dt.datetime | None) -> tuple[ClusterFile, ClusterFile]:
+    """The file at a path, and the one that is in force: that, or the one that waits beside it."""
+    before = ClusterFile.read(path)
+    try:
+        after = waiting(path, before)
+    except ConfigError:
+        if ClusterFile.read(path).digest() == before.digest():
+            raise
+        return _in_force(path, now)  # another one has taken its place meanwhile
+    return before, before if after is None or not is_due(after, now) else after
 
 
 def waiting(path: Path, before: ClusterFile) -> ClusterFile | None:

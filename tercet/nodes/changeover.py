@@ -9,6 +9,7 @@ who are gone end.
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 import attrs
@@ -70,8 +71,10 @@ class Changeover:
         gate, roster = self.gate, self.gate.roster
         before = roster.cluster
         identity = await trio.to_thread.run_sync(roster.identity_of, after)
+        steps = await trio.to_thread.run_sync(roster.steps_to, after)
         await gate.vault.ask(gate.vault.journal.note_lake_file, after.to_text().encode())
-        gate.audit.append("amended", file=after.number, changes=shortened(changes(before, after)))
+        for one, following in itertools.pairwise([before, *steps]):
+            gate.audit.append("amended", file=following.number, changes=shortened(changes(one, following)))
         if after.nodes[roster.index].certificate.strip() != before.nodes[roster.index].certificate.strip():
             gate.audit.renew(MemberKeys(identity))
         self.transport.pin(identity, others(after, roster.index))

@@ -140,7 +140,7 @@ def _key(file: NodeFile, catalog: Catalog, files: SealedFiles) -> str:
 
 
 def _list(settings: Settings, catalog: Catalog) -> str:
-    require_goes_on(settings.cluster, Journal(catalog), catalog)
+    require_goes_on(settings.file.cluster, settings.cluster, Journal(catalog), catalog)
     return f"number {settings.cluster.number} follows what the node has gone by"
 
 

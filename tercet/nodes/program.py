@@ -176,7 +176,7 @@ async def serve(
     )
     await trio.to_thread.run_sync(load_all)
     vault = await trio.to_thread.run_sync(Vault, file)
-    await vault.ask(note_start, cluster, vault.journal, vault.catalog)
+    await vault.ask(note_start, file.cluster, cluster, vault.journal, vault.catalog)
     noted = await vault.ask(vault.journal.noted)
     audit = AuditLog(
         file.directory / "audit.log",

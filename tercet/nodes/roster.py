@@ -8,6 +8,7 @@ place of another while the node runs is noted before anything goes by it.
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 import attrs
 import trio
@@ -89,8 +90,14 @@ class Roster:
             self.coming = succession.waiting(self.file.cluster, found)
             self._seen = seen
             return None
-        succession.require_signed(self.cluster, found)
+        self.steps_to(found)
         return found
+
+    def steps_to(self, after: ClusterFile) -> list[ClusterFile]:
+        """What has followed this node's list, up to a later one. Blocks; raises ConfigError."""
+        if after.number <= self.cluster.number:
+            raise ConfigError(_not_earlier(after, self.cluster))
+        return succession.steps(self.file.cluster, self.cluster, after)
 
     def _files(self) -> list[tuple[int, int] | None]:
         """By what a change of the files shows."""
@@ -111,16 +118,17 @@ class Roster:
         return min(most, max(0.0, left))
 
 
-def note_start(cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
+def note_start(path: Path, cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
     """Note by which file a node goes that starts. Blocks; raises ConfigError as `require_goes_on` does."""
-    require_goes_on(cluster, journal, catalog)
+    require_goes_on(path, cluster, journal, catalog)
     journal.note_lake_file(cluster.to_text().encode())
 
 
-def require_goes_on(cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
+def require_goes_on(path: Path, cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
     """Raise ConfigError for a file that is not what a node has gone by before, nor follows that. Blocks.
 
-    A node that keeps nothing yet may be given another first file, as when a lake is set up.
+    It may follow by others in between, which are kept beside it, at a path. A node that keeps nothing yet may
+    be given another first file, as when a lake is set up.
     """
     packed = journal.lake_file() if catalog.has(LAKE_FILE) else None
     if packed is not None:
@@ -128,14 +136,19 @@ def require_goes_on(cluster: ClusterFile, journal: Journal, catalog: Catalog) ->
         if before.number == cluster.number == 1 and not catalog.labels():
             before = cluster
         if cluster.number > before.number:
-            succession.require_signed(before, cluster)
-        elif cluster.number < before.number:
-            raise ConfigError(
-                f"cluster.toml is number {cluster.number} of the lake's, and this node has gone by number "
-                f"{before.number} before; get that one from another node"
-            )
+            succession.steps(path, before, cluster)
         elif cluster.digest() != before.digest():
-            raise ConfigError(
-                f"cluster.toml is another number {cluster.number} than this node has gone by before; put "
-                "that one back. Who is a member changes by `tercet amend`, with the signatures of most nodes"
-            )
+            raise ConfigError(_not_earlier(cluster, before))
+
+
+def _not_earlier(cluster: ClusterFile, before: ClusterFile) -> str:
+    """Why a node does not go by a file that does not come after the one that it has gone by."""
+    if cluster.number < before.number:
+        return (
+            f"cluster.toml is number {cluster.number} of the lake's, and this node has gone by number "
+            f"{before.number} before; get that one from another node"
+        )
+    return (
+        f"cluster.toml is another number {cluster.number} than this node has gone by before; put "
+        "that one back. Who is a member changes by `tercet amend`, with the signatures of most nodes"
+    )

@@ -324,6 +324,48 @@ def test_it_waits_until_its_time(root, lake):
     assert current(path, SOON) == after
 
 
+def test_files_that_lead_to_a_later_one(root, lake):
+    path, second = root / "cluster.toml", following(root, lake, part(root, "zoe"))
+    third = following(root, second, removed=["ann"])
+    for after in (second, third):
+        place(path, after.to_text().encode())
+        assert current(path, SOON) == after
+    assert succession.steps(path, lake, second) == [second]
+    assert succession.steps(path, lake, third) == [second, third]
+    assert succession.steps(path, second, third) == [third]
+    kept = succession.kept_path(path, 2)
+    attrs.evolve(second, signatures=second.signatures[:1]).write(kept)
+    with pytest.raises(ConfigError, match="signatures of 1 nodes"):
+        succession.steps(path, lake, third)
+    following(root, lake, removed=["ann"]).write(kept)
+    with pytest.raises(ConfigError, match="number 3 was made to follow another"):
+        succession.steps(path, lake, third)
+    kept.unlink()
+    with pytest.raises(
+        ConfigError, match=r"number 2, which leads to it, is not kept as .*cluster-000002\.toml"
+    ):
+        succession.steps(path, lake, third)
+
+
+@pytest.mark.parametrize("step", ["is_due", "waiting"])
+def test_what_is_kept_is_what_was_followed(root, lake, monkeypatch, step):
+    """Another process lets a file take its place while this one is about to."""
+    path, second = root / "cluster.toml", following(root, lake)
+    place(path, second.to_text().encode())
+    whole = getattr(succession, step)
+
+    def slowly(*args):
+        monkeypatch.setattr(succession, step, whole)
+        assert current(path, SOON) == second
+        place(path, following(root, second, removed=["ann"]).to_text().encode())
+        return whole(*args)
+
+    monkeypatch.setattr(succession, step, slowly)
+    assert current(path, SOON).number == 3
+    assert ClusterFile.read(succession.kept_path(path, 1)) == lake
+    assert ClusterFile.read(succession.kept_path(path, 2)) == second
+
+
 def test_what_waits_and_does_not_follow(root, lake):
     path = root / "cluster.toml"
     draft(lake, takes_effect=NOW).write(next_path(path))

@@ -299,7 +299,7 @@ def test_no_node_starts_on_an_earlier_list(nodes_at_rest):
     vault = Vault(settings.file)
 
     def start(cluster):
-        note_start(cluster, vault.journal, vault.catalog)
+        note_start(settings.file.cluster, cluster, vault.journal, vault.catalog)
 
     first = settings.cluster
     start(first)
@@ -315,8 +315,40 @@ def test_no_node_starts_on_an_earlier_list(nodes_at_rest):
         start(unsigned)
     start(second)
     start(second)
-    with pytest.raises(ConfigError, match=r"is number 1 of the lake's, and this node has gone by number 2"):
+    fourth = two_more(made, settings.file.cluster, second)
+    start(fourth)
+    start(fourth)
+    with pytest.raises(ConfigError, match=r"is number 1 of the lake's, and this node has gone by number 4"):
         start(first)
+
+
+def two_more(made, path, second):
+    """The second file that follows one, where a node has both and has gone by neither."""
+    succession.place(path, second.to_text().encode())
+    succession.place(made.cluster, second.to_text().encode())
+    for _ in range(2):
+        after = following(made)
+        succession.place(path, after.to_text().encode())
+        succession.place(made.cluster, after.to_text().encode())
+    return current(path)
+
+
+async def test_a_node_that_missed_a_list(in_process):
+    lake, made = in_process, in_process.made
+    paths = [made.root / f"n{index}" / "cluster.toml" for index in range(3)]
+    second = following(made, removed=["insurer"])
+    for path in (*paths, made.cluster):
+        succession.place(path, second.to_text().encode())
+        assert current(path) == second
+    third = following(made, revoked=["ann"])
+    for path in paths:
+        succession.place(path, third.to_text().encode())
+        assert current(path) == third
+    for node in lake.nodes:
+        node.gate.roster.changed.set()
+    await adopted(lake, third)
+    for node in lake.nodes:
+        assert [line["file"] for line in events(node, "amended")] == [2, 3]
 
 
 def test_the_commands(nodes_at_rest, monkeypatch):

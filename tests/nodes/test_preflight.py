@@ -31,7 +31,7 @@ def used(home):
     """A node that has run before."""
     settings = Settings.read(home / "node.toml")
     vault = Vault(settings.file)
-    note_start(settings.cluster, vault.journal, vault.catalog)
+    note_start(settings.file.cluster, settings.cluster, vault.journal, vault.catalog)
     log = AuditLog(home / "audit.log", MemberKeys(settings.identity))
     for _ in range(3):
         log.append("started")
