@@ -84,6 +84,7 @@ class Changeover:
         gone = was.keys() - now.keys()
         self.node.go_by(after.digest(), after.number, addresses, renewed=renewed, gone=gone)
         roster.cluster, roster.coming = after, None
+        gate.board.look_again(gone)
         logger.info("went over to number %d of cluster.toml", after.number)
         for name in gone:
             for job in gate.jobs.of(name):

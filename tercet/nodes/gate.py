@@ -193,14 +193,17 @@ class LakeGate(Gate):
             self._require_room(caller, 0, len(plan_handles(plan, "store")))
             self.ledger.reserve(run_of(session), plan_handles(plan, "store"))
             found, sources = await self._look(caller, plan, run_of(session))
-            signed = await self.studies.signed(caller, None if built is None else built.request)
+            signed = await self._signed(caller, built)
             over = await goes_over(caller, built, self.vault, self.ledger)
             asked = await self.permits.owners_to_ask(member, session, plan, built, found, sources, over)
             owners = asked - signed
             if owners:
-                waiting = Waiting(session, caller, plan, await self._bound(plan), tuple(sorted(owners)))
+                bound, who = await self._bound(plan), tuple(sorted(owners))
+                waiting = Waiting(session, caller, plan, bound, who, self._check_approval)
                 await self._wait(waiting, facts, once=built is None and bool(found.unclear or found.promised))
-                # Rules may have changed meanwhile, and tables gone.
+                # Rules, roles and signatures under a study may have changed meanwhile, and tables gone.
+                member = self._require(caller, ("analyst", "owner"), "run plans")
+                signed = await self._signed(caller, built)
                 found, sources = await self._look(caller, plan, run_of(session))
                 now = await self.permits.owners_to_ask(member, session, plan, built, found, sources, over)
                 if not now <= owners | signed or await self._bound(plan) != waiting.bound:
@@ -216,10 +219,16 @@ class LakeGate(Gate):
         self._plans[session] = Reviewed(caller, found, sources, bound, built)
 
     async def before_start(self, caller: str, session: bytes, plan: Plan) -> None:
-        """Look whether the values that were loaded are those that were reviewed; see `Gate.before_start`."""
+        """Look whether values are those that were reviewed, and approvals still count; see `Gate`."""
         with self.audited(caller, "run", session=session.hex()):
             if await self._bound(plan) != self._plans[session].bound:
                 raise PlanError("a value that the plan reads was replaced meanwhile; run it again")
+            self.board.require_approved(session)
+            await self._signed(caller, self._plans[session].built)
+
+    async def _signed(self, caller: str, built: Built | None) -> frozenset[str]:
+        """Who has signed the study that a request is of. Raises ConsentError if that does not count now."""
+        return await self.studies.signed(caller, None if built is None else built.request)
 
     async def _bound(self, plan: Plan) -> bytes:
         """The digest of a plan and of the identities of all that it reads."""
@@ -233,11 +242,7 @@ class LakeGate(Gate):
 
     async def _wait(self, waiting: Waiting, facts: Mapping[str, str], *, once: bool) -> None:
         """Wait for approvals. `once`: the plan opens what is not known to be harmless to the nodes."""
-
-        def check(approval: Approval) -> None:
-            self._check_approval(approval, waiting, self.permits.member(approval.approver).trusted)
-
-        await self.ledger.ask(waiting, check, most=1 if once else MOST_ATTEMPTS)
+        await self.ledger.ask(waiting, most=1 if once else MOST_ATTEMPTS)
         if waiting.missing:
             self.audit.append("waits", caller=waiting.caller, **facts, owners=waiting.missing)
         await self.board.wait(waiting)
@@ -366,7 +371,7 @@ class LakeGate(Gate):
                 await self._approve(caller, fields)
                 return {}
             case "refuse", [bytes(session), str(why)]:
-                self._refuse_plan(caller, session, why)
+                self.board.refuse(caller, session, why)
                 return {}
             case "received", [bytes(session)]:
                 await self.vault.ask(self.vault.journal.take_away, caller, session)
@@ -435,7 +440,7 @@ class LakeGate(Gate):
             waiting = self.board.find(approval.session)
             if approval.approver != caller or caller not in waiting.owners:
                 raise ConsentError(f"{caller} is not asked to approve plan {approval.session.hex()[:8]}")
-            self._check_approval(approval, waiting, [self.permits.member(caller).certificate])
+            self._check_approval(waiting, approval, [self.permits.member(caller).certificate])
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"an approval of {caller} is malformed ({error})") from error
         await self.vault.ask(self.vault.journal.approve, attrs.asdict(approval))
@@ -450,17 +455,12 @@ class LakeGate(Gate):
         )
         waiting.changed.set()
 
-    def _check_approval(self, approval: Approval, waiting: Waiting, certificates: Sequence[str]) -> None:
+    def _check_approval(
+        self, waiting: Waiting, approval: Approval, certificates: Sequence[str] | None = None
+    ) -> None:
         """Of one that comes now, by the present key; of one that is kept, by all that are not revoked."""
-        approval.check(self.roster.cluster.lake, waiting.run, waiting.plan.digest(), certificates)
-
-    def _refuse_plan(self, caller: str, session: bytes, why: str) -> None:
-        waiting = self.board.find(session)
-        if caller not in waiting.owners:
-            raise ConsentError(f"{caller} is not asked about plan {session.hex()[:8]}")
-        reason = why[:200] or "no reason was given"
-        waiting.refusal = f"{caller} has refused plan {waiting.plan.name!r}: {reason}"
-        waiting.changed.set()
+        known = certificates or self.permits.member(approval.approver).trusted
+        approval.check(self.roster.cluster.lake, waiting.run, waiting.plan.digest(), known)
 
     def _status(self, caller: str) -> dict[str, Any]:
         operates = "operator" in self.permits.member(caller).roles

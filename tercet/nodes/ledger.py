@@ -148,7 +148,7 @@ class Ledger:
 
     # -- runs ------------------------------------------------------------------------------------------------
 
-    async def ask(self, waiting: Waiting, check: Callable[[Approval], None], *, most: int) -> None:
+    async def ask(self, waiting: Waiting, *, most: int) -> None:
         """Note a run that owners are asked about, and find the approvals that it has from an earlier attempt.
 
         It may be let through `most` times. Raises ConsentError if it is another plan's or member's, was let
@@ -164,12 +164,9 @@ class Ledger:
                 "under a new one"
             )
         for fields in asked.approvals:
-            approval = Approval(**fields)
-            try:
-                check(approval)
-            except ConsentError:
-                continue  # it has expired, or its owner has a new key: the owner is asked again
-            waiting.approvals[approval.approver] = approval
+            if fields["approver"] in waiting.owners:
+                waiting.approvals[fields["approver"]] = Approval(**fields)
+        waiting.look_again()
 
     async def let_through(self, run: bytes) -> None:
         """Count an attempt of an approved run."""

@@ -7,6 +7,7 @@ does not lose them.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -33,7 +34,8 @@ def run_of(session: bytes) -> bytes:
 class Waiting:
     """A plan that a member has asked for, and who still has to approve it.
 
-    `bound` is a digest of the plan and of the identities of what it reads.
+    `bound` is a digest of the plan and of the identities of what it reads. `check` raises ConsentError for an
+    approval that does not count (any more): its end may come, or its key be revoked, while the plan waits.
     """
 
     session: bytes
@@ -41,6 +43,7 @@ class Waiting:
     plan: Plan
     bound: bytes
     owners: tuple[str, ...]
+    check: Callable[[Waiting, Approval], None]
     asked: float = attrs.field(factory=time.time)
     approvals: dict[str, Approval] = attrs.field(factory=dict)
     refusal: str = ""
@@ -57,12 +60,26 @@ class Waiting:
         return [owner for owner in self.owners if owner not in self.approvals]
 
     async def until_decided(self) -> None:
-        """Wait for all owners. Raises ConsentError if one refuses."""
-        while self.missing and not self.refusal:
+        """Wait for all owners, until the approvals of all count. Raises ConsentError if one refuses."""
+        while True:
+            if self.refusal:
+                raise ConsentError(self.refusal)
+            self.look_again()
+            if not self.missing:
+                return
             await self.changed.wait()
             self.changed = trio.Event()
-        if self.refusal:
-            raise ConsentError(self.refusal)
+
+    def look_again(self) -> str:
+        """Forget approvals that do not count any more, of which the owners are asked again; why, if so."""
+        why = ""
+        for owner, approval in list(self.approvals.items()):
+            try:
+                self.check(self, approval)
+            except ConsentError as error:
+                del self.approvals[owner]
+                why = str(error)
+        return why
 
     def summary(self) -> dict[str, Any]:
         """What the list of plans says about it."""
@@ -107,6 +124,28 @@ class Board:
             self.under_way[waiting.session] = waiting
         finally:
             del self.plans[waiting.run]
+
+    def require_approved(self, session: bytes) -> None:
+        """Raise ConsentError if a plan is about to begin whose approvals do not all count any more."""
+        waiting = self.under_way.get(session)
+        if waiting is not None and (why := waiting.look_again()):
+            raise ConsentError(f"{why}; run the plan again")
+
+    def refuse(self, caller: str, run: bytes, why: str) -> None:
+        """An owner refuses a plan. Raises ConsentError for one who is not asked about it."""
+        waiting = self.find(run)
+        if caller not in waiting.owners:
+            raise ConsentError(f"{caller} is not asked about plan {run.hex()[:8]}")
+        reason = why[:200] or "no reason was given"
+        waiting.refusal = f"{caller} has refused plan {waiting.plan.name!r}: {reason}"
+        waiting.changed.set()
+
+    def look_again(self, gone: Iterable[str]) -> None:
+        """The list of members has changed: keys may have been revoked, and owners be gone."""
+        for waiting in self.plans.values():
+            if names := sorted({*gone} & {*waiting.owners}):
+                waiting.refusal = f"the plan waits for {', '.join(names)}, no member of the lake any more"
+            waiting.changed.set()
 
     def find(self, run: bytes) -> Waiting:
         """A plan by its run. Raises ConsentError if none waits or is under way under that name."""
