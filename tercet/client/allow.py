@@ -91,6 +91,10 @@ class Allow:
         more = [one for one in map(beside.get, self.columns) if one and one not in self.columns]
         return self._rules(schema.min_count, more)
 
+    def least(self, min_count: int) -> int:
+        """Rows that what others learn has to rest on, labels of categories among it."""
+        return self._rules(min_count).least
+
     def _rules(self, min_count: int, more: Sequence[str] = ()) -> Rules:
         return Rules(
             tuple(self.readers),

@@ -305,9 +305,14 @@ class Driver:
             found.append(Job(lake, session, worst["state"], worst["why"]))
         return found
 
-    def _encode(self, source: Any, *, name: str, **options: Any) -> EncodedTable:
-        """A table as it is dealt; see `encode_for_upload`."""
+    def _encode(
+        self, source: Any, allow: Allow | None, *, name: str, min_count: int, **options: Any
+    ) -> EncodedTable:
+        """A table as it is dealt; see `encode_for_upload`. Nodes elsewhere tell labels to others."""
         self._home.require()
+        options |= {"min_count": min_count, "label_count": 1}
+        if self.remote:
+            options["label_count"] = (allow or Allow()).least(min_count)
         with counting(f"read {name}", None, wanted=self.progress) as watch:
             return encode_for_upload(source, name=name, watch=watch, **options)
 

@@ -81,6 +81,7 @@ class AsyncLake(AsyncDesigns):
         encoded = await trio.to_thread.run_sync(
             lambda: self._encode(
                 source,
+                allow,
                 name=name,
                 key=key,
                 owner=owner,
@@ -207,13 +208,14 @@ class Lake(Designs):
         do to keys before they are hashed, of "nfc", "strip", "case" and "zeros": keys are text then, and join
         those that were normalised alike. `min_count` is the owner's rule for disclosures: no row is revealed,
         and no statistic that rests on fewer rows. Nodes that run elsewhere keep the table under its name, and
-        `allow` says who else may use it and how; to them a count of 2 applies at least, unless it lets single
-        rows be revealed. The same upload a second time finds the
-        first. Discloses the row count, the names, kinds and scales of columns, and labels of categories.
-        Raises SchemaError, and ConsentError for the name of another owner's table.
+        `allow` says who else may use it and how; to them a count of 2 applies at least, also to labels that
+        the data tell, unless it lets single rows be revealed. The same upload a second time finds the first.
+        Discloses the row count, the names, kinds and scales of columns, and labels of categories. Raises
+        SchemaError, and ConsentError for the name of another owner's table.
         """
         encoded = self._encode(
             source,
+            allow,
             name=name,
             key=key,
             owner=owner,

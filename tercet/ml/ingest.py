@@ -282,7 +282,9 @@ class _Survey:
             stop = min(start + CHUNK_ROWS, self.numbers.rows)
             yield start, cast("Numbers", self.numbers.read(start, stop))
 
-    def finish(self, *, owner: str, min_count: int, unique: bool, binary: bool) -> EncodedTable:
+    def finish(
+        self, *, owner: str, min_count: int, label_count: int, unique: bool, binary: bool
+    ) -> EncodedTable:
         """The whole table. Raises SchemaError for keys that occur twice, and values that cannot be stored."""
         described = [
             ColumnSchema(key.name, "key", key_type=key.settle(), normalise=self.request.normalise)
@@ -292,9 +294,9 @@ class _Survey:
             self._check_keys()
         settled = [column.settle(binary=binary) for column in self.columns]
         moments = self._moments([(low, high) for _, low, high in settled])
-        features = []
+        features, least = [], max(min_count, label_count)
         for column, (kind, low, high), (spread, mean) in zip(self.columns, settled, moments, strict=True):
-            feature = self._feature(column, kind, (low, high), spread, mean, min_count)
+            feature = self._feature(column, kind, (low, high), spread, mean, least)
             features.append(feature)
             described.append(feature.schema)
             if feature.schema.missing is not None:
@@ -435,6 +437,7 @@ def encode(
     categories: Mapping[str, Sequence[str]] | None = None,
     normalise: str | Sequence[str] = (),
     min_count: int = 1,
+    label_count: int = 1,
     unique: bool = True,
     binary: bool = False,
     watch: Callable[[int], None] | None = None,
@@ -453,9 +456,9 @@ def encode(
     `categories`: the labels of categories, in their order, where the data shall not tell them. `scales`,
     `ranges`: fractional bits and public bounds of columns. `missing`: "refuse", or "indicator" for a boolean
     column beside that tells where. `normalise`: what is done to keys before they are hashed, of "nfc",
-    "strip", "case" and "zeros"; they are text then. `min_count`: the owner's rule, which labels from the
-    data keep too. `binary`: undeclared numbers that are all 0 or 1 are booleans. `watch` is told rows as they
-    are read.
+    "strip", "case" and "zeros"; they are text then. `min_count`: the owner's rule, which labels from the data
+    keep too; `label_count`: in how many rows these have to stand besides. `binary`: undeclared numbers that
+    are all 0 or 1 are booleans. `watch` is told rows as they are read.
 
     Returns an `EncodedTable`. Raises `SchemaError`, a sentence with table, column, row and the mend, for a
     file that cannot be read, unknown or repeated columns, missing (unless they are asked for), infinite or
@@ -466,7 +469,7 @@ def encode(
     check_name(owner, f'The owner of table "{name}"')
     request = Request.of(name, key, columns, scales, types, ranges, missing, categories, normalise)
     return _survey(source, request, watch).finish(
-        owner=owner, min_count=min_count, unique=unique, binary=binary
+        owner=owner, min_count=min_count, label_count=label_count, unique=unique, binary=binary
     )
 
 

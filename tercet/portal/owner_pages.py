@@ -213,9 +213,9 @@ def _options(portal: Portal, draft: Draft, said: Said) -> dict[str, Any]:
 
 async def _chosen(portal: Portal, draft: Draft, said: Said) -> tuple[TableSchema, Allow]:
     """The schema and the rules that a form chooses. Raises SchemaError or ConsentError."""
-    options = _options(portal, draft, said)
-    schema = await trio.to_thread.run_sync(lambda: draft.schema(**options))
-    allow = _allow(said, portal.name)
+    options, allow = _options(portal, draft, said), _allow(said, portal.name)
+    least = allow.least(options["min_count"])
+    schema = await trio.to_thread.run_sync(lambda: draft.schema(**options, label_count=least))
     allow.rules(schema)
     return schema, allow
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import tercet
-from tercet.errors import ConsentError
+from tercet.errors import ConsentError, SchemaError
 from tercet.ml import LogisticRegression
 from tercet.ml.keyed_rows import KeyedRows
 
@@ -79,3 +79,15 @@ async def test_keys_go_to_nobody_who_may_not_see_rows(in_process):
     column = await (await LogisticRegression().fit(table, "sick")).predict_proba(table)
     with pytest.raises(ConsentError):
         await column.reveal_keyed(to="hospital")
+
+
+async def test_labels_of_one_row_stay_with_their_owner(in_process):
+    frame = FRAME[["patient", "stage"]].assign(stage=["IV", *FRAME["stage"][1:]])
+    options = {"name": "stages", "key": "patient", "owner": "hospital", "normalise": "strip"}
+    category = {"types": {"stage": "category"}}
+    with pytest.raises(SchemaError, match="the label 'IV' is that of 1 rows, fewer than min_count=2"):
+        await in_process.hospital.upload(frame, **options, **category)
+    declared = {"categories": {"stage": ["I", "II", "III", "IV"]}}
+    for more in (declared, {**category, "allow": tercet.Allow(rows=True)}):
+        table = await in_process.hospital.upload(frame, **options, **more)
+        assert table["stage"].labels == ("I", "II", "III", "IV")
