@@ -13,7 +13,7 @@ import attrs
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import BOOLEAN, Public, bounds, half_unit, joint
 from tercet.ml.draft import Draft, rescaled, within
-from tercet.ml.meanings import Meaning, check_labels
+from tercet.ml.meanings import Meaning, check_labels, refusal
 from tercet.ml.operands import Number, log2_of, number_of, term_of, text_of
 from tercet.ml.schema import check_column_name
 from tercet.plans import Value
@@ -136,6 +136,8 @@ def one_hot(
     """See `Expression.one_hot`."""
     prefix = x.text if prefix is None else check_column_name(prefix, "The prefix of new columns")
     what = f"{text_of(x)}.one_hot"
+    if x.meaning is not None and not x.labels:
+        raise refusal(x.meaning, x.text, f"{what} takes labels or numbers")
     if categories is None:
         if x.meaning is None and x.public.kind != "boolean":
             raise SchemaError(
@@ -163,6 +165,10 @@ def one_hot(
 
 def recoded(x: Expression, labels: Sequence[str]) -> Expression:
     """See `Expression.recoded`."""
+    if x.kind != "category":
+        raise SchemaError(
+            f"{x.text} is {x.kind} and has no labels to be recoded; cut(bins) makes a category of numbers"
+        )
     text = f"{term_of(x)}.recoded([{', '.join(map(repr, labels))}])"
     meaning = Meaning("category", check_labels(labels, text))
     lost = [label for label in x.labels if label not in meaning.labels]

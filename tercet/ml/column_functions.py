@@ -22,7 +22,7 @@ from tercet.ml.bounds import Public, bounds, half_unit, quotient_bounds
 from tercet.ml.dates import whole
 from tercet.ml.draft import Draft, as_ring_units, rescaled
 from tercet.ml.linalg import from_table, quotient
-from tercet.ml.meanings import Meaning, check_labels
+from tercet.ml.meanings import Meaning, check_labels, refusal
 from tercet.ml.operands import number_of, term_of, text_of
 from tercet.plans import Value
 
@@ -303,6 +303,8 @@ def exponential(x: Expression) -> Expression:
 def cut(x: Expression, bins: Sequence[float], labels: Sequence[str] | None, *, right: bool) -> Expression:
     """See `Expression.cut`."""
     text = f"{term_of(x)}.cut"
+    if x.meaning is not None:
+        raise refusal(x.meaning, x.text, "bands are of numbers")
     edges = [float(edge) for edge in bins]
     if len(edges) < 2 or any(not a < b for a, b in itertools.pairwise(edges)) or len(edges) > MOST_BANDS:
         raise PlanError(

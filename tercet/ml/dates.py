@@ -212,7 +212,8 @@ def _year_of(day: int) -> int:
 
 
 def calendar(x: Expression, part: str) -> Expression:
-    """A part of a date or a time, by its name among `PARTS`. Raises PlanError for others."""
+    """A part of a date or a time, by its name among `PARTS`. PlanError for others."""
+    Calendar(x)  # of what is no date there is none
     known = PARTS if x.kind == "datetime" else tuple(_OF_DATES)
     if part not in known:
         raise PlanError(f"{x.text} is a {x.kind} and has no {part!r}; it has {', '.join(known)}")
@@ -234,6 +235,8 @@ def age(x: Expression, at: Expression | Code) -> Expression:
 
     Who is born on the 29th of February is a year older on the first of March where there is no such day.
     """
+    if x.kind != "date":
+        raise SchemaError(f"{x.text} is {x.kind}, and ages are those of dates")
     text = f"{term_of(x)}.dt.age({text_of(at)})"
     first, last = _day_ends(x)
     others = [at] if not isinstance(at, Code) else []

@@ -16,6 +16,7 @@ from tercet.errors import PlanError
 from tercet.ml.meanings import (
     KEEPING,
     SHIFTS,
+    TAKES,
     Code,
     Meaning,
     as_written,
@@ -76,7 +77,11 @@ def _meant(
 ) -> Expression:
     """What an operation makes of operands that may be labels, dates, or columns of such."""
     first, name = given[0], operation.__name__
-    others = [one for one in [*given[1:], *named.values()] if getattr(one, "meaning", None) is not None]
+    columns = [one for one in [*given[1:], *named.values()] if hasattr(one, "made")]
+    if name == "where":  # a condition has no meaning, whatever it is for
+        asked = given[1] if len(given) > 1 else named.get("condition")
+        columns = [one for one in columns if one is not asked]
+    others = [one for one in columns if one.meaning is not None]
     meaning: Meaning | None = first.meaning
     if meaning is None:
         if others:
@@ -87,8 +92,11 @@ def _meant(
     for other in others:
         if other.meaning.kind != meaning.kind or (name in SHIFTS and name != "__sub__"):
             raise refusal(meaning, first.text, f"{other.text} is a {other.meaning.kind}")
-    if name in SHIFTS and any(hasattr(one, "made") and one.kind == "real" for one in given[1:]):
-        raise refusal(meaning, first.text, f"{given[1].text} is no whole number of days or seconds")
+    for one in columns if name in TAKES[meaning.kind] else ():
+        if one.meaning is None and name not in SHIFTS:
+            raise refusal(meaning, first.text, f"{one.text} is {one.kind}")
+        if one.kind == "real":
+            raise refusal(meaning, first.text, f"{one.text} is no whole number of days or seconds")
     if meaning.kind == "category" and others:
         meaning = attrs.evolve(meaning, labels=tuple(dict.fromkeys([*meaning.labels, *others[0].labels])))
         given = [one.recoded(list(meaning.labels)) if _among(one, others) else one for one in given]

@@ -21,7 +21,7 @@ FRAME = pd.DataFrame(
         "sick": RNG.random(ROWS) < 0.4,
         "x": RNG.normal(size=ROWS),
     }
-)
+).assign(n=np.arange(ROWS) % 7)
 HOLES = FRAME.assign(stage=FRAME["stage"].where(FRAME.index % 5 != 0, None))
 TYPES = {"stage": "category"}
 
@@ -228,6 +228,16 @@ def test_cross_tables_have_labels(plain):
         (lambda t: t["stage"] == "IV", "'IV' is none of the labels 'I', 'II', 'III'"),
         (lambda t: t["stage"] == 1, "1 is none of the labels"),
         (lambda t: t["stage"].isin(["I", 2]), "2 is none of the labels"),
+        (lambda t: t["stage"] == t["n"], "stage is a category, and n is integer"),
+        (lambda t: t["stage"] != t["sick"], "stage is a category, and sick is boolean"),
+        (lambda t: t["n"] == t["stage"], "stage is a category, and n is integer"),
+        (lambda t: t["stage"].where(t["sick"], t["n"]), "stage is a category, and n is integer"),
+        (lambda t: t["stage"].where(condition=t["sick"], other=t["x"]), "stage is a category, and x is real"),
+        (lambda t: t["n"].where(t["sick"], t["stage"]), "stage is a category, and n is integer"),
+        (lambda t: t["x"].where(t["stage"], 1), "stage is category, not a condition"),
+        (lambda t: t["stage"].where(t["stage"], "I"), "stage is category, not a condition"),
+        (lambda t: t["n"].recoded(["0", "1"]), "n is integer and has no labels to be recoded"),
+        (lambda t: t["stage"].cut([-1, 1, 5]), "stage is a category, and bands are of numbers"),
         (lambda t: t["stage"].clip(0, 1), "its codes are not computed on"),
         (lambda t: t["stage"].dt, "stage is category, not a date"),
         (lambda t: t["stage"] & t["sick"], "its codes are not computed on"),
@@ -273,8 +283,8 @@ def test_text_is_no_number(plain):
 
 def test_statistics_leave_categories_out_by_default(plain):
     table = put(plain)
-    assert list(table.describe().to_frame()) == ["sick", "x"]
-    assert table.corr().names == ("sick", "x")
+    assert list(table.describe().to_frame()) == ["sick", "x", "n"]
+    assert table.corr().names == ("sick", "x", "n")
     scaled = StandardScaler().fit_transform(table)
     model = LogisticRegression().fit(
         scaled.assign(**scaled["stage"].one_hot(reference="I")),
