@@ -191,7 +191,7 @@ class _Column:
         if kind == "integer" and self._large is not None:
             raise self._large
         free = self.name not in self._request.types and self.name not in self._request.ranges
-        if binary and free and self.kind and self._bits:
+        if binary and free and self.kind and self._bits and kind not in SYMBOLIC:
             kind = "boolean"
         return kind, low, high
 

@@ -68,6 +68,22 @@ def test_labels_that_are_declared_keep_their_order():
     assert (found, decoded) == (("c", "b", "a"), ["b", "a"])
 
 
+def test_codes_zero_and_one_are_no_booleans(plain):
+    columns = {
+        "id": [1, 2, 3],
+        "sex": ["f", "m", "f"],
+        "day": np.array(["1970-01-01", "1970-01-02", "1970-01-01"], "M8[D]"),
+        "time": np.array(["2010-01-01T00:00:00", "2010-01-01T00:00:01", "2010-01-01T00:00:01"], "M8[s]"),
+    }
+    table = plain.upload(columns, name="two", key="id", owner="o", categories={"sex": ["f", "m"]})
+    assert [table.column(name).schema.kind for name in ("sex", "day", "time")] == [
+        "category",
+        "date",
+        "datetime",
+    ]
+    np.testing.assert_array_equal(table.reveal("sex")["sex"], columns["sex"])
+
+
 def test_labels_of_files_and_chunks(tmp_path):
     (tmp_path / "t.csv").write_text("id,c\n1, b\n2,NA\n3,a \n4,01\n")
     table = encode(tmp_path / "t.csv", name="t", key="id", owner="o", missing="indicator", **CATEGORY)
