@@ -210,7 +210,6 @@ class LogisticRegression(Estimator, Predictor[M]):
         be right.
         """
         self.check_options()
-        self.design_ = None
         others = {"sample_weight": sample_weight, "offset": offset}
         if is_formula(target, table):
             steps: Any = fit_by_formula(self, table, Design(target), features, others)
@@ -345,7 +344,7 @@ class LogisticRegression(Estimator, Predictor[M]):
     ) -> Steps[Self]:
         """The plans of `fit`."""
         roles = Roles.of(table, target, features, sample_weight, offset)
-        self._found = None
+        self._found = self.design_ = None
         for bound in self.bounds(table.rows):
             problem = self.problem(table, roles, bound)
             if table.rows < table.min_count:

@@ -66,6 +66,10 @@ def is_formula(text: Any, table: Table) -> bool:
 # -- factors -------------------------------------------------------------------------------------------------
 
 
+Levels = tuple[tuple[str, Any], ...]
+"""Levels of a factor with their labels, the reference first."""
+
+
 @attrs.frozen(eq=False)
 class Factor:
     """A factor of terms: what it reads as, its column, and its levels with their labels if it has some.
@@ -75,7 +79,7 @@ class Factor:
 
     text: str
     column: Expression
-    levels: tuple[tuple[str, Any], ...] = ()
+    levels: Levels = ()
 
     def columns(self, *, whole: bool) -> list[tuple[str, Expression]]:
         """Its columns by name: of a category, those of all levels, or of all but the reference."""
@@ -86,25 +90,38 @@ class Factor:
         return [(f"{self.text}[{mark}{label}]", self.column.isin([level])) for label, level in chosen]
 
 
-def _factor(table: Table, text: str) -> Factor:
-    """A factor of a formula. Raises SchemaError for what cannot be one."""
+def _factor(table: Table, text: str, known: Levels = ()) -> Factor:
+    """A factor of a formula, with levels of a fit if there was one. Raises SchemaError for what is none."""
     where = f"the formula's {text!r}"
     if text in table.column_names:
-        return _plain(table, text, table[text])
+        return _plain(table, text, table[text], known)
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
         raise SchemaError(f"{where} cannot be read ({error.msg})") from error
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "C":
-        return _category(table, text, tree, where)
+        return _category(table, text, tree, where, known)
     found = _evaluated(table, tree, where)
     if not isinstance(found, Expression):
         raise SchemaError(f"{where} is no column")
-    return _plain(table, text, found)
+    return _plain(table, text, found, known)
 
 
-def _plain(table: Table, text: str, column: Expression) -> Factor:
+def _known(table: Table, text: str, column: Expression, levels: Levels) -> Factor:
+    """A factor with the levels of a fit, which knows nothing of others."""
+    new = sorted({*column.labels} - {level for _, level in levels})
+    if new:
+        raise SchemaError(
+            f"table {table.name!r}: {text} has the label {new[0]!r}, which the fit did not know, and a model "
+            "says nothing of such rows; assign the columns of the formula by hand to take them for others"
+        )
+    return Factor(text, column, levels)
+
+
+def _plain(table: Table, text: str, column: Expression, known: Levels) -> Factor:
     if column.kind == "category":
+        if known:
+            return _known(table, text, column, known)
         return Factor(text, column, tuple((label, label) for label in column.labels))
     if column.meaning is not None:
         raise SchemaError(
@@ -114,13 +131,15 @@ def _plain(table: Table, text: str, column: Expression) -> Factor:
     return Factor(text, column)
 
 
-def _category(table: Table, text: str, call: ast.Call, where: str) -> Factor:
+def _category(table: Table, text: str, call: ast.Call, where: str, fitted: Levels) -> Factor:
     """`C(x)`, `C(x, Treatment("II"))` or `C(x, levels=[...])`."""
     if not call.args or len(call.args) > 2:
         raise SchemaError(f"{where}: C takes a column and how it is coded, as in C(stage, Treatment('II'))")
     column = _evaluated(table, call.args[0], where)
     if not isinstance(column, Expression):
         raise SchemaError(f"{where}: C takes a column")
+    if fitted:
+        return _known(table, text, column, fitted)
     coding = call.args[1] if len(call.args) == 2 else None
     levels: list[Any] | None = None
     for keyword in call.keywords:
@@ -319,6 +338,15 @@ class Design:
         """Whether it has an intercept, which it has unless it says `0 +` or `- 1`."""
         return [] in self._terms()[1]
 
+    def factor(self, table: Table, text: str) -> Factor:
+        """A factor by its text. Raises SchemaError for what cannot be one."""
+        return _factor(table, text)
+
+    def fitted(self, table: Table) -> Design:
+        """The design of a fit on a table: on others, categories have the levels that they had there."""
+        texts = itertools.chain(*self._terms()[1])
+        return FittedDesign(self.formula, {text: _factor(table, text).levels for text in texts})
+
     def target(self, table: Table) -> tuple[str, Expression]:
         """The outcome: its name, and the column. Raises SchemaError unless there is one."""
         left, _ = self._terms()
@@ -330,7 +358,7 @@ class Design:
     def features(self, table: Table) -> dict[str, Expression]:
         """The columns of the fit by name, in their order, without the intercept. Raises SchemaError."""
         _, right = self._terms()
-        factors = {name: _factor(table, name) for name in dict.fromkeys(itertools.chain(*right))}
+        factors = {name: self.factor(table, name) for name in dict.fromkeys(itertools.chain(*right))}
         made: dict[str, Expression] = {}
         for term, parts in _by_numbers(right, factors):
             for part in parts:
@@ -351,7 +379,8 @@ class Design:
         if outcome:
             name, column = self.target(table)
             wanted[name] = column
-        new = {name: column for name, column in wanted.items() if column.text != name}
+        there = table.column_names
+        new = {name: column for name, column in wanted.items() if column.text != name or name not in there}
         if not new:
             return table
         made: Table = yield called("assign")(table, new)
@@ -364,6 +393,17 @@ class Design:
         Discloses what `Table.assign` does.
         """
         return table.lake.perform(self.applied(table, outcome=False), "transform")
+
+
+@attrs.frozen
+class FittedDesign(Design):
+    """A design that a fit has gone by, with the levels that its factors had."""
+
+    levels: Mapping[str, Levels] = attrs.field(repr=False, eq=False)
+
+    def factor(self, table: Table, text: str) -> Factor:
+        """A factor with the levels of the fit. Raises SchemaError for labels that it did not know."""
+        return _factor(table, text, self.levels.get(text, ()))
 
 
 def fit_by_formula(
@@ -384,5 +424,5 @@ def fit_by_formula(
     names, outcome = list(design.features(table)), design.target(table)[0]
     prepared = yield from design.applied(table, outcome=True)
     yield model.fit_steps(prepared, outcome, names, **others)
-    model.design_ = design
+    model.design_ = design.fitted(table)
     return model

@@ -39,8 +39,9 @@ class Predictor(SecretParameters, Faced[M]):
         self, table: Table, steps: Callable[[Table], Any], phase: str, *, outcome: bool = False
     ) -> Any:
         """What a computation gives for a table, with the columns of the formula if the fit had one."""
-        design, names = self.design_, self.fitted_model().names
-        if design is None or set(names) <= set(table.column_names):
+        design, model = self.design_, self.fitted_model()
+        wanted = {*model.names, *([model.target_] if outcome else ())}
+        if design is None or wanted <= set(table.column_names):
             return table.lake.perform(steps(table), phase)
 
         def calls() -> Calls[Any]:

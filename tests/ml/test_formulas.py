@@ -113,8 +113,49 @@ def test_outcomes_may_be_written_too(plain):
     assert model.target_ == "I(grade > 2)"
     by_hand = LogisticRegression(C=0.5).fit(table.assign(high=table["grade"] > 2), "high", features=["age"])
     np.testing.assert_allclose(model.reveal().coef_, by_hand.reveal().coef_, atol=1e-5)
+    np.testing.assert_allclose(model.score(table), by_hand.score(table.assign(high=table["grade"] > 2)))
+    assert model.evaluate(table, metrics=["accuracy"]).reveal().accuracy == pytest.approx(
+        model.score(table), abs=1e-3
+    )
     again = model.fit(table, "y", features=["age"])
     assert again.design_ is None
+
+
+def test_conditions_in_braces_are_columns_too(plain):
+    table = put(plain)
+    model = LogisticRegression(C=0.5).fit(table, "{grade > 2} ~ age + {bmi > 25}")
+    assert (model.target_, list(model.feature_names_in_)) == ("grade > 2", ["age", "bmi > 25"])
+    assert 0 < model.score(table) < 1
+
+
+def test_categories_have_the_levels_of_the_fit(plain):
+    formula = "y ~ C(stage) + C(grade) + sex:age"
+    model = LogisticRegression().fit(put(plain), formula)
+    expected = model.predict_proba(put(plain)).reveal()
+    other = plain.upload(
+        FRAME,
+        name="other",
+        key="id",
+        owner="o",
+        categories={"stage": ["III", "I", "II"], "sex": ["m", "f"]},
+        ranges={name: ends for name, ends in RANGES.items() if name != "grade"},
+    )
+    np.testing.assert_allclose(model.predict_proba(other).reveal(), expected, atol=1e-3)
+    assert model.score(other) == pytest.approx(model.score(put(plain)), abs=1e-3)
+    more = plain.upload(
+        FRAME,
+        name="more",
+        key="id",
+        owner="o",
+        types={"sex": "category"},
+        categories={"stage": ["I", "II", "III", "IV"]},
+        ranges=RANGES,
+    )
+    with pytest.raises(SchemaError, match=r"C\(stage\) has the label 'IV', which the fit did not know"):
+        model.predict(more)
+    with pytest.raises(SchemaError, match="features"):
+        model.fit(put(plain), formula, features=["age"])
+    np.testing.assert_allclose(model.predict_proba(other).reveal(), expected, atol=1e-3)
 
 
 def test_levels_and_missing_columns_are_told(plain):
