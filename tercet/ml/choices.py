@@ -154,8 +154,9 @@ def one_hot(
         names = [f"{prefix}_{one}" for one in chosen]
     else:
         names = [f"{prefix}_{text_of(number_of(one, what))}" for one in chosen]
+    taken = {*x.table.column_names, *x.table.key_names}
     for name in names:
-        if name in (*x.table.column_names, *x.table.key_names):
+        if name in taken:
             raise SchemaError(
                 f"table {x.table.name!r} has a column {name!r} already, which {what} would replace; give the "
                 "new ones another prefix="
@@ -171,10 +172,10 @@ def recoded(x: Expression, labels: Sequence[str]) -> Expression:
         )
     text = f"{term_of(x)}.recoded([{', '.join(map(repr, labels))}])"
     meaning = Meaning("category", check_labels(labels, text))
-    lost = [label for label in x.labels if label not in meaning.labels]
+    lost = [label for label in x.labels if label not in meaning.places]
     if lost:
         raise SchemaError(f"{text}: nothing would stand for rows of {lost[0]!r}; name all labels of {x.text}")
-    places = [meaning.labels.index(label) for label in x.labels]
+    places = [meaning.places[label] for label in x.labels]
     if places == list(range(len(places))):
         return attrs.evolve(x.derived(text, _codes(meaning), lambda draft: draft.value(x)), meaning=meaning)
 

@@ -7,8 +7,9 @@ codes were numbers. Labels and dates, as people write them, become codes here, a
 
 from __future__ import annotations
 
+import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -66,7 +67,8 @@ def check_labels(given: Any, where: str) -> tuple[str, ...]:
                 "with their letters (NFC)"
             )
     if len(set(labels)) < len(labels):
-        twice = next(label for place, label in enumerate(labels) if label in labels[:place])
+        last = {label: place for place, label in enumerate(labels)}
+        twice = next(label for place, label in enumerate(labels) if last[label] != place)
         raise SchemaError(f"{where} has the label {twice!r} twice; name each once")
     return labels
 
@@ -117,15 +119,20 @@ class Meaning:
             return 0.0, float(len(self.labels) - 1)
         return (FIRST_DAY, LAST_DAY) if self.kind == "date" else (-float(MOST_SECONDS), float(MOST_SECONDS))
 
+    @functools.cached_property
+    def places(self) -> Mapping[str, int]:
+        """The code of each label; operations that nodes make anew look all of them up."""
+        return {label: place for place, label in enumerate(self.labels)}
+
     def code(self, given: Any, where: str) -> Code:
         """The code of a label, date or time. Raises SchemaError for what is none."""
         if isinstance(given, Code):
             return given
         if self.kind == "category":
-            if given not in self.labels or not isinstance(given, str):
+            if not isinstance(given, str) or given not in self.places:
                 shown = ", ".join(map(repr, self.labels[:10])) + (", ..." if len(self.labels) > 10 else "")
                 raise SchemaError(f"{where}: {given!r} is none of the labels {shown}")
-            return Code.of(self.labels.index(given), repr(given))
+            return Code.of(self.places[given], repr(given))
         number = day_of(given, where) if self.kind == "date" else second_of(given, where)
         return Code.of(number, repr(given if isinstance(given, str) else given.isoformat()))
 

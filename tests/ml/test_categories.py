@@ -210,6 +210,30 @@ def test_codes_of_two_owners_are_aligned_by_label(lake):
         joined["judged"].recoded(["I", "II", "III"])
 
 
+class _Counted(str):
+    """A label that counts how often it is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        _Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_many_labels_are_looked_up_and_not_gone_through(plain):
+    labels = [f"label {number}" for number in range(1000)]
+    columns = {"id": [1, 2], "a": labels[:2], "b": labels[:2]}
+    table = plain.upload(
+        columns, name="many", key="id", owner="o", categories={"a": labels, "b": labels[::-1]}
+    )
+    given = [_Counted(label) for label in labels]
+    _Counted.compared = 0
+    for made in (table["a"].recoded(given[::-1]), table["b"].isin(given), table["a"] == table["b"]):
+        assert made.made is not None
+    assert 0 < _Counted.compared < 20 * len(labels)
+
+
 def test_missing_labels(plain):
     table = put(plain, HOLES, missing="indicator")
     stage = HOLES["stage"]
