@@ -33,7 +33,7 @@ FINE_BITS = 20
 SPARE_BITS = 4
 """Bits beyond those of the result that are kept on the way to another unit."""
 LEADING_BITS = 24
-"""Bits of an integer that are multiplied by what a factor lacks."""
+"""Bits of an integer that are multiplied by what a factor lacks, at least; half of them if that is more."""
 LIFTED_BITS = 36
 """Long arrays are made exactly as fine as short ones they meet, such as their means, up to so many bits."""
 MOST_CUT = 60
@@ -165,13 +165,19 @@ class Held:
         if (off <= target / 2).all():
             lifted = Held(self.value, self.unit, self.facts.off(off)).times_integers(factors, last)
             return lifted.cut(bits)
-        # The factor has too few bits. First go those of the integers that the result has no place for; what
-        # the factor lacks then is made up for by the leading bits.
+        # The factor has too few bits. First go those of the integers that the result has no place for: a few
+        # are enough where the factors are powers of two that differ.
+        mantissa, exponent = np.frexp(ratio)
+        short = 1 - int(exponent.min()) - bits
+        if (mantissa == 0.5).all() and short <= SPARE_BITS - bits_of(float(ratio.max())):
+            return self.cut(short).at(target)
+        # What the factor lacks then is made up for by the leading bits.
         spare = -bits_of(float(ratio.max())) - SPARE_BITS
         if spare > 0:
             return self.cut(min(spare, MOST_CUT)).at(target)
         least = np.where(left == 0, np.inf, self.ring).min()
-        cut = max(bits_of(float(least)) - LEADING_BITS, 1)
+        whole = bits_of(float(least))
+        cut = max(min(whole - LEADING_BITS, whole // 2), 1)
         leading, more = self.cut(cut), np.rint(left * 2.0**cut)
         missed = self.ring * np.abs(left - more * 2.0**-cut) + TRUNCATION_ERROR * np.abs(more)
         known = Held(self.value, self.unit, self.facts.off(missed * last))
