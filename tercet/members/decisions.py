@@ -28,6 +28,9 @@ POOLING = frozenset({"concat"})
 """Computations that put rows of several owners together. An owner signs these, or names them as free: minimum
 counts hold for all rows together, and whoever has put some of them in knows those."""
 
+COMPACTING = ("filter", "dropna")
+"""Computations that tell how many rows are kept if they are asked to leave the others out."""
+
 
 @attrs.frozen
 class Result:
@@ -119,14 +122,22 @@ def results_of(plan: Plan, caller: str) -> tuple[Result, ...]:
     )
 
 
-def sizes_told(computation: str, arguments: Mapping[str, Any]) -> Sizes | None:
-    """What a computation tells the nodes of how many rows match, have one key or are kept by a filter."""
+def sizes_told(computation: str, arguments: Mapping[str, Any], counted: Sizes | None = None) -> Sizes | None:
+    """What a computation tells the nodes of how many rows match, have one key or are kept by a filter.
+
+    `counted` is what its plan opens of that, if it is at hand: of computations of other packages, too.
+    """
+    told = _sizes_asked(computation, arguments)
+    return min((one for one in (told, counted) if one is not None), key=SIZES.index, default=None)
+
+
+def _sizes_asked(computation: str, arguments: Mapping[str, Any]) -> Sizes | None:
     if computation == "concat":
         return None if arguments.get("duplicates") == "keep" else SIZES[0]
     if computation in ("join", "group_rows"):
         given = arguments.get("sizes", SIZES[0])
         return given if given in SIZES else SIZES[0]
-    return SIZES[0] if arguments.get("compact") else None
+    return SIZES[0] if computation in COMPACTING and arguments.get("compact") else None
 
 
 def used_up(table: str, owner: str, used: int, rules: Rules) -> str:
@@ -217,6 +228,7 @@ def _of_fits(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str
 
 
 MENDS = {
+    **dict.fromkeys(COMPACTING, "leave compact out"),
     "join": "join with sizes={!r}",
     "group_rows": "group with sizes='hidden'",
     "concat": "put tables together with duplicates='keep'",
@@ -226,7 +238,7 @@ MENDS = {
 
 def _of_sizes(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str]:
     if asked.sizes is not None and SIZES.index(asked.sizes) < SIZES.index(rules.sizes):
-        mend = MENDS.get(asked.computation, "leave compact out").format(rules.sizes)
+        mend = MENDS.get(asked.computation, f"ask {owner}").format(rules.sizes)
         yield (
             f"{owner} does not let nodes be told how many rows match those of table {table!r}"
             f"{' without noise' if rules.sizes == 'noisy' else ''}, and {_what(asked)} would; {mend}"

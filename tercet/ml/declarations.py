@@ -30,7 +30,7 @@ from tercet.ml import (
     transformers,
 )
 from tercet.plans import Disclosure, DisclosureClass, Plan
-from tercet.plans.types import NODES
+from tercet.plans.types import NODES, SIZES, Sizes
 
 DECLARING = (
     association,
@@ -111,6 +111,19 @@ DECLARED: dict[str, Declared] = {
     "reveal_rows": Declared(("rows",)),
 }
 """By the names of computations."""
+
+
+COUNTS: dict[str, Sizes] = {
+    **dict.fromkeys((MATCHES, KEYS, KEPT, COUNT_KEPT), SIZES[0]),
+    open_join.NOISY_MATCHES: SIZES[1],
+}
+"""Of what is opened to the nodes, what tells how many rows match, have one key or are kept."""
+
+
+def counted(plan: Plan) -> Sizes | None:
+    """What a plan tells the nodes of how many rows match or are kept, None for nothing of that sort."""
+    told = {COUNTS.get(one.what) for one in plan.disclosures() if one.to == NODES}
+    return next((size for size in SIZES if size in told), None)
 
 
 def declare(computation: str, declared: Declared) -> None:

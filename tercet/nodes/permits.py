@@ -18,6 +18,7 @@ from tercet.errors import ConsentError
 from tercet.members.config import Member
 from tercet.members.decisions import TO_CALLER, Asked, decide, results_of, sizes_told, used_up
 from tercet.members.rules import LATEST, TABLE, Rules
+from tercet.ml.declarations import counted
 from tercet.ml.uses import Uses, uses_of
 from tercet.nodes.ledger import MOST_ATTEMPTS
 from tercet.nodes.requests import Built
@@ -124,7 +125,7 @@ class Permits:
             now=time.time(),
             parameters=used.parameters,
             rows=used.rows,
-            sizes=None if built is None else sizes_told(built.known.name, built.arguments),
+            sizes=None if built is None else sizes_told(built.known.name, built.arguments, counted(plan)),
             uses=uses,
             analysts=frozenset(one.name for one in self.roster.cluster.members if "analyst" in one.roles),
         )

@@ -228,6 +228,14 @@ def test_what_is_told_of_sizes(computation, arguments, told):
     assert sizes_told(computation, arguments) == told
 
 
+def test_what_a_plan_opens_of_sizes_counts_whatever_its_arguments_say():
+    assert sizes_told("overlap", {}, "exact") == "exact"
+    assert sizes_told("join", {"sizes": "hidden"}, "noisy") == "noisy"
+    assert sizes_told("join", {}, "noisy") == "exact"
+    refusal = verdict(attrs.evolve(FREE, sizes="noisy"), computation="overlap", sizes="exact").refusal
+    assert refusal.endswith("without noise, and 'overlap' would; ask clinic")
+
+
 # -- approvals -----------------------------------------------------------------------------------------------
 
 

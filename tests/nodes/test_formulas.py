@@ -37,11 +37,16 @@ def installed(monkeypatch):
             X = a[:, None]
             plan.solve(X.T @ X, X.T @ b)[0].reveal("slope")
 
-        made.append(slope)
+        @tercet.computation(discloses=["count"], opens=["intersection"])
+        def overlap(plan, one: tercet.Table, other: tercet.Table):
+            plan.intersection(one, other).reveal("overlap", kind="count")
+
+        made.extend((slope, overlap))
 
     def offered(*, group, name):
-        entry = SimpleNamespace(value="package:slope", load=load)
-        return [entry] if (group, name) == ("tercet.computations", "slope") else []
+        entry = SimpleNamespace(value="package", load=load)
+        there = group == "tercet.computations" and name in ("slope", "overlap") and not made
+        return [entry] if there else []
 
     monkeypatch.setattr(computations, "entry_points", offered)
     return made
@@ -50,7 +55,7 @@ def installed(monkeypatch):
 async def test_an_installed_computation_runs_under_rules(installed, in_process):
     """Its owner names it; another column, or another class, is not allowed."""
     allow = tercet.Allow(readers=("ann",), computations=("slope",), receivers=("ann",))
-    (slope,) = installed
+    slope, _ = installed
     await in_process.hospital.upload(PATIENTS, name="patients", key="id", owner="hospital", allow=allow)
     table = await in_process.ann.table("patients")
     found = await slope(table, "age", "dose")
@@ -59,6 +64,21 @@ async def test_an_installed_computation_runs_under_rules(installed, in_process):
     await in_process.hospital.upload(PATIENTS, name="narrow", key="id", owner="hospital", allow=narrow)
     with pytest.raises(ConsentError, match="dose"):
         await slope(await in_process.ann.table("narrow"), "age", "dose")
+
+
+@pytest.mark.parametrize("sizes", ["exact", "noisy", "hidden"])
+async def test_an_owner_decides_what_an_intersection_tells_the_nodes(installed, in_process, sizes):
+    common = {"readers": ("ann",), "computations": ("overlap",), "receivers": ("ann",)}
+    for name, rule in (("open", "exact"), ("shy", sizes)):
+        allow = tercet.Allow(**common, sizes=rule)
+        await in_process.hospital.upload(PATIENTS, name=name, key="id", owner="hospital", allow=allow)
+    tables = [await in_process.ann.table(name) for name in ("open", "shy")]
+    _, overlap = installed
+    if sizes == "exact":
+        assert await overlap(*tables) == {"overlap": ROWS}
+        return
+    with pytest.raises(ConsentError, match=r"how many rows match those of table 'shy'.* ask hospital"):
+        await overlap(*tables)
 
 
 @pytest.mark.thorough
