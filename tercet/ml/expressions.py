@@ -328,6 +328,10 @@ class Expression:
         """Whether a value is one of some public numbers, as far as the stored numbers tell. 8 rounds."""
         return choices.isin(self, numbers)
 
+    def between(self, left: Expression | Number, right: Expression | Number) -> Expression:
+        """Whether values lie between two ends, which count as between. A round after two comparisons."""
+        return (self >= left) & (self <= right)
+
     @takes(categories=ONE_HOT, reference=REFERENCE)
     def one_hot(
         self,

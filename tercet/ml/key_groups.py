@@ -370,10 +370,12 @@ def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps
     result = yield builder.plan()
     if failed is not None and result.revealed[out_of_range(names)][0] > 0.5:
         named = next(iter(checked), names[0])
+        wide = next(one for one in figures if one.name == named)
+        fewer = max(wide.scale - 4, 0) if wide.is_whole else wide.scale - 4
         raise SchemaError(
             f"table {table.name!r}, groups: {', '.join(map(repr, names))} do not all fit; say fewer "
-            f"fractional bits of sums and counts, as in scales={{{named!r}: 2}}, and ask for no means of "
-            "groups of more than 16,000 rows"
+            f"fractional bits of sums and counts, as in scales={{{named!r}: {fewer}}}, and ask for no "
+            "means of groups of more than 16,000 rows"
         )
     picked = any(one.statistic in ("min", "max", "first") for one in figures)
     return attrs.evolve(

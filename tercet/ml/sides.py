@@ -105,12 +105,13 @@ def coarser(table: Table) -> tuple[Table, list[int]]:
     """The table with scales at which columns spread no further than they may, over whatever rows of it.
 
     And by how many bits these are coarser. A row that is linked with many counts as many; what lies in a
-    public range deviates by half of it at most (Popoviciu 1935). Raises SchemaError for columns without one.
+    public range deviates by half of it at most (Popoviciu 1935). Codes of labels and dates stay as they are.
+    Raises SchemaError for columns of numbers without a range.
     """
     columns, cuts = [], []
     for column in table.columns:
         schema, cut = column.schema, 0
-        if schema.kind != "boolean":
+        if schema.kind != "boolean" and schema.meaning is None:
             if schema.range is None:
                 name = column.name
                 raise SchemaError(
