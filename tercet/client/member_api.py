@@ -81,6 +81,10 @@ class Received:
     values: npt.NDArray[Any]
 
 
+MOST_CHARACTERS = 1 << 27
+"""Where only the latest lines of a log are kept, so many characters of each node's."""
+
+
 class Desk:
     """Asks all nodes in a member's name."""
 
@@ -286,8 +290,8 @@ class Desk:
         """The audit logs of all nodes by name, verified, from the heads on that are `known` of nodes.
 
         `again`: from their beginning all the same. Without `keep`, without their lines; else with the `most`
-        latest. Raises ConsentError that names node and line, also where a log does not have the head that is
-        known.
+        latest, of a node that writes long ones fewer. Raises ConsentError that names node and line, also
+        where a log does not have the head that is known.
         """
         room = most if keep else 0
         logs = [_Log(node, (known or {}).get(node.name, Head()), again, room) for node in self.cluster.nodes]
@@ -311,14 +315,13 @@ class _Log:
     room: int | None
     """How many of the latest lines are kept, None for all."""
     head: Head = attrs.field(factory=Head)
-    lines: deque[str] = attrs.field(init=False)
+    lines: deque[str] = attrs.field(factory=deque)
+    size: int = 0
+    """Characters of these."""
     end: int | None = None
     """How many lines it had when it was first asked for; more may come meanwhile."""
     key: int | None = None
     """Which of its node's keys it has come to."""
-
-    def __attrs_post_init__(self) -> None:
-        self.lines = deque(maxlen=self.room)
 
     @property
     def start(self) -> int:
@@ -348,6 +351,9 @@ class _Log:
         if not self.more:
             reading.require_present_key()
         self.lines += lines
+        self.size += sum(map(len, lines))
+        while self.room is not None and (len(self.lines) > self.room or self.size > MOST_CHARACTERS):
+            self.size -= len(self.lines.popleft())
 
 
 @contextlib.contextmanager

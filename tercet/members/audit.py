@@ -434,7 +434,7 @@ class Follower:
                 body = json.loads(text)
                 signed = self._is_signed(body, text.encode(), bytes.fromhex(signature))
                 linked = body["number"] == self.head.lines and body["before"] == self.head.digest
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ConsentError(
                     f"{self.where}, line {self.head.lines + 1}, is damaged ({error}): keep it for who looks "
                     "into it"

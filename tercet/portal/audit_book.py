@@ -21,9 +21,19 @@ from tercet.errors import TercetError
 from tercet.members.audit import Head, parse
 from tercet.members.config import ClusterFile
 from tercet.members.verified import Verified
+from tercet.portal.mishaps import unforeseen
 
 MOST_LINES = 100_000
 """Of each node, so many of the latest lines can be searched; all are verified."""
+MOST_CHARACTERS = 1 << 27
+"""Of each node, so many characters in these lines."""
+LONGEST_FACT = 1 << 16
+"""Characters of a fact; of a longer one it is told how long it is."""
+SHOWN = 100
+"""Characters that are shown of a line that makes no sense."""
+NONSENSE = "makes no sense"
+LATEST = 253402300799.0
+"""The last second that calendars have."""
 SETTLED_S = 60.0
 """Nodes write what they decide at about the same time; lines that are younger are not compared."""
 APART = ("before", "number", "time", "event")
@@ -46,11 +56,29 @@ class Entry:
 
     @classmethod
     def of(cls, node: str, line: str) -> Entry:
-        """Of a line that was verified."""
-        body = parse(line)
-        facts = {name: value for name, value in body.items() if name not in APART}
-        words = " ".join((node, body["event"], *map(str, facts.values())))
-        return cls(node, body["number"], body["time"], body["event"], facts, words.lower())
+        """Of a line that was verified: it is the node's, which may have written anything."""
+        try:
+            match parse(line):
+                case {
+                    "number": int(number),
+                    "time": int() | float() as seconds,
+                    "event": str(event),
+                    **rest,
+                } if 0 <= seconds <= LATEST:
+                    facts = {name: _plain(value) for name, value in rest.items() if name not in APART}
+                    words = " ".join((node, event, *map(str, facts.values())))
+                    return cls(node, number, float(seconds), event, facts, words.lower())
+                case {"number": int() | float() as place}:
+                    return cls._nonsense(node, int(place), line)
+        except RecursionError:
+            pass
+        return cls._nonsense(node, -1, line)
+
+    @classmethod
+    def _nonsense(cls, node: str, number: int, line: str) -> Entry:
+        """Of a line that no node of this release writes; it stands where it is seen."""
+        note = f"{len(line):,} characters, which begin {line[:SHOWN]!a}"
+        return cls(node, number, time.time(), NONSENSE, {"note": note}, f"{node} {NONSENSE} {note}".lower())
 
     @property
     def said(self) -> str:
@@ -61,13 +89,28 @@ class Entry:
 
     def concerns(self, member: str, tables: frozenset[str]) -> bool:
         """Whether it is about a member: what she did, was asked, or was computed on tables of hers."""
-        facts = self.facts
-        read = facts.get("reads", [])
-        return (
-            facts.get("caller") == member
-            or member in facts.get("owners", [])
-            or (isinstance(read, list) and not tables.isdisjoint(read))
-        )
+        owners, read = self._texts("owners"), self._texts("reads")
+        return self.facts.get("caller") == member or member in owners or not tables.isdisjoint(read)
+
+    @property
+    def reveals(self) -> list[str]:
+        """What came out of a computation."""
+        return self._texts("reveals")
+
+    def _texts(self, name: str) -> list[str]:
+        """A fact that is a list of texts; of anything else the texts that it has."""
+        found = self.facts.get(name)
+        return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
+def _plain(value: Any) -> Any:
+    """A fact of a line as text, a number, or a list of those, however deep it was."""
+    length = len(str(value))
+    if length > LONGEST_FACT:
+        return f"({length:,} characters)"
+    if isinstance(value, list):
+        return [one if isinstance(one, str | int | float) else str(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _said(value: Any) -> str:
@@ -91,9 +134,9 @@ class AuditBook:
         self.read_at: float | None = None
         self._cluster, self._lake, self._nursery = cluster, lake, nursery
         self._noted = Verified.beside(identity)
-        self._entries: dict[str, deque[Entry]] = {
-            node.name: deque(maxlen=MOST_LINES) for node in cluster.nodes
-        }
+        self._entries: dict[str, deque[Entry]] = {node.name: deque() for node in cluster.nodes}
+        self._cut: set[str] = set()
+        """Nodes of which earlier lines were left out."""
 
     def refresh(self) -> None:
         """Read what is new, in the background."""
@@ -105,6 +148,7 @@ class AuditBook:
         """Verify all lines again, in the background."""
         if not self.reading:
             self.heads = {}
+            self._cut.clear()
             for entries in self._entries.values():
                 entries.clear()
             self.refresh()
@@ -122,17 +166,31 @@ class AuditBook:
             known = self.heads or {
                 node.name: self._noted.head(*node.certificates) for node in self._cluster.nodes
             }
+            begins = not self.heads
             lake = await self._lake()
-            logs = await lake.audit(known, again=not self.heads, most=MOST_LINES)
+            logs = await lake.audit(known, again=begins, most=MOST_LINES)
             for name, (head, lines) in logs.items():
-                self._entries[name] += await trio.to_thread.run_sync(_parsed, name, lines)
+                if len(lines) < head.lines - (0 if begins else known.get(name, Head()).lines):
+                    self._cut.add(name)
+                self._add(name, await trio.to_thread.run_sync(_parsed, name, lines))
                 self.heads[name] = head
             self._noted.remember({node.certificate: self.heads[node.name] for node in self._cluster.nodes})
             self.why_not, self.read_at = "", time.time()
         except TercetError as error:
             self.why_not = str(error)
+        except Exception as error:  # noqa: BLE001 - a portal goes on
+            self.why_not = unforeseen("reading the audit logs", error)
         finally:
             self.reading = False
+
+    def _add(self, name: str, entries: list[Entry]) -> None:
+        """Have lines searched; the earliest make room."""
+        found = self._entries[name]
+        found += entries
+        room = MOST_CHARACTERS - sum(len(one.text) for one in found)
+        while len(found) > MOST_LINES or room < 0:
+            room += len(found.popleft().text)
+            self._cut.add(name)
 
     def entries(self, node: str = "") -> Iterator[Entry]:
         """Lines, the latest first, of one node or of all."""
@@ -157,7 +215,7 @@ class AuditBook:
 
         Of the time of which all nodes' lines are known here, but for the last minute.
         """
-        full = [some for some in self._entries.values() if len(some) == MOST_LINES]
+        full = [self._entries[name] for name in self._cut if self._entries[name]]
         since = max((some[0].time for some in full), default=0.0) + (SETTLED_S if full else 0.0)
         until = time.time() - SETTLED_S
         counts: dict[str, Counter[tuple[Any, ...]]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import time
@@ -19,8 +20,8 @@ from tercet.members.audit import Head
 from tercet.members.config import ClusterFile
 from tercet.members.studies import Asked, Study
 from tercet.nodes.setup import make_cluster, make_member, make_node
-from tercet.portal import node_watch
-from tercet.portal.audit_book import AuditBook
+from tercet.portal import audit_book, node_watch
+from tercet.portal.audit_book import LONGEST_FACT, NONSENSE, AuditBook, Entry
 from tercet.portal.drafts import MOST_DRAFTS, Drafts
 from tercet.portal.node_watch import NodeWatch, Sample
 from tercet.portal.rendering import TEMPLATES, lasted, shown, table_of
@@ -128,7 +129,7 @@ STATUS = {
     "coming": [],
     "memory_bytes": None,
 }
-NONSENSE = [
+WRONG_STATUS = [
     {"release": 1},
     {"release": "x" * 10_000},
     {"release": "1.0\u202e"},
@@ -156,7 +157,7 @@ def cluster(tmp_path):
     return ClusterFile.read(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize("wrong", [*NONSENSE, *({name: ...} for name in STATUS)], ids=str)
+@pytest.mark.parametrize("wrong", [*WRONG_STATUS, *({name: ...} for name in STATUS)], ids=str)
 async def test_a_node_that_talks_nonsense_is_named(cluster, nursery, monkeypatch, wrong):
     async def ask(cluster, identity, index, verb):
         hello = Hello("client", "replicated", 3)
@@ -198,7 +199,7 @@ class Logs:
     """A lake that has logs and nothing else."""
 
     lines: dict[str, list[str]]
-    error: TercetError | None = None
+    error: Exception | None = None
 
     async def audit(self, known, *, again, most):
         assert most
@@ -262,6 +263,74 @@ async def test_ten_thousand_lines_of_each_node_are_searched_and_compared(book):
     assert next(book.entries("n1")).concerns("m1", frozenset())
     assert next(book.entries("n2")).concerns("", frozenset({"t"}))
     assert not next(book.entries("n2")).concerns("", frozenset({"u"}))
+
+
+SENSELESS = [
+    {"event": 5},
+    {"time": "yesterday"},
+    {"time": 1e300},
+    {"time": float("nan")},
+    {"time": None},
+    {"event": ...},
+    {"time": ...},
+]
+
+
+async def test_lines_that_make_no_sense_are_shown_as_that(book):
+    book, logs = book
+    for place, wrong in enumerate(SENSELESS):
+        facts = {"number": 10_000 + place, "time": time.time() - 1000, "event": "runs", "before": ""} | wrong
+        told = json.dumps({name: value for name, value in facts.items() if value is not ...}) + "\tsigned"
+        logs.lines["n1"].append(told)
+    assert await book.read(60)
+    assert not book.why_not
+    found = book.found("", event=NONSENSE)
+    assert sorted(one.number for one in found) == [10_000 + place for place in range(len(SENSELESS))]
+    assert {one.node for one in found} == {"n1"}
+    assert not any(one.concerns("m1", frozenset({"t"})) for one in found)
+    assert len(book.found("", "n0")) == 10_000
+    assert book.differences() == []
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"owners": 5, "reads": 5, "reveals": 5},
+        {"owners": None, "reads": {"t": 1}, "reveals": None},
+        {"owners": [["m"]], "reads": [{}], "reveals": [[1]]},
+        {"caller": {"a": [1]}, "note": "x" * (LONGEST_FACT + 1)},
+        {"note": functools.reduce(lambda inner, _: [inner], range(500), "x")},
+    ],
+    ids=["numbers", "others", "nested", "long", "deep"],
+)
+def test_facts_of_any_kind_are_shown(facts):
+    entry = Entry.of("n1", line(3, "runs", 5.0, **facts))
+    assert entry.event == "runs"
+    assert len(entry.text) <= LONGEST_FACT
+    assert not entry.concerns("m1", frozenset({"t"}))
+    text = TEMPLATES.get_template("lines.html").render(entries=[entry])
+    assert "1970-01-01" in text
+    assert all(isinstance(one, str) for one in entry.reveals)
+    assert entry.said is not None
+
+
+async def test_logs_of_long_lines_are_cut_at_their_beginning(book, monkeypatch):
+    book, _ = book
+    monkeypatch.setattr(audit_book, "MOST_CHARACTERS", 50_000)
+    assert await book.read(60)
+    assert 0 < len(book.found("", "n1")) < 10_000
+    assert next(book.entries("n1")).number == 9_999
+    assert book.differences() == []
+
+
+async def test_reading_that_fails_in_an_unforeseen_way_ends_nothing(book):
+    book, logs = book
+    logs.error = KeyError("lines")
+    assert await book.read(60)
+    assert "unforeseen" in book.why_not
+    logs.error = None
+    assert await book.read(60)
+    assert not book.why_not
 
 
 async def test_a_log_that_does_not_hold_is_told(book):
