@@ -24,6 +24,8 @@ from tercet.transports.names import party_name
 
 DIGEST_WORDS = 64
 """Words that a node's part of a revealed value may have besides the shares that it holds."""
+LATEST = 253402300799.0
+"""The last second that calendars have."""
 
 
 def most_revealed(protocol: type[Protocol], plan: Plan) -> int:
@@ -117,3 +119,23 @@ def _rank(error: TercetError) -> tuple[bool, bool, bool]:
 
 def _accuses(error: TercetError, party: str) -> bool:
     return isinstance(error, PeerLost) and error.peer == party
+
+
+def alike(told: Sequence[Mapping[str, Any]], name: str) -> str:
+    """What all nodes say alike, for people; one that lies does not choose what they read."""
+    said = {str(one[name]) for one in told}
+    return said.pop() if len(said) == 1 else f"(the nodes say different ones: no {name} to go by)"
+
+
+def binary(value: Any) -> bytes:
+    """Bytes that a node has sent. Raises TypeError for anything else."""
+    if type(value) is not bytes:
+        raise TypeError(f"{value!r:.80} is no bytes")
+    return value
+
+
+def time_of(value: Any) -> float:
+    """A time that a node has sent. Raises TypeError or ValueError for what is none."""
+    if not 0 <= value <= LATEST:
+        raise ValueError(f"{value!r:.80} is no time")
+    return float(value)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import trio
 
 from tercet.actors.values import read_type
-from tercet.client.answers import require_agreement
+from tercet.client.answers import alike, binary, require_agreement, time_of
 from tercet.client.client import Client
 from tercet.client.study_api import StudyDesk
 from tercet.errors import ConsentError, ProtocolError, StorageError
@@ -388,10 +388,10 @@ def _waiting(each: Sequence[Mapping[str, Any]]) -> WaitingPlan:
     """A plan, from what each node says of it."""
     fields = each[0]
     return WaitingPlan(
-        fields["session"],
-        fields["caller"],
-        fields["plan"],
-        fields["digest"],
-        fields["asked"],
-        tuple(sorted({owner for one in each for owner in one["missing"]})),
+        binary(fields["session"]),
+        alike(each, "caller"),
+        alike(each, "plan"),
+        binary(fields["digest"]),
+        time_of(fields["asked"]),
+        tuple(sorted({str(owner) for one in each for owner in one["missing"]})),
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from tercet.client.answers import alike, binary, time_of
 from tercet.client.client import Client
 from tercet.errors import ConsentError, ProtocolError
 from tercet.members.config import ClusterFile
@@ -155,20 +156,16 @@ def _sense() -> Iterator[None]:
 def _known(told: Sequence[Mapping[str, Any]]) -> KnownStudy:
     first = told[0]
     return KnownStudy(
-        digest=first["digest"],
-        analyst=_alike(told, "analyst"),
-        purpose=_alike(told, "purpose"),
-        proposed=float(first["proposed"]),
-        until=float(min(one["until"] for one in told)),
+        digest=binary(first["digest"]),
+        analyst=alike(told, "analyst"),
+        purpose=alike(told, "purpose"),
+        proposed=time_of(first["proposed"]),
+        until=time_of(min(one["until"] for one in told)),
         uses=int(min(one["uses"] for one in told)),
         runs=int(max(one["runs"] for one in told)),
-        approved=tuple(sorted(set(first["approved"]).intersection(*(one["approved"] for one in told)))),
-        missing=tuple(sorted({owner for one in told for owner in one["missing"]})),
+        approved=tuple(
+            sorted(map(str, set(first["approved"]).intersection(*(one["approved"] for one in told))))
+        ),
+        missing=tuple(sorted({str(owner) for one in told for owner in one["missing"]})),
         refusal=next((str(one["refusal"]) for one in told if one["refusal"]), ""),
     )
-
-
-def _alike(told: Sequence[Mapping[str, Any]], name: str) -> str:
-    """What all nodes say alike; one that lies does not choose what people read."""
-    said = {str(one[name]) for one in told}
-    return said.pop() if len(said) == 1 else f"(the nodes say different ones: no {name} to go by)"

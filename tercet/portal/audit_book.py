@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import trio
 
+from tercet.client.answers import LATEST
 from tercet.client.lake import AsyncLake
 from tercet.errors import TercetError
 from tercet.members.audit import Head, parse
@@ -32,8 +33,6 @@ LONGEST_FACT = 1 << 16
 SHOWN = 100
 """Characters that are shown of a line that makes no sense."""
 NONSENSE = "makes no sense"
-LATEST = 253402300799.0
-"""The last second that calendars have."""
 SETTLED_S = 60.0
 """Nodes write what they decide at about the same time; lines that are younger are not compared."""
 APART = ("before", "number", "time", "event")

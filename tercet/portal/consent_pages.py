@@ -148,6 +148,7 @@ async def plan(request: Request) -> Response:
         request,
         "plan.html",
         waiting=waiting,
+        name=found.name,
         lines=lines[:-1],
         digest=found.digest().hex(),
         cost=cost,

@@ -39,8 +39,11 @@ def shown(text: object) -> str:
 
 
 def when(seconds: float | None) -> str:
-    """A time, to the minute."""
-    return "" if seconds is None else f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M} UTC"
+    """A time, to the minute; nodes may say one that no calendar has."""
+    try:
+        return "" if seconds is None else f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError, OSError, TypeError):
+        return "at no time that calendars have"
 
 
 def lasted(seconds: float) -> str:

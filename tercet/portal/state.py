@@ -24,6 +24,7 @@ from tercet.members.succession import current
 from tercet.portal.audit_book import AuditBook
 from tercet.portal.drafts import Drafts
 from tercet.portal.guard import Sessions
+from tercet.portal.mishaps import unforeseen
 from tercet.portal.node_watch import NodeWatch
 from tercet.portal.study_work import StudyWork
 from tercet.transports import Identity
@@ -57,12 +58,13 @@ class Connection:
             async with self._opened() as self._lake:
                 task_status.started()
                 await trio.sleep_forever()
-        except TercetError as error:
+        except Exception as error:  # noqa: BLE001 - a portal goes on
+            told = error if isinstance(error, TercetError) else TercetError(unforeseen("the lake", error))
             if self._lake is None:
-                self._failure = error
+                self._failure = told
                 task_status.started()
             else:
-                logger.warning("the lake was lost, and will be opened again: %s", error)
+                logger.warning("the lake was lost, and will be opened again: %s", told)
         finally:
             self._lake = None
 

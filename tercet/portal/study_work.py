@@ -25,6 +25,7 @@ from tercet.members.studies import Study
 from tercet.plans.plan import Plan
 from tercet.plans.results import RunResult
 from tercet.portal.guided import Guided, Terms
+from tercet.portal.mishaps import unforeseen
 from tercet.portal.outcomes import Outcome
 
 STUDY, CHOICES = "{}.study.json", "{}.choices.json"
@@ -175,6 +176,8 @@ class StudyWork:
                 await trio.Path(path).write_text(run.outcome.to_text(), encoding="utf-8")
         except (TercetError, OSError) as error:
             run.why = str(error)
+        except Exception as error:  # noqa: BLE001 - a portal goes on
+            run.why = unforeseen(f"run {run.number}", error)
         finally:
             run.ended = time.time()
 

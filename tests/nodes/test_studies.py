@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import secrets
 import subprocess
 import sys
@@ -377,6 +378,24 @@ async def test_a_node_that_lies_does_not_choose_what_a_list_says(lake, monkeypat
     found = (await hospital.listed())[0]
     assert "different ones" in found.purpose
     assert found.analyst == "ann"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"until": 1e300}, {"proposed": float("nan")}, {"digest": "ab"}, {"approved": [[1]]}], ids=str
+)
+async def test_a_list_that_makes_no_sense_is_refused_in_a_sentence(lake, monkeypatch, wrong):
+    ann, hospital, _ = desks(lake)
+    await ann.propose(made())
+
+    async def lie(at, *mark):
+        told = await honest[at](*mark)
+        return {**told, "studies": [one | wrong for one in told["studies"]]}
+
+    honest = {at: at.listed for at in at_nodes(lake)}
+    for at in honest:
+        monkeypatch.setattr(at, "listed", functools.partial(lie, at))
+    with pytest.raises(ProtocolError, match="makes no sense"):
+        await hospital.listed()
 
 
 async def notebook(lake):

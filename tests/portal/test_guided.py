@@ -11,6 +11,7 @@ import trio
 
 import tercet
 from tercet.client import lake as lakes
+from tercet.client.study_api import KnownStudy
 from tercet.errors import ConsentError, PlanError, StorageError
 from tercet.members.studies import Study
 from tercet.ml.schema import ColumnSchema, TableSchema
@@ -167,3 +168,17 @@ async def test_runs_of_earlier_portals_are_found_again(outcome, tmp_path):
         for number in ("0000cdef", "../4567cdef", ""):
             with pytest.raises(ConsentError, match="no run"):
                 work.run(number)
+
+
+async def test_a_run_that_fails_in_an_unforeseen_way_ends_nothing_else(tmp_path):
+    async def no_lake():
+        raise KeyError("cluster")
+
+    async with trio.open_nursery() as nursery:
+        work = StudyWork(tmp_path / "ann.key", no_lake, nursery)
+        (tmp_path / "ann.studies").mkdir()
+        (tmp_path / "ann.studies" / f"{'ab' * 4}.choices.json").write_text(Guided(**WHOLE).to_text())
+        known = KnownStudy(bytes.fromhex("ab" * 32), "ann", "p", 0.0, 9.0, 1, 0, (), (), "")
+        run = work.begin(known)
+    assert run.state == "failed"
+    assert "unforeseen" in run.why

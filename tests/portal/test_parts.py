@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -24,7 +25,8 @@ from tercet.portal import audit_book, node_watch
 from tercet.portal.audit_book import LONGEST_FACT, NONSENSE, AuditBook, Entry
 from tercet.portal.drafts import MOST_DRAFTS, Drafts
 from tercet.portal.node_watch import NodeWatch, Sample
-from tercet.portal.rendering import TEMPLATES, lasted, shown, table_of
+from tercet.portal.rendering import TEMPLATES, lasted, shown, table_of, when
+from tercet.portal.state import Connection
 from tercet.portal.study_drawing import draw_samples, draw_study
 
 CSV = b"id,age,name\nP-1,30,x\nP-2,40.5,y\nP-3,NA,z\n"
@@ -94,6 +96,28 @@ def test_text_of_others_hides_and_turns_nothing():
     template = TEMPLATES.from_string("{{ text | shown }}")
     assert template.render(text="<b>") == "&lt;b&gt;"
     assert [lasted(one) for one in (5, 65, 3700)] == ["5 s", "1 min 5 s", "1 h 1 min"]
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("nan"), float("inf"), -1e20, 1 << 80])
+def test_times_that_no_calendar_has_are_shown_as_that(seconds):
+    assert when(seconds) == "at no time that calendars have"
+
+
+async def test_a_lake_that_fails_in_an_unforeseen_way_is_opened_again(nursery):
+    times = 0
+
+    @contextlib.asynccontextmanager
+    async def opened():
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise KeyError("nodes")
+        yield "the lake"
+
+    connection = Connection(opened, nursery)
+    with pytest.raises(TercetError, match="unforeseen"):
+        await connection.lake()
+    assert await connection.lake() == "the lake"
 
 
 def test_cells_that_spreadsheets_would_run_are_text():
