@@ -72,7 +72,7 @@ class Changeover:
         before = roster.cluster
         identity = await trio.to_thread.run_sync(roster.identity_of, after)
         steps = await trio.to_thread.run_sync(roster.steps_to, after)
-        await gate.vault.ask(gate.vault.journal.note_lake_file, after.to_text().encode())
+        await gate.vault.ask(lambda: gate.vault.journal.note_lake_file(after.to_text().encode()))
         for one, following in itertools.pairwise([before, *steps]):
             gate.audit.append("amended", file=following.number, changes=shortened(changes(one, following)))
         if after.nodes[roster.index].certificate.strip() != before.nodes[roster.index].certificate.strip():
@@ -83,7 +83,8 @@ class Changeover:
         renewed = [name for name in was.keys() & now.keys() if was[name].strip() != now[name].strip()]
         gone = was.keys() - now.keys()
         self.node.go_by(after.digest(), after.number, addresses, renewed=renewed, gone=gone)
-        roster.cluster, roster.coming = after, None
+        roster.cluster = after
+        roster.expect(None)
         gate.board.look_again(gone)
         logger.info("went over to number %d of cluster.toml", after.number)
         for name in gone:

@@ -28,21 +28,31 @@ class Roster:
     file: NodeFile
     index: int
     cluster: ClusterFile
-    coming: ClusterFile | None = None
-    """What follows, once its time has come."""
     changed: trio.Event = attrs.field(factory=trio.Event)
     """Set when something has come that follows."""
     _seen: list[tuple[int, int] | None] | None = None
+    _coming: tuple[ClusterFile, bytes] | None = None
+    """As a file, and as it travels."""
+
+    @property
+    def coming(self) -> ClusterFile | None:
+        """What follows, once its time has come."""
+        return None if self._coming is None else self._coming[0]
 
     @property
     def packed(self) -> bytes:
         """The file that follows; empty if none does."""
-        return b"" if self.coming is None else self.coming.to_text().encode()
+        return b"" if self._coming is None else self._coming[1]
+
+    def expect(self, coming: ClusterFile | None) -> None:
+        """Know what follows. Blocks: to write it takes long, and many may ask for it."""
+        self._coming = None if coming is None else (coming, coming.to_text().encode())
 
     @property
     def announced(self) -> list[int | str]:
         """Number of the file that follows, and when it takes effect; empty if none does."""
-        return [] if self.coming is None else [self.coming.number, str(self.coming.takes_effect)]
+        coming = self.coming
+        return [] if coming is None else [coming.number, str(coming.takes_effect)]
 
     def member(self, name: str) -> Member:
         """A member by name. Raises ConsentError if there is none."""
@@ -62,7 +72,7 @@ class Roster:
         except (ConfigError, TransportError) as error:
             raise PlanError(str(error)) from error
         if before.digest() == self.cluster.digest() != after.digest():
-            self.coming = after
+            self.expect(after)
         return after
 
     def identity_of(self, cluster: ClusterFile) -> Identity:
@@ -87,7 +97,7 @@ class Roster:
             return None
         found = succession.current(self.file.cluster)
         if found.digest() == self.cluster.digest():
-            self.coming = succession.waiting(self.file.cluster, found)
+            self.expect(succession.waiting(self.file.cluster, found))
             self._seen = seen
             return None
         self.steps_to(found)
@@ -112,9 +122,10 @@ class Roster:
 
     def until_due(self, most: float) -> float:
         """Seconds until what follows takes effect, at most so many."""
-        if self.coming is None or self.coming.takes_effect is None:
+        coming = self.coming
+        if coming is None or coming.takes_effect is None:
             return most
-        left = (self.coming.takes_effect - dt.datetime.now(dt.UTC)).total_seconds()
+        left = (coming.takes_effect - dt.datetime.now(dt.UTC)).total_seconds()
         return min(most, max(0.0, left))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import threading
+
 import trio
 
+from tercet.members.config import ClusterFile
 from tercet.members.succession import current
 from tercet.nodes.setup import renew_key
 from tests.attacks.lake import TIMEOUT_S
@@ -50,3 +54,23 @@ async def test_whatever_fails_is_told_and_tried_again(in_process, monkeypatch, c
     await adopted(lake, after)
     assert "the list that follows could not be gone by (ZeroDivisionError: for no reason)" in caplog.text
     assert len(events(node, "renewed")) == 1
+
+
+async def test_what_follows_is_written_once_however_many_ask(in_process, monkeypatch):
+    lake, written = in_process, []
+    to_text = ClusterFile.to_text
+
+    def counted(file):
+        written.append(threading.current_thread())
+        return to_text(file)
+
+    after = following(lake.made, at=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+    monkeypatch.setattr(ClusterFile, "to_text", counted)
+    node = lake.nodes[0]
+    await node.gate.answer("olga", "amend", [to_text(after).encode()])
+    before = len(written)
+    for _ in range(9):
+        told = await node.gate.answer("ann", "amendment", [])
+        assert ClusterFile.parse(told["packed"], "it") == after
+    assert len(written) - before <= 1  # when the node looks for files itself
+    assert threading.current_thread() not in written
