@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
 
 import attrs
 import trio
 
 from tercet.actors.node import Node
-from tercet.errors import ConfigError, StorageError, TransportError
+from tercet.errors import ConfigError, StorageError, TercetError, TransportError
+from tercet.members.audit import AuditLog
 from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
 from tercet.members.succession import changes
@@ -39,10 +41,13 @@ class Changeover:
     gate: LakeGate
     transport: TlsTransport
     _told: str = ""
+    _written: bytes = b""
+    """The digest of the list of which the audit log has what it changes."""
 
     async def run(self) -> None:
         """Go over whenever something takes effect; a file that does not follow is told in the log, once."""
         roster = self.gate.roster
+        await self._end_jobs()  # that the node could not end before it was started again
         while True:
             pause = LOOK_S
             try:
@@ -72,9 +77,11 @@ class Changeover:
         before = roster.cluster
         identity = await trio.to_thread.run_sync(roster.identity_of, after)
         steps = await trio.to_thread.run_sync(roster.steps_to, after)
+        if self._written != after.digest():
+            tell_amended(gate.audit, [before, *steps])
+            self._written = after.digest()
+        await trio.to_thread.run_sync(gate.audit.settle)
         await gate.vault.ask(lambda: gate.vault.journal.note_lake_file(after.to_text().encode()))
-        for one, following in itertools.pairwise([before, *steps]):
-            gate.audit.append("amended", file=following.number, changes=shortened(changes(one, following)))
         if after.nodes[roster.index].certificate.strip() != before.nodes[roster.index].certificate.strip():
             gate.audit.renew(MemberKeys(identity))
         self.transport.pin(identity, others(after, roster.index))
@@ -87,9 +94,27 @@ class Changeover:
         roster.expect(None)
         gate.board.look_again(gone)
         logger.info("went over to number %d of cluster.toml", after.number)
-        for name in gone:
-            for job in gate.jobs.of(name):
-                await gate.jobs.end(job)
+        await self._end_jobs()
+
+    async def _end_jobs(self) -> None:
+        """End jobs of those who are gone, each whether or not others could be forgotten."""
+        jobs, cluster = self.gate.jobs, self.gate.roster.cluster
+        for job in list(jobs.jobs.values()):
+            if cluster.member(job.caller) is None:
+                try:
+                    await jobs.end(job)
+                except Exception as error:  # the next one has to end all the same
+                    name, unforeseen = job.session.hex()[:8], not isinstance(error, TercetError)
+                    logger.warning("job %s of %s: %s", name, job.caller, error, exc_info=unforeseen)
+
+
+def tell_amended(audit: AuditLog, files: Sequence[ClusterFile]) -> None:
+    """Write into the audit log what changes from file to file, before anything goes by the last one.
+
+    A node that ends before it has noted that it goes by that writes it again when it starts.
+    """
+    for before, after in itertools.pairwise(files):
+        audit.append("amended", file=after.number, changes=shortened(changes(before, after)))
 
 
 def others(cluster: ClusterFile, index: int) -> dict[str, str]:

@@ -32,10 +32,10 @@ from tercet.members.audit import AuditLog, Head
 from tercet.members.config import ClusterFile, NodeFile
 from tercet.members.keys import MemberKeys
 from tercet.members.succession import current
-from tercet.nodes.changeover import Changeover, others
+from tercet.nodes.changeover import Changeover, others, tell_amended
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
-from tercet.nodes.roster import Roster, note_start
+from tercet.nodes.roster import Roster, note_start, require_goes_on
 from tercet.nodes.supervised import Supervisor
 from tercet.nodes.vault import Vault
 from tercet.transports import Identity, TlsTransport
@@ -176,7 +176,7 @@ async def serve(
     )
     await trio.to_thread.run_sync(load_all)
     vault = await trio.to_thread.run_sync(Vault, file)
-    await vault.ask(note_start, file.cluster, cluster, vault.journal, vault.catalog)
+    lists = await vault.ask(require_goes_on, file.cluster, cluster, vault.journal, vault.catalog)
     noted = await vault.ask(vault.journal.noted)
     audit = AuditLog(
         file.directory / "audit.log",
@@ -185,6 +185,10 @@ async def serve(
         noted=None if noted is None else Head(*noted),
         lost=log_lost,
     )
+    if len(lists) > 1:
+        tell_amended(audit, lists)
+        await vault.ask(audit.settle)
+    await vault.ask(note_start, file.cluster, cluster, vault.journal, vault.catalog)
     gate = LakeGate(party, file, Roster(file, settings.index, cluster), vault, audit)
     transport = settings.transport()
     transport.on_refusal = Doorbell(audit).ring

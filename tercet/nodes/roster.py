@@ -135,11 +135,14 @@ def note_start(path: Path, cluster: ClusterFile, journal: Journal, catalog: Cata
     journal.note_lake_file(cluster.to_text().encode())
 
 
-def require_goes_on(path: Path, cluster: ClusterFile, journal: Journal, catalog: Catalog) -> None:
-    """Raise ConfigError for a file that is not what a node has gone by before, nor follows that. Blocks.
+def require_goes_on(
+    path: Path, cluster: ClusterFile, journal: Journal, catalog: Catalog
+) -> list[ClusterFile]:
+    """The file that a node has gone by before, and those that have followed it, up to this one. Blocks.
 
-    It may follow by others in between, which are kept beside it, at a path. A node that keeps nothing yet may
-    be given another first file, as when a lake is set up.
+    Raises ConfigError for a file that is not the one of before, nor follows that, be it by others in between,
+    which are kept beside it, at a path. A node that keeps nothing yet may be given another first file, as
+    when a lake is set up.
     """
     packed = journal.lake_file() if catalog.has(LAKE_FILE) else None
     if packed is not None:
@@ -147,9 +150,10 @@ def require_goes_on(path: Path, cluster: ClusterFile, journal: Journal, catalog:
         if before.number == cluster.number == 1 and not catalog.labels():
             before = cluster
         if cluster.number > before.number:
-            succession.steps(path, before, cluster)
-        elif cluster.digest() != before.digest():
+            return [before, *succession.steps(path, before, cluster)]
+        if cluster.digest() != before.digest():
             raise ConfigError(_not_earlier(cluster, before))
+    return [cluster]
 
 
 def _not_earlier(cluster: ClusterFile, before: ClusterFile) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import threading
+from functools import partial
 
 import trio
 
+from tercet.errors import ConfigError, ConsentError, PeerLost, StorageError
+from tercet.members import succession
 from tercet.members.config import ClusterFile
 from tercet.members.succession import current
+from tercet.nodes import program
 from tercet.nodes.setup import renew_key
 from tests.attacks.lake import TIMEOUT_S
 from tests.nodes.test_amending import adopted, amend, events, following, give
@@ -74,3 +79,72 @@ async def test_what_follows_is_written_once_however_many_ask(in_process, monkeyp
         assert ClusterFile.parse(told["packed"], "it") == after
     assert len(written) - before <= 1  # when the node looks for files itself
     assert threading.current_thread() not in written
+
+
+async def test_all_jobs_of_who_is_gone_end(in_process, monkeypatch, caplog):
+    lake, node = in_process, in_process.nodes[0]
+    table = await lake.victim(plans="approved", min_count=2)
+    end, ended = node.gate.jobs.end, []
+
+    async def failing(job):
+        ended.append(job)
+        await end(job)
+        if len(ended) == 1:
+            raise StorageError("the catalog failed")
+
+    async def ask():
+        with contextlib.suppress(ConsentError, PeerLost, ConfigError):
+            await table.describe()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(ask)
+        with trio.fail_after(TIMEOUT_S):
+            while len(node.gate.board.plans) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        monkeypatch.setattr(node.gate.jobs, "end", failing)
+        after = await amend(lake, removed=["ann"])
+        with trio.fail_after(TIMEOUT_S):
+            while node.gate.jobs.of("ann"):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert len(ended) >= 2
+    assert "of ann: the catalog failed" in caplog.text
+    assert node.gate.roster.cluster.number == after.number
+
+
+async def test_the_audit_log_tells_a_change_once_whatever_fails(in_process, monkeypatch, caplog):
+    lake, node = in_process, in_process.nodes[0]
+    note, tries = node.gate.vault.journal.note_lake_file, []
+
+    def failing(packed):
+        tries.append(packed)
+        if len(tries) < 3:
+            raise StorageError("the catalog failed")
+        note(packed)
+
+    monkeypatch.setattr(node.gate.vault.journal, "note_lake_file", failing)
+    await amend(lake, removed=["insurer"])
+    assert "the catalog failed" in caplog.text
+    assert len(tries) == 3
+    assert len(events(node, "amended")) == 1
+
+
+async def test_a_change_while_a_node_was_off_is_in_its_log(nodes_at_rest):
+    made, home = nodes_at_rest, nodes_at_rest.root / "n0"
+    made.configure(0, metrics="")
+
+    async def lines():
+        async with trio.open_nursery() as nursery:
+            serve = partial(program.serve, program.Settings.read(home / "node.toml"), signals=False)
+            node = await nursery.start(serve)
+            found = [(line["event"], line.get("file")) for line in events(node, "started", "amended")]
+            nursery.cancel_scope.cancel()
+        return found
+
+    assert await lines() == [("started", 1)]
+    for path in (home / "cluster.toml", made.cluster):
+        after = following(made, removed=["insurer"]).to_text().encode()
+        succession.place(path, after)
+    assert await lines() == [("started", 1), ("amended", 2), ("started", 2)]
+    assert await lines() == [("started", 1), ("amended", 2), ("started", 2), ("started", 2)]
