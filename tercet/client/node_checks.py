@@ -18,9 +18,10 @@ from tercet.actors.hello import Hello, greet
 from tercet.actors.line import plain_errors
 from tercet.client.client import Client
 from tercet.client.remote import dial, who_am_i
-from tercet.errors import ConfigError, ProtocolError, TercetError, TransportError
+from tercet.client.wording import one_line
+from tercet.errors import ConfigError, PeerLost, ProtocolError, TercetError, TransportError
 from tercet.members.config import ClusterFile
-from tercet.members.succession import current, waiting
+from tercet.members.succession import current, require_signed, waiting
 from tercet.transports import Identity, TlsTransport
 from tercet.transports.identity import expiry
 from tercet.transports.names import CLIENT, party_name
@@ -28,8 +29,10 @@ from tercet.transports.names import CLIENT, party_name
 SOON = dt.timedelta(days=30)
 LITTLE_DISK = 1 << 30
 CLOCK_NOTE_S = 2.0
-LONGEST_TEXT = 256
-"""Characters of what a node says of itself, each time."""
+ANSWER_S = 30.0
+"""How long a node may take to answer, once it has said hello."""
+MOST_PLACES = 16
+"""Disks that a node may tell of."""
 
 
 T = TypeVar("T")
@@ -37,11 +40,14 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Finding:
-    """What was found at a node, or in the files (`where`); `good` if nothing has to be done."""
+    """What was found at a node, or in the files (`where`); `good` if nothing has to be done.
 
-    where: str
+    Each is a line, whatever a node has said.
+    """
+
+    where: str = attrs.field(converter=one_line)
     good: bool
-    what: str
+    what: str = attrs.field(converter=one_line)
 
 
 def check_files(path: Path, key: Path) -> tuple[ClusterFile, Identity, list[Finding]]:
@@ -130,8 +136,13 @@ async def ask_node(
         async with plain_errors(), trio.open_nursery() as nursery:
             client = Client(cluster.protocol_class, [link], timeout_s=6.0)
             client.start(nursery)
-            told = (await client.ask(verb, list(args)))[0]
+            with trio.move_on_after(ANSWER_S) as waited:
+                told = (await client.ask(verb, list(args)))[0]
             nursery.cancel_scope.cancel()
+    if waited.cancelled_caught:
+        where = f"{cluster.nodes[index].name} ({party_name(index)})"
+        why = f"{where} did not answer within {ANSWER_S:g} s; look at its log, and at what it has to do"
+        raise PeerLost(why, peer=party_name(index))
     return mine, theirs, told
 
 
@@ -150,17 +161,36 @@ async def give_amendment(cluster: ClusterFile, identity: Identity, packed: bytes
 
 
 async def fetch_amendment(cluster: ClusterFile, identity: Identity) -> bytes:
-    """What follows the list of members at the first node that has something. Raises TercetError if none."""
-    failure: TercetError | None = None
-    for index in range(len(cluster.nodes)):
+    """What follows the list of members, as the nodes have it, if most nodes of the list have signed it.
+
+    Raises TercetError if no node has such a file, or nodes have different ones.
+    """
+
+    async def fetch(index: int) -> tuple[ClusterFile, bytes] | TercetError | None:
         try:
             packed = (await ask_node(cluster, identity, index, "amendment"))[2].get("packed")
+            if not isinstance(packed, bytes):
+                raise ProtocolError(f"{_name(cluster, index)} gave no file")
+            if not packed:
+                return None
+            after = ClusterFile.parse(packed, f"what {_name(cluster, index)} gave")
+            require_signed(cluster, after)
         except TercetError as error:
-            failure = failure or error
-            continue
-        if isinstance(packed, bytes) and packed:
-            return packed
-    raise failure or ConfigError(
+            return error
+        return after, packed
+
+    answers = await _of_each(cluster, fetch)
+    found = {index: one for index, one in enumerate(answers) if isinstance(one, tuple)}
+    digests = {index: after.digest() for index, (after, _) in found.items()}
+    if len({*digests.values()}) > 1:
+        told = ", ".join(f"{_name(cluster, index)} {one.hex()[:16]}" for index, one in digests.items())
+        raise ConfigError(
+            f"the nodes have different files that follow number {cluster.number}, by their digests {told}; "
+            "ask their operators which one counts, and take that one up with `tercet adopt FILE`"
+        )
+    for _, packed in found.values():
+        return packed
+    raise next((one for one in answers if isinstance(one, TercetError)), None) or ConfigError(
         f"no node has a file that follows number {cluster.number}; who has one gives it to them with "
         "`tercet adopt FILE`"
     )
@@ -174,41 +204,48 @@ async def _look(cluster: ClusterFile, identity: Identity, index: int) -> Looked:
     name, where = cluster.nodes[index].name, _name(cluster, index)
     try:
         mine, theirs, told = await ask_node(cluster, identity, index, "status")
-        _require_sense(told, cluster)
+        told = _read_status(told, len(cluster.nodes))
     except TercetError as error:
         return Looked(name, (Finding(where, False, str(error)),))
     skew = theirs.clock - mine.clock
     return Looked(name, tuple(_judge(where, cluster, skew, told)), told, skew)
 
 
-def _require_sense(told: Any, cluster: ClusterFile) -> None:
-    """Raise ProtocolError for what no node of this release says of itself."""
+def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
+    """What a node has answered to "status". Raises ProtocolError if it is not what nodes answer."""
     match told:
         case {
             "release": str(release),
-            "missing_parties": [*parties],
-            "runs": int(),
-            "waiting": int(),
+            "missing_parties": [*missing],
+            "runs": int(runs),
+            "waiting": int(waiting),
             "free_bytes": dict(free),
-            "audit": [int(lines), str(head)],
+            "audit": [int(lines), str(digest)],
             "coming": [] | [int(), str()] as coming,
-            "memory_bytes": int() | None,
-        }:
-            texts = release, head, *map(str, coming), *free
-            if (
-                all(type(one) is int and 0 <= one < len(cluster.nodes) for one in parties)
-                and all(type(one) is int for one in free.values())
-                and all(len(one) <= LONGEST_TEXT and one.isprintable() for one in texts)
-                and free
-                and lines >= 0
-            ):
-                return
+            "memory_bytes": None | int() as memory,
+        } if (
+            all(type(one) is int and 0 <= one < nodes for one in missing)
+            and all(isinstance(place, str) and type(size) is int for place, size in free.items())
+            and 0 < len(free) <= MOST_PLACES
+            and lines >= 0
+            and all(one == one_line(one) for one in (release, digest, *free, *map(str, coming)))
+        ):
+            return {
+                "release": release,
+                "missing_parties": sorted({*missing}),
+                "runs": runs,
+                "waiting": waiting,
+                "free_bytes": free,
+                "audit": [lines, digest],
+                "coming": list(coming),
+                "memory_bytes": memory,
+            }
     raise ProtocolError("what it says of itself makes no sense; see its release, and who runs it")
 
 
 def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) -> Sequence[Finding]:
     found = []
-    missing = [cluster.nodes[int(i)].name for i in told["missing_parties"]]
+    missing = [cluster.nodes[i].name for i in told["missing_parties"]]
     if missing:
         what = (
             f"it has no link to {', '.join(missing)}: start them, and look at the network between the nodes"
@@ -218,8 +255,8 @@ def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) 
         what = f"its clock is {skew:+.0f} s off from this machine's; synchronise both"
         found.append(Finding(where, False, what))
     for place, free in told["free_bytes"].items():
-        if int(free) < LITTLE_DISK:
-            what = f"the disk of its {place} has {int(free) / 1e6:.0f} MB left; make room, or drop tables"
+        if free < LITTLE_DISK:
+            what = f"the disk of its {place} has {free / 1e6:.0f} MB left; make room, or drop tables"
             found.append(Finding(where, False, what))
     if not found:
         found.append(Finding(where, True, f"ready; Tercet {told['release']}, {told['runs']} runs under way"))
