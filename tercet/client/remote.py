@@ -43,7 +43,8 @@ def who_am_i(cluster: ClusterFile, key: Path, where: Path) -> MemberKeys:
             "into it, and give the file to all nodes"
         )
     name, own = found
-    return MemberKeys(attrs.evolve(own, name=name), tuple(one for one in identities if one is not own))
+    place = identities.index(own)
+    return MemberKeys(attrs.evolve(own, name=name), identities[place + 1 :], identities[:place])
 
 
 async def dial(cluster: ClusterFile, transport: TlsTransport, index: int) -> Link:

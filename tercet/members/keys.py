@@ -37,10 +37,14 @@ def _derive(secret: bytes, name: bytes, salt: bytes = b"") -> bytes:
 
 @attrs.frozen
 class MemberKeys:
-    """The secret keys of a member: the present identity, and those from before a renewal, latest first."""
+    """The secret keys of a member: the present identity, and those from before it and after it, latest first.
+
+    Those after it are of a renewal by which the lake does not go yet.
+    """
 
     identity: Identity
     former: tuple[Identity, ...] = ()
+    coming: tuple[Identity, ...] = ()
 
     @property
     def sealing_key(self) -> str:
@@ -65,11 +69,11 @@ class MemberKeys:
         return self.sign(RENEWAL, certificate.strip().encode()).hex()
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """What `seal` has sealed for this member, also for an earlier key of the member's.
+        """What `seal` has sealed for this member, also for an earlier key of the member's, or a later one.
 
         Raises ConsentError if it was changed, or is for others.
         """
-        for identity in (self.identity, *self.former):
+        for identity in (self.identity, *self.former, *self.coming):
             with contextlib.suppress(ValueError, InvalidTag):
                 return _opened(sealed, context, identity)
         raise ConsentError(

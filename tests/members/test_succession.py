@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tercet.client.remote import who_am_i
 from tercet.errors import ConfigError, ConsentError, StorageError
 from tercet.members import succession
 from tercet.members.audit import AuditLog, check_lines
@@ -220,6 +221,22 @@ def test_a_renewed_key(root, lake):
     assert now.open(anew, context(b"run", "sum", 0)) == b"more"
     with pytest.raises(ConsentError, match="does not open"):
         before.open(anew, context(b"run", "sum", 0))
+
+
+def test_a_renewed_key_by_which_the_lake_does_not_go_yet(root, lake):
+    first = keys(root, "ann")
+    where = context(b"run", "sum", 0)
+    for renewal in range(2):
+        part_of_ann = ClusterFile.read_part(renew_key(root / "ann.key", lake))
+        between = who_am_i(lake, root / "ann.key", root / "cluster.toml")
+        assert between.identity.certificate_pem == lake.member("ann").certificate
+        assert between.fingerprint(b"rows") == first.fingerprint(b"rows"), renewal
+        sealed = seal(b"more", part_of_ann.members[0].sealing_key, where)  # by a node that goes by it already
+        assert between.open(sealed, where) == b"more"
+        lake = following(root, lake, part_of_ann)
+        after = who_am_i(lake, root / "ann.key", root / "cluster.toml")
+        assert after.fingerprint(b"rows") == first.fingerprint(b"rows")
+        assert len(after.former) == renewal + 1
 
 
 def test_a_key_that_was_lost(root, lake):
