@@ -57,6 +57,7 @@ def _check(path: Path) -> Iterator[Checked]:
     name = cluster.nodes[settings.index].name
     yield Checked(str(path), True, f"node {name}, by number {cluster.number} of {file.cluster.name}")
     yield _certificate(settings)
+    yield _tried(f"TLS with {file.key.name}", _tls, settings)
     for address in (file.listen, file.metrics):
         if address:
             yield _tried(address, _bind, address)
@@ -78,6 +79,12 @@ def _certificate(settings: Settings) -> Checked:
     return Checked(
         settings.file.key.name, ends > now, f"the certificate is valid until {ends:%Y-%m-%d}{mend}"
     )
+
+
+def _tls(settings: Settings) -> str:
+    """Whether key and certificate belong together, and OpenSSL takes them. Raises TransportError."""
+    settings.transport()
+    return "can be used"
 
 
 def _bind(address: str) -> str:

@@ -229,7 +229,8 @@ def make_context(identity: Identity, pins: Pins, *, server: bool) -> ssl.SSLCont
     """Return a context for TLS 1.3 with both ends authenticated by pinned certificates.
 
     Raises:
-      TransportError: the identity's certificate and key are malformed or do not belong together.
+      TransportError: the identity's certificate and key are malformed or do not belong together, or there is
+        no directory for temporary files.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -245,6 +246,12 @@ def make_context(identity: Identity, pins: Pins, *, server: bool) -> ssl.SSLCont
         raise TransportError(
             f"The certificate and the key of {identity.name} are malformed or do not belong together "
             f"({error}); make the identity again and send its certificate to the other parties."
+        ) from error
+    except OSError as error:
+        raise TransportError(
+            f"The key of {identity.name} cannot be handed to OpenSSL, which takes it from a file "
+            f"({error.strerror or error}); let this process write to a temporary directory "
+            "(TMPDIR; with systemd, PrivateTmp=true)."
         ) from error
     return context
 

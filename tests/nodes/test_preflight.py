@@ -19,6 +19,8 @@ from tercet.nodes.program import Settings
 from tercet.nodes.roster import note_start
 from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
+from tercet.transports import Identity
+from tercet.transports.identity import replace_identities
 
 
 @pytest.fixture
@@ -95,13 +97,21 @@ def spoil(home, what):
             text = (home / "node.toml").read_text()
             (home / "node.toml").write_text(text.replace('listen = "127.0.0.1', 'listen = "203.0.113.9'))
             return r"203\.0\.113\.9:\d+: cannot be listened at"
+        case "TLS":
+            other = Identity.read(home.parent / "n1" / "node.key")
+            own = Identity.read(home / "node.key")
+            mixed = Identity(own.name, own.certificate_pem, other.key_pem)
+            replace_identities(home / "node.key", [mixed])
+            return r"TLS with node\.key: .* do not belong together"
         case "key":
             (home / "node.key").chmod(0o644)
             return "can be read by others"
     raise AssertionError(what)
 
 
-@pytest.mark.parametrize("what", ["storage key", "log", "list", "catalog", "node.toml", "listen", "key"])
+@pytest.mark.parametrize(
+    "what", ["storage key", "log", "list", "catalog", "node.toml", "listen", "TLS", "key"]
+)
 def test_what_is_wrong_is_named(used, what):
     expected = spoil(used, what)
     (found,) = bad(used)

@@ -138,6 +138,12 @@ async def test_client_without_a_certificate(bob, caplog):
     await assert_alice_is_served(bob)
 
 
+def test_no_room_for_temporary_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(TransportError, match=r"let this process write to a temporary directory.*PrivateTmp"):
+        make_context(ALICE, Pins.read(PINS), server=False)
+
+
 async def test_client_with_tls_1_2(bob, caplog):
     context = make_context(ALICE, Pins.read(PINS), server=False)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
