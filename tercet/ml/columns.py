@@ -338,13 +338,26 @@ def _require_kind(values: npt.NDArray[Any], kind: Kind, spot: Spot) -> None:
 def range_of(given: Any, kind: Kind, spot: Spot) -> tuple[float, float]:
     """A declared range as numbers, of dates as days. Raises SchemaError for what is none."""
     where = f'Table "{spot.table}", column "{spot.column}"'
-    if kind in ("date", "datetime") and isinstance(given, list | tuple):
-        meaning = Meaning(cast("Symbolic", kind))
-        given = [
-            one if isinstance(one, int | float) else meaning.code(as_written(one), where) for one in given
-        ]
-        given = tuple(map(float, given))
-    return check_range(given, kind, where)
+    if not isinstance(given, list | tuple):
+        return check_range(given, kind, where)
+    given = tuple(one.item() if isinstance(one, np.number) else one for one in given)
+    if kind not in ("date", "datetime"):
+        return check_range(given, kind, where)
+    meaning = Meaning(cast("Symbolic", kind))
+    low, high = check_range(
+        tuple(one if isinstance(one, int | float) else meaning.code(as_written(one), where) for one in given),
+        kind,
+        where,
+    )
+    if low < meaning.ends[0] or high > meaning.ends[1]:
+        raise spot.error(
+            f"its range {given!r:.80} goes beyond the years 1800 to 2200, which dates are of; write it as in "
+            "('1900-01-01', '2030-12-31')."
+            if kind == "date"
+            else f"its range {given!r:.80} goes beyond 34 years from 2010, which times are of; write it as "
+            "in ('2010-01-01', '2030-12-31')."
+        )
+    return low, high
 
 
 def require_range(values: npt.NDArray[Any], ends: tuple[float, float], kind: Kind, spot: Spot) -> None:

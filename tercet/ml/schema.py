@@ -320,14 +320,20 @@ class ColumnSchema:
 def check_range(given: object, kind: Kind, where: str) -> tuple[float, float]:
     """Return a declared range as two numbers, else raise `SchemaError` about the column named `where`."""
     numbers = tuple(given) if isinstance(given, list | tuple) else ()
-    if len(numbers) != 2 or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        raise SchemaError(f"{where} has range {given!r}; a range is two finite numbers, as in (0, 120).")
+    if len(numbers) != 2 or not all(isinstance(n, int | float) and abs(n) < 2**1023 for n in numbers):
+        raise SchemaError(f"{where} has range {given!r:.80}; a range is two finite numbers, as in (0, 120).")
     low, high = map(float, numbers)
     if low > high:
-        raise SchemaError(f"{where} has range {given!r}; the first number must not exceed the second.")
+        raise SchemaError(f"{where} has range {given!r:.80}; the first number must not exceed the second.")
     if kind in ("key", "boolean", "category"):
         raise SchemaError(
-            f"{where} has kind {kind} and range {given!r}; only numbers and dates have a range."
+            f"{where} has kind {kind} and range {given!r:.80}; only numbers and dates have a range."
+        )
+    # What is made of dates may lie beyond those that an owner may upload, but is stored as they are.
+    if kind in SYMBOLIC and not all(n.is_integer() and abs(n) <= 1 << INTEGER_BITS for n in (low, high)):
+        raise SchemaError(
+            f"{where} has kind {kind} and range {given!r:.80}; its ends are whole days or seconds, of at "
+            f"most 2**{INTEGER_BITS}."
         )
     return low, high
 
