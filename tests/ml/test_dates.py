@@ -9,6 +9,7 @@ import statsmodels.api as sm
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
+from tercet.ml.dates import MOST_DAYS
 from tercet.ml.ingest import encode
 from tercet.ml.meanings import FIRST_DAY, LAST_DAY
 
@@ -85,6 +86,28 @@ def test_parts_and_ages(lake):
     np.testing.assert_array_equal(found["seen"], SEEN)
     kinds = {name: made.column(name).schema.kind for name in ("date", "age", "born", "seen")}
     assert kinds == {"date": "date", "age": "integer", "born": "date", "seen": "datetime"}
+
+
+def test_ages_between_columns_of_dates_without_ranges(plain):
+    births = np.array(["1800-01-01", "2200-12-31", "1960-02-29", "1960-02-29", "2000-02-29"], "M8[D]")
+    deaths = np.array(["2200-12-31", "1800-01-01", "2023-02-28", "2024-02-29", "1900-02-28"], "M8[D]")
+    columns = {"id": np.arange(5), "birth": births, "death": deaths}
+    table = plain.upload(columns, name="lives", key="id", owner="o")
+    birth, death, shift = table["birth"], table["death"], np.timedelta64(20000, "D")
+    found = table.assign(
+        age=birth.dt.age(death), days=death - birth, apart=(birth + 20000).dt.age(death - 20000)
+    ).reveal()
+    np.testing.assert_array_equal(found["age"], ages(births, deaths))
+    np.testing.assert_array_equal(found["days"], (deaths - births) / np.timedelta64(1, "D"))
+    np.testing.assert_array_equal(found["apart"], ages(births + shift, deaths - shift))
+    far = birth + (MOST_DAYS - LAST_DAY)
+    np.testing.assert_array_equal(
+        table.assign(age=far.dt.age(death)).reveal()["age"],
+        ages(births + np.timedelta64(MOST_DAYS - LAST_DAY, "D"), deaths),
+    )
+    for made in (lambda: (far + 1).dt.age(death), lambda: death.dt.age(far + 1), lambda: (far + 1).dt.year):
+        with pytest.raises(SchemaError, match="further away than calendars are computed for; clip it"):
+            made()
 
 
 @pytest.mark.cases
