@@ -18,6 +18,7 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import Public
 from tercet.ml.join import require_alike_keys
 from tercet.ml.numbers import functions, series, systems
+from tercet.ml.numbers.by_row import Rows
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.number import Number
 from tercet.ml.numbers.ring import Held
@@ -134,7 +135,7 @@ class Formulas:
         )  # fmt: skip
         most = 1.0 if column.schema.kind == "boolean" else 2.0**INTEGER_BITS
         held = Held.of(value.squeeze().bounded(most, "checked by the owner at upload"), unit, facts)
-        return Number(self, held, (table.rows,), by_row=True)
+        return Number(self, held, (table.rows,), rows=Rows.of_table(table.min_count))
 
     # -- NumPy's functions -----------------------------------------------------------------------------------
 

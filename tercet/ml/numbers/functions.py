@@ -11,6 +11,7 @@ import numpy as np
 
 from tercet.errors import PlanError
 from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.by_row import Rows
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.number import (
     Number,
@@ -19,6 +20,7 @@ from tercet.ml.numbers.number import (
     beside,
     made_of,
     numbers_of,
+    rows_of,
     turned_to,
 )
 from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of, many_bits, rounded_up, together
@@ -51,33 +53,35 @@ def product_of_matrices(x: Any, y: Any) -> Number:
     if x.ndim == 1 and y.ndim == 2:
         return product_of_matrices(y.T, x)
     last_x, last_y = x.ndim == 1 or not x.flipped, y.ndim == 1 or y.flipped
+    rows = rows_of(x.rows.without(x.ndim - 1, x.shape[-1]), y.rows.without(0, x.shape[-1]).lifted(x.ndim - 1))
     if last_x and last_y:
-        made, flipped, rows = arithmetic.dot(as_row(x.held), as_row(y.held)), False, False
+        made, flipped = arithmetic.dot(as_row(x.held), as_row(y.held)), False
     elif y.ndim == 1:
-        made, flipped, rows = arithmetic.matmul(as_row(y.held), x.held), True, x.by_row
+        made, flipped = arithmetic.matmul(as_row(y.held), x.held), True
     elif last_x:
-        made, flipped, rows = arithmetic.matmul(x.held, y.held), False, y.by_row
+        made, flipped = arithmetic.matmul(x.held, y.held), False
     elif last_y:
-        made, flipped, rows = arithmetic.matmul(y.held, x.held), True, x.by_row
+        made, flipped = arithmetic.matmul(y.held, x.held), True
     elif y.size <= x.size:
-        made, flipped, rows = arithmetic.matmul(turned_to(y, 2, not y.flipped), x.held), True, x.by_row
+        made, flipped = arithmetic.matmul(turned_to(y, 2, not y.flipped), x.held), True
     else:
-        made, flipped, rows = arithmetic.matmul(turned_to(x, 2, not x.flipped), y.held), False, y.by_row
-    found = made_of((x, y), made, shape if len(shape) == 2 else (*shape, 1), flipped)
-    found.by_row = rows
-    return found if len(shape) == 2 else _without_axis(found, shape)
+        made, flipped = arithmetic.matmul(turned_to(x, 2, not x.flipped), y.held), False
+    found = made_of((x, y), made, shape if len(shape) == 2 else (*shape, 1), flipped, rows)
+    return found if len(shape) == 2 else _without_axis(found, shape, rows)
 
 
-def _without_axis(x: Number, shape: tuple[int, ...]) -> Number:
-    """A matrix with an axis of length one as a vector or scalar."""
+def _without_axis(x: Number, shape: tuple[int, ...], rows: Rows) -> Number:
+    """A matrix with an axis of length one as a vector or scalar, by row along some axes."""
     if not shape:
-        return x.like(as_scalar(x.held), shape)
+        return x.like(as_scalar(x.held), shape, rows=rows)
     held = x.held
     if held.value.shape[0] == 1:  # (1, n)
         drop: Callable[[Reals], Reals] = lambda one: one[0]  # noqa: E731
-        return x.like(Held(held.value.squeeze(), drop(held.unit), held.facts.columns(drop)), shape)
+        made = Held(held.value.squeeze(), drop(held.unit), held.facts.columns(drop))
+        return x.like(made, shape, rows=rows)
     flat: Callable[[Reals], Reals] = lambda one: one.reshape(-1)  # noqa: E731
-    return x.like(Held(held.value.reshape(*shape), flat(held.unit), held.facts.map(flat)), shape)
+    made = Held(held.value.reshape(*shape), flat(held.unit), held.facts.map(flat))
+    return x.like(made, shape, rows=rows)
 
 
 def public_times_matrix(left: Any, x: Number) -> Number:
@@ -87,7 +91,8 @@ def public_times_matrix(left: Any, x: Number) -> Number:
         raise PlanError(f"{line()}: shapes {numbers.shape} and {x.shape} do not fit a matrix product")
     rows = np.atleast_2d(numbers)
     if x.ndim == 2 and not x.flipped:
-        made = x.like(_public_matmul(rows, x.held), (len(rows), x.shape[1]))
+        over = x.rows.along(x.rows.axes & {0}).weighed(rows.T, 2).along(x.rows.axes - {0})
+        made = x.like(_public_matmul(rows, x.held), (len(rows), x.shape[1]), rows=over)
     elif x.ndim == 2:
         made = column_stack([(x.T * row).sum(1) for row in rows]).T
     else:
@@ -158,11 +163,14 @@ def _along(x: Number, axis: int, key: Any) -> Number:
     facts = held.facts.map(pick) if last else held.facts.columns(pick)
     made = Held(value, pick(held.unit), facts)
     shape = (*x.shape[:axis], len(chosen), *x.shape[axis + 1 :])
-    found = x.like(made, shape)
+    picked = len(set(chosen))
+    rows = x.rows.picked(picked) if axis in x.rows.axes and picked < length else x.rows
+    found = x.like(made, shape, rows=rows)
     if isinstance(key, slice | list | tuple | np.ndarray):
         return found
     shape = (*x.shape[:axis], *x.shape[axis + 1 :])
-    return found.like(found.held, ()) if not shape else _without_axis(found, shape)
+    rows = rows.without(axis, 1)
+    return found.like(found.held, (), rows=rows) if not shape else _without_axis(found, shape, rows)
 
 
 def _places(value: Value, chosen: Sequence[int]) -> Value:
@@ -208,7 +216,8 @@ def column_stack(given: Sequence[Any]) -> Number:
     if (lift > 0).any():
         more = np.ldexp(1.0, np.maximum(lift, 0))
         made = Held.of(value, made.unit, facts).times_integers(more, made.unit / more)
-    return made_of(tuple(numbers), made, (numbers[0].shape[0], sum(count)), True)
+    rows = rows_of(*(one.rows for one in numbers))
+    return made_of(tuple(numbers), made, (numbers[0].shape[0], sum(count)), True, rows)
 
 
 def concatenate_vectors(given: Sequence[Any]) -> Number:
@@ -332,7 +341,8 @@ def _moved(numbers: Sequence[Number], held: Sequence[Held], values: Sequence[Val
             facts.error.max(axis=-1, keepdims=True), facts.usual.min(axis=-1, keepdims=True),
         )  # fmt: skip
         made = Held(value, whole.unit, anywhere)
-        found.append(made_of(tuple(numbers), made, one.shape, one.flipped))
+        rows = rows_of(one.rows, numbers[0].rows.along(numbers[0].rows.axes & {0}))
+        found.append(made_of(tuple(numbers), made, one.shape, one.flipped, rows))
     return found
 
 

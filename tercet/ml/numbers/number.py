@@ -7,6 +7,7 @@ A product is not made before it is read: summed over rows, it becomes one sum of
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +16,7 @@ import numpy as np
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.by_row import NO_ROWS, Rows
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.ring import FARTHEST, Held, told
 from tercet.ml.numbers.source import line
@@ -37,7 +39,7 @@ class Number:
     proves a bound, PlanError names the line, says what is known, and what to write.
     """
 
-    __slots__ = ("_factors", "_held", "by_row", "flipped", "mean_of", "plan", "shape", "sound")
+    __slots__ = ("_factors", "_held", "flipped", "mean_of", "plan", "rows", "shape", "sound")
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None
     """So that an array of NumPy's on the left leaves the operation to this class."""
@@ -49,13 +51,13 @@ class Number:
         shape: Shape,
         *,
         flipped: bool = False,
-        by_row: bool = False,
+        rows: Rows = NO_ROWS,
         sound: Number | None = None,
     ) -> None:
         self.plan = plan
         self._held = held if isinstance(held, Held) else None
         self._factors: tuple[Held, ...] = () if isinstance(held, Held) else held
-        self.shape, self.flipped, self.by_row, self.sound = shape, flipped and len(shape) == 2, by_row, sound
+        self.shape, self.flipped, self.rows, self.sound = shape, flipped and len(shape) == 2, rows, sound
         self.mean_of: object = None
 
     @property
@@ -113,8 +115,10 @@ class Number:
 
     def like(self, held: Held | tuple[Held, Held], shape: Shape | None = None, **more: Any) -> Number:
         """A number that is made of this one."""
-        given = {"flipped": self.flipped, "by_row": self.by_row, "sound": self.sound, **more}
-        return Number(self.plan, held, self.shape if shape is None else shape, **given)
+        shape = self.shape if shape is None else shape
+        rows = self.rows.lifted(max(len(shape) - self.ndim, 0))
+        given = {"flipped": self.flipped, "rows": rows, "sound": self.sound, **more}
+        return Number(self.plan, held, shape, **given)
 
     # -- arithmetic ------------------------------------------------------------------------------------------
 
@@ -150,7 +154,8 @@ class Number:
     def __mul__(self, other: Any) -> Number:
         if not isinstance(other, Number):
             held, numbers, shape, flipped = self._beside_public(other)
-            return self.like(arithmetic.scale(held, numbers), shape, flipped=flipped)
+            rows = self.rows.lifted(len(shape) - self.ndim).weighed(numbers_of(other), len(shape))
+            return self.like(arithmetic.scale(held, numbers), shape, flipped=flipped, rows=rows)
         x, y, shape, flipped = beside(self, other)
         return made_of((self, other), (x, y), shape, flipped)
 
@@ -252,7 +257,7 @@ class Number:
             x, y = (as_row(one) for one in self._factors)
             if x.value.shape == y.value.shape:
                 made = arithmetic.dot(x, y)
-                return self.like(as_scalar(made), (), by_row=False)
+                return self.like(as_scalar(made), (), rows=self.rows.without(0, self.size))
         found = self
         for place in places:
             found = found._summed(place)
@@ -291,11 +296,11 @@ class Number:
             return self._over_rows(arithmetic.total, axis)
         made = arithmetic.total_columns(self.held)
         shape = tuple(dim for place, dim in enumerate(self.shape) if place != axis)
-        return self.like(made, shape)
+        return self.like(made, shape, rows=self.rows.without(axis, self.shape[axis]))
 
     def _over_rows(self, operation: Callable[[Held], Held], axis: int) -> Number:
         shape = tuple(dim for place, dim in enumerate(self.shape) if place != axis)
-        return self.like(operation(self.held), shape, by_row=False)
+        return self.like(operation(self.held), shape, rows=self.rows.without(axis, self.shape[axis]))
 
     def _key(self) -> object:
         """What tells this number from others of the plan."""
@@ -308,13 +313,13 @@ class Number:
         """The transpose: free."""
         if self.ndim < 2:
             return self
-        return self.like(self.held, self.shape[::-1], flipped=not self.flipped)
+        return self.like(self.held, self.shape[::-1], flipped=not self.flipped, rows=self.rows.turned())
 
     def column(self) -> Number:
         """A vector `(d,)` as a matrix `(d, 1)`, as NumPy's `x[:, None]`."""
         if self.ndim != 1:
             raise PlanError(f"{line()}: a column is made of a vector, not of shape {self.shape}")
-        return self.like(as_row(self.held), (self.shape[0], 1), flipped=True)
+        return self.like(as_row(self.held), (self.shape[0], 1), flipped=True, rows=self.rows)
 
     def __getitem__(self, key: Any) -> Number:
         return self.plan.part(self, key)
@@ -352,18 +357,20 @@ class Number:
         """Have a receiver outside told the number, under a name; `Formulas.revealed` has it after the run.
 
         `kind` is its class of disclosure: "figure" unless you say, or "rows" of what has an element for each
-        row of a table. Where the number rests on checks, the receiver also learns whether they held. Raises
-        SchemaError for rows of a table whose owner set a minimum count.
+        row of a table, or rests on one row. Where the number rests on checks, the receiver also learns
+        whether they held. Raises SchemaError for rows of a table whose owner set a minimum count, or fewer of
+        them picked by place.
         """
         if kind is not None and kind not in CLASSES:
             raise PlanError(
                 f"{line()}: kind={kind!r:.40} is no class of disclosures; say one of {', '.join(CLASSES)}"
             )
-        if self.by_row and self.plan.least > 1:
+        if (self.rows.axes or self.rows.short) and self.plan.least > 1:
+            few = f", and this one on {self.rows.fewest}" if self.rows.short else ""
             raise SchemaError(
-                f"{line()}: owners allow figures that rest on at least {self.plan.least} rows, not rows"
+                f"{line()}: owners allow figures that rest on at least {self.plan.least} rows, not rows{few}"
             )
-        self.plan.note_reveal(self, name, to, kind or ("rows" if self.by_row else "figure"))
+        self.plan.note_reveal(self, name, to, kind or ("rows" if self.rows.told else "figure"))
 
     def _beside_public(self, other: Any) -> tuple[Held, Reals, Shape, bool]:
         """This number and public ones, in the orientation of the result, whose shape is returned too."""
@@ -451,12 +458,22 @@ def beside(x: Number, y: Number) -> tuple[Held, Held, Shape, bool]:
 
 
 def made_of(
-    sources: tuple[Number, ...], held: Held | tuple[Held, Held], shape: Shape, flipped: bool
+    sources: tuple[Number, ...],
+    held: Held | tuple[Held, Held],
+    shape: Shape,
+    flipped: bool,
+    rows: Rows | None = None,
 ) -> Number:
-    """A number that is made of several, and sound if all of them are."""
+    """A number that is made of several, and sound if all of them are; element by element, if no `rows`."""
     sound: Number | None = None
     for one in sources:
         if one.sound is not None and (sound is None or sound.held.value.ref != one.sound.held.value.ref):
             sound = one.sound if sound is None else sound & one.sound
-    by_row = any(one.by_row for one in sources)
-    return Number(sources[0].plan, held, shape, flipped=flipped, by_row=by_row, sound=sound)
+    if rows is None:
+        rows = rows_of(*(one.rows.lifted(len(shape) - one.ndim) for one in sources))
+    return Number(sources[0].plan, held, shape, flipped=flipped, rows=rows, sound=sound)
+
+
+def rows_of(*each: Rows) -> Rows:
+    """By row along the axes of any."""
+    return functools.reduce(Rows.beside, each)

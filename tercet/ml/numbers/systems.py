@@ -21,7 +21,7 @@ from tercet.errors import PlanError
 from tercet.ml import linalg
 from tercet.ml.numbers import arithmetic
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.number import Number, made_of, turned_to
+from tercet.ml.numbers.number import Number, made_of, rows_of, turned_to
 from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of
 from tercet.ml.numbers.source import line
 from tercet.plans import concatenate
@@ -66,7 +66,8 @@ def solve(matrix: Number, right: Number, condition: float) -> Number:
     # Where that does not hold, zeros go on, so that whatever is made of them keeps its bounds.
     kept = (found * sound).held
     kept = Held.of(kept.value, kept.unit, kept.facts.within(-most, most))
-    made = made_of((matrix, right), _exact_multiple(kept, roots), (d,), False)
+    by_row = rows_of(matrix.rows.along(matrix.rows.axes and {0}), right.rows)
+    made = made_of((matrix, right), _exact_multiple(kept, roots), (d,), False, by_row)
     made.sound = sound if made.sound is None else made.sound & sound
     return made
 

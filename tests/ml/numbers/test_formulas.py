@@ -204,6 +204,8 @@ def test_rows_are_for_owners_to_allow(plain, plan):
         a.reveal("rows")
     with pytest.raises(SchemaError, match="at least 5 rows, not rows"):
         (a[3] * 2).reveal("a row")
+    with pytest.raises(SchemaError, match="at least 5 rows, not rows, and this one on 4"):
+        (a[3:7].mean() + a.sum()).reveal("few rows")
     filtered = strict.filter(strict["a"] > 60)
     with pytest.raises(SchemaError, match="is filtered"):
         plan.columns(filtered, "a")
