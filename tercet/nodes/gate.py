@@ -250,13 +250,14 @@ class LakeGate(Gate):
 
     async def after_run(self, caller: str, session: bytes, plan: Plan, outcome: Outcome) -> Outcome:
         """Hold back what rests on too few rows; seal what is for others; note what was stored."""
-        found, sources = self._plans[session].review, self._plans[session].sources
+        known = self._plans[session]
+        found, sources = known.review, known.sources
         with self.audited(caller, "result", session=session.hex()):
             for source in sorted(sources):
                 entry = await self.permits.table(source)
                 if entry.owner != caller:
                     check_counts(entry, found, outcome.symbols)
-        for handle in found.stored:
+        for handle in known.stored:
             await self._require_new(handle, run_of(session))
         sizes = {handle: self.party.bytes_held(one.type) for handle, one in outcome.stored.items()}
         with self.audited(caller, "result", session=session.hex()):
@@ -280,11 +281,11 @@ class LakeGate(Gate):
                 rows.order.value if isinstance(rows, Rows) else "",
                 size=sizes[handle],
             )
-            for handle, rows in found.stored.items()
+            for handle, rows in known.stored.items()
         }
         outcome = attrs.evolve(outcome, revealed=mine)
         job, following = self.jobs.alone(session), b""
-        if (built := self._plans[session].built) is not None:
+        if (built := known.built) is not None:
             ends = await in_thread(self.requests.note, caller, built, outcome)
             with self.audited(caller, "result", session=session.hex()):
                 await self.permits.ended(caller, built, sources, ends)

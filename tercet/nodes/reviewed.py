@@ -8,11 +8,12 @@ import attrs
 
 from tercet.errors import ConsentError, PlanError
 from tercet.members.rules import Rules
+from tercet.members.study_pages import DOES
 from tercet.ml.computations import is_computed
 from tercet.nodes.requests import Built
 from tercet.plans.parsing import check_handle
 from tercet.plans.plan import Plan
-from tercet.plans.review import Review, Tables
+from tercet.plans.review import NOTHING, Review, Tables
 from tercet.storage.catalog import Entry
 
 LONGEST_SHOWN = 512
@@ -29,6 +30,14 @@ class Reviewed:
     bound: bytes
     built: Built | None = None
     """Of what request it was made; None if it was made by hand."""
+
+    @property
+    def stored(self) -> Mapping[str, Tables]:
+        """By handle, the tables whose rows what it stores is by: none of what a computation has learned."""
+        does = None if self.built is None else DOES.get(self.built.known.name)
+        if does is not None and does.learns:
+            return dict.fromkeys(self.review.stored, NOTHING)
+        return self.review.stored
 
 
 def plan_handles(plan: Plan, kind: str) -> list[str]:

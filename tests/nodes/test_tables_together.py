@@ -7,7 +7,8 @@ import pytest
 
 import tercet
 from tercet import Allow
-from tercet.errors import SchemaError
+from tercet.errors import ConsentError, SchemaError
+from tercet.ml import LogisticRegression
 
 ROWS = 60
 
@@ -76,3 +77,34 @@ async def test_claims_of_patients(in_process):
 
 def linked_ages(known):
     return columns(0, 50)["age"][known]
+
+
+@pytest.mark.parametrize("sizes", ["exact", "hidden"])
+async def test_models_on_joins_that_tell_rows_apart(in_process, sizes):
+    """What was learned from many rows is kept as a model, and predicts for rows that may be revealed."""
+    rng = np.random.default_rng(6)
+    claims = {"id": rng.integers(0, 80, 150), "cost": rng.gamma(2, 100, 150).round(2)}
+    new = {"id": np.arange(900, 920), "cost": rng.gamma(4, 100, 20).round(2)}
+    free = {"allow": Allow(plans="any"), "key": "id"}
+    hospital, ann = in_process.hospital, in_process.ann
+    await hospital.upload(columns(0, 50), name="north", owner="hospital", **free)
+    await in_process.insurer.upload(claims, name="claims", owner="insurer", unique=False, **free)
+    await hospital.upload(
+        new,
+        name="new",
+        key="id",
+        owner="hospital",
+        allow=Allow(plans="any", rows=True),
+        ranges={"cost": (0, 5000)},
+    )
+    patients, table, others = [await ann.table(name) for name in ("north", "claims", "new")]
+    sums = await table.groupby("id").to_table({"cost": ["sum"]}, sizes=sizes)
+    linked = await patients.join(sums, on="id", how="left", sizes=sizes)
+    linked = await linked.assign(cost=linked["cost_sum"].clip(0, 5000).fillna(0))
+    model = await LogisticRegression().fit(linked, target="sick", features=["cost"])
+    await model.save("risk")
+    kept = await ann.model("risk")
+    risk = await (await kept.predict_proba(others)).reveal()
+    assert ((risk > 0) & (risk < 1)).all()
+    with pytest.raises(ConsentError, match=r"does not let single rows of table '(north|claims)' be revealed"):
+        await (await kept.predict_proba(linked)).reveal()
