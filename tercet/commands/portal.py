@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
@@ -11,10 +13,12 @@ from typing import Annotated
 import trio
 import typer
 
+from tercet.actors.line import plain_errors
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
 from tercet.errors import ConfigError
 
 app = typer.Typer()
+ENDS = [getattr(signal, one) for one in ("SIGTERM", "SIGHUP") if hasattr(signal, one)]
 NEEDED = {
     "hypercorn": "hypercorn",
     "jinja2": "jinja2",
@@ -60,11 +64,29 @@ def portal(
 
 
 def _until_stopped(main: Callable[[], Awaitable[None]]) -> None:
-    """Run until Ctrl-C."""
+    """Run until Ctrl-C, or until the system or a terminal that is closed says so: nothing is left behind."""
     try:
-        trio.run(main)
+        trio.run(_until_told, main)
     except* KeyboardInterrupt:
+        pass
+    with contextlib.suppress(OSError):  # the terminal may be gone
         say("The portal is closed.")
+
+
+async def _until_told(main: Callable[[], Awaitable[None]]) -> None:
+    wanted = [one for one in ENDS if signal.getsignal(one) is not signal.SIG_IGN]  # as by nohup
+
+    async def wait(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(*wanted) as signals:
+            task_status.started()
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+    async with plain_errors(), trio.open_nursery() as nursery:
+        if wanted:
+            await nursery.start(wait)
+        await main()
+        nursery.cancel_scope.cancel()
 
 
 def _tell(link: str) -> None:

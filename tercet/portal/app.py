@@ -239,7 +239,10 @@ async def serve(
                 partial(serve_http, app, config, shutdown_trigger=trio.sleep_forever, mode="asgi")
             )
             task_status.started(serving)
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                portal.drafts.clear()  # also where a thread that reads one goes on for long
 
 
 def _listen(port: int) -> socket.socket:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import trio
 from typer.testing import CliRunner
@@ -9,7 +15,9 @@ from typer.testing import CliRunner
 from tercet.cli import app
 from tercet.demo import portal_demo
 from tercet.nodes.setup import make_cluster, make_member, make_node
-from tests.portal.asking import Browser
+from tests.portal.asking import Browser, multipart
+
+ROOT = Path(__file__).parents[2]
 
 
 def said(*arguments: object) -> str:
@@ -53,6 +61,35 @@ async def test_the_demonstration_has_a_portal_for_each_and_a_study_that_waits():
                 text = (await trio.to_thread.run_sync(browser.get, f"{at}/")).text
         assert "Who comes back to hospital within 30 days?" in text
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_files_that_wait_go_however_it_is_told_to_end(tmp_path, end):
+    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
+    make_cluster([*parts, make_member("a", ["owner"], tmp_path)], tmp_path / "c.toml", protocol="replicated")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tercet", "portal", "--identity", "a.key", "--cluster", "c.toml"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            link = next(line for line in process.stdout if "http" in line).split()[-1]
+            browser = Browser(link.split("/")[2])
+            at = browser.open(link)
+            content = {"csrf": browser.csrf(f"{at}/upload")}
+            body, kind = multipart(content, "file", "a.csv", b"id,age\nx,1\ny,2\n")
+            assert browser.ask("POST", f"{at}/upload", body, content_type=kind).status == 303
+            assert [one.name for one in scratch.rglob("*") if one.is_file()] == ["table.csv"]
+            process.send_signal(end)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+    assert not list(scratch.iterdir())
 
 
 @pytest.mark.parametrize("option", ["--port", "--demo", "--identity", "--cluster"])
