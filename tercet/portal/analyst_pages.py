@@ -20,7 +20,7 @@ from tercet.portal.charts import Format, draw
 from tercet.portal.consent_pages import picture
 from tercet.portal.guided import USUAL_METRICS, Guided, Terms, rows_for
 from tercet.portal.outcomes import Outcome
-from tercet.portal.rendering import Said, download, form_of, page, portal_of, see, table_of
+from tercet.portal.rendering import Said, download, form_of, in_place, page, portal_of, see, table_of
 from tercet.portal.state import Portal
 from tercet.portal.study_work import Run
 
@@ -151,12 +151,11 @@ async def run(request: Request) -> Response:
 
 
 async def run_live(request: Request) -> Response:
-    """How far a run is; a part of the page, which is asked for again and again."""
+    """How far a run is; a part of the page, which is asked for again and again, and at its end the page."""
     found = _run(portal_of(request), request)
-    answer = page(request, "progress.html", run=found)
     if found.ended is not None:
-        answer.headers["HX-Refresh"] = "true"
-    return answer
+        return in_place(page(request, "run.html", run=found, **_figures(found.outcome)))
+    return page(request, "progress.html", run=found)
 
 
 def _run(portal: Portal, request: Request) -> Run:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from tercet.errors import ConsentError
 from tercet.portal.consent_pages import picture
-from tercet.portal.rendering import form_of, page, portal_of, see
+from tercet.portal.rendering import form_of, in_place, page, portal_of, see
 from tercet.portal.study_drawing import draw_samples
 
 LINES = 50
@@ -27,9 +27,14 @@ CHARTS: Mapping[str, tuple[str, float]] = {
 
 async def audit(request: Request) -> Response:
     """Lines of the logs, searched and page by page, and where each log stands."""
+    await portal_of(request).book.read(FIRST_WAIT_S)
+    return _audit(request)
+
+
+def _audit(request: Request) -> Response:
+    """The same, as far as the logs were read."""
     portal, asked = portal_of(request), request.query_params
     book = portal.book
-    await book.read(FIRST_WAIT_S)
     words, node, event = asked.get("q", ""), asked.get("node", ""), asked.get("event", "")
     place = asked.get("page", "1")
     found = book.found(words, node, event)
@@ -52,12 +57,9 @@ async def audit(request: Request) -> Response:
 
 
 async def audit_live(request: Request) -> Response:
-    """Whether the logs are being read; a part of the page, which comes again when they have been."""
+    """Whether the logs are being read; a part of the page, and once they have been, the page."""
     book = portal_of(request).book
-    answer = page(request, "reading.html", book=book)
-    if not book.reading:
-        answer.headers["HX-Refresh"] = "true"
-    return answer
+    return page(request, "reading.html", book=book) if book.reading else in_place(_audit(request))
 
 
 async def verify(request: Request) -> Response:

@@ -30,8 +30,8 @@ IDLE_S, LONGEST_S = 30 * 60.0, 12 * 3600.0
 """A session ends when nothing was asked for so long, and after so long whatever is asked."""
 MOST_FORM, MOST_UPLOAD = 1 << 20, 1 << 29
 """Bytes of a form, and of one with a file. Larger tables are uploaded by the command."""
-LIVE = "/live"
-"""How paths end which pages ask for again and again by themselves; that keeps no session open."""
+LIVE = ("/live", ".svg")
+"""How paths end which pages ask for by themselves, some again and again; that keeps no session open."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -92,6 +92,15 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     return Response(text, status, media_type="text/html")
 
 
+def in_place(answer: Response) -> Response:
+    """A page that comes to where a part of it was asked for: its middle, without another request.
+
+    Nobody has clicked, so the page must not be asked for anew, which would keep the session open.
+    """
+    answer.headers.update({"HX-Retarget": "#main", "HX-Reselect": "#main", "HX-Reswap": "outerHTML"})
+    return answer
+
+
 def refusal(status: int, heading: str, why: str, home: str) -> tuple[bytes, str]:
     """A page that says no, for whoever has no session too; and its content type.
 

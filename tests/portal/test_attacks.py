@@ -220,7 +220,10 @@ async def test_sessions_end(opened, served):
     clock.now += IDLE_S - 1
     assert (await thread(browser.get, f"{at}/upload")).status == 200
     clock.now += IDLE_S - 1
-    await thread(browser.get, f"{at}/audit/live")  # what pages ask by themselves keeps nothing open
+    for path in ("/audit/live", "/nodes/memory.svg?at=1", "/nodes/live"):
+        answer = await thread(browser.get, at + path)  # what pages ask by themselves keeps nothing open
+        assert answer.status == 200
+        assert "hx-refresh" not in answer.headers
     clock.now += 2
     assert (await thread(browser.get, f"{at}/upload")).status == 401
     assert len(links) == 2

@@ -10,10 +10,12 @@ import pytest
 import trio
 
 from tercet.client.study_api import KnownStudy, ShownStudy
+from tercet.members.audit import Head
 from tercet.members.studies import Asked, Study
 from tercet.members.study_pages import Facts, TableFacts, page
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.portal.app import Serving, serve
+from tercet.portal.study_work import Run
 from tests.portal.asking import Answer, Browser, multipart
 
 
@@ -165,3 +167,44 @@ async def test_rules_allow_what_is_ticked(desk):
     ):
         answer = await desk.post(f"{place}/look", **CHOSEN | changed)
         assert says in answer.text, answer.text
+
+
+# -- what comes by itself ------------------------------------------------------------------------------------
+
+
+async def test_pages_come_to_their_end_without_being_asked_for_anew(desk):
+    """Else a page that is open would be a click now and then, and the session would never end."""
+    book, ready = desk.serving.portal.book, trio.Event()
+
+    class Slow:
+        async def audit(self, *_, **__):
+            await ready.wait()
+            return {f"n{i}": (Head(), []) for i in range(3)}
+
+    async def lake():
+        return Slow()
+
+    book._lake = lake
+    book.refresh()
+    begun = await desk.get("/audit/live?q=fit&node=n1&page=1")
+    assert "being read" in begun.text
+    assert "hx-reselect" not in begun.headers
+    assert "hx-refresh" not in begun.headers
+    ready.set()
+    while book.reading:  # noqa: ASYNC110
+        await trio.sleep(0.01)
+    ended = await desk.get("/audit/live?q=fit&node=n1&page=1")
+    assert not book.reading  # nor are the logs read again
+    assert ended.headers["hx-reselect"] == ended.headers["hx-retarget"] == "#main"
+    assert "hx-refresh" not in ended.headers
+    assert '<main id="main"' in ended.text
+    assert 'name="q" value="fit"' in ended.text
+    assert "hx-get" not in ended.text
+    run = Run("ab" * 4, "cd" * 4, "what for", 0.0)
+    desk.serving.portal.work.runs[run.number] = run
+    assert "hx-reselect" not in (await desk.get(f"/runs/{run.number}/live")).headers
+    run.ended, run.why = 1.0, "a node was lost"
+    ended = await desk.get(f"/runs/{run.number}/live")
+    assert ended.headers["hx-reselect"] == "#main"
+    assert "hx-refresh" not in ended.headers
+    assert "a node was lost" in ended.text
