@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import attrs
+import trio
 
 from tercet.errors import SchemaError
 from tercet.ml.cells import MISSING, NUMBER, TRUTH
@@ -46,6 +47,8 @@ class Draft:
     path: Path
     title: str
     columns: tuple[Peeked, ...]
+    asked: int = 0
+    """How often it was to be looked at; only the latest choice is."""
     _looked: tuple[Mapping[str, Any], TableSchema | SchemaError] | None = attrs.field(
         default=None, init=False
     )
@@ -82,9 +85,10 @@ class Draft:
 
 
 class Drafts:
-    """The files that wait."""
+    """The files that wait. One is read at a time, since that takes memory and a core: hold `reading`."""
 
     def __init__(self, folder: Path) -> None:
+        self.reading = trio.Lock()
         self._folder = folder
         self._drafts: dict[str, Draft] = {}
 

@@ -155,8 +155,12 @@ async def look(request: Request) -> Response:
     """What the schema will tell, and the rules in the nodes' words; a part of the page."""
     portal, said = portal_of(request), await form_of(request)
     draft = portal.drafts.find(request.path_params["number"])
+    draft.asked = turn = draft.asked + 1
     try:
-        schema, allow = await _chosen(portal, draft, said)
+        async with portal.drafts.reading:
+            if draft.asked != turn:
+                raise SchemaError("something else was chosen since, and is looked at")
+            schema, allow = await _chosen(portal, portal.drafts.find(draft.number), said)
     except TercetError as error:
         return page(request, "look.html", problem=str(error), schema=None, rules="", replaces=None)
     there = [one for one in await (await portal.lake()).tables() if one.name == schema.name]
@@ -173,12 +177,13 @@ async def look(request: Request) -> Response:
 async def put_in(request: Request) -> Response:
     """Upload the file as it was looked at."""
     portal, said = portal_of(request), await form_of(request)
-    draft = portal.drafts.find(request.path_params["number"])
-    schema, allow = await _chosen(portal, draft, said)
+    portal.drafts.find(request.path_params["number"])
     lake = await portal.lake()
-    options = _options(portal, draft, said)
-    await lake.upload(draft.path, **options, allow=allow)
-    portal.drafts.drop(draft.number)
+    async with portal.drafts.reading:
+        draft = portal.drafts.find(request.path_params["number"])
+        schema, allow = await _chosen(portal, draft, said)
+        await lake.upload(draft.path, **_options(portal, draft, said), allow=allow)
+        portal.drafts.drop(draft.number)
     return see(request, "/tables", schema.name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
 
@@ -14,6 +15,7 @@ from tercet.members.audit import Head
 from tercet.members.studies import Asked, Study
 from tercet.members.study_pages import Facts, TableFacts, page
 from tercet.nodes.setup import make_cluster, make_member, make_node
+from tercet.portal import drafts
 from tercet.portal.app import Serving, serve
 from tercet.portal.study_work import Run
 from tests.portal.asking import Answer, Browser, multipart
@@ -41,6 +43,16 @@ class Told:
 
     async def lake(self):
         return self
+
+
+@attrs.frozen
+class Given:
+    """What opens the lake, and has it already."""
+
+    given: object
+
+    async def lake(self):
+        return self.given
 
 
 @attrs.define
@@ -167,6 +179,53 @@ async def test_rules_allow_what_is_ticked(desk):
     ):
         answer = await desk.post(f"{place}/look", **CHOSEN | changed)
         assert says in answer.text, answer.text
+
+
+async def test_one_file_is_read_at_a_time_and_only_for_the_latest_choice(desk, monkeypatch):
+    read, at_once, go_on = [], [], threading.Event()
+    encode = drafts.encode_for_upload
+
+    def slow(path, **options):
+        at_once.append(options["name"])
+        assert len(at_once) == 1
+        assert go_on.wait(60)
+        at_once.remove(options["name"])
+        read.append(options["name"])
+        return encode(path, **options)
+
+    class Lake:
+        async def tables(self):
+            return []
+
+        async def upload(self, path, **options):
+            await thread(slow, path, **{name: one for name, one in options.items() if name != "allow"})
+
+    monkeypatch.setattr(drafts, "encode_for_upload", slow)
+    desk.serving.portal.connection = Given(Lake())
+    first, second = await upload(desk), await upload(desk)
+    told = {}
+
+    async def look(place: str, name: str) -> None:
+        told[name] = await desk.post(f"{place}/look", **CHOSEN | {"name": name})
+
+    async def put_in(name: str) -> None:
+        told[name] = await desk.post(first, **CHOSEN | {"name": name})
+
+    waiting = desk.serving.portal.drafts.reading.statistics
+    async with trio.open_nursery() as nursery:
+        jobs = [(look, first, "a"), (look, first, "b"), (look, first, "c"), (look, second, "d")]
+        jobs += [(put_in, "e"), (put_in, "f")]
+        for place, (job, *given) in enumerate(jobs):
+            nursery.start_soon(job, *given)
+            while not at_once or waiting().tasks_waiting < place:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        go_on.set()
+    assert read == ["a", "c", "d", "e", "e"]
+    assert "was chosen since" in told["b"].text
+    assert "Nothing is wrong with keys and values." in told["d"].text
+    assert told["e"].status == 303
+    assert told["f"].status == 409
+    assert "not here any more" in told["f"].text
 
 
 # -- what comes by itself ------------------------------------------------------------------------------------
