@@ -18,7 +18,7 @@ from starlette.responses import Response
 from tercet.actors.estimate import explain
 from tercet.client.study_api import ShownStudy
 from tercet.client.wording import describe_plan, stands
-from tercet.errors import ConsentError
+from tercet.errors import ConsentError, TercetError
 from tercet.members.study_files import MOST_BYTES
 from tercet.plans.drawing import to_svg
 from tercet.portal.guard import PICTURE_POLICY
@@ -48,6 +48,11 @@ async def study(request: Request) -> Response:
     portal = portal_of(request)
     shown = await (await portal.lake()).show_study(request.path_params["number"])
     number = shown.known.number
+    guided, why_not = None, ""
+    try:
+        guided = portal.work.guided(number)
+    except TercetError as error:
+        why_not = str(error)
     runs = [one for one in portal.work.runs.values() if one.study == number]
     heads = [line for line in shown.page[3:] if not REQUEST.match(line) and not COUNT.fullmatch(line)]
     return page(
@@ -60,9 +65,10 @@ async def study(request: Request) -> Response:
         requests=[line.strip() for line in shown.page if REQUEST.match(line)],
         stands=stands(shown.known),
         read=_digest(shown.page),
-        guided=portal.work.guided(number),
+        guided=guided,
+        why_not=why_not,
         runs=runs[::-1],
-        recorded=portal.work.study_text(number) is not None,
+        recorded=portal.work.has_study(number),
     )
 
 

@@ -43,14 +43,16 @@ class Outcome:
             summary = dict(told["summary"])
             values = {name: _array(one) for name, one in summary.pop("values").items()}
             names, without = tuple(summary.pop("names_")), tuple(summary.pop("without"))
-            return cls(
+            found = cls(
                 Summary(values=values, names_=names, without=without, **summary),
                 None if told["metrics"] is None else RevealedMetrics(**_arrays(told["metrics"], "values")),
                 None if told["roc"] is None else RocCurve(**_arrays(told["roc"])),
                 None if told["calibration"] is None else Calibration(**_arrays(told["calibration"])),
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            found.summary.cells(), found.summary.facts(), found.summary.notes()  # which pages show
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise StorageError(f"the results of a study cannot be read ({error!r})") from error
+        return found
 
 
 def _plain(part: Any) -> Any:

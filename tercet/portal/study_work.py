@@ -8,6 +8,7 @@ portal: its nodes are told so.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import time
@@ -20,7 +21,7 @@ import trio
 from tercet.actors.progress import Reading
 from tercet.client.lake import AsyncLake
 from tercet.client.study_api import KnownStudy
-from tercet.errors import ConsentError, PlanError, TercetError
+from tercet.errors import ConsentError, PlanError, StorageError, TercetError
 from tercet.members.studies import Study
 from tercet.plans.plan import Plan
 from tercet.plans.results import RunResult
@@ -123,29 +124,52 @@ class StudyWork:
             await guided.compute(made_up)
             study = recording.study
         known = await self.propose_file(study.to_text().encode())
-        (self._place() / CHOICES.format(known.number)).write_text(guided.to_text(), encoding="utf-8")
+        self._keep(CHOICES.format(known.number), guided.to_text())
         return known
 
     async def propose_file(self, packed: bytes) -> KnownStudy:
         """Ask owners for a study that was recorded elsewhere. Raises ConsentError for what is none."""
         study = Study.from_bytes(packed)
-        path = self._place() / STUDY.format(study.number)
-        path.write_text(study.to_text(), encoding="utf-8")
+        path = self._keep(STUDY.format(study.number), study.to_text())
         return await (await self._lake()).propose(path)
 
     def guided(self, number: str) -> Guided | None:
-        """What was chosen for a study; None of one that did not come about here."""
+        """What was chosen for a study; None of one that did not come about here.
+
+        Raises PlanError or StorageError if that cannot be read.
+        """
         path = self._folder / CHOICES.format(number)
-        return Guided.from_text(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return Guided.from_text(_read(path)) if path.is_file() else None
+
+    def has_study(self, number: str) -> bool:
+        """Whether a study was asked for here."""
+        return (self._folder / STUDY.format(number)).is_file()
 
     def study_text(self, number: str) -> str | None:
-        """The file of a study that was asked for here."""
+        """The file of a study that was asked for here. Raises StorageError if that cannot be read."""
         path = self._folder / STUDY.format(number)
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return _read(path) if path.is_file() else None
 
     def _place(self) -> Path:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         return self._folder
+
+    def _keep(self, name: str, text: str) -> Path:
+        """Write a file whole or not at all. Raises StorageError."""
+        path = self._folder / name
+        temporary = path.with_name(f"{name}.{secrets.token_hex(4)}.part")
+        try:
+            self._place()
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
+        return path
 
     # -- runs ------------------------------------------------------------------------------------------------
 
@@ -172,8 +196,8 @@ class StudyWork:
                 lake.on_result = run.ends_step
                 async with lake.study(self._folder / STUDY.format(run.study)):
                     run.outcome = await guided.compute(lake)
-                path = self._place() / f"{run.study}.run-{run.number}.json"
-                await trio.Path(path).write_text(run.outcome.to_text(), encoding="utf-8")
+                name, text = f"{run.study}.run-{run.number}.json", run.outcome.to_text()
+                await trio.to_thread.run_sync(self._keep, name, text)
         except (TercetError, OSError) as error:
             run.why = str(error)
         except Exception as error:  # noqa: BLE001 - a portal goes on
@@ -190,14 +214,32 @@ class StudyWork:
         return self.runs[number]
 
     def read_earlier(self) -> None:
-        """Know of the runs whose results lie in the folder."""
+        """Know of the runs whose results lie in the folder; of one that cannot be read, that it is so."""
+        found: list[Run] = []
         with contextlib.suppress(FileNotFoundError):
-            for path in sorted(self._folder.iterdir(), key=lambda one: one.stat().st_mtime):
+            for path in self._folder.iterdir():
                 named = RUN.fullmatch(path.name)
-                if named is None or named[2] in self.runs:
-                    continue
-                study = self.study_text(named[1])
-                purpose = "" if study is None else Study.from_bytes(study.encode()).purpose
-                ended = path.stat().st_mtime
-                outcome = Outcome.from_text(path.read_text(encoding="utf-8"))
-                self.runs[named[2]] = Run(named[2], named[1], purpose, ended, ended=ended, outcome=outcome)
+                if named is not None and named[2] not in self.runs:
+                    found.append(self._earlier(path, study=named[1], number=named[2]))
+        self.runs.update((one.number, one) for one in sorted(found, key=lambda one: one.begun))
+
+    def _earlier(self, path: Path, *, study: str, number: str) -> Run:
+        """A run of an earlier portal."""
+        run = Run(number, study, "", 0.0, ended=0.0)
+        try:
+            run.begun = run.ended = path.stat().st_mtime
+            run.outcome = Outcome.from_text(_read(path))
+        except (TercetError, OSError) as error:
+            run.why = f"{error}; see {path.name} in {path.parent.name}"
+        with contextlib.suppress(TercetError):
+            text = self.study_text(study)
+            run.purpose = "" if text is None else Study.from_bytes(text.encode()).purpose
+        return run
+
+
+def _read(path: Path) -> str:
+    """The text of a file. Raises StorageError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path.name} cannot be read ({error})") from error

@@ -182,3 +182,49 @@ async def test_a_run_that_fails_in_an_unforeseen_way_ends_nothing_else(tmp_path)
         run = work.begin(known)
     assert run.state == "failed"
     assert "unforeseen" in run.why
+
+
+async def test_a_spoilt_file_of_results_hides_no_other(outcome, tmp_path):
+    folder = tmp_path / "ann.studies"
+    folder.mkdir()
+    (folder / "0123abcd.run-4567cdef.json").write_text(outcome.to_text())
+    told = json.loads(outcome.to_text())
+    spoilt = [
+        outcome.to_text()[:100].encode(),
+        b"\xff\xfe",
+        b"",
+        b"[" * 100_000,
+        json.dumps(told | {"summary": told["summary"] | {"values": {"coef": "none"}}}).encode(),
+    ]
+    for place, content in enumerate(spoilt):
+        (folder / f"0123abcd.run-{place:08x}.json").write_bytes(content)
+    (folder / "0123abcd.run-ffffffff.json").mkdir()
+    (folder / "0123abcd.run-eeeeeeee.json").symlink_to("nowhere")
+    (folder / "0123abcd.study.json").write_bytes(b"\xff")
+    (folder / "0123abcd.choices.json").write_bytes(b"\xff")
+    async with trio.open_nursery() as nursery:
+        work = StudyWork(tmp_path / "ann.key", None, nursery)
+        work.read_earlier()
+        assert work.run("4567cdef").state == "done"
+        others = [one for one in work.runs.values() if one.number != "4567cdef"]
+        assert len(others) == len(spoilt) + 2
+        assert {one.state for one in others} == {"failed"}
+        assert all("cannot be read" in one.why or "No such file" in one.why for one in others)
+        for read in (work.guided, work.study_text):
+            with pytest.raises(StorageError, match="cannot be read"):
+                read("0123abcd")
+
+
+async def test_results_are_written_whole_or_not_at_all(outcome, tmp_path, monkeypatch):
+    async with trio.open_nursery() as nursery:
+        work = StudyWork(tmp_path / "ann.key", None, nursery)
+        path = work._keep("a.json", "before")
+
+        def full(_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(StorageError, match=r"a.json cannot be written \(No space left on device\)"):
+            work._keep("a.json", "after")
+        assert path.read_text() == "before"
+        assert [one.name for one in path.parent.iterdir()] == ["a.json"]

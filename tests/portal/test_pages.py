@@ -267,3 +267,17 @@ async def test_pages_come_to_their_end_without_being_asked_for_anew(desk):
     assert ended.headers["hx-reselect"] == "#main"
     assert "hx-refresh" not in ended.headers
     assert "a node was lost" in ended.text
+
+
+async def test_spoilt_files_leave_their_pages_readable(desk, files):
+    shown = shown_study()
+    desk.told(show_study=shown, jobs=[])
+    folder = files / "clinic.studies"
+    folder.mkdir()
+    (folder / f"{shown.known.number}.choices.json").write_text("{")
+    (folder / f"{shown.known.number}.run-{'ab' * 4}.json").write_text("{")
+    assert "ages of all" in (await desk.get(f"/studies/{shown.known.number}")).text
+    told = await desk.get("/runs")
+    assert told.status == 200
+    assert "failed" in told.text
+    assert "cannot be read" in (await desk.get(f"/runs/{'ab' * 4}")).text
