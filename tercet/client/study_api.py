@@ -114,8 +114,16 @@ class StudyDesk:
         return ShownStudy(known, studies[0], pages[0])
 
     async def approve(self, shown: ShownStudy, *, uses: int | None = None, days: float | None = None) -> None:
-        """Sign a study that was shown, and give the signature to all nodes."""
-        expires = None if days is None else int(time.time() + days * 86400)
+        """Sign a study that was shown, and give the signature to all nodes.
+
+        Raises ConsentError for no runs, or no days.
+        """
+        if uses is not None and uses < 1:
+            raise ConsentError(f"nothing was signed: a study is approved for 1 run or more, not {uses}")
+        if days is not None and not days > 0:
+            raise ConsentError(f"nothing was signed: a study is approved for some days, not {days:g}")
+        until = shown.study.until
+        expires = None if days is None else int(min(time.time() + days * 86400, until))
         approval = StudyApproval.make(self.cluster.lake, shown.study, self.keys, uses=uses, expires=expires)
         await self.client.ask("approve-study", [attrs.asdict(approval)])
 

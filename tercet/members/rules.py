@@ -31,6 +31,8 @@ PARAMETERS_PER_ROW = 0.33
 USUAL: tuple[DisclosureClass, ...] = ("check", "count", "figure")
 """What computations that are named as free may reveal without approval, if the owner does not say."""
 LONGEST_NAME = 200
+MOST_COUNT = 10**15
+"""Rows or computations: so many nodes can note, and more than any lake has."""
 
 
 def _several(given: Any) -> tuple[Any, ...]:
@@ -203,6 +205,9 @@ def _wrong(rules: Rules) -> str:
         return f"sizes={rules.sizes!r:.80} is not known; say one of {', '.join(map(repr, SIZES))}"
     if rules.uses is not None and not _is_whole(rules.uses, 1):
         return f"uses={rules.uses!r:.80} is no number of computations; say 1 or more, or None for any number"
+    for name, count in (("min_count", rules.min_count), ("uses", rules.uses or 0)):
+        if count > MOST_COUNT:
+            return f"{name}={count!r:.80} is more than {MOST_COUNT:,}"
     if rules.until is not None and not (_is_positive(rules.until) and rules.until < _LATEST):
         return f"until={rules.until!r:.80} is no time between 1970 and 9999"
     return ""

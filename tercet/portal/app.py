@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import tempfile
@@ -32,6 +33,7 @@ from tercet.portal.state import Portal
 logger = logging.getLogger(__name__)
 
 HERE = "127.0.0.1"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 SWEEP_S = 30.0
 """How often it is looked whether the session's time is up."""
 
@@ -150,6 +152,16 @@ def application(portal: Portal, host: str) -> Guard:
         answer.headers["Connection"] = "close"
         return answer
 
+    async def full(request: Request, error: Exception) -> Response:
+        """Of errors of the system those that its owner can do something about."""
+        if cast("OSError", error).errno not in FULL:
+            raise error
+        why = (
+            "This machine has no room left where the portal writes. Make room in the folder of temporary "
+            "files (TMPDIR), and beside your key."
+        )
+        return _sentence(request, 507, "The disk is full", why)
+
     async def failed(request: Request, error: Exception) -> Response:
         logger.error("%s failed in an unforeseen way", request.url.path, exc_info=error)
         why = "The terminal shows what went wrong. It is a defect of the portal; please report it."
@@ -160,6 +172,7 @@ def application(portal: Portal, host: str) -> Guard:
         HTTPException: missing,
         ForgedError: forged,
         TooLarge: large,
+        OSError: full,
         Exception: failed,
     }
     app = Starlette(

@@ -19,6 +19,8 @@ from typing import Any
 
 import attrs
 
+from tercet.members.study_files import MOST_BYTES
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -29,7 +31,9 @@ COOKIE = "tercet-portal"
 IDLE_S, LONGEST_S = 30 * 60.0, 12 * 3600.0
 """A session ends when nothing was asked for so long, and after so long whatever is asked."""
 MOST_FORM, MOST_UPLOAD = 1 << 20, 1 << 29
-"""Bytes of a form, and of one with a file. Larger tables are uploaded by the command."""
+"""Bytes of a form, and of one with a table. Larger tables are uploaded by the command."""
+MOST_STUDY = MOST_BYTES + (1 << 16)
+"""Bytes of a form with the file of a study, of the largest that there is."""
 LIVE = ("/live", ".svg")
 """How paths end which pages ask for by themselves, some again and again; that keeps no session open."""
 POLICY = (
@@ -145,7 +149,8 @@ class Guard:
         if wrong is not None:
             await self._answer(send, scope, *wrong)
             return
-        most = MOST_UPLOAD if scope["path"] == f"/{self.sessions.place}/upload" else MOST_FORM
+        files = {"upload": MOST_UPLOAD, "studies": MOST_STUDY}
+        most = files.get(scope["path"].removeprefix(f"/{self.sessions.place}/"), MOST_FORM)
         if int(headers.get("content-length") or 0) > most:
             await self._answer(send, scope, *too_large(most))
             return

@@ -25,6 +25,8 @@ ROC_POINTS, BINS = 20, 5
 USUAL_METRICS = ("roc_auc", "accuracy", "recall", "precision", "log_loss")
 ROWS, ROWS_FOR_LEAST = 500, 15
 """Made-up rows of a rehearsal: so many, or that so many times an owner's least count are tested on."""
+LEAST_SHARE = 1e-6
+"""To test on fewer rows than that share, a rehearsal would take more rows than it can."""
 
 
 @attrs.frozen(kw_only=True)
@@ -190,4 +192,5 @@ class Terms:
 def rows_for(schemas: Sequence[TableSchema], test_size: float) -> int:
     """How many made-up rows a rehearsal takes, so that no owner's least count stops it."""
     least = max((one.min_count for one in schemas), default=1)
-    return max(ROWS, math.ceil(ROWS_FOR_LEAST * least / min(test_size, 1 - test_size)))
+    share = max(min(test_size, 1 - test_size), LEAST_SHARE)
+    return max(ROWS, math.ceil(ROWS_FOR_LEAST * least / share))

@@ -29,6 +29,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 MOST_FIELDS = 20_000
 """Fields of a form: a box for each column of the widest tables."""
 
+LARGEST = 1e15
+"""Of a number in a form."""
+
 _LINES = re.compile(r"[\n\t]")
 
 
@@ -141,7 +144,7 @@ class Said:
         return self.text(name) == "on"
 
     def number(self, name: str, what: str) -> float | None:
-        """A number; None if the field is empty. Raises TercetError for what is none."""
+        """A number; None if the field is empty. Raises TercetError for what is none, or beyond all use."""
         text = self.text(name)
         try:
             found = float(text) if text else None
@@ -149,6 +152,8 @@ class Said:
             found = math.nan
         if found is not None and not math.isfinite(found):
             raise TercetError(f"{what} is {text!r:.40}, which is no number")
+        if found is not None and abs(found) > LARGEST:
+            raise TercetError(f"{what} is {text!r:.40}, which is more than {LARGEST:g}")
         return found
 
     def whole(self, name: str, what: str) -> int | None:

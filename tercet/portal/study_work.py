@@ -130,7 +130,7 @@ class StudyWork:
     async def propose_file(self, packed: bytes) -> KnownStudy:
         """Ask owners for a study that was recorded elsewhere. Raises ConsentError for what is none."""
         study = Study.from_bytes(packed)
-        path = self._keep(STUDY.format(study.number), study.to_text())
+        path = self._keep(STUDY.format(study.number), packed.decode())
         return await (await self._lake()).propose(path)
 
     def guided(self, number: str) -> Guided | None:

@@ -109,6 +109,7 @@ def test_tables_that_cannot_be_joined_are_named():
     with pytest.raises(PlanError, match="no table 'three'"):
         Guided.of(schemas, ["three"], **chosen)
     assert rows_for([schemas["one"]], 0.25) == 15 * 40 * 4
+    assert rows_for([schemas["one"]], 1e-310) > 1 << 24  # which no rehearsal takes
     for text in ("", "[]", "{}", '{"tables": 1}'):
         with pytest.raises(PlanError):
             Guided.from_text(text)

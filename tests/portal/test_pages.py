@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from functools import partial
@@ -10,9 +11,13 @@ import attrs
 import pytest
 import trio
 
-from tercet.client.study_api import KnownStudy, ShownStudy
+from tercet.client.remote import who_am_i
+from tercet.client.study_api import KnownStudy, ShownStudy, StudyDesk
+from tercet.errors import ConsentError
 from tercet.members.audit import Head
+from tercet.members.config import ClusterFile
 from tercet.members.studies import Asked, Study
+from tercet.members.study_files import MOST_BYTES
 from tercet.members.study_pages import Facts, TableFacts, page
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.portal import drafts
@@ -72,7 +77,8 @@ class Desk:
 
     def told(self, **lake_has: object) -> None:
         """Have the lake say this."""
-        self.serving.portal.connection = Told(lake_has)
+        portal, told = self.serving.portal, Told(lake_has)
+        portal.connection, portal.work._lake = told, told.lake
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +187,103 @@ async def test_rules_allow_what_is_ticked(desk):
         assert says in answer.text, answer.text
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"uses": "1e30"}, "the number of computations is &#39;1e30&#39;, which is more than 1e+15"),
+        ({"min_count": "1e30"}, "which is more than 1e+15"),
+        ({"days": "1e305"}, "which is more than 1e+15"),
+        ({"days": "1e14"}, "cannot be forgotten after 1e+14 days"),
+        ({"uses": "1e309"}, "which is no number"),
+        ({"uses": "nan"}, "which is no number"),
+        ({"uses": "-1"}, "uses=-1"),
+    ],
+)
+async def test_numbers_beyond_all_use_are_refused_in_a_sentence(desk, changed, why):
+    desk.told(tables=[])
+    place = await upload(desk)
+    for path, status in ((f"{place}/look", 200), (place, 409)):
+        answer = await desk.post(path, **CHOSEN | changed)
+        assert answer.status == status
+        assert why in answer.text
+
+
+@pytest.mark.parametrize("where", ["the form", "the folder", "a look"])
+async def test_a_full_disk_is_told_in_a_sentence(desk, monkeypatch, caplog, where):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    desk.told(tables=[])
+    place = await upload(desk)
+    if where == "a look":
+        monkeypatch.setattr(drafts, "encode_for_upload", full)
+        answer = await desk.post(f"{place}/look", **CHOSEN)
+    else:
+        patched = {
+            "the form": "starlette.formparsers.SpooledTemporaryFile",
+            "the folder": "shutil.copyfileobj",
+        }
+        monkeypatch.setattr(patched[where], full)
+        token = await thread(desk.browser.csrf, f"{desk.at}/upload")
+        body, kind = multipart({"csrf": token}, "file", "ages.csv", CSV)
+        answer = await thread(desk.browser.ask, "POST", f"{desk.at}/upload", body, content_type=kind)
+    assert answer.status == 507
+    assert "TMPDIR" in answer.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_other_errors_of_the_system_are_defects(desk, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    place = await upload(desk)
+    monkeypatch.setattr(drafts, "encode_for_upload", broken)
+    answer = await desk.post(f"{place}/look", **CHOSEN)
+    assert answer.status == 500
+    assert "unforeseen" in caplog.text
+
+
+async def test_the_largest_study_is_proposed_as_its_file(desk, files):
+    shown = shown_study()
+    desk.told(propose=shown.known)
+    packed = shown.study.to_bytes()
+    largest = packed + b" " * (MOST_BYTES - len(packed))
+    for content, status in ((largest, 303), (largest + b" ", 409)):
+        token = await thread(desk.browser.csrf, f"{desk.at}/upload")
+        body, kind = multipart({"csrf": token}, "file", "study.json", content)
+        answer = await thread(desk.browser.ask, "POST", f"{desk.at}/studies", body, content_type=kind)
+        assert answer.status == status
+    assert "at most 1,048,576 bytes" in answer.text
+    kept = files / "clinic.studies" / f"{shown.study.number}.study.json"
+    assert kept.read_bytes() == largest
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [({"uses": 0}, "1 run or more"), ({"days": 0}, "some days"), ({"days": -1e305}, "some days")],
+)
+async def test_an_approval_of_nothing_is_not_signed(limits, why):
+    with pytest.raises(ConsentError, match=why):
+        await StudyDesk(None, None, None).approve(shown_study(), **limits)
+
+
+async def test_an_approval_ends_with_the_study_however_long_it_was_to_last(files):
+    cluster = ClusterFile.read(files / "cluster.toml")
+    keys = who_am_i(cluster, files / "clinic.key", files / "cluster.toml")
+    given = []
+
+    class Client:
+        async def ask(self, verb, args):
+            given.append(args[0])
+
+    shown = shown_study()
+    desk = StudyDesk(Client(), cluster, keys)
+    await desk.approve(shown, uses=10**30, days=1e305)
+    await desk.approve(shown, days=1e-9)
+    assert (given[0]["uses"], given[0]["expires"]) == (3, shown.study.until)
+    assert given[1]["expires"] <= time.time()
+
+
 async def test_one_file_is_read_at_a_time_and_only_for_the_latest_choice(desk, monkeypatch):
     read, at_once, go_on = [], [], threading.Event()
     encode = drafts.encode_for_upload
@@ -273,7 +376,7 @@ async def test_spoilt_files_leave_their_pages_readable(desk, files):
     shown = shown_study()
     desk.told(show_study=shown, jobs=[])
     folder = files / "clinic.studies"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / f"{shown.known.number}.choices.json").write_text("{")
     (folder / f"{shown.known.number}.run-{'ab' * 4}.json").write_text("{")
     assert "ages of all" in (await desk.get(f"/studies/{shown.known.number}")).text
