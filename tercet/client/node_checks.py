@@ -29,6 +29,7 @@ from tercet.transports.names import CLIENT, party_name
 SOON = dt.timedelta(days=30)
 LITTLE_DISK = 1 << 30
 CLOCK_NOTE_S = 2.0
+TIMEOUT_S = 6.0
 ANSWER_S = 30.0
 """How long a node may take to answer, once it has said hello."""
 MOST_PLACES = 16
@@ -91,11 +92,16 @@ class Looked:
         return all(one.good for one in self.found)
 
 
-async def look_at_nodes(cluster: ClusterFile, identity: Identity) -> list[Looked]:
-    """Look at every node: network, certificate, version, protocol, clock, peers, disk."""
+async def look_at_nodes(
+    cluster: ClusterFile, identity: Identity, *, timeout_s: float = TIMEOUT_S
+) -> list[Looked]:
+    """Look at every node: network, certificate, version, protocol, clock, peers, disk.
+
+    One that is silent for `timeout_s` does not answer.
+    """
 
     async def look(index: int) -> Looked:
-        return await _look(cluster, identity, index)
+        return await _look(cluster, identity, index, timeout_s)
 
     return await _of_each(cluster, look)
 
@@ -119,7 +125,7 @@ async def _of_each(cluster: ClusterFile, look: Callable[[int], Awaitable[T]]) ->
 
 
 async def ask_node(
-    cluster: ClusterFile, identity: Identity, index: int, verb: str, *args: Any
+    cluster: ClusterFile, identity: Identity, index: int, verb: str, *args: Any, timeout_s: float = TIMEOUT_S
 ) -> tuple[Hello, Hello, dict[str, Any]]:
     """Ask one node something, whether or not the others are there; both hellos, and what it answers.
 
@@ -130,11 +136,11 @@ async def ask_node(
     link = await dial(cluster, transport, index)
     told: dict[str, Any] = {}
     async with link:
-        theirs = await greet(link, mine, timeout_s=6.0)
+        theirs = await greet(link, mine, timeout_s=timeout_s)
         if theirs.role != party_name(index):
             raise TransportError(f"{theirs.role} answered at {cluster.nodes[index].address}")
         async with plain_errors(), trio.open_nursery() as nursery:
-            client = Client(cluster.protocol_class, [link], timeout_s=6.0)
+            client = Client(cluster.protocol_class, [link], timeout_s=timeout_s)
             client.start(nursery)
             with trio.move_on_after(ANSWER_S) as waited:
                 told = (await client.ask(verb, list(args)))[0]
@@ -200,10 +206,10 @@ def _name(cluster: ClusterFile, index: int) -> str:
     return f"{cluster.nodes[index].name} ({party_name(index)})"
 
 
-async def _look(cluster: ClusterFile, identity: Identity, index: int) -> Looked:
+async def _look(cluster: ClusterFile, identity: Identity, index: int, timeout_s: float) -> Looked:
     name, where = cluster.nodes[index].name, _name(cluster, index)
     try:
-        mine, theirs, told = await ask_node(cluster, identity, index, "status")
+        mine, theirs, told = await ask_node(cluster, identity, index, "status", timeout_s=timeout_s)
         told = _read_status(told, len(cluster.nodes))
     except TercetError as error:
         return Looked(name, (Finding(where, False, str(error)),))

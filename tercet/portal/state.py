@@ -120,7 +120,7 @@ class Portal:
             Drafts(scratch),
             StudyWork(identity_path, connection.lake, nursery),
             AuditBook(cluster, identity_path, connection.lake, nursery),
-            NodeWatch(cluster, identity, nursery),
+            NodeWatch(cluster, identity, nursery, timeout_s=timeout_s),
         )
 
     def at(self, path: str, *names: str) -> str:
