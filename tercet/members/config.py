@@ -45,9 +45,9 @@ MOST_FORMER = 64
 
 @attrs.frozen
 class Former:
-    """An earlier certificate (PEM) of a node or member.
+    """An earlier certificate (PEM) of a node or member, with the sealing key that a member had then.
 
-    `vouches` is its key's signature over the one that came after it, in hexadecimal, empty where the key was
+    `vouches` is its key's signature over those that came after it, in hexadecimal, empty where the key was
     lost. What a `revoked` key has signed does not count any more, but for the lines of an audit log that come
     before the change.
     """
@@ -55,6 +55,7 @@ class Former:
     certificate: str
     vouches: str = ""
     revoked: bool = False
+    sealing_key: str = ""
 
 
 @attrs.frozen
@@ -69,6 +70,11 @@ class Listed:
     def certificates(self) -> tuple[str, ...]:
         """All certificates, the first one first."""
         return (*(one.certificate for one in self.former), self.certificate)
+
+    @property
+    def sealing_keys(self) -> tuple[str, ...]:
+        """The sealing keys of a member that belong to these; those of a node are empty."""
+        return (*(one.sealing_key for one in self.former), getattr(self, "sealing_key", ""))
 
     @property
     def trusted(self) -> tuple[str, ...]:
@@ -324,7 +330,8 @@ def _read_former(fields: Fields) -> tuple[Former, ...]:
     found = []
     for one in fields.tables("former"):
         vouches, revoked = one.take("vouches", str, ""), one.take("revoked", bool, default=False)
-        found.append(Former(one.take("certificate", str), vouches, revoked))
+        sealing_key = one.take("sealing_key", str, "")
+        found.append(Former(one.take("certificate", str), vouches, revoked, sealing_key))
         one.done()
     return tuple(found)
 
@@ -355,8 +362,8 @@ def _check_certificates(entry: Listed, where: str) -> None:
         _in(where, entry.name, public_key, certificate)
     if len(entry.former) > MOST_FORMER:
         raise ConfigError(f"{where}: {entry.name} has more than {MOST_FORMER} earlier certificates")
-    for one, after in zip(entry.former, entry.certificates[1:], strict=True):
-        if one.vouches and not vouched_for(one.certificate, one.vouches, after):
+    for one, *after in zip(entry.former, entry.certificates[1:], entry.sealing_keys[1:], strict=True):
+        if one.vouches and not vouched_for(one.certificate, one.vouches, *after):
             raise ConfigError(
                 f"{where}: an earlier certificate of {entry.name} does not vouch for the one after it; take "
                 "the public part that `tercet renew` has written, as it is"
@@ -366,7 +373,7 @@ def _check_certificates(entry: Listed, where: str) -> None:
 def _check_member(member: Member, where: str) -> None:
     check_roles(member.name, member.roles, where)
     try:
-        right = len(bytes.fromhex(member.sealing_key)) == 32
+        right = all(len(bytes.fromhex(one)) == 32 for one in member.sealing_keys)
     except ValueError:
         right = False
     if not right:

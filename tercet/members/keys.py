@@ -14,6 +14,7 @@ import hmac
 import os
 
 import attrs
+import msgpack
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -26,7 +27,7 @@ from tercet.transports.identity import Identity, public_key
 KEY_BYTES = 32
 NONCE_BYTES = 12
 RENEWAL = b"renewal"
-"""The purpose of a signature over the certificate that comes after one's own."""
+"""The purpose of a signature over the certificate and the sealing key that come after one's own."""
 SEALED_MORE = KEY_BYTES + NONCE_BYTES + 16
 """A sealed message is so many bytes longer."""
 
@@ -64,9 +65,9 @@ class MemberKeys:
         seed = first.key.private_bytes_raw()
         return hmac.digest(_derive(seed, b"fingerprints"), message, hashlib.sha256)
 
-    def vouch(self, certificate: str) -> str:
-        """The signature, in hexadecimal, by which this key names its successor."""
-        return self.sign(RENEWAL, certificate.strip().encode()).hex()
+    def vouch(self, certificate: str, sealing_key: str = "") -> str:
+        """The signature, in hexadecimal, by which this key names its successor; nodes have no sealing key."""
+        return self.sign(RENEWAL, _successor(certificate, sealing_key)).hex()
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """What `seal` has sealed for this member, also for an earlier key of the member's, or a later one.
@@ -118,12 +119,17 @@ def verify(certificate: str, purpose: bytes, message: bytes, signature: bytes) -
     return True
 
 
-def vouched_for(certificate: str, signature: str, successor: str) -> bool:
+def vouched_for(certificate: str, signature: str, successor: str, sealing_key: str = "") -> bool:
     """Whether the owner of a certificate has named another one as its successor; see `MemberKeys.vouch`."""
     try:
-        return verify(certificate, RENEWAL, successor.strip().encode(), bytes.fromhex(signature))
+        return verify(certificate, RENEWAL, _successor(successor, sealing_key), bytes.fromhex(signature))
     except ValueError:
         return False
+
+
+def _successor(certificate: str, sealing_key: str) -> bytes:
+    packed: bytes = msgpack.packb([certificate.strip(), sealing_key])
+    return packed
 
 
 def digest_of_certificate(certificate: str) -> str:

@@ -159,10 +159,15 @@ def _require_same_people(before: ClusterFile, after: ClusterFile) -> None:
 
 
 def _goes_on(earlier: Listed, entry: Listed) -> bool:
-    """Whether an entry has all certificates of the one before it, and no revoked key counts again."""
+    """Whether an entry has all keys of the one before it, and no revoked key counts again."""
     before, now = ([one.strip() for one in each.certificates] for each in (earlier, entry))
     pairs = zip(earlier.former, entry.former, strict=False)
-    return now[: len(before)] == before and all(one.revoked or not was.revoked for was, one in pairs)
+    sealed = zip(earlier.sealing_keys, [one.sealing_key for one in entry.former], strict=False)
+    return (
+        now[: len(before)] == before
+        and all(one.revoked or not was.revoked for was, one in pairs)
+        and all(was == one for was, one in sealed)
+    )
 
 
 L = TypeVar("L", bound=Listed)
@@ -173,7 +178,7 @@ def _in_place_of(earlier: Listed | None, entry: L) -> L:
     if earlier is None or _goes_on(earlier, entry):
         return entry
     same = entry.certificate.strip() == earlier.certificate.strip()
-    lost = () if same else (Former(earlier.certificate, revoked=True),)
+    lost = () if same else (Former(earlier.certificate, revoked=True, sealing_key=earlier.sealing_keys[-1]),)
     return attrs.evolve(entry, former=(*earlier.former, *lost))
 
 

@@ -97,7 +97,9 @@ def renew_key(path: Path, cluster: ClusterFile, *, days: float = 365.0) -> Path:
         replace_identities(path, identities)
     former = list(entry.former)
     for one, after in itertools.pairwise(reversed(identities[: identities.index(own) + 1])):
-        former.append(Former(one.certificate_pem, MemberKeys(one).vouch(after.certificate_pem)))
+        sealed = [MemberKeys(each).sealing_key if isinstance(entry, Member) else "" for each in (one, after)]
+        vouches = MemberKeys(one).vouch(after.certificate_pem, sealed[1])
+        former.append(Former(one.certificate_pem, vouches, sealing_key=sealed[0]))
     certificate = identities[0].certificate_pem
     if isinstance(entry, Member):
         sealing_key = MemberKeys(identities[0]).sealing_key

@@ -20,6 +20,7 @@ from tercet.members.succession import changes, current, draft, next_path, place,
 from tercet.members.verified import Verified
 from tercet.nodes.setup import make_cluster, make_member, make_node, renew_key
 from tercet.transports import Identity, make_identity
+from tercet.transports.identity import replace_identities
 
 NOW = dt.datetime.now(dt.UTC)
 SOON = NOW + dt.timedelta(hours=1)
@@ -254,10 +255,45 @@ def test_a_forged_vouching(root, lake):
         ann,
         certificate=mallory.identity.certificate_pem,
         sealing_key=mallory.sealing_key,
-        former=(Former(ann.certificate, mallory.vouch(mallory.identity.certificate_pem)),),
+        former=(
+            Former(
+                ann.certificate,
+                mallory.vouch(mallory.identity.certificate_pem, mallory.sealing_key),
+                sealing_key=ann.sealing_key,
+            ),
+        ),
     )
     with pytest.raises(ConfigError, match="does not vouch for the one after it"):
         draft(lake, [ClusterFile("replicated", (), (forged,))], takes_effect=SOON)
+
+
+def test_a_sealing_key_that_was_changed_on_its_way(root, lake):
+    """Ann has vouched for the certificate; what is sealed to her would be another's to read."""
+    (renewed,) = ClusterFile.read_part(renew_key(root / "ann.key", lake)).members
+    mallory = MemberKeys(make_identity("mallory"))
+    forged = attrs.evolve(renewed, sealing_key=mallory.sealing_key)
+    with pytest.raises(ConfigError, match="does not vouch for the one after it"):
+        draft(lake, [ClusterFile("replicated", (), (forged,))], takes_effect=SOON)
+    earlier = attrs.evolve(renewed.former[0], sealing_key=mallory.sealing_key)
+    after = draft(
+        lake,
+        [ClusterFile("replicated", (), (attrs.evolve(renewed, former=(earlier,)),))],
+        takes_effect=SOON,
+    )
+    assert "does not vouch: ask them" in changes(lake, after)[0]
+    assert [one.sealing_key for one in after.member("ann").former] == [lake.member("ann").sealing_key]
+
+
+def test_a_key_that_was_renewed_twice_before_the_lake_goes_by_it(root, lake):
+    first = ClusterFile.read_part(renew_key(root / "ann.key", lake))
+    between = make_identity("ann")
+    replace_identities(root / "ann.key", [between, *Identity.read_all(root / "ann.key")])
+    public = renew_key(root / "ann.key", lake)
+    after = following(root, lake, ClusterFile.read_part(public))
+    require_signed(lake, after)
+    assert len(after.member("ann").former) == 2
+    assert after.member("ann").sealing_keys[1] == first.members[0].sealing_key
+    assert all(one.vouches for one in after.member("ann").former)
 
 
 def test_a_certificate_of_somebody_else(root, lake):
