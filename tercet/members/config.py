@@ -24,7 +24,7 @@ from tomlkit.items import AoT, Item
 from tercet.errors import ConfigError, TransportError
 from tercet.members.keys import vouched_for
 from tercet.members.quota import Quota
-from tercet.members.toml_fields import Fields, load, parsed
+from tercet.members.toml_fields import Fields, in_utc, load, parsed
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
 from tercet.transports.identity import Identity, Pins, public_key
@@ -39,6 +39,8 @@ LONGEST_NAME = 64
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 MOST_BYTES = 1 << 20
 """Of a file that travels."""
+MOST_NUMBER = 999_999
+"""Files of a lake."""
 MOST_FORMER = 64
 """Earlier certificates of a node or member."""
 
@@ -164,6 +166,7 @@ class ClusterFile:
         takes_effect = fields.take("takes_effect", dt.datetime, None)
         if takes_effect is not None and takes_effect.tzinfo is None:
             raise ConfigError(f"{where}: takes_effect has no time zone; write a Z after it for UTC")
+        takes_effect = None if takes_effect is None else in_utc(takes_effect, f"{where}: takes_effect")
         signatures = [_read_signed(one) for one in fields.tables("signature")]
         found = cls(
             protocol,
@@ -214,10 +217,10 @@ class ClusterFile:
             for number, one in enumerate(entry.certificates, 1)
         }
         _in(where, "its entries", Pins.read, ever)
-        if self.number < 1 or (self.number > 1) != (self.takes_effect is not None):
+        if not 1 <= self.number <= MOST_NUMBER or (self.number > 1) != (self.takes_effect is not None):
             raise ConfigError(
                 f"{where} has the number {self.number}; a lake's first file has the number 1 and no time at "
-                "which it takes effect, those that follow have one"
+                f"which it takes effect, those that follow have one, and numbers of up to {MOST_NUMBER:,}"
             )
         for name, value in (("first", self.first), ("follows", self.follows)):
             if (value and not _DIGEST.fullmatch(value)) or bool(value) != (self.number > 1):

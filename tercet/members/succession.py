@@ -29,6 +29,7 @@ import msgpack
 from tercet.errors import ConfigError
 from tercet.members.config import ClusterFile, Former, Listed, Member, NodeEntry, Signed
 from tercet.members.keys import MemberKeys, digest_of_certificate, verify
+from tercet.members.toml_fields import in_utc
 
 PURPOSE = b"lake file"
 LONGEST_AHEAD = dt.timedelta(days=366)
@@ -75,7 +76,7 @@ def draft(
         number=before.number + 1,
         first=before.lake.hex(),
         follows=before.digest().hex(),
-        takes_effect=takes_effect.astimezone(dt.UTC).replace(microsecond=0),
+        takes_effect=in_utc(takes_effect, "takes_effect").replace(microsecond=0),
         removed=tuple(sorted({*before.removed, *removed})),
     )
     found.check("the file that follows")

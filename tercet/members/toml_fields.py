@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import difflib
 import tomllib
 from collections.abc import Mapping
@@ -27,8 +29,19 @@ def parsed(packed: bytes, where: str) -> dict[str, Any]:
     """What the bytes of a file have. Raises ConfigError."""
     try:
         return tomllib.loads(packed.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # that of a number with thousands of digits is no TOML error
         raise ConfigError(f"{where} is no TOML file: {error}") from error
+
+
+def in_utc(moment: dt.datetime, what: str) -> dt.datetime:
+    """The same moment in UTC. Raises ConfigError for one that is in no year there."""
+    try:
+        return moment.astimezone(dt.UTC)
+    except OverflowError as error:
+        raise ConfigError(f"{what} = {moment} is beyond the calendar; take a time of this century") from error
 
 
 _REQUIRED: Any = object()
@@ -54,7 +67,8 @@ class Fields:
             return default
         value: Any = self._table[name]
         if kind is float and type(value) is int:
-            value = float(value)
+            with contextlib.suppress(OverflowError):
+                value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise ConfigError(f"{self._where}: {name} = {value!r:.80} is not of kind {kind.__name__}")
         return value

@@ -25,6 +25,9 @@ from tercet.transports import Identity, make_identity
 from tercet.transports.identity import replace_identities
 from tercet.transports.tcp import join_address, split_address
 
+MOST_DAYS = 36_500
+"""How long a certificate may be valid."""
+
 
 def make_node(
     name: str, address: str, directory: Path, *, listen: str = "", metrics: str = "", threads: int = 1
@@ -83,6 +86,8 @@ def renew_key(path: Path, cluster: ClusterFile, *, days: float = 365.0) -> Path:
     its nodes go by a cluster.toml that lists the new one, and results that were sealed to it still open. A
     second time, before that, writes the public part again. Raises ConfigError, TransportError or OSError.
     """
+    if not 0 < days <= MOST_DAYS:
+        raise ConfigError(f"a certificate cannot be valid for {days:g} days; say 1 to {MOST_DAYS:,}")
     identities = Identity.read_all(path)
     found = cluster.of_mine(identities)
     if found is None:

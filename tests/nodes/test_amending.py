@@ -360,6 +360,10 @@ def test_the_commands(nodes_at_rest, monkeypatch):
         assert done.exit_code == code, done.output
         return done.output
 
+    for days in ("1e9", "inf"):
+        assert "a certificate cannot be valid for" in command("renew", "ann.key", "--days", days, code=1)
+    early = command("amend", "early.toml", "--at", "9999-12-31T23:59:59-12:00", code=1)
+    assert "is beyond the calendar" in early
     told = command("renew", "n1/node.toml")
     assert "tercet amend next.toml" in told
     assert "n1/public.toml" in told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import attrs
 import pytest
 from hypothesis import given
@@ -59,6 +61,8 @@ def member(**changes):
         (member(roles=("boss",)), "has the roles"),
         (member(roles=()), "has the roles"),
         (member(sealing_key="abc"), "not 64 hexadecimal digits"),
+        (cluster(number=0), "has the number 0"),
+        (cluster(number=10**30, takes_effect=dt.datetime.now(dt.UTC)), "numbers of up to 999,999"),
     ],
 )
 def test_what_does_not_fit_is_named(file, why):
@@ -80,6 +84,9 @@ def test_what_does_not_fit_is_named(file, why):
         ("format = 1\n[[member]]\nname = 'a'\nroles = [1]", "not a list of strings"),
         ("format =", "is no TOML file"),
         ("\x00", "is no TOML file"),
+        ("format = " + "1" * 9999, "is no TOML file"),
+        ("format = 1\ntakes_effect = 9999-12-31T23:59:59-12:00", "takes_effect = .* is beyond the calendar"),
+        ("format = 1\ntakes_effect = 0001-01-01T00:00:00+12:00", "takes_effect = .* is beyond the calendar"),
     ],
 )
 def test_a_file_with_an_error(text, why, tmp_path):
@@ -114,6 +121,15 @@ def test_a_node_is_set_up_once(tmp_path):
     with pytest.raises(ConfigError, match="is there already"):
         make_node("n0", "127.0.0.1:7000", tmp_path / "n0")
     assert file.key.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "nan", "-inf"])
+def test_numbers_without_bounds(tmp_path, value):
+    make_node("n0", "127.0.0.1:7000", tmp_path / "n0")
+    path = tmp_path / "n0" / "node.toml"
+    path.write_text(path.read_text().replace("timeout_s = 6.0", f"timeout_s = {value}"))
+    with pytest.raises(ConfigError, match="timeout_s = "):
+        NodeFile.read(path)
 
 
 def test_merging(tmp_path):

@@ -413,7 +413,11 @@ async def test_from_made_up_rows_to_a_run_in_a_trio_program(lake, tmp_path):
     known = await lake.ann.propose(file)
     assert await lake.ann.studies() == [known]
     for owner in (lake.hospital, lake.insurer):
-        await owner.approve_study(await owner.show_study(known.number))
+        shown = await owner.show_study(known.number)
+        for days in (float("nan"), -1.0, 0.0):
+            with pytest.raises(ConsentError, match="approved for some days"):
+                await owner.approve_study(shown, days=days)
+        await owner.approve_study(shown, days=1e300)  # no longer than the study
     async with lake.ann.study(file) as following:
         described, sent = await notebook(lake.ann)
         with pytest.raises(ConsentError, match="request 4"):
