@@ -32,8 +32,13 @@ _NONCE = bytes(12)
 
 def make_storage_key(path: Path) -> None:
     """Write a new storage key to a file that only its owner can read. Raises OSError if it is there."""
+    _write(path, secrets.token_hex(KEY_BYTES) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a new file that only its owner can read, and have it on the disk. Raises OSError."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     _settle(path.parent)
@@ -101,7 +106,10 @@ def change_storage_key(path: Path, catalog: Catalog, files: SealedFiles) -> Path
 def _take_over(path: Path) -> Path:
     before = path.with_name(f"{path.name}.before")
     before.unlink(missing_ok=True)
-    os.link(path, before)
+    try:
+        os.link(path, before)
+    except OSError:  # not every file system has hard links; should this be interrupted, it is done again
+        _write(before, path.read_text())
     _coming(path).rename(path)
     _settle(path.parent)
     return before

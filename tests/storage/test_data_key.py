@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 
 import pytest
 
@@ -94,6 +96,38 @@ def test_a_changed_key_opens_what_was_there(written, catalog, files):
     earlier.replace(written)
     with pytest.raises(StorageError, match="is not the one"):
         open_again(written, files)
+
+
+def no_links(*_):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_file_system_without_hard_links(written, catalog, files, monkeypatch):
+    before = written.read_text()
+    monkeypatch.setattr(os, "link", no_links)
+    earlier = change_storage_key(written, catalog, files)
+    assert (earlier.read_text(), earlier.stat().st_mode & 0o077) == (before, 0)
+    assert written.read_text() != before
+    assert open_again(written, files) == b"shares"
+
+
+@pytest.mark.parametrize("written_before", [False, True])
+def test_a_crash_on_a_file_system_without_hard_links(written, catalog, files, monkeypatch, written_before):
+    before, write = written.read_text(), data_key._write
+
+    def crash(path, text):
+        if path.name.endswith(".before"):
+            write(path, text if written_before else text[:9])
+            raise Crash
+        write(path, text)
+
+    monkeypatch.setattr(os, "link", no_links)
+    with monkeypatch.context() as patched:
+        patched.setattr(data_key, "_write", crash)
+        with pytest.raises(Crash):
+            change_storage_key(written, catalog, files)
+    assert open_again(written, files) == b"shares"
+    assert written.with_name("storage.key.before").read_text() == before
 
 
 @pytest.mark.parametrize("step", ["make_storage_key", "_note", "_take_over"])
