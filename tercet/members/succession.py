@@ -265,13 +265,15 @@ def kept_path(path: Path, number: int) -> Path:
 
 
 def steps(path: Path, before: ClusterFile, after: ClusterFile) -> list[ClusterFile]:
-    """The files that have followed one, up to a later one: those between them are kept beside a path.
+    """The files that have followed one, up to a later one; those between are at a path, or kept beside it.
 
     Raises ConfigError unless each of them follows the one before it, with signatures of most of its nodes.
     """
     found: list[ClusterFile] = []
     while (last := found[-1] if found else before).number + 1 < after.number:
         between = kept_path(path, last.number + 1)
+        if not between.exists() and ClusterFile.read(path).number == last.number + 1:
+            between = path  # the later one waits beside it
         if not between.exists():
             raise ConfigError(
                 f"number {after.number} of the lake's cluster.toml is there, and number {last.number + 1}, "
@@ -302,6 +304,11 @@ def current(path: Path, now: dt.datetime | None = None) -> ClusterFile:
     except (OSError, ConfigError):
         return after  # who reads it may not write there, and goes by it all the same
     return after
+
+
+def in_force(path: Path, now: dt.datetime | None = None) -> ClusterFile:
+    """As `current`, and changes nothing."""
+    return _in_force(path, now)[1]
 
 
 def _in_force(path: Path, now: dt.datetime | None) -> tuple[ClusterFile, ClusterFile]:

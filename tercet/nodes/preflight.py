@@ -49,7 +49,7 @@ def check_node(path: Path) -> list[Checked]:
 
 def _check(path: Path) -> Iterator[Checked]:
     try:
-        settings = Settings.read(path)
+        settings = Settings.read(path, may_change=False)
     except TercetError as error:
         yield Checked(str(path), False, str(error))
         return

@@ -31,7 +31,7 @@ from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog, Head
 from tercet.members.config import ClusterFile, NodeFile
 from tercet.members.keys import MemberKeys
-from tercet.members.succession import current
+from tercet.members.succession import current, in_force
 from tercet.nodes.changeover import Changeover, others, tell_amended
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.metrics import serve_metrics
@@ -132,10 +132,13 @@ class Settings:
         return self.cluster.nodes[self.index].certificates
 
     @classmethod
-    def read(cls, path: Path) -> Settings:
-        """Read `node.toml` and what it points to. Raises ConfigError or TransportError."""
+    def read(cls, path: Path, *, may_change: bool = True) -> Settings:
+        """Read `node.toml` and what it points to. Raises ConfigError or TransportError.
+
+        If it `may_change` files, a list of members that is due takes the place of the one before it.
+        """
         file = NodeFile.read(path)
-        cluster = current(file.cluster)
+        cluster = current(file.cluster) if may_change else in_force(file.cluster)
         found = cluster.of_mine(Identity.read_all(file.key))
         if found is None or not is_party(found[0]):
             raise ConfigError(

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tercet.cli import app
+from tercet.members import succession
 from tercet.members.audit import AuditLog
 from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
@@ -21,6 +22,7 @@ from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
 from tercet.transports import Identity
 from tercet.transports.identity import replace_identities
+from tests.nodes.test_amending import following
 
 
 @pytest.fixture
@@ -66,6 +68,19 @@ def test_a_node_that_has_run(used):
     assert state(used) == before
     told = [one.what for one in check_node(used / "node.toml")]
     assert any(one.startswith("3 lines, whole") for one in told)
+
+
+def test_a_list_that_is_due_stays_where_it_is(used, nodes_at_rest):
+    for number in (2, 3):
+        after = following(nodes_at_rest).to_text().encode()
+        for path in (used / "cluster.toml", nodes_at_rest.cluster):
+            succession.place(path, after)
+        before = state(used)
+        assert bad(used) == []
+        assert state(used) == before
+        assert (used / "cluster.next.toml").exists()
+        told = [one.what for one in check_node(used / "node.toml")]
+        assert f"node n0, by number {number} of cluster.toml" in told
 
 
 def spoil(home, what):
