@@ -210,10 +210,13 @@ class Formulas:
     def solve(self, matrix: Number, right: Number, *, condition: float = 2.0**12) -> Number:
         """The x with `matrix @ x = right`, `(d,)`, for a symmetric positive definite matrix of up to 64 rows.
 
-        Whatever rests on it is NaN when it is revealed if the matrix, scaled to a diagonal of ones, has a
-        condition number beyond `condition` (2^16 at most), and its receiver is told whether that is so. Its
-        `error` counts from the solution of the equations as they are held: how far that of the exact ones is
-        depends on the condition, too. 60 to 100 rounds.
+        Whatever rests on it is NaN when it is revealed, and its receiver is told whether that is so, if the
+        matrix is nearly singular: scaled to a diagonal of ones, so that its eigenvalues are one on average,
+        it is sure to be solved if none of them is below its number of rows over `condition` (2^16 at most),
+        and sure not to be if one is below a quarter of that; nor is it if the solution of the scaled
+        equations is more than 64 times as large as their right side usually is. `error` counts from the
+        solution of the equations as they are held: how far that of the exact ones is depends on the
+        condition, too. About 110 rounds.
         """
         return systems.solve(matrix, right, condition)
 

@@ -139,6 +139,38 @@ def test_equations_say_when_they_are_nearly_singular(plain, condition):
         assert np.isnan(plan.revealed["w"]).all()
 
 
+def nearly_singular(d, least, alike):
+    """A square root of a matrix with a diagonal of ones, with some eigenvalues that are the least."""
+    matrix = np.full((d, d), 1 - least) if alike else np.eye(d)
+    matrix[0, -1] = matrix[-1, 0] = 1 - least
+    np.fill_diagonal(matrix, 1.0)
+    return np.linalg.cholesky(matrix).T
+
+
+@pytest.mark.parametrize("condition", [2.0**4, 2.0**12, 2.0**16])
+@pytest.mark.parametrize("d", [2, 10, 32])
+@pytest.mark.parametrize("alike", [False, True])
+def test_equations_are_solved_up_to_the_condition_that_is_said(plain, condition, d, alike):
+    """And are not numbers beyond it, however many unknowns they have."""
+    for times, solved in ((1.2, True), (0.2, False)):
+        if (least := times * d / condition) > 0.9:
+            continue
+        X = nearly_singular(d, least, alike)
+        names = [f"x{place}" for place in range(d)]
+        data = {"id": np.arange(d), **dict(zip(names, X.T, strict=True))}
+        options = {"ranges": dict.fromkeys(names, (-1, 1)), "types": dict.fromkeys(names, "real")}
+        name = f"{d} {condition} {alike} {times}"
+        table = plain.upload(data, name=name, key="id", owner="o", **options)
+        with plain.plan("equations") as plan:
+            M = plan.matrix(table, names)
+            products = M.T @ M
+            plan.solve(products, products.sum(axis=1), condition=condition).reveal("ones")
+        if solved:
+            np.testing.assert_allclose(plan.revealed["ones"], np.ones(d), atol=1e-2)
+        else:
+            assert np.isnan(plan.revealed["ones"]).all()
+
+
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
