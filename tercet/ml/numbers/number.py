@@ -277,15 +277,17 @@ class Number:
 
     def var(self, axis: int | None = None) -> Number:
         """Variance of all elements, or along an axis: the mean square about the mean, over their number."""
-        about = self - (self.mean(axis) if axis != 1 else self.mean(axis).column())
+        mean = self.mean(axis)
+        about = self - (mean.column() if axis is not None and self._axes(axis) == [1] else mean)
         return (about * about).mean(axis)
 
     def _axes(self, axis: int | None) -> list[int]:
         if axis is None:
             return list(range(self.ndim))[::-1]
-        if not isinstance(axis, int) or not -self.ndim <= axis < self.ndim:
+        whole = isinstance(axis, int | np.integer) and not isinstance(axis, bool)
+        if not whole or not -self.ndim <= axis < self.ndim:
             raise PlanError(f"{line()}: a number of shape {self.shape} has no axis {axis!r:.20}")
-        return [axis % self.ndim]
+        return [int(axis) % self.ndim]
 
     def is_last(self, axis: int) -> bool:
         """Whether a logical axis lies along the last one."""

@@ -97,6 +97,20 @@ def test_formulas_are_those_of_numpy(protocol):
         assert (off <= 1e-4 * np.max(np.abs(want))).all(), name
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, -2, np.int64(-1)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_sums_go_along_any_axis_as_those_of_numpy(plain, table, axis, turned):
+    with plain.plan("axes") as plan:
+        M = plan.matrix(table, ["a", "d", "e"])[:4]
+        M = M.T if turned else M
+        for name in ("sum", "mean", "var"):
+            getattr(M, name)(axis=axis).reveal(name)
+    exact = np.column_stack([A, D, E])[:4]
+    exact = exact.T if turned else exact
+    for name in ("sum", "mean", "var"):
+        np.testing.assert_allclose(plan.revealed[name], getattr(exact, name)(axis=axis), rtol=1e-4)
+
+
 @pytest.mark.cases("rep4")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_equations_of_columns_in_any_units(protocol):
