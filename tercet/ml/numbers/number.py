@@ -443,7 +443,7 @@ def turned_to(x: Number, axes: int, flipped: bool) -> Held:
     if x.size > held.builder.tile_rows:
         raise PlanError(
             f"{line()}: a number of shape {x.shape} with rows along one axis meets one with rows along the "
-            "other; only up to {held.builder.tile_rows} elements can be turned"
+            f"other; only up to {held.builder.tile_rows} elements can be turned"
         )
     value = held.value.reshape(*shape[::-1]) if 1 in shape else held.value.transpose()
     return Held(value, turn(held.unit), held.facts.map(turn))

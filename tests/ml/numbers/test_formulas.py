@@ -284,6 +284,13 @@ def test_numbers_beyond_floating_point_are_refused(plan, table, factor):
         (plan.column(table, "a") * factor) * factor
 
 
+def test_what_is_too_large_to_be_turned_is_refused_with_the_limit(plan, table):
+    plan.builder.tile_rows = 4
+    M = plan.matrix(table, ["a", "b", "c"])[:3]
+    with pytest.raises(PlanError, match="only up to 4 elements can be turned"):
+        (M + M.T).sum().reveal("turned")
+
+
 def test_numbers_of_two_plans_do_not_meet(plain, plan, table):
     with pytest.raises(PlanError, match="of two plans"):
         plan.column(table, "a") + plain.plan("another").column(table, "a")
