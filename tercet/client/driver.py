@@ -193,9 +193,12 @@ class Driver:
             except TercetError as error:
                 result = error
             if isinstance(result, RunResult) and (sent := self._sent(made, result)):
-                # The rest of the computation would need numbers that are not for this member.
-                run.steps.close()
-                return sent
+                own = {name: one for name, one in result.revealed.items() if name not in sent.what}
+                if not own or not run.apart:
+                    # The rest of the computation would need numbers that are not for this member.
+                    run.steps.close()
+                    return sent
+                result = attrs.evolve(result, revealed=own)
             made = await trio.to_thread.run_sync(run.advance, result)
         return run.given(made.value)
 

@@ -47,6 +47,11 @@ class Run:
                 return Ended(stop.value)
         return made
 
+    @property
+    def apart(self) -> bool:
+        """Whether it reads what is for its caller also where other members are told something."""
+        return isinstance(self.steps, computations.Wrapped) and self.steps.apart
+
     def request(self, every: int | None) -> Request | None:
         """How nodes are asked for the next plan; None for a computation that they know no name of."""
         if not isinstance(self.steps, Computed):

@@ -88,11 +88,9 @@ GROUP = "tercet.computations"
 
 
 @attrs.define(eq=False)
-class Computed(Generator[Plan, RunResult, T], Generic[T]):
-    """A computation that was called: a generator of plans, with its name and arguments."""
+class Wrapped(Generator[Plan, RunResult, T], Generic[T]):
+    """A generator of plans, of which something is known."""
 
-    known: Computation
-    arguments: Mapping[str, Any]
     _steps: Generator[Plan, RunResult, T]
 
     def send(self, value: Any) -> Plan:
@@ -106,6 +104,28 @@ class Computed(Generator[Plan, RunResult, T], Generic[T]):
     def close(self) -> None:
         """End it."""
         self._steps.close()
+
+    @property
+    def apart(self) -> bool:
+        """Whether it reads what is for its caller also where other members are told something."""
+        return isinstance(self._steps, Wrapped) and self._steps.apart
+
+
+class Apart(Wrapped[T]):
+    """Plans of which the caller's results are read, whatever they tell other members."""
+
+    @property
+    def apart(self) -> bool:
+        """So it is."""
+        return True
+
+
+@attrs.define(eq=False)
+class Computed(Wrapped[T]):
+    """A computation that was called: a generator of plans, with its name and arguments."""
+
+    known: Computation
+    arguments: Mapping[str, Any]
 
 
 def computation(
@@ -131,7 +151,7 @@ def computation(
         def call(*args: P.args, **kwargs: P.kwargs) -> Computed[T]:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            return Computed(known, bound.arguments, function(*args, **kwargs))
+            return Computed(function(*args, **kwargs), known, bound.arguments)
 
         known = Computation(name, group, call, frozenset(fresh), rules, signature, bool(driven))
         COMPUTATIONS[name] = known

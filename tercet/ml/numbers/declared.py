@@ -118,7 +118,7 @@ def computation(
         found = dict(_rules_of(function, parameters, rules))
 
         def run(*args: Any, **options: Any) -> Generator[Plan, RunResult, Revealed]:
-            return made.run(*args, **options)
+            return computations.Apart(made.run(*args, **options))
 
         run.__module__, run.__qualname__ = function.__module__, function.__qualname__
         run.__signature__ = signature  # type: ignore[attr-defined]

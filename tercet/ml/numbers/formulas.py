@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import Public
+from tercet.ml.computations import Apart
 from tercet.ml.join import require_alike_keys
 from tercet.ml.numbers import functions, series, systems
 from tercet.ml.numbers.by_row import Rows
@@ -281,8 +282,11 @@ class Formulas:
             found[told.name] = (numbers.T if told.flipped else numbers).reshape(told.shape)[()]
         return found
 
-    def steps(self) -> Steps[dict[str, npt.NDArray[np.float64]]]:
+    def steps(self) -> Apart[dict[str, npt.NDArray[np.float64]]]:
         """The plan as a computation, as `lake.submit` takes it."""
+        return Apart(self._steps())
+
+    def _steps(self) -> Steps[dict[str, npt.NDArray[np.float64]]]:
         result = yield self.plan()
         return self.read(result)
 
