@@ -323,3 +323,31 @@ def test_columns_that_many_rows_may_get_need_a_range(lakes):
     same(clear(joined), merged(left, right, "inner", ["id"]))
     told = joined.describe(["x"], statistics=["std"])["x"]["std"]
     assert told == pytest.approx(left.merge(right, on="id")["x"].std(), rel=1e-3)
+
+
+# -- large tables --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("sizes", ["exact", "noisy", "hidden"])
+@pytest.mark.parametrize("protocol", ["replicated", "shamir", "rep4"])
+def test_joins_of_200_000_rows(protocol, sizes):
+    """Counts, means and spreads of columns are those of `pandas.merge`, for every kind of join."""
+    rows, rng = 200_000, np.random.default_rng(8)
+    keys = [rng.permutation(2 * rows)[:rows] for _ in range(2)]
+    left = pd.DataFrame({"id": keys[0], "a": rng.normal(size=rows).round(3)})
+    right = pd.DataFrame({"id": keys[1], "b": rng.normal(size=rows).round(3)})
+    left.loc[rng.random(rows) < 0.1, "a"] = np.nan
+    with tercet.local(protocol=protocol) as lake:
+        tables = put(lake, left), put(lake, right)
+        for how in (*PAIRS, "semi", "anti"):
+            joined = tables[0].join(tables[1], on="id", how=how, sizes=sizes)
+            if how in PAIRS:
+                expected = left.merge(right, on="id", how=how)
+            else:
+                expected = left[left.id.isin(right.id) == (how == "semi")]
+            names = [name for name in ("a", "b") if name in expected]
+            found = joined.describe(names, statistics=["mean", "std"]).to_frame()[names].astype(float)
+            assert (found.loc["count"] == expected[names].count()).all()
+            np.testing.assert_allclose(found.loc["mean"], expected[names].mean(), atol=1e-3)
+            np.testing.assert_allclose(found.loc["std"], expected[names].std(), atol=1e-3)
