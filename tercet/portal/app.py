@@ -27,6 +27,7 @@ from tercet.actors.line import plain_errors
 from tercet.errors import ConfigError, PeerLost, TercetError, TransportError
 from tercet.portal import analyst_pages, auditor_pages, consent_pages, owner_pages
 from tercet.portal.guard import App, Guard, Sessions, TooLarge, set_cookie, too_large, way_home
+from tercet.portal.mishaps import unforeseen
 from tercet.portal.rendering import ForgedError, Handler, form_of, page, portal_of, refusal
 from tercet.portal.state import Portal
 
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 HERE = "127.0.0.1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 SWEEP_S = 30.0
-"""How often it is looked whether the session's time is up."""
+"""How often it is looked whether the session's time is up, and whether the lake's file is the same."""
 
 
 async def enter(request: Request) -> Response:
@@ -273,9 +274,13 @@ def _listen(port: int) -> socket.socket:
 
 
 async def _sweep(portal: Portal) -> None:
-    """End sessions whose time is up, and remove what they have left."""
+    """End sessions whose time is up, and remove what they have left; see whether the lake's file changes."""
     while True:
         await trio.sleep(SWEEP_S)
         portal.sessions.sweep()
         if portal.sessions.link:
             portal.drafts.clear()
+        try:
+            await trio.to_thread.run_sync(portal.look_at_file)
+        except Exception as error:  # noqa: BLE001 - a portal goes on
+            portal.changed = unforeseen("a look at the lake's file", error)

@@ -86,6 +86,8 @@ class Portal:
     work: StudyWork
     book: AuditBook
     nodes: NodeWatch
+    changed: str = ""
+    """What pages say where the lake's file is not the one any more that this portal has begun with."""
 
     @classmethod
     def make(
@@ -122,6 +124,21 @@ class Portal:
             AuditBook(cluster, identity_path, connection.lake, nursery),
             NodeWatch(cluster, identity, nursery, timeout_s=timeout_s),
         )
+
+    def look_at_file(self) -> None:
+        """Note whether the lake's file is still the same. Blocks."""
+        try:
+            now = current(self.cluster_path)
+        except TercetError as error:
+            self.changed = f"The lake's file cannot be read any more: {error}"
+            return
+        before = self.cluster
+        same = (now.number, now.digest()) == (before.number, before.digest())
+        told = (
+            f"{self.cluster_path.name} is another one (number {now.number}) than this portal has begun "
+            f"with (number {before.number}): members or nodes have changed. Stop it, and start it again."
+        )
+        self.changed = "" if same else told
 
     def at(self, path: str, *names: str) -> str:
         """The path of a page, below which `names`, that anybody may have chosen, are quoted."""

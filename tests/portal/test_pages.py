@@ -20,8 +20,9 @@ from tercet.members.studies import Asked, Study
 from tercet.members.study_files import MOST_BYTES
 from tercet.members.study_pages import Facts, TableFacts, page
 from tercet.nodes.setup import make_cluster, make_member, make_node
-from tercet.portal import drafts
+from tercet.portal import app, drafts
 from tercet.portal.app import Serving, serve
+from tercet.portal.state import Portal
 from tercet.portal.study_work import Run
 from tests.portal.asking import Answer, Browser, multipart
 
@@ -384,3 +385,39 @@ async def test_spoilt_files_leave_their_pages_readable(desk, files):
     assert told.status == 200
     assert "failed" in told.text
     assert "cannot be read" in (await desk.get(f"/runs/{'ab' * 4}")).text
+
+
+async def test_pages_say_that_the_file_of_the_lake_has_changed(desk, files, tmp_path):
+    portal = desk.serving.portal
+    portal.look_at_file()
+    assert "begun with" not in (await desk.get("/upload")).text
+    other = tmp_path / "cluster.toml"
+    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
+    make_cluster([*parts, make_member("clinic", ["owner"], tmp_path)], other, protocol="replicated")
+    portal.cluster_path = other
+    portal.look_at_file()
+    assert "than this portal has begun with" in (await desk.get("/upload")).text
+    other.write_text("no file of a lake")
+    portal.look_at_file()
+    assert "cannot be read any more" in (await desk.get("/upload")).text
+    portal.cluster_path = files / "cluster.toml"
+    portal.look_at_file()
+    assert portal.changed == ""
+
+
+async def test_the_file_of_the_lake_is_looked_at_now_and_then(desk, nursery, monkeypatch, caplog):
+    times = 0
+
+    def look(_):
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise KeyError("number")
+
+    monkeypatch.setattr(app, "SWEEP_S", 0.001)
+    monkeypatch.setattr(Portal, "look_at_file", look)
+    nursery.start_soon(app._sweep, desk.serving.portal)
+    with trio.fail_after(60):
+        while times < 3:  # noqa: ASYNC110
+            await trio.sleep(0.001)
+    assert "unforeseen" in caplog.text
