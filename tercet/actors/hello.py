@@ -74,6 +74,12 @@ class Hello:
 
     def _other_lake(self, other: Hello, peer: str) -> str:
         """Why two ends that have different lists of members do not fit together, and what to do."""
+        if other.number == self.number > 1:
+            return (
+                f"{peer} goes by another number {self.number} of the lake's cluster.toml than this end: two "
+                "were signed. Let the operators settle which one counts; who has the other puts back "
+                "what was there before it, a node its catalog too"
+            )
         if other.number == self.number:
             return (
                 f"{peer} has another list of the lake's members than this end; give all nodes and members "

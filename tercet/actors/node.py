@@ -90,6 +90,8 @@ class Node:
         """Clients that are connected now, by name."""
         self._callers: dict[str, Caller] = {}
         self._goes_by = lake, number
+        self._others_go_by: dict[int, tuple[bytes, int]] = {}
+        """By what peers go, as they have said last."""
         self._addresses: Sequence[str] = ()
         self._services: dict[str, set[Service]] = {}
         self._trusted_names = trusted_names
@@ -97,6 +99,8 @@ class Node:
         self._expected = set(range(party.index + 1, party.parties))
         self._all_here = trio.Event()
         party.load = self.gate.load
+        if lasting:
+            party.on_list = self._heard_list
 
     async def listen(self, address: str, *, nursery: trio.Nursery) -> str:
         """Start to listen; returns the address with its port."""
@@ -173,7 +177,14 @@ class Node:
         except BaseException:
             await link.aclose()
             raise
+        self._link_up(index, link, key)
+
+    def _link_up(self, index: int, link: Link, key: bytes) -> None:
+        """Take a link to a peer. Lists that have followed while both said hello are compared then."""
+        self._others_go_by.pop(index, None)
         self.party.add_peer(index, link, key)
+        if self.lasting:
+            self.party.tell_list(index, *self._goes_by)
 
     async def _greet(self, link: Link) -> tuple[str, bytes]:
         """Exchange hellos; returns the role of the other end, and the link's key."""
@@ -239,19 +250,35 @@ class Node:
     ) -> None:
         """From now on, go by another list of the lake's members, and of addresses of nodes.
 
-        Links end with peers and clients whose certificates were `renewed`, who may make them anew, and with
-        those who are `gone`.
+        Links end with peers and clients whose certificates were `renewed`, who may make them anew, with those
+        who are `gone`, and with peers who go by another list of that number.
         """
         self._goes_by, self._addresses = (lake, number), addresses
         for index in range(self.party.parties):
             if party_name(index) in renewed:
                 self.party.hang_up(index)
+            else:
+                self.party.tell_list(index, lake, number)
+                self._compare_lists(index)
         me = self.party.name
         for name in renewed:
             why = f"{me} goes by another certificate of {name} from now on; ask again"
             self._dismiss(name, PeerLost(why, peer=me))
         for name in gone:
             self._dismiss(name, ConsentError(f"{name} is no member of the lake any more"))
+
+    def _heard_list(self, index: int, lake: bytes, number: int) -> None:
+        """A peer goes by a list of the lake's members from now on."""
+        self._others_go_by[index] = lake, number
+        self._compare_lists(index)
+
+    def _compare_lists(self, index: int) -> None:
+        """End the link to a peer that goes by another list of the same number; the next hello says why."""
+        lake, number = self._others_go_by.get(index, self._goes_by)
+        if number == self._goes_by[1] and lake != self._goes_by[0]:
+            why = f"goes by another number {number} of the lake's cluster.toml than {self.party.name}"
+            logger.error("%s: %s %s", self.party.name, party_name(index), why)
+            self.party.hang_up(index, why)
 
     def _dismiss(self, name: str, error: TercetError) -> None:
         for service in self._services.get(name, ()):
@@ -277,7 +304,7 @@ class Node:
             raise TransportError(f"{role} is not expected to connect here now; the link was refused")
         if not self.lasting:
             self._expected.discard(index)
-        self.party.add_peer(index, link, key)
+        self._link_up(index, link, key)
         logger.info("%s: %s has linked up", self.party.name, role)
         if not self._expected:
             self._all_here.set()

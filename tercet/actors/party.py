@@ -112,6 +112,8 @@ class Peer:
                 self.party.peer_stops(self, name, from_wire(fields).heard(party_name(self.index)))
             case ["job", *word] if self.party.on_word is not None:
                 self.party.on_word(self.index, word)
+            case ["list", int(number), bytes(lake)] if self.party.on_list is not None:
+                self.party.on_list(self.index, lake, number)
             case _:
                 raise ProtocolError(f"{self.line.other} sent a message {message[0]!r} that no party sends")
 
@@ -149,6 +151,8 @@ class Party:
         """Whether the node is about to stop, and takes no new plans."""
         self.on_word: Callable[[int, list[Any]], None] | None = None
         """Is told what peers say of jobs; see `nodes.jobs`."""
+        self.on_list: Callable[[int, bytes, int], None] | None = None
+        """Is told by which list of the lake's members a peer goes from now on; see `Node.go_by`."""
         self.trace: list[TraceEvent] | None = None
         self.ended, self.failed = 0, 0
         """Runs that have ended here, and those of them that failed."""
@@ -185,13 +189,12 @@ class Party:
         self._lose(earlier, error)
         self._nursery.start_soon(earlier.line.link.aclose)
 
-    def hang_up(self, index: int) -> None:
-        """End the link to a peer whose certificate is another one from now on, if there is one."""
+    def hang_up(self, index: int, why: str = "has another certificate from now on") -> None:
+        """End the link to a peer that is to say hello anew, if there is one."""
         peer = self._peers.get(index)
         if peer is not None and not peer.gone.is_set():
             name = party_name(index)
-            why = f"{name} has another certificate from now on; {self.name} links up with it anew"
-            self._lose(peer, PeerLost(why, peer=name))
+            self._lose(peer, PeerLost(f"{name} {why}; {self.name} links up with it anew", peer=name))
             self._nursery.start_soon(peer.line.link.aclose)
 
     async def until_lost(self, index: int) -> None:
@@ -207,6 +210,11 @@ class Party:
         """Say something about a job to a peer; it goes nowhere while the peer is lost."""
         if index in self._peers:
             self._peers[index].line.post(["job", *word])
+
+    def tell_list(self, index: int, lake: bytes, number: int) -> None:
+        """Say by which list of the lake's members this party goes; see `on_list`."""
+        if index in self._peers:
+            self._peers[index].line.post(["list", number, lake])
 
     @property
     def running(self) -> int:

@@ -103,7 +103,26 @@ async def look_at_nodes(
     async def look(index: int) -> Looked:
         return await _look(cluster, identity, index, timeout_s)
 
-    return await _of_each(cluster, look)
+    return _compared(await _of_each(cluster, look))
+
+
+def _compared(looked: Sequence[Looked]) -> list[Looked]:
+    """What was found, and which nodes have different files to follow the list of members.
+
+    Each would go by its own in time, and not run with the others any more.
+    """
+    coming = {one.name: one.told["coming"] for one in looked if one.told is not None and one.told["coming"]}
+    if len({digest for _, _, digest in coming.values()}) < 2:
+        return list(looked)
+    told = ", ".join(f"{name} {digest[:16]}" for name, (_, _, digest) in coming.items())
+    what = (
+        f"nodes have different files that follow, by their digests {told}: settle which one counts, and "
+        "remove cluster.next.toml where it is another one, before it takes effect"
+    )
+    return [
+        attrs.evolve(one, found=(*one.found, Finding(one.name, False, what))) if one.name in coming else one
+        for one in looked
+    ]
 
 
 async def check_nodes(cluster: ClusterFile, identity: Identity) -> list[Finding]:
@@ -227,7 +246,7 @@ def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
             "waiting": int(waiting),
             "free_bytes": dict(free),
             "audit": [int(lines), str(digest)],
-            "coming": [] | [int(), str()] as coming,
+            "coming": [] | [int(), str(), str()] as coming,
             "memory_bytes": None | int() as memory,
         } if (
             all(type(one) is int and 0 <= one < nodes for one in missing)
@@ -267,7 +286,7 @@ def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) 
     if not found:
         found.append(Finding(where, True, f"ready; Tercet {told['release']}, {told['runs']} runs under way"))
     if told["coming"]:
-        number, when = told["coming"]
+        number, when, _ = told["coming"]
         what = f"it goes by number {number} of cluster.toml from {when}; `tercet adopt` gets it"
         found.append(Finding(where, True, what))
     return found

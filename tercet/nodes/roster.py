@@ -50,9 +50,9 @@ class Roster:
 
     @property
     def announced(self) -> list[int | str]:
-        """Number of the file that follows, and when it takes effect; empty if none does."""
+        """Number of the file that follows, when it takes effect, and its digest; empty if none does."""
         coming = self.coming
-        return [] if coming is None else [coming.number, str(coming.takes_effect)]
+        return [] if coming is None else [coming.number, str(coming.takes_effect), coming.digest().hex()]
 
     def member(self, name: str) -> Member:
         """A member by name. Raises ConsentError if there is none."""

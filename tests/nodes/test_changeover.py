@@ -7,14 +7,16 @@ import datetime as dt
 import threading
 from functools import partial
 
+import attrs
 import trio
+import trio.testing
 
 from tercet.errors import ConfigError, ConsentError, PeerLost, StorageError
 from tercet.members import succession
 from tercet.members.config import ClusterFile
 from tercet.members.succession import current
 from tercet.nodes import program
-from tercet.nodes.setup import renew_key
+from tercet.nodes.setup import keys_of_node, renew_key
 from tests.attacks.lake import TIMEOUT_S
 from tests.nodes.test_amending import adopted, amend, events, following, give
 
@@ -148,3 +150,41 @@ async def test_a_change_while_a_node_was_off_is_in_its_log(nodes_at_rest):
         succession.place(path, after)
     assert await lines() == [("started", 1), ("amended", 2), ("started", 2)]
     assert await lines() == [("started", 1), ("amended", 2), ("started", 2), ("started", 2)]
+
+
+async def test_nodes_with_two_lists_of_one_number_part(in_process, caplog):
+    lake, made = in_process, in_process.made
+    one = following(made, removed=["insurer"])
+    other = following(made, nodes=(1, 2), revoked=["ann"])
+    for index, after in enumerate((one, other, other)):
+        succession.place(made.root / f"n{index}" / "cluster.toml", after.to_text().encode())
+    for node in lake.nodes:
+        node.gate.roster.changed.set()
+    with trio.fail_after(TIMEOUT_S):
+        while [node.party.missing() for node in lake.nodes] != [[1, 2], [0], [0]]:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+        while "two were signed" not in caplog.text:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    assert [node.gate.roster.cluster for node in lake.nodes] == [one, other, other]
+    assert "goes by another number 2 of the lake's cluster.toml than party" in caplog.text
+
+
+async def test_nodes_with_one_list_stay_linked(in_process, caplog):
+    """Also where one of them goes over later, or has other signatures under it."""
+    lake, made = in_process, in_process.made
+    one = following(made, removed=["insurer"])
+    same = attrs.evolve(one, signatures=())
+    for index in (2, 1):
+        before = succession.current(made.cluster)
+        keys = keys_of_node(made.root / f"n{index}" / "node.key", before)
+        same = succession.sign(before, same, keys)
+    peers = [dict(node.party._peers) for node in lake.nodes]
+    for node, after in zip(lake.nodes, (one, same, same), strict=True):
+        succession.place(node.gate.roster.file.cluster, after.to_text().encode())
+        node.gate.roster.changed.set()
+        with trio.fail_after(TIMEOUT_S):
+            while node.gate.roster.cluster.number == 1:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert [node.party._peers for node in lake.nodes] == peers
+    assert not any(node.party.missing() for node in lake.nodes)

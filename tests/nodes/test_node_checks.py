@@ -82,7 +82,7 @@ async def test_what_a_node_says_stays_in_its_line(asks, monkeypatch):
     lake, cluster, aud = asks
     evil = "1\x1b[2J\nok   n0 (party 0): ready" + "!" * 5000
     for node, facts in zip(
-        lake.nodes, ({"release": evil}, {"free_bytes": {evil: 0}}, {"coming": [2, evil]}), strict=True
+        lake.nodes, ({"release": evil}, {"free_bytes": {evil: 0}}, {"coming": [2, evil, evil]}), strict=True
     ):
         answer(node, "status", saying(**facts), monkeypatch)
     for one in await check_nodes(cluster, aud):
@@ -118,3 +118,16 @@ async def test_what_follows_is_taken_from_a_node_that_has_it(asks, monkeypatch):
         answer(node, "amendment", saying(packed=b""), monkeypatch)
     with pytest.raises(ConfigError, match="no node has a file that follows"):
         await fetch_amendment(cluster, aud)
+
+
+async def test_different_files_that_follow_are_told(asks):
+    lake, cluster, aud = asks
+    one = following(lake.made, at=SOON)
+    other = following(lake.made, at=SOON, removed=["insurer"])
+    for node, after in zip(lake.nodes, (one, other, None), strict=True):
+        if after is not None:
+            await node.gate.answer("olga", "amend", [after.to_text().encode()])
+    bad = [found for found in await check_nodes(cluster, aud) if not found.good]
+    assert [found.where for found in bad] == ["n0", "n1"]
+    for found in bad:
+        assert f"n0 {one.digest().hex()[:16]}, n1 {other.digest().hex()[:16]}" in found.what
