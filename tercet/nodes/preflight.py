@@ -132,6 +132,7 @@ def _stored(settings: Settings) -> Iterator[Checked]:
         yield _tried(file.storage_key.name, _key, file, catalog, files)
         if not catalog.new:
             yield _tried(file.cluster.name, _list, settings, catalog)
+            yield from _left(settings, catalog)
         yield _tried("audit.log", _log, settings, catalog)
     finally:
         catalog.close()
@@ -149,6 +150,20 @@ def _key(file: NodeFile, catalog: Catalog, files: SealedFiles) -> str:
 def _list(settings: Settings, catalog: Catalog) -> str:
     require_goes_on(settings.file.cluster, settings.cluster, Journal(catalog), catalog)
     return f"number {settings.cluster.number} follows what the node has gone by"
+
+
+def _left(settings: Settings, catalog: Catalog) -> Iterator[Checked]:
+    """What is stored of members who are gone: nobody can drop it."""
+    try:
+        labels = catalog.labels()
+    except TercetError as error:
+        yield Checked("storage", False, str(error))
+        return
+    for owner in settings.cluster.removed:
+        count = sum(one.owner == owner for one in labels)
+        if count:
+            what = f"{count} tables and models of {owner}, no member any more, stay until their time is up"
+            yield Checked("storage", True, f"{what}, if they have one")
 
 
 def _log(settings: Settings, catalog: Catalog) -> str:

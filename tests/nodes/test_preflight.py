@@ -83,6 +83,17 @@ def test_a_list_that_is_due_stays_where_it_is(used, nodes_at_rest):
         assert f"node n0, by number {number} of cluster.toml" in told
 
 
+def test_what_is_left_of_who_is_gone(used, nodes_at_rest):
+    catalog = Vault(Settings.read(used / "node.toml").file).catalog
+    for name, owner in (("ages", "hospital"), ("costs", "insurer"), ("claims", "insurer")):
+        catalog.put(Entry("table", name, owner, b"", b"", ()))
+    catalog.close()
+    after = following(nodes_at_rest, removed=["insurer"]).to_text().encode()
+    succession.place(used / "cluster.toml", after)
+    told = [one.what for one in check_node(used / "node.toml") if one.where == "storage"]
+    assert [one.partition(",")[0] for one in told[1:]] == ["2 tables and models of insurer"]
+
+
 def spoil(home, what):
     """Spoil something; what is said."""
     match what:
