@@ -23,7 +23,7 @@ from tercet.client.answers import alike, binary, require_agreement, time_of
 from tercet.client.client import Client
 from tercet.client.study_api import StudyDesk
 from tercet.errors import ConsentError, ProtocolError, StorageError
-from tercet.members.approvals import DAYS, Approval
+from tercet.members.approvals import DAYS, LONGEST_S, Approval
 from tercet.members.audit import Follower, Head, lines_after, require
 from tercet.members.config import ClusterFile, NodeEntry
 from tercet.members.keys import MemberKeys, context
@@ -231,6 +231,10 @@ class Desk:
         if not isinstance(shown, str) and plan.digest() != shown.digest:
             raise ConsentError(
                 f"plan {shown.number} is another one than was shown before; look at it again before you sign"
+            )
+        if not 0 < days <= LONGEST_S / 86400:
+            raise ConsentError(
+                f"nothing was signed: a plan is approved for up to {LONGEST_S / 86400:g} days, not {days:g}"
             )
         approval = Approval.make(self.cluster.lake, waiting.session, plan.digest(), self.keys, days=days)
         await self.client.ask("approve", [attrs.asdict(approval)])

@@ -20,7 +20,7 @@ from tercet.client.wording import describe_plan, one_line, stands
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConsentError
 from tercet.members.audit import Head, check_lines, lines_after, log_lines, parse, require
-from tercet.members.rules import moment
+from tercet.members.rules import LATEST, moment
 from tercet.members.study_pages import quotation
 from tercet.members.succession import current
 from tercet.members.verified import Verified
@@ -35,6 +35,8 @@ Log = tuple[str, Head, list[str]]
 SHOWN_PURPOSE = 80
 """Characters of a purpose in a list."""
 SHOWN_APART = ("before", "number", "time", "event")
+LONGEST_NONSENSE = 200
+"""Characters that are shown of what no node of this release writes."""
 
 Number = Annotated[str, typer.Argument(help="First digits of a study or plan, as `tercet plans` lists them.")]
 
@@ -188,11 +190,24 @@ def audit(
         else:
             raise typer.BadParameter("give a node.toml, or your key with --identity")
         for name, head, lines in logs:
-            for line in map(parse, lines):
-                facts = {key: value for key, value in line.items() if key not in SHOWN_APART}
-                when = dt.datetime.fromtimestamp(line["time"], dt.UTC)
-                say(f"{name} {line['number']} {when:%Y-%m-%dT%H:%M:%SZ} {line['event']} {facts}")
+            for line in lines:
+                say(f"{name} {_audited(line)}")
             say(f"{name}: {head.lines} lines, whole; head {head.digest}")
+
+
+def _audited(line: str) -> str:
+    """A line of a log, of which its node has written what it likes."""
+    match parse(line):
+        case {
+            "number": int(number),
+            "time": int() | float() as seconds,
+            "event": str(event),
+            **rest,
+        } if 0 <= seconds <= LATEST:
+            facts = {key: value for key, value in rest.items() if key not in SHOWN_APART}
+            when = dt.datetime.fromtimestamp(seconds, dt.UTC)
+            return f"{number} {when:%Y-%m-%dT%H:%M:%SZ} {one_line(event)} {facts}"
+    return f"has a line that makes no sense: {line[:LONGEST_NONSENSE]!a}"
 
 
 def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[Log]:

@@ -7,13 +7,13 @@ values, in quotes. Whatever a computation can disclose is said by its name, and 
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 
 from tercet.errors import ConsentError
+from tercet.members.rules import moment
 from tercet.members.studies import (
     COLUMNS,
     EXPRESSION,
@@ -202,11 +202,6 @@ def page(study: Study, facts: Facts) -> list[str]:
 def quotation(text: str) -> str:
     """What somebody has written, on one line, with nothing in it that hides or turns text."""
     return ascii(text) if not all(char.isprintable() or char == "\n" for char in text) else repr(text)
-
-
-def moment(seconds: float) -> str:
-    """A time for people."""
-    return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _times(count: int) -> str:

@@ -22,14 +22,13 @@ from tercet.errors import ConsentError, ProtocolError
 from tercet.members import decisions
 from tercet.members.audit import AuditLog
 from tercet.members.decisions import TO_CALLER, Result, Verdict, decide
-from tercet.members.rules import LATEST, MODEL, TABLE, Rules
+from tercet.members.rules import LATEST, MODEL, TABLE, Rules, moment
 from tercet.members.studies import RUN_BYTES, Asked, Study, StudyApproval, matches, plain, read_step
 from tercet.members.study_pages import (
     DOES,
     Facts,
     TableFacts,
     kind_of,
-    moment,
     named_columns,
     origins,
     page,

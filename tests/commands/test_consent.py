@@ -8,6 +8,7 @@ import trio
 from typer.testing import CliRunner
 
 from tercet.cli import app
+from tercet.commands import consent
 from tests.nodes.conftest import in_process  # noqa: F401 - a fixture
 from tests.nodes.test_studies import lake, made  # noqa: F401 - a fixture
 
@@ -68,3 +69,21 @@ async def test_wrong_numbers_and_files(lake, command, tmp_path):  # noqa: F811
         told = await command("hospital", "approve", plan.number, says="y\n")
         assert f"plan {plan.number} (" in told
     assert np.all(plan.missing == ("hospital",))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "1",
+        '{"number": 1}',
+        '{"number": 1, "time": 1e300, "event": "x"}',
+        '{"number": 1, "time": "now", "event": "x"}',
+        '{"number": 1, "time": 1, "event": ["\\u202e"]}',
+        '{"number": 1, "time": 1, "event": "\\u001b[2J\\n"}',
+    ],
+)
+def test_lines_of_logs_are_shown_whatever_nodes_write(line):
+    shown = consent._audited(line)
+    assert shown.isprintable()
+    assert len(shown) < 400

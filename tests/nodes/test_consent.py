@@ -383,6 +383,9 @@ def test_an_approval_that_has_not_come_to_all_nodes_is_given_again(tables):
             assert await hospital.desk.plans() == [waiting]
             _, plan = await hospital.desk.show(waiting.number)
             assert plan.digest() == waiting.digest
+            for days in (0.0, -1.0, float("nan"), 1e300):
+                with pytest.raises(ConsentError, match="nothing was signed: a plan is approved for up to"):
+                    await hospital.desk.approve(waiting.number, days=days)
             await hospital.desk.approve(waiting.number)
             assert (await job.result()).revealed["sum"].shape == (1,)
             assert await hospital.desk.plans() == []
