@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -46,11 +48,26 @@ def upload(
     min_count: Annotated[int, typer.Option(help="Rows that a revealed figure must rest on at least.")] = 1,
     within: Annotated[
         list[str] | None,
-        typer.Option("--range", help="Public bounds of a column, as in age=0:120; again for more."),
+        typer.Option(
+            "--range", help="Public bounds, as in age=0:120 or born=1900-01-01:2025-12-31; again for more."
+        ),
     ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option("--type", help="What a column holds, as in id=string or age=real; again for more."),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Labels of a category, in their order, as in stage=I,II,III; again for more.",
+            metavar="COLUMN=LABELS",
+        ),
+    ] = None,
+    normalise: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is done to text keys, as all owners agree: strip, case, nfc, zeros; again for more."
+        ),
     ] = None,
     missing: Annotated[
         str, typer.Option(help="'refuse' missing values, or 'indicator': store where they are.")
@@ -121,6 +138,8 @@ def upload(
                 types=types_of(kind or ()),
                 ranges=ranges_of(within or ()),
                 missing=_missing(missing),
+                categories=labels_of(labels or ()),
+                normalise=tuple(normalise or ()),
                 allow=allowed,
             )
             say(f"{table}")
@@ -138,16 +157,39 @@ def types_of(given: Sequence[str]) -> dict[str, Declared]:
     return found
 
 
-def ranges_of(given: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Bounds by column from words such as `age=0:120`. Raises SchemaError for others."""
-    found: dict[str, tuple[float, float]] = {}
+def ranges_of(given: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Bounds by column from words such as `age=0:120`, dates as text. Raises SchemaError for others."""
+    found: dict[str, tuple[Any, Any]] = {}
     for word in given:
         name, _, ends = word.rpartition("=")
         low, _, high = ends.partition(":")
         try:
-            found[name] = float(low), float(high)
+            found[name] = (low, high) if _is_date(low) and _is_date(high) else (float(low), float(high))
         except ValueError as error:
-            raise SchemaError(f"--range {word} is no range; write it as in age=0:120") from error
+            raise SchemaError(
+                f"--range {word} is no range; write it as in age=0:120 or born=1900-01-01:2025-12-31"
+            ) from error
+    return found
+
+
+def _is_date(word: str) -> bool:
+    return re.fullmatch(r"\d{4}-\d\d-\d\d", word) is not None
+
+
+def labels_of(given: Sequence[str]) -> dict[str, list[str]]:
+    """Labels by column from words such as `stage=I,II,III`. Raises SchemaError for others.
+
+    A label with a comma stands in quotes, as in a CSV file.
+    """
+    found: dict[str, list[str]] = {}
+    for word in given:
+        name, _, labels = word.partition("=")
+        try:
+            (found[name],) = csv.reader([labels], strict=True)
+        except (ValueError, csv.Error):
+            found[name] = []
+        if not name or not found[name]:
+            raise SchemaError(f"--labels {word} are no labels; write them as in stage=I,II,III")
     return found
 
 

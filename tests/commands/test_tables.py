@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from tercet import Allow
-from tercet.commands.tables import app, ranges_of, read_query, types_of
+from tercet.commands.tables import app, labels_of, ranges_of, read_query, types_of
 from tercet.errors import SchemaError
 from tercet.ml.ingest import encode
 
@@ -19,9 +19,10 @@ pytestmark = pytest.mark.smoke
 def test_ranges_are_read():
     assert ranges_of([]) == {}
     assert ranges_of(["age=0:120", "a=b=-1.5:1e3"]) == {"age": (0, 120), "a=b": (-1.5, 1000)}
+    assert ranges_of(["born=1900-01-01:2025-12-31"]) == {"born": ("1900-01-01", "2025-12-31")}
 
 
-@pytest.mark.parametrize("word", ["age", "age=5", "age=0:x", "age=0:1:2", ""])
+@pytest.mark.parametrize("word", ["age", "age=5", "age=0:x", "age=0:1:2", "", "a=1900-01-01:5"])
 def test_what_is_no_range_is_refused(word):
     with pytest.raises(SchemaError, match="is no range; write it as in age=0:120"):
         ranges_of([word])
@@ -35,6 +36,45 @@ def test_types_are_read():
 def test_what_is_no_type_is_refused(word):
     with pytest.raises(SchemaError, match="is no type; write it as in id=string"):
         types_of([word])
+
+
+def test_labels_are_read():
+    assert labels_of(["stage=I,II,III", 'drug="a, b",c=d']) == {
+        "stage": ["I", "II", "III"],
+        "drug": ["a, b", "c=d"],
+    }
+
+
+@pytest.mark.parametrize("word", ["stage", "stage=", "=I,II", "", 'stage="I', "stage=I\nII"])
+def test_what_are_no_labels_is_refused(word):
+    with pytest.raises(SchemaError, match="are no labels; write them as in stage=I,II,III"):
+        labels_of([word])
+
+
+def test_columns_of_an_upload(monkeypatch, tmp_path):
+    """What is said of columns is what Python's upload is given, which takes it."""
+    given = {}
+
+    class Lake:
+        cluster = SimpleNamespace(caller="clinic")
+
+        def upload(self, source, **options):
+            given.update(options)
+
+    monkeypatch.setattr("tercet.connect", lambda *_, **__: contextlib.nullcontext(Lake()))
+    base = ["upload", "ages.csv", "--name", "ages", "--key", "id", "--identity", "clinic.key"]
+    words = ["--labels", "stage=I,II", "--normalise", "strip", "--normalise", "case", "--type", "born=date"]
+    done = CliRunner().invoke(app, [*base, *words, "--range", "born=1900-01-01:2025-12-31"])
+    assert done.exit_code == 0, done.output
+    (tmp_path / "ages.csv").write_text("id,stage,born\n a,I,1950-02-03\nB,II,1960-01-01\n")
+    options = {name: given[name] for name in ("categories", "normalise", "types", "ranges", "key", "name")}
+    schema = encode(tmp_path / "ages.csv", owner="clinic", **options).schema
+    assert {one.name: one.kind for one in schema.columns} == {
+        "id": "key",
+        "stage": "category",
+        "born": "date",
+    }
+    assert schema.columns[0].normalise == ("strip", "case")
 
 
 def test_the_command_knows_them():
