@@ -184,7 +184,7 @@ def audit(
     again = whole or verify
     with sentences():
         if node is not None:
-            logs = _audit_here(Settings.read(node), again=again, keep=not verify)
+            logs = _audit_here(Settings.read(node, may_change=False), again=again, keep=not verify)
         elif identity is not None:
             logs = _audit_all(cluster, identity, again=again, keep=not verify)
         else:

@@ -83,6 +83,15 @@ def test_a_list_that_is_due_stays_where_it_is(used, nodes_at_rest):
         assert f"node n0, by number {number} of cluster.toml" in told
 
 
+def test_a_list_that_is_due_stays_where_it_is_while_somebody_audits(used, nodes_at_rest):
+    succession.place(used / "cluster.toml", following(nodes_at_rest).to_text().encode())
+    before = state(used)
+    done = CliRunner().invoke(app, ["audit", "--verify", str(used / "node.toml")])
+    assert done.exit_code == 0, done.output
+    assert "3 lines, whole" in done.output
+    assert {path: one for path, one in state(used).items() if path.name != "node.audited.json"} == before
+
+
 def test_what_is_left_of_who_is_gone(used, nodes_at_rest):
     catalog = Vault(Settings.read(used / "node.toml").file).catalog
     for name, owner in (("ages", "hospital"), ("costs", "insurer"), ("claims", "insurer")):
