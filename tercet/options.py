@@ -63,13 +63,21 @@ def shown(value: Any) -> str | None:
     plain = value is None or isinstance(value, str | bytes | numbers.Number)
     if isinstance(value, list | tuple):
         plain = all(isinstance(one, str | numbers.Number) for one in value)
-    text = f"{value}" if isinstance(value, numbers.Number) else repr(value)
+    try:
+        text = f"{value}" if isinstance(value, numbers.Number) else repr(value)
+    except ValueError:  # of more digits than Python writes
+        return None
     return text if plain and len(text) <= SHOWN else None
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite real number, of Python or of numpy, and no boolean."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # larger than all floats
+        return False
 
 
 def is_whole(value: Any) -> bool:
@@ -546,6 +554,7 @@ ONE_HOT = Several(
     advice="as in [1, 2, 3]",
 )
 REFERENCE = Either(rules=(NUMBER, FLAG, Text(what="a label")), none=True, advice="as in reference='I'")
+PREFIX = Text(what="text that names begin with", none=True)
 FILLER = Either(rules=(NUMBER, FLAG))
 JOB = Made(of="Job", what="a job, which submit(...) gives")
 COUNT = Number(whole=True, least=1)

@@ -170,8 +170,8 @@ def recoded(x: Expression, labels: Sequence[str]) -> Expression:
         raise SchemaError(
             f"{x.text} is {x.kind} and has no labels to be recoded; cut(bins) makes a category of numbers"
         )
+    meaning = Meaning("category", check_labels(labels, f"{term_of(x)}.recoded"))
     text = f"{term_of(x)}.recoded([{', '.join(map(repr, labels))}])"
-    meaning = Meaning("category", check_labels(labels, text))
     lost = [label for label in x.labels if label not in meaning.places]
     if lost:
         raise SchemaError(f"{text}: nothing would stand for rows of {lost[0]!r}; name all labels of {x.text}")

@@ -23,7 +23,8 @@ from tercet.ml.dates import whole
 from tercet.ml.draft import Draft, as_ring_units, rescaled
 from tercet.ml.linalg import from_table, quotient
 from tercet.ml.meanings import Meaning, check_labels, refusal
-from tercet.ml.operands import number_of, term_of, text_of
+from tercet.ml.operands import end_of, number_of, term_of, text_of
+from tercet.options import elements
 from tercet.plans import Value
 
 if TYPE_CHECKING:
@@ -305,10 +306,10 @@ def cut(x: Expression, bins: Sequence[float], labels: Sequence[str] | None, *, r
     text = f"{term_of(x)}.cut"
     if x.meaning is not None:
         raise refusal(x.meaning, x.text, "bands are of numbers")
-    edges = [float(edge) for edge in bins]
+    edges = [end_of(edge, text) for edge in elements(bins) or ()]
     if len(edges) < 2 or any(not a < b for a, b in itertools.pairwise(edges)) or len(edges) > MOST_BANDS:
         raise PlanError(
-            f"{text}: bins are {list(bins)!r:.80}; give 2 to {MOST_BANDS} edges, each above the last"
+            f"{text}: bins are {edges!r:.80}; give a list of 2 to {MOST_BANDS} edges, each above the last"
         )
     low, high = x.public.low, x.public.high
     slack = x.public.grain + half_unit(x.public.scale) * 2
@@ -326,6 +327,9 @@ def cut(x: Expression, bins: Sequence[float], labels: Sequence[str] | None, *, r
     if labels is None:
         left, end = ("(", "]") if right else ("[", ")")
         labels = [f"{left}{a:g}, {b:g}{end}" for a, b in itertools.pairwise(edges)]
+    labels = elements(labels)
+    if labels is None:
+        raise SchemaError(f"{text}: labels are a list of text, one for each of {len(edges) - 1} bands")
     if len(labels) != len(edges) - 1:
         raise SchemaError(f"{text}: {len(edges) - 1} bands have {len(labels)} labels; give each its own")
     return x.banded(edges[1:-1], list(labels), right)
@@ -333,8 +337,10 @@ def cut(x: Expression, bins: Sequence[float], labels: Sequence[str] | None, *, r
 
 def banded(x: Expression, edges: Sequence[float], labels: Sequence[str], right: bool) -> Expression:
     """The band of each value between public edges, as a category."""
+    if not isinstance(edges, list) or not isinstance(right, bool):
+        raise PlanError(f"{term_of(x)}.cut: edges are a list of numbers, and right is True or False")
     text = f"{term_of(x)}.cut([{', '.join(text_of(edge) for edge in edges)}])"
-    meaning = Meaning("category", check_labels(list(labels), text))
+    meaning = Meaning("category", check_labels(labels, text))
     known = [number_of(edge, text) for edge in edges]
     if len(known) != len(meaning.labels) - 1 or any(not a < b for a, b in itertools.pairwise(known)):
         raise PlanError(f"{text}: {len(known)} edges, each above the last, part {len(known) + 1} bands")

@@ -40,6 +40,8 @@ Values = npt.NDArray[Any] | Text
 
 _TRUTH_TYPES = (bool, np.bool_)
 _DAYS = np.dtype("M8[D]")
+MOST_BITS = 8192
+"""Of integers that errors show; Python writes no longer ones."""
 
 
 # A column comes apart into where its values are missing and those that are there.
@@ -197,6 +199,9 @@ def _object_values(array: npt.NDArray[Any], spot: Spot) -> Values:
                 return array.astype(dtype)
             except OverflowError:
                 continue
+    for row, value in enumerate(items):
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise spot.error(f"the value is an integer of {value.bit_length()} bits; correct it.", row)
     return array
 
 
@@ -276,8 +281,10 @@ def feature_of(
         return clock_codes(values, "date", spot), "date", None
     if declared == "datetime" or (declared is None and clock is not None):
         return clock_codes(values, "datetime", spot), "datetime", None
-    if clock is not None:
+    if clock is not None and clock.size:
         raise _refuse_text(clock.tolist(), spot)
+    if clock is not None:
+        values = np.zeros(0)  # all are missing, whatever they would have been
     if isinstance(values, Text):
         if values.rows:
             raise _refuse_text([values.at(row) for row in range(values.rows)], spot)

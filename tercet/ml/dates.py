@@ -222,7 +222,7 @@ def calendar(x: Expression, part: str) -> Expression:
     """A part of a date or a time, by its name among `PARTS`. PlanError for others."""
     Calendar(x)  # of what is no date there is none
     known = PARTS if x.kind == "datetime" else tuple(_OF_DATES)
-    if part not in known:
+    if not isinstance(part, str) or part not in known:
         raise PlanError(f"{x.text} is a {x.kind} and has no {part!r}; it has {', '.join(known)}")
     text, (first, last) = f"{term_of(x)}.dt.{part}", _day_ends(x)
     ends = (_year_of(first), _year_of(last)) if part == "year" else _ENDS.get(part, (first, last))
@@ -244,6 +244,8 @@ def age(x: Expression, at: Expression | Code) -> Expression:
     """
     if x.kind != "date":
         raise SchemaError(f"{x.text} is {x.kind}, and ages are those of dates")
+    if not isinstance(at, Code) and getattr(at, "kind", None) != "date":
+        raise SchemaError(f"{x.text}: ages are at a date, as in .dt.age('2024-12-31'), or a column of dates")
     text = f"{term_of(x)}.dt.age({text_of(at)})"
     first, last = _day_ends(x)
     others = [at] if not isinstance(at, Code) else []

@@ -20,6 +20,8 @@ from tercet.plans import Builder, Value
 if TYPE_CHECKING:
     from tercet.ml.expressions import Expression
 
+FARTHEST = 2.0**520
+"""Beyond all values of all columns; what is compared with more is compared with this."""
 GUARD_BITS = 16
 """Fractional bits of unfinished sums, beyond those of the result."""
 ROOM_BITS = 57
@@ -71,7 +73,7 @@ class Draft:
         most, for a fraction that an integer cannot be.
         """
         value, grain = self.value(expression), expression.public.grain
-        place = math.ldexp(number, value.scale)
+        place = math.ldexp(min(max(number, -FARTHEST), FARTHEST), value.scale)
         slack = math.ldexp(grain, value.scale)
         if 0 < slack <= 0.5:
             return round(place), round(place)

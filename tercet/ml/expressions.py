@@ -31,7 +31,7 @@ from tercet.ml.meanings import Meaning
 from tercet.ml.operands import Number, factor_of, is_exact, log2_of, number_of, term_of, text_of
 from tercet.ml.recorded import OPERATIONS, Made, listed, recorded
 from tercet.ml.schema import INTEGER_BITS, Kind
-from tercet.options import FILLER, MANY, ONE_HOT, REFERENCE, takes
+from tercet.options import FILLER, FLAG, MANY, ONE_HOT, PREFIX, REFERENCE, takes
 from tercet.plans import Value
 from tercet.tracebacks import short_tracebacks
 
@@ -259,6 +259,8 @@ class Expression:
         divisor = number_of(other, text)
         if divisor == 0:
             raise PlanError(f"{text} divides by zero")
+        if math.isinf(1 / divisor):
+            raise PlanError(f"{text} divides by a number that is as good as zero")
         return self._scaled(1 / divisor, text)
 
     def __rtruediv__(self, other: Number) -> Expression:
@@ -332,7 +334,7 @@ class Expression:
         """Whether values lie between two ends, which count as between. A round after two comparisons."""
         return (self >= left) & (self <= right)
 
-    @takes(categories=ONE_HOT, reference=REFERENCE)
+    @takes(categories=ONE_HOT, prefix=PREFIX, reference=REFERENCE)
     def one_hot(
         self,
         categories: Sequence[Number | str] | None = None,
@@ -387,6 +389,7 @@ class Expression:
         """
         return column_functions.exponential(self)
 
+    @takes(right=FLAG)
     def cut(
         self, bins: Sequence[Number], *, labels: Sequence[str] | None = None, right: bool = True
     ) -> Expression:
@@ -462,10 +465,8 @@ class Expression:
             public = public.rounded(0.0)
 
         def write(draft: Draft) -> Value:
-            zero = draft.settled(self) * 0
-            return zero.shifted(public.scale - zero.scale) + draft.builder.constant(
-                number, scale=public.scale
-            )
+            zero, value = draft.settled(self) * 0, draft.builder.constant(number, scale=public.scale)
+            return zero.shifted(public.scale - zero.scale) + value
 
         return self.derived(text_of(number), public, write)
 

@@ -167,7 +167,7 @@ class _Column:
             self._note(values, kind, spot)
             self._large = self._large or large
         else:
-            self.empty = kind if kind in SYMBOLIC else max(self.empty, kind, key=KINDS.index)
+            self.empty = max(self.empty, kind, key=(*KINDS, *SYMBOLIC).index)
         numbers = np.full(len(nulls), np.nan)
         numbers[~nulls] = values
         return numbers

@@ -92,16 +92,18 @@ class Factor:
 
 def _factor(table: Table, text: str, known: Levels = ()) -> Factor:
     """A factor of a formula, with levels of a fit if there was one. Raises SchemaError for what is none."""
-    where = f"the formula's {text!r}"
+    where = f"the formula's {text!r:.400}"
     if text in table.column_names:
         return _plain(table, text, table[text], known)
     try:
         tree = ast.parse(text, mode="eval").body
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "C":
+            return _category(table, text, tree, where, known)
+        found = _evaluated(table, tree, where)
     except SyntaxError as error:
         raise SchemaError(f"{where} cannot be read ({error.msg})") from error
-    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "C":
-        return _category(table, text, tree, where, known)
-    found = _evaluated(table, tree, where)
+    except (RecursionError, MemoryError) as error:
+        raise SchemaError(f"{where} is nested too deeply") from error
     if not isinstance(found, Expression):
         raise SchemaError(f"{where} is no column")
     return _plain(table, text, found, known)
@@ -144,7 +146,7 @@ def _category(table: Table, text: str, call: ast.Call, where: str, fitted: Level
     levels: list[Any] | None = None
     for keyword in call.keywords:
         if keyword.arg == "levels":
-            levels = list(_literal(keyword.value, where))
+            levels = _given_levels(keyword.value, where)
         elif keyword.arg == "contrasts" and coding is None:
             coding = keyword.value
         else:
@@ -155,6 +157,14 @@ def _category(table: Table, text: str, call: ast.Call, where: str, fitted: Level
         raise SchemaError(f"{where}: the reference {reference!r} is none of the levels {known}")
     known = [reference, *(level for level in known if level != reference)]
     return Factor(text, column, tuple((_label(level), level) for level in known))
+
+
+def _given_levels(tree: ast.expr, where: str) -> list[Any]:
+    given = _literal(tree, where)
+    single = isinstance(given, list | tuple) and all(isinstance(one, int | float | str) for one in given)
+    if not single or len(set(given)) < len(given) or not 1 <= len(given) <= MOST_COLUMNS:
+        raise SchemaError(f"{where}: levels are a list of numbers or labels, each one once, as in [1, 2, 3]")
+    return list(given)
 
 
 def _levels(
@@ -198,8 +208,24 @@ def _reference(coding: ast.expr, where: str) -> Any:
 def _literal(tree: ast.expr, where: str) -> Any:
     try:
         return ast.literal_eval(tree)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise SchemaError(f"{where}: {ast.unparse(tree)} is no plain value") from error
+
+
+def _applied(sign: ast.AST, operands: list[Any], where: str) -> Any:
+    """What an operator makes of columns, numbers and text. Raises SchemaError for what it does not take."""
+    apart = not any(isinstance(one, Expression) for one in operands)
+    if apart and any(isinstance(one, str) for one in operands):
+        raise SchemaError(f"{where} joins text with what is no column")
+    try:
+        if apart and isinstance(sign, ast.Pow):
+            operands = list(map(float, operands))  # whole powers of whole numbers have no end
+        found = _SIGNS[type(sign)](*operands)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise SchemaError(f"{where} cannot be computed ({error})") from error
+    if isinstance(found, complex):
+        raise SchemaError(f"{where} cannot be computed; a root of it is no number")
+    return int(found) if apart and isinstance(found, float) and found.is_integer() else found
 
 
 def _evaluated(table: Table, tree: ast.expr, where: str) -> Any:
@@ -215,17 +241,18 @@ def _evaluated(table: Table, tree: ast.expr, where: str) -> Any:
                 )
             return table[name]
         case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _SIGNS:
-            return _SIGNS[type(sign)](_evaluated(table, operand, where))
-        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _SIGNS:
-            return _SIGNS[type(sign)](_evaluated(table, left, where), _evaluated(table, right, where))
-        case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _SIGNS:
-            return _SIGNS[type(sign)](_evaluated(table, left, where), _evaluated(table, right, where))
+            return _applied(sign, [_evaluated(table, operand, where)], where)
+        case (
+            ast.BinOp(left=left, op=sign, right=right)
+            | ast.Compare(left=left, ops=[sign], comparators=[right])
+        ) if type(sign) in _SIGNS:
+            return _applied(sign, [_evaluated(table, left, where), _evaluated(table, right, where)], where)
         case ast.Call(func=function, args=arguments, keywords=[]):
             name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
             package = getattr(getattr(function, "value", None), "id", "np")
             if name in _FUNCTIONS and package in ("np", "numpy") and arguments:
                 given = [_evaluated(table, one, where) for one in arguments]
-                if isinstance(given[0], Expression):
+                if isinstance(given[0], Expression) and len(given) <= (2 if name == "round" else 1):
                     return _FUNCTIONS[name](*given)
     raise SchemaError(
         f"{where}: {ast.unparse(tree)} is no column arithmetic; a formula has columns, numbers, + - * / ** "
@@ -322,14 +349,14 @@ class Design:
         try:
             # Terms in the order in which they are written, as patsy has them.
             parsed = DefaultFormulaParser().get_terms(self.formula)
-        except (FormulaicError, SyntaxError) as error:
+        except (FormulaicError, SyntaxError, RecursionError, ValueError, TypeError) as error:
             why = (str(error).splitlines() or [""])[0]
-            raise SchemaError(f"the formula {self.formula!r} cannot be read ({why})") from error
+            raise SchemaError(f"the formula {self.formula!r:.400} cannot be read ({why:.200})") from error
         sides = []
         for side in ("lhs", "rhs"):
             terms = getattr(parsed, side, None)
             if terms is None or isinstance(terms, tuple):
-                raise SchemaError(f"the formula {self.formula!r} has to read as in 'y ~ age + C(stage)'")
+                raise SchemaError(f"the formula {self.formula!r:.400} has to read as in 'y ~ age + C(stage)'")
             sides.append([[str(one.expr) for one in term.factors if one.expr != "1"] for term in terms])
         return sides[0], sides[1]
 
@@ -351,7 +378,9 @@ class Design:
         """The outcome: its name, and the column. Raises SchemaError unless there is one."""
         left, _ = self._terms()
         if len(left) != 1 or len(left[0]) != 1:
-            raise SchemaError(f"the formula {self.formula!r} has to have one outcome, to the left of its ~")
+            raise SchemaError(
+                f"the formula {self.formula!r:.400} has to have one outcome, to the left of its ~"
+            )
         found = _factor(table, left[0][0])
         return found.text, found.column
 
@@ -366,10 +395,10 @@ class Design:
                     continue  # the intercept, which fits add by themselves
                 made |= dict(_columns(term, part, factors))
         if not made:
-            raise SchemaError(f"the formula {self.formula!r} has no column but the intercept")
+            raise SchemaError(f"the formula {self.formula!r:.400} has no column but the intercept")
         if len(made) > MOST_COLUMNS:
             raise SchemaError(
-                f"the formula {self.formula!r} means {len(made)} columns, and {MOST_COLUMNS} will do"
+                f"the formula {self.formula!r:.400} means {len(made)} columns, and {MOST_COLUMNS} will do"
             )
         return made
 

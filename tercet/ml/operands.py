@@ -7,7 +7,9 @@ it is made in one place.
 from __future__ import annotations
 
 import math
+import numbers
 import re
+from decimal import Decimal
 from typing import Any
 
 from tercet.errors import PlanError
@@ -49,15 +51,38 @@ def term_of(other: Any) -> str:
     return f"({text})" if not isinstance(other, int | float) and " " in bare else text
 
 
+def end_of(other: Any, text: str) -> float:
+    """A public number, or an infinite one. Raises PlanError for anything else."""
+    other = plain(other)
+    if not isinstance(other, int | float):
+        raise PlanError(f"{text}: {other!r:.400} is neither a number nor a column of the table")
+    return float(other)
+
+
 def number_of(other: Any, text: str) -> float:
     """A public number. Raises PlanError for anything else, infinities included."""
-    try:
-        number = float(other)
-    except (TypeError, ValueError) as error:
-        raise PlanError(f"{text}: {other!r} is neither a number nor a column of the table") from error
+    number = end_of(other, text)
     if not math.isfinite(number):
         raise PlanError(f"{text}: {number} is not finite")
     return number
+
+
+def plain(given: Any) -> Any:
+    """Numbers as Python's, whole ones of more than 64 bits as floats; what is none as it is.
+
+    Raises PlanError for a number that is larger than all floats.
+    """
+    if hasattr(given, "item") and getattr(given, "shape", None) == ():
+        given = given.item()
+    if isinstance(given, bool | float) or (isinstance(given, int) and given.bit_length() < 64):
+        return given
+    if not isinstance(given, numbers.Real | Decimal):
+        return given
+    try:
+        return float(given)
+    except (OverflowError, ValueError) as error:
+        size = f"of {given.bit_length()} bits " if isinstance(given, int) else ""
+        raise PlanError(f"a number {size}is too large to be computed with") from error
 
 
 def factor_of(factor: float) -> tuple[int, int]:

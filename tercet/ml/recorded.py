@@ -24,6 +24,8 @@ from tercet.ml.meanings import (
     require_plain,
     spoken,
 )
+from tercet.ml.operands import plain
+from tercet.options import described
 
 if TYPE_CHECKING:
     from tercet.ml.computations import Data
@@ -57,6 +59,8 @@ def recorded(operation: Callable[..., Expression]) -> Callable[..., Expression]:
     def record(*operands: Any, **options: Any) -> Expression:
         given, named = tuple(map(_plain, operands)), {name: _plain(one) for name, one in options.items()}
         expression = _meant(operation, given, named)
+        for one in [*given, *named.values()]:
+            _require_known(one, expression.text)
         return attrs.evolve(expression, made=Made(operation.__name__, given, named))
 
     return record
@@ -65,11 +69,16 @@ def recorded(operation: Callable[..., Expression]) -> Callable[..., Expression]:
 def _plain(operand: Any) -> Any:
     """An operand as it travels: numbers of numpy are Python's, dates are text."""
     operand = as_written(operand)
-    if hasattr(operand, "__array__") and getattr(operand, "ndim", 0) == 1:
+    if isinstance(operand, range) or (hasattr(operand, "__array__") and getattr(operand, "ndim", 0) == 1):
         operand = list(operand)
-    if isinstance(operand, list | tuple):
-        return [_plain(one) for one in operand]
-    return operand.item() if hasattr(operand, "item") and getattr(operand, "shape", None) == () else operand
+    return [_plain(one) for one in operand] if isinstance(operand, list | tuple) else plain(operand)
+
+
+def _require_known(operand: Any, text: str) -> None:
+    """Raise PlanError for an operand that nodes could not be sent."""
+    for one in operand if isinstance(operand, list) else [operand]:
+        if not (one is None or isinstance(one, bool | int | float | str) or hasattr(one, "made")):
+            raise PlanError(f"{text}: {described(one)} is neither a number nor a column of the table")
 
 
 def _meant(
@@ -147,4 +156,4 @@ def _operand(operand: Any, places: Mapping[int, int]) -> Data:
         return {"$node": places[id(operand)]}
     if isinstance(operand, list):
         return [_operand(one, places) for one in operand]
-    return operand if operand is None or isinstance(operand, bool | int | float | str) else float(operand)
+    return operand
