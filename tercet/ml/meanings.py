@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import PlanError, SchemaError
+from tercet.ml.unseen import unseen_in
 
 Symbolic = Literal["category", "date", "datetime"]
 SYMBOLIC: tuple[Symbolic, ...] = ("category", "date", "datetime")
@@ -56,10 +57,15 @@ def check_labels(given: Any, where: str) -> tuple[str, ...]:
             "see, as in categories={'stage': ['I', 'II', 'III']}"
         )
     for label in labels:
-        if not isinstance(label, str) or not label or len(label) > LONGEST_LABEL or not label.isprintable():
+        if not isinstance(label, str) or not 0 < len(label) <= LONGEST_LABEL:
             raise SchemaError(
                 f"{where} has the label {label!r:.80}; a label is printable text of 1 to {LONGEST_LABEL} "
                 "characters"
+            )
+        if (hidden := unseen_in(label)) is not None:
+            raise SchemaError(
+                f"{where} has the label {label!a:.80}, with {hidden} in it, which nobody can see or tell "
+                "from others; a label is printable text"
             )
         if label != unicodedata.normalize("NFC", label).strip():
             raise SchemaError(

@@ -22,6 +22,7 @@ from attrs import evolve, field, frozen
 
 from tercet.errors import SchemaError
 from tercet.ml.meanings import SYMBOLIC, Meaning, check_labels
+from tercet.ml.unseen import unseen_in
 
 Kind = Literal["key", "real", "integer", "boolean", "category", "date", "datetime"]
 KeyType = Literal["integer", "string"]
@@ -43,10 +44,6 @@ _LATER_FIELDS = ("unique",)
 """Those that schemas of earlier releases lack."""
 _COLUMN_FIELDS = ("name", "kind", "scale", "key_type", "range", "missing", "labels", "normalise")
 _NAME = re.compile(r"[\w\-. ]+")
-_UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
-"""Characters that show nothing, besides those whose category says so."""
 
 
 def check_name(text: object, what: str) -> str:
@@ -84,12 +81,9 @@ def check_column_name(text: object, what: str) -> str:
             f"{what} has the name {text!r}, which is empty; give it a name, or, if it is an index that "
             "pandas has written, write the file with index=False."
         )
-    hidden = [char for char in text if _is_hidden(char)]
-    if hidden:
-        kind = unicodedata.name(hidden[0], "a control character")
+    if (hidden := unseen_in(text)) is not None:
         raise SchemaError(
-            f"{what} is {text!r}, with {kind} (U+{ord(hidden[0]):04X}) in it, which nobody can see or "
-            "tell from others: rename it."
+            f"{what} is {text!r}, with {hidden} in it, which nobody can see or tell from others: rename it."
         )
     if text != unicodedata.normalize("NFC", text).strip():
         raise SchemaError(
@@ -97,12 +91,6 @@ def check_column_name(text: object, what: str) -> str:
             "(NFC): rename it."
         )
     return text
-
-
-def _is_hidden(char: str) -> bool:
-    # Not unassigned ones (Cn): a later Python knows more of them, and owners and nodes have to agree.
-    invisible = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs") and char != " "
-    return invisible or _UNSEEN.match(char) is not None
 
 
 def suggest(name: object, known: Iterable[str], *, kind: str = "columns") -> str:

@@ -107,6 +107,11 @@ def test_labels_of_files_and_chunks(tmp_path):
         (["a", "b"], {**CATEGORY, "min_count": 2}, r"label 'a' is that of 1 rows, fewer than min_count=2"),
         ([0.5, 1.5], CATEGORY, "row 0 .*float, and labels are text or integers"),
         (["a", "b\u200b"], CATEGORY, "printable text"),
+        *(
+            ([f"a{char}b"], CATEGORY, "which nobody can see or tell from others; a label is printable text")
+            for char in "\0\n\x7f\u00a0\u00ad\u034f\u061c\u115f\u200d\u202e\u2028\u2800\u3164\ufe0f\ufeff"
+        ),
+        (["\u3164"], {"categories": {"c": ["\u3164"]}}, "HANGUL FILLER"),
         (["a", "b\u0301 "], CATEGORY, "no space at either end"),
         ([f"{n}" for n in range(1001)], CATEGORY, "row 1000 .*more than 1000 different values"),
         (["a", None], CATEGORY, "row 1 .*missing"),
