@@ -126,9 +126,13 @@ def _table_ends(low: int, high: int) -> tuple[Reals, Reals]:
     return ends, np.concatenate([[0.0], 1 / ends[1:], [1 / ends[-1]]])
 
 
-def reciprocal(x: Value, *, low: int, high: int, scale: int) -> Value:
-    """`1 / x` of a vector with `2^low <= x < 2^high`, within 1e-5 of it, at `scale`; 0 for a smaller x."""
+def reciprocal(x: Value, *, low: int, high: int, scale: int, margin: float = 0.0) -> Value:
+    """`1 / x` of a vector with `2^low <= x < 2^high`, within 1e-5 of it, at `scale`; 0 for a smaller x.
+
+    By a small `margin` of 2^low, x may be smaller than that.
+    """
     ends, factors = _table_ends(low, high)
+    ends[0] *= 1 - margin
     (factor,) = from_table(x, ends, [(factors, max(high, 0) + 8)])
     unit = x.times(factor, magnitude=1.1).rescale(WORK_BITS)
     return _evaluate(RECIPROCAL, unit).times(factor, magnitude=2.0 ** (1 - low)).rescale(scale)

@@ -224,11 +224,15 @@ class Formulas:
     # -- functions on ranges ---------------------------------------------------------------------------------
 
     def reciprocal(self, x: Number) -> Number:
-        """`1 / x`, as `/` by a secret number, within 1e-9 of it, for x on one side of zero. 25 rounds."""
+        """`1 / x`, as `/` by a secret number, for x on one side of zero. About 25 rounds.
+
+        Within 1e-7 of the largest that it can be where bounds of x differ by 2^8, and within 1e-6 and 1e-5 of
+        that where they differ by 2^14 and 2^20.
+        """
         return series.reciprocal(x)
 
     def sqrt(self, x: Number) -> Number:
-        """The root, within 1e-5 of it; zero below 4^-13 of the bound of x. About 30 rounds."""
+        """The root, within 2e-5 of its bound; zero below 4^-13 of the bound of x. About 30 rounds."""
         return series.sqrt(x)
 
     def log(self, x: Number) -> Number:
@@ -236,7 +240,7 @@ class Formulas:
         return series.log(x)
 
     def exp(self, x: Number) -> Number:
-        """The exponential, within 1e-6 of its bound; zero for what is 20 below that of x. 30 rounds."""
+        """The exponential, within 1.1e-6 of its bound; zero for what is 20 below that of x. 30 rounds."""
         return series.exp(x)
 
     def sigmoid(self, x: Number) -> Number:

@@ -185,6 +185,22 @@ def test_equations_are_solved_up_to_the_condition_that_is_said(plain, condition,
             assert np.isnan(plan.revealed["ones"]).all()
 
 
+@pytest.mark.cases("shamir")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_reciprocals_of_what_is_at_its_bound(protocol):
+    """Which a cut may make smaller than the bound says, here a power of two and hardly more than one."""
+    x = np.repeat([1, 2, 900], [2000, 20, 20])
+    with tercet.local(protocol=protocol) as lake, lake.plan("reciprocals") as plan:
+        table = lake.upload({"id": np.arange(len(x)), "x": x}, name="t", key="id", owner="o",
+                            ranges={"x": (1, 900)})  # fmt: skip
+        for factor in (1.0, 1 + 2.0**-45, -1.0):
+            found = 1 / (plan.column(table, "x") * factor)
+            found.reveal(f"{factor}")
+            assert (found.error <= 4e-7).all()
+    for factor in (1.0, 1 + 2.0**-45, -1.0):
+        np.testing.assert_allclose(plan.revealed[f"{factor}"], 1 / (x * factor), atol=4e-7)
+
+
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
