@@ -314,11 +314,14 @@ def sort(key: Number, *others: Number) -> list[Number]:
     room = SORT_BITS - max(key.shape[0] - 1, 0).bit_length()
     keys = held[0].value
     bits = bits_of(keys.type.limit + 1) + 1
+    ordered = held[0]
     if bits > room:
-        keys = keys.nearest(room - bits - 1)
-        bits = room
+        # Keys that are rounded to the same one come out in any order, so those at a place may be so far off.
+        cut = bits - room + 1
+        ordered = Held(keys, ordered.unit, ordered.facts.off(ordered.unit * 2.0**cut))
+        keys, bits = keys.nearest(-cut), room
     found = keys.builder.apply_all("sort", keys, *(one.value for one in held), bits=bits)[1:]
-    return _moved((key, *others), held, found)
+    return _moved((key, *others), [ordered, *held[1:]], found)
 
 
 def shuffle(*numbers: Number) -> list[Number]:

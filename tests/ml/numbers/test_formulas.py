@@ -201,6 +201,22 @@ def test_reciprocals_of_what_is_at_its_bound(protocol):
         np.testing.assert_allclose(plan.revealed[f"{factor}"], 1 / (x * factor), atol=4e-7)
 
 
+def test_the_order_of_long_keys_is_right_to_the_stated_error(plain):
+    """Keys have fewer bits, the more rows there are, by which those that are nearly alike change places."""
+    rows = 2000
+    data = {"id": np.arange(rows), "large": np.full(rows, 2**19), "small": np.arange(rows)[::-1] % 997}
+    table = plain.upload(
+        data, name="long keys", key="id", owner="o", ranges={"large": (0, 2**19), "small": (0, 997)}
+    )
+    with plain.plan("order") as plan:
+        large, small = plan.columns(table, "large", "small")
+        key = large * large * large + small
+        made = plan.sort(key)
+        (made - float(2**57)).reveal("order")
+    off = np.abs(plan.revealed["order"] - np.sort(data["small"]))
+    assert key.error.max() < off.max() <= made.error.max() <= 2.0**12
+
+
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
