@@ -138,6 +138,10 @@ class ConvergenceWarning(UserWarning):
     """A fit ended before its coefficients settled; the message says what helps."""
 
 
+class PrecisionWarning(UserWarning):
+    """Numbers are stored with fewer digits than models need; the message names the column."""
+
+
 class UndefinedMetricWarning(UserWarning):
     """A score is not defined in some fold; the message names the folds, and says what helps."""
 

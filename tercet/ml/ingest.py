@@ -11,6 +11,7 @@ count from 0. Neither source nor table need fit in memory.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Literal, cast
@@ -19,7 +20,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from tercet.errors import SchemaError
+from tercet.errors import PrecisionWarning, SchemaError
 from tercet.ml.cells import Cells, Doubt, doubt_text, mixed_truth
 from tercet.ml.codes import Labels
 from tercet.ml.columns import Values, feature_of, feature_parts, key_of, key_parts, range_of, require_range
@@ -29,6 +30,7 @@ from tercet.ml.reading import CHUNK_ROWS, Declared, Request, read
 from tercet.ml.row_keys import Text, find_duplicate_in_parts, hash_keys
 from tercet.ml.schema import (
     SCALES,
+    VARYING_BITS,
     ColumnSchema,
     KeyType,
     Kind,
@@ -373,6 +375,15 @@ class _Survey:
         deviation = float(np.ldexp(spread, magnitude(low, high)))
         feature = Feature(column.place, schema, deviation, round(float(np.ldexp(mean, scale)) / unit) * unit)
         self._check(feature, ends)
+        if declared is not None and 0 < np.ldexp(deviation, scale) < 2.0**VARYING_BITS:
+            times = (declared[1] - declared[0]) / deviation
+            warnings.warn(
+                f"column {column.name!r} of table {request.table!r}: its range is {times:,.0f} times as wide "
+                "as its numbers spread, so these keep few digits, and models may take it for constant; "
+                "declare a narrower range, or none",
+                PrecisionWarning,
+                stacklevel=2,
+            )
         return feature
 
     def _check(self, feature: Feature, ends: tuple[float, float]) -> None:

@@ -33,6 +33,9 @@ INTEGER_BITS = 30
 SPREAD_BITS = 16
 """The automatic scale stores one standard deviation of a column as at most `2**SPREAD_BITS`."""
 
+VARYING_BITS = 8
+"""Models take a column that spreads over less than `2**VARYING_BITS` stored units for constant."""
+
 NORMALISING = ("nfc", "strip", "case", "zeros")
 """What owners may agree to do to keys, in the order in which it is done."""
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from tercet.ml.linalg import halvings, mean
+from tercet.ml.schema import SPREAD_BITS, VARYING_BITS
 from tercet.ml.stored_columns import WIDE_SPREAD
 from tercet.ml.table import Table
 from tercet.plans import Value
@@ -19,7 +20,7 @@ SPREAD_SCALE = 28
 """Fractional bits of mean squares, in units."""
 ROOT_SCALE = 20
 """Fractional bits of inverse deviations."""
-LOW_POWER = -8
+LOW_POWER = VARYING_BITS - SPREAD_BITS
 """Variances in units are told apart from 4^-8 on; a column that varies less counts as constant."""
 
 

@@ -196,9 +196,9 @@ def _inexact(problem: Problem, loose: npt.NDArray[np.bool_]) -> SchemaError:
     among = f" (among them {', '.join(map(repr, columns))})" if 0 < len(columns) < len(problem.names) else ""
     return SchemaError(
         f"fit of {problem.target!r} on {problem.table.name!r}: standard errors cannot be made exact: columns"
-        f"{among} do not vary, nearly repeat others, have a mean far beyond their spread or tell outcomes "
-        "apart without error, or the outcome is too rare; leave such columns out, or fit with "
-        f"{stronger(problem.strength > 0)}"
+        f"{among} do not vary, nearly repeat others, have a mean or a declared range far beyond their "
+        "spread, or tell outcomes apart without error, or the outcome is too rare; leave such columns out, "
+        f"clip them to a narrower range, or fit with {stronger(problem.strength > 0)}"
     )
 
 

@@ -3,6 +3,7 @@
 import decimal
 import re
 import sys
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.errors import SchemaError
+from tercet.errors import PrecisionWarning, SchemaError
 from tercet.ml.ingest import EncodedTable, decode, encode
 from tercet.ml.row_keys import Text, hash_keys
 from tercet.ml.schema import ColumnSchema, automatic_scale
@@ -496,8 +497,8 @@ def test_keys_may_not_be_missing():
 def test_a_declared_range_gives_the_scale():
     """Whatever the values are, so that the scale tells nothing of them."""
     scales = set()
-    for values in ([0.0, 0.0, 0.1], [100.0, 0.0, 50.0]):
-        source = {"id": range(3), "x": values, "n": [1, 2, 3]}
+    for values in ([0.0, 0.0, 9.0], [100.0, 0.0, 50.0]):
+        source = {"id": range(3), "x": values, "n": [1, 200, 900]}
         table = encode(source, name="t", key="id", owner="o", ranges={"x": (0, 120), "n": (0, 1000)})
         x, whole = table.schema.features
         assert x.range == (0, 120)
@@ -669,3 +670,17 @@ def test_chunks_that_do_not_fit_together(small_chunks):
         claims(iter([]))
     with refused("is no table"):
         claims(iter([7]))
+
+
+@pytest.mark.parametrize(("top", "warned"), [(120, False), (2000, False), (10_000, True), (10**9, True)])
+def test_a_range_that_leaves_no_digits(top, warned):
+    """As wide as models take a column for constant, and no narrower one."""
+    ages = np.random.default_rng(2).normal(58, 9, 500).clip(1, 119)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        encode({"id": np.arange(500), "age": ages}, name="t", key="id", owner="o", ranges={"age": (0, top)})
+        encode(
+            {"id": np.arange(5), "same": np.ones(5)}, name="t", key="id", owner="o", ranges={"same": (0, top)}
+        )
+    assert [one.category for one in told] == [PrecisionWarning] * warned
+    assert all("narrower range" in str(one.message) for one in told)

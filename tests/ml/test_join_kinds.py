@@ -16,6 +16,8 @@ from tercet.ml.hidden_join import REPEATED
 from tercet.ml.join_options import Sizes
 from tercet.ml.open_join import COINS, DELTA, EPSILON
 
+pytestmark = pytest.mark.filterwarnings("ignore::tercet.errors.PrecisionWarning")
+
 _numbers = itertools.count()
 SIZES = get_args(Sizes)
 PAIRS = ("inner", "left", "right", "outer")

@@ -13,6 +13,8 @@ import tercet
 from tercet.errors import SchemaError
 from tercet.ml import LogisticRegression
 
+pytestmark = pytest.mark.filterwarnings("ignore::tercet.errors.PrecisionWarning")
+
 numbers = itertools.count()
 
 
