@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 import tercet
@@ -37,6 +38,48 @@ def test_normalised_keys_are_found_as_they_are_written(plain):
     table = plain.upload(frame, name="n", key="id", owner="clinic", normalise=["strip", "zeros"])
     labels = LogisticRegression().fit(table, "y").predict(table).reveal_keyed(to="clinic")
     assert labels.to_frame(frame)["id"].tolist() == frame["id"].tolist()
+
+
+def test_keys_come_from_whatever_was_uploaded(plain, tmp_path):
+    frame = FRAME.assign(site=FRAME["site"] + "-1")
+    table = plain.upload(frame, name="sources", key=["site", "patient"], owner="clinic")
+    found = (
+        LogisticRegression().fit(table, "y", features=["x"]).predict_proba(table).reveal_keyed(to="clinic")
+    )
+    expected = found.to_frame(frame)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    sources = {
+        "text": str(tmp_path / "t.csv"),
+        "path": tmp_path / "t.csv",
+        "parquet": tmp_path / "t.parquet",
+        "polars": pl.from_pandas(frame),
+        "lazy": pl.from_pandas(frame).lazy(),
+        "columns": {name: frame[name].to_numpy() for name in ("site", "patient")},
+        "chunks": [frame.iloc[:7], frame.iloc[7:]],
+        "iterator": iter([frame.iloc[:7], frame.iloc[7:]]),
+    }
+    for name, source in sources.items():
+        pd.testing.assert_frame_equal(found.to_frame(source), expected, check_dtype=False, obj=name)
+    for source, message in (
+        (tmp_path / "none.csv", "there is no file"),
+        (5, "a int is no table"),
+        ({"site": 5}, "which is no column"),
+        ({"site": ["A"]}, "no column 'patient'"),
+    ):
+        with pytest.raises(SchemaError, match=message):
+            found.to_frame(source)
+
+
+def test_rows_that_share_a_key_come_back_with_it(plain):
+    frame = FRAME[["x", "y"]].assign(id=np.repeat(np.arange(ROWS // 3), 3)[::-1])
+    table = plain.upload(frame, name="repeated", key="id", owner="clinic", unique=False)
+    column = LogisticRegression().fit(table, "y").predict_proba(table)
+    found = column.reveal_keyed(to="clinic").to_frame(frame)
+    assert found["id"].tolist() == frame["id"].tolist()
+    expected = frame.assign(p=column.reveal()).groupby("id")["p"].apply(sorted)
+    for key, some in found.groupby("id"):
+        np.testing.assert_allclose(sorted(some.iloc[:, 1]), expected[key], atol=1e-4)
 
 
 def test_who_gets_hashes(plain):
