@@ -47,8 +47,9 @@ def split(
     `test_size` is the share of test rows, rounded up as in scikit-learn. `stratify` names a 0/1 column of
     which both parts shall have the same share of ones, within a row or two. With a `random_state`, the rows
     of a table fall into the same parts again, under any protocol, in any run and on any machine: test rows
-    are those of the least numbers, which follow from that and from a row's key. So
-    whoever knows the keys knows who is in which part; in what order rows lie there, nobody knows.
+    are those of the least numbers, which follow from that and from a row's key. Of rows that share one, which
+    are parted if the cut falls among them, the first in the table come first. So whoever knows the keys knows
+    who is in which part; in what order rows lie there, nobody knows.
 
     Discloses nothing but the two row counts, which everyone can work out, and to the nodes, for `stratify` a
     random order of shuffled rows, for a `random_state` comparisons of such; not how many ones there are.

@@ -121,6 +121,20 @@ def test_outcomes_may_be_written_too(plain):
     assert again.design_ is None
 
 
+def test_levels_come_in_the_order_of_labels(plain):
+    """As statsmodels has them of a categorical column; of text it sorts them."""
+    labels = ["III", "I", "II"]
+    frame = FRAME.assign(stage=pd.Categorical(FRAME["stage"], categories=labels))
+    expected = list(patsy.dmatrix("stage + age", frame, return_type="dataframe").columns[1:])
+    assert expected == ["stage[T.I]", "stage[T.II]", "age"]
+    for name, source in (("categorical", frame), ("text", FRAME)):
+        options = (
+            {"types": {"stage": "category"}} if name == "categorical" else {"categories": {"stage": labels}}
+        )
+        table = plain.upload(source, name=name, key="id", owner="o", columns=["stage", "age", "y"], **options)
+        assert list(Design("y ~ stage + age").features(table)) == expected
+
+
 def test_conditions_in_braces_are_columns_too(plain):
     table = put(plain)
     model = LogisticRegression(C=0.5).fit(table, "{grade > 2} ~ age + {bmi > 25}")

@@ -91,6 +91,17 @@ def test_parts_follow_keys_through_joins_and_filters(plain):
     assert test.describe(["x"], statistics=["mean"])["x"]["count"] == sum(ranked[:17] > 110)
 
 
+def test_rows_that_share_a_key_are_parted_by_their_order_at_most_at_the_cut(plain):
+    ids, rows = np.repeat(IDS[:20], 3), np.arange(60)
+    ranked = IDS[:20][np.argsort(numbers(IDS[:20], 7))]
+    for order in (rows, rows[::-1]):
+        columns = {"id": ids[order], "x": rows[order]}
+        table = plain.upload(columns, name="repeated", key="id", owner="owner", unique=False)
+        test = ids_of(table.split(test_size=16 / 60, random_state=7)[1])
+        cut = next(row for row in order if ids[row] == ranked[5])
+        assert test == sorted([*rows[np.isin(ids, ranked[:5])], cut])
+
+
 def test_nobody_knows_the_order_within_a_part(plain):
     """Of 30 rows in the order of their numbers, or of their classes, one of 30! orders would be told."""
     table = upload(plain, IDS)
