@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tercet.ml.expressions import Expression
 
 
+CLIPPED_BITS = 62
+"""What is clipped has fewer bits at the scale of what comes out, and a difference of two one more."""
+
+
 def require_condition(given: Any, text: str) -> None:
     """Raise SchemaError for what is no condition; `text` is what it stands in."""
     public = getattr(given, "public", None)
@@ -50,6 +54,11 @@ def clip(x: Expression, lower: Number | None, upper: Number | None) -> Expressio
     kind = joint([mine.kind, *("integer" if float(end).is_integer() else "real" for end in ends)])
     width, reach = log2_of(ends[1] - ends[0]), log2_of(max(map(abs, ends)))
     public = bounds(kind, *ends, mine.spread, unit=min(mine.unit, width), size=reach, source=mine)
+    if log2_of(mine.reach) + public.scale >= CLIPPED_BITS:
+        raise SchemaError(
+            f"{text}: {x.text} may be as large as {mine.reach:.2g}, too different from what it is clipped "
+            "to; clip what it is made of first"
+        )
     rounds = mine.grain or (mine.kind == "real" and mine.scale < 0)
     public = attrs.evolve(public, grain=max(mine.grain, half_unit(public.scale)) if rounds else 0.0)
 

@@ -136,6 +136,17 @@ def times(x, y):
     return Known(made, x.values * y.values, error + last)
 
 
+@pytest.mark.parametrize("end", [1e-6, 1])
+def test_what_is_far_too_large_to_be_clipped(source, end):
+    power = (source.table["population"] ** 2) ** 2
+    with pytest.raises(
+        SchemaError, match="too different from what it is clipped to; clip what it is made of"
+    ):
+        power.clip(0, end)
+    made = source.table.assign(new=power.clip(0, 1e20)).reveal("new")["new"]
+    np.testing.assert_allclose(made, np.clip(source.stored["population"] ** 4, 0, 1e20), atol=2.0**54)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=trees())
 def test_arithmetic_equals_numpy(source, tree):
