@@ -7,6 +7,7 @@ their table lets figures rest on, whatever is made of them counts as rows.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 
@@ -84,3 +85,8 @@ class Rows:
 
 
 NO_ROWS = Rows()
+
+
+def rows_of(*each: Rows) -> Rows:
+    """By row along the axes of any."""
+    return functools.reduce(Rows.beside, each)

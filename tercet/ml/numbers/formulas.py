@@ -7,7 +7,7 @@ to whom it is revealed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import attrs
@@ -21,7 +21,7 @@ from tercet.ml.join import require_alike_keys
 from tercet.ml.numbers import functions, series, systems
 from tercet.ml.numbers.by_row import Rows
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.number import Number
+from tercet.ml.numbers.number import Number, secret
 from tercet.ml.numbers.ring import Held
 from tercet.ml.numbers.source import line
 from tercet.ml.open_join import match_rows
@@ -84,7 +84,10 @@ class Formulas:
 
     def matrix(self, table: Table, names: Sequence[str] | None = None) -> Number:
         """Columns of a table side by side, `(rows, columns)`: all of them, if none is named."""
-        return functions.column_stack(self.columns(table, *(names or ())))
+        given = (names,) if isinstance(names, str) else names or ()
+        if not isinstance(given, Iterable):
+            raise PlanError(f"{line()}: columns are a list of names, not a {type(given).__name__}")
+        return functions.column_stack(self.columns(table, *given))
 
     def intersection(self, *tables: Table) -> Number:
         """How many keys are in all of some tables, `()`: keys are unique, and of the same names and types.
@@ -168,15 +171,16 @@ class Formulas:
 
     def take(self, x: Number, places: Sequence[int]) -> Number:
         """Elements, or rows, at public places."""
-        return x[list(places)]
+        listed = isinstance(places, Iterable) and not isinstance(places, str | np.ndarray | Number)
+        return functions.taken(secret(x, "a slice"), list(places) if listed else places)
 
     def dot(self, x: Any, y: Any) -> Number:
         """As `x @ y`."""
         return functions.product_of_matrices(x, y)
 
     def part(self, x: Number, key: Any) -> Number:
-        """As `x[key]`, for whole numbers, slices, lists of whole numbers, and None for a new axis."""
-        return functions.taken(x, key)
+        """As `x[key]`, for whole numbers, slices, lists, masks along one axis, and None for a new axis."""
+        return functions.taken(secret(x, "a slice"), key)
 
     def max(self, x: Number) -> Number:
         """The largest element of a vector: about 11 rounds for each halving; opens nothing."""
@@ -197,17 +201,19 @@ class Formulas:
     def _place(self, x: Number, sign: int) -> Number:
         return functions.extreme(x, sign, functions.places_of(x))[1]
 
-    def maximum(self, x: Number, y: Any) -> Number:
+    def maximum(self, x: Any, y: Any) -> Number:
         """The larger one of each two elements."""
-        return functions.where(x < y, y, x)
+        x, y = (x, y) if isinstance(x, Number) else (y, x)
+        return functions.where(secret(x, "a choice") < y, y, x)
 
-    def minimum(self, x: Number, y: Any) -> Number:
+    def minimum(self, x: Any, y: Any) -> Number:
         """The smaller one of each two elements."""
-        return functions.where(x < y, x, y)
+        x, y = (x, y) if isinstance(x, Number) else (y, x)
+        return functions.where(secret(x, "a choice") < y, x, y)
 
     def clip(self, x: Number, low: float, high: float) -> Number:
         """Elements that lie outside of public bounds at the nearer one."""
-        return functions.clip(x, low, high)
+        return functions.clip(secret(x, "a choice"), low, high)
 
     def solve(self, matrix: Number, right: Number, *, condition: float = 2.0**12) -> Number:
         """The x with `matrix @ x = right`, `(d,)`, for a symmetric positive definite matrix of up to 64 rows.
@@ -220,7 +226,7 @@ class Formulas:
         solution of the equations as they are held: how far that of the exact ones is depends on the
         condition, too. About 110 rounds.
         """
-        return systems.solve(matrix, right, condition)
+        return systems.solve(secret(matrix, "a system"), secret(right, "a system"), condition)
 
     # -- functions on ranges ---------------------------------------------------------------------------------
 
@@ -230,23 +236,23 @@ class Formulas:
         Within 1e-7 of the largest that it can be where bounds of x differ by 2^8, and within 1e-6 and 1e-5 of
         that where they differ by 2^14 and 2^20.
         """
-        return series.reciprocal(x)
+        return series.reciprocal(secret(x, "a reciprocal"))
 
     def sqrt(self, x: Number) -> Number:
         """The root, within 2e-5 of its bound; zero below 4^-13 of the bound of x. About 30 rounds."""
-        return series.sqrt(x)
+        return series.sqrt(secret(x, "a root"))
 
     def log(self, x: Number) -> Number:
         """The natural logarithm, within 2e-6, of x above zero whose bounds differ by 2^14 at most."""
-        return series.log(x)
+        return series.log(secret(x, "a logarithm"))
 
     def exp(self, x: Number) -> Number:
         """The exponential, within 1.1e-6 of its bound; zero for what is 20 below that of x. 30 rounds."""
-        return series.exp(x)
+        return series.exp(secret(x, "an exponential"))
 
     def sigmoid(self, x: Number) -> Number:
         """`1 / (1 + exp(-x))`, within 4e-6. 1 or 2 rounds; about 12 more if |x| may be beyond 56."""
-        return series.logistic(x)
+        return series.logistic(secret(x, "a sigmoid"))
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -258,7 +264,7 @@ class Formulas:
             )
         if any(one.name == name for one in self._told):
             raise PlanError(f"{line()}: two results are called {name!r:.80}")
-        held = x.held if to == ANALYST else functions.readable(x.held)
+        held = secret(x, "a result").held if to == ANALYST else functions.readable(x.held)
         value = held.value
         if x.sound is not None:
             sound = x.sound.held.value

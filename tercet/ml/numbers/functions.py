@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -11,18 +11,19 @@ import numpy as np
 
 from tercet.errors import PlanError
 from tercet.ml.numbers import arithmetic
-from tercet.ml.numbers.by_row import Rows
+from tercet.ml.numbers.by_row import Rows, rows_of
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.number import (
     Number,
     as_row,
     as_scalar,
     beside,
+    bounds_of,
     made_of,
-    numbers_of,
-    rows_of,
+    secret,
     turned_to,
 )
+from tercet.ml.numbers.public import numbers_of
 from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of, many_bits, rounded_up, together
 from tercet.ml.numbers.source import line
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS
@@ -44,7 +45,7 @@ PUBLIC_BITS = 30
 def product_of_matrices(x: Any, y: Any) -> Number:
     """`x @ y` for vectors and matrices, of which one may be public, as NumPy has it."""
     if not isinstance(x, Number):
-        return public_times_matrix(x, y)
+        return public_times_matrix(x, secret(y, "a product with a public matrix"))
     if not isinstance(y, Number):
         return public_times_matrix(numbers_of(y).T, x.T).T
     if 0 in (x.ndim, y.ndim) or x.shape[-1] != y.shape[0]:
@@ -125,32 +126,56 @@ def _public_matmul(numbers: Reals, x: Held) -> Held:
 
 
 def taken(x: Number, key: Any) -> Number:
-    """`x[key]`: whole numbers, slices, lists of whole numbers, and None for a new axis."""
+    """`x[key]`: whole numbers, slices, lists and masks along one axis, and None for a new axis."""
     keys = key if isinstance(key, tuple) else (key,)
-    if keys in ((None, slice(None)), (slice(None), None)) and x.ndim == 1:
-        return x.column() if keys[0] is not None else x.column().T
+    if x.ndim == 1 and len(keys) == 2 and any(one is None for one in keys):
+        rest = keys[1] if keys[0] is None else keys[0]
+        if isinstance(rest, slice) and rest == slice(None):
+            return x.column() if keys[0] is not None else x.column().T
     if len(keys) > x.ndim or any(one is None or one is Ellipsis for one in keys):
         raise PlanError(f"{line()}: a number of shape {x.shape} cannot be taken from at {key!r:.40}")
+    if sum(_several(one) for one in keys) > 1:
+        raise PlanError(
+            f"{line()}: two lists of places in one index would be taken in pairs; take rows and columns one "
+            "after the other, as in x[rows][:, columns]"
+        )
     for axis in range(len(keys) - 1, -1, -1):
         x = _along(x, axis, keys[axis])
     return x
 
 
+def _several(key: Any) -> bool:
+    """Whether a part of an index is a list of places."""
+    return isinstance(key, list | tuple) or (isinstance(key, np.ndarray) and key.ndim > 0)
+
+
+def _chosen(key: Any, length: int) -> tuple[list[int], bool]:
+    """Public places along an axis, as NumPy reads an index, and whether it is a single one."""
+    if isinstance(key, Number):
+        raise PlanError(f"{line()}: a secret number is no place; compare places with it, or sort")
+    try:
+        if isinstance(key, slice):
+            return list(range(length)[key]), False
+        places = np.asarray(key)
+        if places.dtype == bool and places.shape == (length,):
+            return np.flatnonzero(places).tolist(), False
+        if places.ndim > 1 or places.dtype.kind not in "iuf" or (places != np.rint(places)).any():
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise PlanError(
+            f"{line()}: {key!r:.40} is no place along an axis of length {length}; write whole numbers, a "
+            "slice, or a list of whole numbers or as many booleans"
+        ) from error
+    for one in np.atleast_1d(places):
+        if not -length <= one < length:
+            raise PlanError(f"{line()}: {one:.20g} is no place along an axis of length {length}")
+    return [int(one) % length for one in np.atleast_1d(places)], places.ndim == 0
+
+
 def _along(x: Number, axis: int, key: Any) -> Number:
     """What lies at some places along one axis; a whole number drops the axis."""
     length = x.shape[axis]
-    if isinstance(key, Number):
-        raise PlanError(f"{line()}: a secret number is no place; compare places with it, or sort")
-    places: Any
-    if isinstance(key, slice):
-        places = range(length)[key]
-    else:
-        places = key if isinstance(key, list | tuple | np.ndarray) else [key]
-    chosen = []
-    for one in places:
-        if isinstance(one, bool) or int(one) != one or not -length <= one < length:
-            raise PlanError(f"{line()}: {one!r:.20} is no place along an axis of length {length}")
-        chosen.append(int(one) % length)
+    chosen, one_place = _chosen(key, length)
     if chosen == list(range(length)) and isinstance(key, slice):
         return x
     last, held = x.is_last(axis), x.held
@@ -166,7 +191,7 @@ def _along(x: Number, axis: int, key: Any) -> Number:
     picked = len(set(chosen))
     rows = x.rows.picked(picked) if axis in x.rows.axes and picked < length else x.rows
     found = x.like(made, shape, rows=rows)
-    if isinstance(key, slice | list | tuple | np.ndarray):
+    if not one_place:
         return found
     shape = (*x.shape[:axis], *x.shape[axis + 1 :])
     rows = rows.without(axis, 1)
@@ -186,6 +211,11 @@ def _places(value: Value, chosen: Sequence[int]) -> Value:
 
 def _all_secret(given: Sequence[Any]) -> list[Number]:
     """Numbers, of which public ones are held like the first secret one."""
+    if isinstance(given, Number | str) or not isinstance(given, Iterable):
+        raise PlanError(
+            f"{line()}: numbers side by side are given as a list, not as a {type(given).__name__}"
+        )
+    given = list(given)
     first = next((one for one in given if isinstance(one, Number)), None)
     if first is None or first.size == 0:
         raise PlanError(f"{line()}: numbers side by side, of which none is secret")
@@ -250,7 +280,7 @@ def concatenate_vectors(given: Sequence[Any]) -> Number:
 
 def where(condition: Number, x: Any, y: Any) -> Number:
     """Elements of x where a condition holds, else of y. 1 round."""
-    condition.require_bits("where")
+    secret(condition, "a choice").require_bits("where")
     if not isinstance(x, Number) and not isinstance(y, Number):
         made: Number = condition * (numbers_of(x) - numbers_of(y)) + y
         return made
@@ -269,8 +299,7 @@ def where(condition: Number, x: Any, y: Any) -> Number:
 
 def clip(x: Number, low: float, high: float) -> Number:
     """Elements that lie outside of public bounds at the nearer one; both comparisons at once."""
-    if not low <= high:
-        raise PlanError(f"{line()}: bounds are two numbers, the first no larger, not {low}, {high}")
+    low, high = bounds_of(low, high)
     below, above = x < low, x > high
     made = where(below, low, where(above, high, x))
     held = made.held
@@ -282,7 +311,7 @@ def extreme(x: Number, sign: int, other: Number) -> tuple[Number, Number]:
 
     Pairs are compared, then pairs of the larger ones, and so on: about 11 rounds for each halving.
     """
-    if x.ndim != 1 or not x.shape[0]:
+    if secret(x, "an extreme").ndim != 1 or not x.shape[0]:
         raise PlanError(f"{line()}: the extreme of a vector of one element or more, not of shape {x.shape}")
     best, beside_it = x, other
     while (n := best.shape[0]) > 1:
@@ -296,6 +325,8 @@ def extreme(x: Number, sign: int, other: Number) -> tuple[Number, Number]:
 
 def places_of(x: Number) -> Number:
     """The numbers 0, 1, 2, ... as long as a vector, held as it is."""
+    if secret(x, "an extreme").ndim != 1:
+        raise PlanError(f"{line()}: the place of an extreme is one of a vector, not of shape {x.shape}")
     return x * 0.0 + np.arange(x.shape[0], dtype=np.float64)
 
 
@@ -304,11 +335,13 @@ def places_of(x: Number) -> Number:
 
 def sort(key: Number, *others: Number) -> list[Number]:
     """A vector in ascending order, and others in that order; opens comparisons of shuffled rows."""
+    for one in (key, *others):
+        secret(one, "a sort")
+    if key.ndim != 1:
+        raise PlanError(f"{line()}: the key of a sort is a vector, not of shape {key.shape}")
     for one in others:
         if one.ndim == 0 or one.shape[0] != key.shape[0] or (one.ndim == 2 and not one.flipped):
             raise PlanError(f"{line()}: what is sorted along has the rows of the key, not shape {one.shape}")
-    if key.ndim != 1:
-        raise PlanError(f"{line()}: the key of a sort is a vector, not of shape {key.shape}")
     held = [arithmetic.level(one.held, -1) for one in (key, *others)]
     held[0] = held[0].coarser(held[0].bits - KEY_BITS)
     room = SORT_BITS - max(key.shape[0] - 1, 0).bit_length()
@@ -326,6 +359,8 @@ def sort(key: Number, *others: Number) -> list[Number]:
 
 def shuffle(*numbers: Number) -> list[Number]:
     """Vectors and matrices with their rows in one random order, which nobody knows."""
+    for one in numbers:
+        secret(one, "a shuffle")
     for one in numbers:
         if one.ndim == 0 or one.shape[0] != numbers[0].shape[0] or (one.ndim == 2 and not one.flipped):
             raise PlanError(f"{line()}: what is shuffled together has rows alike, not shape {one.shape}")

@@ -7,7 +7,6 @@ A product is not made before it is read: summed over rows, it becomes one sum of
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,9 +15,10 @@ import numpy as np
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.numbers import arithmetic
-from tercet.ml.numbers.by_row import NO_ROWS, Rows
+from tercet.ml.numbers.by_row import NO_ROWS, Rows, rows_of
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.ring import FARTHEST, Held, told
+from tercet.ml.numbers.public import Shape, broadcast, numbers_of
+from tercet.ml.numbers.ring import Held, told
 from tercet.ml.numbers.source import line
 from tercet.plans import CLASSES, DisclosureClass, Value, concatenate
 from tercet.tracebacks import short_tracebacks
@@ -26,7 +26,6 @@ from tercet.tracebacks import short_tracebacks
 if TYPE_CHECKING:
     from tercet.ml.numbers.formulas import Formulas
 
-Shape = tuple[int, ...]
 BIT = Facts.of(0.0, 1.0, usual=1.0)
 
 
@@ -110,6 +109,20 @@ class Number:
     def __float__(self) -> NoReturn:
         raise PlanError(f"{line()}: a secret number has no value to look at; reveal it")
 
+    __int__ = __round__ = __float__
+
+    def __array_function__(self, function: Any, *_: Any) -> NoReturn:
+        name = getattr(function, "__name__", "this function")
+        raise PlanError(
+            f"{line()}: NumPy's {name} does not take secret numbers; what they have is methods, as x.sum(), "
+            "and functions of the plan, as plan.sqrt(x)"
+        )
+
+    def _unknown(self, *_: Any) -> NoReturn:
+        raise PlanError(f"{line()}: secret numbers have no //, %, ^ and no secret powers; != is either-or")
+
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __xor__ = __rxor__ = __rpow__ = _unknown
+
     def __iter__(self) -> Any:
         return (self[place] for place in range(len(self)))
 
@@ -150,6 +163,9 @@ class Number:
 
     def __neg__(self) -> Number:
         return self * -1.0
+
+    def __pos__(self) -> Number:
+        return self
 
     def __mul__(self, other: Any) -> Number:
         if not isinstance(other, Number):
@@ -217,13 +233,29 @@ class Number:
         self.require_bits("~")
         return 1 - self
 
-    def __and__(self, other: Number) -> Number:
+    def __and__(self, other: Any) -> Number:
         self.require_bits("&")
-        other.require_bits("&")
-        return self * other
+        made: Number = self * self._conditions(other)
+        return made
 
-    def __or__(self, other: Number) -> Number:
-        return ~(~self & ~other)
+    __rand__ = __and__
+
+    def __or__(self, other: Any) -> Number:
+        self.require_bits("|")
+        made: Number = ~(~self & (1 - self._conditions(other)))
+        return made
+
+    __ror__ = __or__
+
+    def _conditions(self, given: Any) -> Any:
+        """Another side of `&` and `|`: secret zeros and ones, or public ones."""
+        if isinstance(given, Number):
+            given.require_bits("& or |")
+            return given
+        numbers = numbers_of(given)
+        if not np.isin(numbers, (0.0, 1.0)).all():
+            raise PlanError(f"{line()}: & and | combine conditions, and {given!r:.40} is none")
+        return numbers
 
     def _negative(self, difference: Number) -> Number:
         return difference._tested(lambda value: value.is_negative())
@@ -336,11 +368,7 @@ class Number:
         word: should it not hold, results are wrong without a sign, and with protocols whose masks are no
         larger than bounds say, nodes may see more than random numbers.
         """
-        low, high = float(low), float(high)
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise PlanError(
-                f"{line()}: bounds are two finite numbers, the first no larger, not {low}, {high}"
-            )
+        low, high = bounds_of(low, high)
         facts = self.held.facts
         if (facts.low >= low).all() and (facts.high <= high).all():
             return self
@@ -391,29 +419,24 @@ def _bits(axes: int) -> Facts:
     return BIT if axes == 1 else BIT.map(lambda one: one[None])
 
 
-def numbers_of(given: Any) -> Reals:
-    """Public numbers. Raises PlanError for anything that is none."""
-    try:
-        plain = np.asarray(given)
-        if plain.dtype.kind not in "buif":
-            raise TypeError
-        numbers = plain.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise PlanError(f"{line()}: a {type(given).__name__} is no number") from error
-    sizes = np.abs(numbers)
-    if not np.isfinite(numbers).all() or numbers.ndim > 2:
-        raise PlanError(f"{line()}: public numbers are finite, of up to two axes")
-    if ((sizes > FARTHEST) | ((sizes < 1 / FARTHEST) & (sizes > 0))).any():
-        raise PlanError(f"{line()}: public numbers are between {1 / FARTHEST:g} and {FARTHEST:g} in size")
-    return numbers
+def secret(given: Any, what: str) -> Number:
+    """A secret number. Raises PlanError for anything else."""
+    if not isinstance(given, Number):
+        raise PlanError(
+            f"{line()}: {what} is of secret numbers, not of a {type(given).__name__}; for public ones, there "
+            "is NumPy"
+        )
+    return given
 
 
-def broadcast(a: Shape, b: Shape) -> Shape:
-    """NumPy's shape of an operation on both. Raises PlanError."""
-    try:
-        return np.broadcast_shapes(a, b)
-    except ValueError as error:
-        raise PlanError(f"{line()}: shapes {a} and {b} do not fit together") from error
+def bounds_of(low: Any, high: Any) -> tuple[float, float]:
+    """Two public numbers, the first no larger. Raises PlanError."""
+    ends = [numbers_of(one) for one in (low, high) if not isinstance(one, Number)]
+    if len(ends) < 2 or any(one.ndim for one in ends) or not ends[0] <= ends[1]:
+        raise PlanError(
+            f"{line()}: bounds are two public numbers, the first no larger, not {low!r:.40}, {high!r:.40}"
+        )
+    return float(ends[0]), float(ends[1])
 
 
 def as_row(held: Held) -> Held:
@@ -474,8 +497,3 @@ def made_of(
     if rows is None:
         rows = rows_of(*(one.rows.lifted(len(shape) - one.ndim) for one in sources))
     return Number(sources[0].plan, held, shape, flipped=flipped, rows=rows, sound=sound)
-
-
-def rows_of(*each: Rows) -> Rows:
-    """By row along the axes of any."""
-    return functools.reduce(Rows.beside, each)

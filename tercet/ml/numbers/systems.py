@@ -22,8 +22,9 @@ import numpy as np
 from tercet.errors import PlanError
 from tercet.ml import linalg
 from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.by_row import rows_of
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.number import Number, made_of, rows_of, turned_to
+from tercet.ml.numbers.number import Number, made_of, turned_to
 from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of
 from tercet.ml.numbers.source import line
 from tercet.plans import concatenate
@@ -58,7 +59,7 @@ def solve(matrix: Number, right: Number, condition: float) -> Number:
             f"{line()}: a system has a square matrix of up to {MOST_UNKNOWNS} rows and a vector, not shapes "
             f"{matrix.shape} and {right.shape}"
         )
-    if not 1 <= condition <= MOST_CONDITION:
+    if not isinstance(condition, int | float) or not 1 <= condition <= MOST_CONDITION:
         raise PlanError(f"{line()}: condition={condition!r:.40} is not between 1 and {MOST_CONDITION:g}")
     whole = turned_to(matrix, 2, flipped=False)
     roots = _inverse_roots(whole)
