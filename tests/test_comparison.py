@@ -146,6 +146,8 @@ def test_networks():
             network(wrong)
     with pytest.raises(PlanError, match="'five' parties"):
         tercet.compare("join", protocols=["shamir:five"])
+    with pytest.raises(PlanError, match="parties; write a number, as in shamir:5"):
+        tercet.compare("join", protocols=["shamir:" + "5" * 5000])
 
 
 # -- machines ------------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ REFERENCE = "plain"
 PATIENCE_S = 60.0
 """How long a party may be silent: long, since all parties share one machine's cores."""
 MOST_RUNS = 1000
+MOST_DIGITS = 3
+"""Of a number of parties."""
 
 _PLAN = Either(rules=(Text(what="the name of a plan"), Function()))
 
@@ -39,8 +41,8 @@ _PLAN = Either(rules=(Text(what="the name of a plan"), Function()))
 def protocol_of(name: str) -> tuple[str, int | None]:
     """A protocol and a number of parties, as in `shamir:5`."""
     protocol, _, parties = name.partition(":")
-    if parties and not parties.isdecimal():
-        raise PlanError(f"{name!r} names {parties!r} parties; write a number, as in shamir:5")
+    if parties and not (parties.isdecimal() and len(parties) <= MOST_DIGITS):
+        raise PlanError(f"{name!r:.80} names {parties!r:.40} parties; write a number, as in shamir:5")
     return protocol, int(parties) if parties else None
 
 

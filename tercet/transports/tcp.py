@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _BUFFER_SIZE = 4 * 1024 * 1024
 _BACKLOG = 128
 _PAUSE_AFTER_FAILED_ACCEPT = 0.1
+_PORT_DIGITS = 5
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -38,9 +39,9 @@ def split_address(address: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not colon or not port.isdecimal() or int(port) > 0xFFFF:
+    if not colon or not port.isdecimal() or len(port) > _PORT_DIGITS or int(port) > 0xFFFF:
         raise TransportError(
-            f"{address!r} is no address; write host:port, for instance 192.0.2.7:7001 or [::1]:7001."
+            f"{address!r:.300} is no address; write host:port, for instance 192.0.2.7:7001 or [::1]:7001."
         )
     return host, int(port)
 
