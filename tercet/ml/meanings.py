@@ -26,6 +26,7 @@ SYMBOLIC: tuple[Symbolic, ...] = ("category", "date", "datetime")
 
 MOST_LABELS = 1000
 LONGEST_LABEL = 120
+MIDNIGHT = "T00:00:00"
 EPOCH = np.datetime64("1970-01-01", "s")
 """What days are counted from."""
 CLOCK_ORIGIN = np.datetime64("2010-01-01", "s")
@@ -80,7 +81,11 @@ def check_labels(given: Any, where: str) -> tuple[str, ...]:
 
 
 def day_of(given: Any, where: str) -> int:
-    """The number of a day that is written as a date, or as text like 2024-12-31. Raises SchemaError."""
+    """The number of a day that is written as a date, its midnight, or text like 2024-12-31. SchemaError."""
+    if isinstance(given, datetime) and given.isoformat().endswith(MIDNIGHT):
+        given = given.date()
+    elif isinstance(given, str):
+        given = given.removesuffix(MIDNIGHT)
     if isinstance(given, datetime) or not isinstance(given, date | str):
         raise SchemaError(f"{where}: {given!r} is no date; write one as in '2024-12-31'")
     try:

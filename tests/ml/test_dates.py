@@ -299,3 +299,25 @@ def test_chunks_have_to_agree():
 def test_what_dates_are_not(plain, make, message):
     with pytest.raises((SchemaError, PlanError), match=message):
         make(put(plain))
+
+
+@pytest.mark.parametrize(
+    "day",
+    ["2019-12-31", dt.date(2019, 12, 31), pd.Timestamp("2019-12-31"), np.datetime64("2019-12-31T00:00")],
+)
+def test_a_day_may_be_written_as_its_midnight(plain, day):
+    table = put(plain, name="midnight")
+    found = table.assign(before=table["born"] < day, years=table["born"].dt.age(day)).reveal()
+    np.testing.assert_array_equal(found["before"].astype(bool), np.datetime64("2019-12-31") > BORN)
+    np.testing.assert_array_equal(found["years"], ages(BORN, np.full(ROWS, np.datetime64("2019-12-31"))))
+
+
+def test_a_time_is_no_day(plain):
+    table = put(plain, name="noon")
+    for noon in (
+        pd.Timestamp("2019-12-31T12:00"),
+        "2019-12-31T12:00:00",
+        pd.Timestamp("2019-12-31", tz="UTC"),
+    ):
+        with pytest.raises(SchemaError, match="is no date"):
+            table["born"] < noon  # noqa: B015 - the comparison is refused
