@@ -88,7 +88,12 @@ def _tls(settings: Settings) -> str:
 
 
 def _bind(address: str) -> str:
-    """Whether the node can listen there. Raises OSError or TransportError."""
+    """Whether the node can listen there. Raises TransportError."""
+    return "is in use, as it is while the node runs" if in_use(address) else "can be listened at"
+
+
+def in_use(address: str) -> bool:
+    """Whether something listens there. Raises TransportError if nobody can."""
     host, port = split_address(address)
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -99,9 +104,9 @@ def _bind(address: str) -> str:
             tried.listen()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return "is in use, as it is while the node runs"
+            return True
         raise TransportError(f"cannot be listened at: {error.strerror or error}") from error
-    return "can be listened at"
+    return False
 
 
 def _writable(directory: Path) -> str:

@@ -34,6 +34,7 @@ from tercet.members.keys import MemberKeys
 from tercet.members.succession import current, in_force
 from tercet.nodes.changeover import Changeover, others, tell_amended
 from tercet.nodes.gate import LakeGate
+from tercet.nodes.manifest import require_restored
 from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.roster import Roster, note_start, require_goes_on
 from tercet.nodes.supervised import Supervisor
@@ -133,12 +134,18 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path, *, may_change: bool = True) -> Settings:
-        """Read `node.toml` and what it points to. Raises ConfigError or TransportError.
+        """Read `node.toml` and what it points to.
 
-        If it `may_change` files, a list of members that is due takes the place of the one before it.
+        If it `may_change` files, a list of members that is due takes the place of the one before it. Raises
+        ConfigError, TransportError, or StorageError for a node that is half restored.
         """
         file = NodeFile.read(path)
-        cluster = current(file.cluster) if may_change else in_force(file.cluster)
+        require_restored(file)
+        return cls.of(file, current(file.cluster) if may_change else in_force(file.cluster))
+
+    @classmethod
+    def of(cls, file: NodeFile, cluster: ClusterFile) -> Settings:
+        """The settings by a list of members. Raises ConfigError or TransportError."""
         found = cluster.of_mine(Identity.read_all(file.key))
         if found is None or not is_party(found[0]):
             raise ConfigError(

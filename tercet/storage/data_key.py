@@ -11,6 +11,7 @@ present one, then the data key is wrapped under it, and then the file takes the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -104,7 +105,7 @@ def change_storage_key(path: Path, catalog: Catalog, files: SealedFiles) -> Path
 
 
 def _take_over(path: Path) -> Path:
-    before = path.with_name(f"{path.name}.before")
+    before = _before(path)
     before.unlink(missing_ok=True)
     try:
         os.link(path, before)
@@ -117,6 +118,10 @@ def _take_over(path: Path) -> Path:
 
 def _coming(path: Path) -> Path:
     return path.with_name(f"{path.name}.coming")
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")
 
 
 def _wrapped(catalog: Catalog) -> bytes | None:
@@ -153,6 +158,37 @@ def require_opens(path: Path, catalog: Catalog, files: SealedFiles) -> None:
     if wrapped is None:
         _require_files(path, keys[0], files)
     elif all(_unwrap(key, wrapped) is None for key in keys):
+        raise _wrong(path)
+
+
+def fingerprint_of_key(path: Path, catalog: Catalog, files: SealedFiles) -> str:
+    """What tells the storage key that opens what is stored: the one at a path, or beside it while it changes.
+
+    Raises StorageError if that is none of them. Changes nothing.
+    """
+    for one in (path, _coming(path), _before(path)):
+        if one is path or one.exists():
+            try:
+                _require_opens(one, catalog, files)
+            except StorageError:
+                continue
+            return fingerprint(read_storage_key(one))
+    require_opens(path, catalog, files)
+    return fingerprint(read_storage_key(path))
+
+
+def fingerprint(storage_key: bytes) -> str:
+    """What tells a storage key from others, and nothing of it: a hash of what nobody can guess."""
+    return hashlib.blake2b(storage_key, digest_size=8, person=b"tercet-storekey").hexdigest()
+
+
+def _require_opens(path: Path, catalog: Catalog, files: SealedFiles) -> None:
+    """Raise StorageError unless just the storage key at a path is that of what is stored."""
+    key = read_storage_key(path)
+    wrapped = _wrapped(catalog) if catalog.has(DATA_KEY) else None
+    if wrapped is None:
+        _require_files(path, key, files)
+    elif _unwrap(key, wrapped) is None:
         raise _wrong(path)
 
 
