@@ -114,6 +114,8 @@ class Peer:
                 self.party.on_word(self.index, word)
             case ["list", int(number), bytes(lake)] if self.party.on_list is not None:
                 self.party.on_list(self.index, lake, number)
+            case ["log", *word] if self.party.on_log is not None:
+                self.party.on_log(self.index, word)
             case _:
                 raise ProtocolError(f"{self.line.other} sent a message {message[0]!r} that no party sends")
 
@@ -153,6 +155,10 @@ class Party:
         """Is told what peers say of jobs; see `nodes.jobs`."""
         self.on_list: Callable[[int, bytes, int], None] | None = None
         """Is told by which list of the lake's members a peer goes from now on; see `Node.go_by`."""
+        self.on_log: Callable[[int, list[Any]], None] | None = None
+        """Is told what peers say of their audit logs; see `nodes.peer_logs`."""
+        self.on_linked: Callable[[int], None] | None = None
+        """Is told of each new link to a peer, before anything comes over it."""
         self.trace: list[TraceEvent] | None = None
         self.ended, self.failed = 0, 0
         """Runs that have ended here, and those of them that failed."""
@@ -180,6 +186,8 @@ class Party:
         peer = self._peers[index] = Peer(self, index, line, key)
         if earlier is not None:
             peer.stopped = earlier.stopped
+        if self.on_linked is not None:
+            self.on_linked(index)
         self._nursery.start_soon(self._tend, peer)
 
     def _replace(self, earlier: Peer) -> None:
@@ -206,10 +214,10 @@ class Party:
         linked = {index for index, peer in self._peers.items() if not peer.gone.is_set()}
         return [index for index in range(self.parties) if index != self.index and index not in linked]
 
-    def tell(self, index: int, word: list[Any]) -> None:
-        """Say something about a job to a peer; it goes nowhere while the peer is lost."""
+    def tell(self, index: int, word: list[Any], about: str = "job") -> None:
+        """Say something about a job, or this node's log, to a peer; it goes nowhere while that is lost."""
         if index in self._peers:
-            self._peers[index].line.post(["job", *word])
+            self._peers[index].line.post([about, *word])
 
     def tell_list(self, index: int, lake: bytes, number: int) -> None:
         """Say by which list of the lake's members this party goes; see `on_list`."""

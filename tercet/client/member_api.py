@@ -160,12 +160,16 @@ class Desk:
 
     async def find(self, kind: str, name: str) -> Kept | None:
         """A table or model. Raises StorageError if not all nodes have the same."""
-        first, *others = await self._entry(kind, name)
+        first, *others = found = await self._entry(kind, name)
         differ = [party_name(index) for index, one in enumerate(others, 1) if one != first]
         if differ:
+            lack = [node.name for node, one in zip(self.cluster.nodes, found, strict=True) if one is None]
+            told = f"{', '.join(differ)} differ from party 0" + (
+                f"; {', '.join(lack)} lacks it" if lack else ""
+            )
             raise StorageError(
-                f"{kind} {name!r} is not the same at all nodes ({', '.join(differ)} differ from party 0); "
-                "upload it again, or restore the node that has lost it"
+                f"{kind} {name!r} is not the same at all nodes ({told}); upload it again, or restore the "
+                "node that has lost it"
             )
         return None if first is None else _kept(first)
 

@@ -247,6 +247,7 @@ def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
             "free_bytes": dict(free),
             "audit": [int(lines), str(digest)],
             "coming": [] | [int(), str(), str()] as coming,
+            "went_back": [*went_back],
             "memory_bytes": None | int() as memory,
         } if (
             all(type(one) is int and 0 <= one < nodes for one in missing)
@@ -254,6 +255,8 @@ def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
             and 0 < len(free) <= MOST_PLACES
             and lines >= 0
             and all(one == one_line(one) for one in (release, digest, *free, *map(str, coming)))
+            and len(went_back) < nodes
+            and all(map(_tells_back, went_back))
         ):
             return {
                 "release": release,
@@ -263,9 +266,18 @@ def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
                 "free_bytes": free,
                 "audit": [lines, digest],
                 "coming": list(coming),
+                "went_back": [list(one) for one in went_back],
                 "memory_bytes": memory,
             }
     raise ProtocolError("what it says of itself makes no sense; see its release, and who runs it")
+
+
+def _tells_back(told: Any) -> bool:
+    """Whether a node has said properly that another one has gone back."""
+    match told:
+        case [str(name), int(had), int(has), str(when)]:
+            return min(had, has) >= 0 and (name, when) == (one_line(name), one_line(when))
+    return False
 
 
 def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) -> Sequence[Finding]:
@@ -283,6 +295,12 @@ def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) 
         if free < LITTLE_DISK:
             what = f"the disk of its {place} has {free / 1e6:.0f} MB left; make room, or drop tables"
             found.append(Finding(where, False, what))
+    for name, had, has, when in told["went_back"]:
+        what = (
+            f"{name} came back to it on {when} with {has} lines of its audit log, and had {had}: it was put "
+            f"back from a backup, or has lost lines; ask its operator, and upload again what {name} lacks"
+        )
+        found.append(Finding(where, False, what))
     if not found:
         found.append(Finding(where, True, f"ready; Tercet {told['release']}, {told['runs']} runs under way"))
     if told["coming"]:

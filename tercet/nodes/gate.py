@@ -473,6 +473,7 @@ class LakeGate(Gate):
             "free_bytes": free_bytes(self._file),
             "audit": [self.audit.head.lines, self.audit.head.digest],
             "coming": self.roster.announced,
+            "went_back": self.roster.went_back,
             "memory_bytes": resident_bytes() if operates else None,  # which follows what others do
         }
 

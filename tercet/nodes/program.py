@@ -36,6 +36,7 @@ from tercet.nodes.changeover import Changeover, others, tell_amended
 from tercet.nodes.gate import LakeGate
 from tercet.nodes.manifest import require_restored
 from tercet.nodes.metrics import serve_metrics
+from tercet.nodes.peer_logs import PeerLogs
 from tercet.nodes.roster import Roster, note_start, require_goes_on
 from tercet.nodes.supervised import Supervisor
 from tercet.nodes.vault import Vault
@@ -200,6 +201,7 @@ async def serve(
         await vault.ask(audit.settle)
     await vault.ask(note_start, file.cluster, cluster, vault.journal, vault.catalog)
     gate = LakeGate(party, file, Roster(file, settings.index, cluster), vault, audit)
+    logs = PeerLogs(party, gate.roster, vault, audit)
     transport = settings.transport()
     transport.on_refusal = Doorbell(audit).ring
     node = Node(
@@ -225,7 +227,8 @@ async def serve(
             name = cluster.nodes[settings.index].name
             logger.info("node %s is %s and listens at %s", name, party.name, address)
             audit.append("started", release=version("tercet"), address=address, file=cluster.number)
-            nursery.start_soon(_sweep, gate)
+            nursery.start_soon(logs.run)
+            nursery.start_soon(_sweep, gate, logs)
             supervisor = Supervisor.of_environment()
             nursery.start_soon(supervisor.keep_told, node)
             nursery.start_soon(Changeover(node, gate, transport).run)
@@ -247,11 +250,15 @@ def _survived() -> Iterator[None]:
         logger.error("%s", error)  # noqa: TRY400 - the traceback would say nothing
 
 
-async def _sweep(gate: LakeGate) -> None:
-    """Forget what has expired, now and then; a catalog or disk that fails is asked again."""
+async def _sweep(gate: LakeGate, logs: PeerLogs) -> None:
+    """Forget what has expired, and tell peers how far the audit log has come, now and then.
+
+    A catalog or disk that fails is asked again.
+    """
     while True:
         with _survived():
             await gate.sweep()
+            await logs.tell()
         await trio.sleep(SWEEP_S)
 
 

@@ -257,6 +257,12 @@ class Requests:
     def _kept(self, caller: str, kind: str, name: str) -> Any:
         entry: Entry | None = self._vault.catalog.find(kind, name)
         if entry is None:
+            back = self._vault.restored
+            if back is not None:
+                raise SchemaError(
+                    f"node {back.node} was put back as it was at {back.made}, and has no {kind} "
+                    f"{name!r:.80}; if it was there before, its owner makes it again"
+                )
             raise SchemaError(
                 f"there is no {kind} {name!r:.80} in the lake; `tercet tables` lists what there is"
             )

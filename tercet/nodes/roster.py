@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -30,6 +31,8 @@ class Roster:
     cluster: ClusterFile
     changed: trio.Event = attrs.field(factory=trio.Event)
     """Set when something has come that follows."""
+    went_back: list[list[Any]] = attrs.field(factory=list)
+    """Nodes that have gone back lately: from how many lines of their audit log to how many, and when."""
     _seen: list[tuple[int, int] | None] | None = None
     _coming: tuple[ClusterFile, bytes] | None = None
     """As a file, and as it travels."""

@@ -24,6 +24,7 @@ from tercet.members.config import NodeFile
 from tercet.members.rules import TABLE
 from tercet.plans.types import Type
 from tercet.storage.catalog import Catalog, Entry
+from tercet.storage.catalog_copies import restored_from
 from tercet.storage.data_key import change_storage_key, find_data_key
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SALT_BYTES, SealedFiles
@@ -60,6 +61,8 @@ class Vault:
         sealed.key = find_data_key(file.storage_key, self.catalog, sealed)
         self._opened: dict[str, Stored] = {}
         """Kept values that were asked for since the node started."""
+        self.restored = restored_from(self.catalog)
+        """From which backup the node was put back, if it was."""
         self.journal = Journal(self.catalog)
         self.catalog.measure(self.files.size)
         self.journal.measure(self.files.size)

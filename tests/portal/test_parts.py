@@ -152,6 +152,7 @@ STATUS = {
     "free_bytes": {"audit log": 1 << 40},
     "audit": [7, "ab"],
     "coming": [],
+    "went_back": [],
     "memory_bytes": None,
 }
 WRONG_STATUS = [
@@ -169,6 +170,10 @@ WRONG_STATUS = [
     {"audit": [1]},
     {"audit": None},
     {"coming": [1]},
+    {"went_back": [["n1", 1, 2]]},
+    {"went_back": [["n1", "one", 2, ""]]},
+    {"went_back": [["n1\n", 1, 2, ""]]},
+    {"went_back": [["n1", 2, 1, ""]] * 9},
     {"memory_bytes": "much"},
 ]
 
