@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -136,6 +137,20 @@ def test_a_backup_and_back(home, tmp_path):
     vault = Vault(settings.file)
     assert restored_from(vault.catalog) == Restored("n0", manifest.made)
     vault.catalog.close()
+
+
+def test_shares_that_lie_elsewhere(nodes_at_rest, tmp_path):
+    store = fsspec.filesystem("memory")
+    nodes_at_rest.configure(0, storage="memory://lake")
+    home = Home(nodes_at_rest.root / "n0")
+    back_up(home.toml, tmp_path / "saved")
+    home.empty()
+    with pytest.raises(StorageError, match="files of shares in /lake is there"):
+        restore(tmp_path / "saved", home.toml)
+    store.rm("/lake", recursive=True)
+    restore(tmp_path / "saved", home.toml)
+    require_as_before(home)
+    store.rm("/lake", recursive=True)
 
 
 def test_keys_stay_where_they_are_and_nobody_else_reads(home, tmp_path):

@@ -19,6 +19,7 @@ from tercet.errors import ConsentError, ProtocolError, TercetError
 from tercet.members.studies import Asked, Study, StudyApproval, read_step, study_step
 from tercet.nodes import study_runs
 from tercet.nodes.study_runs import Studies
+from tercet.storage import study_journal
 
 AGES = {"id": np.arange(40), "age": np.linspace(20, 80, 40)}
 COSTS = {"id": np.arange(40), "cost": np.linspace(1, 2, 40)}
@@ -138,6 +139,17 @@ async def test_studies_last_over_restarts(lake):
             await again.begin("ann", study.digest(), secrets.token_bytes(16))
         await again.begin("ann", study.digest(), run)
         await again.admit("ann", run, 1, JOIN, b"a" * 16)
+
+
+async def test_one_node_that_counts_suffices(lake):
+    """Nodes that were put back as they were before a run have forgotten that it was one."""
+    study = await signed(lake, made(uses=1))
+    await desks(lake)[0].begin(study)
+    for node in lake.nodes[:2]:
+        with node.gate.vault.catalog.begin() as connection:
+            connection.execute(study_journal.RUNS.delete())
+    with pytest.raises(ConsentError, match="has been run 1 times of 1"):
+        await desks(lake)[0].begin(study)
 
 
 async def test_an_owner_refuses_also_a_study_that_runs(lake):
