@@ -27,6 +27,7 @@ from tercet.members.audit import AuditLog, digest_of
 from tercet.members.seals import Head
 from tercet.nodes.roster import Roster
 from tercet.nodes.vault import Vault
+from tercet.storage.catalog_copies import Restored
 from tercet.storage.peer_rows import PeerRow, PeerRows
 from tercet.transports.names import party_name
 
@@ -52,7 +53,7 @@ class PeerLogs:
     """Remembers the logs of the other nodes, and tells them of this one's."""
 
     def __init__(self, party: Party, roster: Roster, vault: Vault, audit: AuditLog) -> None:
-        self._party, self._roster, self._audit = party, roster, audit
+        self._party, self._roster, self._vault, self._audit = party, roster, vault, audit
         self._journal, self._rows = vault.journal, PeerRows(vault.catalog)
         self._links = {index: _Link() for index in range(party.parties)}
         self._heard: dict[tuple[int, str], list[Any]] = {}
@@ -134,11 +135,7 @@ class PeerLogs:
             case ["at", lines]:
                 digest = await in_thread(self._digest_at, lines)
                 if not digest:
-                    logger.error(
-                        "%s knows of %d lines of this node's audit log, which has %d: this node has gone "
-                        "back to an earlier state, or has lost lines",
-                        self._name(index), lines, self._audit.head.lines,
-                    )  # fmt: skip
+                    self._know_it_went_back(lines, name)
                 self._tell(index, ["had", lines, digest, self._audit.head.lines])
             case ["had", lines, digest, has] if lines == link.asked:
                 link.asked = None
@@ -151,6 +148,17 @@ class PeerLogs:
                 link.said = Head(lines, digest)
             case ["now", lines, digest]:
                 await self._follow(name, Head(lines, digest))
+
+    def _know_it_went_back(self, lines: int, name: str) -> None:
+        """A peer knows of more lines of this node's log, which may have been put back by other means."""
+        own = self._name(self._party.index)
+        if self._vault.restored is None:
+            self._vault.restored = Restored(own, "an earlier time")
+        logger.error(
+            "%s knows of %d lines of the audit log of %s, which has %d: this node has gone back to an "
+            "earlier state, or has lost lines",
+            name, lines, own, self._audit.head.lines,
+        )  # fmt: skip
 
     async def _follow(self, name: str, head: Head) -> None:
         """The log of a peer has come to a head, or gone back to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -20,8 +21,10 @@ from tercet.actors.values import Stored, cut, join
 from tercet.cli import app
 from tercet.errors import ConfigError, ConsentError, StorageError
 from tercet.members.audit import AuditLog, Head, log_lines, parse
+from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
 from tercet.members.seals import segment_path
+from tercet.members.succession import draft, place, sign
 from tercet.nodes import backup as backups
 from tercet.nodes import restore as restores
 from tercet.nodes.backup import back_up
@@ -38,6 +41,7 @@ from tercet.storage.catalog import Entry
 from tercet.storage.catalog_copies import Restored, restored_from
 from tercet.storage.journal import Checkpoint, LooseValue
 from tercet.storage.share_files import file_name
+from tercet.transports import Identity
 
 HANDLES = ["ages#1", "ages#2"]
 
@@ -354,6 +358,10 @@ def test_other_places(saved, home, nodes_at_rest, tmp_path):
 
 def places(home, root):
     shutil.copy(root / "cluster.toml", home.path / "cluster.toml")
+    return places_of(home)
+
+
+def places_of(home):
     read = Settings.read(home.toml)
     return read.file, read.cluster
 
@@ -380,6 +388,60 @@ def test_a_storage_key_that_was_renewed_since(home, tmp_path):
     home.empty()
     (home.path / "storage.key").write_text(kept)
     restore(tmp_path / "saved", home.toml)
+    require_as_before(home)
+
+
+# -- lists of members ----------------------------------------------------------------------------------------
+
+
+def followed(home, root, days=-1):
+    """What follows the list of members in so many days, signed by two nodes."""
+    before = ClusterFile.read(root / "cluster.toml")
+    after = draft(before, removed=["insurer"], takes_effect=dt.datetime.now(dt.UTC) + dt.timedelta(days=days))
+    for name in ("n0", "n1"):
+        after = sign(before, after, MemberKeys(Identity.read(root / name / "node.key")))
+    packed = after.to_text().encode()
+    place(home.path / "cluster.toml", packed)
+    return packed
+
+
+def test_lists_of_members_come_back(home, nodes_at_rest, tmp_path):
+    root = nodes_at_rest.root
+    followed(home, root)
+    (file, cluster), journal = places_of(home), home.vault.journal
+    assert cluster.number == 2
+    journal.note_lake_file(cluster.to_text().encode())
+    back_up(home.toml, tmp_path / "saved")
+    home.empty()
+    shutil.copy(root / "cluster.toml", file.cluster)
+    with pytest.raises(
+        ConfigError, match=r"number 1 of the lake's.*gone by number 2.*lists of members in mem"
+    ):
+        restore(tmp_path / "saved", home.toml)
+    file.cluster.unlink()
+    restore(tmp_path / "saved", home.toml)
+    require_as_before(home)
+    assert ClusterFile.read(file.cluster).number == 2
+    assert (home.path / "cluster-000001.toml").read_bytes() == (root / "cluster.toml").read_bytes()
+
+
+def test_a_list_that_has_followed_since_stays(home, nodes_at_rest, tmp_path):
+    back_up(home.toml, tmp_path / "saved")
+    home.empty()
+    shutil.copy(nodes_at_rest.root / "cluster.toml", home.path / "cluster.toml")
+    packed = followed(home, nodes_at_rest.root)
+    restore(tmp_path / "saved", home.toml)
+    assert (home.path / "cluster.toml").read_bytes() == packed
+    require_as_before(home)
+
+
+def test_what_waits_to_follow_is_saved_too(home, nodes_at_rest, tmp_path):
+    packed = followed(home, nodes_at_rest.root, days=1)
+    back_up(home.toml, tmp_path / "saved")
+    assert "members/cluster.next.toml" in check_backup(tmp_path / "saved").manifest.files
+    home.empty()
+    restore(tmp_path / "saved", home.toml)
+    assert (home.path / "cluster.next.toml").read_bytes() == packed
     require_as_before(home)
 
 

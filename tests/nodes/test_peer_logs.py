@@ -20,6 +20,7 @@ from tercet.nodes.program import Settings
 from tercet.nodes.roster import Roster
 from tercet.nodes.vault import Vault
 from tercet.protocols import registry
+from tercet.storage.catalog_copies import Restored
 from tercet.storage.peer_rows import PeerRow
 
 TABLE = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}
@@ -138,6 +139,8 @@ async def test_a_log_that_goes_back(two, nodes_at_rest, tmp_path, more, caplog):
     assert f"n1 has come back with {2 + more} lines of its audit log, and had 6" in caplog.text
     assert ("this node has gone back to an earlier state" in caplog.text) == (more < 4)
     assert other.roster.went_back == []
+    back = other.vault.restored  # by which it says what it lacks, also where nobody has restored a backup
+    assert back == (Restored("n1", "an earlier time") if more < 4 else None)
 
     count = len(one.told())
     await link(one, other)
