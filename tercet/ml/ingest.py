@@ -375,7 +375,11 @@ class _Survey:
         deviation = float(np.ldexp(spread, magnitude(low, high)))
         feature = Feature(column.place, schema, deviation, round(float(np.ldexp(mean, scale)) / unit) * unit)
         self._check(feature, ends)
-        if declared is not None and 0 < np.ldexp(deviation, scale) < 2.0**VARYING_BITS:
+        if (
+            declared is not None
+            and kind not in SYMBOLIC
+            and 0 < np.ldexp(deviation, scale) < 2.0**VARYING_BITS
+        ):
             times = (declared[1] - declared[0]) / deviation
             warnings.warn(
                 f"column {column.name!r} of table {request.table!r}: its range is {times:,.0f} times as wide "

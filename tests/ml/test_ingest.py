@@ -682,5 +682,8 @@ def test_a_range_that_leaves_no_digits(top, warned):
         encode(
             {"id": np.arange(5), "same": np.ones(5)}, name="t", key="id", owner="o", ranges={"same": (0, top)}
         )
+        born = np.datetime64("1960-01-01") + np.arange(500)
+        days = {"id": np.arange(500), "born": born}
+        encode(days, name="t", key="id", owner="o", ranges={"born": ("1800-01-01", "2200-12-31")})
     assert [one.category for one in told] == [PrecisionWarning] * warned
     assert all("narrower range" in str(one.message) for one in told)
