@@ -63,6 +63,15 @@ async def test_the_demonstration_has_a_portal_for_each_and_a_study_that_waits():
         nursery.cancel_scope.cancel()
 
 
+AS_IN_A_TERMINAL = """
+import os, signal, sys
+for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(one, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "tercet", *sys.argv[1:]])
+"""
+"""The command, also where those who run the tests ignore signals, as under nohup."""
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_files_that_wait_go_however_it_is_told_to_end(tmp_path, end):
     parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
@@ -70,7 +79,7 @@ def test_files_that_wait_go_however_it_is_told_to_end(tmp_path, end):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tercet", "portal", "--identity", "a.key", "--cluster", "c.toml"],
+        [sys.executable, "-c", AS_IN_A_TERMINAL, "portal", "--identity", "a.key", "--cluster", "c.toml"],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
