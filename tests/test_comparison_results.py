@@ -233,7 +233,7 @@ FIRST = ("measurements", 0)
         (changed(*FIRST, "plan", to="a" * 600), "plan is no line of at most 512"),
         (changed(*FIRST, "rows", to=-1), "rows=-1"),
         (changed(*FIRST, "parties", to=10**400), "parties is a number, not a whole number between 1"),
-        (changed(*FIRST, "runs", 0, "seconds", to=10**400), "run 1 of measurement 1 is malformed"),
+        (changed(*FIRST, "runs", 0, "seconds", to=10**400), "seconds is a number, not a number between"),
         (changed(*FIRST, "malicious", to="no"), "malicious='no'"),
         (changed(*FIRST, "runs", to=[]), "'fit' on 'replicated' has no runs"),
         (changed(*FIRST, "runs", to=3), "runs of measurement 1 is no list"),
