@@ -7,13 +7,15 @@ back from a backup, or has lost lines or changed them. They write that down, and
 checks the lake. Nothing else follows: every node decides by what it has itself, so what the one has forgotten
 the others hold against a plan.
 
-A word is some 100 bytes. A node that lies can say what it likes of its log; auditors read all of its lines.
+A word is some 100 bytes. A node that lies can say what it likes of its own log; auditors read all of its
+lines. Of what it says the latest word of each kind counts, and is looked at twice a second at most.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
+import re
 import time
 from typing import Any
 
@@ -35,10 +37,12 @@ logger = logging.getLogger(__name__)
 
 SAID_S = 7 * 86400.0
 """For how long it is said that a node has gone back."""
-QUIET_S = 60.0
-"""A peer that goes back again within so long gets no other line in the audit log."""
+QUIET_S = 600.0
+"""A peer that goes back again within so long gets no other line in the logs."""
+PAUSE_S = 0.5
+"""For how long what peers say waits after other words were looked at."""
 MOST_LINES = 1 << 50
-DIGEST_DIGITS = 64
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @attrs.define
@@ -58,6 +62,8 @@ class PeerLogs:
         self._links = {index: _Link() for index in range(party.parties)}
         self._heard: dict[tuple[int, str], list[Any]] = {}
         """The latest word of each kind of each peer."""
+        self._told_by: set[str] = set()
+        """Peers that know of more lines of this node's log."""
         self._wake = trio.Event()
         self._say(self._rows.all())
         party.on_log, party.on_linked = self._hear, self._linked
@@ -73,6 +79,7 @@ class PeerLogs:
                     await self._take(index, word)
                 except StorageError as error:
                     logger.warning("what %s says of its audit log: %s", party_name(index), error)
+            await trio.sleep(PAUSE_S)
 
     async def tell(self) -> None:
         """Tell all peers how far this node's log has come and is on the disk. Raises StorageError."""
@@ -107,11 +114,13 @@ class PeerLogs:
     def _hear(self, index: int, word: list[Any]) -> None:
         """Take a word of a peer, which comes again if it matters. Raises ProtocolError."""
         match word:
-            case ["now", int(lines), str(digest)] if _is_head(lines, digest):
+            case ["now", int(lines), str(digest)] if _is_number(lines) and _DIGEST.fullmatch(digest):
                 pass
-            case ["at", int(lines)] if _is_head(lines):
+            case ["at", int(lines)] if _is_number(lines):
                 pass
-            case ["had", int(lines), str(digest), int(has)] if _is_head(lines, digest) and _is_head(has):
+            case ["had", int(lines), str(digest), int(has)] if (
+                _is_number(lines) and _is_number(has) and (not digest or _DIGEST.fullmatch(digest))
+            ):
                 pass
             case _:
                 raise ProtocolError(f"{party_name(index)} said {word!r:.80} of a log, which nobody says")
@@ -150,10 +159,16 @@ class PeerLogs:
                 await self._follow(name, Head(lines, digest))
 
     def _know_it_went_back(self, lines: int, name: str) -> None:
-        """A peer knows of more lines of this node's log, which may have been put back by other means."""
+        """A peer knows of more lines of this node's log, which may have been put back by other means.
+
+        Or so it says, which is told once.
+        """
+        if name in self._told_by:
+            return
+        self._told_by.add(name)
         own = self._name(self._party.index)
         if self._vault.restored is None:
-            self._vault.restored = Restored(own, "an earlier time")
+            self._vault.restored = Restored(own, f"an earlier time, as {name} says")
         logger.error(
             "%s knows of %d lines of the audit log of %s, which has %d: this node has gone back to an "
             "earlier state, or has lost lines",
@@ -170,33 +185,41 @@ class PeerLogs:
 
     async def _went_back(self, known: PeerRow, has: int, head: Head) -> None:
         now = time.time()
-        said = known.noticed is not None and now - known.noticed < QUIET_S
+        said = known.noticed is not None and 0 <= now - known.noticed < QUIET_S
         row = PeerRow(known.node, head.lines, head.digest, known.lines, has, now)
         if not said:
             self._audit.append("went_back", node=row.node, had=row.had, has=row.has)
             await in_thread(self._audit.settle)
-        logger.error(
-            "%s has come back with %d lines of its audit log, and had %d, the last of which is not among "
-            "them: it was put back from a backup, or has lost lines, and lacks what came since",
-            row.node, has, known.lines,
-        )  # fmt: skip
+            logger.error(
+                "%s has come back with %d lines of its audit log, and had %d, the last of which is not among "
+                "them: it was put back from a backup, or has lost lines, and lacks what came since",
+                row.node, has, known.lines,
+            )  # fmt: skip
         await in_thread(self._rows.put, row)
         self._say(await in_thread(self._rows.all))
 
     def _digest_at(self, lines: int) -> str:
-        """The hash of the last of so many lines of this node's log; empty if it has fewer. Blocks."""
+        """The hash of the last of so many lines of this node's log; empty if it has fewer.
+
+        Blocks. Raises StorageError for a log of which the disk has less.
+        """
         if lines > self._audit.head.lines:
             return ""
         if not lines:
             return Head().digest
-        return digest_of(self._audit.lines(lines - 1, 1)[0].partition("\t")[0])
+        page = self._audit.lines(lines - 1, 1)
+        if not page or not page[0]:
+            raise StorageError(
+                f"{self._audit.path} has lost line {lines - 1} while the node runs; restore it"
+            )
+        return digest_of(page[0].partition("\t")[0])
 
     def _name(self, index: int) -> str:
         return self._roster.cluster.nodes[index].name
 
 
-def _is_head(lines: int, digest: str = "") -> bool:
-    return type(lines) is int and 0 <= lines <= MOST_LINES and len(digest) <= DIGEST_DIGITS
+def _is_number(lines: int) -> bool:
+    return type(lines) is int and 0 <= lines <= MOST_LINES
 
 
 def _moment(seconds: float) -> str:

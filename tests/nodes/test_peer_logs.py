@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import trio
 
 import tercet
 from tercet.actors.party import Party
 from tercet.errors import ProtocolError, SchemaError, StorageError
 from tercet.members.audit import AuditLog, Head, log_lines, parse
 from tercet.members.keys import MemberKeys
+from tercet.nodes import peer_logs
 from tercet.nodes.peer_logs import PeerLogs
 from tercet.nodes.program import Settings
 from tercet.nodes.roster import Roster
@@ -140,7 +143,7 @@ async def test_a_log_that_goes_back(two, nodes_at_rest, tmp_path, more, caplog):
     assert ("this node has gone back to an earlier state" in caplog.text) == (more < 4)
     assert other.roster.went_back == []
     back = other.vault.restored  # by which it says what it lacks, also where nobody has restored a backup
-    assert back == (Restored("n1", "an earlier time") if more < 4 else None)
+    assert back == (Restored("n1", "an earlier time, as n0 says") if more < 4 else None)
 
     count = len(one.told())
     await link(one, other)
@@ -178,20 +181,66 @@ async def test_a_peer_that_goes_back_and_forth_fills_no_log(two):
     assert len(one.told()) == 1
 
 
+async def test_a_peer_that_says_much_is_looked_at_now_and_then(two, monkeypatch, autojump_clock, caplog):
+    """Ten thousand words in ten seconds are twenty writes to the catalog, and one line in each log."""
+    one, _ = two
+    puts, put = [], one.logs._rows.put
+    monkeypatch.setattr(one.logs._rows, "put", lambda row: (puts.append(row), put(row)))
+
+    async def thread(call, *args):
+        return call(*args)
+
+    monkeypatch.setattr(peer_logs, "in_thread", thread)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.logs.run)
+        for number in range(1000):
+            for word in (["now", number % 7, "ab" * 32], ["at", 1000 + number]):
+                for _ in range(5):
+                    one.party.on_log(1, word)
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert 10 <= len(puts) <= 21
+    assert len(one.words) <= 21
+    assert [line["event"] for line in one.told()] == ["went_back"]
+    assert caplog.text.count("n1 has come back with") == 1
+    assert caplog.text.count("n1 knows of") == 1
+
+
+async def test_a_clock_that_was_ahead_hides_nothing(two):
+    one, _ = two
+    one.logs._rows.put(PeerRow("n1", 9, "a" * 64, 3, 2, time.time() + 1e6))
+    one.party.on_log(1, ["now", 5, "b" * 64])
+    await one.take()
+    assert [line["event"] for line in one.told()] == ["went_back"]
+
+
+async def test_a_log_that_was_cut_while_the_node_runs_ends_no_node(two):
+    one, _ = two
+    await one.write(3)
+    one.audit.path.write_text("")
+    one.party.on_log(1, ["at", 2])
+    with pytest.raises(StorageError, match="has lost line 1 while"):  # which is told in the node's log
+        await one.take()
+
+
 @pytest.mark.parametrize(
     "word",
     [
         [],
         ["now"],
-        ["now", -1, ""],
-        ["now", True, ""],
+        ["now", -1, "a" * 64],
+        ["now", True, "a" * 64],
         ["now", 1, "a" * 65],
-        ["now", 1 << 60, ""],
+        ["now", 1, ""],
+        ["now", 1, "a" * 63],
+        ["now", 1, "\0" * 64],
+        ["had", 1, "A" * 64, 1],
+        ["now", 1 << 60, "a" * 64],
         ["at", "1"],
         ["at", 1, 2],
         ["had", 1, "", -1],
         ["linked"],
-        [b"now", 1, ""],
+        [b"now", 1, "a" * 64],
     ],
 )
 def test_words_that_nobody_says(two, word):
