@@ -201,6 +201,8 @@ async def serve(
         await vault.ask(audit.settle)
     await vault.ask(note_start, file.cluster, cluster, vault.journal, vault.catalog)
     gate = LakeGate(party, file, Roster(file, settings.index, cluster), vault, audit)
+    if audit.head.lines:
+        await gate.note_log()  # peers have perhaps been told of more than was noted
     logs = PeerLogs(party, gate.roster, vault, audit)
     transport = settings.transport()
     transport.on_refusal = Doorbell(audit).ring

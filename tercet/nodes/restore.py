@@ -166,10 +166,12 @@ def _place(backup: Backup, settings: Settings, database: Path, storage: SealedFi
     catalog = Catalog(f"sqlite:///{staged}", base=file.directory, may_be_new=False)
     try:
         note_restored(catalog, Restored(backup.manifest.node, backup.manifest.made))
-        noted = Journal(catalog).noted()
+        journal = Journal(catalog)
+        noted = journal.noted()
+        head = _say_so(backup, settings, None if noted is None else Head(*noted))
+        journal.note(head.lines, head.digest)  # peers have perhaps been told of more than the copy notes
     finally:
         catalog.close()
-    _say_so(backup, settings, None if noted is None else Head(*noted))
     sync(staged)
     staged.replace(database)
     sync(database.parent)
@@ -177,8 +179,8 @@ def _place(backup: Backup, settings: Settings, database: Path, storage: SealedFi
     sync(mark.parent)
 
 
-def _say_so(backup: Backup, settings: Settings, noted: Head | None) -> None:
-    """The next line of the audit log says that the node was restored, and from when."""
+def _say_so(backup: Backup, settings: Settings, noted: Head | None) -> Head:
+    """The next line of the audit log says that the node was restored, and from when; where it stands then."""
     former, keys = settings.certificates[:-1], MemberKeys(settings.identity)
     try:
         log = AuditLog(settings.file.directory / Path(AUDIT_LOG).name, keys, former=former, noted=noted)
@@ -186,6 +188,7 @@ def _say_so(backup: Backup, settings: Settings, noted: Head | None) -> None:
         raise StorageError(f"the audit log of the backup does not go on: {error}") from error
     log.append("restored", made=backup.manifest.made, lines=backup.manifest.head.lines, backup=backup.digest)
     log.settle()
+    return log.head
 
 
 def _put(backup: Backup, name: str, to: Path) -> None:

@@ -17,9 +17,11 @@ from tercet.actors.party import Party
 from tercet.errors import ProtocolError, SchemaError, StorageError
 from tercet.members.audit import AuditLog, Head, log_lines, parse
 from tercet.members.keys import MemberKeys
+from tercet.nodes import backup as backups
 from tercet.nodes import peer_logs
 from tercet.nodes.peer_logs import PeerLogs
 from tercet.nodes.program import Settings
+from tercet.nodes.restore import restore
 from tercet.nodes.roster import Roster
 from tercet.nodes.vault import Vault
 from tercet.protocols import registry
@@ -256,6 +258,37 @@ def test_lines_of_a_log_by_number(two):
         heads.append(end.audit.head)
     assert [end.logs._digest_at(head.lines) for head in heads] == [head.digest for head in heads]
     assert end.logs._digest_at(4) == ""
+
+
+async def test_a_node_that_was_put_back_and_lacks_nothing(two, nodes_at_rest, tmp_path):
+    """Peers hear of lines that come after the catalog was copied and before the log was."""
+    one, other = two
+    other.audit.append("runs")
+    other.vault.journal.note_lake_file(other.settings.cluster.to_text().encode())
+    log = backups._Maker._log
+
+    def meanwhile(maker, path):
+        for _ in range(4):
+            other.audit.append("runs")
+        other.audit.settle()
+        other.vault.journal.note(other.audit.head.lines, other.audit.head.digest)
+        log(maker, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backups._Maker, "_log", meanwhile)
+        backups.back_up(nodes_at_rest.root / "n1" / "node.toml", tmp_path / "saved")
+    await link(one, other)
+    assert one.logs._rows.find("n1").lines == 5
+    home = other.settings.file.directory
+    other.vault.catalog.close()
+    for name in ("catalog.sqlite", "audit.log"):
+        (home / name).unlink()
+    restore(tmp_path / "saved", home / "node.toml")
+    other = End(nodes_at_rest, 1)
+    await link(one, other)
+    assert (one.roster.went_back, one.told()) == ([], [])
+    assert one.logs._rows.find("n1").lines == 6
+    other.vault.catalog.close()
 
 
 # -- with real nodes -----------------------------------------------------------------------------------------
