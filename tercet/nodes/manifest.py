@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -113,12 +113,13 @@ class Manifest:
                 )
         return found, signature
 
-    def require_signed(self, signature: bytes, node: NodeEntry, where: str) -> None:
-        """Raise StorageError unless one of the keys that its node has had has signed it."""
+    def require_signed(self, signature: bytes, certificates: Iterable[str], where: str) -> None:
+        """Raise StorageError unless one of these keys, of its node, has signed it."""
         text = self._text().encode()
-        if not any(verify(one, PURPOSE, text, signature) for one in node.certificates):
+        if not any(verify(one, PURPOSE, text, signature) for one in certificates):
             raise StorageError(
-                f"{where} was not signed with the key of {node.name}: it was changed, or is of another lake"
+                f"{where} was not signed with the key of {self.node}, or with one that was revoked since: it "
+                "was changed, or is of another lake"
             )
 
 
@@ -153,7 +154,7 @@ def check_backup(directory: Path) -> Backup:
     cluster = latest_list(directory)
     if cluster.lake.hex() != manifest.lake:
         raise StorageError(f"{directory / MEMBERS} is of another lake than the backup; it was put together")
-    manifest.require_signed(signature, entry_of(cluster, manifest.node), str(where))
+    manifest.require_signed(signature, entry_of(cluster, manifest.node).trusted, str(where))
     catalog = Catalog(f"sqlite:///{CATALOG}", base=directory, may_be_new=False, may_change=False)
     try:
         require_values(catalog, manifest)

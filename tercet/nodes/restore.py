@@ -22,12 +22,12 @@ from tercet.nodes.backup import copy_to, write
 from tercet.nodes.manifest import (
     AUDIT_LOG,
     CATALOG,
+    MANIFEST,
     MEMBERS,
     SHARES,
     Backup,
     Content,
     check_backup,
-    entry_of,
     mark_of,
     pieces,
     restoring,
@@ -40,6 +40,7 @@ from tercet.storage.catalog_copies import Restored, database_path, note_restored
 from tercet.storage.data_key import fingerprint, read_storage_key, require_opens
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import TEMPORARY, SealedFiles
+from tercet.transports import Identity
 
 
 def restore(directory: Path, path: Path) -> Backup:
@@ -85,7 +86,7 @@ def _require_own(backup: Backup, settings: Settings) -> None:
         raise ConfigError(f"the backup is of another lake than {file.cluster}")
     if told.node != name:
         raise ConfigError(f"the backup is of node {told.node}, and {file.key} is the key of {name}")
-    told.require_signed(backup.signature, entry_of(cluster, name), str(backup.directory))
+    told.require_signed(backup.signature, _own_certificates(settings), str(backup.directory / MANIFEST))
     lists = file.cluster if file.cluster.exists() else backup.directory / MEMBERS
     catalog = _catalog(backup)
     try:
@@ -96,6 +97,16 @@ def _require_own(backup: Backup, settings: Settings) -> None:
         ) from error
     finally:
         catalog.close()
+
+
+def _own_certificates(settings: Settings) -> tuple[str, ...]:
+    """Of whose keys a backup may be signed: the node's by the list that is there.
+
+    Without one, only of what lies beside `node.toml`: a list in the backup could name others as earlier ones.
+    """
+    if settings.file.cluster.exists():
+        return settings.cluster.nodes[settings.index].trusted
+    return tuple(one.certificate_pem for one in Identity.read_all(settings.file.key))
 
 
 def _require_key(backup: Backup, file: NodeFile) -> None:
