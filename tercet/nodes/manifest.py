@@ -12,6 +12,7 @@ restored has a mark until it is done, without which nobody could tell half of a 
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import re
@@ -43,12 +44,19 @@ MANIFEST, CATALOG, SHARES, AUDIT_LOG, MEMBERS = (
 MARK = "restoring.json"
 """Beside `node.toml`, while the node is being restored."""
 PIECE_BYTES = 1 << 20
-MOST_BYTES = 1 << 30
-"""Of a manifest."""
+MOST_BYTES = 1 << 28
+"""Of a manifest: more than a million files."""
 _FILES = re.compile(
-    r"catalog\.sqlite|shares/[0-9a-f]{40}|audit/audit(-\d{6})?\.log|audit/audit-\d{6}\.seal"
-    r"|members/cluster(-\d{6}|\.next)?\.toml"
+    r"catalog\.sqlite|shares/[0-9a-f]{40}|audit/audit(-[0-9]{6})?\.log|audit/audit-[0-9]{6}\.seal"
+    r"|members/cluster(-[0-9]{6}|\.next)?\.toml"
 )
+_BESIDE = re.compile(r"catalog\.sqlite-.*|(audit|members)/.*", re.DOTALL)
+"""What is read with the files of a backup where it is there."""
+_PLACES = ("audit", "members")
+_HEX = re.compile(r"[0-9a-f]*")
+_DIGEST_DIGITS, _FINGERPRINT_DIGITS = 64, 16
+_MOST = 1 << 60
+_LONGEST = 64
 
 
 @attrs.frozen
@@ -96,21 +104,23 @@ class Manifest:
             if told["format"] != FORMAT:
                 raise StorageError(f"{where} is of the format {told['format']!r:.20}; take a later release")
             files = {
-                str(name): Content(int(one["size"]), str(one["sha256"]))
+                _known(name, where): Content(_number(one["size"]), _hex(one["sha256"], _DIGEST_DIGITS))
                 for name, one in told["files"].items()
             }
-            texts = {name: str(told[name]) for name in ("release", "node", "lake", "made", "storage_key")}
-            head = Head(int(told["head"]["lines"]), str(told["head"]["digest"]))
-            found, signature = cls(**texts, head=head, files=files), bytes.fromhex(told["signature"])
+            found = cls(
+                release=_word(told["release"]),
+                node=_word(told["node"]),
+                lake=_hex(told["lake"]),
+                made=dt.datetime.fromisoformat(_word(told["made"])).isoformat(timespec="seconds"),
+                storage_key=_hex(told["storage_key"], _FINGERPRINT_DIGITS),
+                head=Head(_number(told["head"]["lines"]), _hex(told["head"]["digest"], _DIGEST_DIGITS)),
+                files=files,
+            )
+            signature = bytes.fromhex(told["signature"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StorageError(
                 f"{where} is no manifest of a backup, or was changed ({error!r:.200})"
             ) from error
-        for name in found.files:
-            if not _FILES.fullmatch(name):
-                raise StorageError(
-                    f"{where} names {name!r:.80}, which is no file of a backup; it was changed"
-                )
         return found, signature
 
     def require_signed(self, signature: bytes, certificates: Iterable[str], where: str) -> None:
@@ -121,6 +131,32 @@ class Manifest:
                 f"{where} was not signed with the key of {self.node}, or with one that was revoked since: it "
                 "was changed, or is of another lake"
             )
+
+
+def _known(name: str, where: str) -> str:
+    if not _FILES.fullmatch(name):
+        raise StorageError(f"{where} names {name!r:.80}, which is no file of a backup; it was changed")
+    return name
+
+
+def _number(told: Any) -> int:
+    if type(told) is not int or not 0 <= told <= _MOST:
+        raise ValueError(f"{told!r:.80} is no number of bytes or lines")
+    return told
+
+
+def _hex(told: Any, digits: int | None = None) -> str:
+    found = _word(told)
+    if not _HEX.fullmatch(found) or len(found) != (digits or len(found)):
+        raise ValueError(f"{found!r:.80} is no digest")
+    return found
+
+
+def _word(told: Any) -> str:
+    """A text that says one thing on a line, and nothing to a terminal."""
+    if not isinstance(told, str) or not told.isprintable() or not 0 < len(told) <= _LONGEST:
+        raise ValueError(f"{told!r:.80} is no text of a manifest")
+    return told
 
 
 @attrs.frozen
@@ -141,6 +177,8 @@ def check_backup(directory: Path) -> Backup:
     where = directory / MANIFEST
     try:
         packed = _read(where)
+        if len(packed) > MOST_BYTES:
+            raise StorageError(f"{where} has more than {MOST_BYTES} bytes; it is no manifest of a backup")
     except FileNotFoundError as error:
         raise StorageError(
             f"{directory} has no {MANIFEST}: it is no backup, or one that did not come to its end; make "
@@ -149,6 +187,7 @@ def check_backup(directory: Path) -> Backup:
     except OSError as error:
         raise StorageError(f"{where} cannot be read ({error.strerror or error})") from error
     manifest, signature = Manifest.parse(packed, str(where))
+    _require_no_others(directory, manifest)
     for name, expected in manifest.files.items():
         _require_content(directory / name, expected)
     cluster = latest_list(directory)
@@ -166,13 +205,22 @@ def check_backup(directory: Path) -> Backup:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(MOST_BYTES)
+        return file.read(MOST_BYTES + 1)
 
 
 def pieces(file: BinaryIO) -> Iterator[bytes]:
     """A file, piece by piece."""
     while piece := file.read(PIECE_BYTES):
         yield piece
+
+
+def _require_no_others(directory: Path, manifest: Manifest) -> None:
+    """Raise StorageError for files that would be read with those of the backup, and are not of it."""
+    there = [one for place in (directory, *map(directory.joinpath, _PLACES)) for one in place.glob("*")]
+    for path in there:
+        name = path.relative_to(directory).as_posix()
+        if _BESIDE.fullmatch(name) and name not in manifest.files:
+            raise StorageError(f"{str(path)!r} is not of the backup: it was put there; take another backup")
 
 
 def _require_content(path: Path, expected: Content) -> None:

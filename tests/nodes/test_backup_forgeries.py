@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sqlite3
 
@@ -14,6 +15,7 @@ from tercet.members.audit import AuditLog, Head
 from tercet.members.config import ClusterFile, Former
 from tercet.members.keys import MemberKeys
 from tercet.nodes import backup as backups
+from tercet.nodes import manifest as manifests
 from tercet.nodes.backup import back_up
 from tercet.nodes.manifest import MARK, Manifest, check_backup
 from tercet.nodes.program import Settings
@@ -89,7 +91,7 @@ def test_a_list_in_a_backup_names_no_key_that_signs_it(saved, home):
 
 @pytest.mark.parametrize("revoked", [True, False])
 def test_a_key_that_was_revoked_signs_no_backup(saved, home, revoked):
-    """By the list beside `node.toml`, which has followed since; what another earlier key has signed counts."""
+    """By the list beside `node.toml`, which has followed since. What other earlier keys signed counts."""
     settings = Settings.read(home / "node.toml")
     there, old = settings.file.cluster, make_identity("n0")
     entry = attrs.evolve(settings.cluster.nodes[0], former=(Former(old.certificate_pem, revoked=revoked),))
@@ -97,3 +99,68 @@ def test_a_key_that_was_revoked_signs_no_backup(saved, home, revoked):
     manifest, signature = Manifest.parse((saved / "manifest.json").read_bytes(), "")
     with contextlib.nullcontext() if not revoked else pytest.raises(StorageError, match="revoked since"):
         manifest.require_signed(signature, entry.trusted, str(there))
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("node", "n0\x1b[2J"),
+        ("node", ""),
+        ("node", ["n0"]),
+        ("release", "1" * 1000),
+        ("lake", "ab\n"),
+        ("made", "yesterday"),
+        ("made", 3),
+        ("storage_key", "../../etc"),
+        ("head", {"lines": 1e999, "digest": "0" * 64}),
+        ("head", {"lines": "7", "digest": "0" * 64}),
+        ("head", {"lines": 1 << 80, "digest": "0" * 64}),
+        ("head", {"lines": 0, "digest": "0" * 65}),
+        ("files", {"catalog.sqlite": {"size": float("inf"), "sha256": "0" * 64}}),
+        ("files", {"catalog.sqlite": {"size": True, "sha256": "0" * 64}}),
+        ("files", {"catalog.sqlite": {"size": -1, "sha256": "0" * 64}}),
+        ("files", {"catalog.sqlite": {"size": 1, "sha256": 3}}),
+        ("files", {"audit/audit-\u0661\u0661\u0661\u0661\u0661\u0661.log": {"size": 1, "sha256": "0" * 64}}),
+        ("files", {"/etc/passwd": {"size": 1, "sha256": "0" * 64}}),
+        ("files", {"shares/../../node.key": {"size": 1, "sha256": "0" * 64}}),
+        ("files", ["catalog.sqlite"]),
+        ("signature", "xyz"),
+        ("signature", None),
+        ("format", {}),
+    ],
+)
+def test_manifests_that_no_backup_has(saved, key, told):
+    fields = json.loads((saved / "manifest.json").read_text())
+    with pytest.raises(StorageError) as found:
+        Manifest.parse(json.dumps({**fields, key: told}).encode(), "manifest.json")
+    assert str(found.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": 1, "files": ' + '{"a":' * 100_000, "\xff", "1" * 9999]
+)
+def test_what_is_no_manifest_at_all(text):
+    with pytest.raises(StorageError, match="is no manifest"):
+        Manifest.parse(text.encode("latin-1"), "manifest.json")
+
+
+def test_a_manifest_without_end(saved, monkeypatch):
+    monkeypatch.setattr(manifests, "MOST_BYTES", 100)
+    with pytest.raises(StorageError, match="has more than 100 bytes"):
+        check_backup(saved)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["members/cluster.next.toml", "audit/audit-000001.log", "catalog.sqlite-journal", "catalog.sqlite-wal"],
+)
+def test_files_that_somebody_puts_beside(saved, home, name):
+    """Such as a list with a number to which nobody can count, or changes for the catalog."""
+    (saved / name).write_text((saved / "members/cluster.toml").read_text())
+    (saved / "readme.txt").write_text("of the operator")
+    without_list(home)
+    with pytest.raises(StorageError, match="is not of the backup"):
+        restore(saved, home / "node.toml")
+    assert not (home / MARK).exists()
+    (saved / name).unlink()
+    restore(saved, home / "node.toml")
