@@ -68,6 +68,8 @@ def _make_empty(to: Path) -> None:
     if any(to.iterdir()):
         raise StorageError(f"{to} is not empty; give a new directory, or remove what is there")
     to.chmod(0o700)
+    if any(to.iterdir()):  # until now others could write to it, perhaps
+        raise StorageError(f"somebody has put something into {to} just now; give a new directory")
     for name in (SHARES, AUDIT_LOG, MEMBERS):
         place = to / name if name == SHARES else (to / name).parent
         place.mkdir(mode=0o700)
@@ -217,8 +219,11 @@ def _content(path: Path) -> Content:
 
 
 def write(path: Path, data: Iterable[bytes]) -> Content:
-    """Write a file that only its owner can read, and wait until it is on the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write a file that only its owner can read, and wait until it is on the disk.
+
+    Raises OSError, also where a link has the name: what it points to stays as it is.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb", buffering=PIECE_BYTES) as file:
         os.fchmod(descriptor, 0o600)
         content = copy_to(file, data)

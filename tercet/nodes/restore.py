@@ -158,7 +158,9 @@ def _log_files(file: NodeFile) -> Iterator[Path]:
 def _place(backup: Backup, settings: Settings, database: Path, storage: SealedFiles) -> None:
     file, mark = settings.file, mark_of(settings.file)
     if restoring(file) is None:
-        write(mark, [json.dumps({"manifest": backup.digest, "from": str(backup.directory)}).encode()])
+        temporary = mark.with_name(f"{mark.name}{TEMPORARY}")  # half a mark would name no backup
+        write(temporary, [json.dumps({"manifest": backup.digest, "from": str(backup.directory)}).encode()])
+        temporary.replace(mark)
         sync(mark.parent)
     for old in _log_files(file):  # of an attempt before
         old.unlink(missing_ok=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import sqlite3
+from pathlib import Path
 
 import attrs
 import pytest
@@ -164,3 +167,49 @@ def test_files_that_somebody_puts_beside(saved, home, name):
     assert not (home / MARK).exists()
     (saved / name).unlink()
     restore(saved, home / "node.toml")
+
+
+# -- places --------------------------------------------------------------------------------------------------
+
+
+def test_no_room_for_the_mark(saved, home, monkeypatch):
+    """What is written of it then counts for nothing, and the restore can be made again."""
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        restore(saved, home / "node.toml")
+    assert not (home / MARK).exists()
+    restore(saved, home / "node.toml")
+    assert not (home / MARK).exists()
+    assert (home / "catalog.sqlite").exists()
+
+
+@pytest.mark.parametrize("name", ["audit.log", "catalog.sqlite.part", MARK])
+def test_links_lead_nowhere_else(saved, home, tmp_path, name):
+    """What a link points to that lies where the node comes is not written to."""
+    other = tmp_path / "other"
+    (home / name).symlink_to(other)
+    with contextlib.suppress(OSError):
+        restore(saved, home / "node.toml")
+    assert not other.exists()
+
+
+def test_a_directory_to_which_others_could_write(home, tmp_path, monkeypatch):
+    """They put a link there after it was found to be empty."""
+    chmod, to = Path.chmod, tmp_path / "saved"
+
+    def meanwhile(path, mode):
+        (to / "manifest.json.part").symlink_to(tmp_path / "other")
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", meanwhile)
+    with pytest.raises(StorageError, match="somebody has put something"):
+        back_up(home / "node.toml", to)
+    assert not (tmp_path / "other").exists()
