@@ -7,7 +7,7 @@ node knows better than anyone outside (its disk, its peers) it is asked for.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -229,15 +229,16 @@ async def _look(cluster: ClusterFile, identity: Identity, index: int, timeout_s:
     name, where = cluster.nodes[index].name, _name(cluster, index)
     try:
         mine, theirs, told = await ask_node(cluster, identity, index, "status", timeout_s=timeout_s)
-        told = _read_status(told, len(cluster.nodes))
+        told = _read_status(told, [node.name for node in cluster.nodes], index)
     except TercetError as error:
         return Looked(name, (Finding(where, False, str(error)),))
     skew = theirs.clock - mine.clock
     return Looked(name, tuple(_judge(where, cluster, skew, told)), told, skew)
 
 
-def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
-    """What a node has answered to "status". Raises ProtocolError if it is not what nodes answer."""
+def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> dict[str, Any]:
+    """What a node of these has answered to "status". Raises ProtocolError if it is not what nodes answer."""
+    nodes, others = len(names), {*names} - {names[index]}
     match told:
         case {
             "release": str(release),
@@ -255,8 +256,8 @@ def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
             and 0 < len(free) <= MOST_PLACES
             and lines >= 0
             and all(one == one_line(one) for one in (release, digest, *free, *map(str, coming)))
-            and len(went_back) < nodes
-            and all(map(_tells_back, went_back))
+            and all(_tells_back(one, others) for one in went_back)
+            and len(went_back) == len({one[0] for one in went_back})
         ):
             return {
                 "release": release,
@@ -272,11 +273,11 @@ def _read_status(told: Mapping[str, Any], nodes: int) -> dict[str, Any]:
     raise ProtocolError("what it says of itself makes no sense; see its release, and who runs it")
 
 
-def _tells_back(told: Any) -> bool:
-    """Whether a node has said properly that another one has gone back."""
+def _tells_back(told: Any, others: Collection[str]) -> bool:
+    """Whether a node has said properly that another one of the lake has gone back."""
     match told:
         case [str(name), int(had), int(has), str(when)]:
-            return min(had, has) >= 0 and (name, when) == (one_line(name), one_line(when))
+            return name in others and min(had, has) >= 0 and when == one_line(when)
     return False
 
 
