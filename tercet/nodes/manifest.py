@@ -198,6 +198,10 @@ def check_backup(directory: Path) -> Backup:
     try:
         require_values(catalog, manifest)
         require_log(directory, entry_of(cluster, manifest.node), catalog, manifest.head)
+    except (AttributeError, TypeError, ValueError) as error:  # SQLite keeps whatever is put into a column
+        raise StorageError(
+            f"{directory / CATALOG} has what no node writes ({error!r:.200}); take another backup"
+        ) from error
     finally:
         catalog.close()
     return Backup(directory, manifest, signature, cluster, hashlib.sha256(packed).hexdigest())

@@ -58,11 +58,11 @@ def without_list(home):
     Settings.read(home / "node.toml").file.cluster.unlink()
 
 
-def sign(saved, identity, cluster=None):
+def sign(saved, identity, cluster=None, head=Head()):  # noqa: B008 - it cannot be changed
     """Sign a backup anew, with whatever key."""
     where = saved / "manifest.json"
     manifest, _ = Manifest.parse(where.read_bytes(), "")
-    manifest = attrs.evolve(manifest, head=Head())
+    manifest = attrs.evolve(manifest, head=head)
     if cluster is not None:
         (saved / "members/cluster.toml").write_text(cluster.to_text())
     files = {name: backups._content(saved / name) for name in manifest.files}
@@ -167,6 +167,29 @@ def test_files_that_somebody_puts_beside(saved, home, name):
     assert not (home / MARK).exists()
     (saved / name).unlink()
     restore(saved, home / "node.toml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO checkpoints VALUES ('text', 1, x'00', 'ann', x'00', 'handle', 1.0)",
+        "INSERT INTO checkpoints VALUES (x'00', 1, x'00', 'ann', x'00', x'ff', 1.0)",
+        "INSERT INTO loose (handle, caller, sources, rows) VALUES (x'00', 'ann', '', '')",
+        "INSERT INTO audit VALUES ('many', x'00')",
+        "DROP TABLE handles",
+        "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'nonsense'",
+    ],
+)
+def test_catalogs_that_no_node_writes(saved, home, change):
+    """Signed by somebody with a list of their own: said in a sentence."""
+    forger = make_identity("n0")
+    cluster = ClusterFile.read(saved / "members/cluster.toml")
+    with contextlib.closing(sqlite3.connect(saved / "catalog.sqlite")) as catalog, catalog:
+        catalog.executescript(change)
+    manifest, _ = Manifest.parse((saved / "manifest.json").read_bytes(), "")
+    sign(saved, forger, with_former(cluster, "n0", Former(forger.certificate_pem)), head=manifest.head)
+    with pytest.raises(StorageError):
+        check_backup(saved)
 
 
 # -- places --------------------------------------------------------------------------------------------------
