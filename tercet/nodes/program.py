@@ -187,6 +187,7 @@ async def serve(
     )
     await trio.to_thread.run_sync(load_all)
     vault = await trio.to_thread.run_sync(Vault, file)
+    require_restored(file)  # it may have been begun since the settings were read
     lists = await vault.ask(require_goes_on, file.cluster, cluster, vault.journal, vault.catalog)
     noted = await vault.ask(vault.journal.noted)
     audit = AuditLog(

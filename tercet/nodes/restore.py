@@ -162,6 +162,11 @@ def _place(backup: Backup, settings: Settings, database: Path, storage: SealedFi
         write(temporary, [json.dumps({"manifest": backup.digest, "from": str(backup.directory)}).encode()])
         temporary.replace(mark)
         sync(mark.parent)
+        try:  # a node that was being started has seen no mark, and sees it once it has made its catalog
+            _require_nothing(file, database, storage)
+        except StorageError:
+            mark.unlink()
+            raise
     for old in _log_files(file):  # of an attempt before
         old.unlink(missing_ok=True)
     for name in backup.manifest.files:

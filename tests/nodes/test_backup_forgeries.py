@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 
 from tercet.errors import StorageError
 from tercet.members.audit import AuditLog, Head
@@ -19,6 +20,8 @@ from tercet.members.config import ClusterFile, Former
 from tercet.members.keys import MemberKeys
 from tercet.nodes import backup as backups
 from tercet.nodes import manifest as manifests
+from tercet.nodes import program
+from tercet.nodes import restore as restores
 from tercet.nodes.backup import back_up
 from tercet.nodes.manifest import MARK, Manifest, check_backup
 from tercet.nodes.program import Settings
@@ -236,3 +239,31 @@ def test_a_directory_to_which_others_could_write(home, tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="somebody has put something"):
         back_up(home / "node.toml", to)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_node_that_is_started_as_a_restore_begins(saved, home, monkeypatch):
+    real = restores.write
+
+    def meanwhile(path, data):
+        found = real(path, data)
+        if path.name.startswith(MARK):
+            Vault(Settings.read(home / "node.toml").file).catalog.close()
+        return found
+
+    monkeypatch.setattr(restores, "write", meanwhile)
+    with pytest.raises(StorageError, match=r"catalog\.sqlite is there, and a restore overwrites nothing"):
+        restore(saved, home / "node.toml")
+    assert not (home / MARK).exists()
+    assert not (home / "audit.log").exists()
+
+
+async def test_a_restore_that_begins_as_a_node_is_started(home, monkeypatch):
+    def meanwhile(file):
+        (home / MARK).write_text("{}")
+        return Vault(file)
+
+    monkeypatch.setattr(program, "Vault", meanwhile)
+    lines = (home / "audit.log").read_text()
+    with pytest.raises(StorageError, match="run `tercet restore` again"), trio.fail_after(60):
+        await program.serve(Settings.read(home / "node.toml"), signals=False)
+    assert (home / "audit.log").read_text() == lines
