@@ -13,9 +13,11 @@ restored has a mark until it is done, without which nobody could tell half of a 
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -208,6 +210,7 @@ def check_backup(directory: Path) -> Backup:
 
 
 def _read(path: Path) -> bytes:
+    _size(path)
     with path.open("rb") as file:
         return file.read(MOST_BYTES + 1)
 
@@ -230,6 +233,9 @@ def _require_no_others(directory: Path, manifest: Manifest) -> None:
 def _require_content(path: Path, expected: Content) -> None:
     digest, size = hashlib.sha256(), 0
     try:
+        there = _size(path)
+        if there != expected.size:
+            raise _changed(path, there, expected)
         with path.open("rb") as file:
             for piece in pieces(file):
                 digest.update(piece)
@@ -241,10 +247,22 @@ def _require_content(path: Path, expected: Content) -> None:
             f"{path} cannot be read ({error.strerror or error}); take another backup"
         ) from error
     if Content(size, digest.hexdigest()) != expected:
-        raise StorageError(
-            f"{path} is not as it was saved: it has {size} bytes of {expected.size}, or others; take another "
-            "backup"
-        )
+        raise _changed(path, size, expected)
+
+
+def _changed(path: Path, size: int, expected: Content) -> StorageError:
+    return StorageError(
+        f"{path} is not as it was saved: it has {size} bytes of {expected.size}, or others; take another "
+        "backup"
+    )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; a pipe or a device, which may have no end, is none. Raises OSError."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+    return found.st_size
 
 
 def latest_list(directory: Path) -> ClusterFile:

@@ -195,6 +195,18 @@ def test_catalogs_that_no_node_writes(saved, home, change):
         check_backup(saved)
 
 
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "catalog.sqlite", "audit/audit.log", "members/cluster.toml"]
+)
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_read(saved, name, put):
+    """It would be read for ever."""
+    (saved / name).unlink()
+    put(saved / name)
+    with pytest.raises(StorageError, match="it is no file"):
+        check_backup(saved)
+
+
 # -- places --------------------------------------------------------------------------------------------------
 
 
