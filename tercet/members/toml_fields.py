@@ -25,8 +25,14 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
 
 
+MOST_DOTS = 64
+"""In a line: the memory that `tomllib` takes for a key grows with the square of its parts."""
+
+
 def parsed(packed: bytes, where: str) -> dict[str, Any]:
     """What the bytes of a file have. Raises ConfigError."""
+    if any(line.count(b".") > MOST_DOTS for line in packed.splitlines()):
+        raise ConfigError(f"{where} has more than {MOST_DOTS} dots in a line; such keys take all memory")
     try:
         return tomllib.loads(packed.decode())
     except (

@@ -14,7 +14,7 @@ import attrs
 import pytest
 import trio
 
-from tercet.errors import StorageError
+from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog, Head
 from tercet.members.config import ClusterFile, Former
 from tercet.members.keys import MemberKeys
@@ -204,6 +204,15 @@ def test_what_is_no_file_is_not_read(saved, name, put):
     (saved / name).unlink()
     put(saved / name)
     with pytest.raises(StorageError, match="it is no file"):
+        check_backup(saved)
+
+
+@pytest.mark.parametrize("text", ["{}b = 1", "[{}b]", "c = {{{}b = 1}}"])
+def test_lists_that_take_all_memory(saved, text):
+    """Before anybody has looked whether the list counts."""
+    (saved / "members/cluster.toml").write_text(text.format("a." * 1000))
+    sign(saved, make_identity("n0"))
+    with pytest.raises(ConfigError, match="dots in a line"):
         check_backup(saved)
 
 
