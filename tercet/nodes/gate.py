@@ -268,11 +268,10 @@ class LakeGate(Gate):
             if to in (TO_CALLER, caller):
                 mine.append(revealed)
                 continue
-            key, party = self.permits.member(to).sealing_key, self.party.index
-            run = run_of(session)
-            results.append(
-                (to, sealed_result(run, caller, plan.name, revealed, party=party, sealing_key=key))
-            )
+            run, party = run_of(session), self.party.index
+            key = self.permits.member(to).sealing_key
+            sealed = sealed_result(run, caller, plan.name, revealed, party=party, sealing_key=key)
+            results.append((to, sealed))
         values = {
             handle: LooseValue(
                 caller,
