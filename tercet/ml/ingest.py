@@ -375,19 +375,8 @@ class _Survey:
         deviation = float(np.ldexp(spread, magnitude(low, high)))
         feature = Feature(column.place, schema, deviation, round(float(np.ldexp(mean, scale)) / unit) * unit)
         self._check(feature, ends)
-        if (
-            declared is not None
-            and kind not in SYMBOLIC
-            and 0 < np.ldexp(deviation, scale) < 2.0**VARYING_BITS
-        ):
-            times = (declared[1] - declared[0]) / deviation
-            warnings.warn(
-                f"column {column.name!r} of table {request.table!r}: its range is {times:,.0f} times as wide "
-                "as its numbers spread, so these keep few digits, and models may take it for constant; "
-                "declare a narrower range, or none",
-                PrecisionWarning,
-                stacklevel=2,
-            )
+        if declared is not None and kind not in SYMBOLIC:
+            _warn_of_width(declared, deviation, schema, request.table)
         return feature
 
     def _check(self, feature: Feature, ends: tuple[float, float]) -> None:
@@ -492,3 +481,17 @@ def decode(stored: npt.ArrayLike, scale: int) -> Numbers:
     """Turn stored integers of any shape back into numbers: `stored * 2**-scale`."""
     with np.errstate(over="ignore", under="ignore"):
         return cast("Numbers", np.ldexp(np.asarray(stored, np.float64), -scale))
+
+
+def _warn_of_width(ends: tuple[float, float], deviation: float, schema: ColumnSchema, table: str) -> None:
+    """Warn of a declared range so wide that its scale leaves numbers few digits; not of other reasons."""
+    with np.errstate(over="ignore"):
+        times, few = (ends[1] - ends[0]) / max(deviation, 1e-300), np.ldexp(1.0, VARYING_BITS - schema.scale)
+    if 0 < deviation < few and times > 2.0**VARYING_BITS:
+        warnings.warn(
+            f"table {table!r}, column {schema.name!r}: its declared range is {times:,.0f} times as wide as "
+            "numbers spread, so these keep few digits, and models may take it for constant; declare a "
+            "narrower range, or none",
+            PrecisionWarning,
+            stacklevel=2,
+        )

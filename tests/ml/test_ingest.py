@@ -682,6 +682,8 @@ def test_a_range_that_leaves_no_digits(top, warned):
         encode(
             {"id": np.arange(5), "same": np.ones(5)}, name="t", key="id", owner="o", ranges={"same": (0, top)}
         )
+        far = {"id": np.arange(500), "far": 1e9 + np.arange(500) % 3}
+        encode(far, name="t", key="id", owner="o", ranges={"far": (1e9, 1e9 + 3)})
         born = np.datetime64("1960-01-01") + np.arange(500)
         days = {"id": np.arange(500), "born": born}
         encode(days, name="t", key="id", owner="o", ranges={"born": ("1800-01-01", "2200-12-31")})
