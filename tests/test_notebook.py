@@ -14,7 +14,8 @@ from tercet.actors import progress
 from tercet.ml import LogisticRegression
 assert asyncio.get_running_loop().is_running()
 progress.WATCHED_AFTER_S = 0.0
-rows = {"id": np.arange(300), "x": np.linspace(-2, 2, 300), "y": np.arange(300) % 7 > np.arange(300) // 60}
+row = np.arange(30_000)  # so many that the nodes are asked during the fit how far they are
+rows = {"id": row, "x": row / 7500 - 2, "y": row % 7 > row // 6000}
 """
 FIT = """
 model = LogisticRegression(max_iter=3).fit(table, target="y")
