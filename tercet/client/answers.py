@@ -16,6 +16,7 @@ import numpy as np
 from tercet.actors.values import read_type
 from tercet.client.connection import Answer
 from tercet.errors import PeerLost, ProtocolError, StorageError, TercetError
+from tercet.members.rules import LATEST
 from tercet.plans.plan import Plan
 from tercet.plans.types import Form, word_shape
 from tercet.protocols.base import Protocol
@@ -24,8 +25,6 @@ from tercet.transports.names import party_name
 
 DIGEST_WORDS = 64
 """Words that a node's part of a revealed value may have besides the shares that it holds."""
-LATEST = 253402300799.0
-"""The last second that calendars have."""
 
 
 def most_revealed(protocol: type[Protocol], plan: Plan) -> int:
@@ -136,6 +135,6 @@ def binary(value: Any) -> bytes:
 
 def time_of(value: Any) -> float:
     """A time that a node has sent. Raises TypeError or ValueError for what is none."""
-    if not 0 <= value <= LATEST:
+    if not 0 <= value < LATEST:
         raise ValueError(f"{value!r:.80} is no time")
     return float(value)

@@ -19,8 +19,8 @@ from tercet.client.study_api import ShownStudy
 from tercet.client.wording import describe_plan, one_line, stands
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConsentError
-from tercet.members.audit import Head, check_lines, lines_after, log_lines, parse, require
-from tercet.members.rules import LATEST, moment
+from tercet.members.audit import Head, check_lines, lines_after, log_lines, require, understood
+from tercet.members.rules import moment
 from tercet.members.study_pages import quotation
 from tercet.members.succession import current
 from tercet.members.verified import Verified
@@ -34,7 +34,6 @@ Log = tuple[str, Head, list[str]]
 """The name of a node, where its log stands, and lines of it."""
 SHOWN_PURPOSE = 80
 """Characters of a purpose in a list."""
-SHOWN_APART = ("before", "number", "time", "event")
 LONGEST_NONSENSE = 200
 """Characters that are shown of what no node of this release writes."""
 
@@ -197,17 +196,17 @@ def audit(
 
 def _audited(line: str) -> str:
     """A line of a log, of which its node has written what it likes."""
-    match parse(line):
-        case {
-            "number": int(number),
-            "time": int() | float() as seconds,
-            "event": str(event),
-            **rest,
-        } if 0 <= seconds <= LATEST:
-            facts = {key: value for key, value in rest.items() if key not in SHOWN_APART}
-            when = dt.datetime.fromtimestamp(seconds, dt.UTC)
-            return f"{number} {when:%Y-%m-%dT%H:%M:%SZ} {one_line(event)} {facts}"
-    return f"has a line that makes no sense: {line[:LONGEST_NONSENSE]!a}"
+    told = understood(line)
+    if told is None:
+        return f"has a line that makes no sense: {line[:LONGEST_NONSENSE]!a}"
+    number, seconds, event, facts = told
+    try:
+        shown = str(facts)
+    except RecursionError:
+        shown = "(more than can be shown)"
+    return (
+        f"{number} {dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%dT%H:%M:%SZ} {one_line(event)} {shown}"
+    )
 
 
 def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[Log]:

@@ -34,6 +34,7 @@ import attrs
 
 from tercet.errors import ConsentError, StorageError
 from tercet.members.keys import MemberKeys, digest_of_certificate, verify
+from tercet.members.rules import LATEST
 from tercet.members.seals import STRIDE, Head, Seal, seal_path, segment_path, segments_from, sync
 
 __all__ = [
@@ -370,6 +371,24 @@ def parse(line: str) -> dict[str, Any]:
     """What a line says."""
     found: dict[str, Any] = json.loads(line.partition("\t")[0])
     return found
+
+
+def understood(line: str) -> tuple[int, float, str, dict[str, Any]] | None:
+    """Number, time, event and facts of a line that was verified; None if it is like none that nodes write.
+
+    It is its node's, which may have written anything.
+    """
+    try:
+        told: Any = parse(line)
+    except (RecursionError, ValueError):
+        return None
+    match told:
+        case {"number": int(number), "time": int() | float() as seconds, "event": str(event), **rest} if (
+            0 <= seconds < LATEST
+        ):
+            facts = {str(name): value for name, value in rest.items() if name != "before"}
+            return number, float(seconds), event, facts
+    return None
 
 
 def check_lines(

@@ -69,7 +69,7 @@ class PeerLogs:
         party.on_log, party.on_linked = self._hear, self._linked
 
     async def run(self) -> None:
-        """Take what peers say; a catalog or disk that fails is told in the node's log."""
+        """Take what peers say; whatever goes wrong is told in the node's log, and the node goes on."""
         while True:
             await self._wake.wait()
             self._wake, heard = trio.Event(), self._heard
@@ -79,6 +79,8 @@ class PeerLogs:
                     await self._take(index, word)
                 except StorageError as error:
                     logger.warning("what %s says of its audit log: %s", party_name(index), error)
+                except Exception:
+                    logger.exception("what %s says of its audit log", party_name(index))
             await trio.sleep(PAUSE_S)
 
     async def tell(self) -> None:

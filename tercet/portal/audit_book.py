@@ -7,6 +7,7 @@ looked before.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -16,10 +17,9 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.client.answers import LATEST
 from tercet.client.lake import AsyncLake
 from tercet.errors import TercetError
-from tercet.members.audit import Head, parse
+from tercet.members.audit import Head, parse, understood
 from tercet.members.config import ClusterFile
 from tercet.members.verified import Verified
 from tercet.portal.mishaps import unforeseen
@@ -35,7 +35,6 @@ SHOWN = 100
 NONSENSE = "makes no sense"
 SETTLED_S = 60.0
 """Nodes write what they decide at about the same time; lines that are younger are not compared."""
-APART = ("before", "number", "time", "event")
 SAME = ("caller", "session", "study", "run", "position", "computation", "kind", "name", "digest")
 """What nodes write alike of one event."""
 COMPARED = ("proposed", "approved", "refused-study", "begins", "admitted", "runs", "kept", "dropped")
@@ -56,26 +55,25 @@ class Entry:
     @classmethod
     def of(cls, node: str, line: str) -> Entry:
         """Of a line that was verified: it is the node's, which may have written anything."""
+        told = understood(line)
+        if told is None:
+            return cls._nonsense(node, line)
+        number, seconds, event, rest = told
         try:
-            match parse(line):
-                case {
-                    "number": int(number),
-                    "time": int() | float() as seconds,
-                    "event": str(event),
-                    **rest,
-                } if 0 <= seconds <= LATEST:
-                    facts = {name: _plain(value) for name, value in rest.items() if name not in APART}
-                    words = " ".join((node, event, *map(str, facts.values())))
-                    return cls(node, number, float(seconds), event, facts, words.lower())
-                case {"number": int() | float() as place}:
-                    return cls._nonsense(node, int(place), line)
+            facts = {name: _plain(value) for name, value in rest.items()}
         except RecursionError:
-            pass
-        return cls._nonsense(node, -1, line)
+            return cls._nonsense(node, line)
+        words = " ".join((node, event, *map(str, facts.values())))
+        return cls(node, number, seconds, event, facts, words.lower())
 
     @classmethod
-    def _nonsense(cls, node: str, number: int, line: str) -> Entry:
+    def _nonsense(cls, node: str, line: str) -> Entry:
         """Of a line that no node of this release writes; it stands where it is seen."""
+        number = -1
+        with contextlib.suppress(RecursionError, ValueError):
+            match parse(line):
+                case {"number": int(number)}:
+                    pass
         note = f"{len(line):,} characters, which begin {line[:SHOWN]!a}"
         return cls(node, number, time.time(), NONSENSE, {"note": note}, f"{node} {NONSENSE} {note}".lower())
 
