@@ -184,7 +184,7 @@ class Node:
         self._others_go_by.pop(index, None)
         self.party.add_peer(index, link, key)
         if self.lasting:
-            self.party.tell_list(index, *self._goes_by)
+            self.party.tell(index, [self._goes_by[1], self._goes_by[0]], "list")
 
     async def _greet(self, link: Link) -> tuple[str, bytes]:
         """Exchange hellos; returns the role of the other end, and the link's key."""
@@ -258,7 +258,7 @@ class Node:
             if party_name(index) in renewed:
                 self.party.hang_up(index)
             else:
-                self.party.tell_list(index, lake, number)
+                self.party.tell(index, [number, lake], "list")
                 self._compare_lists(index)
         me = self.party.name
         for name in renewed:

@@ -215,14 +215,9 @@ class Party:
         return [index for index in range(self.parties) if index != self.index and index not in linked]
 
     def tell(self, index: int, word: list[Any], about: str = "job") -> None:
-        """Say something about a job, or this node's log, to a peer; it goes nowhere while that is lost."""
+        """Say something about a job, or what else lasts, to a peer; it goes nowhere while that is lost."""
         if index in self._peers:
             self._peers[index].line.post([about, *word])
-
-    def tell_list(self, index: int, lake: bytes, number: int) -> None:
-        """Say by which list of the lake's members this party goes; see `on_list`."""
-        if index in self._peers:
-            self._peers[index].line.post(["list", number, lake])
 
     @property
     def running(self) -> int:
