@@ -159,6 +159,8 @@ class Party:
         """Is told what peers say of their audit logs; see `nodes.peer_logs`."""
         self.on_linked: Callable[[int], None] | None = None
         """Is told of each new link to a peer, before anything comes over it."""
+        self.on_lost: Callable[[], None] | None = None
+        """Is told when the link to a peer has ended: what was said over it may not have come."""
         self.trace: list[TraceEvent] | None = None
         self.ended, self.failed = 0, 0
         """Runs that have ended here, and those of them that failed."""
@@ -248,6 +250,8 @@ class Party:
         peer.early.clear()
         for session in list(self._sessions.values()):
             session.fail(error)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def session(self, name: Any) -> Session | None:
         """A session under way by name, None if it is over. Raises ProtocolError if it never was."""

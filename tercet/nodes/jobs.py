@@ -106,7 +106,7 @@ class LastingJobs(Jobs):
         self._told: dict[int, Told] = {}
         self._all_told = trio.Event()
         self._words, self._heard = trio.open_memory_channel[list[Any]](math.inf)
-        party.on_word = self._hear
+        party.on_word, party.on_lost = self._hear, self._lost
 
     def _restored(self, row: JobRow) -> Job:
         job = Job(row.run, row.caller, row.packed, row.asked, row.attempts, row.step or 0)
@@ -290,6 +290,10 @@ class LastingJobs(Jobs):
             case _:
                 raise ProtocolError(f"{party_name(index)} said {word!r:.80} of a job, which nobody says")
 
+    def _lost(self) -> None:
+        """A link has ended, and with it the question or the answer of a peer: ask again in a while."""
+        self._all_told.set()
+
     async def _obey(self) -> None:
         """Do what party 0 says, one thing after the other."""
         async for word in self._heard:
@@ -442,14 +446,14 @@ class LastingJobs(Jobs):
         await self._fail(run, error)
 
     async def _ask_everybody(self, run: bytes) -> list[Told] | None:
-        """What all nodes know of a job, in order; None if one did not answer in time."""
+        """What all nodes know of a job, in order; None if one did not answer in time, or was lost."""
         self._asked, self._told, self._all_told = run, {}, trio.Event()
         self._say(["ask", run])
-        with trio.move_on_after(self._party.timeout_s) as waited:
+        with trio.move_on_after(self._party.timeout_s):
             if self._party.parties > 1:
                 await self._all_told.wait()
         self._asked = b""
-        if waited.cancelled_caught:
+        if len(self._told) < self._party.parties - 1:
             return None
         return [await self._own_word(run), *(told for _, told in sorted(self._told.items()))]
 

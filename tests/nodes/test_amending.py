@@ -136,8 +136,12 @@ async def test_renewed_keys(in_process, monkeypatch):
         for node in lake.nodes[:2]:
             await node.gate._approve("hospital", attrs.asdict(approval))
         after = await amend(lake, *parts)
-        with pytest.raises(PeerLost, match=r"goes by another certificate of hospital from now on; ask again"):
-            await lake.hospital.plans()
+        client = lake.hospital.cluster.client
+        with trio.fail_after(TIMEOUT_S):
+            while len(client.lost) < 3:  # noqa: ASYNC110 - each node ends its own link
+                await trio.sleep(0.02)
+        for node in client._nodes:
+            assert "goes by another certificate of hospital from now on; ask again" in str(node.error())
         assert [one.missing for one in await lake.waiting()] == [("hospital",)]
         with pytest.raises(ConsentError, match="not signed with the key of hospital"):
             await lake.nodes[2].gate._approve("hospital", attrs.asdict(approval))
@@ -194,7 +198,10 @@ async def test_a_fit_goes_on_when_a_key_is_renewed(in_process):
         await reached(*args)
         if not held.is_set():
             held.set()
-            await trio.sleep_forever()  # until the run is interrupted
+            lake.nodes[0].party._peers[2].line.send = never  # no further until that link is made anew
+
+    async def never(*_):
+        await trio.sleep_forever()
 
     gate.reached = hold
     model = LogisticRegression(**options)
@@ -202,7 +209,7 @@ async def test_a_fit_goes_on_when_a_key_is_renewed(in_process):
         nursery.start_soon(partial(model.fit, table, target="sick"))
         await held.wait()
         await amend(lake, renew_key(lake.made.root / "n2" / "node.key", current(lake.made.cluster)))
-    assert results[0].interrupted == 1
+    assert results[0].interrupted >= 1
     expected, found = [(await one.reveal()).coef_ for one in (whole, model)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

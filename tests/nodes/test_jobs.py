@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import trio
 
 import tercet
 from tercet import Allow
@@ -108,3 +109,21 @@ async def test_a_job_that_is_over_when_all_have_answered_ends_no_node(in_process
     monkeypatch.setattr(jobs, "_ask_everybody", everybody)
     await jobs._see_to(bytes(16))
     assert not jobs.jobs
+
+
+async def test_who_is_asked_about_a_job_and_lost_is_not_waited_for(in_process):
+    """The question went with the link: with a long time-out, the job would stand still for as long."""
+    first, *_, last = in_process.nodes
+    found = []
+
+    async def ask():
+        found.append(await first.gate.jobs._ask_everybody(bytes(16)))
+
+    last.party.on_word = lambda *_: None
+    with trio.fail_after(first.party.timeout_s / 4):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(0.1)
+            assert not found
+            first.party.hang_up(2)
+    assert found == [None]
