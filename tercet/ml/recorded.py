@@ -93,6 +93,8 @@ def _meant(
     others = [one for one in columns if one.meaning is not None]
     meaning: Meaning | None = first.meaning
     if meaning is None:
+        if others and name == "__add__" and others[0].kind in ("date", "datetime"):
+            return _meant(operation, [others[0], first], named)
         if others:
             raise refusal(others[0].meaning, others[0].text, f"{first.text} is {first.kind}")
         for one in given[1:]:

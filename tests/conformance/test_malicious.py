@@ -24,7 +24,7 @@ def test_no_lie_passes():
 
 @pytest.mark.scale
 def test_no_lie_passes_at_any_word():
-    assert check_malicious(Rep4, positions=None) > 20_000
+    assert check_malicious(Rep4, positions=None) > 15_000
 
 
 def test_a_protocol_that_trusts_is_refused():

@@ -120,6 +120,7 @@ def test_differences_and_comparisons(lake):
         until=dt.date(2030, 1, 1) - born,
         later=born + 30,
         moved=born - n,
+        onward=n + born,
         young=born >= "1960-02-29",
         old=born < np.datetime64("1960-02-29"),
         same=born == dt.date(1960, 2, 29),
@@ -137,6 +138,7 @@ def test_differences_and_comparisons(lake):
     np.testing.assert_array_equal(found["until"], (np.datetime64("2030-01-01") - BORN) / day)
     np.testing.assert_array_equal(found["later"], BORN + 30 * day)
     np.testing.assert_array_equal(found["moved"], BORN - np.arange(ROWS) * day)
+    np.testing.assert_array_equal(found["onward"], np.arange(ROWS) * day + BORN)
     np.testing.assert_array_equal(found["young"], leap <= BORN)
     np.testing.assert_array_equal(found["old"], leap > BORN)
     np.testing.assert_array_equal(found["same"], leap == BORN)
@@ -272,6 +274,8 @@ def test_chunks_have_to_agree():
     [
         (lambda t: t["born"] * 2, "born is a date, and its codes are not computed on"),
         (lambda t: t["born"] + t["born"], "born is a date, and born is a date"),
+        (lambda t: t["n"] - t["born"], "born is a date, and n is integer"),
+        (lambda t: t["n"] / 2 + t["born"], "is no whole number of days"),
         (lambda t: t["born"] + 0.5, "0.5 is no whole number of days"),
         (lambda t: t["born"] + "2020-01-01", "'2020-01-01' is no number of days"),
         (lambda t: t["born"] < 3, "3 is no date"),
