@@ -24,6 +24,10 @@ from tercet.transports.wire import DEFAULT_LIMITS, PREFIX_SIZE, FrameLimits, Fra
 _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
 
 
+class DamagedError(OSError):
+    """What has come over a stream is not what the other end has sent."""
+
+
 class ByteStream(abc.ABC):
     """Bytes both ways; errors are those of the operating system, `StreamLink` puts them into sentences."""
 
@@ -105,10 +109,11 @@ class StreamLink(Link):
         except OSError as error:
             if self._closed:  # closed by another task while this one used the descriptor
                 raise trio.ClosedResourceError("this end has closed the link") from None
-            if isinstance(error, ssl.SSLError):
+            if isinstance(error, ssl.SSLError | DamagedError):
+                why = error.reason if isinstance(error, ssl.SSLError) and error.reason else error
                 raise TransportError(
-                    f"What came from {self.peer} does not decrypt ({error.reason or error}): it was damaged "
-                    "or tampered with on its way; connect again."
+                    f"What came from {self.peer} does not decrypt ({why}): it was damaged or tampered with "
+                    "on its way; connect again."
                 ) from error
             raise PeerLost(
                 f"The link to {self.peer} broke ({error.strerror or error}); check that {self.peer} is "
@@ -199,9 +204,14 @@ class StreamLink(Link):
             )
         return count
 
-    def end_greeting(self, limits: FrameLimits) -> None:
-        """Forget the frames of a transport's own greeting: count from here on, and apply `limits`."""
-        self._limits = limits
+    def end_greeting(self, stream: ByteStream, limits: FrameLimits) -> None:
+        """Forget the frames of a transport's own greeting: go on over `stream`, count anew, apply `limits`.
+
+        Raises TransportError if the other end has said more than its greeting.
+        """
+        if self._reader.in_frame:
+            raise TransportError(f"{self.peer} said more than a greeting before the link was made.")
+        self._stream, self._limits = stream, limits
         self._reader.limits = limits
         self.bytes_sent = self.bytes_received = 0
 

@@ -5,8 +5,9 @@ it is content. Without that exchange a client would learn only at its first read
 down, since in TLS 1.3 the client finishes first. A refusal is a TransportError with the reason at the end
 that connects, and a line in the log at the end that listens, which goes on serving.
 
-Encryption is driven by hand through `ssl.MemoryBIO` instead of `trio.SSLStream`: that gives out one record of
-16 KiB per call as a new object, here a call decrypts hundreds of kilobytes into the destination.
+That exchange also carries random bytes from both ends, from which the keys of all that follows are made (see
+`records`): TLS is there for the handshake. It is driven by hand through `ssl.MemoryBIO` instead of
+`trio.SSLStream`, so that what comes behind the exchange can be told from it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import secrets
 import ssl
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
@@ -24,16 +26,14 @@ from tercet.errors import PeerLost, TransportError
 from tercet.transports.admission import DEFAULT_ADMISSION, Admission, Limits, TokenBucket, address_of
 from tercet.transports.base import Link, Listener, Transport
 from tercet.transports.identity import Identity, Pins, make_context
+from tercet.transports.records import CONTRIBUTION_BYTES, Direction, SealedStream, keys_of
 from tercet.transports.stream import ByteStream, SocketStream, StreamLink
 from tercet.transports.tcp import SocketListener, open_listening_socket, open_socket
 from tercet.transports.wire import DEFAULT_LIMITS, FrameLimits, pack_message, unpack_message
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1024 * 1024  # en- or decrypted at one go, in about half a millisecond
-_FIRST_CHUNK = 64 * 1024  # until a peer has shown that it sends much: strangers get little memory
-_RECORD = 16 * 1024
-_GOODBYE = 0.5  # seconds that a close may wait for room in the socket's buffer
+_CHUNK = 64 * 1024  # read at one go: strangers get little memory
 _GREETING_LIMITS = FrameLimits(header=1024, payload=0)
 _REASON_LENGTH = 400
 MOST_WAITING = 64
@@ -71,14 +71,14 @@ def _explain(error: ssl.SSLError) -> str:
 
 
 class TlsStream(ByteStream):
-    """TLS over a byte stream."""
+    """TLS over a byte stream, for the handshake and a few short messages."""
 
     def __init__(self, stream: ByteStream, context: ssl.SSLContext, *, server: bool) -> None:
-        self._stream = stream
+        self._stream, self._server = stream, server
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
-        self._cipher = memoryview(bytearray(_FIRST_CHUNK))
+        self._cipher = memoryview(bytearray(_CHUNK))
 
     @property
     def certificate(self) -> bytes | None:
@@ -109,83 +109,65 @@ class TlsStream(ByteStream):
     async def _receive_cipher(self) -> int:
         count = await self._stream.receive_into(self._cipher)
         self._incoming.write(self._cipher[:count])
-        if count == len(self._cipher) < _CHUNK:
-            self._cipher = memoryview(bytearray(2 * count))
         return count
 
     async def send_all(self, pieces: list[memoryview]) -> None:
-        """Encrypt and send; small neighbours share a record."""
-        small = bytearray()
-        for piece in pieces:
-            if len(small) + len(piece) <= _RECORD:
-                small += piece
-                continue
-            if small:
-                self._tls.write(small)
-                small = bytearray()
-            for start in range(0, len(piece), _CHUNK):
-                self._tls.write(piece[start : start + _CHUNK])
-                if self._outgoing.pending >= _CHUNK:
-                    await self._flush()
-        if small:
-            self._tls.write(small)
+        """Encrypt and send, in one record if it is short."""
+        self._tls.write(b"".join(pieces))
         await self._flush()
 
     async def receive_into(self, view: memoryview) -> int:
-        """Decrypt into `view` all that has arrived and fits."""
+        """Decrypt one record into `view`, or as much as fits; what comes behind it is not looked at."""
         while True:
-            count = self._decrypt(view)
-            if count is not None:
-                return count
-            if not await self._receive_cipher():
+            try:
+                return int(self._tls.read(len(view), view))
+            except ssl.SSLWantReadError:
+                if not await self._receive_cipher():
+                    return 0
+            except ssl.SSLZeroReturnError:
                 return 0
 
-    def _decrypt(self, view: memoryview) -> int | None:
-        """Return how many bytes were written to `view`: 0 at the end, None if more must arrive."""
-        have = 0
-        try:
-            while have < len(view):
-                # Each call decrypts one record at most.
-                count = int(self._tls.read(len(view) - have, view[have:]))
-                if not count:
-                    break
-                have += count
-        except ssl.SSLWantReadError:
-            return have or None
-        except ssl.SSLZeroReturnError:
-            pass
-        except ssl.SSLError:
-            if not have:
-                raise  # else OpenSSL repeats it at the next call
-        return have
+    def sealed(self, own: bytes, theirs: bytes) -> SealedStream:
+        """The stream that goes on in records under keys from what both ends have contributed over this one.
+
+        The other end may have begun with that. This end says nothing over TLS any more.
+        """
+        to_server, to_client = keys_of(theirs, own) if self._server else keys_of(own, theirs)
+        sends, receives = (to_client, to_server) if self._server else (to_server, to_client)
+        early = self._incoming.read()
+        return SealedStream(self._stream, sends=Direction(sends), receives=Direction(receives), early=early)
 
     async def aclose(self, *, graceful: bool) -> None:
-        """Say goodbye if that is possible at once, and close."""
-        try:
-            if graceful:
-                with trio.move_on_after(_GOODBYE), contextlib.suppress(OSError):
-                    with contextlib.suppress(ssl.SSLError):
-                        self._tls.unwrap()  # writes our half; that of the other end is not awaited
-                    await self._flush()
-        finally:
-            await self._stream.aclose(graceful=False)
+        """Close the connection."""
+        await self._stream.aclose(graceful=graceful)
 
 
 class _Refused(Exception):  # noqa: N818  # a reason on its way to becoming a TransportError
     """This end does not accept the other."""
 
 
-async def _tell(link: StreamLink, refusal: str | None) -> None:
-    """Tell the other end that it is accepted, or why not."""
-    await link.send(pack_message(refusal and refusal[:_REASON_LENGTH]))
+async def _accept(link: StreamLink, contribution: bytes) -> None:
+    """Tell the other end that it is accepted, and what this one contributes to the keys of the link."""
+    await link.send(pack_message(contribution))
 
 
-async def _hear(link: StreamLink) -> None:
-    """Hear from the other end that this one is accepted."""
+async def _refuse(link: StreamLink, why: str) -> None:
+    """Tell the other end why it is not accepted."""
+    await link.send(pack_message(why[:_REASON_LENGTH]))
+
+
+async def _accepted(link: StreamLink) -> bytes:
+    """Hear from the other end that this one is accepted, and what it contributes. Raises TransportError."""
     header, _ = await link.receive_header()
-    refusal = unpack_message(header, peer=link.peer)
-    if refusal is not None:
-        raise TransportError(f"{link.peer} refused this end: {str(refusal)[:_REASON_LENGTH]!r}.")
+    told = unpack_message(header, peer=link.peer)
+    if isinstance(told, bytes) and len(told) == CONTRIBUTION_BYTES:
+        return told
+    if isinstance(told, str):
+        raise TransportError(f"{link.peer} refused this end: {told[:_REASON_LENGTH]!r}.")
+    raise TransportError(
+        f"{link.peer} says nothing that keys could be made from; install the same release of Tercet at both "
+        "ends."
+    )
 
 
 async def _secure(
@@ -206,17 +188,18 @@ async def _secure(
             "the log of the other end, and check that it uses TLS."
         ) from error
     link = StreamLink(stream, peer=where, limits=_GREETING_LIMITS)
+    own, theirs = secrets.token_bytes(CONTRIBUTION_BYTES), b""
     try:
         if not server:
-            await _hear(link)
+            theirs = await _accepted(link)
         link.certificate = stream.certificate
         link.peer = judge(stream.certificate)
-        await _tell(link, None)
+        await _accept(link, own)
         if server:
-            await _hear(link)
+            theirs = await _accepted(link)
     except _Refused as error:
         with contextlib.suppress(TransportError):
-            await _tell(link, str(error))
+            await _refuse(link, str(error))
         raise TransportError(f"The TLS link with {where} was refused: {error}.") from None
     except TransportError as error:
         cause = error.__cause__
@@ -227,7 +210,7 @@ async def _secure(
         else:
             raise
         raise TransportError(f"No TLS handshake with {where}: {why}.") from error
-    link.end_greeting(limits)
+    link.end_greeting(stream.sealed(own, theirs), limits)
     return link
 
 
@@ -322,8 +305,7 @@ class TlsTransport(Transport):
     `identity` is what this end shows; `pins` maps the name of each possible peer to its certificate (PEM). A
     handshake may take `handshake_seconds`; `strangers` is how many a listener runs at a time.
 
-    Keys are not renewed within a link, since Python's ssl offers no way; RFC 8446 (5.5) advises at most
-    2^24.5 records, about 380 GB each way, so links that move more should be made anew now and then.
+    TLS makes the keys; what follows is in records under these (see `records`).
     """
 
     name: str = "tls"
