@@ -22,19 +22,17 @@ from tercet.ml.disclosure import marked
 from tercet.ml.estimator import Estimator
 from tercet.ml.faces import Async, Faced, M, Sync, computes_on_table, fits
 from tercet.ml.linear_model import LogisticRegression
-from tercet.ml.metrics import METRICS, takes
+from tercet.ml.metrics import takes
 from tercet.ml.metrics.evaluation import decode
 from tercet.ml.roles import COLUMNS_OF_A_FIT
-from tercet.ml.table import ANALYST, Steps, Table, as_names
-from tercet.ml.validation import Validation
+from tercet.ml.table import ANALYST, Steps, Table
+from tercet.ml.validation import Validation, of_validation, scores_of
 from tercet.options import FLAG, RECEIVER, Made, Names, Number, Several, Text
 from tercet.plans import concatenate
 from tercet.tracebacks import short, short_tracebacks
 
 Reals = npt.NDArray[np.float64]
 
-SCORES = tuple(name for name in METRICS if name not in ("roc_auc_se", "confusion_matrix"))
-"""Metrics that a cross-validation can score with: those of which a mean over folds means something."""
 LOSSES = ("log_loss", "brier")
 """Scores of which the smallest is the best."""
 FOLDS = Number(whole=True, least=2, most=1000, error=SchemaError, advice="cv is the number of folds")
@@ -125,49 +123,17 @@ def cross_validate(
     order of shuffled rows, for areas under curves and for stratified or repeatable folds. On an `AsyncLake`,
     gives an awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
     """
-    steps = _cross_validate(
-        model,
-        table,
-        target,
-        cv,
-        _scores(scoring),
-        features,
-        sample_weight,
-        offset,
-        stratify,
-        to,
-        random_state,
+    search = Validation(
+        model, table, target, cv, scoring, features, sample_weight, offset, stratify, random_state
     )
+    steps = _cross_validate(**search.options, to=to)
     found: CrossValidation = table.lake.perform(steps, "cross-validate")
     return found
 
 
 @computation("cross_validate", **DECLARED)
-def _cross_validate(
-    model: LogisticRegression,
-    table: Table,
-    target: str,
-    cv: int,
-    scoring: Sequence[str],
-    features: str | Sequence[str] | None,
-    sample_weight: str | None,
-    offset: str | None,
-    stratify: bool,
-    to: str,
-    random_state: int | None = None,
-) -> Steps[CrossValidation]:
-    search = Validation(
-        model,
-        table,
-        target,
-        cv,
-        _scores(scoring),
-        features,
-        sample_weight,
-        offset,
-        stratify,
-        random_state,
-    )
+@of_validation
+def _cross_validate(search: Validation, to: str) -> Steps[CrossValidation]:
     (scored,) = yield from search.run([search.model])
     builder = search.table.lake.builder(f"reveal scores of {search.what}")
     for name in search.scoring:
@@ -180,7 +146,7 @@ def _cross_validate(
 
 
 def _is_score(instance: Any, attribute: Any, value: Any) -> None:  # noqa: ARG001 - a validator
-    _scores(value)
+    scores_of(value)
 
 
 @short_tracebacks
@@ -239,13 +205,12 @@ class GridSearch(Estimator, Faced[M]):
             raise PlanError("the model has penalty=None, which no C changes; search with penalty='l2'")
         if len(set(self.C)) < len(self.C):
             raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
-        names = _scores(self.scoring)
         search = Validation(
             self.model,
             table,
             target,
             self.cv,
-            names,
+            self.scoring,
             features,
             sample_weight,
             offset,
@@ -256,8 +221,7 @@ class GridSearch(Estimator, Faced[M]):
         return fitted
 
     def _fit(self, search: Validation, to: str) -> Calls[Self]:
-        options = attrs.asdict(search, recurse=False)
-        sums, there = yield _grid_scores(C=list(self.C), to=to, **options)
+        sums, there = yield _grid_scores(**search.options, C=list(self.C), to=to)
         place = self._choose(search, sums, there)
         self.best_params_ = {"C": float(self.C[place])}
         best = attrs.evolve(self.model, C=self.best_params_["C"])
@@ -286,52 +250,22 @@ class GridSearch(Estimator, Faced[M]):
 
 
 @computation("grid_search", C=PENALTIES, **DECLARED)
+@of_validation
 def _grid_scores(
-    model: LogisticRegression,
-    C: Sequence[float],
-    table: Table,
-    target: str,
-    cv: int,
-    scoring: Sequence[str],
-    features: str | Sequence[str] | None,
-    sample_weight: str | None,
-    offset: str | None,
-    stratify: bool,
-    to: str,
-    random_state: int | None = None,
+    search: Validation, C: Sequence[float], to: str
 ) -> Steps[tuple[Reals, npt.NDArray[np.bool_]]]:
     """Sums of a score over folds `(len(C),)`, and in which folds it is defined `(len(C), cv)`."""
-    search = Validation(
-        model,
-        table,
-        target,
-        cv,
-        _scores(scoring),
-        features,
-        sample_weight,
-        offset,
-        stratify,
-        random_state,
-    )
     (score,) = search.scoring
-    found = yield from search.run([attrs.evolve(model, C=c) for c in C])
-    builder = table.lake.builder(f"reveal mean scores of {search.what}")
+    found = yield from search.run([attrs.evolve(search.model, C=c) for c in C])
+    builder = search.table.lake.builder(f"reveal mean scores of {search.what}")
     what, where = f"sum over folds of {score}, for each C", f"folds in which {score} is defined, for each C"
     inputs = [scored.input(builder, score) for scored in found]
     sums = concatenate([value.sum().reshape(1, 1) for value, _ in inputs]).reshape(len(C))
     sums.reveal(what, to=to, kind="figure")
     sound = [bits for _, bits in inputs if bits is not None]
     if sound:
-        concatenate([each.reshape(1, cv) for each in sound]).reveal(where, to=to, kind="check")
+        concatenate([each.reshape(1, search.cv) for each in sound]).reveal(where, to=to, kind="check")
     revealed = (yield builder.plan()).revealed
-    shape = len(C), cv
+    shape = len(C), search.cv
     there = revealed[where].reshape(shape) > 0.5 if sound else np.full(shape, fill_value=True)
     return revealed[what], there
-
-
-def _scores(scoring: str | Sequence[str]) -> tuple[str, ...]:
-    names = as_names(scoring)
-    for name in names:
-        if name not in SCORES:
-            raise PlanError(f"there is no score {name!r}; known are {', '.join(SCORES)}")
-    return names

@@ -7,9 +7,11 @@ first, as in a fit; if some fit has not converged after them, there is another p
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import attrs
 import numpy as np
@@ -20,12 +22,17 @@ from tercet.ml import fitting
 from tercet.ml.describe import require_enough
 from tercet.ml.disclosure import inverted, side_by_side
 from tercet.ml.linear_model import LogisticRegression
-from tercet.ml.metrics import allowed, defined, metric_of, sums_of, takes
+from tercet.ml.metrics import METRICS, allowed, defined, metric_of, sums_of, takes
 from tercet.ml.roles import Roles
 from tercet.ml.splitting import Fold, folds
-from tercet.ml.table import ANALYST, Steps, Table
+from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.plans import Builder, Type, Value
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SCORES = tuple(name for name in METRICS if name not in ("roc_auc_se", "confusion_matrix"))
+"""Metrics that a cross-validation can score with: those of which a mean over folds means something."""
 TOO_FEW = "whether a score rests on fewer rows than owners allow"
 
 Stored = tuple[str, Type]
@@ -48,6 +55,15 @@ class Scored:
         return builder.input(*self.scores[name]), bits
 
 
+def scores_of(scoring: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of scores. Raises PlanError for unknown ones."""
+    names = as_names(scoring)
+    for name in names:
+        if name not in SCORES:
+            raise PlanError(f"there is no score {name!r}; known are {', '.join(SCORES)}")
+    return names
+
+
 @attrs.frozen(eq=False)
 class Validation:
     """Fits of models that differ in public options alone, on the same folds."""
@@ -56,12 +72,17 @@ class Validation:
     table: Table
     target: str
     cv: int
-    scoring: tuple[str, ...]
+    scoring: tuple[str, ...] = attrs.field(converter=scores_of)
     features: str | Sequence[str] | None
     sample_weight: str | None
     offset: str | None
     stratify: bool
     random_state: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made of, by name: arguments of a computation that is declared `of_validation`."""
+        return attrs.asdict(self, recurse=False)
 
     @property
     def what(self) -> str:
@@ -250,3 +271,21 @@ class Validation:
 def any_bit(bits: Sequence[Value]) -> Value:
     """Whether any of some bits `(1,)` is set, `(1,)`."""
     return -functools.reduce(operator.add, bits).is_zero().to_ring() + 1
+
+
+def of_validation(computed: Callable[Concatenate[Validation, P], Steps[T]]) -> Callable[..., Steps[T]]:
+    """Plans of a validation as a function of what that is made of, by name, as requests have it."""
+
+    @functools.wraps(computed)
+    def call(**given: Any) -> Steps[T]:
+        made = {name: given.pop(name) for name in own if name in given}
+        return computed(Validation(**made), **given)  # type: ignore[call-arg]
+
+    own = inspect.signature(Validation).parameters
+    _, *others = inspect.signature(computed).parameters.values()
+    keywords = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=inspect.Parameter.empty)
+        for one in (*own.values(), *others)
+    ]
+    call.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    return call
