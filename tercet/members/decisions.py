@@ -28,6 +28,9 @@ POOLING = frozenset({"concat"})
 """Computations that put rows of several owners together. An owner signs these, or names them as free: minimum
 counts hold for all rows together, and whoever has put some of them in knows those."""
 
+ASSIGN = "assign", "tables"
+"""The computation of new columns, and its group; others make some on their way, as fits by a formula."""
+
 COMPACTING = ("filter", "dropna")
 """Computations that tell how many rows are kept if they are asked to leave the others out."""
 
@@ -63,7 +66,8 @@ class Asked:
 
     `columns` are those whose values it uses, by table; a table that is missing has any of its columns used.
     `over` are the tables over whose rows it goes, if that is known; what it reveals rests on others through
-    models only, or what else was learned from them. `parameters` and `rows` are those of a fit, the intercept
+    models only, or what else was learned from them. `assigns` says that it computes new columns on its way,
+    which owners have to have named as free too. `parameters` and `rows` are those of a fit, the intercept
     among them, and the rows of its smallest part if it has several. `sizes` is what nodes are told of how
     many rows match or are kept, None for nothing of that sort. `uses` are the computations of others so
     far, by table (none if it is missing), `analysts` all members with that role, and `now` is in seconds
@@ -78,6 +82,7 @@ class Asked:
     columns: Mapping[str, frozenset[str]]
     results: tuple[Result, ...]
     now: float
+    assigns: bool = False
     over: frozenset[str] | None = None
     parameters: int | None = None
     rows: int | None = None
@@ -108,6 +113,7 @@ def decide(rules: Mapping[str, tuple[str, Rules]], asked: Asked) -> Verdict:
             return Verdict(refusal)
         named = asked.computation in rule.computations or asked.computation not in POOLING or len(owners) < 2
         free = not asked.by_hand and named and rule.frees(asked.computation, asked.group)
+        free = free and (rule.frees(*ASSIGN) or not asked.assigns)
         if not free or any(result.kind_for(table, asked.over) not in rule.freely for result in asked.results):
             must.add(owner)
     return Verdict(owners=frozenset(must))
@@ -120,6 +126,11 @@ def results_of(plan: Plan, caller: str) -> tuple[Result, ...]:
         for one in plan.disclosures()
         if one.to != NODES
     )
+
+
+def assigns(computation: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a computation, which is not "assign" itself, computes new columns on its way."""
+    return computation != ASSIGN[0] and arguments.get("expressions") is not None
 
 
 def sizes_told(computation: str, arguments: Mapping[str, Any], counted: Sizes | None = None) -> Sizes | None:

@@ -311,8 +311,12 @@ def _made(request: Asked, read: Reads) -> Iterator[tuple[str, frozenset[str]]]:
 def _columns(request: Asked, facts: Facts, read: Reads) -> str:
     """Which columns of whose tables a request reads: those that it names, else all."""
     tables = {name: facts.tables[name] for name in read.rows if name in facts.tables}
-    chosen = [read.derived.get(name, frozenset({name})) for name in named_columns(request)]
-    own = frozenset().union(*chosen)
+    made, written = dict(_made(request, read)), set(_in_expressions(request.arguments))
+    own = frozenset[str]()
+    for name in named_columns(request):
+        own |= made.get(name, frozenset())
+        if name in written or name not in made:
+            own |= read.derived.get(name, frozenset({name}))
     known = frozenset[str]().union(*(table.columns for table in tables.values()))
     everything = not own or not own <= known
     found = []

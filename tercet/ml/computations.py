@@ -81,7 +81,7 @@ COMPUTATIONS: dict[str, Computation] = {}
 MODULES = (
     *("table", "secret_column", "join", "splitting", "preparation", "stacking", "describe", "association"),
     *("grouping", "key_groups"),
-    *("transformers", "models", "linear_model", "model_selection", "metrics.evaluation"),
+    *("transformers", "models", "submitting", "linear_model", "model_selection", "metrics.evaluation"),
 )
 """Those of this package that declare some."""
 GROUP = "tercet.computations"
@@ -126,6 +126,14 @@ class Computed(Wrapped[T]):
 
     known: Computation
     arguments: Mapping[str, Any]
+
+    def then(self, change: Callable[[T], T]) -> Computed[T]:
+        """The same at nodes; here, what it gives goes through a function."""
+
+        def changed() -> Generator[Plan, RunResult, T]:
+            return change((yield from self._steps))
+
+        return Computed(changed(), self.known, self.arguments)
 
 
 def computation(

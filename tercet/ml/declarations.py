@@ -26,6 +26,7 @@ from tercet.ml import (
     secret_column,
     splitting,
     stacking,
+    submitting,
     table,
     transformers,
 )
@@ -46,6 +47,7 @@ DECLARING = (
     secret_column,
     splitting,
     stacking,
+    submitting,
     table,
     transformers,
 )
@@ -99,7 +101,7 @@ DECLARED: dict[str, Declared] = {
     "calibration": Declared(("check", "count", "figure", "rows")),
     "score": Declared(("check", "figure")),
     "fit": Declared(("check",)),
-    "fit_alone": Declared(("check",), opens=fitting.CHECKS),
+    "fit_alone": Declared(("check",), opens=fitting.CHECKS | {preparation.NEW_OUT_OF_RANGE}),
     "cross_validate": Declared(("check", "figure"), opens=_SORTS | _SHUFFLES),
     "grid_search": Declared(("check", "figure"), opens=_SORTS | _SHUFFLES),
     "summary": Declared(("check", "count", "figure", "model")),

@@ -18,20 +18,21 @@ import numpy.typing as npt
 
 from tercet.errors import ConvergenceWarning, MissingAttribute, PlanError, SchemaError
 from tercet.ml import fitting, verdicts
-from tercet.ml.computations import Data, computation, telling
+from tercet.ml.computations import Calls, Data, computation
 from tercet.ml.descent import Descent
 from tercet.ml.estimator import Estimator
-from tercet.ml.faces import Async, M, Sync, collects, computes, computes_on_table, fits, makes_on_table
+from tercet.ml.faces import Async, M, Sync, computes, fits, makes_on_table
 from tercet.ml.fitting import ROWS, USUAL_BOUND, Parameters, Problem, Solver, State
 from tercet.ml.metrics import Evaluation, evaluate
-from tercet.ml.model_formulas import Design, fit_by_formula, is_formula
+from tercet.ml.model_formulas import Design, FitColumns
 from tercet.ml.models import OBJECTIVE, RevealedModel, SecretModel
 from tercet.ml.newton import SMALL_ROWS, Newton
 from tercet.ml.predictor import Predictor
 from tercet.ml.roles import COLUMNS_OF_A_FIT, Roles
+from tercet.ml.submitting import MODEL, Submitted
 from tercet.ml.summary import INTERCEPT, Summary, summarise
 from tercet.ml.table import ANALYST, Steps, Table
-from tercet.options import FLAG, JOB, LEVEL, NAMES, RECEIVER, TABLE, Choice, Made, Number, takes
+from tercet.options import FLAG, LEVEL, NAMES, RECEIVER, TABLE, Choice, Number, takes
 from tercet.plans import Builder, Type, Value
 from tercet.plans.results import RunResult
 from tercet.tracebacks import short_tracebacks
@@ -44,7 +45,6 @@ FIRST_STEPS, MORE_STEPS, MOST_STEPS = 6, 3, 24
 """Newton steps of a fit's first plan, which most fits need no more of, and the least and most of others."""
 BOUNDS = (24.0, USUAL_BOUND, 120.0)
 """Ranges of decision values to try, in order."""
-MODEL = Made(of="LogisticRegression", what="a LogisticRegression")
 
 
 @attrs.frozen(eq=False)
@@ -62,7 +62,7 @@ class _Fitted:
 
 @short_tracebacks
 @attrs.define(eq=False, repr=False)
-class LogisticRegression(Estimator, Predictor[M]):
+class LogisticRegression(Estimator, Predictor[M], Submitted[M]):
     """Binary logistic regression with scikit-learn's conventions, fitted in MPC.
 
     `penalty` is "l2" or None, `C` the inverse of its strength; the intercept is not penalised.
@@ -210,66 +210,17 @@ class LogisticRegression(Estimator, Predictor[M]):
         be right.
         """
         self.check_options()
-        others = {"sample_weight": sample_weight, "offset": offset}
-        if is_formula(target, table):
-            steps: Any = fit_by_formula(self, table, Design(target), features, others)
-        else:
-            steps = self.fit_steps(table, target, features, **others)
+        given = FitColumns.of(table, target, features, intercept=self.fit_intercept)
+        steps = self.fit_by(given, table, sample_weight=sample_weight, offset=offset)
         fitted: Self = table.lake.perform(steps, "train")
         return fitted
 
-    @computes_on_table
-    @takes(**COLUMNS_OF_A_FIT)
-    def submit(
-        self,
-        table: Table,
-        target: str,
-        *,
-        features: str | Sequence[str] | None = None,
-        sample_weight: str | None = None,
-        offset: str | None = None,
-    ) -> Any:
-        """Have a fit run whether or not this lake stays open: a job, for `collect` with the same arguments.
-
-        Nodes that last make its plans one after the other, as `fit` would have them made, so they are told
-        the check bits too. On one machine, `collect` has those run that come after the first. Raises as
-        `fit`.
-        """
-        self.check_options()
-        return table.lake.submit(self._alone(table, target, features, sample_weight, offset))
-
-    @collects
-    @takes(job=JOB, **COLUMNS_OF_A_FIT)
-    def collect(
-        self,
-        job: Any,
-        table: Table,
-        target: str,
-        *,
-        features: str | Sequence[str] | None = None,
-        sample_weight: str | None = None,
-        offset: str | None = None,
-    ) -> Self:
-        """Wait for a fit that a model with these options has submitted, here or elsewhere.
-
-        Parameters stay secret; discloses what `fit` does. Raises PlanError if the job is not this fit, and
-        SchemaError as `fit`.
-        """
-        self.check_options()
-        fitted: Self = table.lake.collect(self._alone(table, target, features, sample_weight, offset), job)
+    def fit_by(self, given: FitColumns, table: Table, **others: str | None) -> Calls[Self]:
+        """The computations of `fit`."""
+        prepared = yield from given.applied(table)
+        steps = self.fit_steps(prepared, given.target, given.features, **others)
+        fitted: Self = yield steps.then(given.fitted)
         return fitted
-
-    @computation("fit_alone", "driven", group="models", fresh=["self"], self=MODEL, **COLUMNS_OF_A_FIT)
-    def _alone(
-        self,
-        table: Table,
-        target: str,
-        features: str | Sequence[str] | None,
-        sample_weight: str | None,
-        offset: str | None,
-    ) -> Steps[Self]:
-        steps = self.fit_steps(table, target, features, sample_weight=sample_weight, offset=offset)
-        return (yield from telling(steps, to=ANALYST))
 
     def _steps(self, bound: float) -> int:
         """How many steps a fit makes at most."""

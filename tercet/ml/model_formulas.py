@@ -12,7 +12,7 @@ import ast
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
@@ -25,7 +25,6 @@ from tercet.options import TABLE, Text, takes
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
-    from tercet.ml.linear_model import LogisticRegression
     from tercet.ml.table import Table
 
 FORMULA = Text(what="a formula", error=SchemaError, advice="as in 'y ~ age + C(stage)'")
@@ -402,18 +401,18 @@ class Design:
             )
         return made
 
-    def applied(self, table: Table, *, outcome: bool) -> Calls[Table]:
-        """The computation of those of its columns that a table lacks; with the outcome, if that is wanted."""
+    def lacking(self, table: Table, *, outcome: bool) -> dict[str, Expression]:
+        """Those of its columns that a table lacks, by name; with the outcome, if that is wanted."""
         wanted = self.features(table)
         if outcome:
             name, column = self.target(table)
             wanted[name] = column
         there = table.column_names
-        new = {name: column for name, column in wanted.items() if column.text != name or name not in there}
-        if not new:
-            return table
-        made: Table = yield called("assign")(table, new)
-        return made
+        return {name: column for name, column in wanted.items() if column.text != name or name not in there}
+
+    def applied(self, table: Table, *, outcome: bool) -> Calls[Table]:
+        """The computation of the columns that a table lacks; see `lacking`."""
+        return (yield from assigned(table, self.lacking(table, outcome=outcome)))
 
     @takes(table=TABLE)
     def transform(self, table: Table) -> Any:
@@ -435,23 +434,64 @@ class FittedDesign(Design):
         return _factor(table, text, self.levels.get(text, ()))
 
 
-def fit_by_formula(
-    model: LogisticRegression[Any],
-    table: Table,
-    design: Design,
-    features: Any,
-    others: Mapping[str, str | None],
-) -> Calls[Any]:
-    """The computations of a fit by a formula, which the model then has. Raises SchemaError."""
-    if features is not None:
-        raise SchemaError(f"the formula {design.formula!r} says what the features are; leave out features=")
-    if design.has_intercept != model.fit_intercept:
-        raise SchemaError(
-            f"the formula {design.formula!r} has {'an' if design.has_intercept else 'no'} intercept, and the "
-            f"model fit_intercept={model.fit_intercept}; write 0 + in the formula just if that is False"
-        )
-    names, outcome = list(design.features(table)), design.target(table)[0]
-    prepared = yield from design.applied(table, outcome=True)
-    yield model.fit_steps(prepared, outcome, names, **others)
-    model.design_ = design.fitted(table)
-    return model
+def assigned(table: Table, columns: Mapping[str, Expression]) -> Calls[Table]:
+    """The computation of a table with new columns; of none, it is the table."""
+    if not columns:
+        return table
+    made: Table = yield called("assign")(table, columns)
+    return made
+
+
+class Designed(Protocol):
+    """What may have been fitted by a formula."""
+
+    design_: Design | None
+
+
+D = TypeVar("D", bound=Designed)
+
+
+@attrs.frozen(eq=False)
+class FitColumns:
+    """What a fit goes by: an outcome and features by name, and the columns that have to be computed first.
+
+    All fits are given these, of one model, of folds or of a grid, at once or as a job. `design` is that of
+    the formula, if there was one. Nothing in it was learned from rows: levels are the public labels, or ends
+    of public ranges, so a fold has the columns that it would have by itself.
+    """
+
+    target: str
+    features: str | Sequence[str] | None
+    new: Mapping[str, Expression] = attrs.field(factory=dict)
+    design: Design | None = None
+
+    @classmethod
+    def of(
+        cls, table: Table, target: str, features: str | Sequence[str] | None, *, intercept: bool
+    ) -> FitColumns:
+        """What `target`, a column or a formula, means to fits on a table, with an intercept or without one.
+
+        Raises SchemaError for a formula that means no columns, or says otherwise.
+        """
+        if not is_formula(target, table):
+            return cls(target, features)
+        design = Design(target)
+        if features is not None:
+            raise SchemaError(f"the formula {target!r} says what the features are; leave out features=")
+        if design.has_intercept != intercept:
+            raise SchemaError(
+                f"the formula {target!r} has {'an' if design.has_intercept else 'no'} intercept, and the "
+                f"model fit_intercept={intercept}; write 0 + in the formula just if that is False"
+            )
+        outcome, _ = design.target(table)
+        new = design.lacking(table, outcome=True)
+        return cls(outcome, list(design.features(table)), new, design.fitted(table))
+
+    def applied(self, table: Table) -> Calls[Table]:
+        """The computation of the columns that have to be there first."""
+        return (yield from assigned(table, self.new))
+
+    def fitted(self, model: D) -> D:
+        """A model that was fitted by these, which then knows the formula."""
+        model.design_ = self.design
+        return model

@@ -24,6 +24,7 @@ from tercet.ml.faces import Async, Faced, M, Sync, computes_on_table, fits
 from tercet.ml.linear_model import LogisticRegression
 from tercet.ml.metrics import takes
 from tercet.ml.metrics.evaluation import decode
+from tercet.ml.model_formulas import FitColumns
 from tercet.ml.roles import COLUMNS_OF_A_FIT
 from tercet.ml.table import ANALYST, Steps, Table
 from tercet.ml.validation import Validation, of_validation, scores_of
@@ -123,12 +124,36 @@ def cross_validate(
     order of shuffled rows, for areas under curves and for stratified or repeatable folds. On an `AsyncLake`,
     gives an awaitable. Raises as `LogisticRegression.fit` does, and PlanError for unknown scores.
     """
-    search = Validation(
-        model, table, target, cv, scoring, features, sample_weight, offset, stratify, random_state
-    )
-    steps = _cross_validate(**search.options, to=to)
-    found: CrossValidation = table.lake.perform(steps, "cross-validate")
+    options = {
+        "cv": cv,
+        "scoring": scores_of(scoring),
+        "sample_weight": sample_weight,
+        "offset": offset,
+        "stratify": stratify,
+        "random_state": random_state,
+    }
+
+    def steps() -> Calls[CrossValidation]:
+        search = yield from _validation(
+            model, table, FitColumns.of(table, target, features, intercept=model.fit_intercept), options
+        )
+        scored: CrossValidation = yield _cross_validate(**search.options, to=to)
+        return scored
+
+    found: CrossValidation = table.lake.perform(steps(), "cross-validate")
     return found
+
+
+def _validation(
+    model: LogisticRegression, table: Table, given: FitColumns, options: Mapping[str, Any]
+) -> Calls[Validation]:
+    """A validation of a model by columns, which are computed first where they are not there.
+
+    Nothing that they are made of was learned from rows (see `FitColumns`), so they are made once for all
+    folds.
+    """
+    prepared = yield from given.applied(table)
+    return Validation(model, prepared, given.target, features=given.features, **options)
 
 
 @computation("cross_validate", **DECLARED)
@@ -205,22 +230,20 @@ class GridSearch(Estimator, Faced[M]):
             raise PlanError("the model has penalty=None, which no C changes; search with penalty='l2'")
         if len(set(self.C)) < len(self.C):
             raise PlanError(f"C={list(self.C)} has to name penalties, each of them once")
-        search = Validation(
-            self.model,
-            table,
-            target,
-            self.cv,
-            self.scoring,
-            features,
-            sample_weight,
-            offset,
-            self.stratify,
-            self.random_state,
-        )
-        fitted: Self = table.lake.perform(self._fit(search, to), "grid search")
+        options = {
+            "cv": self.cv,
+            "scoring": scores_of(self.scoring),
+            "sample_weight": sample_weight,
+            "offset": offset,
+            "stratify": self.stratify,
+            "random_state": self.random_state,
+        }
+        given = FitColumns.of(table, target, features, intercept=self.model.fit_intercept)
+        fitted: Self = table.lake.perform(self._fit(table, given, options, to), "grid search")
         return fitted
 
-    def _fit(self, search: Validation, to: str) -> Calls[Self]:
+    def _fit(self, table: Table, given: FitColumns, options: Mapping[str, Any], to: str) -> Calls[Self]:
+        search = yield from _validation(self.model, table, given, options)
         sums, there = yield _grid_scores(**search.options, C=list(self.C), to=to)
         place = self._choose(search, sums, there)
         self.best_params_ = {"C": float(self.C[place])}
@@ -231,7 +254,7 @@ class GridSearch(Estimator, Faced[M]):
             search.features,
             sample_weight=search.sample_weight,
             offset=search.offset,
-        )
+        ).then(given.fitted)
         return self
 
     def _choose(self, search: Validation, sums: Reals, there: npt.NDArray[np.bool_]) -> int:

@@ -26,6 +26,8 @@ from tercet.ml.table import ANALYST, Steps, Table, as_names
 from tercet.options import CONDITION, FLAG, MAYBE_COLUMNS, TABLE
 from tercet.plans import Value, concatenate
 
+NEW_OUT_OF_RANGE = "whether a value of a new column left its range"
+"""The check bit of new columns where its name is declared before they are known."""
 TOO_FEW = "whether a filter keeps or drops fewer rows than owners allow to tell"
 
 
@@ -55,6 +57,11 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
     a value of the new columns left its range. Raises SchemaError if one did, for expressions of other
     tables, and for names that cannot be ones.
     """
+    return (yield from with_columns(table, expressions, out_of_range(list(expressions))))
+
+
+def with_columns(table: Table, expressions: Mapping[str, Expression], checked: str) -> Steps[Table]:
+    """The plan of `assign`, whose check bit has a name."""
     if not expressions:
         raise SchemaError(f"table {table.name!r}: name at least one new column, as in assign(double=...)")
     for name, expression in expressions.items():
@@ -63,7 +70,7 @@ def assign(table: Table, expressions: Mapping[str, Expression]) -> Steps[Table]:
             raise SchemaError(f"table {table.name!r}: {name!r} is its key; give the new column another name")
         _require_rows_of(table, expression, f"the new column {name!r}")
     table.require_rows("new columns")
-    checked, expressions = out_of_range(list(expressions)), _with_missing(expressions)
+    expressions = _with_missing(expressions)
     builder = table.lake.builder(f"{', '.join(expressions)} of {table.name}")
     draft = Draft(builder)
     values = [_column(draft, name, expression) for name, expression in expressions.items()]

@@ -116,7 +116,7 @@ def _columns(known: Computation, arguments: Mapping[str, Any]) -> Iterator[Colum
     for table in (one for one in _flat(arguments) if isinstance(one, Table)):
         yield from table.selection if known.name not in MOVING else ()
         for column in table.columns:
-            if column.name in named or known.whole or (every and not expressions):
+            if column.name in named or known.whole or (every and (chosen or not expressions)):
                 yield column
 
 

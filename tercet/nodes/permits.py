@@ -16,7 +16,7 @@ import trio
 
 from tercet.errors import ConsentError
 from tercet.members.config import Member
-from tercet.members.decisions import TO_CALLER, Asked, decide, results_of, sizes_told, used_up
+from tercet.members.decisions import TO_CALLER, Asked, assigns, decide, results_of, sizes_told, used_up
 from tercet.members.rules import LATEST, TABLE, Rules
 from tercet.ml.declarations import counted
 from tercet.ml.uses import Uses, uses_of
@@ -119,6 +119,7 @@ class Permits:
             computation="" if built is None else built.known.name,
             group="" if built is None else built.known.group,
             by_hand=built is None,
+            assigns=built is not None and assigns(built.known.name, built.arguments),
             columns=columns,
             results=tuple(results),
             over=over,

@@ -33,11 +33,14 @@ class Reviewed:
 
     @property
     def stored(self) -> Mapping[str, Tables]:
-        """By handle, the tables whose rows what it stores is by: none of what a computation has learned."""
-        does = None if self.built is None else DOES.get(self.built.known.name)
+        """By handle, the tables whose rows what it stores is by: none of what a computation has learned.
+
+        What a fit has beside its model for each row, as columns of a formula, is by row.
+        """
+        found, does = self.review.stored, None if self.built is None else DOES.get(self.built.known.name)
         if does is not None and does.learns:
-            return dict.fromkeys(self.review.stored, NOTHING)
-        return self.review.stored
+            return {handle: rows if handle in self.review.long else NOTHING for handle, rows in found.items()}
+        return found
 
 
 def plan_handles(plan: Plan, kind: str) -> list[str]:

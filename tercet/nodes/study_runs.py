@@ -219,6 +219,7 @@ class Studies:
                 computation=request.computation,
                 group=COMPUTATIONS[request.computation].group,
                 by_hand=False,
+                assigns=decisions.assigns(request.computation, request.arguments),
                 columns={name: chosen & values[name] for name in there},
                 results=(gives,),
                 over=frozenset(met),

@@ -21,7 +21,7 @@ from tercet.plans.openings import unclear_openings
 from tercet.plans.plan import Plan
 from tercet.plans.promises import promised
 from tercet.plans.row_axis import NOTHING, Order, Rows, Tables, Trace, free, mixed, side_by_side
-from tercet.plans.types import Node, Ref, Type
+from tercet.plans.types import Dim, Node, Ref, Type
 from tercet.protocols.base import Protocol
 
 __all__ = ["NOTHING", "Review", "Rows", "Tables", "review"]
@@ -36,7 +36,8 @@ class Review:
     is the smallest number of rows of a table that a sum goes over, as far as it is fixed before the run, and
     `apart` that by which two such sums differ. `placed` are the tables of which the plan takes rows by their
     place in the order in which they are stored. `stored` has for each value that the plan stores the tables
-    whose rows it is by. `joins` are the lists of keys that get pseudonyms under one key, each by its tables.
+    whose rows it is by, and `long` are those of them that are as long as a value by row that the plan reads.
+    `joins` are the lists of keys that get pseudonyms under one key, each by its tables.
     `kept` are the symbols that say how many rows a filter keeps, and of how many; `unmatched` those that say
     how many are left without those that a match takes together or away. `promised` says what the nodes see
     that tells nothing of rows as long as bounds hold that the plan's author promises.
@@ -54,6 +55,7 @@ class Review:
     kept: Mapping[str, int] = attrs.field(factory=dict)
     unmatched: Mapping[str, int] = attrs.field(factory=dict)
     promised: tuple[tuple[str, Tables], ...] = ()
+    long: frozenset[str] = frozenset()
 
     def rows_of(self, table: str) -> list[str]:
         """What is revealed by row of a table."""
@@ -125,6 +127,7 @@ def review(plan: Plan, rows_before: Callable[[str], Tables], protocol: type[Prot
         walk.kept,
         walk.unmatched,
         tuple(walk.promised(protocol)),
+        frozenset(handle for handle, rows in walk.ends.items() if rows in walk.lengths),
     )
 
 
@@ -139,6 +142,8 @@ class _Walk:
         self.rows: list[tuple[str, Tables]] = []
         self.fewest: dict[str, int] = {}
         self.stored: dict[str, Tables] = {}
+        self.lengths: set[Dim] = set()
+        self.ends: dict[str, Dim] = {}
         self.placed: Tables = NOTHING
         self.kept: dict[str, int] = {}
         self.unmatched: dict[str, int] = {}
@@ -216,6 +221,8 @@ class _Walk:
         order = tables.order if isinstance(tables, Rows) else Order.ROWS
         if tables and not isinstance(tables, Rows):
             self.uploaded.add(handle)
+        if tables:
+            self.lengths.add(node.types[0].rows)
         return Trace(order, frozenset(tables)) if tables else free(node.types[0])
 
     def _sum(self, traces: Sequence[Trace], types: Sequence[Type], made: Type) -> Trace:
@@ -267,8 +274,9 @@ class _Walk:
 
     def _end(self, node: Node, trace: Trace) -> None:
         if node.kind == "store":
-            tables = trace.tables
-            self.stored[str(node.get("handle"))] = Rows.of(tables, trace.order) if tables else NOTHING
+            tables, handle = trace.tables, str(node.get("handle"))
+            self.stored[handle] = Rows.of(tables, trace.order) if tables else NOTHING
+            self.ends |= {handle: self.plan.type_of(node.args[0]).rows} if tables else {}
         elif node.kind == "reveal":
             self.receivers[str(node.get("to"))] = None
             if trace.tables:

@@ -217,3 +217,40 @@ async def test_a_model_is_kept_as_the_nodes_know_it(attacked, victim):
     with pytest.raises(ConsentError, match="was not fitted here"):
         await attacked.ann.desk.keep("model", "m", b"", [], Rules())
     assert victim.name == "ages"
+
+
+OLDER = {"id": np.arange(ROWS), "age": np.linspace(20, 80, ROWS), "old": np.arange(ROWS) % 7 > 2}
+
+
+async def test_columns_of_a_formula_are_by_row_and_those_of_their_owner(attacked):
+    """A fit has learned its model, and not the columns that it had computed; a plan by hand reads neither."""
+    table = await attacked.victim(columns=OLDER)
+    job = await LogisticRegression().submit(table, "old ~ I(age ** 2)")
+    model = await LogisticRegression().collect(job, table, "old ~ I(age ** 2)")
+    part = model._fitted().problem.table.parts[-1]
+    b = attacked.builder()
+    b.input(part.handle, part.type).reveal("it", to="analyst")
+    assert "single rows" in await attacked.why_not(b.plan())
+
+
+async def test_new_columns_of_a_fit_hide_no_others(attacked):
+    """Features that are left out mean all columns, which owners may not allow beside some expressions."""
+    await attacked.victim(columns=OLDER)
+    options = {"$estimator": ["LogisticRegression", {}]}
+    z = {"$expression": [AGES, [["column", ["old"], {}]]]}
+    given = {"self": options, "table": AGES, "target": "old", "sample_weight": None, "offset": None}
+    for expressions, sentence in (
+        ({"z": z}, "names its features"),
+        ({}, "names its features"),
+        (["z"], "names its features"),
+    ):
+        request = Request(
+            "fit_alone",
+            {**given, "features": None, "expressions": expressions},
+            secrets.token_bytes(16),
+        )
+        with pytest.raises(TercetError, match=sentence):
+            await asked(attacked.ann, request)
+    odd = Request("fit_alone", {**given, "features": ["z"], "expressions": ["z"]}, secrets.token_bytes(16))
+    with pytest.raises(TercetError, match="cannot be made with these arguments"):
+        await asked(attacked.ann, odd)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.members.decisions import Asked, Result, Verdict, decide, results_of, sizes_told
+from tercet.members.decisions import Asked, Result, Verdict, assigns, decide, results_of, sizes_told
 from tercet.members.rules import GROUPS, Rules
 from tercet.plans import CLASSES, Builder, Form, Type
 
@@ -417,3 +417,21 @@ def test_rows_of_several_owners_are_put_together_with_their_word():
         assert decide(both, pooled) == Verdict(owners=frozenset(owners))
     alone = {"ages": ("clinic", FREE), "more": ("clinic", grouped)}
     assert decide(alone, pooled) == LET_THROUGH
+
+
+def test_columns_on_the_way_are_free_where_new_columns_are():
+    """A fit by a formula computes some: whoever names fits alone as free signs these."""
+    fit = {"computation": "fit_alone", "group": "models", "results": ()}
+    for free, owners in (
+        (("models",), CLINIC),
+        (("assign",), CLINIC),
+        (("models", "assign"), LET_THROUGH),
+        (("fit_alone", "tables"), LET_THROUGH),
+    ):
+        rules = Rules(computations=free)
+        assert verdict(rules, **fit, assigns=True) == owners
+        assert (verdict(rules, **fit) == LET_THROUGH) is (free != ("assign",))
+    assert verdict(FREE, **fit, assigns=True) == LET_THROUGH
+    assert assigns("fit_alone", {"expressions": {}})
+    assert not assigns("fit_alone", {"expressions": None})
+    assert not assigns("assign", {"expressions": {"z": 1}})

@@ -155,6 +155,8 @@ def of_models(table):
         (LogisticRegression(max_iter=5), {"features": "x", "offset": "w"}),
     ):
         one.collect(one.submit(table, **(options | more)), table, **(options | more))
+    job = LogisticRegression().submit(table, "y ~ x + I(x * w * w)")
+    LogisticRegression().collect(job, table, "y ~ x + I(x * w * w)")
     cross_validate(LogisticRegression(), table, cv=2, **options)
     GridSearch(LogisticRegression(), C=[1.0, 2.0], cv=2).fit(table, **options)
 

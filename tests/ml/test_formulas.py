@@ -7,8 +7,8 @@ import pytest
 import statsmodels.formula.api as smf
 
 import tercet
-from tercet.errors import SchemaError
-from tercet.ml import Design, LogisticRegression
+from tercet.errors import PlanError, SchemaError
+from tercet.ml import Design, GridSearch, LogisticRegression, cross_validate
 
 ROWS = 240
 RNG = np.random.default_rng(12)
@@ -105,6 +105,57 @@ def test_a_fit_and_its_summary_are_those_of_statsmodels(plain):
     assert model.score(table) == pytest.approx(((clear.predict(FRAME) > 0.5) == FRAME["y"]).mean(), abs=0.01)
     metrics = model.evaluate(table, metrics=["accuracy"]).reveal()
     assert metrics.accuracy == pytest.approx(model.score(table), abs=1e-3)
+
+
+WRITTEN = "I(grade > 2) ~ C(stage) + age * bmi + log(cost)"
+
+
+@pytest.fixture(scope="module")
+def by_hand(plain):
+    """The table, and the same with the columns of the formula; names of these."""
+    table = put(plain)
+    design = Design(WRITTEN)
+    made = design.transform(table).assign(high=table["grade"] > 2)
+    return table, made, list(design.features(table))
+
+
+def test_folds_have_the_columns_of_a_formula(by_hand):
+    """The same rows are scored alike, by the formula and by its columns."""
+    table, made, names = by_hand
+    options = {"cv": 3, "scoring": ["roc_auc", "log_loss"], "random_state": 4}
+    found = cross_validate(LogisticRegression(), table, WRITTEN, **options)
+    expected = cross_validate(LogisticRegression(), made, "high", features=names, **options)
+    for name in found.scores:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+    assert len(set(found["log_loss"])) == 3
+    with pytest.raises(SchemaError, match="leave out features="):
+        cross_validate(LogisticRegression(), table, WRITTEN, features=["age"])
+
+
+def test_a_grid_is_searched_by_a_formula(by_hand):
+    table, made, names = by_hand
+    search = GridSearch(LogisticRegression(), C=[0.01, 1.0], scoring="log_loss", cv=3, random_state=4)
+    means = search.fit(made, "high", features=names).mean_scores_
+    search.fit(table, WRITTEN)
+    np.testing.assert_allclose(search.mean_scores_, means, atol=1e-4)
+    best = search.best_model_
+    assert best.design_.formula == WRITTEN
+    lacking = table[["stage", "age", "bmi", "cost"]]
+    np.testing.assert_allclose(
+        best.predict_proba(lacking).reveal(), best.predict_proba(made).reveal(), atol=1e-5
+    )
+
+
+def test_a_fit_by_a_formula_is_left_alone_and_collected(by_hand):
+    table, made, names = by_hand
+    job = LogisticRegression(C=0.5).submit(table, WRITTEN)
+    model = LogisticRegression(C=0.5).collect(job, table, WRITTEN)
+    expected = LogisticRegression(C=0.5).fit(made, "high", features=names)
+    assert list(model.feature_names_in_) == names
+    np.testing.assert_allclose(model.reveal().coef_, expected.reveal().coef_, atol=1e-5)
+    assert model.score(table) == expected.score(made)
+    with pytest.raises(PlanError, match="is not this computation"):
+        LogisticRegression(C=0.5).collect(job, table, WRITTEN.replace("log", "np.sqrt"))
 
 
 def test_outcomes_may_be_written_too(plain):
