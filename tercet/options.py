@@ -503,6 +503,7 @@ DUPLICATES = Choice(choices=("refuse", "count", "keep"))
 NEW_COLUMN = Text(what="a name for a column", error=SchemaError)
 NAMES = Names(what="names", none=True, advice="as in ['accuracy', 'roc_auc']")
 READERS = Names(what="names of members", alone=False, empty=True, advice="as in ['clinic']")
+DAYS = Number(above=0, most=36_500, none=True, advice="say after how many days it is forgotten")
 LEVEL = Number(above=0, below=1)
 TEST_SIZE = Number(above=0, below=1, error=SchemaError, advice="give the share of rows to test on")
 RANDOM_STATE = Number(

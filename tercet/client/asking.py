@@ -9,15 +9,20 @@ import abc
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
+from tercet.client.cluster import Cluster
 from tercet.client.driver import Driver, Job
 from tercet.client.member_api import Kept, Received, WaitingPlan
+from tercet.errors import ConsentError, SchemaError
 from tercet.members.audit import Head
-from tercet.members.rules import TABLE
+from tercet.members.rules import NUMBER, TABLE, Rules
 from tercet.ml.faces import F, Faced, waits
 from tercet.ml.models import SecretModel
+from tercet.ml.numbers import SavedNumber
+from tercet.ml.numbers.saved import Saving
+from tercet.ml.schema import suggest
 from tercet.ml.table import Steps, Table
 from tercet.options import NAME, PLAN, STEPS, takes
-from tercet.plans import Plan
+from tercet.plans import Plan, Type
 from tercet.plans.results import RunResult
 from tercet.tracebacks import short_tracebacks
 
@@ -25,6 +30,11 @@ from tercet.tracebacks import short_tracebacks
 @short_tracebacks
 class Asking(Driver, Faced[F], abc.ABC):
     """What both kinds of lake are asked for."""
+
+    def __init__(self, cluster: Cluster, *, progress: bool | None = None) -> None:
+        super().__init__(cluster, progress=progress)
+        self._numbers: dict[str, tuple[tuple[str, ...], bytes]] = {}
+        """Where the nodes keep nothing: numbers that plans have saved, where they lie and what they are."""
 
     @abc.abstractmethod
     def _answer(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -48,8 +58,65 @@ class Asking(Driver, Faced[F], abc.ABC):
         await self._keep_model(model, name, readers)
 
     @waits
+    @takes(name=NAME)
+    async def number(self, name: str) -> SavedNumber[F]:
+        """A secret number that a plan has saved, for `plan.load`: what is known of it, as all nodes say.
+
+        Raises SchemaError if there is none.
+        """
+        if not self.remote:
+            found = self._numbers.get(name)
+            if found is not None:
+                return SavedNumber.of(self, name, self.cluster.caller, *found)
+            known = list(self._numbers)
+        else:
+            kept = await self._desk().find(NUMBER, name)
+            if kept is not None:
+                return SavedNumber.of(self, name, kept.owner, kept.handles, kept.body)
+            known = [one.name for one in await self._desk().entries() if one.kind == NUMBER]
+        raise SchemaError(f"there is no number {name!r} in the lake. {suggest(name, known, kind='numbers')}")
+
+    @waits
+    async def require_names(self, saving: Sequence[Saving]) -> None:
+        """Raise ConsentError for numbers that nodes would not keep so, before anybody is asked to sign."""
+        if not self.remote:
+            return
+        desk = self._desk()
+        for one in saving:
+            desk.require_members(one.readers)
+            there = await desk.find(NUMBER, one.name)
+            if there is not None and there.owner != desk.name:
+                raise ConsentError(f"number {one.name!r} is {there.owner}'s; take another name")
+
+    @waits
+    async def keep_numbers(self, saving: Sequence[Saving], stored: Mapping[str, Type]) -> None:
+        """Keep what a plan has stored as numbers: at the nodes where they last, else while this is open."""
+        client = self.cluster.client
+        for place, one in enumerate(saving):
+            if not self.remote:
+                before, _ = self._numbers.get(one.name, ((), b""))
+                self._numbers[one.name] = one.handles, one.description(stored)
+                client.post("drop", [list(before)])
+                continue
+            rules = Rules(one.readers, "any", 1, rows=False)
+            try:
+                await self._desk().keep_number(one.name, one.handles, rules, days=one.days)
+            except BaseException:
+                client.post("drop", [[handle for rest in saving[place:] for handle in rest.handles]])
+                raise
+
+    @waits
+    async def drop_number(self, name: str) -> None:
+        """Forget a number of yours; see `SavedNumber.drop`."""
+        if self.remote:
+            await self._desk().forget(NUMBER, name)
+        else:
+            before, _ = self._numbers.pop(name, ((), b""))
+            self.cluster.client.post("drop", [list(before)])
+
+    @waits
     async def entries(self) -> list[Kept]:
-        """All tables and models that the nodes keep, with owners and rules."""
+        """All tables, models and numbers that the nodes keep, with owners and rules."""
         return await self._desk().entries()
 
     @waits

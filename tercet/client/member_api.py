@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -27,7 +27,7 @@ from tercet.members.approvals import DAYS, LONGEST_S, Approval
 from tercet.members.audit import Follower, Head, lines_after, require
 from tercet.members.config import ClusterFile, NodeEntry
 from tercet.members.keys import MemberKeys, context
-from tercet.members.rules import MODEL, Rules
+from tercet.members.rules import MODEL, NUMBER, Rules
 from tercet.plans.parsing import read_plan
 from tercet.plans.plan import Plan
 from tercet.plans.types import Form, word_shape
@@ -37,7 +37,7 @@ from tercet.transports.names import party_name
 
 @attrs.frozen
 class Kept:
-    """A table or model of the lake, as all nodes show it."""
+    """A table, model or number of the lake, as all nodes show it."""
 
     kind: str
     name: str
@@ -133,33 +133,42 @@ class Desk:
             "fingerprint": fingerprint,
             "expires": None if days is None else time.time() + days * 86400,
         }
+        async with self._all_or_none(kind, name):
+            await self.client.ask("keep", [fields])
+
+    async def keep_model(self, name: str, model: Any, rules: Rules) -> None:
+        """Have a model last under a name, at all nodes or at none; `model` is how requests refer to it."""
+        self.require_members(rules.readers)
+        async with self._all_or_none(MODEL, name):
+            await self.client.ask("keep_model", [name, model, rules.to_bytes()])
+
+    async def keep_number(
+        self, name: str, handles: Sequence[str], rules: Rules, *, days: float | None = None
+    ) -> None:
+        """Have a number that a plan has stored last under a name, at all nodes or at none."""
+        expires = None if days is None else time.time() + days * 86400
+        async with self._all_or_none(NUMBER, name):
+            await self.client.ask("keep_number", [name, list(handles), rules.to_bytes(), expires])
+
+    @contextlib.asynccontextmanager
+    async def _all_or_none(self, kind: str, name: str) -> AsyncIterator[None]:
+        """What is kept inside is let go again if some node does not keep it, unless it was there before."""
         first, *others = await self._entry(kind, name)
         was_there = first is not None and all(one == first for one in others)
         try:
-            await self.client.ask("keep", [fields])
+            yield
         except BaseException:
             if not was_there:
                 self.client.post("forget", [kind, name])
             raise
 
-    async def keep_model(self, name: str, model: Any, rules: Rules) -> None:
-        """Have a model last under a name, at all nodes or at none; `model` is how requests refer to it."""
-        self.require_members(rules.readers)
-        before = {(one.kind, one.name) for one in await self.entries()}
-        try:
-            await self.client.ask("keep_model", [name, model, rules.to_bytes()])
-        except BaseException:
-            if (MODEL, name) not in before:
-                self.client.post("forget", [MODEL, name])
-            raise
-
     async def entries(self) -> list[Kept]:
-        """All tables and models on which the nodes agree."""
+        """All tables, models and numbers on which the nodes agree."""
         first, *others = await self._entries()
         return [_kept(one) for key, one in first.items() if all(other.get(key) == one for other in others)]
 
     async def find(self, kind: str, name: str) -> Kept | None:
-        """A table or model. Raises StorageError if not all nodes have the same."""
+        """A table, model or number. Raises StorageError if not all nodes have the same."""
         first, *others = found = await self._entry(kind, name)
         differ = [party_name(index) for index, one in enumerate(others, 1) if one != first]
         if differ:
@@ -168,7 +177,7 @@ class Desk:
                 f"; {', '.join(lack)} lacks it" if lack else ""
             )
             raise StorageError(
-                f"{kind} {name!r} is not the same at all nodes ({told}); upload it again, or restore the "
+                f"{kind} {name!r} is not the same at all nodes ({told}); make it again, or restore the "
                 "node that has lost it"
             )
         return None if first is None else _kept(first)
@@ -188,7 +197,7 @@ class Desk:
             return [None if one is None else {**one, "created": 0.0} for one in told]
 
     async def forget(self, kind: str, name: str) -> None:
-        """Drop a table or model of this member's."""
+        """Drop a table, model or number of this member's."""
         if not any(await self._entry(kind, name)):
             raise StorageError(
                 f"there is no {kind} {name!r} in the lake; `tercet tables` lists what there is"

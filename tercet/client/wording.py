@@ -31,7 +31,7 @@ def stands(known: KnownStudy) -> str:
 
 
 def describe_plan(waiting: WaitingPlan, plan: Plan, entries: Sequence[Kept]) -> list[str]:
-    """A waiting plan in lines: whose, which of the lake's `entries` it reads, what it reveals, its digest."""
+    """A waiting plan in lines: whose, which `entries` it reads, what it reveals and stores, its digest."""
     names = {handle: f"{one.kind} {one.name}" for one in entries for handle in one.handles}
     handles = [str(node.get("handle")) for node in plan.nodes if node.kind == "input"]
     reads = [names.get(handle, f"what was computed before: {one_line(handle)}") for handle in handles]
@@ -40,4 +40,8 @@ def describe_plan(waiting: WaitingPlan, plan: Plan, entries: Sequence[Kept]) -> 
     lines.append("it reveals" if plan.disclosures() else "it reveals nothing")
     told = (attrs.evolve(one, what=one_line(one.what)) for one in plan.disclosures())
     lines += [f"  - {one}" for one in told]
+    stored = [str(node.get("handle")) for node in plan.nodes if node.kind == "store"]
+    if stored:
+        lines.append(f"it stores at the nodes, secret, for later plans of {waiting.caller}")
+        lines += [f"  - {one_line(one)}" for one in dict.fromkeys(stored)]
     return [*lines, f"digest {plan.digest().hex()}"]

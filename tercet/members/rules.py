@@ -265,7 +265,7 @@ def moment(seconds: float) -> str:
     return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M} UTC"
 
 
-TABLE, MODEL = "table", "model"
+TABLE, MODEL, NUMBER = "table", "model", "number"
 
 LATEST = 253_402_300_800.0
 """The year 10,000, in seconds since 1970: calendars of members end there."""

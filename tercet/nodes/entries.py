@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from tercet.errors import ConsentError, ProtocolError
-from tercet.members.rules import LATEST, MODEL, TABLE, Rules
+from tercet.members.rules import LATEST, MODEL, NUMBER, TABLE, Rules
 from tercet.storage.catalog import Entry, Label
 
 LONGEST_NAME = 256
@@ -36,7 +36,7 @@ def read_entry(caller: str, fields: Mapping[str, Any]) -> Entry:
             "handles": list(handles),
             "fingerprint": bytes(fingerprint),
             "expires": float() | None as expires,
-        } if kind in (TABLE, MODEL) and 0 < len(name) <= LONGEST_NAME and _is_time(expires):
+        } if kind in (TABLE, MODEL, NUMBER) and 0 < len(name) <= LONGEST_NAME and _is_time(expires):
             if (
                 max(len(body) - MOST_BODY, len(rules) - MOST_RULES, len(handles) - MOST_VALUES) > 0
                 or len(fingerprint) > 64
@@ -98,6 +98,6 @@ def shown(entries: Sequence[Entry], known: Sequence[Label]) -> list[dict[str, An
 
 def _shown(entry: Entry, names: Mapping[str, str]) -> dict[str, Any]:
     found = attrs.asdict(entry)
-    del found["identity"], found["rows"]
+    del found["identity"], found["rows"], found["orders"]
     sources = sorted({names.get(source, GONE) for source in entry.sources})
     return found | {"handles": list(entry.handles), "sources": sources}

@@ -21,7 +21,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import attrs
-import msgpack
 import trio
 
 from tercet.actors.arrivals import Sink
@@ -34,12 +33,12 @@ from tercet.members.approvals import Approval
 from tercet.members.audit import AuditLog
 from tercet.members.config import Member, NodeFile
 from tercet.members.decisions import TO_CALLER
-from tercet.members.rules import MODEL, Rules
+from tercet.members.rules import Rules
 from tercet.ml.computations import Request
-from tercet.ml.models import SecretModel
+from tercet.nodes import keeping, study_runs
 from tercet.nodes.disks import free_bytes
 from tercet.nodes.jobs import LastingJobs
-from tercet.nodes.keeping import keep
+from tercet.nodes.keeping import Keeping
 from tercet.nodes.ledger import MOST_ATTEMPTS, Ledger
 from tercet.nodes.listings import entry_of, listed
 from tercet.nodes.metrics import resident_bytes
@@ -50,7 +49,7 @@ from tercet.nodes.refusals import Refusals, cut, shortened
 from tercet.nodes.requests import Built, Requests
 from tercet.nodes.reviewed import Reviewed, by_hand, check_counts, plan_handles, require_given
 from tercet.nodes.roster import Roster
-from tercet.nodes.study_runs import VERBS, Studies
+from tercet.nodes.study_runs import Studies
 from tercet.nodes.turns import Turns
 from tercet.nodes.vault import Vault
 from tercet.nodes.waiting import Board, Waiting, run_of, sealed_result
@@ -78,6 +77,7 @@ class LakeGate(Gate):
         self.ledger = Ledger(vault)
         self.jobs = LastingJobs(party, vault, self.ledger, self.quotas)
         self.requests = Requests(vault)
+        self.keeping = Keeping(party, vault, self.ledger, self.quotas, self.requests)
         self.jobs.plan_of, self.jobs.requests = self.plan_of, self.requests
         self.permits = Permits(roster, vault)
         self._built: WeakKeyDictionary[Plan, Built] = WeakKeyDictionary()
@@ -351,12 +351,6 @@ class LakeGate(Gate):
         match verb, args:
             case "status", []:
                 return self._status(caller)
-            case "keep", [dict(fields)]:
-                await self._keep(caller, fields)
-                return {}
-            case "keep_model", [str(name), model, bytes(rules)]:
-                await self._keep_model(caller, name, model, rules)
-                return {}
             case "entries" | "plans" | "results", [*mark] if len(mark) <= 1:
                 return await listed(self.vault, self.board, caller, verb, *mark)
             case "entry", [str(kind), str(name)]:
@@ -386,7 +380,10 @@ class LakeGate(Gate):
                 return {}
             case "amendment", []:
                 return {"packed": self.roster.packed}
-            case _ if verb in VERBS:
+            case _ if verb in keeping.VERBS:
+                await self._keep(caller, verb, args)
+                return {}
+            case _ if verb in study_runs.VERBS:
                 self._require(caller, ("analyst", "owner", "auditor"), "see studies")
                 return await self.studies.answer(caller, verb, args)
             case _:
@@ -401,21 +398,10 @@ class LakeGate(Gate):
             "amendment", caller=caller, file=after.number, at=str(after.takes_effect), signers=signers
         )
 
-    async def _keep_model(self, caller: str, name: str, data: Any, rules: bytes) -> None:
-        """Keep a model that a computation has given, with what this node knows of it."""
-        model = await in_thread(self.requests.value, caller, data)
-        if not isinstance(model, SecretModel):
-            raise ConsentError(f"what {caller} asked to keep as {name!r:.80} is no model")
-        body, handles = msgpack.packb(model.to_dict()), [model.weights[0], model.intercept[0]]
-        fields = {"kind": MODEL, "name": name, "body": body, "rules": rules, "handles": handles}
-        await self._keep(caller, {**fields, "fingerprint": b"", "expires": None}, made_here=True)
-
-    async def _keep(self, caller: str, fields: Mapping[str, Any], *, made_here: bool = False) -> None:
-        self._require(caller, ("owner", "analyst"), "keep tables or models")
+    async def _keep(self, caller: str, verb: str, args: Sequence[Any]) -> None:
+        self._require(caller, ("owner", "analyst"), "keep tables, models or numbers")
         self._require_lines(caller)
-        entry = await keep(
-            caller, fields, self.party, self.vault, self.ledger, self.quotas, made_here=made_here
-        )
+        entry = await self.keeping.answer(caller, verb, args)
         if entry is not None:
             rules = str(Rules.from_bytes(entry.rules))
             self.audit.append("kept", caller=caller, kind=entry.kind, name=entry.name, rules=rules)

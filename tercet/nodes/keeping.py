@@ -2,85 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import msgpack
 
 from tercet.actors.party import Party
 from tercet.actors.threads import in_thread
-from tercet.errors import ConsentError
-from tercet.members.rules import MODEL, TABLE
+from tercet.actors.values import Stored
+from tercet.errors import ConsentError, ProtocolError
+from tercet.members.rules import MODEL, NUMBER, TABLE, Rules
+from tercet.ml.models import SecretModel
+from tercet.ml.numbers.saved import describe
 from tercet.nodes.entries import read_entry, require_name
 from tercet.nodes.ledger import Ledger
 from tercet.nodes.quotas import Quotas
+from tercet.nodes.requests import Requests
 from tercet.nodes.vault import Vault
 from tercet.plans.review import NOTHING
+from tercet.plans.row_axis import Order
 from tercet.storage.catalog import Entry
+from tercet.storage.journal import LooseValue
+
+VERBS = frozenset({"keep", "keep_model", "keep_number"})
+"""What members ask for to have values last under a name."""
 
 
-async def keep(
-    caller: str,
-    fields: Mapping[str, Any],
-    party: Party,
-    vault: Vault,
-    ledger: Ledger,
-    quotas: Quotas,
-    *,
-    made_here: bool = False,
-) -> Entry | None:
-    """Have values of a member last under a name; the entry, None if it was there before.
+@attrs.frozen
+class Keeping:
+    """Makes entries of loose values, for the gate of a node."""
 
-    Models are kept if a computation of this node has given them (`made_here`).
+    _party: Party
+    _vault: Vault
+    _ledger: Ledger
+    _quotas: Quotas
+    _requests: Requests
 
-    Raises ConsentError or StorageError; nothing is kept then.
-    """
-    entry = await in_thread(read_entry, caller, fields)
-    if entry.kind == MODEL and not made_here:
-        raise ConsentError(f"model {entry.name!r} was not fitted here; members keep what computations gave")
-    await in_thread(require_name, entry, await vault.ask(vault.catalog.labels))
-    before = await vault.ask(vault.catalog.find, entry.kind, entry.name)
-    if before is not None and before.owner != caller:
-        raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
-    if before is not None and (before.body, before.rules, before.handles) == (
-        entry.body,
-        entry.rules,
-        entry.handles,
-    ):
-        return None  # also the second time that somebody asks
-    known, values = [], {}
-    for handle in entry.handles:
-        kept = await vault.ask(vault.catalog.of_handle, handle)
-        if kept is not None and kept.owner == caller:
+    async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> Entry | None:
+        """Have values of a member last under a name; the entry, None if it was there before.
+
+        What is known of a model or number, this node says itself. Raises ConsentError, StorageError, or
+        ProtocolError for what is asked for in another way; nothing is kept then.
+        """
+        match verb, args:
+            case "keep", [dict(fields)]:
+                return await self._keep(caller, fields)
+            case "keep_model", [str(name), model, bytes(rules)]:
+                return await self._keep_model(caller, name, model, rules)
+            case "keep_number", [str(name), list(handles), bytes(rules), expires]:
+                return await self._keep_number(caller, name, list(map(str, handles)), rules, expires)
+        raise ProtocolError(f"{caller} asked to keep something in a way that nodes do not know")
+
+    async def _keep_model(self, caller: str, name: str, data: Any, rules: bytes) -> Entry | None:
+        """Keep a model that a computation has given."""
+        model = await in_thread(self._requests.value, caller, data)
+        if not isinstance(model, SecretModel):
+            raise ConsentError(f"what {caller} asked to keep as {name!r:.80} is no model")
+        body, handles = msgpack.packb(model.to_dict()), [model.weights[0], model.intercept[0]]
+        fields = {"kind": MODEL, "name": name, "body": body, "rules": rules, "handles": handles}
+        known = await self._known(caller, handles)
+        return await self._keep(caller, {**fields, "fingerprint": b"", "expires": None}, known)
+
+    async def _keep_number(
+        self, caller: str, name: str, handles: Sequence[str], rules: bytes, expires: Any
+    ) -> Entry | None:
+        """Keep a number that a plan has stored, and the bit that it rests on, by the types that lie here."""
+        before = await self._vault.ask(self._vault.catalog.find, NUMBER, name)
+        if before is not None and before.owner == caller and before.handles == tuple(handles):
+            return None  # the second time that somebody asks
+        known = await self._known(caller, handles)
+        if any(value.dealt for _, value in known.values()):
             raise ConsentError(
-                f"{entry.kind} {entry.name!r} is kept as {kept.name!r} already, and only once: open it "
-                "under that name, or drop it and make it anew"
+                f"{name!r:.80} was uploaded, and numbers are what plans have stored; use x.save(name) in one"
             )
-        one, value = ledger.find(handle), party.store.get(handle) or await vault.load(handle)
-        if one is None or one.caller != caller or value is None:
-            raise ConsentError(f"no value of {caller} is stored under {handle!r}")
-        known.append(one)
-        values[handle] = value
-    sources, rows = (
-        NOTHING.union(*sets) for sets in ([one.sources for one in known], [one.rows for one in known])
-    )
-    if sources and entry.kind == TABLE:
-        raise ConsentError(
-            f"table {entry.name!r} was made from {await _names(vault, sources)}; only uploads are kept as "
-            "tables"
+        sources = NOTHING.union(*(one.sources for one, _ in known.values()))
+        least = 0
+        for source in sources:
+            table = await self._vault.ask(self._vault.catalog.identified, source)
+            if table is not None:
+                least = max(least, Rules.from_bytes(table.rules).least_for(caller, table.owner))
+        by_row = any(one.rows for one, _ in known.values())
+        body = describe([value.type for _, value in known.values()], rows=by_row, least=least)
+        fields = {"kind": NUMBER, "name": name, "body": body, "rules": rules, "handles": list(known)}
+        return await self._keep(caller, {**fields, "fingerprint": b"", "expires": expires}, known)
+
+    async def _known(self, caller: str, handles: Iterable[str]) -> dict[str, tuple[LooseValue, Stored]]:
+        """Loose values of a member, by handle. Raises ConsentError for those of others, and for none."""
+        found = {}
+        for handle in handles:
+            one = self._ledger.find(handle)
+            value = self._party.store.get(handle) or await self._vault.load(handle)
+            if one is None or one.caller != caller or value is None:
+                raise ConsentError(f"no value of {caller} is stored under {handle!r:.80}")
+            found[handle] = one, value
+        return found
+
+    async def _keep(
+        self,
+        caller: str,
+        fields: Mapping[str, Any],
+        known: Mapping[str, tuple[LooseValue, Stored]] | None = None,
+    ) -> Entry | None:
+        """Keep what a member describes, or what this node has found `known`."""
+        vault = self._vault
+        entry = await in_thread(read_entry, caller, fields)
+        if entry.kind != TABLE and known is None:
+            raise ConsentError(
+                f"{entry.kind} {entry.name!r} was not {'fitted' if entry.kind == MODEL else 'saved'} here; "
+                "members keep what computations and plans gave, as nodes describe it"
+            )
+        await in_thread(require_name, entry, await vault.ask(vault.catalog.labels))
+        before = await vault.ask(vault.catalog.find, entry.kind, entry.name)
+        if before is not None and before.owner != caller:
+            raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
+        if before is not None and (before.body, before.rules, before.handles) == (
+            entry.body,
+            entry.rules,
+            entry.handles,
+        ):
+            return None  # also the second time that somebody asks
+        for handle in entry.handles:
+            kept = await vault.ask(vault.catalog.of_handle, handle)
+            if kept is not None and kept.owner == caller:
+                raise ConsentError(
+                    f"{entry.kind} {entry.name!r} is kept as {kept.name!r} already, and only once: open it "
+                    "under that name, or drop it and make it anew"
+                )
+        known = await self._known(caller, entry.handles) if known is None else known
+        sources = NOTHING.union(*(one.sources for one, _ in known.values()))
+        rows = NOTHING.union(*(one.rows for one, _ in known.values()))
+        if sources and entry.kind == TABLE:
+            raise ConsentError(
+                f"table {entry.name!r} was made from {await _names(vault, sources)}; only uploads are kept "
+                "as tables"
+            )
+        if rows and entry.kind == MODEL:
+            raise ConsentError(
+                f"model {entry.name!r} has single rows of {await _names(vault, rows)}; only what was learned "
+                "from all rows is kept as a model"
+            )
+        entry = attrs.evolve(
+            entry,
+            sources=tuple(sorted(sources)),
+            rows=tuple(sorted(rows)),
+            orders=tuple(_order(one) for one, _ in known.values()) if rows else (),
         )
-    if rows:
-        raise ConsentError(
-            f"model {entry.name!r} has single rows of {await _names(vault, rows)}; only what was learned "
-            "from all rows is kept as a model"
-        )
-    entry = attrs.evolve(entry, sources=tuple(sorted(sources)))
-    sizes = {handle: one.size for handle, one in zip(values, known, strict=True)}
-    await _require_room(vault, quotas, entry, sizes, before)
-    await vault.keep(entry, values, sizes)
-    party.drop(entry.handles)
-    await ledger.forget(entry.handles, files=False)
-    return entry
+        sizes = {handle: one.size for handle, (one, _) in known.items()}
+        await _require_room(vault, self._quotas, entry, sizes, before)
+        await vault.keep(entry, {handle: value for handle, (_, value) in known.items()}, sizes)
+        self._party.drop(entry.handles)
+        await self._ledger.forget(entry.handles, files=False)
+        return entry
+
+
+def _order(value: LooseValue) -> str:
+    """In what order the rows of a value lie; as figures do, if it has none."""
+    return (value.order or Order.MIXED.value) if value.rows else Order.STEADY.value
 
 
 async def _require_room(

@@ -24,9 +24,12 @@ async def origin_of(caller: str, handle: str, vault: Vault, ledger: Ledger) -> t
     if entry.kind == TABLE:
         return frozenset({entry.identity}), frozenset({entry.identity})
     if caller not in (entry.owner, *Rules.from_bytes(entry.rules).readers):
-        raise ConsentError(f"{entry.owner} does not let {caller} use model {entry.name!r}")
+        raise ConsentError(f"{entry.owner} does not let {caller} use {entry.kind} {entry.name!r}")
     # Models of an earlier release may be by row; nobody knows in what order.
-    return Rows.of(entry.rows, Order.MIXED) if entry.rows else NOTHING, frozenset(entry.sources)
+    orders = dict(zip(entry.handles, map(Order, entry.orders), strict=False))
+    order = orders.get(handle, Order.MIXED)
+    by_row = entry.rows and order is not Order.STEADY
+    return Rows.of(entry.rows, order) if by_row else NOTHING, frozenset(entry.sources)
 
 
 async def goes_over(caller: str, built: Built | None, vault: Vault, ledger: Ledger) -> Tables | None:

@@ -1,4 +1,4 @@
-"""The catalog of a node: which tables and models are kept, whose they are, and what their owners allow.
+"""The catalog of a node: the tables, models and numbers that it keeps, whose they are, what owners allow.
 
 A few tables in SQLite, or in any database that SQLAlchemy reaches by URL. The catalog is what counts: a file
 of shares without an entry is swept away, and an entry is made, in one transaction, after its files are
@@ -30,6 +30,7 @@ ENTRIES = sa.Table(
     sa.Column("rules", sa.LargeBinary, nullable=False),
     sa.Column("sources", sa.Text, nullable=False),
     sa.Column("rows", sa.Text, nullable=False),
+    sa.Column("orders", sa.Text, nullable=True),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("expires", sa.Float, nullable=True),
@@ -44,8 +45,8 @@ HANDLES = sa.Table(
     sa.Column("place", sa.Integer, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=True),
 )
-LISTS, SEPARATOR = ("sources", "rows"), "\n"
-"""Columns with identities of tables or with handles, and what stands between these."""
+LISTS, SEPARATOR = ("sources", "rows", "orders"), "\n"
+"""Columns with several words, as identities of tables, and what stands between these."""
 
 
 def new_identity() -> str:
@@ -65,12 +66,13 @@ class Label:
 
 @attrs.frozen
 class Entry:
-    """A table or model: whose it is, its public description, its owner's rules, and where its values lie.
+    """A table, model or number: whose it is, its public description, its owner's rules, where its values lie.
 
     `sources` are the identities of the tables that it was made from; `rows` those of them by whose rows its
-    values are; `fingerprint` recognises a repeated upload; `created` and `expires` are in seconds since 1970.
-    `identity` is its own, at this node alone: another entry of its name has another one, so what was made
-    from the one that was there before does not belong to it.
+    values are, and `orders` in what order, a word for each value, if that is known; `fingerprint` recognises
+    a repeated upload; `created` and `expires` are in seconds since 1970. `identity` is its own, at this node
+    alone: another entry of its name has another one, so what was made from the one that was there before does
+    not belong to it.
     """
 
     kind: str
@@ -81,6 +83,7 @@ class Entry:
     handles: tuple[str, ...]
     sources: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
+    orders: tuple[str, ...] = ()
     fingerprint: bytes = b""
     created: float = attrs.field(factory=time.time)
     expires: float | None = None
@@ -242,7 +245,7 @@ class Catalog:
         for row in rows.mappings().all():
             fields = dict(row)
             fields["handles"] = self._handles(connection, row["kind"], row["name"])
-            fields |= {name: tuple(filter(None, row[name].split(SEPARATOR))) for name in LISTS}
+            fields |= {name: tuple(filter(None, (row[name] or "").split(SEPARATOR))) for name in LISTS}
             found.append(Entry(**fields))
         return found
 

@@ -29,6 +29,8 @@ from tercet.members.studies import Asked, Study, matches
 from tercet.members.study_pages import Facts, page
 from tercet.members.succession import draft, sign
 from tercet.ml.models import FORMAT, SecretModel
+from tercet.ml.numbers import SavedNumber
+from tercet.ml.numbers.saved import describe
 from tercet.ml.schema import ColumnSchema, TableSchema
 from tercet.nodes.entries import read_entry as _read_entry
 from tercet.nodes.job_words import Told
@@ -63,6 +65,7 @@ class Target:
 MALFORMED = (TercetError, TypeError, ValueError, KeyError, AttributeError, OverflowError, IndexError)
 
 
+SHAPES = ((1,), (3, 100))
 RULES = (
     Rules(readers=("ann",), columns=("age",), receivers=("ann",), uses=3, until=1.8e9),
     Rules(plans="any", classes=("figure",)),
@@ -204,7 +207,7 @@ def from_network() -> Iterator[tuple[str, Target]]:
 
 
 def described() -> Iterator[tuple[str, Target]]:
-    """Descriptions of tables and models, which other members have written."""
+    """Descriptions of tables, models and numbers, which other members have written."""
     key = ColumnSchema("id", "key", key_type="integer")
     columns = key, ColumnSchema("age", "real", 9, range=(0, 120)), ColumnSchema("sick", "boolean")
     schema = TableSchema("t", "clinic", columns, 100, min_count=5)
@@ -217,6 +220,13 @@ def described() -> Iterator[tuple[str, Target]]:
         SecretModel.from_dict(tree, "m", ("a", "b"), None)
 
     yield "models", message_target(read, whole)
+
+    def read_number(data: bytes) -> None:
+        SavedNumber.of(None, "x", "ann", ("a", "b"), data)
+
+    bit = Type(Form.RING, (1,), 0, 1.0)
+    described = [describe([Type(Form.RING, shape, 9, 2.0**20), bit], rows=True, least=5) for shape in SHAPES]
+    yield "numbers", Target(read_number, tuple(described))
 
 
 def from_files(directory: Path) -> Iterator[tuple[str, Target]]:

@@ -53,11 +53,21 @@ def restart_roughly(nodes):
 
 def test_what_plans_have_stored(tables):
     before = [files(tables, index) for index in range(3)]
+    with connect(tables, "hospital") as lake, lake.plan("save") as plan:
+        age = plan.column(lake.table("ages"), "age")
+        age.mean().save("mean age")
+        (age > 50).save("over 50")
     with connect(tables) as lake:
         joined = lake.table("ages").join(lake.table("costs"), on="id")
         model = LogisticRegression().fit(joined, target="sick")
         coefficients = model.reveal()
     restart_roughly(tables)
+    with connect(tables, "hospital") as lake, lake.plan("load") as plan:
+        mean, old = plan.load(lake.number("mean age")), plan.load(lake.number("over 50"))
+        mean.reveal("mean")
+        (plan.column(lake.table("ages"), "age") @ old).reveal("total", kind="figure")
+    assert plan.revealed["mean"] == pytest.approx(AGE.mean(), rel=1e-4)
+    assert plan.revealed["total"] == pytest.approx(AGE[AGE > 50].sum(), rel=1e-4)
     with connect(tables, "insurer") as lake, pytest.raises(PlanError, match="insurer has no computation"):
         LogisticRegression().fit(attrs.evolve(joined, lake=lake), target="sick")
     with connect(tables) as lake:

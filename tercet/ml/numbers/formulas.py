@@ -18,17 +18,18 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import Public
 from tercet.ml.computations import Apart
 from tercet.ml.join import require_alike_keys
-from tercet.ml.numbers import functions, series, systems
+from tercet.ml.numbers import functions, saved, series, systems
 from tercet.ml.numbers.by_row import Rows
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.number import Number, secret
 from tercet.ml.numbers.ring import Held
+from tercet.ml.numbers.saved import SavedNumber, Saving
 from tercet.ml.numbers.source import line
 from tercet.ml.open_join import match_rows
-from tercet.ml.schema import INTEGER_BITS
+from tercet.ml.schema import INTEGER_BITS, check_name
 from tercet.ml.spreads import widest_variance
 from tercet.ml.table import Steps, Table
-from tercet.plans import Builder, DisclosureClass, Plan
+from tercet.plans import Builder, DisclosureClass, Plan, Type
 from tercet.plans.results import RunResult
 from tercet.tracebacks import short_tracebacks
 
@@ -64,6 +65,9 @@ class Formulas:
         """What the analyst was told, by name, once the plan has run; NaN where a bound did not hold."""
         self._lake = lake
         self._told: list[_Told] = []
+        self._saved: list[Saving] = []
+        self._stored: Mapping[str, Type] = {}
+        """What the nodes say that the plan has stored, once it has run."""
 
     # -- in --------------------------------------------------------------------------------------------------
 
@@ -112,6 +116,29 @@ class Formulas:
         ones = shuffled[0][1].select([0]).squeeze() * 0 + 1
         count = ones.take(matched).sum().reshape(1)
         return Number(self, Held.of(count, 1.0, Facts.of(0.0, min(table.rows for table in tables))), ())
+
+    def load(self, number: SavedNumber) -> Number:
+        """A number that an earlier plan has saved, as `lake.number(name)` gives it. Free.
+
+        It comes with its shape and bounds, and what it is derived from: whoever must consent to a plan that
+        reads these tables must consent to this one. Its `error` counts from what was saved. Conditions come
+        as numbers, and are conditions again as `x > 0`. A vector of one element comes as a scalar. Raises
+        SchemaError for what is of another lake, or no saved number.
+        """
+        if saved.require_saved(number).lake is not self._require_lake("loads"):
+            raise SchemaError(
+                f"{line()}: number {number.name!r} is of another lake; ask this one for it, by lake.number"
+            )
+        self.least = max(self.least, number.least)
+        return saved.read(self, number)
+
+    def _require_lake(self, does: str) -> Any:
+        if self._lake is None:
+            raise PlanError(
+                f"{line()}: a computation for others {does} no numbers by name: what it reads is its "
+                "arguments, and what comes of it is revealed; use lake.plan"
+            )
+        return self._lake
 
     def _admit(self, table: Table, names: Sequence[str]) -> None:
         if not isinstance(table, Table):
@@ -277,6 +304,20 @@ class Formulas:
         value.reveal(name, to=to, kind=kind)
         self._told.append(_Told(name, to, unit, x.shape, x.flipped, x.sound is not None))
 
+    def note_save(self, x: Number, name: str, readers: Sequence[str], days: float | None) -> None:
+        """Have a number saved; what `Number.save` calls."""
+        lake = self._require_lake("saves")
+        check_name(name, "A number's name")
+        if any(one.name == name for one in self._saved):
+            raise PlanError(f"{line()}: two numbers are saved as {name!r:.80}")
+        held = saved.at_rest(x)
+        values = [functions.at_its_scale(held.value, held.unit)[0]]
+        values += [x.sound.held.value] if x.sound is not None else []
+        handles = tuple(lake.handle(name) for _ in values)
+        for handle, value in zip(handles, values, strict=True):
+            value.store(handle)
+        self._saved.append(Saving(name, handles, x.rows.told, self.least, tuple(readers), days))
+
     def plan(self) -> Plan:
         """The plan so far, for `explain`, `draw` and `lake.run`; `read` makes numbers of its result."""
         return self.builder.plan()
@@ -294,23 +335,39 @@ class Formulas:
         return found
 
     def steps(self) -> Apart[dict[str, npt.NDArray[np.float64]]]:
-        """The plan as a computation, as `lake.submit` takes it."""
+        """The plan as a computation, as `lake.submit` takes it. Raises PlanError for one that saves."""
+        if self._saved:
+            raise PlanError(
+                f"{line()}: a job gives what its plan reveals, and this one also saves "
+                f"{self._saved[0].name!r:.80}; have it run by its with block"
+            )
         return Apart(self._steps())
 
     def _steps(self) -> Steps[dict[str, npt.NDArray[np.float64]]]:
         result = yield self.plan()
+        self._stored = result.stored
         return self.read(result)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.revealed = self._lake.perform(self.steps(), "plan")
+        if kind is not None:
+            return
+        if self._saved:
+            self._lake.require_names(self._saved)
+        self.revealed = self._lake.perform(Apart(self._steps()), "plan")
+        if self._saved:
+            self._lake.keep_numbers(self._saved, self._stored)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.revealed = await self._lake.perform(self.steps(), "plan")
+        if kind is not None:
+            return
+        if self._saved:
+            await self._lake.require_names(self._saved)
+        self.revealed = await self._lake.perform(Apart(self._steps()), "plan")
+        if self._saved:
+            await self._lake.keep_numbers(self._saved, self._stored)

@@ -15,8 +15,6 @@ from tercet.ml.numbers.by_row import Rows, rows_of
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.number import (
     Number,
-    as_row,
-    as_scalar,
     beside,
     bounds_of,
     made_of,
@@ -24,7 +22,16 @@ from tercet.ml.numbers.number import (
     turned_to,
 )
 from tercet.ml.numbers.public import numbers_of
-from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of, many_bits, rounded_up, together
+from tercet.ml.numbers.ring import (
+    ROOM_BITS,
+    Held,
+    as_row,
+    as_scalar,
+    bits_of,
+    many_bits,
+    rounded_up,
+    together,
+)
 from tercet.ml.numbers.source import line
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS
 from tercet.plans import Value, concatenate

@@ -8,7 +8,7 @@ A product is not made before it is read: summed over rows, it becomes one sum of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -18,8 +18,9 @@ from tercet.ml.numbers import arithmetic
 from tercet.ml.numbers.by_row import NO_ROWS, Rows, rows_of
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.public import Shape, broadcast, numbers_of
-from tercet.ml.numbers.ring import Held, told
+from tercet.ml.numbers.ring import Held, as_row, as_scalar, told
 from tercet.ml.numbers.source import line
+from tercet.options import DAYS, READERS, takes
 from tercet.plans import CLASSES, DisclosureClass, Value, concatenate
 from tercet.tracebacks import short_tracebacks
 
@@ -402,6 +403,16 @@ class Number:
             )
         self.plan.note_reveal(self, name, to, kind or ("rows" if self.rows.told else "figure"))
 
+    @takes(readers=READERS, days=DAYS)
+    def save(self, name: str, *, readers: Sequence[str] = (), days: float | None = None) -> None:
+        """Have the nodes keep the number, secret, for `plan.load(lake.number(name))`. Up to 4 rounds.
+
+        It takes the place of one of yours of that name. Where nodes know members, `readers` are those who may
+        use it besides you, and it is forgotten after so many `days`. Checks that it rests on are kept with
+        it. Discloses its shape, scale and bound. Raises PlanError where too few digits would be left.
+        """
+        self.plan.note_save(self, name, readers, days)
+
     def _beside_public(self, other: Any) -> tuple[Held, Reals, Shape, bool]:
         """This number and public ones, in the orientation of the result, whose shape is returned too."""
         numbers = numbers_of(other)
@@ -437,18 +448,6 @@ def bounds_of(low: Any, high: Any) -> tuple[float, float]:
             f"{line()}: bounds are two public numbers, the first no larger, not {low!r:.40}, {high!r:.40}"
         )
     return float(ends[0]), float(ends[1])
-
-
-def as_row(held: Held) -> Held:
-    """A vector `(n,)` as `(1, n)`."""
-    value = held.value if len(held.value.shape) == 2 else held.value.reshape(1, *held.value.shape)
-    lift: Callable[[Reals], Reals] = lambda one: one if one.ndim == 2 else one[None]  # noqa: E731
-    return Held(value, lift(held.unit), held.facts.columns(lift))
-
-
-def as_scalar(held: Held) -> Held:
-    """A matrix `(1, 1)` as `(1,)`."""
-    return Held(held.value.reshape(1), held.unit[0], held.facts.columns(lambda one: one[0]))
 
 
 def turned_to(x: Number, axes: int, flipped: bool) -> Held:

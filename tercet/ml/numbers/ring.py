@@ -10,6 +10,7 @@ cut then is chosen such that both factors keep about as many digits, and a cut t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -186,6 +187,18 @@ class Held:
         limit = rounded_up(float((known.facts.held / last).max(initial=0.0)))
         lifted = Held((made.value + rest).bounded(limit, "a number in other units"), last, known.facts)
         return lifted.cut(bits)
+
+
+def as_row(held: Held) -> Held:
+    """A vector `(n,)` as `(1, n)`."""
+    value = held.value if len(held.value.shape) == 2 else held.value.reshape(1, *held.value.shape)
+    lift: Callable[[Reals], Reals] = lambda one: one if one.ndim == 2 else one[None]  # noqa: E731
+    return Held(value, lift(held.unit), held.facts.columns(lift))
+
+
+def as_scalar(held: Held) -> Held:
+    """A matrix `(1, 1)` as `(1,)`."""
+    return Held(held.value.reshape(1), held.unit[0], held.facts.columns(lambda one: one[0]))
 
 
 def told(facts: Facts) -> str:
