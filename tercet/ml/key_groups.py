@@ -15,31 +15,31 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml.bounds import Public, half_unit
+from tercet.ml.bounds import Public
 from tercet.ml.computations import computation
 from tercet.ml.disclosure import at_least, both, inverted, kept_where
 from tercet.ml.draft import Draft
+from tercet.ml.group_figures import (
+    COUNT_SCALE,
+    MADE_OF,
+    MOST_OCTAVES,
+    Figure,
+    described,
+    ends_of_variances,
+    figures_of,
+    schema_of,
+)
+from tercet.ml.group_variances import Bounds, centred, deviations, variance
 from tercet.ml.linalg import quotient, settled
 from tercet.ml.preparation import compacted, made_of, out_of_range, owners
-from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema, check_column_name, range_scale
+from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema
 from tercet.ml.segments import copied, ends, running
-from tercet.ml.stored_columns import WIDE_SPREAD, Column, Part, recipe_of
-from tercet.ml.table import ANALYST, Steps, Table, as_names
+from tercet.ml.stored_columns import UNIT_BITS, WIDE_SPREAD, Column, Part
+from tercet.ml.table import ANALYST, Steps, Table
 from tercet.options import AGGREGATES, GROUP_SIZES, SCALES, TABLE
 from tercet.plans import Builder, Value, concatenate
 
-STATISTICS = ("count", "sum", "mean", "min", "max", "first")
-ROOM_BITS = 5
-"""Sums of a column are stored with so many fractional bits fewer than it: room for groups of some dozens."""
-COUNT_SCALE = SPREAD_BITS - ROOM_BITS
-MEAN_BITS = 16
-"""Means of integers have at most so many fractional bits more."""
-MOST_OCTAVES = 14
-"""Means are of groups of fewer than 2^14 rows."""
 FLAG = "group"
-MOST_FIGURES = 64
-MOST_SCALE = 62
-"""Fractional bits of a figure more than its column has, or of real numbers fewer, at most."""
 
 
 @computation(
@@ -53,24 +53,27 @@ def group_rows(
 ) -> Steps[Table]:
     """A table with one row for each key, and columns such as `cost_sum` over the rows that have it.
 
-    Statistics are "count", "sum", "mean", "min", "max", and "first" of the rows in their order. With `sizes`
-    "exact" the table has as many rows as there are groups, in random order; with "hidden" it has as many as
-    before, of which all but one for each group do not count, as after a filter, and have keys that match
-    none. Missing values do not count; columns that may be missing have counts and sums only. Rows that a
-    filter drops do not count, nor groups that have no others.
+    Statistics are "count", "sum", "mean", "var", "min", "max", and "first" of the rows in their order. With
+    `sizes` "exact" the table has as many rows as there are groups, in random order; with "hidden" it has as
+    many as before, of which all but one for each group do not count, as after a filter, and have keys that
+    match none. Missing values do not count; columns that may be missing have counts, sums and variances only.
+    Rows that a filter drops do not count, nor groups that have no others. Variances divide by one row less
+    than there are, as in pandas; those of fewer than two rows are missing, and `cost_var_missing` tells that.
 
     Sums are stored with five fractional bits fewer than their column, and counts with 11, unless `scales`
     names others for one of them; real numbers are rounded to the nearest multiple of 2^-scale, integers stay
-    exact. Means err by at most 5 units of their scale. Discloses one bit, whether a sum or count does not fit
-    that or left the usual spread, and a random order to the nodes; with "exact" to the nodes how many groups
-    there are, and where owners set a minimum count first one bit, whether as few groups or fewer rows more,
-    and then nothing else. About 1.1 n log2(n) comparisons of up to 128 bits for n rows, again for each column
-    that has "min" or "max".
+    exact. Means err by at most 5 units of their scale. Variances are stored with 19 fractional bits fewer
+    than twice those of their column, or by its declared range, or as `scales` says, and err by at most 2
+    units of that, however far groups lie apart. Discloses one bit, whether a sum, count or variance does not
+    fit that or left the usual spread, and a random order to the nodes; with "exact" to the nodes how many
+    groups there are, and where owners set a minimum count first one bit, whether as few groups or fewer rows
+    more, and then nothing else. About 1.1 n log2(n) comparisons of up to 128 bits for n rows, again for each
+    column that has "min" or "max".
 
     Raises SchemaError in these cases, for columns that may be missing, for new columns whose names are taken,
     and PlanError for statistics that do not exist.
     """
-    figures = _figures(table, aggregates, scales or {})
+    figures = figures_of(table, aggregates, scales or {})
     table.require_rows("groups")
     lake, hidden = table.lake, sizes == "hidden"
     builder = lake.builder(f"groups of {table.name}")
@@ -106,96 +109,7 @@ def group_rows(
     return (yield from _finished(grouped, table, figures))
 
 
-# -- what is asked for ---------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class _Figure:
-    """A column of the result: a statistic of a column, and the fractional bits that it is stored with.
-
-    Those that were not `asked` for are what means are made of.
-    """
-
-    column: Column
-    statistic: str
-    scale: int
-    asked: bool = True
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is a whole number: a count, or a sum of such."""
-        return self.statistic == "count" or (self.statistic == "sum" and self.column.schema.kind != "real")
-
-    @property
-    def name(self) -> str:
-        """What it is called in the result."""
-        return self.other(self.statistic)
-
-    def other(self, statistic: str) -> str:
-        """What another statistic of the same column is called."""
-        return f"{self.column.name}_{statistic}"
-
-
-def _figures(
-    table: Table, aggregates: Mapping[str, str | Sequence[str]], scales: Mapping[str, int]
-) -> list[_Figure]:
-    """All columns of the result, sums and counts for means among them. Raises SchemaError or PlanError."""
-    made: dict[tuple[str, str], _Figure] = {}
-    for name, given in aggregates.items():
-        column, statistics = table.column(name), as_names(given)
-        if odd := [one for one in statistics if one not in STATISTICS]:
-            raise PlanError(f"there is no statistic {odd[0]!r} of keys; known are {', '.join(STATISTICS)}")
-        if not {"mean", "min", "max", "first"}.isdisjoint(statistics):
-            table.require_present([name])
-        if not {"sum", "mean"}.isdisjoint(statistics):
-            table.require_numbers([name])
-        for one in (*statistics, *(("sum", "count") if "mean" in statistics else ())):
-            figure = _Figure(column, one, _scale(column, one), asked=one in statistics)
-            made[name, one] = figure = attrs.evolve(figure, scale=scales.get(figure.name, figure.scale))
-            own = 0 if figure.is_whole else column.schema.scale
-            least, most = own - MOST_SCALE * (not figure.is_whole), own + MOST_SCALE
-            if not least <= figure.scale <= most:
-                raise SchemaError(
-                    f"table {table.name!r}: {figure.name!r} with {figure.scale} fractional bits; it can have "
-                    f"{least} to {most}"
-                )
-    if not made or len(made) > MOST_FIGURES:
-        raise SchemaError(
-            f"table {table.name!r}: aggregates= has 1 to {MOST_FIGURES} figures, as in {{'cost': ['sum']}}, "
-            f"and {len(made)} were named"
-        )
-    names = [one.name for one in made.values()]
-    for name in names:
-        check_column_name(name, f"A figure of groups of table {table.name!r}")
-    if taken := sorted({*names} & {*table.key_names}):
-        raise SchemaError(f"table {table.name!r}: a figure would be called {taken[0]!r}, as the key is")
-    if odd := sorted({*scales} - {one.name for one in made.values() if one.statistic in ("sum", "count")}):
-        raise SchemaError(
-            f"table {table.name!r}: scales= names {odd[0]!r}, and only sums and counts of the result have "
-            "scales to say"
-        )
-    return list(made.values())
-
-
-def _scale(column: Column, statistic: str) -> int:
-    """The fractional bits of a figure, unless others are named."""
-    kind, scale = column.schema.kind, column.schema.scale
-    if statistic == "count" or (statistic == "sum" and kind == "boolean"):
-        return COUNT_SCALE
-    if statistic == "mean":
-        return _scale_of_means(column)
-    if statistic != "sum":
-        return scale
-    return max(scale - ROOM_BITS, 0) if kind == "integer" else scale - ROOM_BITS
-
-
-def _scale_of_means(column: Column) -> int:
-    """That of the column's range, if it has one, or a bit less than its own: means may spread further."""
-    schema = column.schema
-    ends = (0.0, 1.0) if schema.kind == "boolean" else schema.range
-    if ends is not None:
-        return min(schema.scale + MEAN_BITS, range_scale(*ends, kind="real"))
-    return schema.scale - (4 if column.is_wide else 1)
+# -- rows by key ---------------------------------------------------------------------------------------------
 
 
 def _handle(table: Table, *, lasts: bool) -> str:
@@ -203,11 +117,8 @@ def _handle(table: Table, *, lasts: bool) -> str:
     return table.lake.handle(hint) if lasts else table.lake.temporary(hint)
 
 
-# -- rows by key ---------------------------------------------------------------------------------------------
-
-
 def _sorted_groups(
-    table: Table, builder: Builder, figures: Sequence[_Figure], *, hidden: bool
+    table: Table, builder: Builder, figures: Sequence[Figure], *, hidden: bool
 ) -> tuple[Value, Value, Value]:
     """Figures `(f, n)` as stored integers, flags of the last rows of groups `(1, n)`, and keys `(2, n)`.
 
@@ -217,7 +128,8 @@ def _sorted_groups(
     rows, counted = table.rows, table.selected(builder)
     keys = builder.input(table.keys.handle, table.keys.type)
     names = builder.apply("prf", builder.random_words(2), keys)
-    plain = [one for one in figures if one.statistic != "mean"]
+    plain = [one for one in figures if one.statistic not in MADE_OF]
+    varied = [one for one in figures if one.statistic == "var"]
     stored = {one.column.name: table.raw(builder, [one.column.name])[0].squeeze() for one in plain}
     summed: list[Value] = [] if counted is None else [counted.reshape(1, rows)]
     summed += [
@@ -225,6 +137,7 @@ def _sorted_groups(
         for one in plain
         if one.statistic in ("sum", "count")
     ]
+    offs = [_off(table, builder, one, counted).reshape(1, rows) for one in varied]
     orders: dict[str, Value | None] = {
         one.column.name: _by(stored[one.column.name], counted)
         for one in plain
@@ -236,7 +149,7 @@ def _sorted_groups(
     starts: Value | None = None
     for place, (order, by) in enumerate(orders.items() or [("", None)]):
         carried = [*(stored[one] for one in _carried(plain, order)), *([] if counted is None else [counted])]
-        block = [value.reshape(1, rows) for value in carried] + (summed if place == 0 else [])
+        block = [value.reshape(1, rows) for value in carried] + ([*summed, *offs] if place == 0 else [])
         values = [names, keys, *([concatenate(block)] if block else [])]
         if by is not None:
             bits = math.ceil(math.log2(by.type.limit + 1)) + 1
@@ -245,7 +158,15 @@ def _sorted_groups(
         if starts is None:
             same = (moved ^ moved.delay(1)).are_zero().to_ring()
             starts, first_words = inverted(same), words
-        made |= _at_last(plain, order, starts, rest[0], len(carried), counted is not None, place == 0)
+        if place == 0:
+            sums = rest[0].select(range(len(carried), len(carried) + len(summed))) if summed else None
+            if varied and sums is not None:
+                off = rest[0].select(range(int(rest[0].shape[0]) - len(offs), int(rest[0].shape[0])))
+                places = [_place(plain, one.other("count")) + (counted is not None) for one in varied]
+                made |= _deviations(table, varied, starts, off, sums.select(places))
+        made |= _at_last(
+            plain, order, starts, rest[0], len(carried), counted is not None, len(summed) * (place == 0)
+        )
     if starts is None:
         raise PlanError("groups without an order")
     last = ends(starts)
@@ -261,7 +182,7 @@ def _sorted_groups(
     return raw, last, first_words
 
 
-def _summand(table: Table, builder: Builder, figure: _Figure, stored: Value, counted: Value | None) -> Value:
+def _summand(table: Table, builder: Builder, figure: Figure, stored: Value, counted: Value | None) -> Value:
     """What is summed up `(n,)`: numbers or ones, where they are there and the row counts."""
     beside = figure.column.schema.missing
     present = counted
@@ -273,12 +194,42 @@ def _summand(table: Table, builder: Builder, figure: _Figure, stored: Value, cou
     return stored if present is None else settled(stored * present)
 
 
+def _place(plain: Sequence[Figure], name: str) -> int:
+    """Where the summand of a figure lies among all that are summed."""
+    return [one.name for one in plain if one.statistic in ("sum", "count")].index(name)
+
+
+def _off(table: Table, builder: Builder, figure: Figure, counted: Value | None) -> Value:
+    """A column less its mean `(n,)`, as stored integers, where it is there and the row counts."""
+    beside, present = figure.column.schema.missing, counted
+    if beside is not None:
+        there = inverted(table.raw(builder, [beside])[0].squeeze())
+        present = there if counted is None else both(there, counted)
+    about = centred(table, builder, figure.column.name, present)
+    return about.shifted(-about.scale)
+
+
+def _deviations(
+    table: Table, varied: Sequence[Figure], starts: Value, off: Value, present: Value
+) -> dict[str, Value]:
+    """Sums that variances are made of, by name, as stored integers `(n,)`."""
+    bounds = Bounds.of(table, [one.column.name for one in varied])
+    values = off.bounded(bounds.value * 2.0**UNIT_BITS, "a value less the mean").shifted(UNIT_BITS)
+    made: dict[str, Value] = {}
+    sums = deviations(bounds, starts, values, present.bounded(1.0, "a condition"))
+    for one, (squares, offs) in zip(varied, sums, strict=True):
+        squares = squares.rescale(bounds.squares_scale(one.unit_scale))
+        made[one.other("squares")] = squares.shifted(-squares.scale)
+        made[one.other("offs")] = offs.shifted(-offs.scale)
+    return made
+
+
 def _by(stored: Value, counted: Value | None) -> Value:
     """What rows are sorted by: a column's numbers, those that do not count last."""
     return stored if counted is None else stored + inverted(counted) * (2 * stored.type.limit + 1)
 
 
-def _carried(figures: Sequence[_Figure], order: str) -> list[str]:
+def _carried(figures: Sequence[Figure], order: str) -> list[str]:
     """Columns whose figures hang on an order: that of one column's numbers, or the table's own."""
     if order:
         return [order]
@@ -286,13 +237,13 @@ def _carried(figures: Sequence[_Figure], order: str) -> list[str]:
 
 
 def _at_last(
-    figures: Sequence[_Figure],
+    figures: Sequence[Figure],
     order: str,
     starts: Value,
     block: Value,
     width: int,
     counts: bool,
-    summed: bool,
+    summed: int,
 ) -> dict[str, Value]:
     """Figures `(n,)` by name, right in the last row of each run; by "" whether there is one that counts."""
     names, made = _carried(figures, order), dict[str, Value]()
@@ -313,7 +264,7 @@ def _at_last(
         made[wanted[order, "max"]] = tails.squeeze()
     sums = [one for one in figures if one.statistic in ("sum", "count")] if summed else []
     if sums or (summed and counts):
-        totals = running(starts, block.select(range(width, int(block.shape[0]))))
+        totals = running(starts, block.select(range(width, width + summed)))
         if counts:
             made[""] = inverted((totals.select([0]).squeeze() - 1).is_negative().to_ring())
         for place, one in enumerate(sums):
@@ -326,7 +277,7 @@ def _at_last(
 # -- what is stored ------------------------------------------------------------------------------------------
 
 
-def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps[Table]:
+def _finished(grouped: Table, table: Table, figures: Sequence[Figure]) -> Steps[Table]:
     """The table of groups, whose figures are stored at their scales. Discloses a bit, if one does not fit."""
     lake, rows, part = table.lake, grouped.rows, grouped.parts[0]
     builder = lake.builder(f"figures of groups of {table.name}")
@@ -334,14 +285,20 @@ def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps
     counted = grouped.selected(builder)
     if counted is not None and table.min_count > 1:  # else a bit of `failed` would tell of single rows
         raw = kept_where(at_least(counted.sum().reshape(1), table.min_count), raw)
-    plain = [one.name for one in figures if one.statistic != "mean"]
+    plain = [one.name for one in figures if one.statistic not in MADE_OF]
+    varied = [one.column.name for one in figures if one.statistic == "var"]
     checked: dict[str, Value] = {}
     block, columns = list[Value](), list[Column]()
     for one in figures:
-        schema = _schema(table, one)
+        schema = schema_of(table, one)
         with builder.scope(one.name):
-            value = None if one.statistic == "mean" else raw.select([plain.index(one.name)]).squeeze()
-            if value is not None and one.statistic in ("sum", "count"):
+            alone: Value | None = None
+            value = None if one.statistic in MADE_OF else raw.select([plain.index(one.name)]).squeeze()
+            if one.statistic == "var":
+                parts = [raw.select([plain.index(one.other(some))]).squeeze() for some in MADE_OF["var"]]
+                value, alone = _variance(draft, one, Bounds.of(table, varied), *parts)
+                checked[one.name] = value
+            elif value is not None and one.statistic in ("sum", "count"):
                 unit = 0 if one.statistic == "count" else one.column.schema.scale
                 value = settled(value.shifted(unit).nearest(one.scale).shifted(-one.scale))
                 value = checked[one.name] = draft.inside(value, 2.0**INTEGER_BITS)
@@ -353,15 +310,18 @@ def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps
                     draft, one, schema, sums, counts, next(x for x in figures if x.name == one.other("sum"))
                 )
             if one.asked and (
-                one.statistic == "count" or (one.statistic in ("sum", "mean") and schema.range is None)
+                one.statistic == "count" or (one.statistic in ("sum", "mean", "var") and schema.range is None)
             ):
                 widest = WIDE_SPREAD if schema.kind == "integer" and schema.scale == 0 else 1.0
                 draft.narrow(value, widest * 2.0**SPREAD_BITS)
         if one.asked:
-            columns.append(_described(one, schema, len(columns)))
+            columns.append(described(one, schema, len(columns)))
             block.append(
                 value.bounded(2.0**INTEGER_BITS, "checked, or between numbers of the column").reshape(1, rows)
             )
+        if alone is not None and schema.missing is not None:
+            columns.append(described(one, ColumnSchema(schema.missing, "boolean"), len(columns)))
+            block.append(alone.reshape(1, rows))
     handle, names = lake.handle(grouped.name), [one.name for one in figures if one.asked]
     concatenate(block).store(handle)
     failed = draft.failed()
@@ -374,8 +334,8 @@ def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps
         fewer = max(wide.scale - 4, 0) if wide.is_whole else wide.scale - 4
         raise SchemaError(
             f"table {table.name!r}, groups: {', '.join(map(repr, names))} do not all fit; say fewer "
-            f"fractional bits of sums and counts, as in scales={{{named!r}: {fewer}}}, and ask for no "
-            "means of groups of more than 16,000 rows"
+            f"fractional bits of sums, counts and variances, as in scales={{{named!r}: {fewer}}}, and "
+            "ask for no means or variances of groups of more than 16,000 rows"
         )
     picked = any(one.statistic in ("min", "max", "first") for one in figures)
     return attrs.evolve(
@@ -388,7 +348,7 @@ def _finished(grouped: Table, table: Table, figures: Sequence[_Figure]) -> Steps
 
 
 def _mean(
-    draft: Draft, figure: _Figure, schema: ColumnSchema, sums: Value, counts: Value, of: _Figure
+    draft: Draft, figure: Figure, schema: ColumnSchema, sums: Value, counts: Value, of: Figure
 ) -> Value:
     """Quotients of sums and counts as stored integers `(n,)`, within five units. About 40 rounds.
 
@@ -406,32 +366,24 @@ def _mean(
     return settled(found.shifted(-schema.scale))
 
 
-def _schema(table: Table, figure: _Figure) -> ColumnSchema:
-    """What everyone knows of a figure's numbers."""
-    source = figure.column.schema
-    match figure.statistic:
-        case "count":
-            least = float(source.missing is None)
-            most = min(float(table.rows), 2.0 ** (INTEGER_BITS - figure.scale))
-            return ColumnSchema(figure.name, "integer", figure.scale, range=(min(least, most), most))
-        case "sum":
-            return ColumnSchema(figure.name, "real" if source.kind == "real" else "integer", figure.scale)
-        case "mean":
-            ends = (0.0, 1.0) if source.kind == "boolean" else source.range
-            return ColumnSchema(figure.name, "real", figure.scale, range=ends)
-    return attrs.evolve(source, name=figure.name)
-
-
-def _described(figure: _Figure, schema: ColumnSchema, place: int) -> Column:
-    """A figure as a column, stored at a place of the first part."""
-    source, grain = figure.column, figure.column.grain
-    once = half_unit(source.schema.scale) if source.schema.kind == "real" and grain is None else grain or 0.0
-    match figure.statistic:
-        case "count":
-            grain = 0.0
-        case "sum":
-            grain = 2.0**ROOM_BITS * once + half_unit(schema.scale) if schema.kind == "real" else 0.0
-        case "mean":
-            grain = once + 5 * 2.0**-schema.scale
-    recipe = recipe_of("group", figure.statistic, schema.scale, source.recipe)
-    return Column(schema, source.owner, 0, place, grain, source.sources, recipe)
+def _variance(
+    draft: Draft, figure: Figure, bounds: Bounds, count: Value, squares: Value, offs: Value
+) -> tuple[Value, Value]:
+    """A variance as stored integers `(n,)`, and ones where there is none, of what was summed up."""
+    scale, ends = figure.unit_scale, ends_of_variances(figure.column)
+    cut = bounds.squares_scale(scale)
+    widest = 2.0 ** (INTEGER_BITS - scale)
+    most = None if ends is None else math.ldexp(ends[1], -2 * figure.column.unit_exponent) * 1.001 + 2.0**-8
+    found, alone = variance(
+        draft,
+        bounds,
+        squares.bounded(bounds.squares * 2.0**cut, "a sum of squares").shifted(cut),
+        offs.bounded(bounds.offs * 2.0**bounds.scale, "a sum of what rows are off").shifted(bounds.scale),
+        count,
+        octaves=MOST_OCTAVES,
+        scale=scale,
+        most=widest if most is None else min(most, widest),
+        proved=most is not None and most <= widest,
+        whole=COUNT_SCALE,
+    )
+    return settled(found.shifted(-scale)), alone

@@ -160,9 +160,13 @@ def quotient(
     inverse = inverse.shifted(b.scale + high)  # one over the stored integer
     lift = scale + b.scale - a.scale
     top, bottom = a.shifted(-a.scale), b.shifted(-b.scale)
-    first = (top * inverse.shifted(-lift)).rescale(0)
     bound = 1.01 * most + 1
-    first = first.bounded(bound, "promised") if inside is None else inside(first, bound)
+    lifted = inverse.shifted(-lift)
+    if inside is None:
+        widest = math.ldexp(top.type.limit * lifted.type.limit, -lifted.scale)
+        first = top.times(lifted, magnitude=min(bound, widest)).rescale(0).bounded(bound, "promised")
+    else:
+        first = inside((top * lifted).rescale(0), bound)
     largest = max(bottom.type.limit, 1.0) * 2.0 ** max(-lift, 0)
     dividend = top.times(builder.constant(2.0 ** max(lift, 0)), magnitude=bound * largest)
     divisor = settled(bottom * builder.constant(2.0 ** max(-lift, 0)))

@@ -17,8 +17,10 @@ from tercet.errors import PlanError
 from tercet.plans import Value, concatenate
 
 
-def running(starts: Value, values: Value, *, magnitude: float | None = None) -> Value:
+def running(starts: Value, values: Value, *, magnitude: float | None = None, backward: bool = False) -> Value:
     """Sums over the rows of a run up to each row, and with it: `(c, n)`, at the scale of `values`.
+
+    If `backward`, over those from each row on.
 
     `starts` `(n,)` are secret zeros and ones, one in the first row of a run; rows before the first one are a
     run as well. `values` `(c, n)` are numbers, several columns at once, full sharings or products.
@@ -38,18 +40,22 @@ def running(starts: Value, values: Value, *, magnitude: float | None = None) -> 
     if not isinstance(columns, int):
         raise PlanError(f"a scan takes a known number of columns, not those of {values.type}")
     most = math.ldexp(values.type.limit, -values.scale) * max(1, rows) if magnitude is None else magnitude
-    plain = (starts.reshape(1, rows) * -1 + 1).bounded(1.0, "a bit")
+    last, far = (0, -1) if backward else (1, 1)  # of a pair, the row where sums are complete, and its side
+    firsts = ends(starts) if backward else starts
+    plain = (firsts.reshape(1, rows) * -1 + 1).bounded(1.0, "a bit")
     levels: list[tuple[Value, Value, int]] = []
     while rows > 1:
         bits, held = plain.pair_rows(), values.pair_rows()
-        first, second = (held.select(range(side * columns, (side + 1) * columns)) for side in (0, 1))
-        levels.append((bits.select([0]), first, rows))
+        halves = [held.select(range(side * columns, (side + 1) * columns)) for side in (0, 1)]
+        levels.append((bits.select([1 - last]), halves[1 - last], rows))
         plain = (bits.select([1]) * bits.select([0])).bounded(1.0, "a bit")
-        values = (second + bits.select([1]).times(first, magnitude=most)).bounded(most, "a sum over a run")
+        both = halves[last] + bits.select([last]).times(halves[1 - last], magnitude=most)
+        values = both.bounded(most, "a sum over a run")
         rows = -(-rows // 2)
     for bit, held, count in reversed(levels):
-        earlier = (held + bit.times(values.delay(1), magnitude=most)).bounded(most, "a sum over a run")
-        values = concatenate([earlier, values]).interleave(count)
+        other = held + bit.times(values.delay(far), magnitude=most)
+        pair = [other.bounded(most, "a sum over a run"), values]
+        values = concatenate(pair[::far]).interleave(count)
     return values
 
 

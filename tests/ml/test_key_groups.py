@@ -15,10 +15,10 @@ from tercet.errors import PlanError, SchemaError
 numbers = itertools.count()
 EVERY = {
     "id": "max",
-    "cost": ["sum", "mean", "min", "max", "first"],
-    "visits": ["count", "sum", "min"],
+    "cost": ["sum", "mean", "var", "min", "max", "first"],
+    "visits": ["count", "sum", "var", "min"],
     "ill": ["sum", "mean"],
-    "gap": ["count", "sum"],
+    "gap": ["count", "sum", "var"],
 }
 
 
@@ -56,13 +56,20 @@ def in_pandas(frame, aggregates=EVERY):
 def same(table, found, wanted, source):
     """By the greatest `id` of a group, which is its key; numbers to within units of their stored place."""
     found = pd.DataFrame(found).sort_values("id_max", ignore_index=True)
+    gone = [name for name in found if name.endswith("_var_missing")]
+    for name in gone:
+        of = name.removesuffix("_missing")
+        np.testing.assert_array_equal(found[name].astype(bool), wanted[of].isna())
+        assert (found[of][found[name].astype(bool)] == 0).all()
+    wanted = wanted.fillna(dict.fromkeys(wanted, 0))
+    found = found.drop(columns=gone)
     assert list(found.columns) == list(wanted.columns)
     assert len(found) == len(wanted)
     for name in found:
         column, _, statistic = name.rpartition("_")
         place = 2.0 ** -table.column(name).schema.scale
-        exact = source.column(column).schema.kind != "real" and statistic != "mean"
-        off = 0 if exact else {"mean": 6, "sum": 2}.get(statistic, 1) * place
+        exact = source.column(column).schema.kind != "real" and statistic not in ("mean", "var")
+        off = 0 if exact else {"mean": 6, "sum": 2, "var": 3}.get(statistic, 1) * place
         np.testing.assert_allclose(
             found[name].astype(float), wanted[name].astype(float), rtol=0, atol=off, err_msg=name
         )
@@ -79,7 +86,10 @@ def test_as_pandas_has_it(lake, seed, rows, people):
 
 @pytest.mark.parametrize("protocol", ["shamir", "rep4"])
 def test_on_other_protocols(protocol):
-    frame, aggregates = claims(3, 40, 15), {"id": "max", "cost": ["sum", "mean"], "visits": "min"}
+    frame, aggregates = (
+        claims(3, 40, 15),
+        {"id": "max", "cost": ["sum", "mean", "var"], "visits": "min", "gap": "var"},
+    )
     with tercet.local(protocol=protocol) as lake:
         table = put(lake, frame)
         groups = table.groupby("patient").to_table(aggregates)
@@ -117,7 +127,7 @@ def test_rows_that_count(lake):
     table = put(lake, frame)
     kept = table.filter(table["cost"] > 220)
     some = frame[frame.cost > 220]
-    aggregates = {"id": "max", "cost": ["sum", "mean", "min", "max", "first"], "visits": ["count"]}
+    aggregates = {"id": "max", "cost": ["sum", "mean", "var", "min", "max", "first"], "visits": ["count"]}
     groups = kept.groupby("patient").to_table(aggregates)
     same(groups, groups.reveal(), in_pandas(some, aggregates), table)
     hidden = kept.groupby("patient").to_table(aggregates, sizes="hidden")
@@ -127,6 +137,47 @@ def test_rows_that_count(lake):
     made = both.groupby(["patient", "site"]).to_table({"cost": "sum"})
     wanted = sites.groupby(["patient", "site"]).cost.sum()
     np.testing.assert_allclose(np.sort(made.reveal("cost_sum")["cost_sum"]), np.sort(wanted), atol=2)
+
+
+@pytest.mark.parametrize("size", [1e-120, 1e-6, 1.0, 1e9])
+def test_variances_of_groups_that_lie_far_apart(plain, size):
+    """Rows of a group differ by a few units, groups by thousands: squares about one mean would tell none."""
+    rng = np.random.default_rng(4)
+    ids = np.repeat(np.arange(12), [1, 2, 3, 40, 5, 6, 7, 8, 9, 1, 2, 16])
+    near = np.where(ids == 7, 0, rng.integers(-3, 4, len(ids)))
+    grid = 2.0 ** round(np.log2(size))
+    frame = pd.DataFrame({"patient": ids, "id": ids, "cost": (4000.0 * ids + near) * grid})
+    table = plain.upload(
+        frame, name=f"t{next(numbers)}", key="patient", owner="o", unique=False, types={"cost": "real"}
+    )
+    scale = 2 * table.column("cost").schema.scale - 4
+    groups = table.groupby("patient").to_table({"id": "max", "cost": "var"}, scales={"cost_var": scale})
+    found = pd.DataFrame(groups.reveal()).sort_values("id_max", ignore_index=True)
+    wanted = (frame["cost"] / grid).groupby(frame["patient"]).var()
+    assert list(np.flatnonzero(found["cost_var_missing"])) == [0, 9]
+    assert found["cost_var"][7] == 0
+    np.testing.assert_allclose(
+        found["cost_var"] / grid / grid, wanted.fillna(0), rtol=1e-6, atol=3 * 2.0**-scale / grid / grid
+    )
+
+
+def test_variances_are_columns_like_others(lake):
+    """They are missing of groups of one row, hidden too, and nobody knows of which."""
+    frame = claims(11, 60, 30)
+    table = put(lake, frame, ranges={"cost": (0, 2000)})
+    groups = table.groupby("patient").to_table({"id": "max", "cost": "var"}, sizes="hidden")
+    wanted = frame.groupby("patient").cost.var()
+    told = groups.describe("cost_var", statistics=["mean"])["cost_var"]
+    assert told["count"] == wanted.count()
+    np.testing.assert_allclose(told["mean"], wanted.mean(), rtol=0.01)
+    kept = groups.dropna("cost_var", compact=True)
+    place = 2.0 ** -groups.column("cost_var").schema.scale
+    assert groups.column("cost_var").schema.range == (0, 2e6)
+    np.testing.assert_allclose(
+        np.sort(kept.reveal("cost_var")["cost_var"]), np.sort(wanted.dropna()), rtol=1e-4, atol=3 * place
+    )
+    with pytest.raises(SchemaError, match="'cost_var' may have missing values"):
+        groups.groupby("patient").to_table({"cost_var": "mean"})
 
 
 def test_few_groups_are_not_told(lake):
@@ -168,11 +219,14 @@ def test_groups_that_do_not_fit(plain):
 def test_what_is_asked_for_wrongly(plain):
     table = put(plain, claims(1, 30, 10))
     groups = table.groupby("patient")
-    with pytest.raises(PlanError, match="there is no statistic 'var' of keys; known are count, sum"):
-        groups.to_table({"cost": "var"})
+    with pytest.raises(PlanError, match="there is no statistic 'std' of keys; known are count, sum"):
+        groups.to_table({"cost": "std"})
     with pytest.raises(SchemaError, match="'gap' may have missing values"):
         groups.to_table({"gap": "mean"})
-    with pytest.raises(SchemaError, match="scales= names 'cost_max', and only sums and counts"):
+    small = put(plain, claims(1, 30, 10).assign(cost=lambda frame: frame["cost"] * 1e-200))
+    with pytest.raises(SchemaError, match="'cost_var' would be squares beyond what numbers can be; upload"):
+        small.groupby("patient").to_table({"cost": "var"})
+    with pytest.raises(SchemaError, match="scales= names 'cost_max', and only sums, counts and"):
         groups.to_table({"cost": ["max"]}, scales={"cost_max": 1})
     with pytest.raises(SchemaError, match="aggregates= has 1 to 64 figures"):
         groups.to_table({})
@@ -195,13 +249,15 @@ def test_no_bit_tells_of_a_single_row(plain):
         table.groupby("id").to_table({"age": ["sum"]}, sizes="hidden", scales={"age_sum": 26})
 
 
-@pytest.mark.parametrize("scales", [{"v_sum": -1}, {"v_count": -1000}, {"v_count": 63}, {"x_sum": -1000}])
+@pytest.mark.parametrize(
+    "scales", [{"v_sum": -1}, {"v_count": -1000}, {"v_count": 63}, {"x_sum": -1000}, {"x_var": 40}]
+)
 def test_scales_that_make_no_figure(plain, scales):
     table = plain.upload(
         {"id": [1, 1, 2], "v": [1, 2, 3], "x": [0.5, 1.5, 2.5]}, name="s", key="id", owner="o", unique=False
     )
     with pytest.raises(SchemaError, match="fractional bits; it can have"):
-        table.groupby("id").to_table({"v": ["sum", "count"], "x": "sum"}, scales=scales)
+        table.groupby("id").to_table({"v": ["sum", "count"], "x": ["sum", "var"]}, scales=scales)
 
 
 def test_nothing_is_computed_of_codes(plain):
@@ -213,7 +269,7 @@ def test_nothing_is_computed_of_codes(plain):
         unique=False,
         types={"c": "category"},
     )
-    for wrong in ("sum", "mean"):
+    for wrong in ("sum", "mean", "var"):
         with pytest.raises(SchemaError, match="is a category, and not a column of numbers"):
             table.groupby("id").to_table({"c": [wrong]})
     with pytest.raises(SchemaError, match="is a category, and not a column of numbers"):

@@ -34,6 +34,15 @@ def test_running_sums(compute, rows, seed):
     np.testing.assert_array_equal(found, expected(starts, values))
 
 
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=st.integers(1, 70), seed=st.integers(0, 1 << 30))
+def test_running_sums_backward(compute, rows, seed):
+    starts, values = runs(rows, seed)
+    found = compute(lambda marks, x: segments.running(marks, x, backward=True), 0, starts, values)
+    last = np.append(starts[1:], 1)
+    np.testing.assert_array_equal(found[:, ::-1], expected(last[::-1], values[:, ::-1]))
+
+
 def test_running_sums_keep_the_scale_and_the_bound_that_is_promised(compute):
     starts, values = runs(1000, 1)
     kept = np.where(starts, values, 0)
