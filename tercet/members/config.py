@@ -479,7 +479,7 @@ scratch = ""                      # for plans larger than memory: a directory on
 [quota]                           # what each member may have at this node
 dealt_mb = 16384                  # values that are not kept under a name, ...
 values = 16384                    # ... and how many of them
-kept_mb = 65536                   # tables and models
+kept_mb = 65536                   # tables, models and numbers
 entries = 1024                    # ... and how many of them
 waiting = 64                      # plans that wait for approval
 queued = 64                       # plans under way, and in a queue for their turn

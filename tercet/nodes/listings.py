@@ -1,4 +1,4 @@
-"""Lists that a node shows, a page at a time: tables and models, plans that wait, results for a member."""
+"""Lists that a node shows, a page at a time: what it keeps, plans that wait, results for a member."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def listed(vault: Vault, board: Board, caller: str, what: str, mark: Any =
 
 
 async def entry_of(vault: Vault, kind: str, name: str) -> dict[str, Any]:
-    """A table or model by name, if there is one."""
+    """A table, model or number by name, if there is one."""
     found = await vault.ask(vault.catalog.find, kind, name)
     if found is None:
         return {"entry": None}

@@ -144,7 +144,7 @@ def _stored(settings: Settings) -> Iterator[Checked]:
 
 
 def _says(catalog: Catalog) -> str:
-    return "is a new one" if catalog.new else f"has {len(catalog.labels())} tables and models"
+    return "is a new one" if catalog.new else f"has {len(catalog.labels())} tables, models and numbers"
 
 
 def _key(file: NodeFile, catalog: Catalog, files: SealedFiles) -> str:
@@ -167,7 +167,7 @@ def _left(settings: Settings, catalog: Catalog) -> Iterator[Checked]:
     for owner in settings.cluster.removed:
         count = sum(one.owner == owner for one in labels)
         if count:
-            what = f"{count} tables and models of {owner}, no member any more, stay until their time is up"
+            what = f"{count} tables and the like of {owner}, no member any more, stay until their time is up"
             yield Checked("storage", True, f"{what}, if they have one")
 
 

@@ -76,8 +76,8 @@ LET_GO = "keep them under a name, or drop some; what you dealt goes when you lea
 WORDS = {
     "dealt_mb": ("of values that are not kept", LET_GO),
     "values": ("values that are not kept", LET_GO),
-    "kept_mb": ("of tables and models", "drop some"),
-    "entries": ("tables and models", "drop some"),
+    "kept_mb": ("of tables, models and numbers", "drop some"),
+    "entries": ("tables, models and numbers", "drop some"),
     "waiting": ("plans that wait for approval", "cancel some, or wait until they are approved"),
     "queued": ("plans that are under way or wait for their turn", "wait for some to end, or cancel them"),
     "results_mb": (

@@ -1,4 +1,4 @@
-"""The vault of a node: tables and models that last, on disk, and as many of their tiles in memory as may be.
+"""The vault of a node: what it keeps lasts, on disk, and as many of its tiles lie in memory as may be.
 
 Values that a client deals or a plan stores are loose: they live in the party's memory, or in a file without
 an entry. What plans have stored is in the journal then, and is still there after a restart. Keeping values

@@ -133,7 +133,7 @@ async def test_what_is_kept_is_bounded(attacked):
     allow(attacked, entries=2)
     for name in ("one", "two"):
         await desk.keep("table", name, b"", [], Rules())
-    with pytest.raises(ConsentError, match="ann has 2 tables and models at this node"):
+    with pytest.raises(ConsentError, match="ann has 2 tables, models and numbers at this node"):
         await desk.keep("table", "three", b"", [], Rules())
 
 

@@ -152,7 +152,7 @@ async def test_kept_values_are_bounded(attacked):
         await desk.keep("table", name, b"", [handle], Rules())
 
     await keep(next(names))
-    with pytest.raises(QuotaError, match=r"ann has 0.6 MB of tables and models .* limit of 1 MB; drop some"):
+    with pytest.raises(QuotaError, match=r"ann has 0.6 MB of tables, models .* limit of 1 MB; drop some"):
         await keep(next(names))
     await keep("a")  # in the place of the first
     await desk.forget("table", "a")

@@ -100,7 +100,7 @@ def test_what_is_left_of_who_is_gone(used, nodes_at_rest):
     after = following(nodes_at_rest, removed=["insurer"]).to_text().encode()
     succession.place(used / "cluster.toml", after)
     told = [one.what for one in check_node(used / "node.toml") if one.where == "storage"]
-    assert [one.partition(",")[0] for one in told[1:]] == ["2 tables and models of insurer"]
+    assert [one.partition(",")[0] for one in told[1:]] == ["2 tables and the like of insurer"]
 
 
 def spoil(home, what):

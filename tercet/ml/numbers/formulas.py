@@ -229,14 +229,12 @@ class Formulas:
         return functions.extreme(x, sign, functions.places_of(x))[1]
 
     def maximum(self, x: Any, y: Any) -> Number:
-        """The larger one of each two elements."""
-        x, y = (x, y) if isinstance(x, Number) else (y, x)
-        return functions.where(secret(x, "a choice") < y, y, x)
+        """The larger one of each two elements: `maximum(x, 0)` is known to be zero or more."""
+        return functions.larger(x, y)
 
     def minimum(self, x: Any, y: Any) -> Number:
         """The smaller one of each two elements."""
-        x, y = (x, y) if isinstance(x, Number) else (y, x)
-        return functions.where(secret(x, "a choice") < y, x, y)
+        return functions.smaller(x, y)
 
     def clip(self, x: Number, low: float, high: float) -> Number:
         """Elements that lie outside of public bounds at the nearer one."""

@@ -308,9 +308,35 @@ def clip(x: Number, low: float, high: float) -> Number:
     """Elements that lie outside of public bounds at the nearer one; both comparisons at once."""
     low, high = bounds_of(low, high)
     below, above = x < low, x > high
-    made = where(below, low, where(above, high, x))
-    held = made.held
-    return made.like(Held.of(held.value, held.unit, held.facts.within(low, high)))
+    return _between(where(below, low, where(above, high, x)), low, high)
+
+
+def larger(x: Any, y: Any) -> Number:
+    """The larger one of each two elements, which is no smaller than the least of either."""
+    x, y = (x, y) if isinstance(x, Number) else (y, x)
+    made = where(secret(x, "a choice") < y, y, x)
+    return _between(made, max(_ends(x)[0], _ends(y)[0]), np.inf)
+
+
+def smaller(x: Any, y: Any) -> Number:
+    """The smaller one of each two elements, which is no larger than the largest of either."""
+    x, y = (x, y) if isinstance(x, Number) else (y, x)
+    made = where(secret(x, "a choice") < y, x, y)
+    return _between(made, -np.inf, min(_ends(x)[1], _ends(y)[1]))
+
+
+def _ends(x: Any) -> tuple[float, float]:
+    """The least and the largest of what is secret or public."""
+    if isinstance(x, Number):
+        return x.bounds
+    numbers = numbers_of(x)
+    return float(numbers.min(initial=np.inf)), float(numbers.max(initial=-np.inf))
+
+
+def _between(x: Number, low: float, high: float) -> Number:
+    """The same, between bounds that are proved otherwise."""
+    held = x.held
+    return x.like(Held.of(held.value, held.unit, held.facts.within(low, high)))
 
 
 def extreme(x: Number, sign: int, other: Number) -> tuple[Number, Number]:

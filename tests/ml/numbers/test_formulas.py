@@ -97,6 +97,28 @@ def test_formulas_are_those_of_numpy(protocol):
         assert (off <= 1e-4 * np.max(np.abs(want))).all(), name
 
 
+def test_larger_and_smaller_numbers_keep_the_bounds_of_either(plain, table):
+    """So that what is not known to be above zero has a root and a reciprocal, which are those of NumPy."""
+    with plain.plan("bounds") as plan:
+        a, e = plan.column(table, "a") - 58, plan.column(table, "e")
+        assert a.bounds[0] < -1e3
+        above, below = plan.maximum(a, 0.5), plan.minimum(np.linspace(1, 6, ROWS), e)
+        assert above.bounds[0] == 0.5
+        assert plan.maximum(e, a).bounds[0] == e.bounds[0] > 3.9
+        assert below.bounds[1] == 6.0
+        made = {
+            "reciprocal": (1 / plan.minimum(above, 8), 1 / np.clip(A - 58, 0.5, 8)),
+            "root": (plan.sqrt(plan.minimum(plan.maximum(0, a), 9)), np.sqrt(np.clip(A - 58, 0, 9))),
+            "below": (below, np.minimum(np.linspace(1, 6, ROWS), E)),
+        }
+        for name, (number, _) in made.items():
+            number.reveal(name)
+    for name, (number, want) in made.items():
+        off = np.abs(plan.revealed[name] - want)
+        assert (off <= number.error + np.abs(want) * 1e-12).all(), name
+        assert off.max() < 0.02, name
+
+
 @pytest.mark.parametrize("axis", [None, 0, 1, -1, -2, np.int64(-1)])
 @pytest.mark.parametrize("turned", [False, True])
 def test_sums_go_along_any_axis_as_those_of_numpy(plain, table, axis, turned):
