@@ -41,10 +41,11 @@ from tercet.nodes.manifest import (
 )
 from tercet.nodes.program import Settings
 from tercet.storage.catalog import Catalog
-from tercet.storage.catalog_copies import copy_database, database_path, named_values
+from tercet.storage.catalog_copies import named_values
 from tercet.storage.data_key import fingerprint_of_key
 from tercet.storage.sealed import SealedFiles
 from tercet.storage.share_files import file_name
+from tercet.storage.sqlite_files import copy_database, database_path
 
 MOST_ROUNDS = 16
 """How often the catalog is copied anew because something went meanwhile."""

@@ -36,10 +36,11 @@ from tercet.nodes.preflight import in_use
 from tercet.nodes.program import Settings
 from tercet.nodes.roster import require_goes_on
 from tercet.storage.catalog import Catalog
-from tercet.storage.catalog_copies import Restored, database_path, note_restored
+from tercet.storage.catalog_copies import Restored, note_restored
 from tercet.storage.data_key import fingerprint, read_storage_key, require_opens
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import TEMPORARY, SealedFiles
+from tercet.storage.sqlite_files import database_path
 from tercet.transports import Identity
 
 
@@ -181,7 +182,7 @@ def _place(backup: Backup, settings: Settings, database: Path, storage: SealedFi
     for one in _beside(staged):
         one.unlink(missing_ok=True)
     _put(backup, CATALOG, staged)
-    catalog = Catalog(f"sqlite:///{staged}", base=file.directory, may_be_new=False)
+    catalog = Catalog(f"sqlite:///{staged}", base=file.directory, may_be_new=False, keep_copy=False)
     try:
         note_restored(catalog, Restored(backup.manifest.node, backup.manifest.made))
         journal = Journal(catalog)

@@ -18,6 +18,7 @@ import attrs
 import sqlalchemy as sa
 
 from tercet.errors import StorageError
+from tercet.storage.migrations import as_brought_forward, bring_forward, require_known
 
 METADATA = sa.MetaData()
 ENTRIES = sa.Table(
@@ -94,35 +95,58 @@ class Catalog:
     """Entries by kind and name. Every method is one transaction, and blocks: call it in a thread.
 
     Without `may_be_new`, raises StorageError for a database that has no catalog yet, and leaves it so.
-    `new` says whether it had none. Unless it `may_change`, it is left as it is, to be read.
+    `new` says whether it had none. One of an earlier release is brought forward (see `migrations`), after a
+    copy if it is to `keep_copy`; one of a later release raises StorageError. Unless it `may_change`, it is
+    left as it is, to be read.
     """
 
-    def __init__(self, url: str, *, base: Path, may_be_new: bool = True, may_change: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        base: Path,
+        may_be_new: bool = True,
+        may_change: bool = True,
+        keep_copy: bool = True,
+    ) -> None:
         scheme, _, path = url.partition(":///")
-        if scheme == "sqlite" and path:
-            there = base / path
+        there = base / path if scheme == "sqlite" and path else None
+        if there is not None:
             url = f"sqlite:///{there}" if may_change else f"sqlite:///file:{there}?mode=ro&uri=true"
             if not may_change and not there.exists():
                 url = "sqlite://"  # it has no file yet
+        self._where = _hidden(url)
         try:
             self._engine = sa.create_engine(url)
-            # SQLite lets who finds it busy sleep for long; threads of this process need not find it so.
-            sqlite = self._engine.dialect.name == "sqlite"
-            self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
-            with self._sentences():
-                self._tables = set(sa.inspect(self._engine).get_table_names())
-                self.new = not {ENTRIES.name, HANDLES.name} <= self._tables
-                if may_change and (may_be_new or not self.new):
-                    METADATA.create_all(self._engine)
-                    _migrate(self._engine)
-                    self._tables |= METADATA.tables.keys()
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
-            raise StorageError(f"the catalog {_hidden(url)!r} is no usable database URL: {error}") from error
-        if self.new and not may_be_new:
-            raise StorageError(
-                f"the catalog at {_hidden(url)} is empty, but there are files of shares: restore it, or name "
-                "the right one in node.toml; if it is lost, empty the storage, and owners upload again"
-            )
+            raise StorageError(f"the catalog {self._where!r} is no usable database URL: {error}") from error
+        # SQLite lets who finds it busy sleep for long; threads of this process need not find it so.
+        sqlite = self._engine.dialect.name == "sqlite"
+        self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
+        try:
+            with self._sentences():
+                self.new = not {ENTRIES.name, HANDLES.name} <= self._names()
+                if self.new and not may_be_new:
+                    raise self._lost()
+                if may_change:
+                    bring_forward(self._engine, self._where, keep_copy=keep_copy)
+                elif there is not None and not self.new:
+                    self._engine = as_brought_forward(self._engine, there, self._where)
+                else:
+                    require_known(self._engine, self._where)
+                self._tables = self._names()
+        except BaseException:
+            self.close()
+            raise
+
+    def _lost(self) -> StorageError:
+        return StorageError(
+            f"the catalog at {self._where} is empty, but there are files of shares: restore it, or name the "
+            "right one in node.toml; if it is lost, empty the storage, and owners upload again"
+        )
+
+    def _names(self) -> set[str]:
+        return set(sa.inspect(self._engine).get_table_names())
 
     def has(self, table: sa.Table) -> bool:
         """Whether the catalog had a table when it was opened, as one of an earlier release may not."""
@@ -269,33 +293,10 @@ class Catalog:
         try:
             yield
         except sa.exc.SQLAlchemyError as error:
-            where, why = _hidden(str(self._engine.url)), getattr(error, "orig", None) or error
-            raise StorageError(f"the catalog at {where} failed: {why}; look at that database") from error
-
-
-def _migrate(engine: sa.Engine) -> None:
-    """Give a database of an earlier release the columns that it lacks, and drop those of the past.
-
-    Its entries get identities now. What was made from tables before names them and not their identities, so
-    it belongs to none: it has to be made anew.
-    """
-    with engine.begin() as connection:
-        there = sa.inspect(connection)
-        for table in METADATA.tables.values():
-            known = {column["name"] for column in there.get_columns(table.name)}
-            for column in table.columns:
-                if column.name not in known:
-                    kind = column.type.compile(engine.dialect)
-                    connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
-            for name in sorted(known.difference(table.columns.keys())):
-                # What is not null has no value in rows to come, so it cannot stay.
-                connection.execute(sa.text(f"ALTER TABLE {table.name} DROP COLUMN {name}"))
-        # An entry that did not say by the rows of which tables it is may be by those of all.
-        connection.execute(ENTRIES.update().where(ENTRIES.c.rows.is_(None)).values(rows=ENTRIES.c.sources))
-        nameless = connection.execute(sa.select(ENTRIES).where(ENTRIES.c.identity.is_(None))).all()
-        for row in nameless:
-            same = (ENTRIES.c.kind == row.kind) & (ENTRIES.c.name == row.name)
-            connection.execute(ENTRIES.update().where(same).values(identity=new_identity()))
+            why = getattr(error, "orig", None) or error
+            raise StorageError(
+                f"the catalog at {self._where} failed: {why}; look at that database"
+            ) from error
 
 
 def _hidden(url: str) -> str:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from tercet.errors import StorageError
 from tercet.storage.catalog import METADATA, Catalog
 from tercet.storage.sealed import KEY_BYTES, SALT_BYTES, SealedFiles
+from tercet.storage.sqlite_files import sync
 
 DATA_KEY = sa.Table("data_key", METADATA, sa.Column("wrapped", sa.LargeBinary, nullable=False))
 _NONCE = bytes(12)
@@ -42,16 +43,7 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    _settle(path.parent)
-
-
-def _settle(directory: Path) -> None:
-    """Have the names of files in a directory on the disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def read_storage_key(path: Path) -> bytes:
@@ -112,7 +104,7 @@ def _take_over(path: Path) -> Path:
     except OSError:  # not every file system has hard links; should this be interrupted, it is done again
         _write(before, path.read_text())
     _coming(path).rename(path)
-    _settle(path.parent)
+    sync(path.parent)
     return before
 
 

@@ -134,6 +134,7 @@ def test_a_database_of_an_earlier_release(url, schema, tmp_path):
     blob = "BYTEA" if url.startswith("postgresql") else "BLOB"
     with engine.begin() as connection:
         METADATA.drop_all(connection)
+        connection.execute(sa.text("DROP TABLE IF EXISTS catalog_version"))
         for table in schema:
             connection.execute(sa.text("CREATE TABLE " + table.replace("{blob}", blob)))
         old = {

@@ -113,7 +113,7 @@ def test_a_database_of_an_earlier_release_gets_the_tables(tmp_path):
     url = "sqlite:///catalog.sqlite"
     earlier = Catalog(url, base=tmp_path)
     earlier.put(Entry("table", "ages", "clinic", b"", b"", ("a#1",)))
-    names = ("studies", "study_approvals", "study_runs", "study_steps")
+    names = ("studies", "study_approvals", "study_runs", "study_steps", "catalog_version")
     with earlier.begin() as connection:
         for name in names:
             connection.execute(sa.text(f"DROP TABLE {name}"))

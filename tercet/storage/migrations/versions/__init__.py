@@ -1,0 +1,1 @@
+"""The revisions of catalogs, in the order of their numbers. What has been released is never changed."""

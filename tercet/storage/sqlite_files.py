@@ -1,0 +1,55 @@
+"""Catalogs in SQLite as files: where they are, and copies of them as of one moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from tercet.errors import StorageError
+
+BUSY_S = 60.0
+"""How long a copy waits for those who write."""
+
+
+def database_path(url: str, base: Path) -> Path:
+    """The file of a catalog in SQLite. Raises StorageError for one that is elsewhere."""
+    scheme, _, path = url.partition(":///")
+    if scheme != "sqlite" or not path:
+        raise StorageError(
+            "the catalog is in a database of its own, which `tercet backup` does not copy: take it with "
+            "`pg_dump` first, then the files of the storage, then the segments of the audit log and "
+            "audit.log, in this order, and begin again if a file vanishes meanwhile"
+        )
+    return base / path
+
+
+def copy_database(path: Path, to: Path) -> None:
+    """Copy a database as it is at one moment, also while others write to it. Blocks; raises StorageError.
+
+    Those wait for as long as reading it takes. The copy need not be on the disk yet.
+    """
+    to.unlink(missing_ok=True)
+    os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        # It may be written to, to undo what a crash has left half done, as the node's own start does.
+        source = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_S)
+        with contextlib.closing(source), contextlib.closing(sqlite3.connect(to)) as copy:
+            for setting in ("synchronous = OFF", "journal_mode = OFF"):  # who writes would wait for this disk
+                copy.execute(f"PRAGMA {setting}")
+            source.backup(copy)
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"the catalog at {path} cannot be copied ({error}); look at that database"
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
