@@ -46,6 +46,11 @@ class Identity:
     key_pem: str = attrs.field(repr=False)
 
     @property
+    def certificate(self) -> bytes:
+        """The certificate in DER."""
+        return _der(x509.load_pem_x509_certificate(self.certificate_pem.encode()))
+
+    @property
     def key(self) -> Ed25519PrivateKey:
         """The private key. Raises TransportError if it is of another kind."""
         key = serialization.load_pem_private_key(self.key_pem.encode(), password=None)
@@ -162,6 +167,10 @@ def make_identity(
     )
 
 
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
 def public_key(certificate_pem: str) -> Ed25519PublicKey:
     """The key that a certificate is about.
 
@@ -211,7 +220,7 @@ class Pins:
                     f"What is pinned for {name} is no certificate in PEM form ({error}); copy it from {name} "
                     "again."
                 ) from error
-            fingerprint = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
+            fingerprint = hashlib.sha256(_der(certificate)).digest()
             if fingerprint in names:
                 raise TransportError(
                     f"The same certificate is pinned for {names[fingerprint]} and for {name}; each needs its "

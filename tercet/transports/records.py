@@ -1,8 +1,8 @@
 """Sealed records: how bytes travel on a link once TLS has shown who is at its ends.
 
 TLS shakes hands, and the ends tell each other over it that they are content, and 32 random bytes each. From
-these bytes both derive a key for each direction (HKDF, RFC 5869), and from then on the connection carries
-records of their own instead of TLS's:
+these bytes and both certificates they derive a key for each direction (HKDF, RFC 5869), and from then on the
+connection carries records of their own instead of TLS's:
 
     length u32 | AES-256-GCM (NIST SP 800-38D) of 1 to 2^18 bytes | tag of 16 bytes
 
@@ -17,9 +17,11 @@ what the cipher does.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 
+import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -41,9 +43,22 @@ _FIRST_BUFFER, _LARGEST_BUFFER = 1 << 16, 1 << 20
 _KEYS, _NEXT_KEY = b"tercet sealed records 1: both keys", b"tercet sealed records 1: next key"
 
 
-def keys_of(client: bytes, server: bytes) -> tuple[bytes, bytes]:
-    """The keys of what the client sends and of what the server sends, from what each has contributed."""
-    both = _derived(client + server, _KEYS, 2 * _KEY_BYTES)
+@attrs.frozen
+class Contribution:
+    """What one end gives to the keys: random bytes, and the certificate (DER) that it has proved to own."""
+
+    random: bytes = attrs.field(repr=False)
+    certificate: bytes
+
+
+def keys_of(client: Contribution, server: Contribution) -> tuple[bytes, bytes]:
+    """The keys of what the client sends and of what the server sends.
+
+    They depend on who both ends are. Else someone in between could pass on the random bytes of two ends that
+    each mean to talk to it, and so give both links the same keys (an unknown key-share attack).
+    """
+    ends = b"".join(hashlib.sha256(end.certificate).digest() for end in (client, server))
+    both = _derived(client.random + server.random, _KEYS + ends, 2 * _KEY_BYTES)
     return both[:_KEY_BYTES], both[_KEY_BYTES:]
 
 

@@ -26,7 +26,7 @@ from tercet.errors import PeerLost, TransportError
 from tercet.transports.admission import DEFAULT_ADMISSION, Admission, Limits, TokenBucket, address_of
 from tercet.transports.base import Link, Listener, Transport
 from tercet.transports.identity import Identity, Pins, make_context
-from tercet.transports.records import CONTRIBUTION_BYTES, Direction, SealedStream, keys_of
+from tercet.transports.records import CONTRIBUTION_BYTES, Contribution, Direction, SealedStream, keys_of
 from tercet.transports.stream import ByteStream, SocketStream, StreamLink
 from tercet.transports.tcp import SocketListener, open_listening_socket, open_socket
 from tercet.transports.wire import DEFAULT_LIMITS, FrameLimits, pack_message, unpack_message
@@ -71,19 +71,22 @@ def _explain(error: ssl.SSLError) -> str:
 
 
 class TlsStream(ByteStream):
-    """TLS over a byte stream, for the handshake and a few short messages."""
+    """TLS over a byte stream, for the handshake and a few short messages.
 
-    def __init__(self, stream: ByteStream, context: ssl.SSLContext, *, server: bool) -> None:
-        self._stream, self._server = stream, server
+    `own` is the certificate (DER) that `context` shows.
+    """
+
+    def __init__(self, stream: ByteStream, context: ssl.SSLContext, *, own: bytes, server: bool) -> None:
+        self._stream, self._own, self._server = stream, own, server
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
         self._cipher = memoryview(bytearray(_CHUNK))
 
     @property
-    def certificate(self) -> bytes | None:
-        """The certificate that the other end has proved to own, in DER."""
-        return self._tls.getpeercert(binary_form=True)
+    def certificate(self) -> bytes:
+        """The certificate that the other end has proved to own, in DER; empty before it has."""
+        return self._tls.getpeercert(binary_form=True) or b""
 
     async def handshake(self) -> None:
         """Shake hands. ssl.SSLError (also about the certificate), OSError."""
@@ -132,7 +135,8 @@ class TlsStream(ByteStream):
 
         The other end may have begun with that. This end says nothing over TLS any more.
         """
-        to_server, to_client = keys_of(theirs, own) if self._server else keys_of(own, theirs)
+        here, there = Contribution(own, self._own), Contribution(theirs, self.certificate)
+        to_server, to_client = keys_of(there, here) if self._server else keys_of(here, there)
         sends, receives = (to_client, to_server) if self._server else (to_server, to_client)
         early = self._incoming.read()
         return SealedStream(self._stream, sends=Direction(sends), receives=Direction(receives), early=early)
@@ -343,6 +347,7 @@ class TlsTransport(Transport):
         read = Pins.read(pins)
         contexts = [make_context(identity, read, server=server) for server in (False, True)]
         self._identity, self._pins = identity, read
+        self._certificate = identity.certificate
         self._client_context, self._server_context = contexts
 
     def trusts(self, link: Link) -> bool:
@@ -365,9 +370,8 @@ class TlsTransport(Transport):
                 )
             return name
 
-        stream = TlsStream(
-            SocketStream(await open_socket(address, peer=peer)), self._client_context, server=False
-        )
+        socket = SocketStream(await open_socket(address, peer=peer))
+        stream = TlsStream(socket, self._client_context, own=self._certificate, server=False)
         return await self._secured(stream, server=False, where=f"{peer} at {address}", judge=judge)
 
     async def answer(self, stream: ByteStream, where: str) -> StreamLink:
@@ -379,7 +383,7 @@ class TlsTransport(Transport):
                 raise _Refused(f"the client's certificate is not pinned at {self._identity.name}")
             return name
 
-        tls = TlsStream(stream, self._server_context, server=True)
+        tls = TlsStream(stream, self._server_context, own=self._certificate, server=True)
         return await self._secured(tls, server=True, where=where, judge=judge)
 
     async def _secured(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import struct
 
+import attrs
 import numpy as np
 import pytest
 import trio
@@ -15,18 +17,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from tercet.errors import PeerLost, TransportError
 from tercet.transports import TcpTransport, TlsTransport, make_identity, tls
 from tercet.transports import records as module
-from tercet.transports.records import RECORD_BYTES, Direction, SealedStream, keys_of
-from tercet.transports.stream import ByteStream, DamagedError
+from tercet.transports.records import RECORD_BYTES, Contribution, Direction, SealedStream, keys_of
+from tercet.transports.stream import ByteStream, DamagedError, SocketStream, StreamLink
 from tercet.transports.wire import pack_message
 
-CLIENT, SERVER = bytes(range(32)), bytes(range(32, 64))
+CLIENT = Contribution(bytes(range(32)), b"the client's certificate")
+SERVER = Contribution(bytes(range(32, 64)), b"the server's certificate")
 SHORT, LONG = b"ab", bytes(range(256)) * 100
 RNG = np.random.default_rng(0)
 KEYS = (
-    "c5877528f5e6432e6a1a3bd299a0cf578e7b7ea112d9547c13c54f22faec852d"
-    "b475773a4cf9b720208a5adfa6296cacfb123b991f7aea91aaf0738a8f08987a"
+    "8983f6a83c289bc632320fb6c458b7d939566e8ff3e31b8cf3baf5c8e3b585cd"
+    "2ad3bc7be6b37c7c03453b854d03bd815386f6b2d879f43ac5046ab71092c8d9"
 )
-RECORD = "02000000f886d4b49bee60b96014407a1c11b7249010"
+RECORD = "0200000000de761255c9011706f7cc4d71282886beed"
 
 
 class Pipe(ByteStream):
@@ -90,7 +93,9 @@ async def sent(*messages):
 
 def test_keys_and_records_are_as_written_down():
     """Two vectors, and the same from the standards' own parts."""
-    both = HKDF(SHA256(), 64, None, b"tercet sealed records 1: both keys").derive(CLIENT + SERVER)
+    ends = b"".join(hashlib.sha256(end.certificate).digest() for end in (CLIENT, SERVER))
+    info = b"tercet sealed records 1: both keys" + ends
+    both = HKDF(SHA256(), 64, None, info).derive(CLIENT.random + SERVER.random)
     assert keys_of(CLIENT, SERVER) == (both[:32], both[32:])
     assert both.hex() == KEYS
     record = bytes(Direction(both[:32]).seal([memoryview(SHORT)], bytearray()))
@@ -135,9 +140,11 @@ async def test_keys_are_replaced_and_no_nonce_is_used_twice(monkeypatch):
 
 
 def test_both_ends_make_the_keys_and_directions_differ():
-    other = bytes(32)
-    found = [*keys_of(CLIENT, SERVER), *keys_of(CLIENT, other), *keys_of(other, SERVER)]
-    assert len(set(found)) == 6
+    changes = {"random": bytes(32)}, {"certificate": b"mallory's"}
+    ends = [(CLIENT, SERVER), (SERVER, CLIENT)]
+    ends += [(attrs.evolve(CLIENT, **change), SERVER) for change in changes]
+    ends += [(CLIENT, attrs.evolve(SERVER, **change)) for change in changes]
+    assert len({key for pair in ends for key in keys_of(*pair)}) == 12
 
 
 # -- arriving ------------------------------------------------------------------------------------------------
@@ -261,8 +268,8 @@ async def test_a_link_that_is_cut_ends_without_what_was_not_whole():
 
 # -- on sockets ----------------------------------------------------------------------------------------------
 
-ALICE, BOB = make_identity("alice"), make_identity("bob")
-PINS = {"alice": ALICE.certificate_pem, "bob": BOB.certificate_pem}
+ALICE, BOB, MALLORY = (make_identity(name) for name in ("alice", "bob", "mallory"))
+PINS = {one.name: one.certificate_pem for one in (ALICE, BOB, MALLORY)}
 
 
 async def pump(source, sink, seen, pause, scope):
@@ -354,3 +361,47 @@ async def test_no_two_links_have_a_key_in_common(nursery, monkeypatch):
             await far.aclose()
     assert len(made) == 6
     assert len({key for pair in made for key in pair}) == 6, "both ends of a link have the same two"
+
+
+async def forward(source, sink):
+    view = memoryview(bytearray(1 << 16))
+    while count := await source.receive_into(view):
+        await sink.send_all([view[:count]])
+
+
+async def test_nobody_steps_out_from_between_two_links(nursery):
+    """Mallory, pinned by both, tells each end the other's random bytes: the links have no key in common."""
+    mallory = TlsTransport(MALLORY, PINS)
+
+    def end(socket, context, *, server):
+        return tls.TlsStream(SocketStream(socket), context, own=MALLORY.certificate, server=server)
+
+    async def between(listener, address):
+        host, port = address.split(":")
+        async with (
+            trio.SocketStream((await listener._listener.accept())[0]) as alice,
+            await trio.open_tcp_stream(host, int(port)) as bob,
+        ):
+            up = end(alice.socket, mallory._server_context, server=True)
+            down = end(bob.socket, mallory._client_context, server=False)
+            async with trio.open_nursery() as both:
+                both.start_soon(up.handshake)
+                both.start_soon(down.handshake)
+            to_alice, to_bob = StreamLink(up, peer="alice"), StreamLink(down, peer="bob")
+            await tls._accept(to_alice, await tls._accepted(to_bob))
+            await tls._accept(to_bob, await tls._accepted(to_alice))
+            await forward(up._stream, down._stream)
+
+    async with (
+        await TlsTransport(BOB, PINS).listen("127.0.0.1:0", nursery=nursery) as listener,
+        await TcpTransport().listen("127.0.0.1:0", nursery=nursery) as proxy,
+    ):
+        nursery.start_soon(between, proxy, listener.address)
+        async with (
+            await TlsTransport(ALICE, PINS).connect(proxy.address, peer="mallory") as near,
+            await listener.accept() as far,
+        ):
+            assert (near.peer, far.peer) == ("mallory", "mallory")
+            await near.send(b"for mallory")
+            with pytest.raises(TransportError, match="does not decrypt"):
+                await far.receive_header()
