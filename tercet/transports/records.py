@@ -6,10 +6,11 @@ connection carries records of their own instead of TLS's:
 
     length u32 | AES-256-GCM (NIST SP 800-38D) of 1 to 2^18 bytes | tag of 16 bytes
 
-little-endian. A nonce is the record's number under its key, and the length is authenticated with the record;
-after 2^16 records, at most 16 GiB, the next key is derived from the last. So a record that was altered, left
-out, repeated, moved or sent back is an error, and ends the link. That a stream ends is not authenticated, as
-little as a cable that is cut: whoever reads frames knows whether one is whole.
+big-endian: TLS's own records begin with a byte that is no zero, and so are too long for one of these. A nonce
+is the record's number under its key, and the length is authenticated with the record; after 2^16 records, at
+most 16 GiB, the next key is derived from the last. So a record that was altered, left out, repeated, moved or
+sent back is an error, and ends the link. That a stream ends is not authenticated, as little as a cable that
+is cut: whoever reads frames knows whether one is whole.
 
 Why not TLS's records: they have 16 KiB and pass two more buffers on each side, which cost three to five times
 what the cipher does.
@@ -36,7 +37,7 @@ RECORD_BYTES = 1 << 18
 """Plain bytes of a record, at most."""
 RECORDS_PER_KEY = 1 << 16
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
-_LENGTH = struct.Struct("<I")
+_LENGTH = struct.Struct(">I")
 _SHORT = 1 << 14
 """Bytes up to which it is quicker to join pieces than to hand them to the cipher one by one."""
 _FIRST_BUFFER, _LARGEST_BUFFER = 1 << 16, 1 << 20

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
+import ssl
 import struct
 
 import attrs
@@ -29,7 +31,7 @@ KEYS = (
     "8983f6a83c289bc632320fb6c458b7d939566e8ff3e31b8cf3baf5c8e3b585cd"
     "2ad3bc7be6b37c7c03453b854d03bd815386f6b2d879f43ac5046ab71092c8d9"
 )
-RECORD = "0200000000de761255c9011706f7cc4d71282886beed"
+RECORD = "0000000200de4640fe4733cd2f016d44e03e0795c663"
 
 
 class Pipe(ByteStream):
@@ -74,7 +76,7 @@ def records(data):
     """The records in what was sent."""
     found, place = [], 0
     while place < len(data):
-        size = 4 + struct.unpack_from("<I", data, place)[0] + 16
+        size = 4 + struct.unpack_from(">I", data, place)[0] + 16
         found.append(bytes(data[place : place + size]))
         place += size
     return found
@@ -100,7 +102,7 @@ def test_keys_and_records_are_as_written_down():
     assert both.hex() == KEYS
     record = bytes(Direction(both[:32]).seal([memoryview(SHORT)], bytearray()))
     assert record.hex() == RECORD
-    assert record == b"\2\0\0\0" + AESGCM(both[:32]).encrypt(bytes(12), SHORT, b"\2\0\0\0")
+    assert record == b"\0\0\0\2" + AESGCM(both[:32]).encrypt(bytes(12), SHORT, b"\0\0\0\2")
 
 
 @pytest.mark.parametrize("size", [1, 1 << 14, (1 << 14) + 1, RECORD_BYTES - 1, RECORD_BYTES])
@@ -108,7 +110,7 @@ def test_short_and_long_records_are_alike(size):
     """Whichever way the cipher is called, in one piece or in several."""
     key, data = keys_of(CLIENT, SERVER)[0], RNG.bytes(size)
     out = bytearray(RECORD_BYTES + 20)
-    length = struct.pack("<I", size)
+    length = struct.pack(">I", size)
     expected = length + AESGCM(key).encrypt(bytes(12), data, length)
     for cuts in ([], [size // 2], [size // 3, size // 2]):
         pieces = [memoryview(data)[a:b] for a, b in itertools.pairwise([0, *cuts, size]) if b > a]
@@ -230,7 +232,7 @@ async def test_no_altered_byte_gets_through(message):
 async def test_no_altered_length_gets_through(size):
     """One that is too large is refused before anything is kept for it."""
     first, second = await sent(SHORT, SHORT)
-    assert await refused(struct.pack("<I", size) + first[4:] + second * 2) == b""
+    assert await refused(struct.pack(">I", size) + first[4:] + second * 2) == b""
 
 
 @pytest.mark.parametrize(
@@ -343,6 +345,36 @@ async def test_an_end_that_says_more_than_its_greeting_is_turned_away(nursery, m
         monkeypatch.setattr(tls, "_accept", accept)
         with pytest.raises(TransportError, match="bob said more than a greeting"):
             await TlsTransport(ALICE, PINS).connect(listener.address, peer="bob")
+
+
+async def test_tls_behind_the_greeting_is_no_record(nursery, monkeypatch):
+    """More words, a goodbye: the link ends at once instead of waiting for the rest of a long record."""
+
+    async def secure(stream, **options):
+        link = await whole(stream, **options)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            stream._tls.write(b"more")
+            stream._tls.unwrap()
+        said = stream._outgoing.read()
+        for place in (0, 26):  # a record of 4 bytes, then the goodbye
+            assert said[place] in (21, 23)
+            _, far = ends(pipe := Pipe())
+            pipe.data += said[place:]
+            with pytest.raises(DamagedError, match="a record of"):
+                await far.receive_into(memoryview(bytearray(9)))
+        await link._stream._stream.send_all([memoryview(said)])
+        return link
+
+    whole = tls._secure
+    async with await TlsTransport(BOB, PINS).listen("127.0.0.1:0", nursery=nursery) as listener:
+        monkeypatch.setattr(tls, "_secure", secure)
+        async with (
+            await TlsTransport(ALICE, PINS).connect(listener.address, peer="bob") as near,
+            await listener.accept() as far,
+        ):
+            for link in (near, far):
+                with pytest.raises(TransportError, match="does not decrypt"):
+                    await link.receive_header()
 
 
 async def test_no_two_links_have_a_key_in_common(nursery, monkeypatch):
