@@ -23,6 +23,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import attrs
+import trio
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -40,6 +41,8 @@ _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
 _LENGTH = struct.Struct(">I")
 _SHORT = 1 << 14
 """Bytes up to which it is quicker to join pieces than to hand them to the cipher one by one."""
+RECORDS_AT_ONCE = 256
+"""Records that are opened in one go, in about half a millisecond, however short they are."""
 _FIRST_BUFFER, _LARGEST_BUFFER = 1 << 16, 1 << 20
 _KEYS, _NEXT_KEY = b"tercet sealed records 1: both keys", b"tercet sealed records 1: next key"
 
@@ -146,7 +149,9 @@ class SealedStream(ByteStream):
             await self._stream.send_all([self._sends.seal(record, self._out)])
 
     async def receive_into(self, view: memoryview) -> int:
-        """Open into `view` all records that have arrived and fit, or part of one that is longer."""
+        """Open into `view` the next records that have arrived and fit, or part of one that is longer."""
+        if self._left or self._end > self._start:
+            await trio.lowlevel.checkpoint()  # else the read below is one
         while not (count := self._opened(view)):
             arrived = await self._stream.receive_into(self._room())
             if not arrived:
@@ -172,7 +177,9 @@ class SealedStream(ByteStream):
         """How many bytes were written to `view`: 0 if more have to arrive. Raises DamagedError."""
         have = len(self._left) and self._taken(view)
         try:
-            while not self._left and have < len(view) and (size := self._arrived()):
+            for _ in range(RECORDS_AT_ONCE):
+                if self._left or have == len(view) or not (size := self._arrived()):
+                    break
                 if size <= len(view) - have:
                     self._open(size, view[have : have + size])
                     have += size

@@ -200,6 +200,24 @@ async def test_a_receive_that_is_cancelled_has_taken_nothing(size):
     assert await received(far) == message
 
 
+async def test_tiny_records_keep_nobody_waiting():
+    """Whoever sends many gets a bounded time in one go, and each call lets others run or be cancelled."""
+    near, far = ends(Pipe())
+    message = RNG.bytes(2 * module.RECORDS_AT_ONCE + 1)
+    for byte in message:
+        await near.send_all([memoryview(bytes([byte]))])
+    view, found = memoryview(bytearray(1 << 16)), b""
+    for count in (module.RECORDS_AT_ONCE, module.RECORDS_AT_ONCE, 1):
+        if found:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await far.receive_into(view)
+            assert scope.cancelled_caught
+        assert await far.receive_into(view) == count
+        found += view[:count]
+    assert found == message
+
+
 # -- attacks -------------------------------------------------------------------------------------------------
 
 
