@@ -96,6 +96,7 @@ class StreamLink(Link):
         self._sending = OneAtATime("sending")
         self._receiving = OneAtATime("receiving")
         self._send_broken = ""
+        self._send_failed: OSError | None = None
         self._receive_broken = ""
         self._closed = False
 
@@ -139,11 +140,16 @@ class StreamLink(Link):
     async def _send_pieces(self, pieces: list[memoryview]) -> None:
         if self._send_broken:
             raise TransportError(self._send_broken)
+        if self._send_failed is not None:
+            raise self._send_failed  # half a frame may be on its way, and no other may follow
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await self._stream.send_all(pieces)
         except trio.Cancelled:
             self._send_broken = self._broken_by("send")
+            raise
+        except OSError as error:
+            self._send_failed = error
             raise
 
     def _broken_by(self, call: str) -> str:

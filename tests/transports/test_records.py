@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import ssl
@@ -393,6 +394,23 @@ async def test_tls_behind_the_greeting_is_no_record(nursery, monkeypatch):
             for link in (near, far):
                 with pytest.raises(TransportError, match="does not decrypt"):
                     await link.receive_header()
+
+
+async def test_a_send_that_fails_is_the_last():
+    """No frame is put behind half of one, even if the system would take bytes again."""
+
+    async def fail_once(pieces):
+        pipe.data += pieces[0][:10]
+        del pipe.send_all
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    pipe = Pipe()
+    pipe.send_all = fail_once
+    link = StreamLink(ends(pipe)[0], peer="bob")
+    for _ in range(2):
+        with pytest.raises(PeerLost, match="The link to bob broke"):
+            await link.send(b"hello")
+    assert len(pipe.data) == 10
 
 
 async def test_no_two_links_have_a_key_in_common(nursery, monkeypatch):
