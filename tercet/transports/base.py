@@ -78,11 +78,6 @@ class OneAtATime:
         self._doing = doing
         self._busy = False
 
-    @property
-    def busy(self) -> bool:
-        """Whether a task is inside."""
-        return self._busy
-
     def __enter__(self) -> None:
         if self._busy:
             raise trio.BusyResourceError(f"another task is {self._doing} on this link")

@@ -223,9 +223,9 @@ class SealedStream(ByteStream):
         self._left = self._left[count:]
         return count
 
-    async def aclose(self, *, graceful: bool) -> None:
+    async def aclose(self) -> None:
         """Close the connection."""
-        await self._stream.aclose(graceful=graceful)
+        await self._stream.aclose()
 
 
 def _records(pieces: Sequence[memoryview]) -> Iterator[list[memoryview]]:

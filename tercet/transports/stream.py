@@ -43,8 +43,8 @@ class ByteStream(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def aclose(self, *, graceful: bool) -> None:
-        """Close in bounded time; say goodbye first if `graceful`. Called once."""
+    async def aclose(self) -> None:
+        """Close in bounded time. Called once."""
 
 
 class SocketStream(ByteStream):
@@ -72,7 +72,7 @@ class SocketStream(ByteStream):
         """Let the kernel write to `view`."""
         return await self._socket.recv_into(view)
 
-    async def aclose(self, *, graceful: bool) -> None:  # noqa: ARG002
+    async def aclose(self) -> None:
         """Close the socket; TCP's own goodbye is sent by the kernel."""
         self._socket.close()
         await trio.lowlevel.checkpoint()
@@ -227,5 +227,4 @@ class StreamLink(Link):
             await trio.lowlevel.checkpoint()
             return
         self._closed = True
-        # A goodbye in the middle of someone's frame would be read as part of it.
-        await self._stream.aclose(graceful=not (self._sending.busy or self._send_broken))
+        await self._stream.aclose()

@@ -141,9 +141,9 @@ class TlsStream(ByteStream):
         early = self._incoming.read()
         return SealedStream(self._stream, sends=Direction(sends), receives=Direction(receives), early=early)
 
-    async def aclose(self, *, graceful: bool) -> None:
+    async def aclose(self) -> None:
         """Close the connection."""
-        await self._stream.aclose(graceful=graceful)
+        await self._stream.aclose()
 
 
 class _Refused(Exception):  # noqa: N818  # a reason on its way to becoming a TransportError
@@ -398,7 +398,7 @@ class TlsTransport(Transport):
         finally:
             if link is None:
                 with trio.CancelScope(shield=True):
-                    await stream.aclose(graceful=False)
+                    await stream.aclose()
         if link is None:
             raise TransportError(
                 f"No TLS handshake with {where} within {seconds:g} seconds; check that it is a Tercet node, "

@@ -199,5 +199,5 @@ class _Plain(ByteStream):
         view[: len(data)] = data
         return len(data)
 
-    async def aclose(self, *, graceful):
+    async def aclose(self):
         await self._stream.aclose()

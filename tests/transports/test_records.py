@@ -51,7 +51,7 @@ class Pipe(ByteStream):
         del self.data[:count]
         return count
 
-    async def aclose(self, *, graceful):
+    async def aclose(self):
         pass
 
 
