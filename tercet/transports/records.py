@@ -41,6 +41,8 @@ _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
 _LENGTH = struct.Struct(">I")
 _SHORT = 1 << 14
 """Bytes up to which it is quicker to join pieces than to hand them to the cipher one by one."""
+_ALONE = 1 << 16
+"""Bytes from which on it is quicker to begin another record than to copy them once more at the receiver."""
 RECORDS_AT_ONCE = 256
 """Records that are opened in one go, in about half a millisecond, however short they are."""
 _FIRST_BUFFER, _LARGEST_BUFFER = 1 << 16, 1 << 20
@@ -142,11 +144,18 @@ class SealedStream(ByteStream):
         self._damaged = False
 
     async def send_all(self, pieces: list[memoryview]) -> None:
-        """Seal and send; neighbours share records."""
+        """Seal and send; short neighbours share records, and a short record goes with what is behind it."""
+        sealed = []
         for record in _records(pieces):
-            if not self._out and sum(map(len, record)) > _SHORT:
+            long = sum(map(len, record)) > _SHORT
+            if long and not self._out:
                 self._out = bytearray(_LENGTH.size + RECORD_BYTES + _TAG_BYTES)
-            await self._stream.send_all([self._sends.seal(record, self._out)])
+            sealed.append(self._sends.seal(record, self._out))
+            if long:  # `_out` is needed again
+                await self._stream.send_all(sealed)
+                sealed = []
+        if sealed:
+            await self._stream.send_all(sealed)
 
     async def receive_into(self, view: memoryview) -> int:
         """Open into `view` the next records that have arrived and fit, or part of one that is longer."""
@@ -229,11 +238,17 @@ class SealedStream(ByteStream):
 
 
 def _records(pieces: Sequence[memoryview]) -> Iterator[list[memoryview]]:
-    """The pieces in order, cut where a record is full."""
+    """The pieces in order, cut where a record is full, and before a long piece.
+
+    So what is long, a payload, is opened where it is wanted, and not first where a frame's header is.
+    """
     record: list[memoryview] = []
     room = RECORD_BYTES
     for piece in pieces:
         rest = piece
+        if record and len(rest) > _ALONE:
+            yield record
+            record, room = [], RECORD_BYTES
         while len(rest) > room:
             record.append(rest[:room])
             rest = rest[room:]

@@ -201,6 +201,28 @@ async def test_a_receive_that_is_cancelled_has_taken_nothing(size):
     assert await received(far) == message
 
 
+async def test_a_long_payload_begins_a_record():
+    """So it is opened where it is wanted; what is before it goes out in the same call."""
+    pipe, calls = Pipe(), []
+
+    async def noted(pieces):
+        calls.append([len(piece) for piece in pieces])
+        await Pipe.send_all(pipe, pieces)
+
+    pipe.send_all = noted
+    near, far = ends(pipe)
+    await near.send_all([memoryview(b"header"), memoryview(SHORT), memoryview(LONG * 20), memoryview(SHORT)])
+    assert [size - 20 for call in calls for size in call] == [
+        8,
+        RECORD_BYTES,
+        len(LONG * 20) - RECORD_BYTES + 2,
+    ]
+    assert len(calls) == 2
+    view = memoryview(bytearray(1 << 16))
+    assert await far.receive_into(view) == 8
+    assert await received(far) == LONG * 20 + SHORT
+
+
 async def test_tiny_records_keep_nobody_waiting():
     """Whoever sends many gets a bounded time in one go, and each call lets others run or be cancelled."""
     near, far = ends(Pipe())
