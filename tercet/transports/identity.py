@@ -47,8 +47,14 @@ class Identity:
 
     @property
     def certificate(self) -> bytes:
-        """The certificate in DER."""
-        return _der(x509.load_pem_x509_certificate(self.certificate_pem.encode()))
+        """The certificate in DER. Raises TransportError if it is malformed."""
+        try:
+            return _der(x509.load_pem_x509_certificate(self.certificate_pem.encode()))
+        except MALFORMED as error:
+            raise TransportError(
+                f"The certificate of {self.name} is malformed ({error}); make the identity again and send "
+                "its certificate to the other parties."
+            ) from error
 
     @property
     def key(self) -> Ed25519PrivateKey:

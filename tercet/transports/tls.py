@@ -346,8 +346,8 @@ class TlsTransport(Transport):
         """Show this identity and trust these pins from the next handshake on. Raises TransportError."""
         read = Pins.read(pins)
         contexts = [make_context(identity, read, server=server) for server in (False, True)]
-        self._identity, self._pins = identity, read
         self._certificate = identity.certificate
+        self._identity, self._pins = identity, read
         self._client_context, self._server_context = contexts
 
     def trusts(self, link: Link) -> bool:

@@ -382,6 +382,12 @@ def test_bad_settings(identity, pins, sentence):
         TlsTransport(identity, pins)
 
 
+def test_a_malformed_certificate_has_a_sentence():
+    with pytest.raises(TransportError, match="The certificate of alice is malformed"):
+        _ = Identity("alice", "nonsense", ALICE.key_pem).certificate
+    assert ALICE.certificate == ssl.PEM_cert_to_DER_cert(ALICE.certificate_pem)
+
+
 def test_identity_needs_a_name():
     with pytest.raises(TransportError, match="needs a name"):
         make_identity("")
