@@ -26,6 +26,7 @@ from tercet.ml import (
 from tercet.ml.association import Correlations, Crosstab
 from tercet.ml.describe import Description
 from tercet.ml.groups import Groups
+from tercet.ml.numbers import SavedNumber
 from tercet.ml.metrics.curves import Calibration, RocCurve
 from tercet.ml.transformers import RevealedScaler
 from tercet.plans.results import RunResult
@@ -76,6 +77,7 @@ PROGRAM = """
         {wait}model.save("m", readers=["o"])
         job = {wait}fresh.submit(table, "y")
         assert_type({wait}fresh.collect(job, table, "y"), LogisticRegression[{face}])
+        assert_type({wait}lake.number("n"), SavedNumber[{face}])
         kept = {wait}lake.model("m")
         assert_type(kept, SecretModel[{face}])
         assert_type({wait}kept.decision_function(table), SecretColumn[{face}])

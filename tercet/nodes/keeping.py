@@ -27,6 +27,8 @@ from tercet.storage.journal import LooseValue
 
 VERBS = frozenset({"keep", "keep_model", "keep_number"})
 """What members ask for to have values last under a name."""
+Known = dict[str, tuple[LooseValue, Stored]]
+"""Loose values by handle, and what this node knows of each."""
 
 
 @attrs.frozen
@@ -61,35 +63,32 @@ class Keeping:
             raise ConsentError(f"what {caller} asked to keep as {name!r:.80} is no model")
         body, handles = msgpack.packb(model.to_dict()), [model.weights[0], model.intercept[0]]
         fields = {"kind": MODEL, "name": name, "body": body, "rules": rules, "handles": handles}
-        known = await self._known(caller, handles)
-        return await self._keep(caller, {**fields, "fingerprint": b"", "expires": None}, known)
+        return await self._keep(caller, {**fields, "fingerprint": b"", "expires": None}, made_here=True)
 
     async def _keep_number(
         self, caller: str, name: str, handles: Sequence[str], rules: bytes, expires: Any
     ) -> Entry | None:
-        """Keep a number that a plan has stored, and the bit that it rests on, by the types that lie here."""
-        before = await self._vault.ask(self._vault.catalog.find, NUMBER, name)
-        if before is not None and before.owner == caller and before.handles == tuple(handles):
-            return None  # the second time that somebody asks
-        known = await self._known(caller, handles)
+        """Keep a number that a plan has stored, and the bit that it rests on."""
+        fields = {"kind": NUMBER, "name": name, "body": b"", "rules": rules, "handles": handles}
+        return await self._keep(caller, {**fields, "fingerprint": b"", "expires": expires}, made_here=True)
+
+    async def _description(self, entry: Entry, known: Known) -> bytes:
+        """What everyone may know of a number, by the types and the sources of what lies here."""
         if any(value.dealt for _, value in known.values()):
             raise ConsentError(
-                f"{name!r:.80} was uploaded, and numbers are what plans have stored; use x.save(name) in one"
+                f"{entry.name!r} was uploaded, and numbers are what plans store; use x.save(name) in a plan"
             )
-        sources = NOTHING.union(*(one.sources for one, _ in known.values()))
         least = 0
-        for source in sources:
+        for source in NOTHING.union(*(one.sources for one, _ in known.values())):
             table = await self._vault.ask(self._vault.catalog.identified, source)
             if table is not None:
-                least = max(least, Rules.from_bytes(table.rules).least_for(caller, table.owner))
+                least = max(least, Rules.from_bytes(table.rules).least_for(entry.owner, table.owner))
         by_row = any(one.rows for one, _ in known.values())
-        body = describe([value.type for _, value in known.values()], rows=by_row, least=least)
-        fields = {"kind": NUMBER, "name": name, "body": body, "rules": rules, "handles": list(known)}
-        return await self._keep(caller, {**fields, "fingerprint": b"", "expires": expires}, known)
+        return describe([value.type for _, value in known.values()], rows=by_row, least=least)
 
-    async def _known(self, caller: str, handles: Iterable[str]) -> dict[str, tuple[LooseValue, Stored]]:
+    async def _known(self, caller: str, handles: Iterable[str]) -> Known:
         """Loose values of a member, by handle. Raises ConsentError for those of others, and for none."""
-        found = {}
+        found: Known = {}
         for handle in handles:
             one = self._ledger.find(handle)
             value = self._party.store.get(handle) or await self._vault.load(handle)
@@ -98,16 +97,11 @@ class Keeping:
             found[handle] = one, value
         return found
 
-    async def _keep(
-        self,
-        caller: str,
-        fields: Mapping[str, Any],
-        known: Mapping[str, tuple[LooseValue, Stored]] | None = None,
-    ) -> Entry | None:
-        """Keep what a member describes, or what this node has found `known`."""
+    async def _keep(self, caller: str, fields: Mapping[str, Any], *, made_here: bool = False) -> Entry | None:
+        """Keep what a member describes, or, if it was `made_here`, this node."""
         vault = self._vault
         entry = await in_thread(read_entry, caller, fields)
-        if entry.kind != TABLE and known is None:
+        if entry.kind != TABLE and not made_here:
             raise ConsentError(
                 f"{entry.kind} {entry.name!r} was not {'fitted' if entry.kind == MODEL else 'saved'} here; "
                 "members keep what computations and plans gave, as nodes describe it"
@@ -116,11 +110,7 @@ class Keeping:
         before = await vault.ask(vault.catalog.find, entry.kind, entry.name)
         if before is not None and before.owner != caller:
             raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
-        if before is not None and (before.body, before.rules, before.handles) == (
-            entry.body,
-            entry.rules,
-            entry.handles,
-        ):
+        if before is not None and _same(before, entry):
             return None  # also the second time that somebody asks
         for handle in entry.handles:
             kept = await vault.ask(vault.catalog.of_handle, handle)
@@ -129,7 +119,7 @@ class Keeping:
                     f"{entry.kind} {entry.name!r} is kept as {kept.name!r} already, and only once: open it "
                     "under that name, or drop it and make it anew"
                 )
-        known = await self._known(caller, entry.handles) if known is None else known
+        known = await self._known(caller, entry.handles)
         sources = NOTHING.union(*(one.sources for one, _ in known.values()))
         rows = NOTHING.union(*(one.rows for one, _ in known.values()))
         if sources and entry.kind == TABLE:
@@ -144,6 +134,7 @@ class Keeping:
             )
         entry = attrs.evolve(
             entry,
+            body=await self._description(entry, known) if entry.kind == NUMBER else entry.body,
             sources=tuple(sorted(sources)),
             rows=tuple(sorted(rows)),
             orders=tuple(_order(one) for one, _ in known.values()) if rows else (),
@@ -154,6 +145,12 @@ class Keeping:
         self._party.drop(entry.handles)
         await self._ledger.forget(entry.handles, files=False)
         return entry
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether what is kept is asked for again; numbers are described anew each time, by their values."""
+    described = one.kind == NUMBER or one.body == other.body
+    return described and (one.rules, one.handles) == (other.rules, other.handles)
 
 
 def _order(value: LooseValue) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from tercet.errors import ConsentError, PlanError
-from tercet.members.rules import TABLE, Rules
+from tercet.members.rules import LATEST, TABLE, Rules
 from tercet.ml.uses import models_elsewhere, tables_over
 from tercet.nodes.ledger import Ledger
 from tercet.nodes.requests import Built
@@ -25,6 +27,8 @@ async def origin_of(caller: str, handle: str, vault: Vault, ledger: Ledger) -> t
         return frozenset({entry.identity}), frozenset({entry.identity})
     if caller not in (entry.owner, *Rules.from_bytes(entry.rules).readers):
         raise ConsentError(f"{entry.owner} does not let {caller} use {entry.kind} {entry.name!r}")
+    if (entry.expires or LATEST) <= time.time():
+        raise PlanError(f"{entry.kind} {entry.name!r} was kept for a time that is over; make it anew")
     # Models of an earlier release may be by row; nobody knows in what order.
     orders = dict(zip(entry.handles, map(Order, entry.orders), strict=False))
     order = orders.get(handle, Order.MIXED)

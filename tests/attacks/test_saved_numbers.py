@@ -179,13 +179,15 @@ async def test_a_name_that_is_used_again_is_another_number(attacked, table):
     assert "nothing of ann is stored under" in failed[0]
     assert (await attacked.ann.number("mean")).handles == ("total",)
     await keep(attacked, "mean", ["total"])  # the second time is as the first
-    with pytest.raises(ConsentError, match="no value of ann is stored under 'total'"):
+    with pytest.raises(ConsentError, match="number 'other' is kept as 'mean' already, and only once"):
         await keep(attacked, "other", ["total"])
 
 
 async def test_numbers_expire_and_count(attacked, table):
     async with attacked.signing(), attacked.ann.plan("short") as plan:
         plan.column(table, "age").mean().save("short", days=1e-9)
+    number = await attacked.ann.number("short")
+    assert "for a time that is over" in await attacked.why_not(load(attacked, number))
     for node in attacked.nodes:
         node.gate.quotas.quota = attrs.evolve(node.gate.quotas.quota, entries=2)
         await node.gate.sweep()
