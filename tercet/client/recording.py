@@ -18,7 +18,7 @@ import attrs
 
 from tercet.errors import ConsentError
 from tercet.members.studies import RESULT, Asked, Study, is_tagged, matches, study_step
-from tercet.ml.computations import Request
+from tercet.ml.computations import Request, defaults_of
 
 DAY_S = 86400
 
@@ -129,7 +129,8 @@ class Following(Requests):
     def place(self, request: Request) -> Request:
         """A request as the next one of the study, or as one that was placed before."""
         position = self.done.get(request.name.hex(), len(self.done) + 1)
-        matches(self.study, position, Asked(request.computation, request.arguments), self.done)
+        asked = Asked(request.computation, request.arguments)
+        matches(self.study, position, asked, self.done, defaults_of(asked.computation))
         self.done[request.name.hex()] = position
         return attrs.evolve(request, study=study_step(self._run, position))
 

@@ -332,12 +332,15 @@ def plain(name: Any) -> str:
 # -- the same request ----------------------------------------------------------------------------------------
 
 
-def matches(study: Study, position: int, request: Asked, done: Mapping[str, int]) -> None:
+def matches(
+    study: Study, position: int, request: Asked, done: Mapping[str, int], defaults: Mapping[str, Any]
+) -> None:
     """Raise ConsentError unless a request is the one that the study has at a position.
 
     `done` says which computations of this run, by id in hexadecimal, were at which position: what was the
-    result of a request when it was recorded has to be the result of that request in this run. The sentence
-    names the argument that differs.
+    result of a request when it was recorded has to be the result of that request in this run. An argument
+    that was not recorded has its value of `defaults`, as one that an earlier release did not know. The
+    sentence names the argument that differs.
     """
     if not 1 <= position <= len(study.requests):
         raise ConsentError(
@@ -350,7 +353,13 @@ def matches(study: Study, position: int, request: Asked, done: Mapping[str, int]
             f"request {position} was recorded as {plain(recorded.computation)}, and is "
             f"{plain(request.computation)} now; record the notebook anew, and propose that"
         )
-    found = difference(recorded.arguments, request.arguments, done)
+    later = defaults.keys() - recorded.arguments.keys()
+    arguments = {
+        name: value
+        for name, value in request.arguments.items()
+        if name not in later or not _same(defaults[name], value)
+    }
+    found = difference(recorded.arguments, arguments, done)
     if found is not None:
         name, before, now = found
         what = f"request {position}, {plain(recorded.computation)}: {plain(name)}"

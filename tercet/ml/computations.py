@@ -366,6 +366,17 @@ def encoded(known: Computation, arguments: Mapping[str, Any]) -> dict[str, Data]
     }
 
 
+def defaults_of(name: str) -> dict[str, Data]:
+    """Arguments that a computation need not be given, as they travel; none of one that is not known."""
+    known = COMPUTATIONS.get(name)
+    parameters = {} if known is None else known.signature.parameters
+    return {
+        one: as_data(parameter.default, f"{name}, {one}")
+        for one, parameter in parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
 def as_data(value: Any, where: str, *, fresh: bool = False) -> Data:
     """A value as it travels; `where` is what it is, for the PlanError about one that cannot."""
     if isinstance(value, np.generic):

@@ -267,7 +267,7 @@ class SecretModel(SecretParameters, Faced[F]):
             "target": self.target_,
             "features": list(self.names),
             "offset": self.offset,
-            "objective": dict(self.objective),
+            "objective": dict(sorted(self.objective.items())),  # all nodes have to write the same
             "steps": self.steps,
             "columns": [[schema.name, schema.kind, schema.scale] for schema in columns],
             "recipes": dict(self.fitted_on()),

@@ -35,7 +35,7 @@ from tercet.members.study_pages import (
     row_origins,
     sum_origins,
 )
-from tercet.ml.computations import COMPUTATIONS, Request
+from tercet.ml.computations import COMPUTATIONS, Request, defaults_of
 from tercet.nodes.entries import GONE
 from tercet.nodes.refusals import cut
 from tercet.nodes.requests import Recent
@@ -344,7 +344,7 @@ class Studies:
         if row.ended:
             raise ConsentError(f"this run of study {found.study.number} has ended; begin another")
         done = {known.hex(): place for place, known in row.steps.items()}
-        matches(found.study, position, request, done)
+        matches(found.study, position, request, done, defaults_of(request.computation))
         if not await self._vault.ask(self._journal.take_step, run, position, computation):
             raise ConsentError(
                 f"request {position}, {request.computation}, was made in this run of study "

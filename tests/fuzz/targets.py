@@ -131,7 +131,7 @@ def read_study(data: bytes) -> None:
     page(study, Facts({}, {}))
     for position, request in enumerate(study.requests, 1):
         if not any(request.tagged("$result")):
-            matches(study, position, request, {})
+            matches(study, position, request, {}, {})
 
 
 def message_target(decode: Callable[[Any], object], *seeds: object, malformed: bool = False) -> Target:

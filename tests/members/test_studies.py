@@ -200,15 +200,28 @@ def estimator(**options):
 @given(studies)
 def test_what_was_recorded_matches(made):
     for position, request in enumerate(made.requests, 1):
-        matches(made, position, request, {})
+        matches(made, position, request, {}, {})
 
 
 def test_results_of_this_run_match():
     for position, request in enumerate((JOIN, FIT, REVEAL), 1):
-        matches(study(), position, now(request), DONE)
+        matches(study(), position, now(request), DONE, {})
     ids = [{"$result": [bytes.fromhex("aa" * 16), ["train"]]}]
-    matches(study(), 2, now(FIT, table=ids[0]), DONE)
-    matches(study(), 2, now(FIT, model=estimator(C=1)), DONE)
+    matches(study(), 2, now(FIT, table=ids[0]), DONE, {})
+    matches(study(), 2, now(FIT, model=estimator(C=1)), DONE, {})
+
+
+def test_arguments_that_came_later_have_their_defaults():
+    """What was signed under a release that did not know an argument is what that does by default."""
+    later = {"offset": None, "weights": False, "target": "sick"}
+    matches(study(), 2, now(FIT, offset=None, weights=False), DONE, later)
+    for changed, why in (
+        ({"offset": "age"}, "offset was left at its default, and is 'age' now"),
+        ({"weights": 0}, "weights was left at its default, and is 0 now"),
+        ({"target": "sick"}, "target was recorded as 'malignant', and is 'sick' now"),  # which it knew
+    ):
+        with pytest.raises(ConsentError, match=why):
+            matches(study(), 2, now(FIT, **changed), DONE, later)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +264,7 @@ def test_results_of_this_run_match():
 )
 def test_what_differs_is_named(position, request_, why):
     with pytest.raises(ConsentError) as caught:
-        matches(study(), position, request_, DONE)
+        matches(study(), position, request_, DONE, {})
     assert why in str(caught.value)
 
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from contextlib import closing
 
+import attrs
+import msgpack
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -209,6 +211,28 @@ def test_a_process_that_is_killed_on_the_way_leaves_the_catalog_as_it_was(url, t
     number = revisions(step)
     assert entries(url, tmp_path) == [ENTRY]
     assert schema(url)[1] == [number]
+
+
+def test_descriptions_of_models_come_to_be_the_same_everywhere(tmp_path):
+    options = [{"penalty": "l2", "C": 1.0}, {"C": 1.0, "penalty": "l2"}]
+    found = []
+    for index, objective in enumerate(options):
+        place = tmp_path / str(index)
+        place.mkdir()
+        catalog = Catalog(URL, base=place)
+        body = msgpack.packb({"format": "f", "objective": objective, "steps": 6})
+        catalog.put(attrs.evolve(ENTRY, kind="model", name="risk", body=body))
+        catalog.put(attrs.evolve(ENTRY, kind="model", name="none", body=b"\xc1", handles=("n",)))
+        catalog.put(attrs.evolve(ENTRY, handles=("t",)))
+        catalog.close()
+        with closing(sqlite3.connect(place / "catalog.sqlite")) as database:
+            database.execute("UPDATE catalog_version SET version_num = '0001'")
+            database.execute("ALTER TABLE results DROP COLUMN made")
+            database.commit()
+        found.append({one.name: one.body for one in entries(URL, place)})
+    assert found[0] == found[1]
+    assert msgpack.unpackb(found[0]["risk"]) == {"format": "f", "objective": options[0], "steps": 6}
+    assert (found[0]["none"], found[0]["ages"]) == (b"\xc1", ENTRY.body)
 
 
 def test_reading_alone_changes_nothing(tmp_path):
