@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 HOMES = {
     **dict.fromkeys(("init", "node", "check"), "tercet.commands.nodes"),
     **dict.fromkeys(("renew", "amend", "adopt"), "tercet.commands.changes"),
-    **dict.fromkeys(("backup", "restore"), "tercet.commands.backups"),
+    **dict.fromkeys(("backup", "restore", "prune"), "tercet.commands.backups"),
     **dict.fromkeys(("upload", "tables", "drop", "results"), "tercet.commands.tables"),
     **dict.fromkeys(("propose", "plans", "show", "approve", "refuse", "audit"), "tercet.commands.consent"),
     "portal": "tercet.commands.portal",

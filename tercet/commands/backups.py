@@ -1,4 +1,4 @@
-"""Commands of who runs a node, to save it and to put it back: `backup`, `restore`."""
+"""Commands of who runs a node, to save it, put it back and free its disk: `backup`, `restore`, `prune`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tercet.commands.console import say, sentences
 from tercet.errors import ConfigError
 from tercet.nodes.backup import back_up
 from tercet.nodes.manifest import Manifest, check_backup
+from tercet.nodes.prune import prune as free
 from tercet.nodes.restore import restore as put_back
 
 app = typer.Typer()
@@ -62,3 +63,29 @@ def restore(
         say(f"Node {manifest.node} is as it was at {manifest.made}; look at it with")
         say(f"  tercet node --check {config}")
         say("Tables, rules, approvals and uses since then are not here: owners upload tables again.")
+
+
+@app.command()
+def prune(
+    config: Annotated[Path, typer.Argument(help="The node's file.", metavar="node.toml")],
+    days: Annotated[float, typer.Option(help="What has lain for so long is pruned.")] = 90.0,
+    *,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="Also tables and models of members who were removed.")
+    ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="Let links take the place of segments that are there.", metavar="DIR"),
+    ] = None,
+    really: Annotated[bool, typer.Option("--yes", help="Do it; the node must not run.")] = False,
+) -> None:
+    """Free what a node need not keep: results and jobs that nobody fetches, and copies from before updates.
+
+    Says only what that is, and how many bytes, unless told to do it.
+    """
+    with sentences():
+        found = free(config, days=days, gone=gone, archive=archive, really=really)
+        for one in found:
+            say(f"{one.amount.count:>8}  {one.amount.size / 1e6:>10.1f} MB  {one.what}")
+        if not really:
+            say("Nothing was removed; stop the node, and say --yes.")

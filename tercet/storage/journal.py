@@ -70,6 +70,7 @@ RESULTS = sa.Table(
     sa.Column("receiver", sa.String(64), nullable=False, index=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("sender", sa.String(64), nullable=True),
+    sa.Column("made", sa.Float, nullable=True),
 )
 AUDIT = sa.Table(
     "audit",
@@ -288,9 +289,8 @@ class Journal(JobJournal):
                 }
                 connection.execute(LOOSE.insert().values(handle=handle, caller=one.caller, **fields))
             for receiver, body in results:
-                connection.execute(
-                    RESULTS.insert().values(run=run, receiver=receiver, body=body, sender=sender)
-                )
+                fields = {"run": run, "receiver": receiver, "body": body, "sender": sender}
+                connection.execute(RESULTS.insert().values(**fields, made=time.time()))
             for receiver in {receiver for receiver, _ in results}:
                 _trim(connection, receiver, sender, most)
             if job is not None:

@@ -46,6 +46,23 @@ def copy_database(path: Path, to: Path) -> None:
         ) from error
 
 
+def vacuum(url: str, base: Path) -> None:
+    """Give back to the disk what a catalog in SQLite does not use; others do so by themselves.
+
+    Raises StorageError. Blocks, and takes as much room as the catalog has meanwhile.
+    """
+    scheme, _, path = url.partition(":///")
+    if scheme != "sqlite" or not path:
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(base / path, timeout=BUSY_S)) as database:
+            database.execute("VACUUM")
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"the catalog at {base / path} cannot be made smaller ({error}); nothing is lost, make room"
+        ) from error
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
