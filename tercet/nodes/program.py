@@ -1,7 +1,8 @@
 """The node as a program: reads its files, serves until it is told to stop, and says what it does in its log.
 
 On SIGTERM or SIGINT it takes no new plans, waits for those under way, up to `grace_s`, and ends; a second
-signal ends it at once. Whatever makes a start impossible is one sentence and exit code 1.
+signal ends it at once. On SIGUSR1 its log says more, until SIGUSR2. Whatever makes a start impossible is one
+sentence and exit code 1.
 """
 
 from __future__ import annotations
@@ -238,6 +239,7 @@ async def serve(
             task_status.started(node)
             if not signals:
                 await trio.sleep_forever()
+            await nursery.start(_follow_levels)
             await _until_told(node, file.grace_s, supervisor)
             nursery.cancel_scope.cancel()
     with _survived(), trio.move_on_after(file.timeout_s):
@@ -265,6 +267,24 @@ async def _sweep(gate: LakeGate, logs: PeerLogs) -> None:
         await trio.sleep(SWEEP_S)
 
 
+async def _follow_levels(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Log at the level of debugging from SIGUSR1 on, and as when the node was started from SIGUSR2 on.
+
+    Who may send signals is the system's to decide: the user that the node runs as, and root.
+    """
+    root = logging.getLogger()
+    usual = root.level
+    with trio.open_signal_receiver(signal.SIGUSR1, signal.SIGUSR2) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGUSR1:
+                root.setLevel(logging.DEBUG)
+                logger.warning("SIGUSR1: the log says all from now on, until SIGUSR2")
+            else:
+                logger.warning("SIGUSR2: the log is at level %s again", logging.getLevelName(usual).lower())
+                root.setLevel(usual)
+
+
 async def _until_told(node: Node, grace_s: float, supervisor: Supervisor) -> None:
     """Wait for a signal, then for the runs under way; a second signal ends the wait."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -289,6 +309,8 @@ async def _until_told(node: Node, grace_s: float, supervisor: Supervisor) -> Non
 def main(path: Path, *, level: str = "info", log_lost: bool = False) -> None:
     """Be a node until told to stop, as `serve`. Raises what makes a start impossible."""
     log_to_stderr(level=level)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # until the node is there, they would end it
     settings = Settings.read(path)
     collect_seldom()
     sys.setswitchinterval(SWITCH_S)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import signal
 import socket
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trio
 from typer.testing import CliRunner
 
 import tercet
@@ -19,6 +22,7 @@ from tercet.actors.scratch import KEEP_MEMORY
 from tercet.cli import app
 from tercet.errors import ConfigError, PeerLost, StorageError, TransportError
 from tercet.members.config import NodeFile
+from tercet.nodes import program
 from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.program import Settings
 from tercet.nodes.setup import make_member
@@ -48,6 +52,42 @@ def test_check_finds_nothing(nodes, command):
     told = command("check", "--identity", "ann.key", cwd=nodes.root)
     assert told.count("ok ") == 4
     assert "BAD" not in told
+
+
+@pytest.mark.parametrize("usual", ["error", "info"])
+async def test_the_log_says_more_when_its_operator_wants_it(usual, caplog):
+    root = logging.getLogger()
+    before = root.level
+
+    async def until(level):
+        with trio.fail_after(10):
+            while root.level != level:
+                await trio.lowlevel.checkpoint()
+
+    root.setLevel(usual.upper())
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(program._follow_levels)
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                await until(logging.DEBUG)
+                os.kill(os.getpid(), signal.SIGUSR2)
+                await until(getattr(logging, usual.upper()))
+            nursery.cancel_scope.cancel()
+    finally:
+        root.setLevel(before)
+    on, off = (
+        "SIGUSR1: the log says all from now on, until SIGUSR2",
+        f"SIGUSR2: the log is at level {usual} again",
+    )
+    assert [one.message for one in caplog.records] == [on, off] * 2
+
+
+def test_a_node_takes_the_signals_for_its_log(nodes):
+    for name in ("SIGUSR1", "SIGUSR2"):
+        nodes.processes[2].send_signal(getattr(signal, name))
+        nodes.wait_for(lambda name=name: any(name in line["message"] for line in nodes.log(2)), "told")
+    join_and_reveal(nodes)
 
 
 @pytest.mark.smoke
