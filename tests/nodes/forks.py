@@ -160,7 +160,7 @@ def main() -> None:
     """Serve, with everything imported; or, in a child, run the command."""
     from tercet.cli import app
 
-    for module in set(HOMES.values()):
+    for module in {*HOMES.values(), "alembic.operations", "alembic.script"}:  # what makes a new catalog
         importlib.import_module(module)
     gc.freeze()  # children share what the imports made
     channel = os.fdopen(os.dup(1), "w")  # nothing that is printed by chance may come between the answers
