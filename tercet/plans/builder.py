@@ -15,17 +15,14 @@ import attrs
 import numpy.typing as npt
 
 from tercet.errors import PlanError
-from tercet.plans.kinds import KINDS, Kind
+from tercet.plans.kinds import KINDS
+from tercet.plans.node_types import infer
 from tercet.plans.plan import MOST_NODES, Plan
 from tercet.plans.types import (
-    MOST_ELEMENTS,
-    RING_LIMIT,
     TILE_ROWS,
-    WIDEST_SCALE,
     Dim,
     Dims,
     DisclosureClass,
-    Form,
     Node,
     Ref,
     Type,
@@ -95,7 +92,7 @@ class Builder:
         found = self._inferred.get(alike)
         if found is None:
             try:
-                found = self._infer(kind, inputs, attributes), key[2]
+                found = infer(kind, alike[1], key[2], self), key[2]
             except PlanError as error:
                 title = f"node {len(nodes)} ({kind}{' in ' + self.label if self.label else ''})"
                 operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
@@ -124,27 +121,6 @@ class Builder:
                 node = Node(node.kind, args, node.attributes, node.types, node.label)
             self.nodes.append(node)
         return index
-
-    def _infer(self, kind: str, inputs: Sequence[Type], attributes: Mapping[str, Any]) -> tuple[Type, ...]:
-        """Types of a node's results. Raises PlanError for a node that cannot be."""
-        KINDS[kind].check_attributes(attributes)
-        _require_rounds(KINDS[kind], inputs)
-        types = tuple(KINDS[kind].infer(inputs, dict(attributes), self))
-        for made in types:
-            self._check(made)
-        return types
-
-    def _check(self, made: Type) -> None:
-        """Raise PlanError for a type that no value can have."""
-        if made.form is Form.RING and not 0 <= made.limit < RING_LIMIT:
-            size = f"2^{math.log2(made.limit):.1f}" if 0 < made.limit < math.inf else str(made.limit)
-            raise PlanError(f"values up to {size} ring units do not fit 63 bits; rescale an operand first")
-        if any(not isinstance(dim, str) and (type(dim) is not int or dim < 0) for dim in made.shape):
-            raise PlanError(f"a value of shape {made.shape} cannot exist")
-        if unknown := [dim for dim in made.shape if isinstance(dim, str) and dim not in self.maxima]:
-            raise PlanError(f"nothing before it says how many rows {unknown[0]!r} are")
-        if math.prod(self.most(dim) for dim in made.shape) > MOST_ELEMENTS or abs(made.scale) > WIDEST_SCALE:
-            raise PlanError(f"{made} is too large")
 
     def forget(self, count: int) -> None:
         """Drop all nodes from number `count` on."""
@@ -475,19 +451,6 @@ class Value:
     def checkpoint(self, point: int, name: str) -> None:
         """Have nodes that last keep the value until the run has ended, with others of the same point."""
         self.builder.apply("checkpoint", self, point=point, name=name)
-
-
-def _require_rounds(kind: Kind, inputs: Sequence[Type]) -> None:
-    """Raise PlanError for a product that an operation takes for a full sharing.
-
-    What parties hold of a product before its round tells about the factors, so it must not leave them.
-    """
-    for position in range(len(inputs)):
-        if kind.needs_round(inputs, position):
-            raise PlanError(
-                f"argument {position} is a product that has not had its round, and is read as if it had; "
-                "put a `reduce` node in between, as `Builder.apply` does"
-            )
 
 
 def concatenate(values: Sequence[Value]) -> Value:
