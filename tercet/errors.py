@@ -142,6 +142,10 @@ class PrecisionWarning(UserWarning):
     """Numbers are stored with fewer digits than models need; the message names the column."""
 
 
+class FewMatchesWarning(UserWarning):
+    """A join matches no rows, or hardly any; the message says what the keys' types suggest."""
+
+
 class UndefinedMetricWarning(UserWarning):
     """A score is not defined in some fold; the message names the folds, and says what helps."""
 

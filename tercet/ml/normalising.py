@@ -25,6 +25,15 @@ _NORMALISE: Mapping[str, Callable[[str], str]] = {
 what is digits alone."""
 
 
+DIFFERENCES = {
+    "nfc": "the Unicode form of accents",
+    "strip": "blanks at either end",
+    "case": "case",
+    "zeros": "leading zeros",
+}
+"""What keys do not differ by any more, once that is done to them."""
+
+
 def check_normalise(given: object, where: str) -> tuple[str, ...]:
     """Names of what is done to keys, in the order in which it is. Raises SchemaError for others."""
     names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else None

@@ -9,6 +9,7 @@ and trio programs.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -24,7 +25,8 @@ from tercet.ml.computations import Calls, Data, called, computation, referred
 from tercet.ml.expressions import Expression
 from tercet.ml.faces import Async, F, Faced, Sync, computes
 from tercet.ml.groups import Category, GroupBy, Groups
-from tercet.ml.join_options import HOW, SIZES, SUFFIXES, VALIDATE, How, Sizes, Validate
+from tercet.ml.join_options import HOW, SHARE, SIZES, SUFFIXES, VALIDATE, How, Sizes, Validate
+from tercet.ml.matches import warn_of_few_matches
 from tercet.ml.meanings import refusal
 from tercet.ml.schema import INTEGER_BITS, suggest
 from tercet.ml.stored_columns import UNIT_BITS, Column, Part
@@ -364,7 +366,7 @@ class Table(Faced[F]):
     # -- what users call -------------------------------------------------------------------------------------
 
     @computes
-    @takes(on=COLUMNS, how=HOW, validate=VALIDATE, sizes=SIZES, suffixes=SUFFIXES)
+    @takes(on=COLUMNS, how=HOW, validate=VALIDATE, sizes=SIZES, suffixes=SUFFIXES, min_share=SHARE)
     def join(
         self,
         *others: Table[F],
@@ -373,14 +375,18 @@ class Table(Faced[F]):
         validate: Validate = "1:1",
         sizes: Sizes = "exact",
         suffixes: Sequence[str] | None = None,
+        min_share: float = 0.01,
     ) -> Table[F]:
         """Join on the key, with one or more other tables, as `pandas.merge` does.
 
-        Tells the nodes how many rows match, or with `sizes="hidden"` nothing. See `tercet.ml.join.join`.
+        Tells the nodes how many rows match, or with `sizes="hidden"` nothing. Where that number is told, a
+        FewMatchesWarning says so if it is zero, or less than `min_share` of the rows of the smallest table,
+        and what the types of keys suggest. See `tercet.ml.join.join`.
         """
-        joined: Table = self.lake.perform(
-            called("join")([self, *others], on, how, validate, sizes, suffixes), "join"
-        )
+        tables = [self, *others]
+        steps = called("join")(tables, on, how, validate, sizes, suffixes)
+        look = functools.partial(warn_of_few_matches, tables, how=how, sizes=sizes, min_share=min_share)
+        joined: Table = self.lake.perform(steps.then(look), "join")
         return joined
 
     @computes

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import tercet
-from tercet.errors import ConvergenceWarning, PlanError, SchemaError, TercetError
+from tercet.errors import ConvergenceWarning, FewMatchesWarning, PlanError, SchemaError, TercetError
 from tercet.ml import LogisticRegression, StandardScaler
 
 RNG = np.random.default_rng(7)
@@ -169,7 +169,8 @@ def test_splits_of_no_sensible_size(plain, size):
 def test_an_empty_join_is_a_table_that_nothing_can_be_learned_from(lake):
     far = {**OTHER, "id": OTHER["id"] + 1000}
     full = upload(lake)
-    empty = full.join(upload(lake, data=far, name="costs"), on="id")
+    with pytest.warns(FewMatchesWarning, match="matches no rows"):
+        empty = full.join(upload(lake, data=far, name="costs"), on="id")
     assert len(empty) == 0
     assert {name: values.size for name, values in empty.reveal().items()} == dict.fromkeys(
         empty.column_names, 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import tercet
 
+pytestmark = pytest.mark.filterwarnings("ignore::tercet.errors.FewMatchesWarning")
 COMPOSITE = ("site", "number")
 
 

@@ -16,7 +16,10 @@ from tercet.ml.hidden_join import REPEATED
 from tercet.ml.join_options import Sizes
 from tercet.ml.open_join import COINS, DELTA, EPSILON
 
-pytestmark = pytest.mark.filterwarnings("ignore::tercet.errors.PrecisionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::tercet.errors.PrecisionWarning"),
+    pytest.mark.filterwarnings("ignore::tercet.errors.FewMatchesWarning"),
+]
 
 _numbers = itertools.count()
 SIZES = get_args(Sizes)
