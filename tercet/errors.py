@@ -146,6 +146,10 @@ class FewMatchesWarning(UserWarning):
     """A join matches no rows, or hardly any; the message says what the keys' types suggest."""
 
 
+class KeyWarning(UserWarning):
+    """Keys of a table differ in ways that may not be meant; told to its owner, before it is uploaded."""
+
+
 class UndefinedMetricWarning(UserWarning):
     """A score is not defined in some fold; the message names the folds, and says what helps."""
 

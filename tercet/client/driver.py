@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -26,7 +27,7 @@ from tercet.client.member_api import Desk, Kept
 from tercet.client.recording import Requests
 from tercet.client.remote import Remote
 from tercet.client.under_way import Ended, Run
-from tercet.errors import ConsentError, PlanError, SchemaError, StorageError, TercetError
+from tercet.errors import ConsentError, KeyWarning, PlanError, SchemaError, StorageError, TercetError
 from tercet.members.rules import MODEL, TABLE, Rules
 from tercet.ml import computations
 from tercet.ml.computations import NAME_BYTES, TEMPORARY, Calls, Computed, Naming, Request
@@ -317,7 +318,10 @@ class Driver:
         if self.remote:
             options["label_count"] = (allow or Allow()).least(min_count)
         with counting(f"read {name}", None, wanted=self.progress) as watch:
-            return encode_for_upload(source, name=name, watch=watch, **options)
+            encoded = encode_for_upload(source, name=name, watch=watch, **options)
+        for finding in encoded.findings:
+            warnings.warn(finding, KeyWarning, stacklevel=3)
+        return encoded
 
     async def _upload(self, encoded: EncodedTable, lake: Any, allow: Allow) -> Table:
         """Deal a table to the nodes; where they keep tables, it lasts under its name."""

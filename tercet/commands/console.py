@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -25,13 +26,20 @@ DEFAULT_CLUSTER = Path("cluster.toml")
 
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
-    """End with a sentence and exit code 1 for what Tercet or the system refuses."""
+    """End with a sentence and exit code 1 for what Tercet or the system refuses; warnings are lines too."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _told  # type: ignore[assignment]
+            yield
     except (TercetError, OSError) as error:
         why = _of_file(error) if isinstance(error, OSError) and error.filename else str(error)
         Console(stderr=True).print(f"error: {why}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def _told(message: Warning | str, *_: object) -> None:
+    """A warning, as a line for people."""
+    Console(stderr=True).print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _of_file(error: OSError) -> str:

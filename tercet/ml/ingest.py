@@ -24,6 +24,7 @@ from tercet.errors import PrecisionWarning, SchemaError
 from tercet.ml.cells import Cells, Doubt, doubt_text, mixed_truth
 from tercet.ml.codes import Labels
 from tercet.ml.columns import Values, feature_of, feature_parts, key_of, key_parts, range_of, require_range
+from tercet.ml.key_findings import KeyFindings
 from tercet.ml.meanings import SYMBOLIC
 from tercet.ml.normalising import normalised
 from tercet.ml.reading import CHUNK_ROWS, Declared, Request, read
@@ -69,7 +70,7 @@ class Feature:
 class EncodedTable:
     """A table as integers, ready to be secret-shared; rows may be read piece by piece, from one thread.
 
-    Its features are told apart from the columns of its schema, where one that may be missing has two.
+    A feature that may be missing is two columns of its schema. `findings` on keys are for the owner alone.
     """
 
     schema: TableSchema
@@ -78,6 +79,7 @@ class EncodedTable:
     """32 bytes that stand for its contents; they tell on them, and stay with the owner."""
     _hashes: RowSpool
     _numbers: RowSpool
+    findings: tuple[str, ...] = ()
 
     def key_rows(self, start: int, stop: int) -> npt.NDArray[np.uint64]:
         """The 128-bit hashes of the keys of some rows, uint64 (2, n); see `tercet.ml.row_keys.hash_keys`."""
@@ -226,9 +228,8 @@ class _Key:
         nulls, found = key_parts(column, spot, integers=apart)
         if nulls.any():
             raise spot.missing(nulls, more=start + len(column) >= CHUNK_ROWS or written)
-        values, key_type, doubt = key_of(
-            found, "string" if request.normalise else declared, spot, written=written
-        )
+        wanted: Declared | None = "string" if request.normalise else declared
+        values, key_type, doubt = key_of(found, wanted, spot, written=written)
         if request.normalise and isinstance(values, Text):
             values = normalised(values, [name for name in request.normalise if name != "case"])
             if declared != "string":  # looked at as it was written, but for what does not count
@@ -266,6 +267,7 @@ class _Survey:
         self.keys = [_Key(name, request) for name in request.keys]
         self.columns = [_Column(place, name, request) for place, name in enumerate(names)]
         self.hashes, self.numbers = RowSpool(np.uint64, 2), RowSpool(np.float64, len(names))
+        self.findings = KeyFindings(request.table, request.keys, request.normalise)
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take the next rows. Raises SchemaError, or `_MixedKeyError`."""
@@ -276,6 +278,7 @@ class _Survey:
         for column in self.columns:
             numbers[column.place] = column.add(chunk[column.name], start)
         self.hashes.append(hashes)
+        self.findings.add(keys, hashes)
         self.numbers.append(numbers)
 
     def blocks(self) -> Iterator[tuple[int, Numbers]]:
@@ -306,19 +309,19 @@ class _Survey:
         schema = TableSchema(self.request.table, owner, tuple(described), self.hashes.rows, min_count, unique)
         digests = self.hashes.digest() + self.numbers.digest()
         content = hashlib.blake2b(repr(schema).encode() + digests, digest_size=32).digest()
-        return EncodedTable(schema, tuple(features), content, self.hashes, self.numbers)
+        spools, found = (self.hashes, self.numbers), tuple(self.findings.sentences())
+        return EncodedTable(schema, tuple(features), content, *spools, found)
 
     def _check_keys(self) -> None:
-        rows = self.hashes.rows
         twice = find_duplicate_in_parts(
-            lambda start, stop: cast("npt.NDArray[np.uint64]", self.hashes.read(start, stop)), rows
+            lambda start, stop: cast("npt.NDArray[np.uint64]", self.hashes.read(start, stop)),
+            self.hashes.rows,
         )
         if twice is not None:
             names = ", ".join(f'"{name}"' for name in self.request.keys)
             after = f" after normalise={list(self.request.normalise)}" if self.request.normalise else ""
-            rest = (
-                "the only repetition" if twice.repeats == 1 else f"the first of {twice.repeats} repetitions"
-            )
+            count = twice.repeats
+            rest = "the only repetition" if count == 1 else f"the first of {count} repetitions"
             raise SchemaError(
                 f'Table "{self.request.table}", key {names}: row {twice.row} has the same key as row '
                 f"{twice.earlier} (counted from 0){after}, {rest}; a key names one row, so merge or drop the "

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from tercet import Allow
 from tercet.commands.tables import app, labels_of, ranges_of, read_query, types_of
-from tercet.errors import SchemaError
+from tercet.errors import KeyWarning, SchemaError
 from tercet.ml.ingest import encode
 
 pytestmark = pytest.mark.smoke
@@ -75,6 +76,36 @@ def test_columns_of_an_upload(monkeypatch, tmp_path):
         "born": "date",
     }
     assert schema.columns[0].normalise == ("strip", "case")
+
+
+def test_findings_on_keys_are_lines(monkeypatch, tmp_path):
+    """An owner who uploads a file reads them on her terminal, a line each."""
+
+    class Lake:
+        cluster = SimpleNamespace(caller="clinic")
+
+        def upload(self, source, **options):
+            for finding in encode(source, **{n: options[n] for n in ("name", "key", "owner")}).findings:
+                warnings.warn(finding, KeyWarning, stacklevel=1)
+
+    monkeypatch.setattr("tercet.connect", lambda *_, **__: contextlib.nullcontext(Lake()))
+    (tmp_path / "ages.csv").write_text("id,age\nann,1\nAnn,2\nB,3\n")
+    words = [
+        "upload",
+        str(tmp_path / "ages.csv"),
+        "--name",
+        "ages",
+        "--key",
+        "id",
+        "--identity",
+        "clinic.key",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", KeyWarning)
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: table 'ages', key 'id': of 3 rows that were looked at, 1 has the key of")
 
 
 def test_the_command_knows_them():

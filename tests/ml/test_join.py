@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 import tercet
 
-pytestmark = pytest.mark.filterwarnings("ignore::tercet.errors.FewMatchesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::tercet.errors.FewMatchesWarning"),
+    pytest.mark.filterwarnings("ignore::tercet.errors.KeyWarning"),
+]
 COMPOSITE = ("site", "number")
 
 
