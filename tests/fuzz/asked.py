@@ -25,6 +25,7 @@ from tercet.ml.splitting import split
 from tercet.ml.stacking import stack_tables
 from tercet.ml.table import Table
 from tercet.ml.transformers import StandardScaler
+from tercet.ml.validation import Validation
 from tercet.nodes.requests import Requests, described
 from tercet.storage.catalog import Entry
 
@@ -91,7 +92,8 @@ def _computations() -> Iterator[Computed[Any]]:
     yield correlate(t, None, "analyst")
     yield model.fit_steps(t, "sick", features=["age"])
     yield StandardScaler(columns=["age"])._fit(t)
-    yield _cross_validate(model, t, "sick", 2, ["accuracy"], ["age"], None, None, False, "analyst")
+    folds = Validation(model, t, "sick", 2, ["accuracy"], ["age"], None, None, stratify=False)
+    yield _cross_validate(**folds.options, to="analyst")
 
 
 def requests() -> tuple[bytes, ...]:
