@@ -14,8 +14,11 @@ from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party
 from tercet.cli import app
 from tercet.nodes.metrics import registry_of
+from tercet.nodes.program import Settings
+from tercet.nodes.roster import Roster
 from tercet.protocols.plain import Plain
 from tercet.transports.memory import MemoryTransport
+from tests.nodes.on_disk import set_up
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -26,15 +29,18 @@ CONTAINER = (DEPLOY / "Containerfile").read_text()
 
 
 @pytest.fixture(scope="module")
-def exported():
+def exported(tmp_path_factory):
     """The names of all metrics of a node."""
+    made = set_up(tmp_path_factory.mktemp("deploy"))
+    settings = Settings.read(made.root / "n0" / "node.toml")
+    roster = Roster(settings.file, settings.index, settings.cluster)
     party = Party(0, parties=1, protocol=Plain)
     node = Node(party, MemoryTransport(), shaping=Shaping(), trusted_names=True)
-    return {metric.name for metric in registry_of(node).collect()}
+    return {metric.name for metric in registry_of(node, roster).collect()}
 
 
 def test_alerts_speak_of_what_nodes_export(exported):
-    assert len({rule["alert"] for rule in RULES}) == len(RULES) == 4
+    assert len({rule["alert"] for rule in RULES}) == len(RULES) == 6
     for rule in RULES:
         named = set(METRIC.findall(rule["expr"]))
         assert named <= exported, f"{rule['alert']} is on {named - exported}, which no node exports"

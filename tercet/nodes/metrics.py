@@ -1,6 +1,7 @@
 """Health and metrics of a node over HTTP: `/health` for supervisors, `/metrics` for Prometheus.
 
-Only numbers that are public anyway are shown: how many links, clients, runs and values there are. The server
+Only numbers that are public anyway are shown: how many links, clients, runs and values there are, when the
+node's certificate ends, and how much room its disks have. The server
 lives in a thread of its own, and reads counters of the event loop without touching them.
 """
 
@@ -11,6 +12,7 @@ import json
 import resource
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -21,7 +23,11 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from tercet.actors.node import Node
 from tercet.actors.values import FiledTiles
 from tercet.errors import ConfigError
+from tercet.members.config import NodeFile
+from tercet.nodes.disks import free_bytes, places
+from tercet.nodes.roster import Roster
 from tercet.protocols.domains import WORD_BYTES
+from tercet.transports.identity import expiry
 from tercet.transports.tcp import split_address
 
 
@@ -30,8 +36,8 @@ class _Quiet(WSGIRequestHandler):
         """Requests of supervisors are not worth a line each."""
 
 
-def registry_of(node: Node) -> CollectorRegistry:
-    """The metrics of a node."""
+def registry_of(node: Node, roster: Roster | None = None) -> CollectorRegistry:
+    """The metrics of a node; with its roster, its certificate and its disks too."""
     registry, party = CollectorRegistry(), node.party
     numbers: dict[str, tuple[str, Callable[[], float]]] = {
         "tercet_peers_linked": ("Peers with a live link.", lambda: party.parties - 1 - len(party.missing())),
@@ -47,7 +53,19 @@ def registry_of(node: Node) -> CollectorRegistry:
     }
     for name, (what, read) in numbers.items():
         Gauge(name, what, registry=registry).set_function(read)
+    if roster is not None:
+        what = "When the node's certificate expires, in seconds since 1970."
+        expires = Gauge("tercet_certificate_expires_seconds", what, registry=registry)
+        expires.set_function(lambda: expiry(roster.cluster.nodes[roster.index].certificate).timestamp())
+        what = "Bytes that may still be written, by what for; 0 where that cannot be found out."
+        free = Gauge("tercet_disk_free_bytes", what, ["place"], registry=registry)
+        for place in places(roster.file):
+            free.labels(place).set_function(partial(_free, roster.file, place))
     return registry
+
+
+def _free(file: NodeFile, place: str) -> float:
+    return free_bytes(file)[place]
 
 
 def bytes_held(node: Node) -> int:
@@ -73,9 +91,9 @@ def health(node: Node) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serve_metrics(node: Node, address: str) -> Iterator[str]:
+def serve_metrics(node: Node, address: str, roster: Roster | None = None) -> Iterator[str]:
     """Serve until left; gives the address with its port. Raises ConfigError if it is taken."""
-    metrics = make_wsgi_app(registry_of(node))
+    metrics = make_wsgi_app(registry_of(node, roster))
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/metrics":

@@ -223,7 +223,7 @@ async def serve(
         logger.warning("%s was left by an upload that did not end, and was removed", name)
     with contextlib.ExitStack() as stack:
         if file.metrics:
-            where = stack.enter_context(serve_metrics(node, file.metrics))
+            where = stack.enter_context(serve_metrics(node, file.metrics, gate.roster))
             logger.info("health and metrics are at http://%s", where)
         async with plain_errors(), trio.open_nursery() as nursery:
             address = await node.listen(file.listen, nursery=nursery)

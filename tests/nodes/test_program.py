@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import time
 import urllib.request
 from pathlib import Path
 
@@ -100,6 +101,10 @@ def test_metrics(nodes):
     assert float(numbers["tercet_runs_total"]) >= 2
     assert numbers["tercet_runs_failed_total"] == "0.0"
     assert float(numbers["tercet_bytes_in_memory"]) > 100 * 2 * 8
+    assert float(numbers["tercet_certificate_expires_seconds"]) > time.time()
+    free = dict(re.findall(r'^tercet_disk_free_bytes{place="([a-z ]+)"} (\S+)$', text, re.MULTILINE))
+    assert free.keys() == {"audit log", "storage", "catalog"}
+    assert min(map(float, free.values())) > 0
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"http://{nodes.network.metrics[1]}/secrets", timeout=5)
 
