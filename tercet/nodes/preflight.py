@@ -105,7 +105,9 @@ def in_use(address: str) -> bool:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return True
-        raise TransportError(f"cannot be listened at: {error.strerror or error}") from error
+        raise TransportError(
+            f"this machine cannot listen at {address} ({error.strerror or error}); is it the node's?"
+        ) from error
     return False
 
 

@@ -131,7 +131,7 @@ def spoil(home, what):
         case "listen":
             text = (home / "node.toml").read_text()
             (home / "node.toml").write_text(text.replace('listen = "127.0.0.1', 'listen = "203.0.113.9'))
-            return r"203\.0\.113\.9:\d+: cannot be listened at"
+            return r"203\.0\.113\.9:\d+: this machine cannot listen at 203"
         case "TLS":
             other = Identity.read(home.parent / "n1" / "node.key")
             own = Identity.read(home / "node.key")
