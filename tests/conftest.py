@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tercet.ml import computations
+from tercet.ml.declarations import DECLARED
+
 settings.register_profile("thorough", max_examples=1000, deadline=None)
+BUILT_IN = frozenset(DECLARED)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
@@ -49,6 +53,25 @@ def pytest_collection_finish():
     """Let the garbage collector look no more at what imports and the collection have made: it stays."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_declared():
+    """No test leaves a computation behind, which others would find among those of Tercet."""
+    yield
+    left = (computations.COMPUTATIONS.keys() | DECLARED.keys()) - BUILT_IN
+    assert not left, f"declared, and not forgotten, as `declaring` does: {sorted(left)}"
+
+
+@pytest.fixture
+def declaring():
+    """What a test declares is forgotten after it."""
+    computations.find("join")
+    before = [(known, dict(known)) for known in (computations.COMPUTATIONS, DECLARED)]
+    yield
+    for known, was in before:
+        known.clear()
+        known.update(was)
 
 
 @pytest.fixture(scope="session")

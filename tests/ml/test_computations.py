@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tercet.errors import PlanError, SchemaError
-from tercet.ml import computations, declarations
+from tercet.ml import computations
 from tercet.ml.arguments import Decoder
 from tercet.ml.computations import Naming, Request, as_data, checks_of, computation, encoded, within
 from tercet.ml.declarations import Declared, declare, require_declared
@@ -104,10 +104,8 @@ def test_requests_come_back():
         Request("join", {"on": "x" * (1 << 20)}, bytes(16)).to_bytes()
 
 
-def test_a_package_offers_a_computation(monkeypatch):
+def test_a_package_offers_a_computation(declaring, monkeypatch):
     """As an entry point: it is declared when it is first asked for, and held against what it declares."""
-    monkeypatch.setattr(computations, "COMPUTATIONS", dict(computations.COMPUTATIONS))
-    monkeypatch.setattr(declarations, "DECLARED", dict(declarations.DECLARED))
 
     def load():
         declare("total", Declared(("figure",)))

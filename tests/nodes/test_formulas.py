@@ -9,8 +9,7 @@ import pytest
 
 import tercet
 from tercet.errors import ConsentError
-from tercet.ml import computations, declarations
-from tercet.ml.declarations import DECLARED
+from tercet.ml import computations
 
 ROWS = 60
 AGE = np.linspace(20, 80, ROWS)
@@ -19,14 +18,8 @@ PATIENTS = {"id": np.arange(ROWS), "age": AGE, "dose": DOSE}
 
 
 @pytest.fixture
-def installed(monkeypatch):
+def installed(declaring, monkeypatch):
     """A package with a computation, on this machine, that nobody has imported yet."""
-    computations.find("join")
-    monkeypatch.setattr(computations, "COMPUTATIONS", dict(computations.COMPUTATIONS))
-    monkeypatch.setattr("tercet.ml.numbers.declared.COMPUTATIONS", computations.COMPUTATIONS)
-    monkeypatch.setattr(declarations, "DECLARED", dict(DECLARED))
-    for module in ("tercet.ml.numbers.declared", "tercet.client.allow"):
-        monkeypatch.setattr(f"{module}.DECLARED", declarations.DECLARED)
     made = []
 
     def load():

@@ -10,25 +10,15 @@ import pytest
 
 import tercet
 from tercet.errors import PlanError, SchemaError
-from tercet.ml import computations, declarations
+from tercet.ml import computations
 from tercet.ml.computations import Request, encoded
-from tercet.ml.declarations import DECLARED
 from tercet.ml.uses import uses_of
 from tests.fuzz import asked
 
 ROWS = 50
+pytestmark = pytest.mark.usefixtures("declaring")
 RNG = np.random.default_rng(6)
 DATA = {"id": np.arange(ROWS), "x": RNG.normal(size=ROWS), "y": RNG.normal(size=ROWS)}
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch):
-    """Computations as they are without those that tests declare."""
-    computations.find("join")
-    monkeypatch.setattr(computations, "COMPUTATIONS", dict(computations.COMPUTATIONS))
-    monkeypatch.setattr("tercet.ml.numbers.declared.COMPUTATIONS", computations.COMPUTATIONS)
-    monkeypatch.setattr(declarations, "DECLARED", dict(DECLARED))
-    monkeypatch.setattr("tercet.ml.numbers.declared.DECLARED", declarations.DECLARED)
 
 
 @pytest.fixture(scope="module")

@@ -212,7 +212,7 @@ def test_numbers_of_another_lake_are_refused(plain, plan):
             plan.load(other.number("scalar"))
 
 
-def test_computations_for_others_save_and_load_nothing(plain):
+def test_computations_for_others_save_and_load_nothing(plain, declaring):
     @tercet.computation(discloses=["figure"])
     def saving(plan, table: tercet.Table, name: str):
         plan.column(table, "a").mean().save(name)
