@@ -52,6 +52,8 @@ class Job:
     """A run that was submitted: whose it is, and what has become of it.
 
     `session` is its name, `running` that of the session that is under way for it, empty if there is none.
+    `begun` is set once it was begun, or never will be: until then it is being written down.
+
     `attempts` is how often it was begun again; `interruption` is why it is not under way, since `interrupted`
     by trio's clock. `idle` is set when that session has ended; `replaced` says that another one is to take
     its place.
@@ -74,12 +76,18 @@ class Job:
     running: bytes = b""
     interruption: TercetError | None = None
     interrupted: float = attrs.field(default=0.0, init=False)
+    begun: trio.Event = attrs.field(factory=trio.Event, init=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     idle: trio.Event = attrs.field(factory=trio.Event)
     replaced: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
     answer: Answer | None = attrs.field(default=None, repr=False)
     error: TercetError | None = None
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether it was begun, and is neither under way nor done."""
+        return self.begun.is_set() and not (self.done.is_set() or self.running)
 
     @property
     def state(self) -> str:
@@ -134,13 +142,18 @@ class Jobs:
             for oldest in self._beyond(caller) if patience_s is None else []:
                 if self.jobs.pop(oldest.session, None) is not None:
                     await self._forget(oldest)
+            if self.jobs.get(session) is not job:
+                raise PlanError("the job was cancelled before it was begun")
         except BaseException:
-            self.jobs.pop(session, None)
+            if self.jobs.get(session) is job:
+                del self.jobs[session]
+            job.begun.set()
             raise
         if again:
             self._missed(job)
         else:
             self.begin(job, session)
+        job.begun.set()
         return job
 
     def _beyond(self, caller: str, more: int = 0) -> list[Job]:

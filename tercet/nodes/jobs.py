@@ -110,6 +110,7 @@ class LastingJobs(Jobs):
 
     def _restored(self, row: JobRow) -> Job:
         job = Job(row.run, row.caller, row.packed, row.asked, row.attempts, row.step or 0)
+        job.begun.set()
         self._names[job.session] = row.name or job.session
         if row.ended:
             job.error = from_wire(msgpack.unpackb(row.error)) if row.error else None
@@ -306,8 +307,17 @@ class LastingJobs(Jobs):
                     case ["fail", run, fields]:
                         await self._fail(run, from_wire(fields).heard(party_name(0)))
 
+    async def _begun_job(self, run: bytes) -> Job | None:
+        """A job, once it was begun: one that is being written down is neither under way nor interrupted."""
+        job = self.jobs.get(run)
+        if job is None:
+            return None
+        await job.begun.wait()
+        return job if self.jobs.get(run) is job else None
+
     async def _own_word(self, run: bytes) -> Told:
-        job, linked = self.jobs.get(run), not self._party.missing()
+        job = await self._begun_job(run)
+        linked = not self._party.missing()
         if job is None:
             return Told(UNKNOWN, linked=linked)
         attended = job.patience_s is not None
@@ -338,7 +348,7 @@ class LastingJobs(Jobs):
 
     async def _go(self, run: bytes, session: bytes, attempts: int, step: int, since: Since | None) -> None:
         """Begin a job again under a new session's name; perhaps at a step that has ended here already."""
-        job = self.jobs.get(run)
+        job = await self._begun_job(run)
         if job is None or not job.attempts < attempts <= MOST_ATTEMPTS or not 0 <= step <= job.step:
             return  # it was cancelled meanwhile, or has been begun so often: party 0 learns that when it asks
         await self._halt(job)
@@ -362,7 +372,7 @@ class LastingJobs(Jobs):
             await job.idle.wait()
 
     async def _fail(self, run: bytes, error: TercetError) -> None:
-        job = self.jobs.get(run)
+        job = await self._begun_job(run)
         if job is not None:
             await self._halt(job)
             await self._finish(job, error)
@@ -376,7 +386,7 @@ class LastingJobs(Jobs):
                 await self._wake.wait()
             self._wake = trio.Event()
             await self._give_up()
-            mine = [run for run, job in self.jobs.items() if not (job.done.is_set() or job.running)]
+            mine = [run for run, job in self.jobs.items() if job.stands_still]
             if self._party.index:
                 for run in mine:
                     self._party.tell(0, ["stuck", run])

@@ -127,3 +127,41 @@ async def test_who_is_asked_about_a_job_and_lost_is_not_waited_for(in_process):
             assert not found
             first.party.hang_up(2)
     assert found == [None]
+
+
+async def test_a_job_that_is_being_written_down_is_not_taken_for_interrupted(in_process, monkeypatch):
+    """Else it would be begun again while it is begun, under one name."""
+    lake, last = in_process, in_process.nodes[2].gate.jobs
+    table = await lake.ann.upload(TABLE, name="mine", key="id", owner="ann")
+    results, noting, noted, note = [], trio.Event(), trio.Event(), last._note
+    lake.ann.on_result = lambda _, result: results.append(result)
+
+    async def slowly(job, **options):
+        noting.set()
+        await noted.wait()
+        await note(job, **options)
+
+    monkeypatch.setattr(last, "_note", slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(table.describe)
+        await noting.wait()
+        (run,) = last.jobs
+        assert not last.jobs[run].stands_still
+        nursery.start_soon(in_process.nodes[0].gate.jobs._see_to, run)
+        await trio.sleep(0.3)
+        noted.set()
+    assert [one.interrupted for one in results] == [0] * len(results)
+    assert results
+
+
+async def test_a_job_that_is_cancelled_while_it_is_written_down_is_not_begun(in_process, monkeypatch):
+    jobs, begun = in_process.nodes[0].gate.jobs, []
+    monkeypatch.setattr(jobs, "begin", lambda *one: begun.append(one))
+
+    async def note(job, **_):
+        await jobs.end(job)
+
+    monkeypatch.setattr(jobs, "_note", note)
+    with pytest.raises(PlanError, match="cancelled before it was begun"):
+        await jobs.submit(bytes(16), b"", "ann", 1.0)
+    assert (begun, jobs.jobs) == ([], {})
