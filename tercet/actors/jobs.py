@@ -143,17 +143,18 @@ class Jobs:
                 if self.jobs.pop(oldest.session, None) is not None:
                     await self._forget(oldest)
             if self.jobs.get(session) is not job:
+                await self._forget(job)  # once more, for it may have been written down since
                 raise PlanError("the job was cancelled before it was begun")
+            if again:
+                self._missed(job)
+            else:
+                self.begin(job, session)
         except BaseException:
             if self.jobs.get(session) is job:
                 del self.jobs[session]
-            job.begun.set()
             raise
-        if again:
-            self._missed(job)
-        else:
-            self.begin(job, session)
-        job.begun.set()
+        finally:
+            job.begun.set()
         return job
 
     def _beyond(self, caller: str, more: int = 0) -> list[Job]:

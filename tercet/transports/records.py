@@ -12,8 +12,8 @@ most 16 GiB, the next key is derived from the last. So a record that was altered
 sent back is an error, and ends the link. That a stream ends is not authenticated, as little as a cable that
 is cut: whoever reads frames knows whether one is whole.
 
-Why not TLS's records: they have 16 KiB and pass two more buffers on each side, which cost three to five times
-what the cipher does.
+Why not TLS's records: they have 16 KiB and pass two more buffers on each side, which cost more than the
+cipher does.
 """
 
 from __future__ import annotations
