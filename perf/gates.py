@@ -22,8 +22,8 @@ from perf.report import Measured
 from tercet.plans import Builder, Form, Type, Value, sigmoid
 from tercet.plans.results import RunResult
 from tercet.plans.types import bind_shape, word_shape
+from tercet.protocols.bitplanes import pack_bits
 from tercet.protocols.domains import Words, encode
-from tercet.protocols.kernels import pack_bits
 
 SAMPLE = 4096
 SCALE = 16

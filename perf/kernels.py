@@ -15,7 +15,7 @@ import numpy as np
 
 from perf.machine import WORD, copy_rate, timed
 from perf.report import Measured
-from tercet.protocols import circuits, gates, harmonics, kernels
+from tercet.protocols import bitplanes, circuits, gates, harmonics, kernels
 from tercet.protocols.domains import Words
 from tercet.protocols.fourier import Harmonics, sigmoid, slope, union
 from tercet.protocols.prg import Stream
@@ -105,7 +105,7 @@ class Bench:
             bits = np.unpackbits(words.view(np.uint8).reshape(n, WORD), axis=1, bitorder="little")
             return np.packbits(np.ascontiguousarray(bits.T), axis=1, bitorder="little").view(np.uint64)
 
-        planes = kernels.to_planes(words)
+        planes = bitplanes.to_planes(words)
 
         def join_with_numpy() -> Words:
             bits = np.unpackbits(planes.view(np.uint8), axis=1, bitorder="little")
@@ -115,19 +115,21 @@ class Bench:
                 .reshape(-1)
             )
 
-        yield Kernel("to_planes", lambda: kernels.to_planes(words), slice_with_numpy, n, 2 * WORD * n)
+        yield Kernel("to_planes", lambda: bitplanes.to_planes(words), slice_with_numpy, n, 2 * WORD * n)
         yield Kernel(
             "to_planes, 16 bits",
-            lambda: kernels.to_planes(words, 16),
+            lambda: bitplanes.to_planes(words, 16),
             lambda: slice_with_numpy()[:16],
             n,
             (WORD + 2) * n,
         )
-        yield Kernel("from_planes", lambda: kernels.from_planes(planes, n), join_with_numpy, n, 2 * WORD * n)
+        yield Kernel(
+            "from_planes", lambda: bitplanes.from_planes(planes, n), join_with_numpy, n, 2 * WORD * n
+        )
         bits = self.random.integers(0, 2, n).astype(np.uint8)
-        packed = kernels.pack_bits(bits)
-        yield Kernel("pack_bits", lambda: kernels.pack_bits(bits), None, n, 9 / 8 * n)
-        yield Kernel("unpack_bits", lambda: kernels.unpack_bits(packed, n), None, n, 9 / 8 * n)
+        packed = bitplanes.pack_bits(bits)
+        yield Kernel("pack_bits", lambda: bitplanes.pack_bits(bits), None, n, 9 / 8 * n)
+        yield Kernel("unpack_bits", lambda: bitplanes.unpack_bits(packed, n), None, n, 9 / 8 * n)
 
     def permutations(self) -> Iterator[Kernel]:
         """Random orders, and gathers by them."""

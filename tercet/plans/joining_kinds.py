@@ -21,8 +21,8 @@ from tercet.plans.matching import NOWHERE, Positions, intersect, partners, twice
 from tercet.plans.types import NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.protocols import ranking, word_order
 from tercet.protocols.base import Cost, Op, Protocol, Share
+from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import Words
-from tercet.protocols.kernels import unpack_bits
 
 # -- matches in the clear ------------------------------------------------------------------------------------
 

@@ -16,9 +16,9 @@ from tercet.plans.kinds import Along, Context, Data, Kind, Sizes, fields, kind, 
 from tercet.plans.types import Form, Node, Type
 from tercet.protocols import defaults
 from tercet.protocols.base import Cost, Op, Protocol, Share
+from tercet.protocols.bitplanes import to_planes
 from tercet.protocols.circuits import ascon_prf_short
 from tercet.protocols.domains import BITS, WORD_BITS, Words
-from tercet.protocols.kernels import to_planes
 
 SEED_WORDS = 2
 MOST_NUMBER_BITS = 61

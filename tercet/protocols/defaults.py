@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, kernels
+from tercet.protocols import bitplanes, circuits
 from tercet.protocols.domains import BITS, WORD_BITS, WORD_BYTES, Z64, Words, packed_words
 from tercet.protocols.prg import KEY_BYTES, keyed_digest
 from tercet.protocols.shares import (
@@ -260,7 +260,7 @@ def is_negative(protocol: Protocol, x: Share, bits: int = WORD_BITS) -> Op[Share
         raise ProtocolError(f"a comparison over {bits} bits: it must be over 2 to 64")
     r, ring = yield from fresh_planes(protocol, WORD_BITS, x.size)
     opened = yield from _masked(protocol, x, weigh(protocol, ring))
-    not_c = ~kernels.to_planes(opened, bits)
+    not_c = ~bitplanes.to_planes(opened, bits)
     low = r.like(r.data[:, : bits - 1])
     begins, passes = protocol.mul_public(low, not_c[:-1]), protocol.add_public(low, not_c[:-1])
     borrow = yield from circuits.carry_tree(protocol, begins, passes)
@@ -282,7 +282,7 @@ def is_zero(protocol: Protocol, x: Share) -> Op[Share]:
     require_one_dimension(x, "is_zero")
     r, ring = yield from fresh_planes(protocol, WORD_BITS, x.size)
     opened = yield from _masked(protocol, x, weigh(protocol, ring))
-    alike = protocol.add_public(r, ~kernels.to_planes(opened))
+    alike = protocol.add_public(r, ~bitplanes.to_planes(opened))
     return (yield from circuits.and_tree(protocol, alike))
 
 
@@ -334,7 +334,7 @@ def shuffle(protocol: Protocol, columns: Sequence[Share]) -> Op[list[Share]]:
         order = protocol.subtract(key.like(key.data[:, high]), key.like(key.data[:, low]))
         swap = yield from protocol.is_negative(order, KEY_BITS + 1)
         chosen = yield from protocol.bits_to_ring(swap, low.size)
-        masks = swap.map(lambda c, n=low.size: np.negative(kernels.unpack_bits(c, n).astype(np.uint64)))  # type: ignore[misc]
+        masks = swap.map(lambda c, n=low.size: np.negative(bitplanes.unpack_bits(c, n).astype(np.uint64)))  # type: ignore[misc]
         gaps = [protocol.subtract(s.like(s.data[..., high]), s.like(s.data[..., low])) for s in moving]
         factors = [masks if gap.domain is BITS else chosen for gap in gaps]
         steps = yield from gather(*(protocol.mul(gap, by) for gap, by in zip(gaps, factors, strict=True)))

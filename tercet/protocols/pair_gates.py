@@ -19,7 +19,7 @@ import numpy as np
 
 from tercet.compiled import BOOLEAN, kernel
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, joint, kernels
+from tercet.protocols import bitplanes, circuits, joint
 from tercet.protocols.base import Cost, Op, Share, require_full
 from tercet.protocols.domains import BITS, WORD_BITS, Z64, Domain, Words, packed_words
 from tercet.protocols.fourier import Series, union
@@ -179,7 +179,7 @@ class BitsToRing(PairGate):
 
     def left(self, u: Words, count: int) -> Words:
         """The bits of u as numbers."""
-        return kernels.unpack_bits(u, count).astype(np.uint64)[None]
+        return bitplanes.unpack_bits(u, count).astype(np.uint64)[None]
 
     def right(self, v: Words, count: int) -> Words:
         """The bits of v as numbers."""
@@ -278,7 +278,7 @@ class Carries(PairGate):
         return packed_words(count)
 
     def _code(self, words: Words, padding: np.uint64) -> Words:
-        planes = kernels.to_planes(words, self._bits)
+        planes = bitplanes.to_planes(words, self._bits)
         low = np.full((self.groups * circuits.NIBBLE, planes.shape[1]), padding)
         low[: self._bits - 1] = planes[:-1]
         code = np.empty((self.lefts, planes.shape[1]), dtype=np.uint64)
@@ -315,7 +315,7 @@ class Equalities(PairGate):
     def left(self, u: Words, count: int) -> Words:
         """Codes of u."""
         _ = count
-        planes = kernels.to_planes(u)
+        planes = bitplanes.to_planes(u)
         code = np.empty((self.lefts, planes.shape[1]), dtype=np.uint64)
         circuits.nibble_one_hot(planes, code)
         return code

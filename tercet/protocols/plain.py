@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols import kernels
+from tercet.protocols import bitplanes, kernels
 from tercet.protocols.base import (
     Cost,
     Op,
@@ -165,7 +165,7 @@ class Plain(Protocol):
     def bits_to_ring(self, x: Share, count: int) -> Op[Share]:
         """Unpack."""
         require_one_dimension(x, "bits_to_ring")
-        return _done(Share(Z64, kernels.unpack_bits(x.data[0], count).astype(np.uint64)[None]))
+        return _done(Share(Z64, bitplanes.unpack_bits(x.data[0], count).astype(np.uint64)[None]))
 
     @declared(_FREE)
     def is_negative(self, x: Share, bits: int = 64) -> Op[Share]:
@@ -189,4 +189,4 @@ class Plain(Protocol):
 
 
 def _packed(bits: Any) -> Words:
-    return kernels.pack_bits(bits.astype(np.uint8))[None]
+    return bitplanes.pack_bits(bits.astype(np.uint8))[None]

@@ -20,8 +20,9 @@ import numpy as np
 
 from tercet.errors import ProtocolError
 from tercet.protocols.base import Cost, Op, Protocol, Share, gather, require_one_dimension
+from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import BITS, WORD_BITS, Words, packed_words
-from tercet.protocols.kernels import Indices, unpack_bits
+from tercet.protocols.kernels import Indices
 from tercet.protocols.samplesort import ALL_PAIRS, Bools, sort
 
 _DEALT = 1 << 14

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, kernels, shuffling
+from tercet.protocols import bitplanes, circuits, kernels, shuffling
 from tercet.protocols.base import (
     Cost,
     Op,
@@ -273,7 +273,7 @@ class Replicated(Masking):
             raise ProtocolError(f"a comparison over {bits} bits: it must be over 2 to 64")
         role = self.role(self.dealer)
         groups, words = _nibbles(bits - 1), packed_words(x.size)
-        planes = kernels.to_planes(self._known(x), bits)
+        planes = bitplanes.to_planes(self._known(x), bits)
         top = planes[bits - 1]
         low = np.empty((groups * circuits.NIBBLE, words), dtype=np.uint64)
         low[: bits - 1] = planes[: bits - 1]
@@ -313,7 +313,7 @@ class Replicated(Masking):
         role = self.role(self.dealer)
         groups, words = _nibbles(64), packed_words(x.size)
         known = self._known(x)
-        planes = kernels.to_planes(known if role == DEALER else np.negative(known))
+        planes = bitplanes.to_planes(known if role == DEALER else np.negative(known))
         code = None
         if role == DEALER:
             code = np.empty((circuits.ONE_HOT * groups, words), dtype=np.uint64)

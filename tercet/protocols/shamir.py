@@ -19,7 +19,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, kernels
+from tercet.protocols import bitplanes, circuits, kernels
 from tercet.protocols.base import (
     Cost,
     Op,
@@ -266,12 +266,12 @@ class Shamir(Polynomials):
         tag, shape = self.tag(), (bits, packed_words(x.size))
         mask, planes = self._mask(tag, x.shape), []
         if mask is not None:
-            planes = [GF8.encode(kernels.to_planes(np.negative(mask[0]), bits))]
+            planes = [GF8.encode(bitplanes.to_planes(np.negative(mask[0]), bits))]
         opened, dealt = yield from gather(
             self._announce_masked(tag, x, mask), self.share_out(tag, self.dealers, [(GF8, shape)], planes)
         )
         numbers = [Share(BITS, dealt[dealer][0]) for dealer in self.dealers]
-        numbers.append(self.constant(kernels.to_planes(opened[0], bits), domain=BITS))
+        numbers.append(self.constant(bitplanes.to_planes(opened[0], bits), domain=BITS))
         while len(numbers) > 2:
             count = len(numbers) // 3 * 3
             triples = zip(*(numbers[i:count:3] for i in range(3)), strict=True)
@@ -445,7 +445,7 @@ def _digits(words: Words, places: range) -> Iterator[Words]:
 
 def _signs(bits: Words, count: int) -> Words:
     """-1 for each set bit, 1 for each other."""
-    one_or_zero = kernels.unpack_bits(bits, count).astype(np.uint64)
+    one_or_zero = bitplanes.unpack_bits(bits, count).astype(np.uint64)
     signs: Words = np.uint64(1) - one_or_zero - one_or_zero
     return signs
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols import circuits, kernels
+from tercet.protocols import bitplanes, circuits
 from tercet.protocols.base import Cost, Op, Protocol, Share
 from tercet.protocols.domains import BITS, WORD_BITS, Words, packed_words
 from tercet.protocols.kernels import Indices
@@ -110,7 +110,7 @@ def _planes(words: Share, bits: int) -> Share:
     for component, planes in zip(words.data, made, strict=True):
         for place, word in enumerate(component):
             start, stop = place * WORD_BITS, min((place + 1) * WORD_BITS, bits)
-            planes[start:stop] = kernels.to_planes(np.ascontiguousarray(word), stop - start)
+            planes[start:stop] = bitplanes.to_planes(np.ascontiguousarray(word), stop - start)
     return words.like(made)
 
 
@@ -119,8 +119,8 @@ def _compared(keys: Share, rows: Indices, bits: int) -> Share:
     lower, held = bits - WORD_BITS, len(keys.data)
     made = np.empty((held, bits, packed_words(rows.size)), dtype=np.uint64)
     for component, planes in zip(keys.data, made, strict=True):
-        planes[:lower] = kernels.to_planes(component[0][rows], lower)
-        planes[lower:] = kernels.to_planes(component[1][rows])
+        planes[:lower] = bitplanes.to_planes(component[0][rows], lower)
+        planes[lower:] = bitplanes.to_planes(component[1][rows])
     return keys.like(made)
 
 
@@ -140,7 +140,7 @@ def _rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
         first, second = (_compared(keys, side, bits) for side in (left, right))
         less = yield from _below(protocol, first, second)
         words: Words = yield from protocol.open(less)
-        answer = kernels.unpack_bits(words, left.size).astype(np.bool_)
+        answer = bitplanes.unpack_bits(words, left.size).astype(np.bool_)
 
 
 def _below(protocol: Protocol, x: Share, y: Share) -> Op[Share]:

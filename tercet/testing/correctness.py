@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tercet.errors import ProtocolError, TercetError
-from tercet.protocols import kernels
+from tercet.protocols import bitplanes
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import Words
 from tercet.testing.operations import Operation, Secret, edges, uniform
@@ -68,7 +68,7 @@ def check_result(
 ) -> None:
     """Compare results with what is expected, each word to within `tolerance` units; raises ProtocolError."""
     if operation.packed:
-        results = [kernels.unpack_bits(words, rows).astype(np.uint64) for words in results]
+        results = [bitplanes.unpack_bits(words, rows).astype(np.uint64) for words in results]
     if [words.shape for words in results] != [words.shape for words in expected]:
         shapes = [words.shape for words in results], [words.shape for words in expected]
         raise ProtocolError(f"{where}: the results have shapes {shapes[0]}, not {shapes[1]}")

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from tercet.protocols import circuits, kernels, ranking, samplesort, word_order
+from tercet.protocols import bitplanes, circuits, ranking, samplesort, word_order
 from tercet.protocols.base import Cost, Op, Protocol, Shape, Share
 from tercet.protocols.domains import BITS, WORD_BITS, Z64, Domain, Words, decode, encode, packed_words
 from tercet.protocols.fourier import Series, sigmoid, union
@@ -323,7 +323,7 @@ OPERATIONS = (
         name="bits_to_ring",
         inputs=lambda v, n: [Secret(v((packed_words(n),), 64), BITS), Secret(zeros((n,), 64))],
         run=lambda p, s: _each(p.bits_to_ring(s[0], s[1].shape[0])),
-        expected=lambda w: [kernels.unpack_bits(w[0], w[1].shape[0]).astype(np.uint64)],
+        expected=lambda w: [bitplanes.unpack_bits(w[0], w[1].shape[0]).astype(np.uint64)],
         cost=lambda p, s: p.cost("bits_to_ring", s[0], s[1].shape[0]),
     ),
     Operation(

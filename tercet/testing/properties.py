@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
 
 from tercet.errors import ProtocolError
-from tercet.protocols import kernels
+from tercet.protocols import bitplanes
 from tercet.protocols.base import Op, Protocol, Shape, Share
 from tercet.protocols.domains import BITS, Z64, Domain, Words, packed_words
 from tercet.testing.correctness import check_case
@@ -204,7 +204,7 @@ def bits(draw: Draw) -> Case:
             f"bits_to_ring of {n} rows",
             [Secret(make((packed_words(n),), 64), BITS)],
             lambda p, s: _one(p.bits_to_ring(s[0], n)),
-            lambda w: [kernels.unpack_bits(w[0], n).astype(np.uint64)],
+            lambda w: [bitplanes.unpack_bits(w[0], n).astype(np.uint64)],
             lambda p, s: p.cost("bits_to_ring", s[0], n),
         )
     arguments = [width] if kind == "is_negative" else []

@@ -12,7 +12,7 @@ import secrets
 import numpy as np
 
 from tercet.errors import ProtocolError
-from tercet.protocols import kernels
+from tercet.protocols import bitplanes
 from tercet.protocols.base import Cost, Product, Protocol, Round, Share, align, declared, require_full
 from tercet.protocols.domains import BITS, WORD_BYTES, Z64, decode, encode
 
@@ -153,14 +153,14 @@ class Quad(Protocol):
 
     @declared(lambda self, x, *_, **__: self.cost("opening", x))
     def bits_to_ring(self, x, count):
-        return self.constant(kernels.unpack_bits((yield from self.opening(x)), count).astype(np.uint64))
+        return self.constant(bitplanes.unpack_bits((yield from self.opening(x)), count).astype(np.uint64))
 
     @declared(lambda self, x, *_, **__: self.cost("opening", x))
     def is_negative(self, x, bits=64):
         sign = ((yield from self.opening(x)) >> np.uint64(bits - 1)) & np.uint64(1)
-        return self.constant(kernels.pack_bits(sign.astype(np.uint8)), domain=BITS)
+        return self.constant(bitplanes.pack_bits(sign.astype(np.uint8)), domain=BITS)
 
     @declared(lambda self, x, *_, **__: self.cost("opening", x))
     def is_zero(self, x):
         zero = (yield from self.opening(x)) == 0
-        return self.constant(kernels.pack_bits(zero.astype(np.uint8)), domain=BITS)
+        return self.constant(bitplanes.pack_bits(zero.astype(np.uint8)), domain=BITS)

@@ -9,7 +9,7 @@ from ascon import _ascon
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.protocols import circuits, kernels
+from tercet.protocols import bitplanes, circuits
 from tercet.protocols.base import Share
 from tercet.protocols.domains import BITS
 from tercet.protocols.plain import Plain
@@ -72,18 +72,18 @@ def test_ascon_in_the_byte_order_of_sp_800_232():
 def test_nibbles_exhaustively():
     """All u and v of four bits, in 256 lanes, and random halves of the one-hot code."""
     u, v = np.divmod(np.arange(256, dtype=np.uint64), np.uint64(16))
-    u_planes, v_planes = kernels.to_planes(u, 4), kernels.to_planes(v, 4)
+    u_planes, v_planes = bitplanes.to_planes(u, 4), bitplanes.to_planes(v, 4)
     code = np.empty((circuits.ONE_HOT, 4), dtype=np.uint64)
     circuits.nibble_one_hot(u_planes, code)
     for a in range(1, 16):
-        np.testing.assert_array_equal(kernels.unpack_bits(code[a - 1], 256), u == a)
+        np.testing.assert_array_equal(bitplanes.unpack_bits(code[a - 1], 256), u == a)
     half = np.random.default_rng(0).integers(0, 2**64, size=code.shape, dtype=np.uint64)
     generate, propagate, equal = (np.zeros((2, 1, 4), dtype=np.uint64) for _ in range(3))
     for first, part in ((True, half), (False, code ^ half)):
         circuits.nibble_carry_leaves(part, v_planes, first, generate[int(first)], propagate[int(first)])
         circuits.nibble_equal_leaves(part, v_planes, first, equal[int(first)])
     for leaves, want in ((generate, u + v >= 16), (propagate, u + v == 15), (equal, u == v)):
-        np.testing.assert_array_equal(kernels.unpack_bits(leaves[0, 0] ^ leaves[1, 0], 256), want)
+        np.testing.assert_array_equal(bitplanes.unpack_bits(leaves[0, 0] ^ leaves[1, 0], 256), want)
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tercet.protocols import kernels
+from tercet.protocols import bitplanes, kernels
 from tercet.protocols.kernels import Words
 
 SIZES = st.sampled_from([0, 1, 2, 63, 64, 65, 127, 1000, 4095, 4096, 4097, 9000])
@@ -41,41 +41,41 @@ def exact_matmul(a: Words, b: Words) -> Words:
 @given(SEEDS, SIZES, st.integers(0, 64))
 def test_planes_hold_the_bits(seed, n, bits):
     x = words(seed, n)
-    planes = kernels.to_planes_low(x, bits)
+    planes = bitplanes.to_planes(x, bits)
     assert planes.shape == (bits, -(-n // 64))
     for b in range(bits):
-        np.testing.assert_array_equal(kernels.unpack_bits(planes[b], n), (x >> np.uint64(b)) & np.uint64(1))
+        np.testing.assert_array_equal(bitplanes.unpack_bits(planes[b], n), (x >> np.uint64(b)) & np.uint64(1))
     padding = np.uint64((1 << 64) - (1 << (n % 64))) if n % 64 else np.uint64(0)
     assert not (planes[:, -1:] & padding).any()
     low = np.uint64(2**bits - 1)
-    np.testing.assert_array_equal(kernels.from_planes(planes, n), x & low)
+    np.testing.assert_array_equal(bitplanes.from_planes(planes, n), x & low)
 
 
 @settings(deadline=None)
 @given(SEEDS, SIZES)
 def test_all_planes_round_trip(seed, n):
     x = words(seed, n)
-    np.testing.assert_array_equal(kernels.from_planes(kernels.to_planes(x), n), x)
+    np.testing.assert_array_equal(bitplanes.from_planes(bitplanes.to_planes(x), n), x)
 
 
 def test_planes_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match="65"):
-        kernels.to_planes(words(0, 3), 65)
+        bitplanes.to_planes(words(0, 3), 65)
     with pytest.raises(ValueError, match="do not hold 65"):
-        kernels.from_planes(words(0, 64, 1), 65)
+        bitplanes.from_planes(words(0, 64, 1), 65)
     with pytest.raises(ValueError, match="do not hold 65"):
-        kernels.unpack_bits(words(0, 1), 65)
+        bitplanes.unpack_bits(words(0, 1), 65)
 
 
 @settings(deadline=None)
 @given(SEEDS, SIZES, st.sampled_from([np.bool_, np.uint8]))
 def test_bits_pack_and_unpack(seed, n, dtype):
     bits = (np.random.default_rng(seed).random(n) < 0.5).astype(dtype)
-    packed = kernels.pack_bits(bits)
+    packed = bitplanes.pack_bits(bits)
     assert packed.shape == (-(-n // 64),)
     expected = sum(int(bit) << i for i, bit in enumerate(bits))
     assert sum(int(word) << (64 * i) for i, word in enumerate(packed)) == expected
-    np.testing.assert_array_equal(kernels.unpack_bits(packed, n), bits.astype(np.uint8))
+    np.testing.assert_array_equal(bitplanes.unpack_bits(packed, n), bits.astype(np.uint8))
 
 
 @settings(deadline=None)
@@ -147,7 +147,7 @@ def test_inputs_may_be_read_only_and_unaligned():
     np.testing.assert_array_equal(
         kernels.mul3(received, x, x, received, out).reshape(2, 100), x * x * np.uint64(3)
     )
-    np.testing.assert_array_equal(kernels.to_planes(received), kernels.to_planes(x))
+    np.testing.assert_array_equal(bitplanes.to_planes(received), bitplanes.to_planes(x))
     np.testing.assert_array_equal(kernels.ring_dot(received, received), kernels.ring_dot(x, x))
     np.testing.assert_array_equal(kernels.take_columns(received, np.array([5, 5, 0])), x[:, [5, 5, 0]])
 

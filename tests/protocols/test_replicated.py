@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tercet.errors import PrivacyError, ProtocolError
 from tercet.protocols.base import Product, gather
+from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import BITS, Z64, decode, encode
-from tercet.protocols.kernels import unpack_bits
 from tercet.protocols.replicated import Replicated
 from tercet.testing.lockstep import lockstep, parties, reconstruct, share
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from tercet.errors import ProtocolError
+from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import Z64, decode, encode
 from tercet.protocols.fourier import sigmoid, union
 from tercet.protocols.gf8 import GF8
-from tercet.protocols.kernels import unpack_bits
 from tercet.protocols.mersenne import MERSENNE
 from tercet.protocols.prg import Stream
 from tercet.protocols.shamir import Shamir

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tercet.errors import ProtocolError
+from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import BITS
-from tercet.protocols.kernels import unpack_bits
 from tercet.protocols.plain import Plain
 from tercet.protocols.ranking import openings
 from tercet.protocols.rep4 import Rep4
