@@ -2,16 +2,18 @@
 
 Rows of both tables are sorted by the pseudonyms of their keys, so that equal ones are neighbours: first the
 row of the right table, if there is one, then those of the left. That they are equal is a secret bit, never
-opened. Where keys are unique on both sides, a row takes the columns of the row before it; else they are
-copied down each run (`tercet.ml.segments`). Then rows are shuffled and their numbers opened, which are in a
-random order, and each row of the left table gets what it was linked with, in its own place.
+opened. Where keys are unique on both sides, a row takes the columns of the right one of three rows before it;
+else they are copied down each run (`tercet.ml.segments`). Then rows are shuffled and their numbers opened,
+which are in a random order, and each row of the left table gets what it was linked with, in its own place.
 
-With c columns of n rows in both tables, that is 1.1 n log2(n) comparisons of 64 to 128 bits and two shuffles;
-rounds grow with log2(n)^2.
+With c columns of n rows in both tables, that is 1.1 n log2(n) comparisons and two shuffles; rounds grow with
+log2(n)^2. Of 2,000,000 rows, 52 bits are compared where keys are unique, else 103.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -27,6 +29,7 @@ from tercet.ml.splitting import RANDOM_ORDER
 from tercet.ml.stored_columns import Column, Part
 from tercet.ml.table import ANALYST, Steps, Table
 from tercet.plans import Builder, Value, concatenate
+from tercet.plans.joining_kinds import NEAR
 
 REPEATED = "whether a key occurs more often in a table than the join allows"
 
@@ -123,24 +126,32 @@ def _linked(builder: Builder, left: Table, right: Table, *, many: bool) -> _Link
     block = present.reshape(1, rows)
     if side is not None:
         block = concatenate([side.centred.padded(0, sizes[0]), block])
-    pseudonyms, numbers, ours, block = builder.apply_all(
-        "sort_words", names[0] ^ names[1], numbers, ours, block
-    )
-
-    same = (pseudonyms ^ pseudonyms.delay(1)).are_zero().to_ring()
-    again = _bit(same * ours)
-    follows = (same - again).bounded(1.0, "a bit")  # a left row whose key is that of the row before
+    given = [names[0] ^ names[1], numbers, ours, block]
     if many:
-        moved, repeats = copied(inverted(follows), block), again.sum()
+        pseudonyms, numbers, ours, block = builder.apply_all("sort_words", *given)
+        before = [pseudonyms.delay(1)]
     else:
-        limit = float(block.type.limit)
-        moved = (block + follows.reshape(1, rows) * block.delay(1)).bounded(limit, "one of them is zero")
-        repeats = again.sum() + _bit(follows * inverted(ours).delay(1)).sum()
+        pseudonyms, numbers, ours, block = builder.apply_all("sort_words", *given, first=sizes[1])
+        before = [pseudonyms.delay(place + 1) for place in range(NEAR)]
+    same = [(pseudonyms ^ other).are_zero().to_ring() for other in before]
+    limit = float(block.type.limit)
+    if many:
+        again = _bit(same[0] * ours)
+        follows = (same[0] - again).bounded(1.0, "a bit")  # a left row whose key is that of the row before
+        moved, repeats = copied(inverted(follows), block), again.sum()
+        linked = follows.delay(-1)
+    else:
+        # Rows of one side that have the same key come as near as that, if there are any.
+        alike = [inverted(ours.delay(place + 1) - ours).bounded(1.0, "a bit") for place in range(NEAR)]
+        repeats = _total([one * other for one, other in zip(same, alike, strict=True)]).sum()
+        taken = [one.reshape(1, rows) * block.delay(place + 1) for place, one in enumerate(same)]
+        moved = (block + _total(taken)).bounded(limit, "all but one of them are zero")
+        linked = _total([one.delay(-1 - place) for place, one in enumerate(same)])
     sound = repeats.reshape(1).is_zero().to_ring()
     last = len(right.columns)
     there = kept_where(sound, settled(moved).select([last]).squeeze().bounded(1.0, "a bit"))
-    here = _bit(block.select([last]).squeeze().bounded(1.0, "a bit") * inverted(follows.delay(-1)))
-    alone = kept_where(sound, _bit(here * ours))
+    here = block.select([last]).squeeze().bounded(1.0, "a bit")
+    alone = kept_where(sound, _bit(here * inverted(linked.bounded(1.0, "a bit"))))
     columns = [] if side is None else [settled(moved).select(range(last))]
     numbers, there, alone, *values = builder.apply_all("shuffle", numbers, there, alone, *columns)
     return _Linked(
@@ -153,6 +164,11 @@ def _linked(builder: Builder, left: Table, right: Table, *, many: bool) -> _Link
         numbers.open(RANDOM_ORDER),
         sizes,
     )
+
+
+def _total(values: Sequence[Value]) -> Value:
+    """The sum of some values."""
+    return functools.reduce(operator.add, values)
 
 
 def _bit(product: Value) -> Value:

@@ -247,6 +247,10 @@ class Masks(Kind):
         return x.like(np.negative(bits.astype(np.uint64))[:, None])
 
 
+NEAR = word_order.NEAR
+"""How far two rows of one word are apart at most, where `sort_words` knows rows of two sides."""
+
+
 @kind("zero_words")
 class ZeroWords(Kind):
     """Secret booleans `(n,)`: where all words of `(w, n)` are zero."""
@@ -277,8 +281,14 @@ class SortWords(Kind):
 
     Equal ones stay in their order. Row numbers make all distinct, and rows are shuffled first, so that the
     comparisons that it opens tell the nodes nothing but a uniformly random permutation (Hamada et al. 2012).
+
+    With `first`, so many rows have distinct words, and the others too: less is compared, and two rows of one
+    word are only near each other (`word_order.NEAR`). Whoever says so answers for it: rows of one side with
+    equal words would show.
     """
 
+    attributes = fields(first=int)
+    optional = frozenset({"first"})
     along = Along.SORT
     local = False
     weight = 256
@@ -291,16 +301,19 @@ class SortWords(Kind):
             first.form is Form.WORDS and first.shape[:-1] == (word_order.KEY_WORDS,),
             f"sort_words orders by two words each, not by {first}",
         )
+        rows = attributes.get("first", 0)
+        require(rows >= 0, f"sort_words takes a number of rows of the first side, not {rows}")
         for x in args:
             require(x.form in (Form.RING, Form.WORDS), f"sort_words takes numbers or words, not {x}")
             require(x.rows == first.rows, "columns of different length cannot be sorted alike")
         return list(args)
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[list[Share]]:
-        return word_order.sort_by_words(protocol, [arg for arg in args if isinstance(arg, Share)])
+        shares = [arg for arg in args if isinstance(arg, Share)]
+        return word_order.sort_by_words(protocol, shares, dict(node.attributes).get("first"))
 
     def cost(self, node: Node, protocol: Protocol, args: Sequence[Share], rows: int) -> Cost:
-        return word_order.sort_by_words_cost(protocol, args)
+        return word_order.sort_by_words_cost(protocol, args, dict(node.attributes).get("first"))
 
     def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
         return ranking.openings(shapes[0][-1])

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.compiled import inline, kernel
-from tercet.protocols.kernels import IN, IN2, OUT, OUT2, Words
+from tercet.protocols.kernels import IN, IN2, INDEX_IN, OUT, OUT2, Indices, Words, words_out
 
+_OUT3 = words_out(3)
 WORD = 64
 LANES = 64
 """Blocks of 64 words transposed side by side: a tile of 32 KiB, and runs of 512 bytes in every plane."""
@@ -105,6 +106,48 @@ def to_planes(words: Words, bits: int = WORD) -> Words:
     if bits:
         _to_planes(words.reshape(-1), planes)
     return planes
+
+
+@kernel(IN2, INDEX_IN, INDEX_IN, INDEX_IN, _OUT3, _OUT3)
+def pair_planes(
+    keys: Words, left: Indices, right: Indices, places: Indices, differ: Words, second: Words
+) -> None:
+    """Bit-slice pairs of keys: `keys[left] ^ keys[right]` and `keys[right]`, bit b in plane `places[b]`.
+
+    `keys` `(n, h w)` holds the w words of a key for each of h components side by side, the lowest first, so
+    that a key is one access to memory; planes are `(h, bits, m / 64)`. The upper words count with all bits.
+    """
+    held, bits = differ.shape[0], places.shape[0]
+    columns = keys.shape[1]
+    words = columns // held
+    lowest = bits - WORD * (words - 1)
+    differs = np.empty((columns, WORD * LANES), dtype=np.uint64)
+    seconds = np.empty((columns, WORD * LANES), dtype=np.uint64)
+    for start in range(0, differ.shape[2], LANES):
+        lanes = min(LANES, differ.shape[2] - start)
+        first, count = start * WORD, min(LANES * WORD, left.shape[0] - start * WORD)
+        ones, others = left[first : first + count], right[first : first + count]
+        if count < LANES * WORD:
+            differs[:], seconds[:] = 0, 0
+        for lane in range(lanes):
+            for j in range(min(WORD, count - lane * WORD)):
+                one, other = keys[np.uint64(ones[lane * WORD + j])], keys[np.uint64(others[lane * WORD + j])]
+                for column in range(columns):
+                    differs[column, j * LANES + lane] = one[column] ^ other[column]
+                    seconds[column, j * LANES + lane] = other[column]
+        for column in range(columns):
+            component, word = column // words, column % words
+            begin = 0 if word == 0 else lowest + WORD * (word - 1)
+            some = lowest if word == 0 else WORD
+            rows = 1
+            while rows < some:
+                rows *= 2
+            for tile, out in ((differs[column], differ[component]), (seconds[column], second[component])):
+                _transpose(tile, rows)
+                for b in range(some):
+                    plane, row = out[places[begin + b]], tile[b * LANES : b * LANES + lanes]
+                    for lane in range(lanes):
+                        plane[start + lane] = row[lane]
 
 
 def from_planes(planes: Words, n: int) -> Words:

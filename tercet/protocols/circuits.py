@@ -72,6 +72,61 @@ def carry_tree_cost(protocol: Protocol, groups: int, words: int) -> Cost:
     return cost
 
 
+@functools.cache
+def halves(planes: int) -> tuple[int, ...]:
+    """The order of so many planes, lowest 0, in which `select_tree` finds neighbours without moving them.
+
+    Those that are the upper ones of a pair come first, then the lower ones in the same order; the lowest of
+    all is last, alone if they are odd in number. So are the results of the pairs again.
+    """
+    if planes < 2:
+        return tuple(range(planes))
+    odd = planes % 2
+    above = [2 * pair - odd for pair in halves((planes + 1) // 2) if pair or not odd]
+    return (*(low + 1 for low in above), *above, *([0] if odd else []))
+
+
+def _ands_of(places: int) -> int:
+    """How many ANDs a level of `select_tree` makes of two or more planes."""
+    return 2 * (places // 2) - 1 + places % 2
+
+
+def select_tree(protocol: Protocol, differ: Share, chosen: Share) -> Op[Share]:
+    """The `chosen` bit at the highest place where `differ` is one, of planes `(places, words)`.
+
+    Planes lie in the order of `halves`. Where `differ` is zero everywhere, any bit may come out. log2(places)
+    rounds; two ANDs for each place but the lowest, less one for each round in which that has an upper
+    neighbour: whether anything below it differs does not matter.
+    """
+    n, v = differ.data, chosen.data
+    while (places := n.shape[1]) > 1:
+        pairs, odd = places // 2, places % 2
+        kept = _ands_of(places) - pairs
+        left, right = (np.empty((len(n), pairs + kept, n.shape[2]), dtype=np.uint64) for _ in range(2))
+        left[:, :pairs], left[:, pairs:] = n[:, :pairs], n[:, :kept]
+        np.bitwise_xor(v[:, :pairs], v[:, pairs : 2 * pairs], out=right[:, :pairs])
+        right[:, pairs:] = n[:, pairs : pairs + kept]
+        product = (yield from protocol.mul(differ.like(left), differ.like(right))).data
+        some, selected = (np.empty((len(n), pairs + odd, n.shape[2]), dtype=np.uint64) for _ in range(2))
+        np.bitwise_xor(product[:, :pairs], v[:, pairs : 2 * pairs], out=selected[:, :pairs])
+        np.bitwise_xor(product[:, pairs:], n[:, :kept], out=some[:, :kept])
+        some[:, :kept] ^= n[:, pairs : pairs + kept]
+        # The lowest of all is a placeholder that keeps the order; no product reads it.
+        some[:, kept:], selected[:, pairs:] = n[:, -1:], v[:, 2 * pairs :]
+        n, v = some, selected
+    return differ.like(v[:, 0])
+
+
+def select_tree_cost(protocol: Protocol, places: int, words: int) -> Cost:
+    """Cost of `select_tree`."""
+    cost = protocol.free()
+    while places > 1:
+        ands = protocol.spec((_ands_of(places), words), domain=BITS)
+        cost = cost + protocol.cost("mul", ands, ands)
+        places -= places // 2
+    return cost
+
+
 def and_tree(protocol: Protocol, planes: Share) -> Op[Share]:
     """AND of all planes of shape `(planes, words)`; log2(planes) rounds."""
     while planes.shape[0] > 1:

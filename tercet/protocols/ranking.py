@@ -106,7 +106,8 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
             f"keys of {bits} bits cannot be ranked: their differences must fit {WORD_BITS} bits"
         )
 
-    def difference(some: Share, left: Indices, right: Indices) -> Share:
+    def difference(some: Share, first_places: Indices, second_places: Indices, order: Indices) -> Share:
+        left, right = order[first_places], order[second_places]
         # left - right - [left has the lower position] is negative just if left comes first, also if equal.
         earlier = (left < right).astype(np.uint64)
         first, second = (some.like(some.data[:, side]) for side in (left, right))
@@ -131,9 +132,11 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
     return orders
 
 
-def ask(left: Indices, right: Indices) -> Generator[tuple[Indices, Indices], Bools, Bools]:
-    """What a sort wants to know, for whoever runs it to find out."""
-    answer = yield left, right
+def ask(
+    left: Indices, right: Indices, order: Indices
+) -> Generator[tuple[Indices, Indices, Indices], Bools, Bools]:
+    """What a sort wants to know, by places in an order of rows, for whoever runs it to find out."""
+    answer = yield left, right, order
     return answer
 
 

@@ -22,7 +22,7 @@ from tercet.compiled import BOOLEAN, Array, kernel
 from tercet.protocols.kernels import INDEX_IN, INDEX_OUT, Indices
 
 Bools = npt.NDArray[np.bool_]
-Less = Callable[[Indices, Indices], Generator[Any, Any, Bools]]
+Less = Callable[[Indices, Indices, Indices], Generator[Any, Any, Bools]]
 
 ALL_PAIRS = 12
 """Buckets up to this size are sorted by comparing all pairs."""
@@ -33,7 +33,8 @@ def sort(count: int, less: Less) -> Generator[Any, Any, Indices]:
     """The numbers 0 to count - 1 in the order that `less` tells of; `less` answers for whole arrays of pairs.
 
     Numbers stand in `order`, in which buckets are consecutive: `starts` and `sizes` list those not sorted
-    yet.
+    yet. `less` is asked by places in it and gets it too: an array that stays as it is for many questions, so
+    that what is compared can be moved into that order and read one after the other.
     """
     order = np.arange(count, dtype=np.int64)
     low, high, left, right = (np.empty(count, dtype=np.int64) for _ in range(4))
@@ -45,13 +46,15 @@ def sort(count: int, less: Less) -> Generator[Any, Any, Indices]:
         base = np.cumsum(pivots) - pivots
         buckets = (starts, sizes, pivots)
         first, second = _pairs(starts, pivots)
-        is_less = yield from less(order[first], order[second])
+        is_less = yield from less(first, second, order)
         chosen = np.empty(int(pivots.sum()), dtype=np.int64)
-        _rank_pivots(*buckets, base, first, second, is_less, order, low, high, chosen)
-        while asked := _ask(*buckets, base, order, low, high, chosen, left, right):
-            is_less = yield from less(left[:asked], right[:asked])
+        _rank_pivots(*buckets, base, first, second, is_less, low, high, chosen)
+        while asked := _ask(*buckets, base, low, high, chosen, left, right):
+            is_less = yield from less(left[:asked], right[:asked], order)
             _narrow(*buckets, is_less, low, high)
-        starts, sizes = _distribute(*buckets, order, low, left).reshape(2, -1)
+        moved = order.copy()
+        starts, sizes = _distribute(*buckets, order, low, moved).reshape(2, -1)
+        order = moved
     return order
 
 
@@ -75,7 +78,7 @@ def _pairs(starts: Indices, counts: Indices) -> tuple[Indices, Indices]:
 _BUCKETS = (INDEX_IN, INDEX_IN, INDEX_IN)
 
 
-@kernel(*_BUCKETS, INDEX_IN, INDEX_IN, INDEX_IN, BOOLS_IN, INDEX_IN, INDEX_OUT, INDEX_OUT, INDEX_OUT)
+@kernel(*_BUCKETS, INDEX_IN, INDEX_IN, INDEX_IN, BOOLS_IN, INDEX_OUT, INDEX_OUT, INDEX_OUT)
 def _rank_pivots(
     starts: Indices,
     sizes: Indices,
@@ -84,7 +87,6 @@ def _rank_pivots(
     first: Indices,
     second: Indices,
     is_less: Bools,
-    order: Indices,
     low: Indices,
     high: Indices,
     chosen: Indices,
@@ -102,16 +104,15 @@ def _rank_pivots(
         low[second[pair] if is_less[pair] else first[pair]] += 1
     for bucket in range(starts.size):
         for slot in range(starts[bucket], starts[bucket] + pivots[bucket]):
-            chosen[base[bucket] + low[slot]] = order[slot]
+            chosen[base[bucket] + low[slot]] = slot
 
 
-@kernel(*_BUCKETS, INDEX_IN, INDEX_IN, INDEX_IN, INDEX_IN, INDEX_IN, INDEX_OUT, INDEX_OUT)
+@kernel(*_BUCKETS, INDEX_IN, INDEX_IN, INDEX_IN, INDEX_IN, INDEX_OUT, INDEX_OUT)
 def _ask(
     starts: Indices,
     sizes: Indices,
     pivots: Indices,
     base: Indices,
-    order: Indices,
     low: Indices,
     high: Indices,
     chosen: Indices,
@@ -123,7 +124,7 @@ def _ask(
     for bucket in range(starts.size):
         for slot in range(starts[bucket] + pivots[bucket], starts[bucket] + sizes[bucket]):
             if low[slot] < high[slot]:
-                left[asked] = order[slot]
+                left[asked] = slot
                 right[asked] = chosen[base[bucket] + (low[slot] + high[slot]) // 2]
                 asked += 1
     return asked
@@ -146,14 +147,14 @@ def _narrow(
                 asked += 1
 
 
-@kernel(*_BUCKETS, INDEX_OUT, INDEX_IN, INDEX_OUT)
+@kernel(*_BUCKETS, INDEX_IN, INDEX_IN, INDEX_OUT)
 def _distribute(
     starts: Indices, sizes: Indices, pivots: Indices, order: Indices, low: Indices, moved: Indices
 ) -> Indices:
     """Move rows of each bucket between its pivots, keeping their order; starts, then sizes, of new buckets.
 
-    A pivot of rank k goes to place 2 k + 1, a row between pivots k - 1 and k to place 2 k. `moved` is
-    scratch.
+    A pivot of rank k goes to place 2 k + 1, a row between pivots k - 1 and k to place 2 k. What is in no
+    bucket is left as it is in `moved`.
     """
     places = np.empty(2 * pivots.max() + 2, dtype=np.int64)
     new_starts, new_sizes = [np.int64(0)][:0], [np.int64(0)][:0]
@@ -169,7 +170,6 @@ def _distribute(
             places[place + 1] += places[place]
         for slot in range(size):
             place = 2 * low[start + slot] + (1 if slot < some else 0)
-            moved[places[place]] = order[start + slot]
+            moved[start + places[place]] = order[start + slot]
             places[place] += 1
-        order[start : start + size] = moved[:size]
     return np.array(new_starts + new_sizes, dtype=np.int64)

@@ -1,20 +1,25 @@
 """Order and equality of rows by secret words, such as pseudonyms of keys: shared bits, compared as they are.
 
-Words under XOR need not become numbers to be compared: bit-sliced, `a < b` is the carry out of `not a + b`.
-`sort_by_words` brings rows with equal words together as `ranking` sorts numbers: the number of the row is
-appended to its words, rows are shuffled, and comparisons of what is now distinct are opened, which disclose
-nothing but a uniformly random permutation (Hamada, Kikuchi, Ikarashi, Chida, Takahashi 2012). Which rows are
-equal is not disclosed, nor whether any are; `zero_words` finds it out as secret bits.
+Words under XOR need not become numbers to be compared: bit-sliced, the highest bit in which two of them
+differ tells which is less. `sort_by_words` brings rows with equal words together as `ranking` sorts numbers:
+the number of the row is appended to its words, rows are shuffled, and comparisons of what is now distinct are
+opened, which disclose nothing but a uniformly random permutation (Hamada, Kikuchi, Ikarashi, Chida, Takahashi
+2012). Which rows are equal is not disclosed, nor whether any are; `zero_words` finds it out as secret bits.
 
 Words have to be uniformly random where they differ, as pseudonyms are. Then a prefix of them orders the rows:
 it is long enough that two different ones of n agree in it with a chance below n^2 2^-(2 log2(n) + 40), so
 below 2^-40 for all pairs together.
+
+Where no word comes twice among the first rows, and none among the others, one bit tells the two rows of a
+word apart instead of a row number; and the prefix need only be so long that no three different words agree in
+it, if who asks looks `NEAR` rows back for the other row of a word. Then all that is compared fits one word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import numpy as np
 
 from tercet.errors import ProtocolError
@@ -28,31 +33,35 @@ from tercet.protocols.samplesort import Bools, sort
 KEY_WORDS = 2
 UNLIKELY = 40
 """Words that differ agree in what they are ordered by with a chance of 2 to minus this."""
+NEAR = 3
+"""Two rows of one word are at most so far apart where rows are sorted as those of two sides."""
 _ONES = ~np.uint64(0)
 
 
-def sort_by_words(protocol: Protocol, columns: Sequence[Share]) -> Op[list[Share]]:
+def sort_by_words(protocol: Protocol, columns: Sequence[Share], first: int | None = None) -> Op[list[Share]]:
     """All columns, rows ordered by the first, words `(2, n)` in `BITS`; equal ones stay in their order.
 
-    The order of words that differ is that of the prefixes that tell them apart, upper word first. Cost:
+    The order of words that differ is that of the prefixes that tell them apart, upper word first. Where the
+    `first` so many rows have distinct words, and the others too, two rows with the same word are at most
+    `NEAR` apart, that of the first rows before the other, and only a row with another word may lie between.
+    If they are not distinct, what is opened tells of rows with equal words on one side. Cost:
     `sort_by_words_cost`; openings: `ranking.openings(n)`.
     """
-    keys, bits = _numbered(protocol, columns[0])
-    *moved, shuffled = yield from protocol.shuffle([*columns, keys])
-    order = yield from _rank(protocol, shuffled, bits)
+    keys = _keys(columns[0], first)
+    *moved, shuffled = yield from protocol.shuffle([*columns, keys.of(protocol, columns[0])])
+    order = yield from _rank(protocol, shuffled, keys.bits)
     return [protocol.take(column, order) for column in moved]
 
 
-def sort_by_words_cost(protocol: Protocol, columns: Sequence[Share]) -> Cost:
+def sort_by_words_cost(protocol: Protocol, columns: Sequence[Share], first: int | None = None) -> Cost:
     """About what `sort_by_words` costs: the mean over permutations."""
-    rows = columns[0].shape[-1]
-    keys = protocol.spec((KEY_WORDS, rows), domain=BITS)
-    cost = protocol.cost("shuffle", [*columns, keys])
+    rows, keys = columns[0].shape[-1], _keys(columns[0], first)
+    cost = protocol.cost("shuffle", [*columns, protocol.spec((keys.words, rows), domain=BITS)])
     steps, comparisons = batches(rows)
     if not steps:
         return cost
     batch = packed_words(-(-comparisons // steps))
-    each = _below_cost(protocol, _bits(rows), batch)
+    each = circuits.select_tree_cost(protocol, keys.bits, batch)
     each = each + protocol.cost("open", protocol.spec((batch,), domain=BITS))
     return cost + Cost(each.rounds * steps, tuple(sent * steps for sent in each.sent))
 
@@ -69,40 +78,6 @@ def zero_words_cost(protocol: Protocol, words: Share) -> Cost:
     return circuits.and_tree_cost(protocol, words.shape[0] * WORD_BITS, packed_words(words.shape[-1]))
 
 
-# -- what rows are ordered by --------------------------------------------------------------------------------
-
-
-def _bits(rows: int) -> int:
-    """How many bits of words and row numbers are compared, of which the upper word is all."""
-    number = max(rows - 1, 0).bit_length()
-    return WORD_BITS + _lower_bits(number) + number
-
-
-def _lower_bits(number: int) -> int:
-    """How many bits of the lower word rows are ordered by, beside row numbers of so many."""
-    return min(max(0, 2 * number + UNLIKELY - WORD_BITS), WORD_BITS - number)
-
-
-def _numbered(protocol: Protocol, words: Share) -> tuple[Share, int]:
-    """Distinct keys `(2, n)`, and how many bits they have. Local.
-
-    The upper word above, and below it the uppermost bits of the lower one that are needed, then the number of
-    the row.
-    """
-    if words.domain is not BITS or words.shape[:-1] != (KEY_WORDS,):
-        raise ProtocolError(f"rows are ordered by {KEY_WORDS} shared words each, not by {words.shape}")
-    rows = words.shape[-1]
-    number = max(rows - 1, 0).bit_length()
-    kept = _lower_bits(number)
-    data = words.data.copy()
-    # A shift by a whole word is not defined: in two steps, the first of them by less.
-    lower = (data[:, 0] >> np.uint64(WORD_BITS - kept)) if kept else np.zeros_like(data[:, 0])
-    data[:, 0] = lower << np.uint64(number)
-    numbers = np.zeros(words.shape, dtype=np.uint64)
-    numbers[0] = np.arange(rows, dtype=np.uint64)
-    return protocol.add_public(words.like(data), numbers), _bits(rows)
-
-
 def _planes(words: Share, bits: int) -> Share:
     """The lowest bits of words `(w, n)` as planes `(bits, n / 64)`, the first word lowest. Local."""
     held, _, rows = words.data.shape
@@ -114,45 +89,82 @@ def _planes(words: Share, bits: int) -> Share:
     return words.like(made)
 
 
-def _compared(keys: Share, rows: Indices, bits: int) -> Share:
-    """Planes `(bits, m / 64)` of the keys of some rows: row number, lower word, upper word."""
-    lower, held = bits - WORD_BITS, len(keys.data)
-    made = np.empty((held, bits, packed_words(rows.size)), dtype=np.uint64)
-    for component, planes in zip(keys.data, made, strict=True):
-        planes[:lower] = bitplanes.to_planes(component[0][rows], lower)
-        planes[lower:] = bitplanes.to_planes(component[1][rows])
-    return keys.like(made)
+# -- what rows are ordered by --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Keys:
+    """What tells rows apart, in so many words: `upper` bits of the upper word, `lower` ones, and a `number`.
+
+    The number has so many bits; rows from `first` on have 1, if that is given, else each has its own.
+    """
+
+    words: int
+    upper: int
+    lower: int
+    number: int
+    first: int | None
+
+    @property
+    def bits(self) -> int:
+        """How many are compared, of which the uppermost word is all."""
+        return self.upper + self.lower + self.number
+
+    def of(self, protocol: Protocol, words: Share) -> Share:
+        """Distinct keys `(words, n)` of words `(2, n)`. Local."""
+        rows = words.shape[-1]
+        numbers = np.zeros((self.words, rows), dtype=np.uint64)
+        data = words.data.copy()
+        if self.words == 1:
+            data = (data[:, 1:] >> np.uint64(WORD_BITS - self.upper)) << np.uint64(1)
+            numbers[0, self.first :] = 1
+        else:
+            # A shift by a whole word is not defined: in two steps, the first of them by less.
+            shift = np.uint64(WORD_BITS - self.lower)
+            lower = (data[:, 0] >> shift) if self.lower else np.zeros_like(data[:, 0])
+            data[:, 0] = lower << np.uint64(self.number)
+            numbers[0] = np.arange(rows, dtype=np.uint64)
+        return protocol.add_public(words.like(data), numbers)
+
+
+def _keys(words: Share, first: int | None) -> _Keys:
+    """What orders rows by words `(2, n)`: as much as is needed of so many."""
+    if words.domain is not BITS or words.shape[:-1] != (KEY_WORDS,):
+        raise ProtocolError(f"rows are ordered by {KEY_WORDS} shared words each, not by {words.shape}")
+    number = max(words.shape[-1] - 1, 0).bit_length()
+    if first is None:
+        lower = min(max(0, 2 * number + UNLIKELY - WORD_BITS), WORD_BITS - number)
+        return _Keys(KEY_WORDS, WORD_BITS, lower, number, None)
+    # Of n words, n^3 / 6 triples; all three of one agree in b bits with a chance of 2^-2b.
+    return _Keys(1, min((3 * number + UNLIKELY) // 2, WORD_BITS - 1), 0, 1, first)
 
 
 # -- comparisons ---------------------------------------------------------------------------------------------
 
 
 def _rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
-    """The positions of shuffled, distinct keys in ascending order; public."""
-    asking = sort(keys.shape[-1], ask)
+    """The positions of shuffled, distinct keys `(w, n)` in ascending order; public."""
+    held, words, rows = keys.data.shape
+    beside = np.ascontiguousarray(keys.data.reshape(held * words, rows).T)
+    places = np.empty(bits, dtype=np.int64)
+    places[np.array(circuits.halves(bits))] = np.arange(bits)
+    asking = sort(rows, ask)
     answer: Bools | None = None
+    current = np.arange(rows, dtype=np.int64)
+    ordered = beside
     while True:
         try:
-            left, right = asking.send(answer)
+            left, right, now = asking.send(answer)
         except StopIteration as stop:
             order: Indices = stop.value
             return order
-        first, second = (_compared(keys, side, bits) for side in (left, right))
-        less = yield from _below(protocol, first, second)
-        words: Words = yield from protocol.open(less)
-        answer = bitplanes.unpack_bits(words, left.size).astype(np.bool_)
+        differ, second = (np.empty((held, bits, packed_words(left.size)), dtype=np.uint64) for _ in range(2))
+        if now is not current:
+            current, ordered = now, beside.take(now, axis=0)
+        bitplanes.pair_planes(ordered, left, right, places, differ, second)
+        less = yield from circuits.select_tree(protocol, keys.like(differ), keys.like(second))
+        opened: Words = yield from protocol.open(less)
+        answer = bitplanes.unpack_bits(opened, left.size).astype(np.bool_)
 
 
-def _below(protocol: Protocol, x: Share, y: Share) -> Op[Share]:
-    """Packed booleans `x < y` of planes `(bits, words)`, lowest bit first: the carry out of `not x + y`."""
-    flipped = protocol.add_public(x, np.full(x.shape, _ONES))
-    generate = yield from protocol.mul(flipped, y)
-    return (yield from circuits.carry_tree(protocol, generate, protocol.add(flipped, y)))
-
-
-def _below_cost(protocol: Protocol, bits: int, words: int) -> Cost:
-    planes = protocol.spec((bits, words), domain=BITS)
-    return protocol.cost("mul", planes, planes) + circuits.carry_tree_cost(protocol, bits, words)
-
-
-__all__ = ["KEY_WORDS", "sort_by_words", "sort_by_words_cost", "zero_words", "zero_words_cost"]
+__all__ = ["KEY_WORDS", "NEAR", "sort_by_words", "sort_by_words_cost", "zero_words", "zero_words_cost"]

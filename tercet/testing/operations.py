@@ -172,6 +172,17 @@ def _by_words(words: Words) -> Indices:
     return np.lexsort((lower, words[1]))
 
 
+def _sides(words: Words) -> Words:
+    """Words with others above them, which are distinct in each half of the rows, as far apart as can be."""
+    numbers = np.arange(words.shape[1], dtype=np.uint64) % np.uint64(max(words.shape[1] // 2, 1) + 1)
+    return np.stack([words[0], numbers * np.uint64(0x9E3779B97F4A7C15)])
+
+
+def _side(words: Share) -> int:
+    """How many rows are the first side."""
+    return words.shape[-1] // 2
+
+
 def _ascon(words: Sequence[Words]) -> list[Words]:
     key, message = words
     state = [
@@ -400,6 +411,16 @@ OPERATIONS = (
         run=lambda p, s: word_order.sort_by_words(p, s),
         expected=lambda w: [one[..., _by_words(w[0])] for one in w],
         cost=lambda p, s: word_order.sort_by_words_cost(p, s),
+        openings=lambda s: ranking.openings(s[0].shape[-1]),
+        rowwise=False,
+        fixed_up_to=samplesort.ALL_PAIRS - 1,  # all comparisons in one word: that of two orders differs
+    ),
+    Operation(
+        name="sort two sides by words",
+        inputs=lambda v, n: [Secret(_sides(v((2, n), 64)), BITS), Secret(v((n,), 64))],
+        run=lambda p, s: word_order.sort_by_words(p, s, _side(s[0])),
+        expected=lambda w: [one[..., np.argsort(w[0][1], kind="stable")] for one in w],
+        cost=lambda p, s: word_order.sort_by_words_cost(p, s, _side(s[0])),
         openings=lambda s: ranking.openings(s[0].shape[-1]),
         rowwise=False,
         fixed_up_to=samplesort.ALL_PAIRS - 1,  # all comparisons in one word: that of two orders differs

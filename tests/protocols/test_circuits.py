@@ -110,6 +110,30 @@ def test_trees_of_any_width(groups, seed):
     assert (run.rounds, run.sent) == (cost.rounds, cost.sent)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 150), st.integers(0, 2**32), st.sampled_from([Plain, Replicated]))
+def test_the_highest_difference_is_selected(places, seed, cls):
+    rng = np.random.default_rng(seed)
+    differ, chosen = rng.integers(0, 2**64, size=(2, places, 2), dtype=np.uint64)
+    for _ in range(rng.integers(0, 8)):  # the first difference may be far down
+        differ &= rng.integers(0, 2**64, size=differ.shape, dtype=np.uint64)
+    differ[rng.integers(0, places)] = 2**64 - 1
+    want = np.zeros(2, dtype=np.uint64)
+    for n, v in zip(differ, chosen, strict=True):  # the highest is last
+        want = (n & v) | (~n & want)
+    order = list(circuits.halves(places))
+    assert sorted(order) == list(range(places))
+    session = parties(cls)
+    shares = [share(session, planes[order], domain=BITS) for planes in (differ, chosen)]
+    bound = [party.bind("select") for party in session]
+    run = lockstep(
+        [circuits.select_tree(b, *s) for b, s in zip(bound, zip(*shares, strict=True), strict=True)]
+    )
+    np.testing.assert_array_equal(reconstruct(session, run.results), want)
+    cost = circuits.select_tree_cost(bound[0], places, 2)
+    assert (run.rounds, run.sent) == (cost.rounds, cost.sent)
+
+
 def test_a_tree_of_one_leaf_is_the_leaf():
     protocol = parties(Plain)[0].bind("one")
     leaf = Share(BITS, np.array([[[5]]], dtype=np.uint64))

@@ -29,7 +29,8 @@ def in_the_clear(keys):
     """`sort` by clear keys: the order, the comparisons, the steps and the packed words."""
     counts = []
 
-    def less(left, right):
+    def less(first, second, rows):
+        left, right = rows[first], rows[second]
         counts.append(left.size)
         yield from ()
         return (keys[left] < keys[right]) | ((keys[left] == keys[right]) & (left < right))
