@@ -121,6 +121,8 @@ def _routes() -> list[Route | Mount]:
         does("/jobs/{session}/cancel", analyst.cancel_job),
         reads("/audit", auditor.audit),
         reads("/audit/live", auditor.audit_live),
+        reads("/history/live", owner.history_live),
+        reads("/tables/{name}/live", owner.table_live),
         does("/audit/verify", auditor.verify),
         reads("/heads", auditor.heads),
         reads("/nodes", auditor.nodes),

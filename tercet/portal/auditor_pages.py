@@ -10,13 +10,13 @@ from starlette.responses import Response
 
 from tercet.errors import ConsentError
 from tercet.portal.consent_pages import picture
-from tercet.portal.rendering import form_of, in_place, page, portal_of, see
+from tercet.portal.rendering import form_of, in_place, page, paged, portal_of, see, still_reading
 from tercet.portal.study_drawing import draw_samples
 
 LINES = 50
 """Lines of the logs on a page."""
 MOST_DIFFERENCES = 50
-FIRST_WAIT_S = 2.0
+FIRST_WAIT_S = 1.0
 """How long the page of the logs waits for what is new; it shows what is there, and comes again."""
 CHARTS: Mapping[str, tuple[str, float]] = {
     "memory": ("memory, MB", 1e6),
@@ -36,20 +36,12 @@ def _audit(request: Request) -> Response:
     portal, asked = portal_of(request), request.query_params
     book = portal.book
     words, node, event = asked.get("q", ""), asked.get("node", ""), asked.get("event", "")
-    place = asked.get("page", "1")
-    found = book.found(words, node, event)
-    pages = max(1, -(-len(found) // LINES))
-    now = min(pages, int(place)) if place.isascii() and place.isdigit() and 0 < len(place) < 7 else 1
-    now = max(1, now)
     return page(
         request,
         "audit.html",
         book=book,
         nodes=[one.name for one in portal.cluster.nodes],
-        entries=found[(now - 1) * LINES : now * LINES],
-        count=len(found),
-        now=now,
-        pages=pages,
+        **paged(book.found(words, node, event), request, LINES),
         words=words,
         node=node,
         event=event,
@@ -58,8 +50,7 @@ def _audit(request: Request) -> Response:
 
 async def audit_live(request: Request) -> Response:
     """Whether the logs are being read; a part of the page, and once they have been, the page."""
-    book = portal_of(request).book
-    return page(request, "reading.html", book=book) if book.reading else in_place(_audit(request))
+    return still_reading(request) if portal_of(request).book.reading else in_place(_audit(request))
 
 
 async def verify(request: Request) -> Response:

@@ -15,15 +15,29 @@ from tercet.client.allow import Allow
 from tercet.client.driver import schema_of
 from tercet.client.member_api import Kept, Received
 from tercet.errors import ConsentError, SchemaError, TercetError
-from tercet.members.rules import GROUPS
+from tercet.members.rules import GROUPS, TABLE
 from tercet.ml.reading import Declared
 from tercet.ml.schema import TableSchema
+from tercet.portal.audit_book import Entry
 from tercet.portal.drafts import KINDS, Draft
-from tercet.portal.rendering import Said, download, form_of, page, portal_of, see, table_of
+from tercet.portal.rendering import (
+    Said,
+    download,
+    form_of,
+    in_place,
+    page,
+    paged,
+    portal_of,
+    see,
+    still_reading,
+    table_of,
+)
 from tercet.portal.state import Portal
 
-LOG_WAIT_S = 3.0
-"""How long a page waits for audit logs to be read; what comes later is there when it is opened again."""
+LOG_WAIT_S = 1.0
+"""How long a page waits for audit logs to be read; what comes later is filled in."""
+TABLES = 50
+"""Tables on a page."""
 MOST_USES = 200
 """Lines of a table's or a member's history on a page."""
 MOST_SHOWN = 24
@@ -70,16 +84,30 @@ async def tables(request: Request) -> Response:
         for one in await (await portal.lake()).tables()
         if all(word in f"{one.name} {one.owner}".lower() for word in words)
     ]
-    return page(request, "tables.html", tables=found, words=" ".join(words))
+    return page(request, "tables.html", words=" ".join(words), **paged(found, request, TABLES))
 
 
 async def table(request: Request) -> Response:
     """One table: what everybody knows of it, its rules, and to its owner who has used it."""
     portal = portal_of(request)
     found = await _table(portal, request.path_params["name"])
-    whole, uses = True, []
     if found.owner == portal.name:
-        whole = await portal.book.read(LOG_WAIT_S)
+        await portal.book.read(LOG_WAIT_S)
+    return _table_page(request, found)
+
+
+async def table_live(request: Request) -> Response:
+    """Whether the logs are being read; a part of the page, and once they have been, the page."""
+    portal = portal_of(request)
+    if portal.book.reading:
+        return still_reading(request)
+    return in_place(_table_page(request, await _table(portal, request.path_params["name"])))
+
+
+def _table_page(request: Request, found: Kept) -> Response:
+    """The same, as far as the logs were read."""
+    portal, uses = portal_of(request), list[Entry]()
+    if found.owner == portal.name:
         first = portal.cluster.nodes[0].name
         uses = [
             one
@@ -93,8 +121,7 @@ async def table(request: Request) -> Response:
         schema=schema_of(found, portal.name),
         uses=uses[:MOST_USES],
         more=max(0, len(uses) - MOST_USES),
-        whole=whole,
-        why_not=portal.book.why_not,
+        book=portal.book,
     )
 
 
@@ -111,7 +138,7 @@ async def drop(request: Request) -> Response:
 
 
 async def _table(portal: Portal, name: str) -> Kept:
-    found = next((one for one in await (await portal.lake()).tables() if one.name == name), None)
+    found = await (await portal.lake()).desk.find(TABLE, name)
     if found is None:
         raise SchemaError(f"there is no table {name!r:.80} that all nodes have")
     return found
@@ -305,8 +332,19 @@ async def remove_result(request: Request) -> Response:
 
 async def history(request: Request) -> Response:
     """What the audit log has about this member."""
+    await portal_of(request).book.read(LOG_WAIT_S)
+    return await _history(request)
+
+
+async def history_live(request: Request) -> Response:
+    """Whether the logs are being read; a part of the page, and once they have been, the page."""
+    reading = portal_of(request).book.reading
+    return still_reading(request) if reading else in_place(await _history(request))
+
+
+async def _history(request: Request) -> Response:
+    """The same, as far as the logs were read."""
     portal = portal_of(request)
-    whole = await portal.book.read(LOG_WAIT_S)
     kept = await (await portal.lake()).tables()
     mine = frozenset(one.name for one in kept if one.owner == portal.name)
     first = portal.cluster.nodes[0].name
@@ -316,6 +354,5 @@ async def history(request: Request) -> Response:
         "history.html",
         entries=found[:MOST_USES],
         more=max(0, len(found) - MOST_USES),
-        whole=whole,
-        why_not=portal.book.why_not,
+        book=portal.book,
     )

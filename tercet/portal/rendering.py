@@ -104,6 +104,25 @@ def in_place(answer: Response) -> Response:
     return answer
 
 
+def paged(found: Sequence[Any], request: Request, lines: int) -> dict[str, Any]:
+    """The page of a list that was asked for by its number; the first or the last for one that is not."""
+    place = request.query_params.get("page", "1")
+    pages = max(1, -(-len(found) // lines))
+    now = min(pages, int(place)) if place.isascii() and place.isdigit() and 0 < len(place) < 7 else 1
+    now = max(1, now)
+    return {
+        "entries": found[(now - 1) * lines : now * lines],
+        "count": len(found),
+        "now": now,
+        "pages": pages,
+    }
+
+
+def still_reading(request: Request) -> Response:
+    """The part of a page that says that the audit logs are being read."""
+    return page(request, "reading.html", book=portal_of(request).book)
+
+
 def refusal(status: int, heading: str, why: str, home: str) -> tuple[bytes, str]:
     """A page that says no, for whoever has no session too; and its content type.
 

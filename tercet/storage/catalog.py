@@ -215,15 +215,19 @@ class Catalog:
         later = (ENTRIES.c.kind > after[0]) | ((ENTRIES.c.kind == after[0]) & (ENTRIES.c.name > after[1]))
         size = sa.func.length(ENTRIES.c.body) + sa.func.length(ENTRIES.c.rules)
         short = sa.select(ENTRIES.c.kind, ENTRIES.c.name, size).where(later)
-        found: list[Entry] = []
         with self.begin() as connection:
             rows = connection.execute(short.order_by(ENTRIES.c.kind, ENTRIES.c.name).limit(most)).all()
-            for kind, name, size in rows:
-                found += self._read(connection, (ENTRIES.c.kind == kind) & (ENTRIES.c.name == name))
+            count = 0
+            for _, _, length in rows:
+                count += 1
                 if most_bytes < 0:
                     break
-                most_bytes -= size
-        return found
+                most_bytes -= length
+            if not count:
+                return []
+            kind, name, _ = rows[count - 1]
+            upto = (ENTRIES.c.kind < kind) | ((ENTRIES.c.kind == kind) & (ENTRIES.c.name <= name))
+            return self._read(connection, later & upto)
 
     def handles(self) -> set[str]:
         """The handles of all values that are kept."""
@@ -265,10 +269,16 @@ class Catalog:
 
     def _read(self, connection: sa.Connection, where: sa.ColumnElement[bool]) -> list[Entry]:
         rows = connection.execute(sa.select(ENTRIES).where(where).order_by(ENTRIES.c.kind, ENTRIES.c.name))
+        entries = rows.mappings().all()
+        same = (HANDLES.c.kind == ENTRIES.c.kind) & (HANDLES.c.name == ENTRIES.c.name)
+        query = sa.select(HANDLES.c.kind, HANDLES.c.name, HANDLES.c.handle).join(ENTRIES, same).where(where)
+        handles: dict[tuple[str, str], list[str]] = {}
+        for kind, name, handle in connection.execute(query.order_by(HANDLES.c.place)):
+            handles.setdefault((kind, name), []).append(handle)
         found = []
-        for row in rows.mappings().all():
+        for row in entries:
             fields = dict(row)
-            fields["handles"] = self._handles(connection, row["kind"], row["name"])
+            fields["handles"] = tuple(handles.get((row["kind"], row["name"]), ()))
             fields |= {name: tuple(filter(None, (row[name] or "").split(SEPARATOR))) for name in LISTS}
             found.append(Entry(**fields))
         return found
