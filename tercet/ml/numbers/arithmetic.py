@@ -26,9 +26,13 @@ from tercet.ml.numbers.ring import (
 )
 from tercet.ml.numbers.source import line
 from tercet.plans import Value
+from tercet.plans.interactive_kinds import TRUNCATION_ERROR
 
 TRIMMED_BITS = 40
 """Bits of numbers that are centred, or more if these are needed for what is usual."""
+FINE_MULTIPLE_BITS = 30
+CUTTABLE = 2.0**62
+"""Sums of what fills all the room may be larger than that, but no larger than what can be cut."""
 WORTH_BITS = 3
 """Factors are centred where that leaves so many bits more at least."""
 
@@ -36,6 +40,10 @@ WORTH_BITS = 3
 def add(x: Held, y: Held, sign: int = 1) -> Held:
     """Sum, or difference where `sign` is -1."""
     x, y = together(x, y)
+    most = float(((x.facts.held + y.facts.held) / np.maximum(x.unit, y.unit)).max(initial=0.0))
+    if rounded_up(most) > CUTTABLE:
+        excess = bits_of(most) - ROOM_BITS
+        x, y = x.coarser(excess), y.coarser(excess)
     made = x.value + y.value if sign > 0 else x.value - y.value
     return Held.of(made, np.maximum(x.unit, y.unit), x.facts.plus(y.facts.scaled(sign)))
 
@@ -84,6 +92,38 @@ def multiply(x: Held, y: Held, *, between: tuple[Any, Any] | None = None) -> Hel
     x, y = factors(x, y, known(x, y)[2])
     facts, unit, most = known(x, y)
     return Held.of(x.value.times(y.value, magnitude=rounded_up(most)), unit, facts)
+
+
+def multiple(x: Held, exact: Held, *, most: Reals | None = None) -> Held:
+    """Product with factors that are exact by definition, before its round: so only x is cut, if need be.
+
+    `most` bounds the absolute true products, where that is proved otherwise.
+    """
+    while (excess := x.bits + exact.bits - ROOM_BITS) > 0:  # once more, where a cut rounds a bound up
+        x = x.coarser(excess)
+    return multiply(x, exact, between=None if most is None else (-most, most))
+
+
+def fine_multiple(x: Held, y: Held) -> Held:
+    """Product that is cut after it is made, so that small numbers keep their digits; y is not cut at all.
+
+    Where x, cut to what there is room for, had less than 30 bits of numbers of usual size, two parts of it
+    are multiplied: 4 rounds more. Beside a y of b bits, x has at most 119 - 2 b.
+    """
+    excess = x.bits + y.bits - ROOM_BITS
+    if excess <= 0 or (x.unit * 2.0**excess <= x.facts.usual * 2.0**-FINE_MULTIPLE_BITS).all():
+        return multiple(x, y)
+    # What a cut of k bits leaves has k + 2, and times y no more than there is room for.
+    x = x.coarser(x.bits + 2 * y.bits - (2 * ROOM_BITS - 3))
+    cut = x.bits + y.bits - (ROOM_BITS - 1)
+    leading, unit = x.cut(cut), x.unit * y.unit * 2.0**cut
+    whole = leading.value.times(x.builder.constant(2.0**cut), magnitude=2.0**ROOM_BITS)
+    rest = (x.value - whole).bounded(TRUNCATION_ERROR * 2.0**cut, "what a truncation leaves")
+    added = x.builder.apply("truncate", rest.times(y.value, magnitude=2.0**ROOM_BITS), bits=cut)
+    product = leading.value.times(y.value, magnitude=2.0**ROOM_BITS) + added.shifted(cut)
+    facts = x.facts.times(y.facts).off(TRUNCATION_ERROR * unit)
+    limit = rounded_up(float((facts.held / unit).max(initial=0.0)))
+    return Held.of(product.bounded(limit, "a product of two parts"), unit, facts)
 
 
 def scale(x: Held, numbers: Reals) -> Held:
@@ -151,7 +191,8 @@ def mean(x: Held) -> Held:
         return made
     usual = x.facts.usual.max(axis=-1)
     facts = made.facts.within(low, high)
-    return Held.of(made.value, made.unit, Facts.of(facts.low, facts.high, error=facts.error, usual=usual))
+    known = Facts.of(facts.low, facts.high, error=facts.error, usual=usual, relative=facts.relative)
+    return Held.of(made.value, made.unit, known)
 
 
 def dot(x: Held, y: Held, *, centre: bool = True) -> Held:

@@ -31,9 +31,10 @@ class Facts:
 
     Every number lies from `low` to `high`. Along the last axis, `spread` bounds the standard deviation, `rms`
     the root of the mean square, and `size` the mean of absolute values. `error` bounds by how much the number
-    that is held differs from the true one, which is exact arithmetic on what owners have put in. `usual` is
-    no bound: how large numbers usually are, or how far they spread where they are all far from zero, for
-    telling whether enough digits are left.
+    that is held differs from the true one, which is exact arithmetic on what owners have put in, and
+    `relative` bounds the same over the size of the true one: both hold. `usual` is no bound: how large
+    numbers usually are, or how far they spread where they are all far from zero, for telling whether enough
+    digits are left.
     """
 
     low: Reals
@@ -43,6 +44,7 @@ class Facts:
     size: Reals
     error: Reals
     usual: Reals
+    relative: Reals
 
     @classmethod
     def of(
@@ -55,6 +57,7 @@ class Facts:
         spread: Any = np.inf,
         rms: Any = np.inf,
         size: Any = np.inf,
+        relative: Any = np.inf,
     ) -> Facts:
         """Facts that agree with each other, as narrow as they make each other."""
         low, high = np.broadcast_arrays(reals(low), reals(high))
@@ -64,14 +67,18 @@ class Facts:
         if low.shape[-1] > 1:  # then values are known to differ from place to place
             half = most
         rms = np.minimum(reals(rms), most)
+        error, relative = reals(error), reals(relative)
+        if np.isfinite(relative).any():
+            error = np.minimum(error, _product(relative, reach))
         return cls(
             low,
             high,
             np.minimum(np.minimum(reals(spread), half), rms),
             rms,
             np.minimum(reals(size), rms),
-            reals(error),
+            error,
             reach if usual is None else np.minimum(reals(usual), reach),
+            _telling(np.minimum(relative, _over_least(error, low, high))),
         )
 
     @property
@@ -86,7 +93,9 @@ class Facts:
 
     def off(self, more: Any) -> Facts:
         """The same, held with an error that is larger by so much."""
-        return attrs.evolve(self, error=self.error + reals(more))
+        more = reals(more)
+        relative = self.relative + _over_least(more, self.low, self.high)
+        return attrs.evolve(self, error=self.error + more, relative=_telling(relative))
 
     def within(self, low: Any, high: Any) -> Facts:
         """The same between bounds that are known otherwise."""
@@ -99,6 +108,7 @@ class Facts:
             spread=self.spread,
             rms=self.rms,
             size=self.size,
+            relative=self.relative,
         )
 
     # -- arithmetic ------------------------------------------------------------------------------------------
@@ -113,6 +123,11 @@ class Facts:
             spread=self.spread + other.spread,
             rms=self.rms + other.rms,
             size=self.size + other.size,
+            relative=np.where(
+                ((self.low >= 0) & (other.low >= 0)) | ((self.high <= 0) & (other.high <= 0)),
+                np.maximum(self.relative, other.relative),
+                np.inf,
+            ),
         )
 
     def scaled(self, factor: Any) -> Facts:
@@ -128,6 +143,7 @@ class Facts:
             spread=self.spread * most if size.shape[-1] == 1 else np.inf,
             rms=self.rms * most,
             size=self.size * most,
+            relative=self.relative,
         )
 
     def times(self, other: Facts, *, same: bool = False) -> Facts:
@@ -147,6 +163,7 @@ class Facts:
             spread=x * other.spread + y * self.spread,
             rms=np.minimum(x * other.rms, y * self.rms),
             size=np.minimum(self.rms * other.rms, np.minimum(x * other.size, y * self.size)),
+            relative=self.relative + other.relative + _product(self.relative, other.relative),
         )
 
     def hull(self, other: Facts) -> Facts:
@@ -156,6 +173,7 @@ class Facts:
             np.maximum(self.high, other.high),
             error=np.maximum(self.error, other.error),
             usual=np.maximum(self.usual, other.usual),
+            relative=np.maximum(self.relative, other.relative),
         )
 
     def summed(self, count: int, *, size: Reals | None = None) -> Facts:
@@ -167,14 +185,24 @@ class Facts:
             np.minimum(high, most),
             error=count * self.error.max(axis=-1, keepdims=True),
             usual=count * self.usual.max(axis=-1, keepdims=True),
+            relative=self._relative_of_sums(-1),
         )
 
     def summed_columns(self, count: int) -> Facts:
         """Of sums over the first axis, of `count` places, which goes."""
         low, high, spread, rms, size, error, usual = (
-            _total(one, count, 0)[0] for one in attrs.astuple(self, recurse=False)
+            _total(one, count, 0)[0] for one in attrs.astuple(self, recurse=False)[:-1]
         )
-        return Facts.of(low, high, error=error, usual=usual, spread=spread, rms=rms, size=size)
+        relative = self._relative_of_sums(0)[0]
+        return Facts.of(
+            low, high, error=error, usual=usual, spread=spread, rms=rms, size=size, relative=relative
+        )
+
+    def _relative_of_sums(self, axis: int) -> Reals:
+        """Of sums along an axis, which stays: of numbers of one sign, it is the largest of any."""
+        alike = (self.low >= 0).all(axis, keepdims=True) | (self.high <= 0).all(axis, keepdims=True)
+        found: Reals = np.where(alike, self.relative.max(axis=axis, keepdims=True), np.inf)
+        return found
 
     def less_mean(self, count: int) -> Facts:
         """Of numbers less their mean over the last axis, which is of `count` places."""
@@ -194,7 +222,8 @@ class Facts:
 
     def map(self, move: Any) -> Facts:
         """The same with each array moved along; moments are found anew."""
-        return Facts.of(move(self.low), move(self.high), error=move(self.error), usual=move(self.usual))
+        error, usual, relative = (move(one) for one in (self.error, self.usual, self.relative))
+        return Facts.of(move(self.low), move(self.high), error=error, usual=usual, relative=relative)
 
     def columns(self, move: Any) -> Facts:
         """The same with each array moved by its axes but the last."""
@@ -205,6 +234,27 @@ def _most(values: Reals) -> Reals:
     """The largest along the last axis, which stays."""
     most: Reals = values.max(axis=-1, keepdims=True)
     return most
+
+
+def _telling(relative: Reals) -> Reals:
+    """Relative errors, infinite where they tell nothing: from one on, not even the sign is known."""
+    made: Reals = np.where(relative < 1, relative, np.inf)
+    return made
+
+
+def _product(x: Reals, y: Reals) -> Reals:
+    """Of bounds that may be infinite; where one is and the other is zero, infinite."""
+    known = np.isfinite(x) & np.isfinite(y)
+    made: Reals = np.multiply(x, y, out=np.full(known.shape, np.inf), where=known)
+    return made
+
+
+def _over_least(error: Reals, low: Reals, high: Reals) -> Reals:
+    """An error over the least size of numbers between two bounds: infinite where these hold zero."""
+    error, least = np.broadcast_arrays(error, np.maximum(np.maximum(low, -high), 0.0))
+    unknown = np.where(error == 0, 0.0, np.inf)
+    made: Reals = np.divide(error, least, out=unknown, where=(least > 0) & (error > 0))
+    return made
 
 
 def _total(values: Reals, count: int, axis: int) -> Reals:

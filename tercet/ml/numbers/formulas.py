@@ -18,7 +18,7 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import Public
 from tercet.ml.computations import Apart
 from tercet.ml.join import require_alike_keys
-from tercet.ml.numbers import functions, saved, series, systems
+from tercet.ml.numbers import functions, inverses, saved, series, systems
 from tercet.ml.numbers.by_row import Rows
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.number import Number, secret
@@ -255,17 +255,25 @@ class Formulas:
 
     # -- functions on ranges ---------------------------------------------------------------------------------
 
-    def reciprocal(self, x: Number) -> Number:
-        """`1 / x`, as `/` by a secret number, for x on one side of zero. About 25 rounds.
+    def quotient(self, x: Number, y: Number) -> Number:
+        """`x / y` for y on one side of zero, whose bounds differ by 2^30 at most. About 25 rounds.
 
-        Within 1e-7 of the largest that it can be where bounds of x differ by 2^8, and within 1e-6 and 1e-5 of
-        that where they differ by 2^14 and 2^20.
+        It is within 1e-8 of itself, as far as 64 bits of the largest that it may be have places for that,
+        beside what errors of x and y make of it. `x / plan.sqrt(y)` takes no more: no root is made.
         """
-        return series.reciprocal(secret(x, "a reciprocal"))
+        return inverses.quotient(secret(x, "a quotient"), secret(y, "a quotient"))
+
+    def reciprocal(self, x: Number) -> Number:
+        """`1 / x`, within 1e-8 of itself, as `quotient`; of what `sqrt` gives, the inverse root."""
+        return inverses.reciprocal(secret(x, "a reciprocal"))
 
     def sqrt(self, x: Number) -> Number:
-        """The root, within 2e-5 of its bound; zero below 4^-13 of the bound of x. About 30 rounds."""
-        return series.sqrt(secret(x, "a root"))
+        """The root of numbers of zero or more. About 25 rounds.
+
+        It is within 1e-8 of itself, beside what the error of x makes of it, where bounds of x differ by 2^30
+        at most; else what is below 2^-30 of the bound of x has a root of zero.
+        """
+        return inverses.sqrt(secret(x, "a root"))
 
     def log(self, x: Number) -> Number:
         """The natural logarithm, within 2e-6, of x above zero whose bounds differ by 2^14 at most."""

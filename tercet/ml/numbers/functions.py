@@ -11,16 +11,10 @@ import numpy as np
 
 from tercet.errors import PlanError
 from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.alignment import beside, made_of, turned_to
 from tercet.ml.numbers.by_row import Rows, rows_of
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.number import (
-    Number,
-    beside,
-    bounds_of,
-    made_of,
-    secret,
-    turned_to,
-)
+from tercet.ml.numbers.number import Number, bounds_of, secret
 from tercet.ml.numbers.public import numbers_of
 from tercet.ml.numbers.ring import (
     ROOM_BITS,
@@ -278,7 +272,10 @@ def concatenate_vectors(given: Sequence[Any]) -> Number:
     for one in held[1:]:
         facts = facts.hull(one.facts)
     value = concatenate([one.value.reshape(one.value.shape[0], 1) for one in held]).reshape(total)
-    flat = Facts.of(facts.low.min(), facts.high.max(), error=facts.error.max(), usual=facts.usual.min())
+    flat = Facts.of(
+        facts.low.min(), facts.high.max(),
+        error=facts.error.max(), usual=facts.usual.min(), relative=facts.relative.max(),
+    )  # fmt: skip
     return made_of(tuple(numbers), Held.of(value, held[0].unit, flat), (total,), False)
 
 
@@ -410,6 +407,7 @@ def _moved(numbers: Sequence[Number], held: Sequence[Held], values: Sequence[Val
             facts.low.min(axis=-1, keepdims=True), facts.high.max(axis=-1, keepdims=True),
             facts.spread, facts.rms, facts.size,
             facts.error.max(axis=-1, keepdims=True), facts.usual.min(axis=-1, keepdims=True),
+            facts.relative.max(axis=-1, keepdims=True),
         )  # fmt: skip
         made = Held(value, whole.unit, anywhere)
         rows = rows_of(one.rows, numbers[0].rows.along(numbers[0].rows.axes & {0}))

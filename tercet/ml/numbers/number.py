@@ -15,7 +15,8 @@ import numpy as np
 
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.numbers import arithmetic
-from tercet.ml.numbers.by_row import NO_ROWS, Rows, rows_of
+from tercet.ml.numbers.alignment import beside, made_of, turned_to
+from tercet.ml.numbers.by_row import NO_ROWS, Rows
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.public import Shape, broadcast, numbers_of
 from tercet.ml.numbers.ring import Held, as_row, as_scalar, told
@@ -39,7 +40,9 @@ class Number:
     proves a bound, PlanError names the line, says what is known, and what to write.
     """
 
-    __slots__ = ("_factors", "_held", "flipped", "mean_of", "plan", "rows", "shape", "sound")
+    __slots__ = (
+        "_factors", "_held", "_later", "flipped", "mean_of", "plan", "root_of", "rows", "shape", "sound",
+    )  # fmt: skip
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None
     """So that an array of NumPy's on the left leaves the operation to this class."""
@@ -47,7 +50,7 @@ class Number:
     def __init__(
         self,
         plan: Formulas,
-        held: Held | tuple[Held, Held],
+        held: Held | tuple[Held, Held] | Callable[[], Held],
         shape: Shape,
         *,
         flipped: bool = False,
@@ -56,15 +59,17 @@ class Number:
     ) -> None:
         self.plan = plan
         self._held = held if isinstance(held, Held) else None
-        self._factors: tuple[Held, ...] = () if isinstance(held, Held) else held
+        self._factors: tuple[Held, ...] = held if isinstance(held, tuple) else ()
+        self._later = held if callable(held) else None
         self.shape, self.flipped, self.rows, self.sound = shape, flipped and len(shape) == 2, rows, sound
         self.mean_of: object = None
+        self.root_of: Number | None = None
 
     @property
     def held(self) -> Held:
-        """How it is held; a product that has not been made is made now."""
+        """How it is held; a product or a root that has not been made is made now."""
         if self._held is None:
-            self._held = arithmetic.multiply(*self._factors)
+            self._held = self._later() if self._later else arithmetic.multiply(*self._factors)
         return self._held
 
     @property
@@ -89,7 +94,18 @@ class Number:
 
         In the shape of the number. Numbers that owners uploaded are rounded to their scales, which counts.
         """
-        found = np.broadcast_to(self.held.facts.error, tuple(map(int, self.held.value.shape)))
+        return self._laid_out(self.held.facts.error)
+
+    @property
+    def relative_error(self) -> Reals:
+        """By how much of itself it may differ from that: a proved bound as well, infinite if there is none.
+
+        Of quotients and roots it is near 1e-8, however small these are, beside what it is of their operands.
+        """
+        return self._laid_out(self.held.facts.relative)
+
+    def _laid_out(self, facts: Reals) -> Reals:
+        found = np.broadcast_to(facts, tuple(map(int, self.held.value.shape)))
         return (found.T if self.flipped else found).reshape(self.shape)
 
     def __repr__(self) -> str:
@@ -127,7 +143,7 @@ class Number:
     def __iter__(self) -> Any:
         return (self[place] for place in range(len(self)))
 
-    def like(self, held: Held | tuple[Held, Held], shape: Shape | None = None, **more: Any) -> Number:
+    def like(self, held: Any, shape: Shape | None = None, **more: Any) -> Number:
         """A number that is made of this one."""
         shape = self.shape if shape is None else shape
         rows = self.rows.lifted(max(len(shape) - self.ndim, 0))
@@ -180,7 +196,7 @@ class Number:
 
     def __truediv__(self, other: Any) -> Number:
         if isinstance(other, Number):
-            return self * self.plan.reciprocal(other)
+            return self.plan.quotient(self, other)
         numbers = numbers_of(other)
         if (numbers == 0).any():
             raise PlanError(f"{line()}: a division by zero")
@@ -193,16 +209,15 @@ class Number:
     def __pow__(self, power: int) -> Number:
         if isinstance(power, bool) or not isinstance(power, int) or not 1 <= power <= 64:
             raise PlanError(f"{line()}: a power is a whole number from 1 to 64, not {power!r:.40}")
-        half = self if power < 4 else self ** (power // 2)
         if power < 4:
-            made = self
-            for _ in range(power - 1):
-                made = made * self
-            return made
+            return self if power == 1 else self ** (power - 1) * self
+        half = self ** (power // 2)
         return half * half if power % 2 == 0 else half * half * self
 
     def __abs__(self) -> Number:
-        return self * (1 - 2 * (self < 0))
+        made = (self * (1 - 2 * (self < 0))).held
+        most = float(made.facts.reach.max(initial=0.0))
+        return self.like(Held.of(made.value, made.unit, made.facts.within(0.0, most)))
 
     def __matmul__(self, other: Any) -> Number:
         return self.plan.dot(self, other)
@@ -448,51 +463,3 @@ def bounds_of(low: Any, high: Any) -> tuple[float, float]:
             f"{line()}: bounds are two public numbers, the first no larger, not {low!r:.40}, {high!r:.40}"
         )
     return float(ends[0]), float(ends[1])
-
-
-def turned_to(x: Number, axes: int, flipped: bool) -> Held:
-    """How a number is held, with so many axes and in an orientation."""
-    held = x.held
-    if axes < 2 or (x.ndim == 2 and x.flipped == flipped):
-        return held
-    if x.ndim < 2:
-        if not flipped or x.ndim == 0:
-            return as_row(held)
-        stand: Callable[[Reals], Reals] = lambda one: one.reshape(-1, 1)  # noqa: E731
-        return Held(held.value.column(), stand(held.unit), held.facts.map(stand))
-    turn: Callable[[Reals], Reals] = lambda one: one.T  # noqa: E731
-    shape = held.value.shape
-    if x.size > held.builder.tile_rows:
-        raise PlanError(
-            f"{line()}: a number of shape {x.shape} with rows along one axis meets one with rows along the "
-            f"other; only up to {held.builder.tile_rows} elements can be turned"
-        )
-    value = held.value.reshape(*shape[::-1]) if 1 in shape else held.value.transpose()
-    return Held(value, turn(held.unit), held.facts.map(turn))
-
-
-def beside(x: Number, y: Number) -> tuple[Held, Held, Shape, bool]:
-    """Two numbers in one orientation, and the shape of what is made of both."""
-    if x.plan is not y.plan:
-        raise PlanError(f"{line()}: numbers of two plans were combined")
-    shape = broadcast(x.shape, y.shape)
-    larger = max((one for one in (x, y) if one.ndim == 2), key=lambda one: one.size, default=None)
-    flipped = larger is not None and larger.flipped
-    return turned_to(x, len(shape), flipped), turned_to(y, len(shape), flipped), shape, flipped
-
-
-def made_of(
-    sources: tuple[Number, ...],
-    held: Held | tuple[Held, Held],
-    shape: Shape,
-    flipped: bool,
-    rows: Rows | None = None,
-) -> Number:
-    """A number that is made of several, and sound if all of them are; element by element, if no `rows`."""
-    sound: Number | None = None
-    for one in sources:
-        if one.sound is not None and (sound is None or sound.held.value.ref != one.sound.held.value.ref):
-            sound = one.sound if sound is None else sound & one.sound
-    if rows is None:
-        rows = rows_of(*(one.rows.lifted(len(shape) - one.ndim) for one in sources))
-    return Number(sources[0].plan, held, shape, flipped=flipped, rows=rows, sound=sound)

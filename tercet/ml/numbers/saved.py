@@ -19,9 +19,10 @@ import numpy as np
 from tercet.errors import PlanError, SchemaError, StorageError
 from tercet.ml.faces import F, Faced, computes
 from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.alignment import turned_to
 from tercet.ml.numbers.by_row import NO_ROWS, Rows
 from tercet.ml.numbers.facts import Facts
-from tercet.ml.numbers.number import BIT, Number, turned_to
+from tercet.ml.numbers.number import BIT, Number
 from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of, told
 from tercet.ml.numbers.source import line
 from tercet.plans import Form, Type

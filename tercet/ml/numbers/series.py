@@ -1,9 +1,8 @@
-"""Functions of numbers that are no polynomials: reciprocals, roots, logarithms, exponentials, the sigmoid.
+"""Functions of numbers that are no polynomials: logarithms, exponentials, the sigmoid.
 
-Each is computed on a public range, which facts give, or whoever writes the formula. Reciprocals, roots
-and logarithms come from a table and a cubic (`tercet.ml.linalg`), on numbers that were brought below one
-by a power of two; the first two then take one step of Newton's, which squares their error. What that step
-starts from is exact by definition: it only has to be near.
+Each is computed on a public range, which facts give, or whoever writes the formula. Logarithms come from a
+table and a cubic (`tercet.ml.linalg`), on numbers that were brought below one by a power of two; inverses,
+which do as well, have a module of their own.
 """
 
 from __future__ import annotations
@@ -24,18 +23,8 @@ from tercet.ml.numbers.ring import Held, bits_of, told
 from tercet.ml.numbers.source import line
 from tercet.plans import Value, concatenate, sigmoid
 
-TABLE_ERROR = 2e-5
-"""By how much of themselves reciprocals from the table may be off, with rounding."""
-ROOT_ERROR = 1e-5
-WIDEST_OCTAVES = 24
-"""Ranges of reciprocals, and WIDEST_LOG_OCTAVES of logarithms, have ends that differ by 2^24 at most."""
 WIDEST_LOG_OCTAVES = 14
-LOW_MARGIN = 2.0**-16
-"""A cut to the places of the table makes the least number smaller by no more than that of it."""
-ROOT_PLACES = 40
-"""Fractional bits of numbers whose roots are taken, below one: the table's factors have 20 then."""
-ROOT_LOW = -13
-"""Roots of what is below 4^-13 of the bound are zero."""
+"""Ranges of logarithms have ends that differ by 2^14 at most."""
 SIGMOIDS = ((8.0, 1e-6), (12.0, 1e-6), (24.0, 1e-6), (56.0, 1e-6))
 """Bounds and errors of the series for the sigmoid that are at hand."""
 FAR, FAR_ERROR = 24.0, 1e-10
@@ -45,48 +34,61 @@ WIDEST_EXPONENT = 20.0
 KNOT = 0.5
 
 
-def _each(x: Number, function: Callable[[Held], Held]) -> Number:
-    """A function of vectors, applied to a number of any shape."""
+def each(x: Number, function: Callable[[Held], tuple[Held, ...]]) -> list[Number]:
+    """A function of vectors that gives some, applied to a number of any shape."""
     held = x.held
     for axis in range(len(held.value.shape)):
         held = arithmetic.level(held, axis - len(held.value.shape))
     shape = held.value.shape
     facts = held.facts
-    flat = Facts.of(facts.low.min(), facts.high.max(), error=facts.error.max(), usual=facts.usual.max())
+    flat = Facts.of(
+        facts.low.min(), facts.high.max(),
+        error=facts.error.max(), usual=facts.usual.max(), relative=facts.relative.max(),
+    )  # fmt: skip
     unit = held.unit.reshape(-1)[:1]
     if len(shape) == 1:
-        return x.like(function(Held(held.value, unit, flat)))
+        return [x.like(made) for made in function(Held(held.value, unit, flat))]
     if x.size <= held.builder.tile_rows:
-        made = function(Held(held.value.reshape(x.size), unit, flat))
-        value = made.value.reshape(*shape)
+        found = function(Held(held.value.reshape(x.size), unit, flat))
+        values = [made.value.reshape(*shape) for made in found]
     else:
         rows = [
             function(Held(held.value.select([row]).squeeze(), unit, flat)) for row in range(int(shape[0]))
         ]
-        made = rows[0]
-        value = concatenate([one.value.reshape(1, *one.value.shape) for one in rows])
+        found = rows[0]
+        values = [
+            concatenate([one.value.reshape(1, *one.value.shape) for one in made])
+            for made in zip(*rows, strict=True)
+        ]
     lift: Callable[[Reals], Reals] = lambda one: one[None]  # noqa: E731
-    return x.like(Held(value, lift(made.unit), made.facts.columns(lift)))
+    return [
+        x.like(Held(value, lift(made.unit), made.facts.columns(lift)))
+        for value, made in zip(values, found, strict=True)
+    ]
 
 
-def _below_one(x: Held, octaves: int, places: int) -> tuple[Value, Held]:
+def below_one(x: Held, octaves: int, places: int) -> tuple[Value, Held]:
     """Numbers over 2^octaves as a value of so many fractional bits, and as they are held for it."""
     held = x.at(np.array([2.0 ** (octaves - places)]))
     return held.value.shifted(places), held
 
 
-def _as_held(value: Value, octaves: int, facts: Facts) -> Held:
+def as_held(value: Value, octaves: int, facts: Facts) -> Held:
     """A value of some scale, times 2^octaves, as a held number."""
     return Held.of(value.shifted(-value.scale), 2.0 ** (octaves - value.scale), facts)
 
 
-def _positive(x: Held, what: str, widest: int) -> tuple[float, float, int, int]:
+def positive(x: Held, what: str, widest: int) -> tuple[float, float, int, int]:
     """Ends of a range above zero, the octave above it, and how many octaves it is below that."""
-    low, high = float((x.facts.low - x.facts.error).min()), float(x.facts.held.max())
+    facts = x.facts
+    nearest = np.maximum(facts.low - facts.error, facts.low * (1 - np.minimum(facts.relative, 1.0)))
+    low, high = float(nearest.min()), float(facts.held.max())
     if low <= 0:
+        off = float(facts.error.max())
+        told_off = f", known to {off:.3g}" if off > 0 else ""
         raise PlanError(
-            f"{line()}: {what} of numbers {told(x.facts)}, which may be zero or less; say a bound above "
-            f"zero, as in x.within({high / 2**10:.3g}, {high:.3g})"
+            f"{line()}: {what} of numbers {told(facts)}{told_off}, which may be zero or less; say a bound "
+            f"above zero, as in x.within({max(high / 2**10, 4 * off):.3g}, {max(high, 8 * off):.3g})"
         )
     top = bits_of(high * (1 + 2.0**-20))
     octaves = top - math.frexp(low)[1] + 1
@@ -99,77 +101,19 @@ def _positive(x: Held, what: str, widest: int) -> tuple[float, float, int, int]:
     return low, high, top, octaves
 
 
-def reciprocal(x: Number) -> Number:
-    """`1 / x` where facts say that no x is zero. About 25 rounds.
-
-    It is proved to be within 1e-7 of the largest reciprocal that can be where bounds of x differ by 2^8, and
-    within 1e-6 and 1e-5 of that where they differ by 2^14 and 2^20, beside what follows from an error of x.
-    """
-    if float(x.held.facts.high.max()) < 0:
-        return -reciprocal(-x)
-
-    def invert(held: Held) -> Held:
-        low, high, top, octaves = _positive(held, "the reciprocal", WIDEST_OCTAVES)
-        value, held = _below_one(held, top, min(26 + octaves, 50))
-        start = linalg.reciprocal(value, low=-octaves, high=0, scale=linalg.WORK_BITS + 8, margin=LOW_MARGIN)
-        exact = Held(held.value, held.unit, Facts.of(low, high, usual=held.facts.usual))
-        usual = np.clip(1 / np.maximum(held.facts.usual, low), 1 / high, 1 / low)
-        near = _as_held(start, -top, Facts.of(0.99 / high, 1.01 / low, usual=usual))
-        one = arithmetic.multiply(exact, near, between=(1 - TABLE_ERROR, 1 + TABLE_ERROR))
-        left = arithmetic.add_public(arithmetic.scale(one, np.array([-1.0])), np.ones(1))
-        left = Held.of(left.value, left.unit, Facts.of(-TABLE_ERROR, TABLE_ERROR, error=left.facts.error))
-        made = arithmetic.add(near, arithmetic.multiply(near, left))
-        error = made.facts.error + TABLE_ERROR**2 / low + held.facts.error / low**2
-        return Held.of(made.value, made.unit, Facts.of(1 / high, 1 / low, error=error, usual=usual))
-
-    return _each(x, invert)
-
-
-def sqrt(x: Number) -> Number:
-    """The root of numbers of zero or more, within 2e-5 of its bound; zero below 4^-13 of that of x."""
-
-    def root(held: Held) -> Held:
-        low, high = float(held.facts.low.min()), float(held.facts.held.max())
-        if -2 * float(held.facts.error.max()) <= low < 0:
-            low = 0.0  # below zero by no more than it may be off
-        if low < 0:
-            raise PlanError(
-                f"{line()}: the root of numbers {told(held.facts)}, which may be negative; say a bound, as "
-                f"in x.within(0, {max(high, 1e-300):.3g})"
-            )
-        half = -(-bits_of(high * (1 + 2.0**-20)) // 2)
-        value, held = _below_one(held, 2 * half, ROOT_PLACES)
-        inverse = linalg.inverse_sqrt(value, low=ROOT_LOW, high=0, scale=linalg.WORK_BITS + 34 + ROOT_LOW - 1)
-        ends = math.sqrt(low), math.sqrt(high)
-        usual = np.clip(np.sqrt(held.facts.usual), *ends)
-        exact = Held(held.value, held.unit, Facts.of(0.0, high, usual=held.facts.usual))
-        most = 2.0 ** (1 - ROOT_LOW - half)
-        near = _as_held(
-            inverse, -half, Facts.of(0.0, most, usual=np.minimum(1 / np.maximum(usual, 1 / most), most))
-        )
-        made = arithmetic.multiply(exact, near, between=(0.0, 1.01 * ends[1]))
-        off = float(held.facts.error.max())
-        given = off / (2 * math.sqrt(low - off)) if low > 2 * off else math.sqrt(off)
-        floor = 0.0 if low - off > 4.0 ** (ROOT_LOW + half) else 2.0 ** (ROOT_LOW + half)
-        error = made.facts.error + ROOT_ERROR * ends[1] + given + floor
-        return Held.of(made.value, made.unit, Facts.of(*ends, error=error, usual=usual))
-
-    return _each(x, root)
-
-
 def log(x: Number) -> Number:
     """The natural logarithm of numbers above zero, within 2e-6. About 20 rounds."""
 
-    def logarithm(held: Held) -> Held:
-        low, high, top, octaves = _positive(held, "the logarithm", WIDEST_LOG_OCTAVES)
-        value, held = _below_one(held, top, min(26 + octaves, 51 - octaves))
+    def logarithm(held: Held) -> tuple[Held]:
+        low, high, top, octaves = positive(held, "the logarithm", WIDEST_LOG_OCTAVES)
+        value, held = below_one(held, top, min(26 + octaves, 51 - octaves))
         made = linalg.logarithm(value, low=-octaves, scale=linalg.WORK_BITS)
         error = held.facts.error / low + 1e-6 + 2.0**-22
         ends = math.log(low) - top * math.log(2), math.log(high) - top * math.log(2)
-        found = _as_held(made, 0, Facts.of(*ends, error=error, usual=1.0))
-        return arithmetic.add_public(found, np.array([top * math.log(2)]))
+        found = as_held(made, 0, Facts.of(*ends, error=error, usual=1.0))
+        return (arithmetic.add_public(found, np.array([top * math.log(2)])),)
 
-    return _each(x, logarithm)
+    return each(x, logarithm)[0]
 
 
 @functools.cache
@@ -185,7 +129,7 @@ def _exponential() -> list[float]:
 def exp(x: Number) -> Number:
     """The exponential, within 1.1e-6 of its bound; zero for what is 20 below that of x. 30 rounds."""
 
-    def exponential(held: Held) -> Held:
+    def exponential(held: Held) -> tuple[Held]:
         low, high = (
             float((held.facts.low - held.facts.error).min()),
             float((held.facts.high + held.facts.error).max()),
@@ -208,12 +152,12 @@ def exp(x: Number) -> Number:
         size, start, far = linalg.from_table(
             value, np.asarray(ends, dtype=np.float64), [(sizes, 30), (starts, 1), (beyond, 0)]
         )
-        stored = _as_held(size, 0, Facts.of(0.0, 1.0, error=2.0**-31, usual=math.exp(-width / 2)))
-        left = arithmetic.add(turned, _as_held(start, 0, Facts.of(0.0, max(starts), usual=1.0)), -1)
+        stored = as_held(size, 0, Facts.of(0.0, 1.0, error=2.0**-31, usual=math.exp(-width / 2)))
+        left = arithmetic.add(turned, as_held(start, 0, Facts.of(0.0, max(starts), usual=1.0)), -1)
         known = Facts.of(0.0, KNOT, error=turned.facts.error, usual=KNOT)
         if beyond[-1]:
             near = arithmetic.add_public(
-                arithmetic.scale(_as_held(far, 0, Facts.of(0.0, 1.0, usual=1.0)), np.array([-1.0])),
+                arithmetic.scale(as_held(far, 0, Facts.of(0.0, 1.0, usual=1.0)), np.array([-1.0])),
                 np.ones(1),
             )
             left = arithmetic.multiply(left, near)
@@ -229,9 +173,9 @@ def exp(x: Number) -> Number:
         facts = Facts.of(math.exp(low - high), 1.0, error=error, usual=stored.facts.usual)
         mantissa, exponent = math.frexp(math.exp(high))  # so many bits are the same on every machine
         factor = math.ldexp(round(mantissa * 2.0**40), exponent - 40)
-        return Held.of(made.value, made.unit, facts).worth(factor)
+        return (Held.of(made.value, made.unit, facts).worth(factor),)
 
-    return _each(x, exponential)
+    return each(x, exponential)[0]
 
 
 def logistic(x: Number) -> Number:
@@ -245,7 +189,7 @@ def logistic(x: Number) -> Number:
         return logistic(clip(x, -FAR, FAR))
     series = sigmoid(*known)
 
-    def apply(held: Held) -> Held:
+    def apply(held: Held) -> tuple[Held]:
         finest = math.frexp(float(held.unit[0]))
         power = finest[0] == 0.5 and 12 <= 1 - finest[1] < 62 - series.period_log2
         held = held if power else held.at(np.array([2.0**-24]))
@@ -256,6 +200,6 @@ def logistic(x: Number) -> Number:
         rounding = series.rounding(DEALT_BITS, COEFFICIENT_BITS)
         low, high = (1 / (1 + math.exp(-float(one))) for one in (held.facts.low.min(), held.facts.high.max()))
         error = series.error + rounding + FAR_ERROR + held.facts.error / 4
-        return _as_held(made, 0, Facts.of(low, high, error=error, usual=0.5))
+        return (as_held(made, 0, Facts.of(low, high, error=error, usual=0.5)),)
 
-    return _each(x, apply)
+    return each(x, apply)[0]

@@ -22,9 +22,10 @@ import numpy as np
 from tercet.errors import PlanError
 from tercet.ml import linalg
 from tercet.ml.numbers import arithmetic
+from tercet.ml.numbers.alignment import made_of, turned_to
 from tercet.ml.numbers.by_row import rows_of
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.number import Number, made_of, turned_to
+from tercet.ml.numbers.number import Number
 from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of
 from tercet.ml.numbers.source import line
 from tercet.plans import concatenate
@@ -67,7 +68,7 @@ def solve(matrix: Number, right: Number, condition: float) -> Number:
     norm = max(1.0, condition / d)
     inverse = _inverse(scaled, norm)
     sound = _proved(scaled, inverse, matrix)
-    vector = Number(matrix.plan, _exact_multiple(right.held, roots), (d,)) * sound
+    vector = Number(matrix.plan, arithmetic.multiple(right.held, roots), (d,)) * sound
     solution = _refined(scaled, inverse, vector.held, REACH * norm)
     most = WIDEST * float(solution.facts.usual.max())
     found = Number(matrix.plan, solution, (d,))
@@ -76,7 +77,7 @@ def solve(matrix: Number, right: Number, condition: float) -> Number:
     kept = (found * sound).held
     kept = Held.of(kept.value, kept.unit, kept.facts.within(-most, most))
     by_row = rows_of(matrix.rows.along(matrix.rows.axes and {0}), right.rows)
-    made = made_of((matrix, right), _exact_multiple(kept, roots), (d,), False, by_row)
+    made = made_of((matrix, right), arithmetic.multiple(kept, roots), (d,), False, by_row)
     made.sound = sound if made.sound is None else made.sound & sound
     return made
 
@@ -117,22 +118,12 @@ def _inverse_roots(matrix: Held) -> Held:
     return Held.of(made.shifted(-ROOT_BITS), np.full(d, 2.0**-ROOT_BITS), facts).worth(1 / np.sqrt(powers))
 
 
-def _exact_multiple(x: Held, roots: Held, *, most: Reals | None = None) -> Held:
-    """A product with factors that are exact by definition: the same wherever they are used."""
-    x = x.coarser(x.bits + roots.bits - ROOM_BITS)
-    return (
-        arithmetic.multiply(x, roots)
-        if most is None
-        else arithmetic.multiply(x, roots, between=(-most, most))
-    )
-
-
 def _scaled(matrix: Held, roots: Held) -> Held:
     """`S A S` with a diagonal near one. 6 rounds."""
     d = int(matrix.value.shape[0])
     size = NEAR_ONE * np.sqrt(np.diagonal(np.broadcast_to(matrix.facts.held, (d, d))))
-    once = _exact_multiple(matrix, _shaped(roots, d, 1), most=size[None, :])
-    made = _exact_multiple(once, _shaped(roots, 1, d), most=np.full((1, 1), NEAR_ONE))
+    once = arithmetic.multiple(matrix, _shaped(roots, d, 1), most=size[None, :])
+    made = arithmetic.multiple(once, _shaped(roots, 1, d), most=np.full((1, 1), NEAR_ONE))
     held = made.at(np.full((d, d), 2.0**-MATRIX_BITS))
     return Held.of(held.value, np.full((1, 1), 2.0**-MATRIX_BITS), _uniform(NEAR_ONE + 0.01, 1.0, 2))
 

@@ -15,15 +15,18 @@ from tercet.actors.estimate import explain
 PAGE = Path(__file__).parents[3] / "docs" / "plans.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 PLANS = [block for block in BLOCKS if "with lake.plan" in block][:5]
+QUOTIENTS = [
+    block for block in BLOCKS if re.search('plan\\("(correlation|chi-square|ridge regression)"', block)
+]
 
 
-def run(protocol, monkeypatch):
-    """What the five plans reveal under a protocol, by name, and what they were made of."""
+def run(protocol, monkeypatch, plans=PLANS):
+    """What plans of the page reveal under a protocol, by name, and what they were made of."""
     local, names, found = tercet.local, dict[str, Any](), {}
     monkeypatch.setattr(tercet, "local", lambda: local(protocol=protocol))
     exec(BLOCKS[0], names)
     given = dict(names)
-    for block in PLANS:
+    for block in plans:
         lines = [one for one in block.splitlines() if not one.startswith(("print", "model"))]
         exec("\n".join(lines), names)
         found |= names["plan"].revealed
@@ -60,6 +63,31 @@ def test_the_plans_of_the_page(protocol, monkeypatch):
     assert found.keys() == wanted.keys()
     for name, want in wanted.items():
         np.testing.assert_allclose(found[name], want, rtol=1e-4, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.cases("rep4")
+@pytest.mark.parametrize("protocol", ["plain", "replicated", "shamir", "rep4", "additive"])
+def test_the_quotients_of_the_page(protocol, monkeypatch):
+    """To 1e-5 of them, since columns are rounded to 16 bits of their spread; predictions are cut to fewer."""
+    assert len(QUOTIENTS) == 3
+    assert all(len(block.partition("\n\n")[0].splitlines()) <= 12 for block in QUOTIENTS)
+    found, names = run(protocol, monkeypatch, QUOTIENTS)
+    age, bmi, ill = (names[name][40:] for name in ("age", "bmi", "ill"))
+    heavy = bmi > 26
+    counts = np.array([[np.sum(a & b) for b in (ill, ~ill)] for a in (heavy, ~heavy)])
+    expected = np.outer(counts.sum(1), counts.sum(0)) / len(ill)
+    X = np.column_stack([age, bmi])
+    X, y = X - X.mean(axis=0), ill - ill.mean()
+    w = np.linalg.solve(X.T @ X + 10 * np.eye(2), X.T @ y)
+    wanted = {
+        "correlation": np.corrcoef(age, bmi)[0, 1],
+        "chi-square": ((counts - expected) ** 2 / expected).sum(),
+        "coefficients": w,
+        "explained": 1 - (y - X @ w).var() / y.var(),
+    }
+    for name, want in wanted.items():
+        rtol = 1e-3 if name == "explained" else 1e-5
+        np.testing.assert_allclose(found[name], want, rtol=rtol, err_msg=name)
 
 
 def test_the_plans_are_short_and_say_no_scale_or_bound():

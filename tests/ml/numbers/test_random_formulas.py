@@ -16,7 +16,7 @@ from tercet.errors import PlanError
 _tables = itertools.count()
 
 
-@pytest.fixture(scope="module", params=["plain", "replicated"])
+@pytest.fixture(scope="module", params=["plain", "replicated", "shamir", "rep4"])
 def lake(request):
     with tercet.local(protocol=request.param) as opened:
         yield opened
@@ -30,7 +30,9 @@ COLUMNS = st.fixed_dictionaries(
     }
 )
 UNARY = ("negate", "double", "third", "plus", "square", "abs", "centred", "scaled", "clip", "reverse")
+UNARY += ("reciprocal", "root", "inverse_root", "inverse_of_small")
 BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "where", "less_mean")
+BINARY += ("over", "over_wide", "over_root", "over_negative")
 DEGREES = {"var": 2, "dot": 2, "gram": 2, "matrix_vector": 3}
 """Of endings that are no sums: to bound the rounding of what is compared with."""
 ENDINGS = ("sum", "mean", "var", "rows", "dot", "gram", "weighted", "max", "matrix_vector")
@@ -72,7 +74,7 @@ def formulas(draw):
 class Exact:
     """The functions of `Formulas` on long floating-point arrays."""
 
-    where, maximum, minimum, clip = np.where, np.maximum, np.minimum, np.clip
+    where, maximum, minimum, clip, sqrt = np.where, np.maximum, np.minimum, np.clip, np.sqrt
     max = staticmethod(np.max)
     column_stack = staticmethod(np.column_stack)
 
@@ -100,6 +102,22 @@ def step(np_, name, x, y):
             return np_.clip(x, -2.5, 3)
         case "reverse":
             return x[::-1]
+        case "reciprocal":
+            return 1 / np_.clip(x, 0.02, 5)
+        case "root":
+            return np_.sqrt(abs(x))
+        case "inverse_root":
+            return 3 / np_.sqrt(np_.clip(x, 1e-7, 90))
+        case "inverse_of_small":
+            return 1 / (1 / np_.clip(x, 1e-2, 1e4))
+        case "over":
+            return x / np_.clip(y, 0.25, 30)
+        case "over_wide":
+            return x / np_.clip(abs(y), 1e-2, 40) ** 2
+        case "over_root":
+            return x / np_.sqrt(np_.clip(y, 1e-5, 2000))
+        case "over_negative":
+            return x / np_.clip(y, -1e3, -0.5)
         case "add":
             return x + y
         case "subtract":
@@ -180,7 +198,7 @@ def check(lake, formula):
             found.reveal(str(place))
         if refusal:
             continue
-        errors[str(place)] = found.error
+        errors[str(place)] = found.error, found.relative_error
         largest = max(np.abs(one).max() for one in exact)
         rounding[str(place)] = rows * 2.0**-58 * max(largest, largest ** DEGREES.get(name, 1))
         wanted[str(place)] = ending(Exact, name, exact[i % len(exact)], exact[j % len(exact)])
@@ -191,8 +209,12 @@ def check(lake, formula):
         want = np.asarray(want)
         assert told[name].shape == want.shape
         # Integers beyond 2^53 are read as floating-point numbers.
-        slack = errors[name] + np.abs(want) * 1e-12 + rounding[name]
-        assert (np.abs(told[name] - want) <= slack).all(), (name, endings, told[name], want, errors[name])
+        slack, off = np.abs(want) * 1e-12 + rounding[name], np.abs(told[name] - want)
+        error, relative = errors[name]
+        known = np.isfinite(relative)
+        of_itself = np.where(known, np.where(known, relative, 0) * np.abs(want), np.inf)
+        for most in (error, of_itself):
+            assert (off <= most + slack).all(), (name, steps, endings, told[name], want, most)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
