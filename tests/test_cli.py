@@ -62,6 +62,18 @@ def test_the_version_needs_nothing_that_takes_long_to_import():
     }
 
 
+@pytest.mark.parametrize("module", ["consent", "tables"])
+def test_commands_of_members_need_nothing_of_nodes_and_no_database(module):
+    """Who approves or looks at tables waits for what clients need, and for no node's storage."""
+    ask = f"import sys, tercet.commands.{module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120
+    )
+    loaded = done.stdout.split()
+    assert {name.partition(".")[0] for name in loaded}.isdisjoint({"sqlalchemy", "numba", "pandas", "scipy"})
+    assert not [name for name in loaded if name.startswith(("tercet.nodes", "tercet.storage"))]
+
+
 def test_every_module_of_commands_has_those_that_are_looked_for_in_it():
     package = Path(tercet.commands.__file__).parent
     names = {f"tercet.commands.{file.stem}" for file in package.glob("*.py")}

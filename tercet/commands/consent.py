@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import tercet
-from tercet.actors.estimate import explain
-from tercet.client.lake import Lake
-from tercet.client.member_api import WaitingPlan
-from tercet.client.study_api import ShownStudy
 from tercet.client.wording import describe_plan, one_line, stands
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConsentError
@@ -24,9 +20,13 @@ from tercet.members.rules import moment
 from tercet.members.study_pages import quotation
 from tercet.members.succession import current
 from tercet.members.verified import Verified
-from tercet.nodes.program import Settings
-from tercet.plans.drawing import to_svg
-from tercet.plans.plan import Plan
+
+if TYPE_CHECKING:
+    from tercet.client.lake import Lake
+    from tercet.client.member_api import WaitingPlan
+    from tercet.client.study_api import ShownStudy
+    from tercet.nodes.program import Settings
+    from tercet.plans.plan import Plan
 
 app = typer.Typer()
 
@@ -86,6 +86,8 @@ def show(
             return
         _, found = _show_plan(lake, number)
         if svg is not None:
+            from tercet.plans.drawing import to_svg
+
             svg.write_text(to_svg(found), encoding="utf-8")
 
 
@@ -109,6 +111,8 @@ def _show_study(shown: ShownStudy) -> None:
 
 
 def _show_plan(lake: Lake, number: str) -> tuple[WaitingPlan, Plan]:
+    from tercet.actors.estimate import explain
+
     waiting, found = lake.show(number)
     for line in describe_plan(waiting, found, lake.entries()):
         say(line)
@@ -183,6 +187,8 @@ def audit(
     again = whole or verify
     with sentences():
         if node is not None:
+            from tercet.nodes.program import Settings
+
             logs = _audit_here(Settings.read(node, may_change=False), again=again, keep=not verify)
         elif identity is not None:
             logs = _audit_all(cluster, identity, again=again, keep=not verify)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-import sqlalchemy as sa
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -228,6 +227,8 @@ def _sizes(given: str) -> Sizes:
 
 def read_query(url: str, query: str) -> Iterator[dict[str, list[Any]]]:
     """Columns of what a query gives, some rows at a time. Raises SchemaError with what the database says."""
+    import sqlalchemy as sa
+
     try:
         engine = sa.create_engine(url)
         with engine.connect().execution_options(stream_results=True) as connection:
