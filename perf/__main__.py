@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import trio
 import typer
@@ -15,8 +15,6 @@ import typer
 from perf.lakes import Conditions
 from perf.report import show
 from tercet.ml.join_options import How, Sizes
-
-GroupSizes = Literal["exact", "hidden"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -110,7 +108,7 @@ def groupby(
     rows: Rows = 100_000,
     groups: Annotated[int, typer.Option(min=1, help="Keys that rows are drawn among.")] = 10_000,
     features: Features = 2,
-    sizes: Annotated[GroupSizes, typer.Option(help="What is told of how many groups there are.")] = "exact",
+    sizes: Annotated[Sizes, typer.Option(help="What is told of how many groups there are.")] = "exact",
     conditions: Conditions,
     as_json: Json = False,
 ) -> None:

@@ -12,6 +12,7 @@ from perf import tables
 from perf.join import handles
 from perf.lakes import Conditions, open_lake, repeat
 from perf.report import Measured, median
+from tercet.ml.join_options import Sizes
 
 
 def clear_seconds(columns: tables.Columns, repeats: int) -> float:
@@ -27,7 +28,7 @@ def clear_seconds(columns: tables.Columns, repeats: int) -> float:
 
 
 async def run(
-    rows: int, groups: int, features: int, conditions: Conditions, sizes: str = "exact"
+    rows: int, groups: int, features: int, conditions: Conditions, sizes: Sizes = "exact"
 ) -> Measured:
     """Sum `features` columns over the rows of each of up to `groups` keys."""
     columns = tables.repeating(rows, groups, features)

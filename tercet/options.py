@@ -522,7 +522,6 @@ AGGREGATES = ByName(
     example="{'cost': ['sum', 'mean']}",
     each=Names(what="names of statistics", most=16),
 )
-GROUP_SIZES = Choice(choices=("exact", "hidden"))
 SCALES = ByName(
     of="fractional bits",
     example="{'cost_sum': 4}",

@@ -126,7 +126,7 @@ def test_join_meets_the_right_rows():
 
 
 @pytest.mark.usefixtures("in_process")
-@pytest.mark.parametrize("sizes", ["exact", "hidden"])
+@pytest.mark.parametrize("sizes", ["exact", "noisy", "hidden"])
 def test_groupby_adds_up_the_right_rows(sizes):
     found = trio.run(groupby.run, 200, 30, 1, ONCE, sizes).as_dict()
     assert found["error"] <= 1

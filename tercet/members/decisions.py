@@ -241,7 +241,7 @@ def _of_fits(table: str, owner: str, rules: Rules, asked: Asked) -> Iterator[str
 MENDS = {
     **dict.fromkeys(COMPACTING, "leave compact out"),
     "join": "join with sizes={!r}",
-    "group_rows": "group with sizes='hidden'",
+    "group_rows": "group with sizes={!r}",
     "concat": "put tables together with duplicates='keep'",
 }
 """How computations tell the nodes less of sizes."""

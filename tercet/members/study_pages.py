@@ -67,7 +67,7 @@ DOES: Mapping[str, Does] = {
         "puts rows of tables with the same columns together", "the number of different keys", "count"
     ),
     "group_rows": Does(
-        "makes one row of those with the same key", "the number of keys, where asked for", "count"
+        "makes one row of those with the same key", "the number of keys, unless sizes are hidden", "count"
     ),
     "split": Does("splits rows at random", CHECKS, "count"),
     "assign": Does("computes new columns", CHECKS),

@@ -77,13 +77,14 @@ _LINKS = frozenset({PSEUDONYMS, MATCHES, open_join.NOISY_MATCHES})
 _SORTS = frozenset({COMPARISONS})
 _SHUFFLES = frozenset({splitting.RANDOM_ORDER})
 _FILTERS = frozenset({KEPT, COUNT_KEPT})
+_NOISY_GROUPS = frozenset({key_groups.KEPT_GROUPS, key_groups.NOISY_GROUPS})
 
 DECLARED: dict[str, Declared] = {
     "join": Declared(
         ("check",), opens=frozenset({PSEUDONYMS, MATCHES, open_join.NOISY_MATCHES}) | _SORTS | _SHUFFLES
     ),
     "concat": Declared(("check",), opens=frozenset({PSEUDONYMS, KEYS})),
-    "group_rows": Declared(("check",), opens=_SORTS | _FILTERS),
+    "group_rows": Declared(("check",), opens=_SORTS | _FILTERS | _NOISY_GROUPS),
     "split": Declared(opens=_SHUFFLES | _SORTS),
     "assign": Declared(("check",)),
     "filter": Declared(("check",), opens=_FILTERS),
@@ -117,7 +118,7 @@ DECLARED: dict[str, Declared] = {
 
 COUNTS: dict[str, Sizes] = {
     **dict.fromkeys((MATCHES, KEYS, KEPT, COUNT_KEPT), SIZES[0]),
-    open_join.NOISY_MATCHES: SIZES[1],
+    **dict.fromkeys((open_join.NOISY_MATCHES, *_NOISY_GROUPS), SIZES[1]),
 }
 """Of what is opened to the nodes, what tells how many rows match, have one key or are kept."""
 

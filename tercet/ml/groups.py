@@ -20,7 +20,8 @@ from tercet.ml import views
 from tercet.ml.computations import called
 from tercet.ml.disclosure import MISSING
 from tercet.ml.faces import Async, F, Faced, Sync, computes
-from tercet.options import AGGREGATES, GROUP_SIZES, RECEIVER, SCALES, takes
+from tercet.ml.join_options import SIZES, Sizes
+from tercet.options import AGGREGATES, RECEIVER, SCALES, takes
 from tercet.tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
@@ -73,19 +74,20 @@ class GroupBy(Faced[F]):
         return found
 
     @computes
-    @takes(aggregates=AGGREGATES, sizes=GROUP_SIZES, scales=SCALES)
+    @takes(aggregates=AGGREGATES, sizes=SIZES, scales=SCALES)
     def to_table(
         self,
         aggregates: Mapping[str, str | Sequence[str]],
         *,
-        sizes: str = "exact",
+        sizes: Sizes = "exact",
         scales: Mapping[str, int] | None = None,
     ) -> Table[F]:
         """Groups by the key as rows of a table, with a column such as `cost_sum` for each figure.
 
-        Statistics are "count", "sum", "mean", "min", "max" and "first". With `sizes="exact"` the nodes learn
-        how many groups there are, with "hidden" nothing: then the table has as many rows as before, and all
-        but one of each group do not count. `scales` are fractional bits of sums and counts. See
+        Statistics are "count", "sum", "mean", "var", "min", "max" and "first". With `sizes="exact"` the nodes
+        learn how many groups there are; with "noisy" that and how many of 512 secret coins have come up, and
+        so many rows do not count; with "hidden" nothing: then the table has as many rows as before, and all
+        but one of each group do not count. `scales` are fractional bits of sums, counts and variances. See
         `tercet.ml.key_groups.group_rows`.
         """
         if {*self.by} != {*self.table.key_names}:

@@ -1,4 +1,4 @@
-"""What options of joins may be: one rule for each, and the types that they have."""
+"""What options of joins and of groups by key may be: one rule for each, and the types that they have."""
 
 from __future__ import annotations
 

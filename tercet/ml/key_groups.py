@@ -4,7 +4,8 @@ Rows are sorted by pseudonyms of their keys under a fresh key, so that rows of o
 nobody learns which or how many those are: that two neighbours are equal is a secret bit. Figures of a group
 are running sums over its rows (`tercet.ml.segments`), which are complete in the last one. For least and
 largest values rows are sorted by these first, since equal pseudonyms stay in their order. Then the last row
-of each group is what is left: the others are dropped, which tells how many groups there are, or do not count.
+of each group is what is left: the others do not count, or are dropped, which tells how many groups there are,
+or with noise (`tercet.ml.noise`) how many of these and of dummy groups there are, which do not count either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import attrs
 from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import Public
 from tercet.ml.computations import computation
-from tercet.ml.disclosure import at_least, both, inverted, kept_where
+from tercet.ml.disclosure import at_least, both, inverted, kept_where, tellable
 from tercet.ml.draft import Draft
 from tercet.ml.group_figures import (
     COUNT_SCALE,
@@ -30,35 +31,38 @@ from tercet.ml.group_figures import (
     schema_of,
 )
 from tercet.ml.group_variances import Bounds, centred, deviations, variance
+from tercet.ml.join_options import SIZES, Sizes
 from tercet.ml.linalg import quotient, settled
+from tercet.ml.noise import COINS, WITH_NOISE, tossed
 from tercet.ml.preparation import compacted, made_of, out_of_range, owners
 from tercet.ml.schema import INTEGER_BITS, SPREAD_BITS, ColumnSchema
 from tercet.ml.segments import copied, ends, running
+from tercet.ml.sides import Side
 from tercet.ml.stored_columns import UNIT_BITS, WIDE_SPREAD, Column, Part
 from tercet.ml.table import ANALYST, Steps, Table
-from tercet.options import AGGREGATES, GROUP_SIZES, SCALES, TABLE
-from tercet.plans import Builder, Value, concatenate
+from tercet.options import AGGREGATES, SCALES, TABLE
+from tercet.plans import Builder, Value, concatenate, stack
 
 FLAG = "group"
 
 
-@computation(
-    "group_rows", group="tables", table=TABLE, aggregates=AGGREGATES, sizes=GROUP_SIZES, scales=SCALES
-)
+@computation("group_rows", group="tables", table=TABLE, aggregates=AGGREGATES, sizes=SIZES, scales=SCALES)
 def group_rows(
     table: Table,
     aggregates: Mapping[str, str | Sequence[str]],
-    sizes: str,
+    sizes: Sizes,
     scales: Mapping[str, int] | None,
 ) -> Steps[Table]:
     """A table with one row for each key, and columns such as `cost_sum` over the rows that have it.
 
     Statistics are "count", "sum", "mean", "var", "min", "max", and "first" of the rows in their order. With
-    `sizes` "exact" the table has as many rows as there are groups, in random order; with "hidden" it has as
-    many as before, of which all but one for each group do not count, as after a filter, and have keys that
-    match none. Missing values do not count; columns that may be missing have counts, sums and variances only.
-    Rows that a filter drops do not count, nor groups that have no others. Variances divide by one row less
-    than there are, as in pandas; those of fewer than two rows are missing, and `cost_var_missing` tells that.
+    `sizes` "exact" the table has as many rows as there are groups, in random order; with "noisy" also one for
+    each of 512 secret coins that has come up, of a dummy group of one row in the middle of all; with "hidden"
+    it has as many as before, of which all but one for each group do not count. Neither do dummies: as after a
+    filter, and they have keys that match none. Missing values do not count; columns that may be missing have
+    counts, sums and variances only. Rows that a filter drops do not count, nor groups that have no others.
+    Variances divide by one row less than there are, as in pandas; those of fewer than two rows are missing,
+    and `cost_var_missing` tells that.
 
     Sums are stored with five fractional bits fewer than their column, and counts with 11, unless `scales`
     names others for one of them; real numbers are rounded to the nearest multiple of 2^-scale, integers stay
@@ -67,23 +71,29 @@ def group_rows(
     units of that, however far groups lie apart. Discloses one bit, whether a sum, count or variance does not
     fit that or left the usual spread, and a random order to the nodes; with "exact" to the nodes how many
     groups there are, and where owners set a minimum count first one bit, whether as few groups or fewer rows
-    more, and then nothing else. About 1.1 n log2(n) comparisons of up to 128 bits for n rows, again for each
-    column that has "min" or "max".
+    more, and then nothing else; with "noisy" to the nodes that number and how many coins have come up, which
+    is (0.5, 1e-9)-differentially private for a row, and where as few groups or fewer rows more may not be
+    told, no group counts. About 1.1 n log2(n) comparisons of up to 128 bits for n rows, again for each column
+    that has "min" or "max".
 
     Raises SchemaError in these cases, for columns that may be missing, for new columns whose names are taken,
     and PlanError for statistics that do not exist.
     """
     figures = figures_of(table, aggregates, scales or {})
     table.require_rows("groups")
-    lake, hidden = table.lake, sizes == "hidden"
+    lake = table.lake
     builder = lake.builder(f"groups of {table.name}")
-    values = _sorted_groups(table, builder, figures, hidden=hidden)
-    handles = [lake.temporary(f"{table.name}.groups"), *(_handle(table, lasts=hidden) for _ in values[1:])]
-    for handle, value in zip(handles, values, strict=True):
+    found = _sorted_groups(table, builder, figures)
+    if sizes == "hidden":
+        found = _shuffled(builder, *found)
+    elif sizes == "noisy":
+        found = _among_dummies(table, builder, figures, *found)
+    handles = [lake.temporary(f"{table.name}.groups"), *(_handle(table, sizes) for _ in found[1:])]
+    for handle, value in zip(handles, found, strict=True):
         value.store(handle)
     result = yield builder.plan()
     raw, flags, keys = (Part(handle, result.stored[handle]) for handle in handles)
-    last = Column(
+    counted = Column(
         ColumnSchema(FLAG, "boolean"),
         owners([*table.selection, figures[0].column]),
         1,
@@ -95,13 +105,14 @@ def group_rows(
         columns=(),
         parts=(raw, flags),
         keys=keys,
-        selection=(last,),
+        rows=result.symbols.get(NOISY_ROWS, table.rows),
+        selection=(counted,),
         unique=True,
         repeats=None,
         name=f"{table.name}.groups",
-        key_holders=frozenset() if hidden else table.key_holders,  # then some keys are random
+        key_holders=table.key_holders if sizes == "exact" else frozenset(),  # else some keys are random
     )
-    if not hidden:
+    if sizes == "exact":
         grouped = yield from compacted(
             grouped, "there are as groups, or besides them,", "group with sizes='hidden'"
         )
@@ -112,23 +123,21 @@ def group_rows(
 # -- rows by key ---------------------------------------------------------------------------------------------
 
 
-def _handle(table: Table, *, lasts: bool) -> str:
+def _handle(table: Table, sizes: Sizes) -> str:
     hint = f"{table.name}.groups"
-    return table.lake.handle(hint) if lasts else table.lake.temporary(hint)
+    return table.lake.temporary(hint) if sizes == "exact" else table.lake.handle(hint)
 
 
-def _sorted_groups(
-    table: Table, builder: Builder, figures: Sequence[Figure], *, hidden: bool
-) -> tuple[Value, Value, Value]:
+def _sorted_groups(table: Table, builder: Builder, figures: Sequence[Figure]) -> tuple[Value, Value, Value]:
     """Figures `(f, n)` as stored integers, flags of the last rows of groups `(1, n)`, and keys `(2, n)`.
 
     Figures are those that are no means, in their order, right in the last rows. Rows lie in the order of
-    pseudonyms, or, if they stay `hidden`, in random order; then keys of other rows are random words.
+    pseudonyms.
     """
     rows, counted = table.rows, table.selected(builder)
     keys = builder.input(table.keys.handle, table.keys.type)
     names = builder.apply("prf", builder.random_words(2), keys)
-    plain = [one for one in figures if one.statistic not in MADE_OF]
+    plain = _plain(figures)
     varied = [one for one in figures if one.statistic == "var"]
     stored = {one.column.name: table.raw(builder, [one.column.name])[0].squeeze() for one in plain}
     summed: list[Value] = [] if counted is None else [counted.reshape(1, rows)]
@@ -174,12 +183,12 @@ def _sorted_groups(
         there = made.pop("")
         last = both(last, there)
     raw = concatenate([made[one.name].reshape(1, rows) for one in plain])
-    if not hidden:
-        return raw, last.reshape(1, rows), first_words
-    mask = builder.apply("masks", (last - 1).is_negative())
-    first_words = first_words ^ settled(mask & builder.random_words(2, rows))
-    raw, last, first_words = builder.apply_all("shuffle", raw, last.reshape(1, rows), first_words)
-    return raw, last, first_words
+    return raw, last.reshape(1, rows), first_words
+
+
+def _plain(figures: Sequence[Figure]) -> list[Figure]:
+    """Those that are summed up or found, and not made of others."""
+    return [one for one in figures if one.statistic not in MADE_OF]
 
 
 def _summand(table: Table, builder: Builder, figure: Figure, stored: Value, counted: Value | None) -> Value:
@@ -274,6 +283,64 @@ def _at_last(
     return made
 
 
+# -- what is told of how many groups there are ---------------------------------------------------------------
+
+NOISY_ROWS = "group.rows"
+"""The symbol of how many groups and dummies there are."""
+NOISY_GROUPS = f"the number of groups, {WITH_NOISE}"
+KEPT_GROUPS = "which of the shuffled rows are groups or dummies whose coin has come up"
+
+
+def _shuffled(builder: Builder, raw: Value, last: Value, keys: Value) -> tuple[Value, Value, Value]:
+    """The same in random order; rows that are not the last ones of groups get random keys."""
+    mask = builder.apply("masks", (last.squeeze() - 1).is_negative())
+    keys = keys ^ settled(mask & builder.random_words(2, int(last.type.rows)))
+    raw, last, keys = builder.apply_all("shuffle", raw, last, keys)
+    return raw, last, keys
+
+
+def _among_dummies(
+    table: Table, builder: Builder, figures: Sequence[Figure], raw: Value, last: Value, keys: Value
+) -> tuple[Value, Value, Value]:
+    """The last rows of groups, and dummies, each if its coin has come up, in random order.
+
+    The flags `(1, m)` are one for groups and zero for dummies; the nodes learn m. They are zero for groups
+    too where owners do not allow the number of these to be told, since figures tell it without noise.
+    """
+    counted = last
+    if table.min_count > 1:
+        told = tellable(last.squeeze().sum().reshape(1), table.rows, table.min_count)
+        counted = kept_where(told, last)
+    none = builder.apply("marks", rows=COINS, start=0, stop=0).reshape(1, COINS)
+    coins = inverted(tossed(builder).are_zero().to_ring()).reshape(1, COINS)
+    few = attrs.evolve(table, columns=tuple(dict.fromkeys(one.column for one in figures)))
+    dummies = none + _of_one_row(few, builder, _plain(figures))
+    kept, raw, counted, keys = builder.apply_all(
+        "shuffle",
+        stack([last, coins]).squeeze(),
+        stack([raw, dummies]),
+        stack([counted, none]),
+        stack([keys, builder.random_words(2, COINS)]),
+    )
+    places = builder.apply("ones", kept.open(KEPT_GROUPS), rows=NOISY_ROWS, told=NOISY_GROUPS)
+    return raw.take(places), counted.take(places), keys.take(places)
+
+
+def _of_one_row(table: Table, builder: Builder, figures: Sequence[Figure]) -> Value:
+    """Figures `(f, 1)`, as stored integers, of a group of one row that adds nothing to how columns spread."""
+    side = Side.of(builder, table, anew=False)
+    if side is None:
+        raise PlanError("figures of no column")
+    zero = side.fill.select([0]) * 0
+    made = []
+    for one in figures:
+        if one.statistic in ("sum", "min", "max", "first"):
+            made.append(side.fill.select([table.column_names.index(one.column.name)]))
+        else:
+            made.append(zero + 1 if one.statistic == "count" else zero)
+    return concatenate(made)
+
+
 # -- what is stored ------------------------------------------------------------------------------------------
 
 
@@ -285,7 +352,7 @@ def _finished(grouped: Table, table: Table, figures: Sequence[Figure]) -> Steps[
     counted = grouped.selected(builder)
     if counted is not None and table.min_count > 1:  # else a bit of `failed` would tell of single rows
         raw = kept_where(at_least(counted.sum().reshape(1), table.min_count), raw)
-    plain = [one.name for one in figures if one.statistic not in MADE_OF]
+    plain = [one.name for one in _plain(figures)]
     varied = [one.column.name for one in figures if one.statistic == "var"]
     checked: dict[str, Value] = {}
     block, columns = list[Value](), list[Column]()

@@ -19,6 +19,7 @@ import attrs
 
 from tercet.ml.disclosure import both, inverted
 from tercet.ml.linalg import settled
+from tercet.ml.noise import COINS, WITH_NOISE, tossed
 from tercet.ml.preparation import made_of, owners
 from tercet.ml.schema import ColumnSchema
 from tercet.ml.sides import Side, bits_of, described, links_of, selected, several, told_anew
@@ -142,19 +143,13 @@ def paired_join(left: Table, right: Table, how: str, name: str, *, noisy: bool) 
 
 # -- noise ---------------------------------------------------------------------------------------------------
 
-COINS = 512
-"""Pairs of dummy rows, each of which matches or not."""
-EPSILON, DELTA = 0.5, 1e-9
-"""What is told of a row's part in the count, to which so many coins are added (Dwork and others 2006)."""
-NOISY_MATCHES = (
-    f"the number of rows that match, with noise of {COINS} coins (epsilon {EPSILON:g}, delta {DELTA:g})"
-)
+NOISY_MATCHES = f"the number of rows that match, {WITH_NOISE}"
 
 
 def _dummies(builder: Builder) -> list[Value]:
     """Keys of dummy rows `(2, COINS)` of either table, random and equal just where a secret coin says so."""
     keys, others = builder.random_words(2, COINS), builder.random_words(2, COINS)
-    coins = builder.apply("smear", builder.random_words(1, COINS))
+    coins = tossed(builder)
     return [keys, keys ^ settled(concatenate([coins, coins]) & others)]
 
 

@@ -299,11 +299,15 @@ class Take(Kind):
 
 @kind("ones")
 class Ones(Kind):
-    """Positions of ones among public zeros and ones `(n,)`: `(1, m)`; m gets the name given in `rows`."""
+    """Positions of ones among public zeros and ones `(n,)`: `(1, m)`; m gets the name given in `rows`.
+
+    That tells the nodes how many there are; `told` says what that is.
+    """
 
     along = Along.POSITIONS
     local = False
-    attributes = fields(rows=str)
+    attributes = fields(rows=str, told=str)
+    optional = frozenset({"told"})
     binds_symbol = True
     tiling = Tiling.WHOLE
 
@@ -320,7 +324,10 @@ class Ones(Kind):
         return positions.view(np.uint64)
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
-        return Disclosure("the number of rows that a filter keeps", NODES, "1")
+        return Disclosure(dict(node.attributes).get("told", KEPT), NODES, "1")
+
+
+KEPT = "the number of rows that a filter keeps"
 
 
 @kind("distinct")

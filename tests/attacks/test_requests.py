@@ -31,6 +31,11 @@ def describing(table, **more):
     return Request("describe", arguments, secrets.token_bytes(16))
 
 
+def grouping(**more):
+    arguments = {"table": AGES, "aggregates": {"age": ["sum"]}, "scales": None, **more}
+    return Request("group_rows", arguments, secrets.token_bytes(16))
+
+
 AGES = {"$table": "ages"}
 ODD = {
     "a table by a handle": describing({"$handle": "ages#1"}),
@@ -83,6 +88,12 @@ ODD = {
         },
         secrets.token_bytes(16),
     ),
+    **{
+        f"groups of which is told {sizes!r}": grouping(sizes=sizes)
+        for sizes in (-512, 1e300, 1 << 62, None, True, "", "Noisy", "noisy ", ["noisy"], {"noisy": -1e9})
+    },
+    "groups with noise of her own": grouping(sizes="noisy", coins=0),
+    "groups with a loss of privacy of her own": grouping(sizes="noisy", epsilon=1e9),
     "a computation that is none": Request("open", {"table": AGES}, secrets.token_bytes(16)),
     "a result of nothing": describing({"$result": [bytes(16).hex(), []]}),
     "a later step of nothing": attrs.evolve(describing(AGES), answers=({"bit": [1.0]},)),

@@ -29,6 +29,8 @@ async def test_an_owner_who_wants_sizes_hidden(attacked):
     for sizes in ("exact", "noisy"):
         with pytest.raises(ConsentError, match="does not let nodes be told how many rows match"):
             await ages.join(mine, on="id", sizes=sizes)
+        with pytest.raises(ConsentError, match="'group_rows' would; group with sizes='hidden'"):
+            await ages.groupby("id").to_table({"age": "max"}, sizes=sizes)
     joined = await ages.join(mine, on="id", sizes="hidden")
     with pytest.raises(ConsentError, match="leave compact out"):
         await joined.filter(joined["x"] > 0, compact=True)
@@ -44,9 +46,15 @@ async def test_an_owner_who_wants_noise(attacked):
     ages, mine = await tables(attacked, "noisy")
     with pytest.raises(ConsentError, match="without noise"):
         await ages.join(mine, on="id")
+    with pytest.raises(ConsentError, match="without noise, and 'group_rows' would; group with sizes='noisy'"):
+        await ages.groupby("id").to_table({"age": "max"})
     joined = await ages.join(mine, on="id", sizes="noisy")
     told = await joined.describe(["age"], statistics=["mean"])
     assert told["age"]["mean"] == pytest.approx(AGE[::2].mean(), abs=0.05)
+    groups = await ages.groupby("id").to_table({"age": "max"}, sizes="noisy")
+    told = await groups.describe(["age_max"], statistics=["mean"])
+    assert (told["age_max"]["count"], len(groups) > ROWS) == (ROWS, True)
+    assert told["age_max"]["mean"] == pytest.approx(AGE.mean(), abs=0.05)
 
 
 async def test_keys_that_repeat_at_lasting_nodes(attacked):

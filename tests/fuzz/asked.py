@@ -80,6 +80,7 @@ def _computations() -> Iterator[Computed[Any]]:
     yield split(t, 0.25, "sick", 7)
     yield stack_tables([one.drop("born") for one in (t, _table("others"))], "secret", "count", "site")
     yield group_rows(t, {"age": ["sum", "mean", "max"], "sick": "count"}, "hidden", {"age_sum": 3})
+    yield group_rows(t, {"age": "max"}, "noisy", None)
     yield assign(t, {"decade": (t["age"] / 10).clip(0, 12), "old": t["age"].isin([60, 61.5]) | t["sick"]})
     yield assign(t, {"first": t["stage"].isin(["I"]), "years": t["born"].dt.age("2024-01-01")})
     yield assign(

@@ -202,6 +202,16 @@ def test_owners_of_the_tables_may_receive():
             "without noise, and 'join' would; join with sizes='noisy'",
         ),
         ("hidden", {"computation": "join", "sizes": "noisy"}, "and 'join' would; join with sizes='hidden'"),
+        (
+            "noisy",
+            {"computation": "group_rows", "sizes": "exact"},
+            "without noise, and 'group_rows' would; group with sizes='noisy'",
+        ),
+        (
+            "hidden",
+            {"computation": "group_rows", "sizes": "noisy"},
+            "and 'group_rows' would; group with sizes='hidden'",
+        ),
         ("hidden", {"computation": "filter", "sizes": "exact"}, "and 'filter' would; leave compact out"),
     ],
 )
@@ -219,7 +229,9 @@ def test_how_many_rows_match_is_told_no_further(rules, asked, sentence):
         ("dropna", {"compact": False}, None),
         ("describe", {}, None),
         ("group_rows", {}, "exact"),
+        ("group_rows", {"sizes": "noisy"}, "noisy"),
         ("group_rows", {"sizes": "hidden"}, "hidden"),
+        ("group_rows", {"sizes": -1e300}, "exact"),
         ("concat", {"duplicates": "count"}, "exact"),
         ("concat", {"duplicates": "keep"}, None),
     ],

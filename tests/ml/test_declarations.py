@@ -88,6 +88,7 @@ def run_all(lake):
     tercet.concat([free, strict], duplicates="count")
     rows = tercet.concat([free, strict], duplicates="keep", site="public")
     rows.groupby("id").to_table({"x": ["sum", "max"]})
+    rows.groupby("id").to_table({"x": "mean"}, sizes="noisy")
     rows.groupby("id").to_table({"x": "mean"}, sizes="hidden")
     of_tables(free, other)
     of_tables(strict, other)

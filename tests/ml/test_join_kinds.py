@@ -8,13 +8,11 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
 
 import tercet
 from tercet.errors import SchemaError
 from tercet.ml.hidden_join import REPEATED
 from tercet.ml.join_options import Sizes
-from tercet.ml.open_join import COINS, DELTA, EPSILON
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::tercet.errors.PrecisionWarning"),
@@ -278,30 +276,6 @@ def test_hidden_joins_look_alike_however_many_rows_match(lakes, how, validate):
         "places of shuffled rows, a random order",
         REPEATED,
     }
-
-
-def test_noise_is_binomial(lakes):
-    """The count that is told, less the true one, over 24 joins: a false alarm has a chance of 6e-7 each.
-
-    Mean within 5 standard errors; extremes within the quantiles 1e-8 of a binomial number.
-    """
-    found = []
-    for _ in range(24):
-        joined, told, _ = linked(lakes["plain"], 3, sizes="noisy")
-        found.append(joined.rows - 3)
-        assert any("noise of 512 coins (epsilon 0.5, delta 1e-09)" in what for what in told)
-    error = np.sqrt(COINS / 4 / len(found))
-    assert abs(np.mean(found) - COINS / 2) < 5 * error
-    assert binom.ppf(1e-8, COINS, 0.5) <= min(found) <= max(found) <= binom.isf(1e-8, COINS, 0.5)
-    assert len(set(found)) > 1
-
-
-def test_noise_is_as_private_as_it_says():
-    """Whatever is told, one row more or less changes its chance by no more than epsilon, but for delta."""
-    counts = np.arange(-1, COINS + 2)
-    one, other = binom.pmf(counts, COINS, 0.5), binom.pmf(counts - 1, COINS, 0.5)
-    for p, q in ((one, other), (other, one)):
-        assert np.maximum(p - np.exp(EPSILON) * q, 0).sum() <= DELTA
 
 
 def test_a_false_upload_with_a_key_twice_is_not_joined(lakes, monkeypatch):

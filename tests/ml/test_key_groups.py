@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tercet
 from tercet.errors import PlanError, SchemaError
+from tercet.ml.noise import COINS
 
 numbers = itertools.count()
 EVERY = {
@@ -51,6 +52,14 @@ def in_pandas(frame, aggregates=EVERY):
     )
     found.columns = ["_".join(column) for column in found.columns]
     return found
+
+
+def counting(groups):
+    """The rows of a table that count, in the clear."""
+    builder = groups.lake.builder("rows that count")
+    groups.selected(builder).reveal("counts", to="analyst")
+    counts = groups.lake.run(builder.plan()).revealed["counts"] > 0.5
+    return pd.DataFrame(groups.reveal())[counts]
 
 
 def same(table, found, wanted, source):
@@ -94,6 +103,51 @@ def test_on_other_protocols(protocol):
         table = put(lake, frame)
         groups = table.groupby("patient").to_table(aggregates)
         same(groups, groups.reveal(), in_pandas(frame, aggregates), table)
+        noisy = table.groupby("patient").to_table(aggregates, sizes="noisy")
+        same(noisy, counting(noisy), in_pandas(frame, aggregates), table)
+
+
+def test_dummies_are_no_groups(lake):
+    """They weigh nothing, match nothing, and are within what everyone knows of the columns."""
+    frame = claims(5, 80, 30)
+    table = put(lake, frame, ranges={"cost": (1, 2000), "visits": (0, 9)})
+    groups = table.groupby("patient").to_table(EVERY, sizes="noisy")
+    wanted = in_pandas(frame)
+    assert (groups.unique, len(groups.selection), groups.key_holders) == (True, 1, frozenset())
+    same(groups, counting(groups), wanted, table)
+    rows = pd.DataFrame(groups.reveal())
+    for column in groups.columns:
+        if column.schema.range is not None:
+            assert rows[column.name].between(*column.schema.range).all(), column.name
+    told = groups.describe(["cost_mean", "visits_sum", "cost_var"], statistics=["mean", "max"])
+    for name in ("cost_mean", "visits_sum", "cost_var"):
+        assert told[name]["count"] == wanted[name].count()
+        np.testing.assert_allclose(told[name]["mean"], wanted[name].mean(), rtol=5e-3)
+    clinic = pd.DataFrame({"patient": np.arange(10, 50), "age": np.arange(40) + 20})
+    linked = lake.upload(clinic, name=f"t{next(numbers)}", key="patient", owner="clinic").join(
+        groups, on="patient"
+    )
+    both = clinic.merge(wanted, on="patient")
+    told = linked.describe(["cost_max", "age"], statistics=["mean"])
+    assert (len(linked), told["age"]["count"]) == (len(both), len(both))
+    np.testing.assert_allclose(told["cost_max"]["mean"], both.cost_max.mean(), rtol=1e-3)
+    assert len(groups.groupby("patient").to_table({"cost_max": "count"})) == len(wanted)
+
+
+def test_noisy_groups_look_alike_however_many_there_are():
+    """As many rounds, bytes and openings up to the number that is told, and all else follows from that."""
+    with tercet.local(protocol="replicated") as lake:
+        found = []
+        for ids in ([1, 1, 2, 2, 3, 3], [1, 1, 2, 2, 3, 4], [7, 7, 7, 7, 7, 7]):
+            columns = {"id": ids, "x": np.arange(6.0)}
+            table = lake.upload(columns, name=f"t{next(numbers)}", key="id", owner="o", unique=False)
+            lake.disclosed.clear()
+            groups = table.groupby("id").to_table({"x": ["sum", "max"]}, sizes="noisy")
+            sorting, of_figures = lake.phases[-2:]
+            told = [str(one) for one in lake.disclosed]
+            found.append((told, sorting.rounds, sorting.bytes_sent, of_figures.rounds))
+            assert len({*ids}) <= len(groups) <= len({*ids}) + COINS
+    assert found[0] == found[1] == found[2]
 
 
 def test_hidden_groups_join_and_count_like_others(lake):
@@ -130,6 +184,8 @@ def test_rows_that_count(lake):
     aggregates = {"id": "max", "cost": ["sum", "mean", "var", "min", "max", "first"], "visits": ["count"]}
     groups = kept.groupby("patient").to_table(aggregates)
     same(groups, groups.reveal(), in_pandas(some, aggregates), table)
+    noisy = kept.groupby("patient").to_table(aggregates, sizes="noisy")
+    same(noisy, counting(noisy), in_pandas(some, aggregates), table)
     hidden = kept.groupby("patient").to_table(aggregates, sizes="hidden")
     assert hidden.describe("cost_sum", statistics=["mean"])["cost_sum"]["count"] == some.patient.nunique()
     sites = frame.assign(site=frame["visits"] % 2)
@@ -190,8 +246,11 @@ def test_few_groups_are_not_told(lake):
         table = put(lake, frame, min_count=5)
         with pytest.raises(SchemaError, match="there are as groups, or besides them, fewer than 5 rows"):
             table.groupby("patient").to_table({"cost": "sum"})
-        groups = table.groupby("patient").to_table({"cost": "sum"}, sizes="hidden")
-        assert groups.min_count == 5
+        for sizes in ("noisy", "hidden"):
+            groups = table.groupby("patient").to_table({"cost": "sum"}, sizes=sizes)
+            assert groups.min_count == 5
+            told = groups.describe("cost_sum", statistics=["mean"])["cost_sum"]
+            assert np.isnan([told["count"], told["mean"]]).all()
 
 
 def test_groups_that_do_not_fit(plain):
@@ -219,6 +278,8 @@ def test_groups_that_do_not_fit(plain):
 def test_what_is_asked_for_wrongly(plain):
     table = put(plain, claims(1, 30, 10))
     groups = table.groupby("patient")
+    with pytest.raises(SchemaError, match="sizes"):
+        groups.to_table({"cost": "sum"}, sizes=-512)
     with pytest.raises(PlanError, match="there is no statistic 'std' of keys; known are count, sum"):
         groups.to_table({"cost": "std"})
     with pytest.raises(SchemaError, match="'gap' may have missing values"):
