@@ -72,6 +72,10 @@ def test_a_lake_on_this_machine(quad, parties):
         assert joined.rows == ROWS
         model = LogisticRegression().fit(joined, "sick", features=["age"]).reveal()
         assert 0.05 < model.coef_[0, 0] < 0.2
+        groups = joined.groupby("id").to_table({"age": "max"}, sizes="noisy")
+        told = groups.describe("age_max", statistics=["mean"])["age_max"]
+        assert told["count"] == ROWS < groups.rows
+        assert told["mean"] == pytest.approx(AGE.mean(), abs=0.01)
 
 
 def test_as_many_nodes_as_the_protocol_wants(quad):
