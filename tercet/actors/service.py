@@ -40,7 +40,16 @@ MOST_ARRIVING = 1 << 26
 """Bytes of a client's uploads and plans that wait; while there are more, nothing is read from it."""
 MOST_PIECE = 1 << 30
 """Bytes that a node may come to hold by one request, whatever travels of them."""
-COSTS = {"submit": 10, "entries": 10, "results": 10, "audit": 10, "keep": 5, "put": 5}
+COSTS = {
+    "submit": 10,
+    "entries": 10,
+    "results": 10,
+    "audit": 10,
+    "keep": 5,
+    "keep_model": 5,
+    "keep_number": 5,
+    "put": 5,
+}
 """Requests that count as so many: those with much to do in the event loop, or long answers."""
 FAREWELL_S = 1.0
 """How long a client that is turned away may take to read why."""

@@ -149,7 +149,7 @@ class LakeGate(Gate):
         """Forget entries whose time is up, and runs that nobody goes on with."""
         for entry in await self.vault.ask(self.vault.catalog.expired, time.time()):
             self.audit.append("expired", kind=entry.kind, name=entry.name, owner=entry.owner)
-            await self.vault.drop(entry.kind, entry.name)
+            await self.vault.drop(entry)
         await self.ledger.sweep()
         await self.studies.sweep()
         await self.note_log()
@@ -416,7 +416,7 @@ class LakeGate(Gate):
         self._require_lines(caller)
         if found.owner != caller:
             raise ConsentError(f"{kind} {name!r} is {found.owner}'s, not {caller}'s")
-        await self.vault.drop(kind, name)
+        await self.vault.drop(found)
         self.audit.append("dropped", caller=caller, kind=kind, name=name)
 
     async def _approve(self, caller: str, fields: Mapping[str, Any]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 import msgpack
+import trio
 
 from tercet.actors.party import Party
-from tercet.actors.threads import in_thread
+from tercet.actors.threads import counted, in_thread
 from tercet.actors.values import Stored
 from tercet.errors import ConsentError, ProtocolError
 from tercet.members.rules import MODEL, NUMBER, TABLE, Rules
@@ -40,6 +41,8 @@ class Keeping:
     _ledger: Ledger
     _quotas: Quotas
     _requests: Requests
+    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """One after the other, so that what a decision rests on is so still when it is written."""
 
     async def answer(self, caller: str, verb: str, args: Sequence[Any]) -> Entry | None:
         """Have values of a member last under a name; the entry, None if it was there before.
@@ -86,40 +89,50 @@ class Keeping:
         by_row = any(one.rows for one, _ in known.values())
         return describe([value.type for _, value in known.values()], rows=by_row, least=least)
 
-    async def _known(self, caller: str, handles: Iterable[str]) -> Known:
-        """Loose values of a member, by handle. Raises ConsentError for those of others, and for none."""
-        found: Known = {}
-        for handle in handles:
+    async def _known(self, entry: Entry) -> Known:
+        """The loose values of an entry. Raises ConsentError for those of others, kept ones, and none."""
+        found, caller = Known(), entry.owner
+        for handle in entry.handles:
             one = self._ledger.find(handle)
+            if one is None or one.caller != caller:
+                kept = await self._vault.ask(self._vault.catalog.of_handle, handle)
+                if kept is not None and kept.owner == caller:
+                    raise ConsentError(
+                        f"{entry.kind} {entry.name!r} is kept as {kept.name!r} already, and only once: open "
+                        "it under that name, or drop it and make it anew"
+                    )
+                raise ConsentError(f"no value of {caller} is stored under {handle!r:.80}")
             value = self._party.store.get(handle) or await self._vault.load(handle)
-            if one is None or one.caller != caller or value is None:
+            if value is None:
                 raise ConsentError(f"no value of {caller} is stored under {handle!r:.80}")
             found[handle] = one, value
         return found
 
     async def _keep(self, caller: str, fields: Mapping[str, Any], *, made_here: bool = False) -> Entry | None:
         """Keep what a member describes, or, if it was `made_here`, this node."""
-        vault = self._vault
         entry = await in_thread(read_entry, caller, fields)
         if entry.kind != TABLE and not made_here:
             raise ConsentError(
                 f"{entry.kind} {entry.name!r} was not {'fitted' if entry.kind == MODEL else 'saved'} here; "
                 "members keep what computations and plans gave, as nodes describe it"
             )
-        await in_thread(require_name, entry, await vault.ask(vault.catalog.labels))
+        labels = await self._vault.ask(self._vault.catalog.labels)
+        await in_thread(require_name, entry, labels)
+        async with self._turn:
+            with counted(None):  # the next one must not wait for threads of this member
+                if (now := await self._vault.ask(self._vault.catalog.labels)) != labels:
+                    await in_thread(require_name, entry, now)
+                return await self._write(entry)
+
+    async def _write(self, entry: Entry) -> Entry | None:
+        """Decide on what is to be kept, and keep it. Nothing else is kept meanwhile."""
+        vault, caller = self._vault, entry.owner
         before = await vault.ask(vault.catalog.find, entry.kind, entry.name)
         if before is not None and before.owner != caller:
             raise ConsentError(f"{entry.kind} {entry.name!r} is {before.owner}'s; take another name")
         if before is not None and _same(before, entry):
             return None  # also the second time that somebody asks
-        for handle in entry.handles:
-            kept = await vault.ask(vault.catalog.of_handle, handle)
-            if kept is not None and kept.owner == caller:
-                raise ConsentError(
-                    f"{entry.kind} {entry.name!r} is kept as {kept.name!r} already, and only once: open it "
-                    "under that name, or drop it and make it anew"
-                )
-        known = await self._known(caller, entry.handles)
+        known = await self._known(entry)
         sources = NOTHING.union(*(one.sources for one, _ in known.values()))
         rows = NOTHING.union(*(one.rows for one, _ in known.values()))
         if sources and entry.kind == TABLE:

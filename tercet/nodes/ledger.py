@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from tercet.actors.threads import in_thread
+from tercet.actors.threads import counted, in_thread
 from tercet.actors.values import Stored
 from tercet.errors import ConsentError, PlanError
 from tercet.members.approvals import Approval
@@ -69,8 +69,12 @@ class Ledger:
         """Loose values, by member."""
         self.in_memory: Counter[str] = Counter()
         """Bytes of loose values that are in memory, by member."""
-        for handle, one in self._journal.loose().items():
-            self._add(handle, Loose(one, lasts=True))
+        loose, kept = self._journal.loose(), vault.catalog.handles()
+        # The node has ended after these were kept, and before the journal let go of them.
+        self._journal.forget(kept.intersection(loose))
+        for handle, one in loose.items():
+            if handle not in kept:
+                self._add(handle, Loose(one, lasts=True))
         self._reserved: dict[str, bytes] = {}
         """Handles that runs are going to store, by run."""
 
@@ -141,10 +145,13 @@ class Ledger:
         for one in gone.values():
             self._count(one, -1)
         lasting = [handle for handle, one in gone.items() if one.lasts]
-        if lasting:
-            await self._ask(self._journal.forget, lasting)
-        if files:
-            await self._vault.forget(gone)
+        # They count no more, so whoever gives up waiting must not leave their files; nor does this wait for
+        # threads of the member, who could have none free for long.
+        with counted(None), trio.CancelScope(shield=True):
+            if lasting:
+                await self._ask(self._journal.forget, lasting)
+            if files:
+                await self._vault.forget(gone)
 
     # -- runs ------------------------------------------------------------------------------------------------
 

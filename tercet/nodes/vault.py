@@ -69,6 +69,8 @@ class Vault:
         kept = self.catalog.handles()
         self._loose = set(self.journal.handles()).difference(kept)
         """Values with a file and without an entry."""
+        self._being_kept: frozenset[str] = frozenset()
+        """Those for which an entry is being made: they stay, whoever lets go of them meanwhile."""
         self._changing = trio.Lock()
         self.swept = self.files.sweep([*kept, *self._loose])
         """Files that a crash had left, removed when the vault was opened."""
@@ -135,35 +137,39 @@ class Vault:
             with counted(None):
                 before = await self.ask(self.catalog.find, entry.kind, entry.name)
                 new = [handle for handle in entry.handles if handle not in self._loose]
+                self._being_kept = frozenset(entry.handles)
                 opened = {}
                 try:
                     for handle in entry.handles:
                         opened[handle] = await self.write(handle, values[handle])
                     await self.ask(self.catalog.put, entry, sizes)
                 except BaseException:
-                    with trio.CancelScope(shield=True):
-                        await self.forget(new)
+                    self._being_kept = frozenset()
+                    await self.forget(new)
                     raise
                 self._loose -= opened.keys()
+                self._being_kept = frozenset()
                 self._opened |= opened
                 if before is not None:
                     await self._remove(before.handles)
 
-    async def drop(self, kind: str, name: str) -> None:
-        """Forget an entry and its values."""
+    async def drop(self, entry: Entry) -> None:
+        """Forget an entry and its values, unless another has its name by now."""
         async with self._changing:
-            with counted(None):
-                await self._remove(await self.ask(self.catalog.drop, kind, name))
+            with counted(None), trio.CancelScope(shield=True):
+                await self._remove(await self.ask(self.catalog.drop, entry))
 
     async def forget(self, handles: Iterable[str]) -> None:
         """Remove the files of loose values; leaves those alone that are kept, or have none."""
-        gone = self._loose.intersection(handles)
+        gone = self._loose.intersection(handles) - self._being_kept
         self._loose -= gone
         await self._remove(gone)
 
     async def _remove(self, handles: Iterable[str]) -> None:
-        for handle in handles:
-            opened = self._opened.pop(handle, None)
-            if opened is not None and isinstance(opened.tiles, SealedTiles):
-                opened.tiles.forget()
-            await in_thread(self.files.remove, handle)
+        """Remove files that nothing names any more, whoever gives up waiting: nobody would do it later."""
+        with counted(None), trio.CancelScope(shield=True):
+            for handle in handles:
+                opened = self._opened.pop(handle, None)
+                if opened is not None and isinstance(opened.tiles, SealedTiles):
+                    opened.tiles.forget()
+                await in_thread(self.files.remove, handle)

@@ -170,11 +170,13 @@ class Catalog:
                 connection.execute(HANDLES.insert().values(**row, bytes=(sizes or {}).get(handle)))
         return before
 
-    def drop(self, kind: str, name: str) -> tuple[str, ...]:
-        """Delete an entry; its handles."""
+    def drop(self, entry: Entry) -> tuple[str, ...]:
+        """Delete an entry; its handles. Leaves another alone that has its name by now."""
         with self.begin() as connection:
-            before = self._handles(connection, kind, name)
-            self._delete(connection, kind, name)
+            if not self._read(connection, ENTRIES.c.identity == entry.identity):
+                return ()
+            before = self._handles(connection, entry.kind, entry.name)
+            self._delete(connection, entry.kind, entry.name)
         return before
 
     def find(self, kind: str, name: str) -> Entry | None:

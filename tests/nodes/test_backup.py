@@ -198,7 +198,7 @@ def test_what_goes_while_it_is_copied(home, tmp_path, monkeypatch):
         found = copy(maker, storage, handle)
         if len(rounds) == 4:
             home.vault.files.save("new", value())
-            catalog.drop("table", "ages")
+            catalog.drop(catalog.find("table", "ages"))
             for one in HANDLES:
                 home.vault.files.remove(one)
             home.vault.files.save(HANDLES[0], value(8))

@@ -27,7 +27,7 @@ def url(request, tmp_path):
 def catalog(url, tmp_path):
     made = Catalog(url, base=tmp_path)
     for entry in made.entries():
-        made.drop(entry.kind, entry.name)
+        made.drop(entry)
     yield made
     made.close()
 
@@ -49,8 +49,10 @@ def test_replacing_and_dropping(catalog):
     assert catalog.put(newer) == ("p#2", "p#1")
     assert catalog.entries() == [newer]
     assert catalog.of_handle("p#1") is None
-    assert catalog.drop("table", "patients") == ("q#1",)
-    assert catalog.drop("table", "patients") == ()
+    again = attrs.evolve(newer, identity="another", handles=("r#1",))
+    assert catalog.drop(again) == ()  # what has its name is another
+    assert catalog.drop(newer) == ("q#1",)
+    assert catalog.drop(newer) == ()
     assert catalog.entries() == []
 
 
