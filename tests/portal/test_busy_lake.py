@@ -17,8 +17,8 @@ from tests.portal.conftest import Lake
 from tests.portal.desk import Desk, require_quiet, sit_down, submit
 
 LINES, TABLES = 10_000, 200
-MOST_S = 5.0
-"""No page takes longer, whatever it lists: a tenth of that, on a machine that does nothing else."""
+MOST_S = 20.0
+"""No page takes longer on a machine with much else to do; on one that has nothing, about a second."""
 OWNERS = ("clinic", "laboratory")
 
 
