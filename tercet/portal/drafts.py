@@ -49,6 +49,8 @@ class Draft:
     columns: tuple[Peeked, ...]
     asked: int = 0
     """How often it was to be looked at; only the latest choice is."""
+    findings: tuple[str, ...] = ()
+    """What may not be meant about its keys, in sentences for the owner, when all was last read."""
     _looked: tuple[Mapping[str, Any], TableSchema | SchemaError] | None = attrs.field(
         default=None, init=False
     )
@@ -75,7 +77,8 @@ class Draft:
         """
         if self._looked is None or self._looked[0] != options:
             try:
-                self._looked = options, encode_for_upload(self.path, **options).schema
+                read = encode_for_upload(self.path, **options)
+                self._looked, self.findings = (options, read.schema), read.findings
             except SchemaError as error:
                 self._looked = options, SchemaError(str(error).replace(str(self.path), self.title))
         found = self._looked[1]

@@ -196,6 +196,7 @@ async def look(request: Request) -> Response:
         "look.html",
         problem="",
         schema=schema,
+        findings=draft.findings,
         rules=str(allow.rules(schema)),
         replaces=there[0] if there else None,
     )

@@ -82,6 +82,20 @@ def test_a_file_with_a_key_twice_is_found_before_it_leaves(desks, tmp_path):
     expect(page.get_by_role("heading", name="Upload a table")).to_be_visible()
 
 
+def test_what_may_not_be_meant_about_keys_is_told_to_their_owner(desks, tmp_path):
+    file = tmp_path / "cases.csv"
+    file.write_text("patient,age\n" + "".join(f"{kind}-{n},{30 + n}\n" for n in range(20) for kind in "pP"))
+    page = desks["clinic"].go("/upload")
+    page.set_input_files("input[type=file]", file)
+    submit(page, "Look at it")
+    note = page.get_by_text("20 have the key of another row but for")
+    expect(note).to_contain_text("normalise=")
+    expect(page.get_by_text("Nothing is wrong with keys and values.")).to_have_count(0)
+    desks["clinic"].look("draft-findings")
+    submit(page, "Discard the file")
+    expect(page.get_by_role("heading", name="Upload a table")).to_be_visible()
+
+
 def test_a_study_is_put_together_and_asked_for(desks):
     ann = desks["ann"]
     page = ann.go("/tables")
