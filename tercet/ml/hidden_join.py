@@ -142,7 +142,7 @@ def _linked(builder: Builder, left: Table, right: Table, *, many: bool) -> _Link
         linked = follows.delay(-1)
     else:
         # Rows of one side that have the same key come as near as that, if there are any.
-        alike = [inverted(ours.delay(place + 1) - ours).bounded(1.0, "a bit") for place in range(NEAR)]
+        alike = [inverted(ours.delay(place + 1) - ours) for place in range(NEAR)]
         repeats = _total([one * other for one, other in zip(same, alike, strict=True)]).sum()
         taken = [one.reshape(1, rows) * block.delay(place + 1) for place, one in enumerate(same)]
         moved = (block + _total(taken)).bounded(limit, "all but one of them are zero")
