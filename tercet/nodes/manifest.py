@@ -33,6 +33,7 @@ from tercet.storage.catalog import Catalog
 from tercet.storage.catalog_copies import named_values
 from tercet.storage.journal import AUDIT, Journal
 from tercet.storage.share_files import file_name
+from tercet.storage.sqlite_files import require_plain
 
 FORMAT = 1
 PURPOSE = b"backup"
@@ -196,6 +197,7 @@ def check_backup(directory: Path) -> Backup:
     if cluster.lake.hex() != manifest.lake:
         raise StorageError(f"{directory / MEMBERS} is of another lake than the backup; it was put together")
     manifest.require_signed(signature, entry_of(cluster, manifest.node).trusted, str(where))
+    require_plain(directory / CATALOG)
     catalog = Catalog(f"sqlite:///{CATALOG}", base=directory, may_be_new=False, may_change=False)
     try:
         require_values(catalog, manifest)

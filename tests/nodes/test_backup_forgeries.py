@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
 import sqlite3
+import struct
 from pathlib import Path
 
 import attrs
@@ -185,14 +187,75 @@ def test_files_that_somebody_puts_beside(saved, home, name):
 )
 def test_catalogs_that_no_node_writes(saved, home, change):
     """Signed by somebody with a list of their own: said in a sentence."""
-    forger = make_identity("n0")
-    cluster = ClusterFile.read(saved / "members/cluster.toml")
     with contextlib.closing(sqlite3.connect(saved / "catalog.sqlite")) as catalog, catalog:
         catalog.executescript(change)
-    manifest, _ = Manifest.parse((saved / "manifest.json").read_bytes(), "")
-    sign(saved, forger, with_former(cluster, "n0", Former(forger.certificate_pem)), head=manifest.head)
+    sign_by_a_list_of_their_own(saved)
     with pytest.raises(StorageError):
         check_backup(saved)
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"DROP TABLE catalog_version; CREATE VIEW catalog_version AS {ENDLESS} max(x) AS version_num FROM n",
+        "DELETE FROM catalog_version; ALTER TABLE results DROP COLUMN made; INSERT INTO results (number, "
+        "run, receiver, body) VALUES (1, x'00', 'ann', x''); CREATE TRIGGER big BEFORE UPDATE ON "
+        "results BEGIN INSERT INTO data_key WITH x AS (SELECT 1 UNION SELECT 2) SELECT zeroblob(9e8) FROM x; "
+        "END",
+        "ALTER TABLE handles ADD COLUMN big AS (hex(zeroblob(400000000)))",
+        "DROP INDEX ix_results_receiver; CREATE INDEX slow ON results (hex(receiver))",
+        "CREATE VIRTUAL TABLE more USING fts5(x)",
+        "PRAGMA writable_schema = ON; UPDATE sqlite_master SET type = 'table', sql = 'CREATE/**/VIEW handles "
+        f"AS {ENDLESS} x AS handle, x AS kind, x AS name FROM n' WHERE name = 'handles'",
+    ],
+)
+def test_catalogs_that_are_programs(saved, change):
+    """What they had a check run had no end, or took all memory."""
+    with contextlib.closing(sqlite3.connect(saved / "catalog.sqlite")) as catalog, catalog:
+        catalog.executescript(change)
+    sign_by_a_list_of_their_own(saved)
+    with pytest.raises(StorageError, match=r"that no node makes|is no proper catalog"):
+        check_backup(saved)
+
+
+def test_a_catalog_whose_pages_are_no_tree(saved):
+    """Twelve pages, each of which leads to the next a hundred times, and the last to one row."""
+    path = saved / "catalog.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as catalog:
+        (root,) = catalog.execute("SELECT rootpage FROM sqlite_master WHERE name = 'loose'").fetchone()
+        (size,) = catalog.execute("PRAGMA page_size").fetchone()
+    pages = bytearray(path.read_bytes())
+    first = len(pages) // size + 1
+    for below in range(first + 1, first + 13):
+        pages += tree_page(size, [struct.pack(">IB", below, 1)] * 100, below)
+    pages += tree_page(size, [b"\x08\x01\x08" + bytes(7)])  # seven columns of nothing
+    pages[(root - 1) * size : root * size] = tree_page(size, [struct.pack(">IB", first, 1)] * 100, first)
+    pages[28:32] = (len(pages) // size).to_bytes(4, "big")
+    path.write_bytes(pages)
+    sign_by_a_list_of_their_own(saved)
+    with pytest.raises(StorageError, match="is damaged"):
+        check_backup(saved)
+
+
+def tree_page(size, cells, last=None):
+    """A page of the tree of a table, as SQLite's format has it: inside if it has a `last` page below."""
+    page, start = bytearray(size), size - sum(map(len, cells))
+    head = struct.pack(">BHHHB", 13 if last is None else 5, 0, len(cells), start, 0)
+    head += b"" if last is None else struct.pack(">I", last)
+    places = itertools.accumulate(map(len, cells[:-1]), initial=start)
+    head += b"".join(struct.pack(">H", place) for place in places)
+    page[: len(head)], page[start:] = head, b"".join(cells)
+    return page
+
+
+def sign_by_a_list_of_their_own(saved):
+    forger = make_identity("n0")
+    cluster = ClusterFile.read(saved / "members/cluster.toml")
+    manifest, _ = Manifest.parse((saved / "manifest.json").read_bytes(), "")
+    sign(saved, forger, with_former(cluster, "n0", Former(forger.certificate_pem)), head=manifest.head)
 
 
 @pytest.mark.parametrize(
