@@ -1,15 +1,16 @@
 """Formulas: the columns that `"y ~ C(stage) + age * bmi + log(cost)"` means, as statsmodels would make them.
 
-formulaic parses a formula into terms and factors. A factor is evaluated here, as column arithmetic on secret
-columns: nothing is executed, and what is not a column, a number or a known function is refused. Which terms
-get all levels of a category and which all but the reference follows patsy, by which statsmodels goes: a term
-stands for all its parts that earlier ones do not (Wilkinson and Rogers 1973), and columns have its names.
+`formula_terms` reads a formula into terms and factors. A factor is evaluated here, as column arithmetic on
+secret columns: nothing is executed, and what is not a column, a number or a known function is refused. Which
+terms get all levels of a category and which all but the reference follows patsy, by which statsmodels goes: a
+term stands for all its parts that earlier ones do not (Wilkinson and Rogers 1973). Columns have its names.
 """
 
 from __future__ import annotations
 
 import ast
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -20,6 +21,7 @@ from tercet.errors import SchemaError
 from tercet.ml.association import categories_of
 from tercet.ml.computations import Calls, called
 from tercet.ml.expressions import Expression
+from tercet.ml.formula_terms import MOST_COLUMNS, terms_of
 from tercet.ml.schema import suggest
 from tercet.options import TABLE, Text, takes
 from tercet.tracebacks import short_tracebacks
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from tercet.ml.table import Table
 
 FORMULA = Text(what="a formula", error=SchemaError, advice="as in 'y ~ age + C(stage)'")
-MOST_COLUMNS = 1000
+MOST_CATEGORIES = 9
+"""Of a term: more have more than MOST_COLUMNS combinations, and coding them goes through all subsets."""
 _SIGNS: Mapping[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -303,7 +306,19 @@ def _by_numbers(
     for some in groups.values():
         used: set[frozenset[str]] = set()
         for term in sorted(some, key=len):
-            yield term, _parts([name for name in term if factors[name].levels], used)
+            categories = [name for name in term if factors[name].levels]
+            if len(categories) > MOST_CATEGORIES:
+                raise SchemaError(
+                    f"the formula's {':'.join(term)!r:.400} combines {len(categories)} categories, and "
+                    f"{MOST_CATEGORIES} will do"
+                )
+            yield term, _parts(categories, used)
+
+
+def _count(term: Sequence[str], part: Part, factors: Mapping[str, Factor]) -> int:
+    """How many columns a part of a term has."""
+    some, whole = part
+    return math.prod(len(factors[name].levels) - (name not in whole) for name in term if name in some)
 
 
 def _columns(
@@ -338,31 +353,10 @@ class Design:
 
     formula: str = attrs.field(validator=FORMULA)
 
-    def _terms(self) -> tuple[list[list[str]], list[list[str]]]:
-        """Factors of the terms on either side of the formula, the intercept as a term without any."""
-        try:
-            from formulaic.errors import FormulaicError
-            from formulaic.parser import DefaultFormulaParser
-        except ImportError as error:
-            raise SchemaError("formulas need formulaic; run `pip install formulaic`") from error
-        try:
-            # Terms in the order in which they are written, as patsy has them.
-            parsed = DefaultFormulaParser().get_terms(self.formula)
-        except (FormulaicError, SyntaxError, RecursionError, ValueError, TypeError) as error:
-            why = (str(error).splitlines() or [""])[0]
-            raise SchemaError(f"the formula {self.formula!r:.400} cannot be read ({why:.200})") from error
-        sides = []
-        for side in ("lhs", "rhs"):
-            terms = getattr(parsed, side, None)
-            if terms is None or isinstance(terms, tuple):
-                raise SchemaError(f"the formula {self.formula!r:.400} has to read as in 'y ~ age + C(stage)'")
-            sides.append([[str(one.expr) for one in term.factors if one.expr != "1"] for term in terms])
-        return sides[0], sides[1]
-
     @property
     def has_intercept(self) -> bool:
         """Whether it has an intercept, which it has unless it says `0 +` or `- 1`."""
-        return [] in self._terms()[1]
+        return [] in terms_of(self.formula)[1]
 
     def factor(self, table: Table, text: str) -> Factor:
         """A factor by its text. Raises SchemaError for what cannot be one."""
@@ -370,12 +364,12 @@ class Design:
 
     def fitted(self, table: Table) -> Design:
         """The design of a fit on a table: on others, categories have the levels that they had there."""
-        texts = itertools.chain(*self._terms()[1])
+        texts = itertools.chain(*terms_of(self.formula)[1])
         return FittedDesign(self.formula, {text: _factor(table, text).levels for text in texts})
 
     def target(self, table: Table) -> tuple[str, Expression]:
         """The outcome: its name, and the column. Raises SchemaError unless there is one."""
-        left, _ = self._terms()
+        left, _ = terms_of(self.formula)
         if len(left) != 1 or len(left[0]) != 1:
             raise SchemaError(
                 f"the formula {self.formula!r:.400} has to have one outcome, to the left of its ~"
@@ -385,20 +379,21 @@ class Design:
 
     def features(self, table: Table) -> dict[str, Expression]:
         """The columns of the fit by name, in their order, without the intercept. Raises SchemaError."""
-        _, right = self._terms()
+        _, right = terms_of(self.formula)
         factors = {name: self.factor(table, name) for name in dict.fromkeys(itertools.chain(*right))}
         made: dict[str, Expression] = {}
         for term, parts in _by_numbers(right, factors):
             for part in parts:
                 if not term or (not part[0] and all(factors[name].levels for name in term)):
                     continue  # the intercept, which fits add by themselves
+                if (count := len(made) + _count(term, part, factors)) > MOST_COLUMNS:
+                    raise SchemaError(
+                        f"the formula {self.formula!r:.400} means {count:,} columns, and "
+                        f"{MOST_COLUMNS} will do"
+                    )
                 made |= dict(_columns(term, part, factors))
         if not made:
             raise SchemaError(f"the formula {self.formula!r:.400} has no column but the intercept")
-        if len(made) > MOST_COLUMNS:
-            raise SchemaError(
-                f"the formula {self.formula!r:.400} means {len(made)} columns, and {MOST_COLUMNS} will do"
-            )
         return made
 
     def lacking(self, table: Table, *, outcome: bool) -> dict[str, Expression]:

@@ -240,6 +240,12 @@ def put_without(lake, name):
     )
 
 
+def levels(first, last=None):
+    """A category, with the levels that are given."""
+    given = list(range(last)) if last else [1, first]
+    return f"C(grade, levels={given})"
+
+
 @pytest.mark.parametrize(
     ("formula", "message"),
     [
@@ -260,6 +266,9 @@ def put_without(lake, name):
         ("y ~ C(age + 1)", "no public levels"),
         ("y ~ log(bmi - 30)", "may be zero or less"),
         ("y ~ 0 + age", "no intercept, and the model fit_intercept=True"),
+        ("y ~ (age + bmi) ** 500", "means far too many terms"),
+        (f"y ~ {':'.join(map(levels, range(2, 12)))}", "combines 10 categories, and 9 will do"),
+        (f"y ~ {':'.join(levels(0, 400 + place) for place in range(4))}", "means 159,999 columns"),
     ],
 )
 def test_formulas_that_cannot_be(plain, formula, message):
