@@ -213,7 +213,7 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
     ],
 )
 def test_catalogs_that_are_programs(saved, change):
-    """What they had a check run had no end, or took all memory."""
+    """A check of the backup ran what they say, or may."""
     with contextlib.closing(sqlite3.connect(saved / "catalog.sqlite")) as catalog, catalog:
         catalog.executescript(change)
     sign_by_a_list_of_their_own(saved)
