@@ -106,7 +106,7 @@ def test_a_table_like_any_other(lake):
     assert len(joined) == 110
     assert joined.describe("z", statistics=["mean"])["z"]["count"] == kept.id.between(20, 129).sum()
     train, test = both.split(test_size=0.2)
-    model = LogisticRegression(max_iter=3).fit(train, target="sick", features=["x", "visits", "site"])
+    model = LogisticRegression().fit(train, target="sick", features=["x", "visits", "site"])
     assert 0 <= model.score(test) <= 1
 
 
