@@ -16,18 +16,13 @@ import time
 from collections.abc import Sequence
 
 import attrs
-import trio
 
 from tercet.errors import TransportError
 from tercet.transports.base import Buffer, Link, OneAtATime, WrappedLink
+from tercet.transports.fine_sleep import fine_sleeper
 from tercet.transports.wire import PREFIX_SIZE
 
 _STAMP = struct.Struct("<d")
-# trio waits with epoll, which counts whole milliseconds and rounds up; the rest is slept in a thread, by the
-# kernel's fine timers. Its return takes up to about the slack below, so the last bit is spent in the event
-# loop, which may run other tasks meanwhile.
-_COARSE = 1.5e-3
-_SLACK = 3e-4
 
 
 @attrs.frozen
@@ -73,9 +68,7 @@ class ShapedLink(WrappedLink):
         self._line_free = -math.inf
         self._held: _Held | None = None
         self._receiving = OneAtATime("receiving")
-        # Not the default limiter, since compute threads must not delay arrivals; and no limit, since a thread
-        # whose wait was cancelled sleeps on.
-        self._sleepers = trio.CapacityLimiter(math.inf)
+        self._sleeper = fine_sleeper()
 
     async def send(self, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
         """Stamp and send one frame; see `Link.send`."""
@@ -86,7 +79,7 @@ class ShapedLink(WrappedLink):
         with self._receiving:
             if self._held is None:
                 self._held = self._hold(*await self._link.receive_header())
-            await self._sleep_until(self._held.due)
+            await self._sleeper.until(self._held.due)
             held, self._held = self._held, None
             return held.header, held.payload_length
 
@@ -108,11 +101,7 @@ class ShapedLink(WrappedLink):
         self._last_due = max(self._last_due, self._line_free + late)
         return _Held(stamped[_STAMP.size :], payload_length, self._last_due)
 
-    async def _sleep_until(self, due: float) -> None:
-        await trio.lowlevel.checkpoint()
-        if (coarse := due - time.monotonic() - _COARSE) > 0:
-            await trio.sleep(coarse)
-        if (fine := due - time.monotonic() - _SLACK) > 0:
-            await trio.to_thread.run_sync(time.sleep, fine, limiter=self._sleepers, abandon_on_cancel=True)
-        while time.monotonic() < due:
-            await trio.lowlevel.checkpoint()
+    async def aclose(self) -> None:
+        """Close the inner link; a frame that is held back is lost."""
+        self._sleeper.close()
+        await super().aclose()

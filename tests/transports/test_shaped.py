@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 
 import pytest
 import trio
+import trio.testing
 
 from tercet.errors import TransportError
 from tercet.transports import Link, ShapedLink, memory_pair
+from tercet.transports.fine_sleep import ThreadSleeper, TimerSleeper
 
 
 def shaped(latency_s: float, bandwidth_bps: float | None = None) -> tuple[Link, Link]:
@@ -73,9 +76,29 @@ async def test_frames_jitter_and_stay_in_order():
         assert [(await late.receive_header())[0] for _ in range(50)] == [b"%d" % n for n in range(50)]
 
 
-@pytest.mark.parametrize("coarse", [0.0, 1.0], ids=["while trio sleeps", "while a thread sleeps"])
-async def test_a_receive_that_is_cancelled_during_the_wait_loses_nothing(monkeypatch, coarse):
-    monkeypatch.setattr("tercet.transports.shaped._COARSE", coarse)
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="a timer of Linux's")
+
+
+def by_timer():
+    return TimerSleeper()
+
+
+def by_trio():
+    return ThreadSleeper(coarse_s=0.0)
+
+
+def by_thread():
+    return ThreadSleeper(coarse_s=1.0)
+
+
+each_sleeper = pytest.mark.parametrize(
+    "sleeper", [pytest.param(by_timer, marks=on_linux), by_trio, by_thread]
+)
+
+
+@each_sleeper
+async def test_a_receive_that_is_cancelled_during_the_wait_loses_nothing(monkeypatch, sleeper):
+    monkeypatch.setattr("tercet.transports.shaped.fine_sleeper", sleeper)
     left, right = shaped(0.6)
     async with left, right:
         start = time.monotonic()
@@ -86,6 +109,39 @@ async def test_a_receive_that_is_cancelled_during_the_wait_loses_nothing(monkeyp
             assert scope.cancelled_caught
         assert await right.receive_header() == (b"patience", 4)
         assert 0.6 <= time.monotonic() - start < 1.15
+
+
+@each_sleeper
+async def test_a_sleep_ends_when_it_is_due_though_an_earlier_one_was_cancelled(sleeper):
+    one = sleeper()
+    try:
+        for _ in range(3):
+            with trio.move_on_after(0.001) as scope:
+                await one.until(time.monotonic() + 60)
+            assert scope.cancelled_caught
+            due = time.monotonic() + 0.004
+            await one.until(due)
+            assert due <= time.monotonic() < due + 1
+        await one.until(0.0)
+    finally:
+        one.close()
+    one.close()
+
+
+@on_linux
+async def test_closing_ends_the_wait_for_a_frame_that_is_held_back():
+    left, right = shaped(60.0)
+    async with left:
+        await left.send(b"late")
+
+        async def receive():
+            with pytest.raises(trio.ClosedResourceError):
+                await right.receive_header()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await right.aclose()
 
 
 async def test_both_ends_must_be_shaped():
