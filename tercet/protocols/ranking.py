@@ -6,8 +6,9 @@ Chida, Takahashi 2012). Equal keys would spoil it: whichever way ties are broken
 tied rows would show. So `distinct` appends the row number to every key before the shuffle, and `rank` sorts
 afterwards.
 
-The sort itself is `samplesort`: 1.1 n log2 n comparisons in about 2 log2 n steps, each one batch of
-comparisons and one opening. Its pivots are a random sample, since rows are shuffled.
+The sort itself is `samplesort`: in few steps where rows are few, and else 1.1 n log2 n comparisons in about 2
+log2 n steps, each one batch of comparisons and one opening. Its pivots are a random sample, since rows are
+shuffled.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from tercet.protocols.base import Cost, Op, Protocol, Share, gather, require_one
 from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import BITS, WORD_BITS, Words, packed_words
 from tercet.protocols.kernels import Indices
-from tercet.protocols.samplesort import ALL_PAIRS, Bools, sort
+from tercet.protocols.samplesort import ALL_PAIRS, FEWEST, ROOM, Bools, at_once, sort
 
 _DEALT = 1 << 14
 """Batches of fewer comparisons have one dealer, larger ones are dealt in equal parts by all parties."""
+
+_UNLUCKY_STEPS = 24
+"""With a chance below 2^-40 the last rows of a long sort take more steps, each of `ROOM` comparisons."""
 
 
 def distinct(protocol: Protocol, keys: Share, bits: int) -> tuple[Share, int]:
@@ -91,7 +95,7 @@ def rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
 
     The rows must have been shuffled, and only the order of distinct keys is safe to show: see `distinct`.
     Should keys be equal all the same, they come in the order of their positions. Opens at most
-    `openings(rows)` words, in about 2 log2(rows) steps of one comparison and one opening each.
+    `openings(rows)` words, in as many steps of one comparison and one opening as `batches(rows)` tells.
     """
     (order,) = yield from ranks(protocol, [keys], bits)
     return order
@@ -141,11 +145,17 @@ def ask(
 
 
 def openings(rows: int) -> int:
-    """Words that `rank` opens, at most: an unlucky sample exceeds it with a chance far below 2^-40."""
+    """Words that `rank` opens, at most: an unlucky sample exceeds it with a chance below 2^-40."""
     if rows <= ALL_PAIRS:
         return packed_words(rows * (rows - 1) // 2)
-    log = math.log2(rows)
-    return packed_words(math.ceil(1.3 * rows * log + 8 * rows)) + math.ceil(8 * log) + 32
+    if FEWEST * rows > ROOM:
+        log = math.log2(rows)
+        searched = packed_words(math.ceil(1.3 * rows * log + 8 * rows)) + math.ceil(8 * log) + 32
+        return searched + _UNLUCKY_STEPS * packed_words(ROOM)
+    # Of a bucket with p pivots, the part in which a row comes to lie is distributed as Beta(2, p). Moments of
+    # its powers bound how many steps it takes until all pairs have room, which are one step more.
+    levels, each = at_once(rows)
+    return (4 * levels - 5) * packed_words(each) + packed_words(ROOM)
 
 
 def batches(rows: int) -> tuple[int, int]:
@@ -154,7 +164,10 @@ def batches(rows: int) -> tuple[int, int]:
         return 0, 0
     if rows <= ALL_PAIRS:
         return 1, rows * (rows - 1) // 2
-    return max(2, round(2.2 * math.log2(rows) - 4)), round(1.1 * rows * math.log2(rows))
+    if FEWEST * rows > ROOM:
+        return round(2.2 * math.log2(rows) - 8), round(1.1 * rows * math.log2(rows))
+    levels, each = at_once(rows)
+    return levels, levels * each
 
 
 def expected_cost(protocol: Protocol, rows: int, bits: int) -> Cost:

@@ -6,12 +6,17 @@ rows find their place among them by binary search, and all buckets proceed toget
 comparisons in about 2 log2 n batches. The pivots are the first rows of a bucket: if rows come in random
 order, those are a random sample, since buckets keep that order.
 
+A batch of few comparisons takes as long as its messages travel, so few rows are sorted in fewer batches of
+more comparisons, up to `ROOM` in each: every row is compared with all pivots of its bucket at once, or with
+all rows of it. So 256 rows take one batch, some thousands three to six.
+
 Comparisons are someone else's business. What is left is bookkeeping on every row in every batch, so it is
 compiled.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -24,8 +29,15 @@ from tercet.protocols.kernels import INDEX_IN, INDEX_OUT, Indices
 Bools = npt.NDArray[np.bool_]
 Less = Callable[[Indices, Indices, Indices], Generator[Any, Any, Bools]]
 
-ALL_PAIRS = 12
-"""Buckets up to this size are sorted by comparing all pairs."""
+ROOM = 1 << 15
+"""Comparisons up to which a batch is made larger so that there are fewer: on three replicated parties they
+are a third of a megabyte sent by each, and about a millisecond's work."""
+FEWEST = 2
+"""Pivots that each row can be compared with at once for which there has to be room; else it searches."""
+ALL_PAIRS = math.isqrt(2 * ROOM)
+"""Rows up to which all pairs are one batch."""
+_SMALL = 12
+"""Buckets up to this size are sorted by comparing all pairs, whatever the others are."""
 BOOLS_IN = Array(BOOLEAN, 1, readonly=True)
 
 
@@ -42,13 +54,14 @@ def sort(count: int, less: Less) -> Generator[Any, Any, Indices]:
     if count < 2:
         return order
     while starts.size:
-        pivots = _pivots(sizes)
+        pivots, reach = _pivots(sizes)
         base = np.cumsum(pivots) - pivots
         buckets = (starts, sizes, pivots)
-        first, second = _pairs(starts, pivots)
+        first, second = np.empty((2, int(_pairs(pivots, reach).sum())), dtype=np.int64)
+        _pair_up(starts, pivots, reach, first, second)
         is_less = yield from less(first, second, order)
         chosen = np.empty(int(pivots.sum()), dtype=np.int64)
-        _rank_pivots(*buckets, base, first, second, is_less, low, high, chosen)
+        _rank_pivots(*buckets, base, reach, is_less, low, high, chosen)
         while asked := _ask(*buckets, base, low, high, chosen, left, right):
             is_less = yield from less(left[:asked], right[:asked], order)
             _narrow(*buckets, is_less, low, high)
@@ -58,52 +71,100 @@ def sort(count: int, less: Less) -> Generator[Any, Any, Indices]:
     return order
 
 
-def _pivots(sizes: Indices) -> Indices:
-    """How many pivots a bucket takes: all of a small one, else a power of two near its root, less one."""
-    roots = np.exp2(np.rint(np.log2(sizes) / 2)).astype(np.int64) - 1
-    return np.where(sizes <= ALL_PAIRS, sizes, roots)
+def _pivots(sizes: Indices) -> tuple[Indices, Indices]:
+    """How many pivots each bucket takes, and with how many of its rows they are compared at once.
+
+    With all, or with the pivots alone: then the other rows search among them.
+    """
+    if _pairs(sizes, sizes).sum() <= ROOM:
+        return sizes, sizes
+    if FEWEST * sizes.sum() > ROOM:
+        roots = np.exp2(np.rint(np.log2(sizes) / 2)).astype(np.int64) - 1
+        pivots = np.where(sizes <= _SMALL, sizes, roots)
+        return pivots, pivots
+    _, pivots = _levels(sizes)
+    return pivots, sizes
 
 
-def _pairs(starts: Indices, counts: Indices) -> tuple[Indices, Indices]:
-    """All pairs among the first `counts[i]` slots from `starts[i]`, for all i; counts take few values."""
-    left, right = [], []
-    for count in np.unique(counts):
-        a, b = np.triu_indices(int(count), 1)
-        begins = starts[counts == count][:, None]
-        left.append((begins + a).reshape(-1))
-        right.append((begins + b).reshape(-1))
-    return np.concatenate(left), np.concatenate(right)
+def at_once(rows: int) -> tuple[int, int]:
+    """What a sort takes whose rows are compared with all pivots at once: about how many batches, of how many.
+
+    For more rows than `ALL_PAIRS`, `FEWEST` of which have room for each.
+    """
+    sizes = np.array([rows])
+    levels, pivots = _levels(sizes)
+    return levels, int(_pairs(pivots, sizes)[0])
+
+
+def _levels(sizes: Indices) -> tuple[int, Indices]:
+    """In how few batches buckets can be sorted, `FEWEST` pivots of which have room, and with which pivots."""
+    levels = 2
+    while _pairs(pivots := _roots(sizes, levels), sizes).sum() > ROOM:
+        levels += 1
+    return levels, pivots
+
+
+def _roots(sizes: Indices, levels: int) -> Indices:
+    """Pivots with which buckets are sorted in so many batches that are alike, compared with all rows at once.
+
+    All rows are pivots where those are hardly more to compare. All parties find the same: no root of a whole
+    number is so near to half of one that machines round it apart.
+    """
+    roots = np.rint(sizes ** (1 / levels)).astype(np.int64)
+    return np.where(sizes <= 2 * roots + 1, sizes, roots)
+
+
+def _pairs(pivots: Indices, reach: Indices) -> Indices:
+    """Pairs of different rows, of which one is a pivot and the other in reach."""
+    return pivots * reach - pivots * (pivots + 1) // 2
 
 
 _BUCKETS = (INDEX_IN, INDEX_IN, INDEX_IN)
 
 
-@kernel(*_BUCKETS, INDEX_IN, INDEX_IN, INDEX_IN, BOOLS_IN, INDEX_OUT, INDEX_OUT, INDEX_OUT)
+@kernel(*_BUCKETS, INDEX_OUT, INDEX_OUT)
+def _pair_up(starts: Indices, pivots: Indices, reach: Indices, first: Indices, second: Indices) -> None:
+    """Fill in all pairs of a pivot, one of the first slots of a bucket, and another slot in reach."""
+    pair = 0
+    for bucket in range(starts.size):
+        start = starts[bucket]
+        for slot in range(pivots[bucket]):
+            for other in range(slot + 1, reach[bucket]):
+                first[pair] = start + slot
+                second[pair] = start + other
+                pair += 1
+
+
+@kernel(*_BUCKETS, INDEX_IN, INDEX_IN, BOOLS_IN, INDEX_OUT, INDEX_OUT, INDEX_OUT)
 def _rank_pivots(
     starts: Indices,
     sizes: Indices,
     pivots: Indices,
     base: Indices,
-    first: Indices,
-    second: Indices,
+    reach: Indices,
     is_less: Bools,
     low: Indices,
     high: Indices,
     chosen: Indices,
 ) -> None:
-    """Put each bucket's pivots in order, from `base` on in `chosen`; a pivot's `low` is its rank.
+    """Put each bucket's pivots in order, from `base` on in `chosen`, by answers in the order of `_pair_up`.
 
-    The other rows get the whole range of ranks to search.
+    The `low` of rows in reach is how many pivots are less; the others get all of these to search among.
     """
+    pair = 0
     for bucket in range(starts.size):
-        start, some = starts[bucket], pivots[bucket]
+        start, some, far = starts[bucket], pivots[bucket], reach[bucket]
         low[start : start + sizes[bucket]] = 0
-        high[start : start + some] = 0
-        high[start + some : start + sizes[bucket]] = some
-    for pair in range(first.size):
-        low[second[pair] if is_less[pair] else first[pair]] += 1
-    for bucket in range(starts.size):
-        for slot in range(starts[bucket], starts[bucket] + pivots[bucket]):
+        high[start : start + far] = 0
+        high[start + far : start + sizes[bucket]] = some
+        for slot in range(some):
+            for other in range(slot + 1, far):
+                if is_less[pair]:
+                    low[start + other] += 1
+                elif other < some:
+                    low[start + slot] += 1
+                pair += 1
+        for slot in range(start, start + some):
             chosen[base[bucket] + low[slot]] = slot
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from tercet.protocols import bitplanes, circuits, ranking, samplesort, word_order
+from tercet.protocols import bitplanes, circuits, ranking, word_order
 from tercet.protocols.base import Cost, Op, Protocol, Shape, Share
 from tercet.protocols.domains import BITS, WORD_BITS, Z64, Domain, Words, decode, encode, packed_words
 from tercet.protocols.fourier import Series, sigmoid, union
@@ -24,6 +24,8 @@ from tercet.protocols.kernels import Indices
 SCALE = 16
 DEALT_BITS, COEFFICIENT_BITS = 20, 14
 _SORTED_BITS = 24
+_FEW_SORTED = 11
+"""Rows all comparisons of which are one word, and so are other words in other orders."""
 _KEY = np.array([0x0123456789ABCDEF, 0xFEDCBA9876543210], dtype=np.uint64)
 
 
@@ -403,7 +405,7 @@ OPERATIONS = (
         cost=lambda p, s: ranking.sort_rows_cost(p, s, _SORTED_BITS),
         openings=lambda s: ranking.openings(s[0].size),
         rowwise=False,
-        fixed_up_to=samplesort.ALL_PAIRS,
+        fixed_up_to=_FEW_SORTED + 1,
     ),
     Operation(
         name="sort by two words",
@@ -413,7 +415,7 @@ OPERATIONS = (
         cost=lambda p, s: word_order.sort_by_words_cost(p, s),
         openings=lambda s: ranking.openings(s[0].shape[-1]),
         rowwise=False,
-        fixed_up_to=samplesort.ALL_PAIRS - 1,  # all comparisons in one word: that of two orders differs
+        fixed_up_to=_FEW_SORTED,
     ),
     Operation(
         name="sort two sides by words",
@@ -423,7 +425,7 @@ OPERATIONS = (
         cost=lambda p, s: word_order.sort_by_words_cost(p, s, _side(s[0])),
         openings=lambda s: ranking.openings(s[0].shape[-1]),
         rowwise=False,
-        fixed_up_to=samplesort.ALL_PAIRS - 1,  # all comparisons in one word: that of two orders differs
+        fixed_up_to=_FEW_SORTED,
     ),
 )
 """Every operation, with its inputs, its result and its cost."""

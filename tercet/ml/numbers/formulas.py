@@ -186,7 +186,7 @@ class Formulas:
         """A vector in ascending order; with others, all of them in the order of the first.
 
         Elements that differ by less than the vector's `error` afterwards may come in either order.
-        The nodes learn comparisons of shuffled rows, which are a random order. About 2 log2(n) steps.
+        The nodes learn comparisons of shuffled rows, which are a random order. Up to about 2 log2(n) steps.
         """
         found = functions.sort(key, *others)
         return found if others else found[0]
