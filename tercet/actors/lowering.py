@@ -47,17 +47,22 @@ def runs_in_lockstep(plan: Plan) -> bool:
 def _is_small(plan: Plan) -> bool:
     if len(plan.nodes) > MOST_STEPS:
         return False
-    words: dict[Type, int] = {}
     total = 0
+    words: list[tuple[int, ...]] = []
+    """Of the results of each node."""
+    known: dict[int, tuple[int, ...]] = {}
+    """By the types of results, which nodes that are alike share."""
     for node in plan.nodes:
-        for made in node.types:
-            if made not in words:
-                rows = plan.maxima[made.rows] if isinstance(made.rows, str) else made.rows
-                if rows > plan.tile_rows:
+        made = known.get(id(node.types))
+        if made is None:
+            for one in node.types:
+                if (plan.maxima[one.rows] if isinstance(one.rows, str) else one.rows) > plan.tile_rows:
                     return False
-                words[made] = math.prod(word_shape(made, plan.maxima))
-        kind, results = KINDS[node.kind], sum(words[made] for made in node.types)
-        read = sum(words[plan.type_of(ref)] for ref in node.args)
+            made = tuple([math.prod(word_shape(one, plan.maxima)) for one in node.types])
+            known[id(node.types)] = made
+        words.append(made)
+        kind, results = KINDS[node.kind], sum(made)
+        read = sum([words[producer][output] for producer, output in node.args])
         if max(kind.weight * read, results) > MOST_WORK:
             return False
         if kind.adds_products:

@@ -71,38 +71,39 @@ class Builder:
             raise PlanError(f"unknown kind of node {kind!r}; known are {', '.join(sorted(KINDS))}")
         nodes, inputs = self.nodes, []
         for index, output in args:
-            if not (0 <= index < len(nodes) and 0 <= output < len(nodes[index].types)):
+            if not (0 <= index < len(nodes) and 0 <= output < len((source := nodes[index]).types)):
                 raise PlanError(
                     f"a {kind} node reads result {output} of node {index}, which does not exist before it"
                 )
-            if KINDS[(source := nodes[index]).kind].final:
+            if KINDS[source.kind].final:
                 raise PlanError(f"a {kind} node reads {source.title(index)}, which only leaves the plan")
             inputs.append(source.types[output])
-        key = (kind, tuple(args), tuple(sorted(attributes.items())))
-        known = self._known.get(key)
+        named = tuple(sorted(attributes.items()) if len(attributes) > 1 else attributes.items())
+        reads, made = tuple(args), len(nodes)
+        known = self._known.get(key := (kind, reads, named))
         if known is not None:
             return known
-        if len(self.nodes) >= MOST_NODES:
+        if made >= MOST_NODES:
             raise PlanError(
                 f"plan {self.name!r:.80} grows beyond {MOST_NODES} nodes; take fewer steps at once"
             )
         # Plans repeat steps: what a node just like it was found to be is remembered, and its attributes with
         # it, since equal numbers can be of types that are not allowed.
-        alike = (kind, tuple(inputs), key[2])
+        alike = (kind, tuple(inputs), named)
         found = self._inferred.get(alike)
         if found is None:
             try:
-                found = infer(kind, alike[1], key[2], self), key[2]
+                found = infer(kind, alike[1], named, self), named
             except PlanError as error:
-                title = f"node {len(nodes)} ({kind}{' in ' + self.label if self.label else ''})"
+                title = f"node {made} ({kind}{' in ' + self.label if self.label else ''})"
                 operands = f" (operands: {'; '.join(map(str, inputs))})" if inputs else ""
                 raise PlanError(f"{title}: {error}{operands}") from error
             if not KINDS[kind].binds_symbol:
                 self._inferred[alike] = found
         types, checked = found
-        self._known[key] = len(nodes)
-        nodes.append(Node(kind, key[1], checked, types, self.label))
-        return len(nodes) - 1
+        self._known[key] = made
+        nodes.append(Node(kind, reads, checked, types, self.label))
+        return made
 
     def adopt(self, node: Node, args: tuple[Ref, ...], inputs: Sequence[Type]) -> int:
         """Add a node of a checked plan under its label; it reads `args` here, and values of `inputs` there.
@@ -153,9 +154,8 @@ class Builder:
     def apply_all(self, kind: str, /, *args: Value, **attributes: Any) -> list[Value]:
         """All results of a new node. Products that it cannot read get their round first."""
         self.count(1)
-        refs = [arg.ref for arg in args]
-        if kind in KINDS:
-            types = [arg.type for arg in args]
+        refs, types = [arg.ref for arg in args], [arg.type for arg in args]
+        if any(one.product for one in types) and kind in KINDS:
             refs = [
                 (self.append("reduce", [ref], {}), 0) if KINDS[kind].needs_round(types, position) else ref
                 for position, ref in enumerate(refs)

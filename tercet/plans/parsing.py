@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -227,11 +227,17 @@ def _check_count(nodes: int) -> None:
 def _check_sizes(name: Any, nodes: Sequence[Any]) -> None:
     """Raise PlanError for a plan that is larger than any that somebody needs, before it is looked at."""
     _check_texts("the plan", name)
+    fine = set[Any]()  # most nodes are of a kind, and of a part of the plan, that others were of
     for index, (kind, args, attributes, label) in enumerate(nodes):
         if len(args) > MOST_ARGS:
             raise PlanError(f"node {index} has {len(args)} arguments; nodes read up to {MOST_ARGS} of one")
-        _check_texts(index, kind, label, *attributes)
-        for value in attributes.values():
+        if kind not in fine or label not in fine:
+            _check_texts(index, kind, label)
+            fine.update((kind, label))
+        for name, value in attributes.items():
+            if name not in fine:
+                _check_texts(index, name)
+                fine.add(name)
             if isinstance(value, str):
                 _check_texts(index, value)
             elif isinstance(value, dict) or (isinstance(value, list) and _depth(value) > DEEPEST):
@@ -282,19 +288,27 @@ def _check_growth(plan: Plan) -> None:
 
     read = max((elements(node.types[0]) for node in plan.nodes if node.kind == "input"), default=0)
     most = max(ALWAYS_FIT, MOST_GROWTH * read)
-    for index, node in enumerate(plan.nodes):
-        for kind in node.types:
-            if len(kind.shape) > MOST_AXES or elements(kind) > most:
-                raise PlanError(f"{node.title(index)}: {kind} is too large for what the plan reads")
+    for index, kind in _types(plan):
+        if len(kind.shape) > MOST_AXES or elements(kind) > most:
+            raise PlanError(f"{plan.nodes[index].title(index)}: {kind} is too large for what the plan reads")
 
 
 def _check_tiles(plan: Plan) -> None:
     """Raise PlanError if a value has more tiles than anybody should have to count."""
+    for index, kind in _types(plan):
+        rows = plan.maxima[kind.rows] if isinstance(kind.rows, str) else kind.rows
+        if rows > MOST_TILES * plan.tile_rows:
+            raise PlanError(
+                f"{plan.nodes[index].title(index)} has up to {rows} rows, more than {MOST_TILES} tiles of "
+                f"{plan.tile_rows}; use larger tiles, or fewer rows"
+            )
+
+
+def _types(plan: Plan) -> Iterator[tuple[int, Type]]:
+    """The types of all results, with a node that has each: once where nodes that are alike share them."""
+    seen = set[int]()
     for index, node in enumerate(plan.nodes):
-        for kind in node.types:
-            rows = plan.maxima[kind.rows] if isinstance(kind.rows, str) else kind.rows
-            if rows > MOST_TILES * plan.tile_rows:
-                raise PlanError(
-                    f"{node.title(index)} has up to {rows} rows, more than {MOST_TILES} tiles of "
-                    f"{plan.tile_rows}; use larger tiles, or fewer rows"
-                )
+        if id(node.types) not in seen:
+            seen.add(id(node.types))
+            for kind in node.types:
+                yield index, kind

@@ -160,4 +160,7 @@ def _freeze(value: Any) -> Any:
 
 def freeze(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes with lists as tuples, so that they can be hashed."""
-    return {str(name): _freeze(value) for name, value in attributes.items()}
+    return {
+        str(name): _freeze(value) if isinstance(value, (list, tuple)) else value
+        for name, value in attributes.items()
+    }
