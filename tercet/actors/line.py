@@ -163,8 +163,7 @@ class Line:
         """Write a short message here, without waking up another task for it; this one has the turn."""
         try:
             # Half a frame would break the link for all that use it. A peer that takes nothing ends the wait.
-            with trio.CancelScope(shield=True):
-                await self._write(message, size, [byte_view(buffer) for buffer in buffers])
+            await self._write(message, size, [byte_view(buffer) for buffer in buffers], shield=True)
         except Exception as error:  # noqa: BLE001 - as in `run`, whatever a peer provokes ends the line
             self._end(error)
             self._scope.cancel()
@@ -202,10 +201,12 @@ class Line:
         async with self._writing:
             await self._write(message, left, chunk)
 
-    async def _write(self, message: list[Any], left: int, chunk: Sequence[memoryview]) -> None:
+    async def _write(
+        self, message: list[Any], left: int, chunk: Sequence[memoryview], *, shield: bool = False
+    ) -> None:
         self._sent += 1
         header = pack_message([self._sent, left, message])
-        with self._patience(sum(map(len, chunk))):
+        with self._patience(sum(map(len, chunk)), shield=shield):
             await self.link.send(header, chunk)
             return
         raise self._silent("took nothing")
@@ -334,10 +335,10 @@ class Line:
             return
         raise self._silent(stopped)
 
-    def _patience(self, size: int) -> trio.CancelScope:
+    def _patience(self, size: int, *, shield: bool = False) -> trio.CancelScope:
         if self._patient:
-            return trio.CancelScope()
-        return trio.move_on_after(self._timeout_s + size / SLOWEST_BYTES_PER_SECOND)
+            return trio.CancelScope(shield=shield)
+        return trio.move_on_after(self._timeout_s + size / SLOWEST_BYTES_PER_SECOND, shield=shield)
 
     def _silent(self, what: str) -> PeerLost:
         return PeerLost(

@@ -89,6 +89,13 @@ class Peer:
     def take(self, message: list[Any], payload: Words | None) -> None:
         """Handle a message; see `line.Receiver`."""
         match message:
+            case ["data", bytes(name), entries]:
+                session = self.party.session(name)
+                if session is None:
+                    return
+                # Messages without a word in them have no payload, so nobody has admitted them yet.
+                if payload is None or payload.size or session.admit(self.index, entries, 0):
+                    session.take(self.index, entries, payload)
             case ["start", bytes(name), *rest] if len(rest) == 5 and 0 < len(name) <= LONGEST_NAME:
                 groups = groups_of(self.party.protocol, self.party.parties, self.party.index, self.index)
                 said = Start.read(*rest, groups=len(groups))
@@ -97,13 +104,6 @@ class Peer:
                 session = self.party.session(name)
                 if session is not None:
                     session.confirm(self.index, digests)
-            case ["data", bytes(name), entries]:
-                session = self.party.session(name)
-                if session is None:
-                    return
-                # Messages without a word in them have no payload, so nobody has admitted them yet.
-                if payload is None or payload.size or session.admit(self.index, entries, 0):
-                    session.take(self.index, entries, payload)
             case ["done", bytes(name)] if self.party.protocol.malicious:
                 session = self.party.session(name)
                 if session is not None:

@@ -91,6 +91,7 @@ class Lockstep:
         self._reach = reach
         self._witness = witness
         self._recorder = Recorder(trace)
+        self._traced = self._recorder.on
         self._symbols: dict[str, int] = {} if symbols is None else symbols
         self._layout = Layout(plan, self._symbols)
         self._lowering = lower(plan, type(protocol), protocol.parties, together=together)
@@ -160,7 +161,7 @@ class Lockstep:
         for peer, arrays in frames.items():
             size = WORD_BYTES * sum(array.size for array in arrays)
             self._outcome.statistics.bytes_sent += size
-            if self._recorder.on:
+            if self._traced:
                 now = time.perf_counter()
                 self._recorder.note("frame", f"to party {peer}", len(arrays), 0, now, peer=peer, size=size)
         self._keep_reached()
@@ -213,7 +214,7 @@ class Lockstep:
                 got[peer] = arrays
                 if self._witness is not None and arrays:
                     self._witness.hear(peer, instance.task.index, 0, instance.step, arrays)
-            if self._recorder.on:
+            if self._traced:
                 self._recorder.note("wait", _event_name(instance.task), 0, instance.step, instance.parked)
             instance.step += 1
             self._advance(instance.task, instance, got)
@@ -234,7 +235,7 @@ class Lockstep:
 
     def _advance(self, task: Task, instance: _Instance | None, got: Received | None) -> None:
         """One step of a node; its next round or its result is put away."""
-        began = time.perf_counter() if self._recorder.on else 0.0
+        began = time.perf_counter() if self._traced else 0.0
         step = 0 if instance is None else instance.step
         try:
             if instance is None or got is None:
@@ -246,7 +247,7 @@ class Lockstep:
             made, instance = stop.value, None
         except Exception as error:  # noqa: BLE001 - raised with the node named
             raise as_failure(error, task.node, task.index, self.protocol.party, step)  # noqa: B904
-        if self._recorder.on:
+        if self._traced:
             self._recorder.note("step", _event_name(task), 0, step, began)
         if instance is None:
             self._finish(task, made)
@@ -351,7 +352,7 @@ class Lockstep:
         instance.sent += words * WORD_BYTES
         task = instance.task
         check_sent(task.node, task.index, sent=instance.sent, step=instance.step, allowed=instance.allowed)
-        if self._recorder.on:
+        if self._traced:
             instance.parked = time.perf_counter()
         self._active.append(instance)
 

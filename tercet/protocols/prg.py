@@ -50,6 +50,7 @@ class StreamKey:
         self.key = key
         self._cipher = algorithms.AES(derive_key(key, b"streams", 16))
         self._idle: list[CipherContext] = []
+        self._counting: list[CipherContext] = []
 
     def nonce(self, name: bytes) -> bytes:
         """What blocks of the stream of a name begin with."""
@@ -66,9 +67,18 @@ class StreamKey:
         self._idle.append(context)
         return encrypted
 
-    def keystream(self, first: bytes) -> CipherContext:
-        """Counter mode from a block on."""
-        return Cipher(self._cipher, modes.CTR(first)).encryptor()
+    def fill(self, view: memoryview, first: bytes, skipped: int) -> None:
+        """Overwrite bytes with those of counter mode from a block on, but for the first. In any thread."""
+        try:
+            context = self._counting.pop()  # setting the counter takes a tenth of making a context
+            context.reset_nonce(first)
+        except IndexError:
+            context = Cipher(self._cipher, modes.CTR(first)).encryptor()
+        context.update(bytes(skipped))
+        for begin in range(0, len(view), len(_ZEROS)):
+            part = view[begin : begin + len(_ZEROS)]
+            context.update_into(_ZEROS[: len(part)], part)
+        self._counting.append(context)
 
 
 class Stream:
@@ -82,7 +92,6 @@ class Stream:
         self._key = key if isinstance(key, StreamKey) else StreamKey(key)
         self._nonce = self._key.nonce(name)
         self._drawn = 0
-        self._context: CipherContext | None = None
 
     def fill(self, out: Words) -> Words:
         """Overwrite a C-contiguous array with the next `out.size` words, and return it."""
@@ -91,7 +100,7 @@ class Stream:
         start, self._drawn = self._drawn, self._drawn + out.size
         if self._drawn > MOST_WORDS:
             raise ValueError(f"a stream has {MOST_WORDS} words, and no more")
-        if self._context is None and self._drawn <= 2 * SHORT_WORDS:
+        if self._drawn <= 2 * SHORT_WORDS:
             first, odd = divmod(start, 2)
             counters = _COUNTERS[first : (self._drawn + 1) // 2]
             blocks = self._key.encrypt(self._nonce.join((b"", *counters)))
@@ -102,13 +111,8 @@ class Stream:
         return out
 
     def _fill_long(self, view: memoryview, start: int) -> None:
-        if self._context is None:
-            counter = (start // 2).to_bytes(BLOCK_BYTES - NONCE_BYTES, "big")
-            self._context = self._key.keystream(self._nonce + counter)
-            self._context.update(bytes(start % 2 * WORD_BYTES))
-        for begin in range(0, len(view), len(_ZEROS)):
-            part = view[begin : begin + len(_ZEROS)]
-            self._context.update_into(_ZEROS[: len(part)], part)
+        counter = (start // 2).to_bytes(BLOCK_BYTES - NONCE_BYTES, "big")
+        self._key.fill(view, self._nonce + counter, start % 2 * WORD_BYTES)
 
     def words(self, shape: tuple[int, ...]) -> Words:
         """The next words as a new array of `shape`."""

@@ -114,7 +114,7 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
         left, right = order[first_places], order[second_places]
         # left - right - [left has the lower position] is negative just if left comes first, also if equal.
         earlier = (left < right).astype(np.uint64)
-        first, second = (some.like(some.data[:, side]) for side in (left, right))
+        first, second = (some.like(some.data.take(side, axis=1)) for side in (left, right))
         return protocol.add_public(protocol.subtract(first, second), np.negative(earlier))
 
     orders: list[Indices] = [np.empty(0, dtype=np.int64) for _ in keys]
