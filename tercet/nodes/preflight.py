@@ -7,27 +7,25 @@ at by itself, as far as what it needs is there, so that one that is wrong does n
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from tercet.errors import StorageError, TercetError, TransportError
+from tercet.errors import StorageError, TercetError
 from tercet.members.audit import Head, check_lines, log_lines, require
 from tercet.members.config import NodeFile
 from tercet.nodes.disks import places
 from tercet.nodes.program import Settings
 from tercet.nodes.roster import require_goes_on
+from tercet.nodes.running import in_use
 from tercet.storage.catalog import Catalog
 from tercet.storage.data_key import require_opens
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SealedFiles
 from tercet.transports.identity import expiry
-from tercet.transports.tcp import split_address
 
 SOON = dt.timedelta(days=30)
 LITTLE_DISK = 1 << 30
@@ -90,25 +88,6 @@ def _tls(settings: Settings) -> str:
 def _bind(address: str) -> str:
     """Whether the node can listen there. Raises TransportError."""
     return "is in use, as it is while the node runs" if in_use(address) else "can be listened at"
-
-
-def in_use(address: str) -> bool:
-    """Whether something listens there. Raises TransportError if nobody can."""
-    host, port = split_address(address)
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, where = found[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(where)
-            tried.listen()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return True
-        raise TransportError(
-            f"this machine cannot listen at {address} ({error.strerror or error}); is it the node's?"
-        ) from error
-    return False
 
 
 def _writable(directory: Path) -> str:

@@ -39,6 +39,7 @@ from tercet.nodes.manifest import require_restored
 from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.peer_logs import PeerLogs
 from tercet.nodes.roster import Roster, note_start, require_goes_on
+from tercet.nodes.running import running
 from tercet.nodes.supervised import Supervisor
 from tercet.nodes.vault import Vault
 from tercet.transports import Identity, TlsTransport
@@ -173,6 +174,13 @@ async def serve(
     Without `signals`, as beside others in a process, it is cancelled only. With `log_lost`, an audit log that
     has lost lines does not.
     """
+    with running(settings.file):
+        await _serve(settings, log_lost=log_lost, signals=signals, task_status=task_status)
+
+
+async def _serve(
+    settings: Settings, *, log_lost: bool, signals: bool, task_status: trio.TaskStatus[Node]
+) -> None:
     file, cluster = settings.file, settings.cluster
     party = Party(
         settings.index,
@@ -221,6 +229,14 @@ async def serve(
     )
     for name in vault.swept:
         logger.warning("%s was left by an upload that did not end, and was removed", name)
+    if vault.strange:
+        logger.warning(
+            "%s has %d files that this node's key does not open, such as %s: another node's, or damaged; see "
+            "whether node.toml names the right storage, and move them away if it does",
+            file.storage,
+            len(vault.strange),
+            vault.strange[0],
+        )
     with contextlib.ExitStack() as stack:
         if file.metrics:
             where = stack.enter_context(serve_metrics(node, file.metrics, gate.roster))

@@ -5,14 +5,16 @@ studies that are over, and values that nobody uses. This is about the rest, whic
 results and jobs that nobody fetches, tables of members who are gone, copies of the catalog from before
 updates, and segments of the audit log that lie in an archive.
 
-The node must not run, since it knows in memory what is removed here. First a line of the audit log says what
-goes, then the catalog lets go of it in one transaction, then files go; so if it is interrupted, nothing is
-named that is not there, and the next start or another `prune` removes what is left. Nothing of the audit log
+The node must not run, since it knows in memory what is removed here, and cannot be started meanwhile (see
+`running`). First a line of the audit log says what goes, then the catalog lets go of it in one transaction,
+then files go; so if it is interrupted, nothing is named that is not there, and the next start or another
+`prune` removes what is left. Only files that the node's own key opens are removed. Nothing of the audit log
 is removed: a segment becomes a link to the same file in the archive.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -24,13 +26,14 @@ import attrs
 
 from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog, Head
+from tercet.members.config import NodeFile
 from tercet.members.keys import MemberKeys
 from tercet.members.seals import Seal, segment_path, sync
 from tercet.nodes.manifest import AUDIT_LOG, pieces
-from tercet.nodes.preflight import in_use
 from tercet.nodes.program import Settings
+from tercet.nodes.running import stopped
 from tercet.storage.catalog import Catalog
-from tercet.storage.data_key import require_opens
+from tercet.storage.data_key import find_data_key, require_opens
 from tercet.storage.journal import Journal
 from tercet.storage.prunable import Amount, Prunable
 from tercet.storage.sealed import TEMPORARY, SealedFiles
@@ -41,6 +44,7 @@ DAY_S = 86400.0
 LEAST_DAYS = 7.0
 """What is younger is not pruned: runs go on for so long."""
 _COPY = re.compile(r"\.version-[0-9]{4}")
+_STAYED = "files of these tables and models stay, since they are damaged or another node's: look at them"
 
 
 @attrs.frozen
@@ -64,14 +68,17 @@ def prune(
         raise ConfigError(
             f"what is younger than {LEAST_DAYS:g} days is not pruned; give --days {LEAST_DAYS:g}"
         )
-    settings = Settings.read(path, may_change=False)
+    file = NodeFile.read(path)
+    with stopped(file, before="it is pruned") if really else contextlib.nullcontext():
+        return _prune(Settings.read(path, may_change=False), days, gone, archive, really)
+
+
+def _prune(settings: Settings, days: float, gone: bool, archive: Path | None, really: bool) -> list[Pruned]:
     file = settings.file
-    if really and in_use(file.listen):
-        raise StorageError(f"something listens at {file.listen}: stop the node before it is pruned")
     files = SealedFiles(file.storage, base=file.directory, make=False)
     catalog = Catalog(file.catalog, base=file.directory, may_be_new=False, may_change=really)
     try:
-        require_opens(file.storage_key, catalog, files)  # so that it is the catalog of these files
+        require_opens(file.storage_key, catalog, files)
         before = time.time() - days * DAY_S
         removed = settings.cluster.removed if gone else ()
         rows = Prunable(catalog, before, removed)
@@ -85,9 +92,12 @@ def prune(
         segments = {} if archive is None else dict(_archived(settings, archive.absolute()))
         found.append(Pruned("segments of the audit log that the archive has", _sizes(segments)))
         if really and any(one.amount.count for one in found):
+            files.key = find_data_key(file.storage_key, catalog, files)
             _say_so(settings, catalog, found)
-            for handle in rows.remove():
-                files.remove(file_name(handle))
+            strange = files.remove_own(map(file_name, rows.remove()))
+            if strange:
+                size = sum(map(files.size, strange))
+                found.append(Pruned(f"{_STAYED}, such as {strange[0]}", Amount(len(strange), size)))
             for copy in copies:
                 copy.unlink()
             for segment, there in segments.items():
@@ -146,7 +156,8 @@ def _digest(path: Path) -> bytes:
 
 def _link(segment: Path, there: Path) -> None:
     """Let a link to the archive take the place of a segment, in one step."""
-    sync(there)
+    for path in (there, there.parent):
+        sync(path)
     temporary = segment.with_name(f"{segment.name}{TEMPORARY}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(there)

@@ -32,9 +32,9 @@ from tercet.nodes.manifest import (
     pieces,
     restoring,
 )
-from tercet.nodes.preflight import in_use
 from tercet.nodes.program import Settings
 from tercet.nodes.roster import require_goes_on
+from tercet.nodes.running import stopped
 from tercet.storage.catalog import Catalog
 from tercet.storage.catalog_copies import Restored, note_restored
 from tercet.storage.data_key import fingerprint, read_storage_key, require_opens
@@ -56,17 +56,16 @@ def restore(directory: Path, path: Path) -> Backup:
     settings = _settings(backup, file)
     _require_own(backup, settings)
     _require_key(backup, file)
-    if in_use(file.listen):
-        raise StorageError(f"something listens at {file.listen}: stop the node before it is restored")
-    under_way = restoring(file)
-    if under_way is None:
-        _require_nothing(file, database, storage)
-    elif under_way != backup.digest:
-        raise StorageError(
-            f"{mark_of(file)} says that a restore from another backup did not come to its end: restore that "
-            "one, or remove what it has left, and the mark"
-        )
-    _place(backup, settings, database, SealedFiles(file.storage, base=file.directory))
+    with stopped(file, before="it is restored"):
+        under_way = restoring(file)
+        if under_way is None:
+            _require_nothing(file, database, storage)
+        elif under_way != backup.digest:
+            raise StorageError(
+                f"{mark_of(file)} says that a restore from another backup did not come to its end: restore "
+                "that one, or remove what it has left, and the mark"
+            )
+        _place(backup, settings, database, SealedFiles(file.storage, base=file.directory))
     return backup
 
 

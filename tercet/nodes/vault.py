@@ -72,8 +72,8 @@ class Vault:
         self._being_kept: frozenset[str] = frozenset()
         """Those for which an entry is being made: they stay, whoever lets go of them meanwhile."""
         self._changing = trio.Lock()
-        self.swept = self.files.sweep([*kept, *self._loose])
-        """Files that a crash had left, removed when the vault was opened."""
+        self.swept, self.strange = self.files.sweep([*kept, *self._loose])
+        """Files that a crash had left, removed when the vault was opened, and those that may be another's."""
 
     def seal(self, name: str, message: bytes) -> bytes:
         """A message under the data key, to be kept in the journal; `open` it under the same name."""

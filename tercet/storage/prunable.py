@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from tercet.storage.catalog import ENTRIES, HANDLES, Catalog
 from tercet.storage.job_rows import ANSWERS, JOBS
-from tercet.storage.journal import RESULTS
+from tercet.storage.journal import LOOSE, RESULTS
 
 
 @attrs.frozen
@@ -85,7 +85,10 @@ class Prunable:
             handles: list[str] = []
             for kind, name in connection.execute(theirs).all():
                 same = (HANDLES.c.kind == kind) & (HANDLES.c.name == name)
-                handles += connection.execute(sa.select(HANDLES.c.handle).where(same)).scalars()
+                mine = list(connection.execute(sa.select(HANDLES.c.handle).where(same)).scalars())
+                for handle in mine:  # a crash may have left it loose as well
+                    connection.execute(LOOSE.delete().where(LOOSE.c.handle == handle))
+                handles += mine
                 connection.execute(HANDLES.delete().where(same))
                 connection.execute(
                     ENTRIES.delete().where((ENTRIES.c.kind == kind) & (ENTRIES.c.name == name))

@@ -97,12 +97,35 @@ class SealedFiles:
         if self._files.exists(self.path(name)):
             self._files.rm(self.path(name))
 
-    def sweep(self, wanted: set[str]) -> list[str]:
-        """Remove what writes that did not end have left, and sealed files that nobody wants; their names."""
-        removed = [name for name in self.names() if name not in wanted]
-        for name in removed:
-            self._files.rm(self.path(name))
-        return removed
+    def remove_own(self, names: Iterable[str]) -> list[str]:
+        """Remove those of some files that are there; the names of those that stay.
+
+        What does not open under the present key may be another node's, in a storage named by mistake, and
+        whether it is or was damaged nobody can tell here.
+        """
+        strange = []
+        for name in names:
+            if self._files.exists(self.path(name)):
+                if self.opens(name):
+                    self._files.rm(self.path(name))
+                else:
+                    strange.append(name)
+        return strange
+
+    def sweep(self, wanted: set[str]) -> tuple[list[str], list[str]]:
+        """Remove what writes that did not end have left, and sealed files that nobody wants.
+
+        The names of those that were removed, and of those that stay since they may be another node's.
+        """
+        unwanted = [name for name in self.names() if name not in wanted]
+        unfinished = [name for name in unwanted if name.endswith(TEMPORARY)]
+        strange = self.remove_own(name for name in unwanted if not name.endswith(TEMPORARY))
+        if strange:
+            strange += unfinished  # nobody can tell whose these are
+        else:
+            for name in unfinished:
+                self._files.rm(self.path(name))
+        return [name for name in unwanted if name not in strange], strange
 
     def names(self) -> list[str]:
         """All sealed files, those of writes that did not end among them."""

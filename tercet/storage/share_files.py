@@ -248,8 +248,8 @@ class ShareFiles:
         """Remove a value, if it is there."""
         self.files.remove(file_name(handle))
 
-    def sweep(self, handles: Sequence[str]) -> list[str]:
-        """Remove all files but those of some values."""
+    def sweep(self, handles: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Remove all files but those of some values: as `SealedFiles.sweep`."""
         return self.files.sweep({file_name(handle) for handle in handles})
 
 

@@ -195,6 +195,21 @@ def test_a_node_without_its_files(nodes_at_rest):
         Settings.read(path / "node.toml")
 
 
+def test_a_node_runs_once(nodes, command):
+    """A second process would take what is being uploaded to the first one for what a crash has left."""
+    uploading = nodes.root / "n0" / "data" / f"{'a' * 40}.01234567.part"
+    uploading.write_bytes(b"half")
+    file = nodes.root / "n0" / "node.toml"
+    before = file.read_text()
+    nodes.configure(0, listen="127.0.0.1:1")  # as if it had been moved, which the one that runs does not know
+    for arguments in (("node",), ("prune", "--yes")):
+        told = command(arguments[0], "n0/node.toml", *arguments[1:], cwd=nodes.root, code=1)
+        assert "runs already, or is being pruned or restored: stop that first" in told
+    assert uploading.exists()
+    uploading.unlink()
+    file.write_text(before)
+
+
 def test_an_address_that_is_not_there(nodes_at_rest, command):
     nodes_at_rest.configure(0, listen="203.0.113.9:7301")
     told = command("node", "n0/node.toml", cwd=nodes_at_rest.root, code=1)

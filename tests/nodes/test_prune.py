@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -20,10 +23,12 @@ from tercet.nodes import prune as prunes
 from tercet.nodes.preflight import check_node
 from tercet.nodes.program import Settings
 from tercet.nodes.prune import prune
+from tercet.nodes.running import running
 from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
 from tercet.storage.job_rows import JOBS, JobEnd, JobRow
-from tercet.storage.journal import RESULTS
+from tercet.storage.journal import RESULTS, LooseValue
+from tercet.storage.sealed import SealedFiles
 from tercet.storage.share_files import file_name
 from tests.nodes.test_amending import following
 from tests.nodes.test_backup import Home, value
@@ -181,6 +186,87 @@ def test_a_node_that_runs_is_not_pruned(home):
         with pytest.raises(StorageError, match="stop the node before it is pruned"):
             prune(home.toml, days=90, really=True)
     assert state(home) == before
+
+
+@pytest.fixture
+def insurer_gone(home, nodes_at_rest):
+    """The owner of the table is no member any more."""
+    after = following(nodes_at_rest, removed=["insurer"]).to_text().encode()
+    succession.place(home.path / "cluster.toml", after)
+
+
+def test_a_node_that_does_not_listen_where_it_says_is_not_pruned(home):
+    """It is starting or ending, is in a container, or its node.toml was changed."""
+    before = state(home)
+    with running(Settings.read(home.toml).file):
+        assert counts(prune(home.toml, days=90)) == [1, 1, 0, 0, 0]
+        with pytest.raises(StorageError, match="runs already, or is being pruned or restored"):
+            prune(home.toml, days=90, really=True)
+    assert state(home) == before
+
+
+def test_no_node_starts_while_it_is_pruned(home, monkeypatch):
+    settings = Settings.read(home.toml)
+    found = []
+
+    def starting(*arguments):
+        with pytest.raises(StorageError, match="runs already, or is being pruned"), running(settings.file):
+            pass
+        found.append(True)
+
+    monkeypatch.setattr(prunes, "_say_so", starting)
+    prune(home.toml, days=90, really=True)
+    assert found == [True]
+    with running(settings.file):
+        pass
+
+
+@pytest.mark.usefixtures("insurer_gone")
+def test_files_of_another_node_stay(home):
+    """Nodes of a lake have files of the same names, and node.toml may name the wrong storage."""
+    theirs = SealedFiles("../n1/data", bytes(range(32)), base=home.path)
+    theirs.write(file_name("claims#1"), [memoryview(b"shares of n1")])
+    home.toml.write_text(re.sub(r"(?m)^storage = .*$", 'storage = "../n1/data"', home.toml.read_text()))
+    found = prune(home.toml, days=90, gone=True, really=True)
+    assert found[-1].what.startswith("files of these tables and models stay")
+    assert found[-1].amount == prunes.Amount(1, theirs.size(file_name("claims#1")))
+    assert b"".join(theirs.read(file_name("claims#1"))) == b"shares of n1"
+    vault = Vault(Settings.read(home.toml).file)  # as a start does
+    vault.catalog.close()
+    assert (vault.swept, vault.strange) == ([], [file_name("claims#1")])
+    assert b"".join(theirs.read(file_name("claims#1"))) == b"shares of n1"
+
+
+@pytest.mark.usefixtures("insurer_gone")
+def test_nothing_is_left_loose_of_what_is_pruned(home):
+    """A node that ended just after a table was kept has its values noted twice."""
+    vault = Vault(Settings.read(home.toml).file)
+    loose = LooseValue("insurer", frozenset(), frozenset())
+    vault.journal.end(b"k" * 16, {"claims#1": loose}, [], 9)
+    vault.catalog.close()
+    prune(home.toml, days=90, gone=True, really=True)
+    vault = Vault(Settings.read(home.toml).file)
+    assert sorted(vault.journal.loose()) == ["loose"]
+    vault.catalog.close()
+
+
+@pytest.mark.usefixtures("insurer_gone")
+def test_a_prune_is_killed_at_any_moment(home, tmp_path):
+    """Whatever it was doing, the node is whole, and the next one does what is left."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    segment = segment_path(home.path / "audit.log", 1)
+    shutil.copy(segment, archive)
+    old = home.path / "catalog.sqlite.version-0001"
+    old.write_bytes(bytes(500))
+    os.utime(old, (LONG_AGO, LONG_AGO))
+    home.close()
+    saved = tmp_path / "saved"
+    shutil.copytree(home.path, saved)
+    command = [sys.executable, "-m", "tests.nodes.killed", str(home.toml), str(archive), str(saved)]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 20  # so often it was killed
 
 
 def test_the_command(home):

@@ -111,15 +111,27 @@ def test_what_a_crash_left_is_swept_away(files, tmp_path):
     folder = tmp_path / "data"
     (folder / f"{NAME}.01234567.part").write_bytes(b"half")
     (folder / "letter.txt").write_text("not ours")
-    removed = files.sweep({NAME})
-    assert sorted(removed) == sorted([OTHER, f"{NAME}.01234567.part"])
+    removed, strange = files.sweep({NAME})
+    assert (sorted(removed), strange) == (sorted([OTHER, f"{NAME}.01234567.part"]), [])
     assert {path.name for path in folder.iterdir()} == {NAME, "letter.txt"}
+
+
+def test_files_of_another_node_are_not_swept_away(files, tmp_path):
+    """A node.toml may name another node's storage, or both nodes the same one."""
+    other = SealedFiles("data", b"o" * 32, base=tmp_path)
+    other.write(NAME, [memoryview(b"shares")])
+    files.write(OTHER, [memoryview(b"shares")])
+    half = f"{NAME}.01234567.part"
+    (tmp_path / "data" / half).write_bytes(b"half")
+    removed, strange = files.sweep(set())
+    assert (removed, sorted(strange)) == ([OTHER], [NAME, half])
+    assert b"".join(other.read(NAME)) == b"shares"
 
 
 def test_other_places_by_url(tmp_path):
     files = SealedFiles("memory://tercet-test", KEY, base=tmp_path)
     files.write(NAME, [memoryview(b"shares" * 100)])
     assert b"".join(files.read(NAME)) == b"shares" * 100
-    assert files.sweep(set()) == [NAME]
+    assert files.sweep(set()) == ([NAME], [])
     with pytest.raises(StorageError, match="cannot be opened"):
         SealedFiles("carrier-pigeon://here", KEY, base=tmp_path)

@@ -1,0 +1,85 @@
+"""A prune that is killed at each of its steps in turn, and made again: a program of its own, for it forks.
+
+Steps are what it changes in the catalog and in directories, as the interpreter tells its audit hooks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from tercet.nodes.preflight import check_node
+from tercet.nodes.program import Settings
+from tercet.nodes.prune import Pruned, prune
+from tercet.nodes.vault import Vault
+
+CHANGES = {"os.remove", "os.rename", "os.symlink"}
+WRITES = os.O_WRONLY | os.O_RDWR
+
+
+def pruned(toml: Path, archive: Path) -> list[Pruned]:
+    return prune(toml, days=90, gone=True, archive=archive, really=True)
+
+
+def killed(toml: Path, archive: Path, at: int) -> bool:
+    """Whether a prune was killed at its step of that number, or had ended before."""
+    child = os.fork()
+    if child == 0:
+        steps = iter(range(at))
+
+        def step(*_: object) -> None:
+            if next(steps, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def executed(*told: Any) -> None:
+            if told[2].startswith(("INSERT", "UPDATE", "DELETE")):
+                step()
+
+        def audited(event: str, told: tuple[Any, ...]) -> None:
+            if event in CHANGES or (event == "open" and told[2] & WRITES):
+                step()
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", executed)
+        sa.event.listen(sa.Engine, "commit", step)
+        sys.addaudithook(audited)
+        pruned(toml, archive)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0
+
+
+def require_whole(toml: Path) -> None:
+    """That a start would be refused nothing, and finds all files that the catalog names, and no others."""
+    assert [one for one in check_node(toml) if not one.good] == []
+    vault = Vault(Settings.read(toml).file)
+    handles = {*vault.catalog.handles(), *vault.journal.handles()}
+    for handle in handles:
+        vault.files.load(handle)
+    assert handles >= {"ages#1", "ages#2", "loose", "point"}
+    assert len(vault.files.files.names()) == len(handles)
+    vault.catalog.close()
+
+
+def main(toml: Path, archive: Path, saved: Path) -> None:
+    """Say how often it was killed."""
+    at = 0
+    while killed(toml, archive, at):
+        require_whole(toml)
+        pruned(toml, archive)
+        assert [one.amount.count for one in prune(toml, days=90, gone=True, archive=archive)] == [0] * 5
+        shutil.rmtree(toml.parent)
+        shutil.copytree(saved, toml.parent, symlinks=True)
+        at += 1
+    require_whole(toml)  # once it was not killed
+    sys.stdout.write(str(at))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
