@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tercet.errors import StorageError
 from tercet.storage.catalog import METADATA, Catalog
+from tercet.storage.journal import Journal
 from tercet.storage.sealed import KEY_BYTES, SALT_BYTES, SealedFiles
 from tercet.storage.sqlite_files import sync
 
@@ -70,7 +71,9 @@ def find_data_key(path: Path, catalog: Catalog, files: SealedFiles) -> bytes:
     storage_key = read_storage_key(path)
     wrapped = _wrapped(catalog)
     if wrapped is None:
-        data_key = secrets.token_bytes(KEY_BYTES) if catalog.new else storage_key
+        # A first start may have been interrupted between making the catalog and noting the key.
+        nothing = catalog.new or not (files.names() or Journal(catalog).jobs())
+        data_key = secrets.token_bytes(KEY_BYTES) if nothing else storage_key
         _require_files(path, data_key, files)
         _note(catalog, storage_key, data_key)
         return data_key

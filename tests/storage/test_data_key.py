@@ -74,6 +74,14 @@ def test_what_is_no_storage_key(written, files, text):
         open_again(written, files)
 
 
+def test_a_first_start_that_was_interrupted_makes_a_key_as_well(path, tmp_path, files):
+    """Taken for one of an earlier release, its storage key would open all files for good, changed or not."""
+    Catalog("sqlite:///catalog.sqlite", base=tmp_path).close()
+    catalog = Catalog("sqlite:///catalog.sqlite", base=tmp_path)
+    assert find_data_key(path, catalog, files) != read_storage_key(path)
+    catalog.close()
+
+
 def test_files_of_an_earlier_release(path, tmp_path, files):
     Catalog("sqlite:///catalog.sqlite", base=tmp_path).close()
     files.key = read_storage_key(path)

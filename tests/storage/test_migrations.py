@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -211,6 +212,95 @@ def test_a_process_that_is_killed_on_the_way_leaves_the_catalog_as_it_was(url, t
     number = revisions(step)
     assert entries(url, tmp_path) == [ENTRY]
     assert schema(url)[1] == [number]
+
+
+def of_an_earlier_release(url, tmp_path):
+    """A catalog from before versions, with a row that each revision changes."""
+    catalog = Catalog(url, base=tmp_path)
+    body = msgpack.packb({"format": "f", "objective": {"penalty": "l2", "C": 1.0}, "steps": 6})
+    for entry in (ENTRY, attrs.evolve(ENTRY, kind="model", name="risk", body=body, handles=("r",))):
+        catalog.put(entry)
+    journal.Journal(catalog).end(b"r" * 16, {}, [("ann", b"sealed")], 9)
+    catalog.close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for table in ("catalog_version", "peer_logs"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        for table, column in (("results", "made"), ("submitted", "step"), ("entries", "identity")):
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        connection.execute(sa.text("ALTER TABLE entries ADD COLUMN past TEXT"))
+    engine.dispose()
+
+
+@BOTH
+@pytest.mark.cases("sqlite")
+def test_a_process_that_is_killed_at_any_statement_leaves_the_catalog_as_it_was(url, tmp_path):
+    of_an_earlier_release(url, tmp_path)
+    command = [sys.executable, "-m", "tests.storage.interrupted", url]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10  # so often it was killed
+    catalog = Catalog(url, base=tmp_path)
+    found = {one.name: one for one in catalog.entries()}
+    assert found["ages"] == attrs.evolve(
+        ENTRY, created=found["ages"].created, identity=found["ages"].identity
+    )
+    assert list(msgpack.unpackb(found["risk"].body)["objective"]) == ["C", "penalty"]
+    assert all(one.identity for one in found.values())
+    assert journal.Journal(catalog).results("ann", 0, 9, 99) == [(1, b"sealed")]
+    catalog.close()
+    assert schema(url)[1] == [LATEST]
+    left = {one.name for one in tmp_path.glob("catalog.sqlite.*")}
+    assert left == (set() if url.startswith("postgresql") else {"catalog.sqlite.version-0000"})
+
+
+@BOTH
+def test_processes_open_a_catalog_at_once(url, tmp_path):
+    """As a node does that starts, and a command that changes its storage key."""
+    of_an_earlier_release(url, tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from tercet.storage import catalog; "
+        "import alembic.operations, alembic.script; print(flush=True); input(); "
+        "catalog.Catalog(sys.argv[1], base=Path()).close()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with contextlib.ExitStack() as stack:
+        opening = [
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", code, url], **pipes))
+            for _ in range(3)
+        ]
+        for one in opening:
+            one.stdout.readline()
+        for one in opening:
+            one.stdin.write("\n")
+            one.stdin.flush()
+        said = [one.communicate(timeout=60)[1] for one in opening]
+    assert [one.returncode for one in opening] == [0] * 3, said
+    assert schema(url)[1] == [LATEST]
+    assert len(entries(url, tmp_path)) == 2
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM catalog_version",
+        "UPDATE catalog_version SET version_num = ''",
+        "INSERT INTO catalog_version VALUES ('0001')",
+    ],
+)
+def test_a_version_that_is_lost_is_not_guessed(url, tmp_path, statement):
+    """Taken for one of before versions, the catalog would lose what later ones have added."""
+    with_an_entry(url, tmp_path)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+    before = schema(url)
+    for may_change in (True, False):
+        with pytest.raises(StorageError, match=r"catalog_version"):
+            Catalog(url, base=tmp_path, may_change=may_change)
+    assert schema(url) == before
 
 
 def test_descriptions_of_models_come_to_be_the_same_everywhere(tmp_path):

@@ -32,6 +32,8 @@ NONE = "0000"
 """What stands for the version of a catalog that has none."""
 VERSION = sa.table("catalog_version", sa.column("version_num"))
 """As Alembic keeps it, under a name that is not another application's."""
+_TURN = int.from_bytes(b"tercet")
+"""What processes that bring a catalog in PostgreSQL forward wait for, one after the other."""
 
 
 def known() -> list[str]:
@@ -47,11 +49,16 @@ def version_of(connection: sa.Connection, where: str) -> str | None:
     if not sa.inspect(connection).has_table(VERSION.name):
         return None
     found = [str(one) for one in connection.execute(sa.select(VERSION.c.version_num)).scalars()]
-    if not found:
-        return None
-    if len(found) > 1 or found[0] not in known():
+    if len(found) != 1 or not found[0].isdigit():
+        # Kept in the transaction that it tells of, it is never half written. Taken for a catalog from before
+        # there were versions, this one would lose what revisions have added.
         raise StorageError(
-            f"the catalog at {where} has version {' and '.join(found)[:64]!r}, and this release of Tercet "
+            f"the table {VERSION.name} of the catalog at {where} has been damaged, so nobody can tell which "
+            "release has written it: put back a copy from before"
+        )
+    if found[0] not in known():
+        raise StorageError(
+            f"the catalog at {where} has version {found[0][:64]!r}, and this release of Tercet "
             f"knows versions up to {known()[-1]}: install the later release that has written it, or put back "
             "a copy from before"
         )
@@ -77,6 +84,9 @@ def bring_forward(engine: sa.Engine, where: str, *, keep_copy: bool) -> None:
         if engine.dialect.name == "sqlite":
             # Its driver begins a transaction with the first row that is written, not when tables change.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif engine.dialect.name == "postgresql":
+            # Two that make the same table at once would both fail to find it, and one then to make it.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN)))
         before = version_of(connection, where)
         if before == known()[-1]:  # another process was faster
             return
