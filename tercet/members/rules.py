@@ -60,7 +60,8 @@ class Rules:
     - `min_count`: figures must rest on as many rows, also after a join.
     - `parameters_per_row`: no fit may have more parameters for each row that it rests on.
     - `sizes`: what nodes may be told of how many rows match in a join, have one key, or are kept by a filter:
-      "exact" is anything, "noisy" a count with noise or nothing, "hidden" nothing.
+      "exact" is anything, "noisy" a count with noise or nothing, "hidden" nothing. Figures of what comes of
+      it tell members how many rows count, by the classes of these figures.
     - `uses`: so many computations of others may use it. `until`: so many seconds since 1970, none after.
     """
 
@@ -252,7 +253,7 @@ def _sentences(rules: Rules) -> list[str]:
         found.append(f"models of at most {rules.parameters_per_row:g} parameters a row")
     if rules.sizes != "exact":
         told = "with noise at most" if rules.sizes == "noisy" else "to nobody"
-        found.append(f"how many rows match is told {told}")
+        found.append(f"joins tell how many rows match {told}")
     if rules.uses is not None:
         found.append(f"{rules.uses} computation{'' if rules.uses == 1 else 's'} at most")
     if rules.until is not None:

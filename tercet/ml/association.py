@@ -159,7 +159,7 @@ def crosstab(
     builder = table.lake.builder(f"{names[0]} by {names[1]} on {table.name}")
     cells, total = _cells(table, builder, names, found)
     title = f"{names[0]!r} by {names[1]!r} on {table.name!r}"
-    allowed = tellable_cells(cells, total, least) if least > 1 else None
+    allowed = tellable_cells(cells, total, least, of=table.filtered_from) if least > 1 else None
     if "counts" in statistics:
         _tell(cells, allowed, COUNTS, ALLOWED, title, to)
     else:
@@ -324,7 +324,7 @@ def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Ste
     title = f"correlations on {table.name!r}"
     enough = None
     if least > 1 and weights is not None:
-        enough = tellable(weights.sum().reshape(1), rows, least)
+        enough = tellable(weights.sum().reshape(1), table.countable, least)
         enough.reveal(f"whether the rule allows {title}", to=to, kind="check")
     (upper if enough is None else upper * enough).reveal(title, to=to, kind="figure")
     result = yield builder.plan()

@@ -207,7 +207,7 @@ class _Columnwise:
         sample = Sample.of(self.table, self.builder, self.column.name, selected)
         self.secret_count = sample.weights is not None
         rules: list[Value] = []
-        enough = tellable(sample.count, self.table.rows, self.least) if self.least > 1 else None
+        enough = tellable(sample.count, self.table.countable, self.least) if self.least > 1 else None
         if self.secret_count:
             self._reveal("count", sample.count, enough, rules, to, "count")
         if not {"mean", "std"}.isdisjoint(statistics):

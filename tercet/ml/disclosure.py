@@ -60,12 +60,18 @@ def tellable(counts: Value, of: Value | int, least: int) -> Value:
     return both(at_least(counts, least), inverted(few))
 
 
-def tellable_cells(cells: Value, total: Value, least: int) -> Value:
+def tellable_cells(cells: Value, total: Value, least: int, *, of: int | None = None) -> Value:
     """Ones where cells `(k,)` may be told.
 
     A cell may if it has enough rows. But a receiver who knows the total knows how many rows all hidden cells
-    have together, so if those are too few, the smallest of the other cells is hidden too.
+    have together, so if those are too few, the smallest of the other cells is hidden too. A total that is
+    secret, as after a filter, follows from the cells, so none is told unless the total may be, out of `of`.
     """
+    told = _tellable_cells(cells, total, least)
+    return told if of is None else both(told, tellable(total, of, least))
+
+
+def _tellable_cells(cells: Value, total: Value, least: int) -> Value:
     size = int(cells.type.rows)
     enough = at_least(cells, least)
     hidden = total - enough.dot(cells).reshape(1)

@@ -87,7 +87,7 @@ def group_statistics(
     flags, total = _flags(table, builder, names, found)
     counts = flags.sum().bounded(table.rows, "counts")
     groups = _Told(f"by {', '.join(map(repr, names))} on {table.name!r}", to)
-    rule = tellable_cells(counts, total, least) if least > 1 else None
+    rule = tellable_cells(counts, total, least, of=table.filtered_from) if least > 1 else None
     groups.tell("rows", counts, rule, "count")
     columns = [_Columnwise(table, builder, table.column(name), some) for name, some in wanted.items()]
     for one in columns:

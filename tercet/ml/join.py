@@ -81,6 +81,7 @@ def join(
     return attrs.evolve(
         joined,
         uploads=frozenset[str]().union(*(table.uploads for table in tables)),
+        most_counted=_most_counted(tables, how, many=validate == "m:1"),
         key_holders=_key_holders(tables, how, sizes, turned=turned),
     )
 
@@ -95,6 +96,22 @@ def _key_holders(tables: Sequence[Table], how: How, sizes: Sizes, *, turned: boo
     if turned:
         return others[0]
     return first.intersection(*others) if how in ("outer", "right") else first
+
+
+def _most_counted(tables: Sequence[Table], how: How, *, many: bool) -> int:
+    """How many rows of a join count at most, however many match; `many` of the first may match one."""
+    sizes = [table.countable for table in tables]
+    strictest = max(table.min_count for table in tables)
+    match how:
+        case "inner" | "semi":  # those of another table that do not match may be few
+            strict = [size for table, size in zip(tables, sizes, strict=True) if table.min_count == strictest]
+            return sizes[0] if many else min(strict)
+        case "left" | "anti":
+            return sizes[0]
+        case "right":
+            return sum(sizes) if many else sizes[1]
+        case "outer":
+            return sum(sizes)
 
 
 def _without_columns(table: Table) -> Table:

@@ -236,7 +236,7 @@ def compacted(
         builder = lake.builder(f"count {table.name}")
         flags = table.selected(builder)
         if flags is not None:
-            told = tellable(flags.sum().reshape(1), table.rows, least)
+            told = tellable(flags.sum().reshape(1), table.countable, least)
             inverted(told).reveal(TOO_FEW, to=ANALYST, kind="check")
             counted = lake.temporary(f"{table.name}.filter")
             kept_where(told, flags).store(counted)

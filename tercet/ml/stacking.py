@@ -137,6 +137,7 @@ def stack_tables(
         selection=tuple(one for one, of in zip(described, columns, strict=True) if of.selects),
         min_count=max(table.min_count for table in tables),
         uploads=frozenset[str]().union(*(table.uploads for table in tables)),
+        most_counted=sum(table.countable for table in tables),
         key_holders=frozenset.intersection(*(table.key_holders for table in tables)),
         unique=repeats == 0,
         repeats=repeats,

@@ -136,6 +136,8 @@ class Table(Faced[F]):
     """Keys of the uploads whose rows these are, by their handles."""
     key_holders: frozenset[str] = frozenset()
     """Owners whose own uploads have the keys of all these rows."""
+    most_counted: int | None = None
+    """How many of the rows count at most, where that is known to be fewer, as of matches and dummies."""
     unique: bool = True
     repeats: int | None = None
     """How many rows have a key that another row has before them, where that was counted."""
@@ -153,6 +155,16 @@ class Table(Faced[F]):
 
     def __len__(self) -> int:
         return self.rows
+
+    @property
+    def countable(self) -> int:
+        """Of how many rows those that count are some or all, as everyone knows."""
+        return self.rows if self.most_counted is None else min(self.rows, self.most_counted)
+
+    @property
+    def filtered_from(self) -> int | None:
+        """The same where it is secret which of them count, else None."""
+        return self.countable if self.selection else None
 
     @property
     def column_names(self) -> list[str]:

@@ -233,8 +233,8 @@ def test_what_is_no_rules(body):
         ),
         (
             Rules(plans="any", sizes="noisy"),
-            "every analyst may use it, any computation without approval; no single rows; how many rows match "
-            "is told with noise at most",
+            "every analyst may use it, any computation without approval; no single rows; joins tell how many "
+            "rows match with noise at most",
         ),
         (
             Rules(computations=("fit",), classes=()),

@@ -20,7 +20,7 @@ from tercet.errors import PlanError
 from tercet.ml import views
 from tercet.ml.computations import Data, computation, referred
 from tercet.ml.describe import require_enough
-from tercet.ml.disclosure import UNDEFINED, all_at_least, marked
+from tercet.ml.disclosure import UNDEFINED, all_at_least, both, marked, tellable
 from tercet.ml.faces import Async, F, Faced, Sync, computes
 from tercet.ml.metrics import curves, ranks, sums
 from tercet.ml.metrics.ratios import Ratios
@@ -260,7 +260,8 @@ class Evaluation(Faced[F]):
 
         Discloses these and nothing else (of a filtered table, a confusion matrix tells how many rows count);
         where owners set a minimum count, also for each whether it rests on enough rows (a rate on those that
-        it is a rate of, others on both outcomes, a confusion matrix and mcc on each of four cells). If not,
+        it is a rate of, others on both outcomes, a confusion matrix and mcc on each of four cells, the former
+        also on a number of rows that may be told). If not,
         the metric stays secret and is `nan`.
 
         A metric that is not defined is `nan` too, and tells nothing but that: a rate of no rows, an area, its
@@ -289,6 +290,9 @@ class Evaluation(Faced[F]):
             value = metric_of(builder, name, found, self.rows)
             value = marked(value, defined(builder, name, found, self.rows))
             rule = allowed(builder, name, found, self.rows, self.least) if self.least > 1 else None
+            if rule is not None and name == "confusion_matrix" and self.table.filtered_from is not None:
+                counted = value.sum().reshape(1)  # which tells how many rows do not count
+                rule = both(rule, tellable(counted, self.table.filtered_from, self.least))
             if rule is not None:
                 value = value * rule
                 rule.reveal(rule_on(name), to=to, kind="check")
