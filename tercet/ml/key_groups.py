@@ -85,7 +85,7 @@ def group_rows(
     builder = lake.builder(f"groups of {table.name}")
     found = _sorted_groups(table, builder, figures)
     if sizes == "hidden":
-        found = _shuffled(builder, *found)
+        found = _shuffled(table, builder, figures, *found)
     elif sizes == "noisy":
         found = _among_dummies(table, builder, figures, *found)
     handles = [lake.temporary(f"{table.name}.groups"), *(_handle(table, sizes) for _ in found[1:])]
@@ -291,8 +291,16 @@ NOISY_GROUPS = f"the number of groups, {WITH_NOISE}"
 KEPT_GROUPS = "which of the shuffled rows are groups or dummies whose coin has come up"
 
 
-def _shuffled(builder: Builder, raw: Value, last: Value, keys: Value) -> tuple[Value, Value, Value]:
-    """The same in random order; rows that are not the last ones of groups get random keys."""
+def _shuffled(
+    table: Table, builder: Builder, figures: Sequence[Figure], raw: Value, last: Value, keys: Value
+) -> tuple[Value, Value, Value]:
+    """The same in random order; rows that are not the last ones of groups get random keys.
+
+    And the figures of dummies: as they are, all rows of a large group have its first or least value, so that
+    one row far from the others would count as often in what is proved, or checked, of all rows.
+    """
+    dummies = _of_dummies(table, builder, figures)
+    raw = settled((raw - dummies) * last.bounded(1.0, "a bit")) + dummies
     mask = builder.apply("masks", (last.squeeze() - 1).is_negative())
     keys = keys ^ settled(mask & builder.random_words(2, int(last.type.rows)))
     raw, last, keys = builder.apply_all("shuffle", raw, last, keys)
@@ -309,12 +317,11 @@ def _among_dummies(
     """
     counted = last
     if table.min_count > 1:
-        told = tellable(last.squeeze().sum().reshape(1), table.rows, table.min_count)
+        told = tellable(last.squeeze().sum().reshape(1), table.countable, table.min_count)
         counted = kept_where(told, last)
     none = builder.apply("marks", rows=COINS, start=0, stop=0).reshape(1, COINS)
     coins = inverted(tossed(builder).are_zero().to_ring()).reshape(1, COINS)
-    few = attrs.evolve(table, columns=tuple(dict.fromkeys(one.column for one in figures)))
-    dummies = none + _of_one_row(few, builder, _plain(figures))
+    dummies = none + _of_dummies(table, builder, figures)
     kept, raw, counted, keys = builder.apply_all(
         "shuffle",
         stack([last, coins]).squeeze(),
@@ -326,16 +333,17 @@ def _among_dummies(
     return raw.take(places), counted.take(places), keys.take(places)
 
 
-def _of_one_row(table: Table, builder: Builder, figures: Sequence[Figure]) -> Value:
+def _of_dummies(table: Table, builder: Builder, figures: Sequence[Figure]) -> Value:
     """Figures `(f, 1)`, as stored integers, of a group of one row that adds nothing to how columns spread."""
-    side = Side.of(builder, table, anew=False)
+    few = attrs.evolve(table, columns=tuple(dict.fromkeys(one.column for one in figures)))
+    side = Side.of(builder, few, anew=False)
     if side is None:
         raise PlanError("figures of no column")
     zero = side.fill.select([0]) * 0
     made = []
-    for one in figures:
+    for one in _plain(figures):
         if one.statistic in ("sum", "min", "max", "first"):
-            made.append(side.fill.select([table.column_names.index(one.column.name)]))
+            made.append(side.fill.select([few.column_names.index(one.column.name)]))
         else:
             made.append(zero + 1 if one.statistic == "count" else zero)
     return concatenate(made)

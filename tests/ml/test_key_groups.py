@@ -1,6 +1,7 @@
 """Groups by secret keys equal pandas.groupby, with as many rows as there are groups or as before."""
 
 import itertools
+import math
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import tercet
 from tercet.errors import PlanError, SchemaError
+from tercet.ml import StandardScaler
 from tercet.ml.noise import COINS
 
 numbers = itertools.count()
@@ -193,6 +195,27 @@ def test_rows_that_count(lake):
     made = both.groupby(["patient", "site"]).to_table({"cost": "sum"})
     wanted = sites.groupby(["patient", "site"]).cost.sum()
     np.testing.assert_allclose(np.sort(made.reveal("cost_sum")["cost_sum"]), np.sort(wanted), atol=2)
+
+
+@pytest.mark.parametrize("statistic", ["first", "min"])
+def test_the_first_row_of_a_large_group_counts_once(lake, statistic):
+    """It is far from all others, and would lie in half the rows of the table, of which but one counts."""
+    rows, x = 600, np.random.default_rng(7).normal(0, 0.1, 600)
+    x[0] = -0.95 * math.sqrt(rows)
+    patients = np.maximum(np.arange(rows), rows // 2)
+    table = put(lake, pd.DataFrame({"patient": patients, "x": x}))
+    groups = (
+        table.groupby("patient").to_table({"x": statistic}, sizes="hidden").rename({f"x_{statistic}": "x"})
+    )
+    kept = np.append(x[0], x[rows // 2 + 1 :])
+    twice = tercet.concat([groups, groups], duplicates="keep").describe("x", statistics=["mean", "std"])["x"]
+    assert twice["count"] == 2 * len(kept)
+    assert twice["mean"] == pytest.approx(kept.mean(), abs=1e-4)
+    assert twice["std"] == pytest.approx(np.tile(kept, 2).std(ddof=1), rel=1e-4)
+    scaled = StandardScaler("x").fit(table).transform(groups).describe("x", statistics=["mean"])["x"]
+    assert scaled["mean"] == pytest.approx((kept.mean() - x.mean()) / x.std(), abs=1e-3)
+    near = StandardScaler("x").fit_transform(groups.filter(groups["x"] > -5))
+    assert near.describe("x", statistics=["mean"])["x"]["mean"] == pytest.approx(0, abs=2e-4)
 
 
 @pytest.mark.parametrize("size", [1e-120, 1e-6, 1.0, 1e9])
