@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -195,58 +196,115 @@ INVERSE_STEPS = {1: (64, 76, 90, 107), 2: (64, 70, 76, 83, 91, 99, 108, 117)}
 """Factors of an octave, times 2^INVERSE_BITS, for each root: near to powers of 2^(1/4) and of its root."""
 INVERSE_BITS = 6
 MANTISSA_BITS = 30
-"""Fractional bits of mantissas, and of what they are the inverses, or inverse roots, of."""
+"""Fractional bits of mantissas."""
 MANTISSA_LOW = 0.83
-"""That lies between this and one."""
+"""They are one over, or over the root of, what lies between this and one."""
+MANTISSA_MOST = 1.25
+"""A bound on them, and on the line of their series."""
 MANTISSA_ERROR = 2.0**-27
-"""By how much of itself a mantissa may be off: two truncations to its places, and the square of 1.2e-5."""
-CUBIC_BITS = 16
-"""What the cubic leaves for Newton's step is below 2^-16."""
-CUBICS = {
-    1: _cubic(lambda u: 1 / u, MANTISSA_LOW),
-    2: _cubic(lambda u: 1 / np.sqrt(u), MANTISSA_LOW),
+"""By how much of itself a mantissa may be off: the series, a truncation to its places, and smaller ones."""
+WIDE_BITS, SHORT_BITS, SQUARE_BITS, REST_BITS = 32, 20, 34, 26
+"""Fractional bits of what mantissas are the inverses of, of that where few will do, of squares, and of what
+the series has beyond its line."""
+MIDDLE = 117 / 128
+"""The series is in powers of what that number is more than this."""
+NEAR_MOST, SQUARE_MOST, REST_MOST = 0.0862, 0.0075, 1.5
+SERIES_BITS = (30, 28, 24, 24, 24, 10, 10)
+SERIES = {
+    1: (1174691910, -321283278, 21968081, -24031941, 26294012, -1782, 1932),
+    2: (1123083182, -153584028, 7876104, -7180241, 6873668, -418, 417),
 }
-"""They err by 9.2e-6 and 2.6e-6 of the value."""
+"""Coefficients of the powers, in units of their bits: they err by 1.4e-9 and 4e-10 of the value."""
 
 
 def inverse_places(octaves: int, root: int) -> int:
-    """Fractional bits of x for `inverse_parts`: 32 of the smallest one, as far as there is room."""
-    return min(32 + octaves, 60 - root * INVERSE_BITS)
+    """Fractional bits that x has for `inverse_parts`, at most: 32 of the smallest one, as far as they fit."""
+    return min(32 + octaves, most_inverse_places(root))
+
+
+def most_inverse_places(root: int) -> int:
+    """Fractional bits of an x that `inverse_parts` can do with."""
+    return 60 - root * INVERSE_BITS
+
+
+@attrs.frozen(eq=False)
+class Mantissa:
+    """Secret numbers from 1 to 1 / MANTISSA_LOW as `line + square * rest`, each within MANTISSA_ERROR of it.
+
+    The line has 2 MANTISSA_BITS fractional bits, the others SQUARE_BITS and REST_BITS. A number times a
+    mantissa may be made of these parts, in 2 rounds less than of the `whole`: `x line + (x square) rest`.
+    """
+
+    line: Value
+    square: Value
+    rest: Value
+
+    def whole(self) -> Value:
+        """The numbers at MANTISSA_BITS. 2 rounds."""
+        total = self.line + self.square.times(self.rest, magnitude=SQUARE_MOST * REST_MOST)
+        return total.rescale(MANTISSA_BITS).bounded(1.01 / MANTISSA_LOW, "one over what is near one")
 
 
 def inverse_parts(
-    x: Value, *, octaves: int, root: int = 1, floor: bool = False, margin: float = 0.0
-) -> tuple[Value, Value]:
-    """`1 / x`, or `1 / sqrt(x)` for a `root` of 2, of a vector with `2^-octaves <= x < 1`, as two factors.
+    x: Value, *, octaves: int, root: int = 1, high: float = 1.0, floor: bool = False, margin: float = 0.0
+) -> tuple[Value, Mantissa]:
+    """`1 / x`, or `1 / sqrt(x)` for a `root` of 2, of a vector from 2^-octaves to `high`, as two factors.
 
     The first one has INVERSE_BITS fractional bits, is one or more, and exact by definition. The other, the
-    mantissa, has MANTISSA_BITS, lies between 1 and 1 / MANTISSA_LOW, and is within MANTISSA_ERROR of itself,
-    however small x is: so what is multiplied by the first before it is cut keeps its digits. x has
-    `inverse_places`. Where x is smaller than 2^-octaves by more than a small `margin` of it, the first factor
-    is 0; that has to be said by `floor`. Comparisons, about as many rounds for a cubic, and a step of
-    Newton's method: the normalisation of Catrina and Saxena (2010), by a table.
+    mantissa, lies between 1 and 1 / MANTISSA_LOW, and is within MANTISSA_ERROR of itself, however small x is:
+    so what is multiplied by the first before it is cut keeps its digits. x is at most one, and has at most
+    `most_inverse_places` fractional bits. Where x is smaller than 2^-octaves by more than a small `margin` of
+    it, the first factor is 0; that has to be said by `floor`. Comparisons, which are the normalisation of
+    Catrina and Saxena (2010) by a table, and a series of degree 6 in 6 rounds.
     """
     steps = np.array(INVERSE_STEPS[root]) * 2.0**-INVERSE_BITS
     factors = (2.0 ** np.arange(octaves + 1)[:, None] * steps).ravel()
     factors = factors[factors**root < 2.0**octaves][::-1]
-    ends = np.append(2.0**-octaves * (1 - margin), 1.0 / factors**root)
-    entries = np.concatenate([[0.0], factors, [1.0]])
+    factors = factors[: 1 + np.count_nonzero(1 / factors**root < high)]
+    ends = np.append(2.0**-octaves * (1 - margin), 1.0 / factors[:-1] ** root)
+    ends = np.ldexp(np.ceil(np.ldexp(ends, x.scale)), -x.scale)  # the same for what has so many places
+    entries = np.append(0.0, factors)
     columns = [(entries, INVERSE_BITS)]
     if root > 1:
         columns.append((entries**root, root * INVERSE_BITS))
     if floor:
-        columns.append((np.append(1.0, np.zeros(len(ends))), MANTISSA_BITS))
+        columns.append((np.append(1.0, np.zeros(len(factors))), 0))
     factor, *others = from_table(x, ends, columns)
-    unit = x.times(others[0] if root > 1 else factor, magnitude=1.1).rescale(MANTISSA_BITS)
-    if floor:  # what has no factor goes on as one, within the bounds of all that follows
-        unit = (unit + others[-1]).bounded(1.1, "between MANTISSA_LOW and one")
-    near = _evaluate(CUBICS[root], unit)
-    once = unit.times(near, magnitude=1.1)
-    if root > 1:
-        once = once.rescale(WORK_BITS + 8).times(near, magnitude=1.1)
-    left = (once * -1 + 1).bounded(2.0**-CUBIC_BITS, "what a cubic leaves").rescale(WORK_BITS + 8)
-    added = near.times(left, magnitude=2.0 ** (1 - CUBIC_BITS)).shifted(root - 1).rescale(MANTISSA_BITS)
-    return factor, (near + added).bounded(1.01 / MANTISSA_LOW, "one over what is near one")
+    product = x.times(others[0] if root > 1 else factor, magnitude=1.1)
+
+    def over_middle(bits: int) -> Value:
+        unit = product.rescale(bits)
+        if floor:  # what has no factor goes on as one, within the bounds of all that follows
+            unit = unit + others[-1]
+        return (unit - MIDDLE).bounded(NEAR_MOST, "between MANTISSA_LOW and one")
+
+    return factor, _series(over_middle(WIDE_BITS), over_middle(SHORT_BITS), root)
+
+
+def _series(v: Value, short: Value, root: int) -> Mantissa:
+    """`a0 + a1 v + v^2 (b0 + b1 v + v^2 (b2 + b3 v + b4 v^2))`, the last v of which are `short`.
+
+    4 rounds.
+    """
+    numbers = [math.ldexp(one, -bits) for one, bits in zip(SERIES[root], SERIES_BITS, strict=True)]
+    bits = dict(enumerate(SERIES_BITS))
+
+    def times(x: Value, power: int) -> Value:
+        return x * x.builder.constant(numbers[power], scale=bits[power])
+
+    def plus(x: Value, power: int) -> Value:
+        return x + x.builder.constant(numbers[power], scale=x.scale)
+
+    why = "a square of what is near zero"
+    square = (v * v).rescale(SQUARE_BITS).bounded(SQUARE_MOST, why)
+    small = (short * short).rescale(SHORT_BITS).bounded(SQUARE_MOST, why)
+    last = plus(times(short, 5) + times(small, 6), 4)
+    nearest = plus(times(v, 3), 2).rescale(REST_BITS)
+    rest = nearest + square.times(last, magnitude=SQUARE_MOST * 2).rescale(REST_BITS)
+    line = plus(times(v, 1), 0)
+    return Mantissa(
+        line.bounded(MANTISSA_MOST, "a line near one"), square, rest.bounded(REST_MOST, "a series near one")
+    )
 
 
 LOG_OVER = _cubic(lambda u: np.log(u) / (u - 1))

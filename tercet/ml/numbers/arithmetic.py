@@ -104,26 +104,47 @@ def multiple(x: Held, exact: Held, *, most: Reals | None = None) -> Held:
     return multiply(x, exact, between=None if most is None else (-most, most))
 
 
-def fine_multiple(x: Held, y: Held) -> Held:
-    """Product that is cut after it is made, so that small numbers keep their digits; y is not cut at all.
+def in_parts(x: Held, bits: int, room: int = ROOM_BITS) -> tuple[Held, Value | None, int]:
+    """What of x may be multiplied by factors of so many bits, what its cut leaves, and by how much it is cut.
 
-    Where x, cut to what there is room for, had less than 30 bits of numbers of usual size, two parts of it
-    are multiplied: 4 rounds more. Beside a y of b bits, x has at most 119 - 2 b.
+    Products are to have up to `room` bits. Nothing is left, that is, it is not to be multiplied, where x, cut
+    to what there is room for, has 30 bits of numbers of usual size or more.
     """
-    excess = x.bits + y.bits - ROOM_BITS
-    if excess <= 0 or (x.unit * 2.0**excess <= x.facts.usual * 2.0**-FINE_MULTIPLE_BITS).all():
-        return multiple(x, y)
-    # What a cut of k bits leaves has k + 2, and times y no more than there is room for.
-    x = x.coarser(x.bits + 2 * y.bits - (2 * ROOM_BITS - 3))
-    cut = x.bits + y.bits - (ROOM_BITS - 1)
-    leading, unit = x.cut(cut), x.unit * y.unit * 2.0**cut
+    cut = x.bits + bits - room
+    if cut <= 0:
+        return x, None, 0
+    if (x.unit * 2.0**cut <= x.facts.usual * 2.0**-FINE_MULTIPLE_BITS).all():
+        while (cut := x.bits + bits - room) > 0:  # once more, where a cut rounds a bound up
+            x = x.coarser(cut)
+        return x, None, 0
+    # What a cut of k bits leaves has k + 2, and times factors no more than there is room for.
+    x = x.coarser(x.bits + 2 * bits - (ROOM_BITS + room - 3))
+    cut = max(x.bits + bits - (room - 1), 1)
+    leading = x.cut(cut)
     whole = leading.value.times(x.builder.constant(2.0**cut), magnitude=2.0**ROOM_BITS)
-    rest = (x.value - whole).bounded(TRUNCATION_ERROR * 2.0**cut, "what a truncation leaves")
-    added = x.builder.apply("truncate", rest.times(y.value, magnitude=2.0**ROOM_BITS), bits=cut)
-    product = leading.value.times(y.value, magnitude=2.0**ROOM_BITS) + added.shifted(cut)
-    facts = x.facts.times(y.facts).off(TRUNCATION_ERROR * unit)
+    left = (x.value - whole).bounded(TRUNCATION_ERROR * 2.0**cut, "what a truncation leaves")
+    return Held(leading.value, leading.unit, x.facts), left, cut
+
+
+def fine_multiple(x: Held, y: Held, *, room: int = ROOM_BITS) -> Held:
+    """Product of up to `room` bits that is cut after it is made, so that small numbers keep their digits.
+
+    y is not cut at all. Where x, cut to what there is room for, had less than 30 bits of numbers of usual
+    size, two parts of it are multiplied: 4 rounds more if x is not there before y, else 2.
+    """
+    leading, left, cut = in_parts(x, y.bits, room)
+    if left is None:
+        return multiply(leading, y)
+    return joined(leading, y, leading.value.times(y.value, magnitude=2.0**ROOM_BITS), left * y.value, cut)
+
+
+def joined(leading: Held, y: Held, product: Value, rest: Value, cut: int) -> Held:
+    """Two parts of a product with y; `rest` is that of what a cut of so many bits has left."""
+    unit = leading.unit * y.unit
+    added = leading.builder.apply("truncate", rest, bits=cut).shifted(cut)
+    facts = leading.facts.times(y.facts).off(TRUNCATION_ERROR * unit)
     limit = rounded_up(float((facts.held / unit).max(initial=0.0)))
-    return Held.of(product.bounded(limit, "a product of two parts"), unit, facts)
+    return Held.of((product + added).bounded(limit, "a product of two parts"), unit, facts)
 
 
 def scale(x: Held, numbers: Reals) -> Held:

@@ -256,7 +256,7 @@ class Formulas:
     # -- functions on ranges ---------------------------------------------------------------------------------
 
     def quotient(self, x: Number, y: Number) -> Number:
-        """`x / y` for y on one side of zero, whose bounds differ by 2^30 at most. About 25 rounds.
+        """`x / y` for y on one side of zero, whose bounds differ by 2^30 at most. About 19 rounds.
 
         It is within 1e-8 of itself, as far as 64 bits of the largest that it may be have places for that,
         beside what errors of x and y make of it. `x / plan.sqrt(y)` takes no more: no root is made.
@@ -268,7 +268,7 @@ class Formulas:
         return inverses.reciprocal(secret(x, "a reciprocal"))
 
     def sqrt(self, x: Number) -> Number:
-        """The root of numbers of zero or more. About 25 rounds.
+        """The root of numbers of zero or more. About 19 rounds.
 
         It is within 1e-8 of itself, beside what the error of x makes of it, where bounds of x differ by 2^30
         at most; else what is below 2^-30 of the bound of x has a root of zero.

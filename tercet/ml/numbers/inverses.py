@@ -3,8 +3,9 @@
 A number y whose facts keep it clear of zero is brought to between 0.83 and 1 by a secret factor, which is
 exact by definition; one over that, the mantissa, is computed to 27 bits (`tercet.ml.linalg.inverse_parts`).
 A quotient x / y is x times the factor, before anything is cut, times the mantissa: so its digits are those
-of x, however much smaller than its bound y is. Roots are made when they are read: `x / sqrt(y)` takes the
-inverse root at once, whose factor is the root of that of y.
+of x, however much smaller than its bound y is. What is no longer than y is multiplied by the parts of
+mantissas, which saves the rounds that put these together. Roots are made when they are read: `x / sqrt(y)`
+takes the inverse root at once, whose factor is the root of that of y.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from tercet.ml.numbers import arithmetic
 from tercet.ml.numbers.alignment import beside, made_of
 from tercet.ml.numbers.facts import Facts
 from tercet.ml.numbers.number import Number
-from tercet.ml.numbers.ring import Held, bits_of, told
-from tercet.ml.numbers.series import as_held, below_one, each, positive
+from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of, rounded_up, told
+from tercet.ml.numbers.series import as_held, each, positive
 from tercet.ml.numbers.source import line
+from tercet.plans import Value
+from tercet.plans.interactive_kinds import TRUNCATION_ERROR
 
 WIDEST_OCTAVES = 30
 """Ranges of what is divided by have ends that differ by 2^30 at most; of roots, what is so small is zero."""
-LOW_MARGIN = 2.0**-16
+LOW_MARGIN = 2.0**-15
 """A cut to the places of the table makes the least number smaller by no more than that of it."""
 SPARE = 2.0**-20
 """Bounds that are found in floating point are wider by so much of themselves."""
@@ -35,44 +38,134 @@ MANTISSA = Facts.of(
     1.0, 1 / linalg.MANTISSA_LOW,
     error=linalg.MANTISSA_ERROR / linalg.MANTISSA_LOW, relative=linalg.MANTISSA_ERROR, usual=1.0,
 )  # fmt: skip
+MANTISSA_WIDTH = linalg.MANTISSA_BITS + 1
+"""Bits of mantissas, and of the line of their series."""
+ONCE_BITS = 2 * (ROOM_BITS - MANTISSA_WIDTH) - 4
+"""What is multiplied by them in two parts has no more bits."""
+BEYOND_CUT = linalg.SQUARE_BITS + linalg.REST_BITS - linalg.MANTISSA_BITS
+"""By so many bits a number times a square is cut, for its product with the rest to meet the other one."""
+BEYOND_ERROR = 0.5
+"""By how many units of the number what comes of it may be off for that."""
+FEW = 64
+"""So many numbers are multiplied by parts of mantissas in any case: bytes of so few do not count."""
 
 
 @attrs.frozen(eq=False)
 class _Inverse:
-    """One over numbers, or over their roots, as a factor that is exact times a mantissa.
+    """One over numbers, or over their roots, as a factor that is exact times a mantissa, given in its parts.
 
     What is divided by lies from `low` to `high` truly; as it is held it differs from that so little that
     what is divided by it is off by at most `off` of itself.
     """
 
     factor: Number
-    mantissa: Number
+    parts: tuple[Number, ...]
     low: float
     high: float
     usual: float
     off: float
 
+    def times(self, once: Number, sources: tuple[Number, ...]) -> Number:
+        """What was multiplied by the factor, times the mantissa."""
+        parts = [at_scale(beside(once, one)[1]) for one in self.parts]
+        x, _, shape, flipped = beside(once, self.parts[0])
+        if math.prod(shape) <= max(self.factor.size, FEW):
+            return made_of(sources, _times_parts(x, *parts), shape, flipped)
+        whole = linalg.Mantissa(*parts).whole()
+        mantissa = as_held(whole, 0, _like(MANTISSA, x))
+        return made_of(sources, arithmetic.fine_multiple(x, mantissa), shape, flipped)
+
+
+def at_scale(part: Held) -> Value:
+    """Integers of a unit that is a power of two as a value of that scale."""
+    return part.value.shifted(1 - math.frexp(float(part.unit.flat[0]))[1])
+
+
+def _like(facts: Facts, x: Held) -> Facts:
+    """Facts with as many axes as what is held has."""
+    return facts if len(x.value.shape) == 1 else facts.columns(lambda one: one[None])
+
+
+def _times_parts(x: Held, line: Value, square: Value, rest: Value) -> Held:
+    """`x line + (x square) rest`, before its round, 2 rounds after the rest is there, if x is in time.
+
+    Without those where x is off by more already than a cut of `x square` makes of it.
+    """
+    whole = ROOM_BITS - MANTISSA_WIDTH
+    x = x.finer((whole if x.bits <= whole else ONCE_BITS) - x.bits)
+    leading, left, spare = arithmetic.in_parts(x, MANTISSA_WIDTH)
+
+    line, square, rest = (one.shifted(-one.scale) for one in (line, square, rest))
+
+    def cut(value: Value, bits: int) -> Value:
+        return value.builder.apply("truncate", value, bits=bits).shifted(bits)
+
+    near = cut(line, linalg.MANTISSA_BITS)
+    once = leading.value * square
+    beyond = cut(once, BEYOND_CUT)
+    made, unit = leading.value * near + beyond * rest, leading.unit * 2.0**-linalg.MANTISSA_BITS
+    off = BEYOND_ERROR * leading.unit
+    if left is not None or (leading.facts.error < off).any():
+        rounded = (once - beyond * 2**BEYOND_CUT).bounded(
+            TRUNCATION_ERROR * 2.0**BEYOND_CUT, "what a truncation leaves"
+        )
+        made, off = made + cut(rounded * rest, BEYOND_CUT), TRUNCATION_ERROR * unit
+    if left is not None:
+        added = left * near + cut(left * square, BEYOND_CUT) * rest
+        made, off = made + cut(added, spare), 2 * off + BEYOND_ERROR * leading.unit * 2.0**-spare
+    facts = leading.facts.times(_like(MANTISSA, leading)).off(off)
+    limit = rounded_up(float((facts.held / unit).max(initial=0.0)))
+    return Held.of(made.bounded(limit, "a product with a mantissa"), unit, facts)
+
 
 def _inverse(y: Number, root: int) -> _Inverse:
     """Of numbers above zero. Raises PlanError for others."""
 
-    def invert(held: Held) -> tuple[Held, Held, Held]:
-        low, _, top, _ = positive(held, ROOTS[root], WIDEST_OCTAVES)
-        top = root * -(-top // root)
-        octaves = top - math.frexp(low)[1] + 1
-        value, held = below_one(held, top, linalg.inverse_places(octaves, root))
-        factor, mantissa = linalg.inverse_parts(value, octaves=octaves, root=root, margin=LOW_MARGIN)
-        least, high, usual = (_root(one, root) for one in _held_ends(held.facts))
-        ends = linalg.MANTISSA_LOW * (1 - SPARE) / high, (1 + SPARE) / least
-        facts = Facts.of(*ends, usual=1 / usual)
-        return as_held(factor, -top // root, facts), as_held(mantissa, 0, MANTISSA), held
+    def invert(held: Held) -> tuple[Held, ...]:
+        least = positive(held, ROOTS[root], WIDEST_OCTAVES)[0]
+        value, held, top, octaves = _below_one(held, least, root)
+        least, high, usual = _held_ends(held.facts)
+        factor, mantissa = linalg.inverse_parts(
+            value, octaves=octaves, root=root, high=high / top, margin=LOW_MARGIN
+        )
+        least, high, usual = (_root(one, root) for one in (least, high, usual))
+        facts = Facts.of(linalg.MANTISSA_LOW * (1 - SPARE) / high, (1 + SPARE) / least, usual=1 / usual)
+        return as_held(factor, 0, facts, worth=1 / _root(top, root)), *_parts(mantissa), held
 
-    factor, mantissa, held = each(y, invert)
+    factor, *parts, held = each(y, invert)
     facts = held.held.facts
     least, _, usual = _held_ends(facts)
     low, high = max(float(facts.low.max()), least * SPARE), float(facts.high.max())
     off = _off(facts, least, root)
-    return _Inverse(factor, mantissa, _root(low, root), _root(high, root), _root(usual, root), off)
+    return _Inverse(factor, tuple(parts), _root(low, root), _root(high, root), _root(usual, root), off)
+
+
+def _parts(mantissa: linalg.Mantissa) -> tuple[Held, Held, Held]:
+    """Parts of mantissas as numbers, which are exact by definition."""
+    line, square, rest = (
+        as_held(value, 0, Facts.of(-most, most))
+        for value, most in (
+            (mantissa.line, linalg.MANTISSA_MOST),
+            (mantissa.square, linalg.SQUARE_MOST),
+            (mantissa.rest, linalg.REST_MOST),
+        )
+    )
+    return line, square, rest
+
+
+def _below_one(held: Held, least: float, root: int) -> tuple[Value, Held, float, int]:
+    """Numbers over what none of them exceeds, as a value for `inverse_parts`, and as they are held for it.
+
+    Also returns what they are divided by, their unit times a power of two: so none but digits that are too
+    many are cut. And the octaves from there to the `least` of them, WIDEST_OCTAVES if that may be zero.
+    """
+    bits = bits_of(held.most * (1 + SPARE))
+    top = float(held.unit[0]) * 2.0**bits
+    octaves = 1 - math.frexp(least / top)[1] if least > 0 else WIDEST_OCTAVES
+    if bits > linalg.most_inverse_places(root):
+        cut = bits - linalg.inverse_places(octaves, root)
+        bits, held = bits - cut, held.cut(cut)
+    return held.value.shifted(bits), held, top, octaves
 
 
 def _held_ends(facts: Facts) -> tuple[float, float, float]:
@@ -102,9 +195,9 @@ def quotient(x: Number, y: Number) -> Number:
         return -quotient(x, -y)
     inverse = _inverse(y, root)
     a, factor, shape, flipped = beside(x, inverse.factor)
-    once = made_of((x, y), arithmetic.fine_multiple(a, factor), shape, flipped)
-    b, mantissa, shape, flipped = beside(once, inverse.mantissa)
-    return made_of((x, y), _known(arithmetic.fine_multiple(b, mantissa), a.facts, inverse), shape, flipped)
+    once = made_of((x, y), arithmetic.fine_multiple(a, factor, room=ONCE_BITS), shape, flipped)
+    made = inverse.times(once, (x, y))
+    return made_of((x, y), _known(made.held, a.facts, inverse), shape, flipped)
 
 
 def reciprocal(y: Number) -> Number:
@@ -113,7 +206,7 @@ def reciprocal(y: Number) -> Number:
     if root == 1 and y.bounds[1] < 0:
         return -reciprocal(-y)
     inverse = _inverse(y, root)
-    made = arithmetic.fine_multiple(inverse.factor.held, inverse.mantissa.held)
+    made = inverse.times(inverse.factor, (y,)).held
     one = Facts.of(1.0, 1.0, usual=1.0)
     if y.ndim == 2:
         one = one.columns(lambda part: part[None])
@@ -154,21 +247,21 @@ def sqrt(x: Number) -> Number:
 def _made_root(held: Held) -> tuple[Held]:
     """A number times the factor of its inverse root, and the mantissa of that."""
     least, high, _ = _held_ends(held.facts)
-    half = -(-bits_of(high * (1 + SPARE)) // 2)
-    octaves = min(2 * half - math.frexp(least)[1] + 1, WIDEST_OCTAVES) if least > 0 else WIDEST_OCTAVES
-    value, held = below_one(held, 2 * half, linalg.inverse_places(octaves, 2))
-    floor = 4.0**half * 2.0**-octaves
+    if least < high * 2.0 ** (1 - WIDEST_OCTAVES):
+        least = 0.0
+    value, held, top, octaves = _below_one(held, least, 2)
+    floor = top * 2.0**-octaves
     least, high, usual = _held_ends(held.facts)
     clear = least >= floor * (1 - LOW_MARGIN / 2)
     factor, mantissa = linalg.inverse_parts(
-        value, octaves=octaves, root=2, floor=not clear, margin=LOW_MARGIN
+        value, octaves=octaves, root=2, high=high / top, floor=not clear, margin=LOW_MARGIN
     )
-    # Of a number over 4^half, its root times that of what lies between MANTISSA_LOW and one.
+    # Of a number over `top`, its root times that of what lies between MANTISSA_LOW and one.
     ends = 0.9 * math.sqrt(least) if clear else 0.0, math.sqrt(high) * (1 + SPARE)
     product = value.times(factor, magnitude=1.0 + SPARE)
-    once = as_held(product, half, Facts.of(*ends, usual=math.sqrt(usual)))
-    made = arithmetic.fine_multiple(once, as_held(mantissa, 0, MANTISSA))
-    low, top = (math.sqrt(max(float(one), 0.0)) for one in (held.facts.low.max(), held.facts.high.max()))
+    once = as_held(product, 0, Facts.of(*ends, usual=math.sqrt(usual)), worth=math.sqrt(top))
+    made = _times_parts(once, mantissa.line, mantissa.square, mantissa.rest)
+    low, most = (math.sqrt(max(float(one), 0.0)) for one in (held.facts.low.max(), held.facts.high.max()))
     error, relative = float(held.facts.error.max()), math.inf
     # |sqrt(x) - sqrt(y)| is at most |x - y| / sqrt(y), and at most the root of |x - y|.
     given = min(math.sqrt(error), error / low if low > 0 else math.inf)
@@ -178,5 +271,5 @@ def _made_root(held: Held) -> tuple[Held]:
         relative = cut + off * (1 + cut)
     else:
         given += math.sqrt(floor)
-    facts = Facts.of(low, top, error=made.facts.error + given, relative=relative, usual=math.sqrt(usual))
+    facts = Facts.of(low, most, error=made.facts.error + given, relative=relative, usual=math.sqrt(usual))
     return (Held.of(made.value, made.unit, facts),)

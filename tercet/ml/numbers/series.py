@@ -73,9 +73,9 @@ def below_one(x: Held, octaves: int, places: int) -> tuple[Value, Held]:
     return held.value.shifted(places), held
 
 
-def as_held(value: Value, octaves: int, facts: Facts) -> Held:
-    """A value of some scale, times 2^octaves, as a held number."""
-    return Held.of(value.shifted(-value.scale), 2.0 ** (octaves - value.scale), facts)
+def as_held(value: Value, octaves: int, facts: Facts, *, worth: float = 1.0) -> Held:
+    """A value of some scale, times 2^octaves and what one is `worth`, as a held number."""
+    return Held.of(value.shifted(-value.scale), worth * 2.0 ** (octaves - value.scale), facts)
 
 
 def positive(x: Held, what: str, widest: int) -> tuple[float, float, int, int]:

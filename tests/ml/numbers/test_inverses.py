@@ -10,6 +10,7 @@ from tercet.actors.estimate import explain
 from tercet.errors import PlanError
 from tercet.ml import linalg
 from tercet.ml.numbers.facts import Facts
+from tercet.ml.numbers.inverses import LOW_MARGIN
 
 POWERS = 2 ** np.arange(15)
 FACTORS = np.concatenate([POWERS, POWERS[1:] - 1, [3, 5, 1000, 12345]])
@@ -167,11 +168,23 @@ def test_a_root_that_is_divided_by_is_never_made(plain, table):
 
 
 @pytest.mark.parametrize("root", [1, 2])
-def test_factors_bring_all_numbers_to_where_the_cubic_is_near(root):
-    """So that what Newton's step starts from, and mantissas, are within the bounds that plans are told."""
+def test_factors_bring_all_numbers_to_where_the_series_is_near(root):
+    """So that mantissas, and all that they are made of, are within the bounds that plans are told."""
     steps = np.array([*linalg.INVERSE_STEPS[root], 2 << linalg.INVERSE_BITS])
     least = ((steps[:-1] / steps[1:]) ** root).min()
-    assert least > linalg.MANTISSA_LOW * (1 + 2.0**-16)
-    u = np.linspace(linalg.MANTISSA_LOW, 1, 10_001)
-    near = np.polynomial.polynomial.polyval(u, linalg.CUBICS[root])
-    assert np.abs(u * near**root - 1).max() < 0.8 * 2.0**-linalg.CUBIC_BITS
+    assert least > linalg.MANTISSA_LOW * (1 + LOW_MARGIN)
+    u = np.linspace(linalg.MANTISSA_LOW, 1 + 2.0**-linalg.SHORT_BITS * 4, 10_001)
+    v = u - linalg.MIDDLE
+    numbers = np.array(linalg.SERIES[root]) * 0.5 ** np.array(linalg.SERIES_BITS)
+    rest = np.polynomial.polynomial.polyval(v, numbers[2:])
+    line = np.polynomial.polynomial.polyval(v, numbers[:2])
+    off = np.abs((line + v**2 * rest) * u ** (1 / root) - 1).max()
+    for made, most in ((v, linalg.NEAR_MOST), (v**2, linalg.SQUARE_MOST), (rest, linalg.REST_MOST),
+                       (line, linalg.MANTISSA_MOST)):  # fmt: skip
+        assert np.abs(made).max() < most * 0.999
+    # Three units of each truncation, over the least that it is part of.
+    unit = 3 * 2.0**-linalg.WIDE_BITS / linalg.MANTISSA_LOW / root
+    square, rests = 3 * 2.0**-linalg.SQUARE_BITS * linalg.REST_MOST, 6 * 2.0**-linalg.REST_BITS * v**2
+    last = 3 * 2.0**-linalg.SHORT_BITS * (np.abs(numbers[5]) + 1.2 * np.abs(numbers[6])) * v**4
+    cuts = 3 * 2.0**-linalg.MANTISSA_BITS + square + rests.max() + last.max()
+    assert off + unit + cuts < linalg.MANTISSA_ERROR
