@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import attrs
 import numpy as np
@@ -199,6 +200,8 @@ MANTISSA_BITS = 30
 """Fractional bits of mantissas."""
 MANTISSA_LOW = 0.83
 """They are one over, or over the root of, what lies between this and one."""
+LOW_MARGIN = 2.0**-15
+"""The least number may be smaller than 2^-octaves by so much of itself, as what is cut is."""
 MANTISSA_MOST = 1.25
 """A bound on them, and on the line of their series."""
 MANTISSA_ERROR = 2.0**-27
@@ -246,36 +249,47 @@ class Mantissa:
 
 
 def inverse_parts(
-    x: Value, *, octaves: int, root: int = 1, high: float = 1.0, floor: bool = False, margin: float = 0.0
+    x: Value,
+    *,
+    low: float,
+    high: float = 1.0,
+    root: int = 1,
+    outside: Literal["none", "zero", "low"] = "none",
 ) -> tuple[Value, Mantissa]:
-    """`1 / x`, or `1 / sqrt(x)` for a `root` of 2, of a vector from 2^-octaves to `high`, as two factors.
+    """`1 / x`, or `1 / sqrt(x)` for a `root` of 2, of a vector from `low` to `high`, in two factors.
 
     The first one has INVERSE_BITS fractional bits, is one or more, and exact by definition. The other, the
     mantissa, lies between 1 and 1 / MANTISSA_LOW, and is within MANTISSA_ERROR of itself, however small x is:
-    so what is multiplied by the first before it is cut keeps its digits. x is at most one, and has at most
-    `most_inverse_places` fractional bits. Where x is smaller than 2^-octaves by more than a small `margin` of
-    it, the first factor is 0; that has to be said by `floor`. Comparisons, which are the normalisation of
-    Catrina and Saxena (2010) by a table, and a series of degree 6 in 6 rounds.
+    so what is multiplied by the first before it is cut keeps its digits. `high` is at most one, and x has at
+    most `most_inverse_places` fractional bits. `outside` says what may lie outside of these: "none"; for
+    "zero", the first factor of an x below `low` is 0, and the mantissa is that of one; for "low", x may be
+    any number, and is taken for `low` there. Comparisons, which are the normalisation of Catrina and Saxena
+    (2010) by a table, and a series of degree 6 in 6 rounds.
     """
+    octaves = 1 - math.frexp(low * (1 + LOW_MARGIN))[1]
     steps = np.array(INVERSE_STEPS[root]) * 2.0**-INVERSE_BITS
     factors = (2.0 ** np.arange(octaves + 1)[:, None] * steps).ravel()
     factors = factors[factors**root < 2.0**octaves][::-1]
     factors = factors[: 1 + np.count_nonzero(1 / factors**root < high)]
-    ends = np.append(2.0**-octaves * (1 - margin), 1.0 / factors[:-1] ** root)
-    ends = np.ldexp(np.ceil(np.ldexp(ends, x.scale)), -x.scale)  # the same for what has so many places
-    entries = np.append(0.0, factors)
-    columns = [(entries, INVERSE_BITS)]
-    if root > 1:
-        columns.append((entries**root, root * INVERSE_BITS))
-    if floor:
-        columns.append((np.append(1.0, np.zeros(len(factors))), 0))
-    factor, *others = from_table(x, ends, columns)
-    product = x.times(others[0] if root > 1 else factor, magnitude=1.1)
+    ends = np.append(low, 1.0 / factors[:-1] ** root)
+    # Numbers of so many places are below an end if they are below the next number that has these.
+    ends = np.ldexp(np.ceil(np.ldexp(ends, x.scale)), -x.scale)
+    entries, powers = (np.append(0.0, one) for one in (factors, factors**root))
+    units = np.append(1.0, np.zeros(len(factors)))
+    if outside == "low":
+        ends = np.append(ends, np.ldexp(np.floor(np.ldexp(high, x.scale)) + 1, -x.scale))
+        entries, powers, units = (np.append(one, one[0]) for one in (entries, powers, units))
+        entries[[0, -1]], units = factors[0], units * low * factors[0] ** root
+    columns = [(entries, INVERSE_BITS), (powers, root * INVERSE_BITS)]
+    if outside != "none":
+        columns += [(units, WIDE_BITS), (units, SHORT_BITS)]
+    factor, power, *others = from_table(x, ends, columns)
+    product = x.times(power, magnitude=1.1)
 
     def over_middle(bits: int) -> Value:
         unit = product.rescale(bits)
-        if floor:  # what has no factor goes on as one, within the bounds of all that follows
-            unit = unit + others[-1]
+        if others:  # what is multiplied by 0 goes on as this, within the bounds of all that follows
+            unit = unit + others[bits == SHORT_BITS]
         return (unit - MIDDLE).bounded(NEAR_MOST, "between MANTISSA_LOW and one")
 
     return factor, _series(over_middle(WIDE_BITS), over_middle(SHORT_BITS), root)

@@ -325,6 +325,9 @@ def level(x: Held, axis: int) -> Held:
     """The same numbers at units that do not differ along an axis, fine enough for the largest."""
     if x.unit.ndim == 0 or x.unit.shape[axis] == 1:
         return x
+    first = np.take(x.unit, [0], axis=axis)
+    if (x.unit == first).all():
+        return Held(x.value, first, x.facts)
     unit = _one_unit(x.unit, x.facts.held, axis)
     made = x.at(unit)
     return Held(made.value, unit, made.facts)

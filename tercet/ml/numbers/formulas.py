@@ -18,10 +18,10 @@ from tercet.errors import PlanError, SchemaError
 from tercet.ml.bounds import Public
 from tercet.ml.computations import Apart
 from tercet.ml.join import require_alike_keys
-from tercet.ml.numbers import functions, inverses, saved, series, systems
+from tercet.ml.numbers import checks, functions, inverses, saved, series, systems
 from tercet.ml.numbers.by_row import Rows
 from tercet.ml.numbers.facts import Facts, Reals
-from tercet.ml.numbers.number import Number, secret
+from tercet.ml.numbers.number import Number, bounds_of, secret
 from tercet.ml.numbers.ring import Held
 from tercet.ml.numbers.saved import SavedNumber, Saving
 from tercet.ml.numbers.source import line
@@ -252,6 +252,10 @@ class Formulas:
         condition, too. About 110 rounds.
         """
         return systems.solve(secret(matrix, "a system"), secret(right, "a system"), condition)
+
+    def checked(self, x: Number, low: float, high: float) -> Number:
+        """As `x.within(low, high)`, where nothing proves these."""
+        return checks.checked(secret(x, "a bound"), *bounds_of(low, high))
 
     # -- functions on ranges ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ takes the inverse root at once, whose factor is the root of that of y.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import attrs
 import numpy as np
@@ -29,8 +30,6 @@ from tercet.plans.interactive_kinds import TRUNCATION_ERROR
 
 WIDEST_OCTAVES = 30
 """Ranges of what is divided by have ends that differ by 2^30 at most; of roots, what is so small is zero."""
-LOW_MARGIN = 2.0**-15
-"""A cut to the places of the table makes the least number smaller by no more than that of it."""
 SPARE = 2.0**-20
 """Bounds that are found in floating point are wider by so much of themselves."""
 ROOTS = {1: "the reciprocal", 2: "the inverse root"}
@@ -106,7 +105,7 @@ def _times_parts(x: Held, line: Value, square: Value, rest: Value) -> Held:
     made, unit = leading.value * near + beyond * rest, leading.unit * 2.0**-linalg.MANTISSA_BITS
     off = BEYOND_ERROR * leading.unit
     if left is not None or (leading.facts.error < off).any():
-        rounded = (once - beyond * 2**BEYOND_CUT).bounded(
+        rounded = (linalg.settled(once) - beyond * 2**BEYOND_CUT).bounded(
             TRUNCATION_ERROR * 2.0**BEYOND_CUT, "what a truncation leaves"
         )
         made, off = made + cut(rounded * rest, BEYOND_CUT), TRUNCATION_ERROR * unit
@@ -119,25 +118,49 @@ def _times_parts(x: Held, line: Value, square: Value, rest: Value) -> Held:
 
 
 def _inverse(y: Number, root: int) -> _Inverse:
-    """Of numbers above zero. Raises PlanError for others."""
+    """Of numbers above zero, or of what they are where a bound does not hold. Raises PlanError for others."""
+    source, within = _unchecked(y)
 
     def invert(held: Held) -> tuple[Held, ...]:
-        least = positive(held, ROOTS[root], WIDEST_OCTAVES)[0]
-        value, held, top, octaves = _below_one(held, least, root)
-        least, high, usual = _held_ends(held.facts)
+        known = _within(held, within)
+        least = positive(known, ROOTS[root], WIDEST_OCTAVES)[0]
+        value, cut, top = _below_one(held, known, least, root)
+        known = _within(cut, within)
+        least, high, usual = _held_ends(known.facts)
+        outside: Literal["none", "low"] = "none" if within is None else "low"
         factor, mantissa = linalg.inverse_parts(
-            value, octaves=octaves, root=root, high=high / top, margin=LOW_MARGIN
+            value, low=least / top, high=high / top, root=root, outside=outside
         )
         least, high, usual = (_root(one, root) for one in (least, high, usual))
         facts = Facts.of(linalg.MANTISSA_LOW * (1 - SPARE) / high, (1 + SPARE) / least, usual=1 / usual)
-        return as_held(factor, 0, facts, worth=1 / _root(top, root)), *_parts(mantissa), held
+        return as_held(factor, 0, facts, worth=1 / _root(top, root)), *_parts(mantissa), known
 
-    factor, *parts, held = each(y, invert)
+    factor, *parts, held = each(source, invert)
     facts = held.held.facts
     least, _, usual = _held_ends(facts)
     low, high = max(float(facts.low.max()), least * SPARE), float(facts.high.max())
     off = _off(facts, least, root)
     return _Inverse(factor, tuple(parts), _root(low, root), _root(high, root), _root(usual, root), off)
+
+
+def _unchecked(y: Number) -> tuple[Number, tuple[float, float] | None]:
+    """Numbers before what breaks a bound was put inside, and that bound, if there is room for them.
+
+    So a bound is checked beside what is done with numbers, and not before.
+    """
+    if y.unchecked is None:
+        return y, None
+    bounds = y.bounds
+    try:
+        _ = y.unchecked.held  # which is made now
+    except PlanError:
+        return y, None
+    return y.unchecked, bounds
+
+
+def _within(held: Held, bounds: tuple[float, float] | None) -> Held:
+    """Numbers with facts that hold only where bounds do."""
+    return held if bounds is None else Held(held.value, held.unit, held.facts.within(*bounds))
 
 
 def _parts(mantissa: linalg.Mantissa) -> tuple[Held, Held, Held]:
@@ -153,19 +176,18 @@ def _parts(mantissa: linalg.Mantissa) -> tuple[Held, Held, Held]:
     return line, square, rest
 
 
-def _below_one(held: Held, least: float, root: int) -> tuple[Value, Held, float, int]:
-    """Numbers over what none of them exceeds, as a value for `inverse_parts`, and as they are held for it.
+def _below_one(held: Held, known: Held, least: float, root: int) -> tuple[Value, Held, float]:
+    """Numbers over what no `known` one exceeds, as a value for `inverse_parts`; as they are held for it.
 
     Also returns what they are divided by, their unit times a power of two: so none but digits that are too
-    many are cut. And the octaves from there to the `least` of them, WIDEST_OCTAVES if that may be zero.
+    many are cut. `least` is the least of them, or that which counts.
     """
-    bits = bits_of(held.most * (1 + SPARE))
+    bits = bits_of(known.most * (1 + SPARE))
     top = float(held.unit[0]) * 2.0**bits
-    octaves = 1 - math.frexp(least / top)[1] if least > 0 else WIDEST_OCTAVES
     if bits > linalg.most_inverse_places(root):
-        cut = bits - linalg.inverse_places(octaves, root)
+        cut = bits - linalg.inverse_places(1 - math.frexp(least / top)[1], root)
         bits, held = bits - cut, held.cut(cut)
-    return held.value.shifted(bits), held, top, octaves
+    return held.value.shifted(bits), held, top
 
 
 def _held_ends(facts: Facts) -> tuple[float, float, float]:
@@ -247,15 +269,13 @@ def sqrt(x: Number) -> Number:
 def _made_root(held: Held) -> tuple[Held]:
     """A number times the factor of its inverse root, and the mantissa of that."""
     least, high, _ = _held_ends(held.facts)
-    if least < high * 2.0 ** (1 - WIDEST_OCTAVES):
-        least = 0.0
-    value, held, top, octaves = _below_one(held, least, 2)
-    floor = top * 2.0**-octaves
-    least, high, usual = _held_ends(held.facts)
-    clear = least >= floor * (1 - LOW_MARGIN / 2)
-    factor, mantissa = linalg.inverse_parts(
-        value, octaves=octaves, root=2, high=high / top, floor=not clear, margin=LOW_MARGIN
-    )
+    clear = least >= high * 2.0 ** (1 - WIDEST_OCTAVES)
+    least = least if clear else high * 2.0**-WIDEST_OCTAVES
+    value, held, top = _below_one(held, held, least, 2)
+    floor, (held_least, high, usual) = least, _held_ends(held.facts)
+    least = held_least if clear else floor
+    outside: Literal["none", "zero"] = "none" if clear else "zero"
+    factor, mantissa = linalg.inverse_parts(value, low=least / top, high=high / top, root=2, outside=outside)
     # Of a number over `top`, its root times that of what lies between MANTISSA_LOW and one.
     ends = 0.9 * math.sqrt(least) if clear else 0.0, math.sqrt(high) * (1 + SPARE)
     product = value.times(factor, magnitude=1.0 + SPARE)

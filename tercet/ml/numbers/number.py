@@ -42,6 +42,7 @@ class Number:
 
     __slots__ = (
         "_factors", "_held", "_later", "flipped", "mean_of", "plan", "root_of", "rows", "shape", "sound",
+        "unchecked",
     )  # fmt: skip
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None
@@ -64,6 +65,7 @@ class Number:
         self.shape, self.flipped, self.rows, self.sound = shape, flipped and len(shape) == 2, rows, sound
         self.mean_of: object = None
         self.root_of: Number | None = None
+        self.unchecked: Number | None = None
 
     @property
     def held(self) -> Held:
@@ -188,9 +190,13 @@ class Number:
         if not isinstance(other, Number):
             held, numbers, shape, flipped = self._beside_public(other)
             rows = self.rows.lifted(len(shape) - self.ndim).weighed(numbers_of(other), len(shape))
-            return self.like(arithmetic.scale(held, numbers), shape, flipped=flipped, rows=rows)
-        x, y, shape, flipped = beside(self, other)
-        return made_of((self, other), (x, y), shape, flipped)
+            made = self.like(arithmetic.scale(held, numbers), shape, flipped=flipped, rows=rows)
+        else:
+            x, y, shape, flipped = beside(self, other)
+            made = made_of((self, other), (x, y), shape, flipped)
+        if any(isinstance(one, Number) and one.unchecked is not None for one in (self, other)):
+            made.unchecked = unchecked(self) * unchecked(other)
+        return made
 
     __rmul__ = __mul__
 
@@ -287,7 +293,7 @@ class Number:
         else:
             rows = [test(value.select([row]).squeeze()).to_ring() for row in range(int(shape[0]))]
             bits = concatenate([row.reshape(1, *row.shape) for row in rows])
-        return self.like(Held.of(bits, 1.0 if len(shape) == 1 else [[1.0]], _bits(len(shape))))
+        return self.like(Held.of(bits, 1.0 if len(shape) == 1 else [[1.0]], bits_facts(len(shape))))
 
     def require_bits(self, operator: str) -> None:
         """Raise PlanError unless these are zeros and ones, as comparisons give."""
@@ -380,9 +386,10 @@ class Number:
         """The same between bounds that nothing proves.
 
         With `check`, elements beyond them are put inside, and whatever rests on one of them is NaN when
-        it is revealed, of which its receiver is told a bit; about 12 rounds. Without, it is your
-        word: should it not hold, results are wrong without a sign, and with protocols whose masks are no
-        larger than bounds say, nodes may see more than random numbers.
+        it is revealed, of which its receiver is told a bit; about 11 rounds, but what divides by the number
+        does not wait for these. Without, it is your word: should it not hold, results are wrong without a
+        sign, and with protocols whose masks are no larger than bounds say, nodes may see more than random
+        numbers.
         """
         low, high = bounds_of(low, high)
         facts = self.held.facts
@@ -390,12 +397,7 @@ class Number:
             return self
         if not check:
             return self.like(Held.of(self.held.value, self.held.unit, facts.within(low, high)))
-        inside = (self >= low) & (self <= high)
-        whole = inside.sum() == self.size
-        kept = self.plan.where(inside, self, min(max(low, 0.0), high)).held
-        off = kept.facts.error  # what is held lies within, and the true number may be so far from it
-        made = Held.of(kept.value, kept.unit, kept.facts.within(low - off, high + off))
-        return self.like(made, sound=whole if self.sound is None else whole & self.sound)
+        return self.plan.checked(self, low, high)
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -441,7 +443,13 @@ class Number:
         return held, np.atleast_1d(numbers), shape, flipped
 
 
-def _bits(axes: int) -> Facts:
+def unchecked(x: Any) -> Any:
+    """A number before what breaks a bound was put inside; what is public as it is."""
+    return x if not isinstance(x, Number) or x.unchecked is None else x.unchecked
+
+
+def bits_facts(axes: int) -> Facts:
+    """Of zeros and ones with so many axes."""
     return BIT if axes == 1 else BIT.map(lambda one: one[None])
 
 

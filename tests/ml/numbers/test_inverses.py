@@ -10,7 +10,6 @@ from tercet.actors.estimate import explain
 from tercet.errors import PlanError
 from tercet.ml import linalg
 from tercet.ml.numbers.facts import Facts
-from tercet.ml.numbers.inverses import LOW_MARGIN
 
 POWERS = 2 ** np.arange(15)
 FACTORS = np.concatenate([POWERS, POWERS[1:] - 1, [3, 5, 1000, 12345]])
@@ -139,6 +138,32 @@ def test_a_bound_that_does_not_hold_makes_them_nan(plain, table):
     np.testing.assert_allclose(plan.revealed["root"], np.sqrt(WIDE).sum(), rtol=1e-7)
 
 
+@pytest.mark.parametrize("protocol", ["plain", "shamir"])
+def test_what_lies_outside_of_a_bound_is_taken_for_its_lower_end(protocol):
+    """Before it is divided by, while it is checked: so bounds of what follows hold, and masks hide it."""
+    y = np.array([-900, -1, 0, 1, 2, 3, 99, 100, 101, 900])
+    with tercet.local(protocol=protocol) as lake:
+        table = lake.upload({"id": np.arange(len(y)), "y": y}, name="t", key="id", owner="o")
+        with lake.plan("bounds") as plan:
+            divisor = plan.column(table, "y").within(2, 100)
+            made = {"over": 7 / divisor, "over a root": 7 / plan.sqrt(divisor * divisor)}
+            again = {name: 1 / number for name, number in made.items()}
+            for name, number in (made | {f"{name} again": one for name, one in again.items()}).items():
+                number.reveal(f"{name}, checked", kind="rows")
+                number.sound = None
+                number.reveal(name, kind="rows")
+    inside = np.where((y < 2) | (y > 100), 2, y)
+    for name in made:
+        assert np.isnan(plan.revealed[f"{name}, checked"]).all()
+    np.testing.assert_allclose(plan.revealed["over"], 7 / inside, rtol=1e-6)
+    np.testing.assert_allclose(plan.revealed["over again"], inside / 7, rtol=1e-6)
+    root = plan.revealed["over a root"]  # of what lies outside only beside a bound of its own
+    np.testing.assert_allclose(root[4:8], 7 / inside[4:8], rtol=1e-6)
+    np.testing.assert_allclose(root * plan.revealed["over a root again"], 1, rtol=1e-6)
+    assert root.max() <= 7 / 2 * 1.0001
+    assert root.min() >= 7 / 100 * 0.9999
+
+
 def test_roots_of_zero_and_of_what_is_nearly_zero(plain, table):
     """Which what rounds may have made less than zero."""
     with plain.plan("roots") as plan:
@@ -172,7 +197,7 @@ def test_factors_bring_all_numbers_to_where_the_series_is_near(root):
     """So that mantissas, and all that they are made of, are within the bounds that plans are told."""
     steps = np.array([*linalg.INVERSE_STEPS[root], 2 << linalg.INVERSE_BITS])
     least = ((steps[:-1] / steps[1:]) ** root).min()
-    assert least > linalg.MANTISSA_LOW * (1 + LOW_MARGIN)
+    assert least > linalg.MANTISSA_LOW * (1 + linalg.LOW_MARGIN)
     u = np.linspace(linalg.MANTISSA_LOW, 1 + 2.0**-linalg.SHORT_BITS * 4, 10_001)
     v = u - linalg.MIDDLE
     numbers = np.array(linalg.SERIES[root]) * 0.5 ** np.array(linalg.SERIES_BITS)
