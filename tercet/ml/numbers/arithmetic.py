@@ -33,6 +33,8 @@ TRIMMED_BITS = 40
 FINE_MULTIPLE_BITS = 30
 CUTTABLE = 2.0**62
 """Sums of what fills all the room may be larger than that, but no larger than what can be cut."""
+ALIKE = 2.0**-50
+"""Units that are found in floating point are alike to so much of themselves."""
 WORTH_BITS = 3
 """Factors are centred where that leaves so many bits more at least."""
 
@@ -78,6 +80,30 @@ def _largest(numbers: Reals) -> Reals:
 
 def _whole(numbers: Reals) -> bool:
     return bool((numbers == np.rint(numbers)).all())
+
+
+def less_mean(x: Held, mean: Held) -> Held:
+    """Numbers less their mean over the last axis: n times them less their sum, exactly, if that leaves room.
+
+    That is, if sums of squares of what is left fit, so that nothing has to be cut that is as long as x.
+    Else the mean is brought to a unit that is a little finer than that of x, and so it is where x has several
+    rows, of which systems of equations may be made: these are solved at powers of two. 0 or 2 rounds.
+    """
+    n = x.builder.most(x.value.shape[-1])
+    left, unit = x.facts.less_mean(n), mean.unit * np.ones_like(x.unit)
+    fits = n * ((left.rms + left.error) / unit) ** 2 <= 2.0**ROOM_BITS
+    single = len(x.value.shape) == 1
+    if (
+        single
+        and (np.abs(x.unit / unit / n - 1) < ALIKE).all()
+        and fits.all()
+        and (n * x.ring < 2.0**ROOM_BITS).all()
+    ):
+        off = ALIKE * x.facts.reach
+        made = x.times_integers(float(n), unit).value - mean.value
+        return Held.of(made, unit, left.off(off))
+    rest = add(x, mean, -1)
+    return Held.of(rest.value, rest.unit, left.off(np.maximum(rest.facts.error - left.error, 0.0)))
 
 
 def multiply(x: Held, y: Held, *, between: tuple[Any, Any] | None = None) -> Held:

@@ -41,8 +41,8 @@ class Number:
     """
 
     __slots__ = (
-        "_factors", "_held", "_later", "flipped", "mean_of", "plan", "root_of", "rows", "shape", "sound",
-        "unchecked",
+        "_factors", "_held", "_later", "centred", "flipped", "mean_of", "plan", "root_of", "rows", "shape",
+        "sound", "unchecked",
     )  # fmt: skip
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None
@@ -64,6 +64,7 @@ class Number:
         self._later = held if callable(held) else None
         self.shape, self.flipped, self.rows, self.sound = shape, flipped and len(shape) == 2, rows, sound
         self.mean_of: object = None
+        self.centred = False
         self.root_of: Number | None = None
         self.unchecked: Number | None = None
 
@@ -167,14 +168,12 @@ class Number:
         if not isinstance(other, Number):
             return self + (-numbers_of(other))
         x, y, shape, flipped = beside(self, other)
-        made = arithmetic.add(x, y, -1)
         about = other.mean_of is not None and other.mean_of == self._key() and shape == self.shape
         if about and y.value.shape[-1] == 1:  # each row of it less its own mean, and not another's
-            n = self.held.builder.most(self.held.value.shape[-1])
-            known, left = made.facts, self.held.facts.less_mean(n)
-            facts = left.off(np.maximum(known.error - left.error, 0.0))
-            made = Held.of(made.value, made.unit, facts)
-        return made_of((self, other), made, shape, flipped)
+            found = made_of((self, other), arithmetic.less_mean(x, y), shape, flipped)
+            found.centred = True
+            return found
+        return made_of((self, other), arithmetic.add(x, y, -1), shape, flipped)
 
     def __rsub__(self, other: Any) -> Number:
         made: Number = -self + other
@@ -195,7 +194,7 @@ class Number:
             x, y, shape, flipped = beside(self, other)
             made = made_of((self, other), (x, y), shape, flipped)
         if any(isinstance(one, Number) and one.unchecked is not None for one in (self, other)):
-            made.unchecked = unchecked(self) * unchecked(other)
+            made.unchecked = made.like(lambda: (unchecked(self) * unchecked(other)).held)  # if it is read
         return made
 
     __rmul__ = __mul__
@@ -331,6 +330,8 @@ class Number:
 
     def var(self, axis: int | None = None) -> Number:
         """Variance of all elements, or along an axis: the mean square about the mean, over their number."""
+        if self.centred and (self.ndim == 1 or (axis is not None and self.is_last(self._axes(axis)[0]))):
+            return (self * self).mean(axis)
         mean = self.mean(axis)
         about = self - (mean.column() if axis is not None and self._axes(axis) == [1] else mean)
         return (about * about).mean(axis)

@@ -9,6 +9,7 @@ cut then is chosen such that both factors keep about as many digits, and a cut t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,8 @@ LEADING_BITS = 24
 """Bits of an integer that are multiplied by what a factor lacks, at least; half of them if that is more."""
 LIFTED_BITS = 36
 """Long arrays are made exactly as fine as short ones they meet, such as their means, up to so many bits."""
+MOST_PARTS = 3
+"""So many products with public factors are cut side by side at most, instead of one after another."""
 MOST_CUT = 60
 FARTHEST = 1e150
 """Bounds, units and public numbers are no larger, and no nearer to zero than one over that."""
@@ -148,7 +151,8 @@ class Held:
     def at(self, unit: Any) -> Held:
         """The same numbers at another unit; as exactly as there is room for.
 
-        Free where the unit is a whole part of the old one; else a truncation, or two (2 or 4 rounds).
+        Free where the unit is a whole part of the old one; else truncations side by side, or two after each
+        other (2 or 4 rounds).
         """
         target = np.broadcast_to(reals(unit), np.broadcast_shapes(self.unit.shape, np.shape(unit)))
         ratio = self.unit / target
@@ -172,6 +176,8 @@ class Held:
         short = 1 - int(exponent.min()) - bits
         if (mantissa == 0.5).all() and short <= SPARE_BITS - bits_of(float(ratio.max())):
             return self.cut(short).at(target)
+        if (made := self._side_by_side(ratio, target)) is not None:
+            return made
         # What the factor lacks then is made up for by the leading bits.
         spare = -bits_of(float(ratio.max())) - SPARE_BITS
         if spare > 0:
@@ -187,6 +193,24 @@ class Held:
         limit = rounded_up(float((known.facts.held / last).max(initial=0.0)))
         lifted = Held((made.value + rest).bounded(limit, "a number in other units"), last, known.facts)
         return lifted.cut(bits)
+
+    def _side_by_side(self, ratio: Reals, target: Reals) -> Held | None:
+        """Products with public factors, each cut to a unit, if a few of them are near enough. 2 rounds.
+
+        Each factor has as many bits as there is room for, and what it lacks is made up for by the next one.
+        """
+        left, parts = ratio, list[Value]()
+        while (self.ring * np.abs(left) > 0.5).any():
+            if len(parts) == MOST_PARTS:
+                return None
+            room = ROOM_BITS - bits_of(float((self.ring * np.abs(left)).max()))
+            bits = min(room, MOST_CUT, FACTOR_BITS - bits_of(float(np.abs(left).max())))
+            factors = np.rint(left * 2.0**bits)
+            left = left - factors * 2.0**-bits
+            product = self.value.times(self.builder.constant(factors), magnitude=2.0**ROOM_BITS)
+            parts.append(self.builder.apply("truncate", product, bits=bits).shifted(bits))
+        off = (self.ring * np.abs(left) + TRUNCATION_ERROR * len(parts)) * target
+        return Held.of(functools.reduce(Value.__add__, parts), target, self.facts.off(off))
 
 
 def as_row(held: Held) -> Held:

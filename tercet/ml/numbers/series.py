@@ -185,8 +185,8 @@ def logistic(x: Number) -> Number:
     """
     reach = float(x.held.facts.held.max(initial=0.0))
     known = next((one for one in SIGMOIDS if reach <= one[0]), None)
-    if known is None:
-        return logistic(clip(x, -FAR, FAR))
+    if known is None:  # however far true numbers may be from what is held, that is not beyond FAR then
+        x, known = clip(x, -FAR, FAR), SIGMOIDS[-1]
     series = sigmoid(*known)
 
     def apply(held: Held) -> tuple[Held]:
@@ -199,7 +199,7 @@ def logistic(x: Number) -> Number:
         )
         rounding = series.rounding(DEALT_BITS, COEFFICIENT_BITS)
         low, high = (1 / (1 + math.exp(-float(one))) for one in (held.facts.low.min(), held.facts.high.max()))
-        error = series.error + rounding + FAR_ERROR + held.facts.error / 4
+        error = series.error + rounding + FAR_ERROR + np.minimum(held.facts.error / 4, 1.0)
         return (as_held(made, 0, Facts.of(low, high, error=error, usual=0.5)),)
 
     return each(x, apply)[0]

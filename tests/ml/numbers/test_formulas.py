@@ -393,3 +393,17 @@ async def test_a_plan_in_a_trio_program():
         async with lake.plan("mean") as plan:
             plan.column(table, "a").mean().reveal("mean")
     assert plan.revealed["mean"] == pytest.approx(A.mean(), rel=1e-5)
+
+
+def test_the_sigmoid_of_what_is_known_to_nobody_knows_what():
+    """It is computed of what is put inside a series, and said to be off by as much as it can be."""
+    with tercet.local(protocol="plain") as lake:
+        a = np.array([-3.0, 2.5, 1.0])
+        table = lake.upload({"id": [0, 1, 2], "a": a}, name="t", key="id", owner="o")
+        with lake.plan("far") as plan:
+            x = plan.column(table, "a") * 1e9
+            made = plan.sigmoid(x)
+            made.reveal("sigmoid", kind="rows")
+        assert (x.error > 1000).all()
+        assert (made.error >= 1).all()
+    assert (np.abs(plan.revealed["sigmoid"] - [0, 1, 1]) <= made.error).all()

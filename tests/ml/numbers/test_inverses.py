@@ -138,6 +138,16 @@ def test_a_bound_that_does_not_hold_makes_them_nan(plain, table):
     np.testing.assert_allclose(plan.revealed["root"], np.sqrt(WIDE).sum(), rtol=1e-7)
 
 
+def test_products_of_bounded_numbers_fit_where_those_of_unbounded_ones_do_not():
+    """And are divided by after their check."""
+    with tercet.local(protocol="plain") as lake:
+        table = lake.upload({"id": [0, 1], "y": [200, 1000]}, name="t", key="id", owner="o")
+        with lake.plan("powers") as plan:
+            made = plan.column(table, "y").within(100, 2000) ** 4
+            (1e10 / made).reveal("over", kind="rows")
+    np.testing.assert_allclose(plan.revealed["over"], 1e10 / np.array([200, 1000]) ** 4.0, rtol=1e-4)
+
+
 @pytest.mark.parametrize("protocol", ["plain", "shamir"])
 def test_what_lies_outside_of_a_bound_is_taken_for_its_lower_end(protocol):
     """Before it is divided by, while it is checked: so bounds of what follows hold, and masks hide it."""
