@@ -40,7 +40,10 @@ MOST_CATEGORIES = 64
 TERM_BITS = 28
 """Fractional bits of a cell's deviation over what is expected of its row or column."""
 SUM_BITS = 61
-CORRELATION_BITS = 26
+SHARE_BITS = 24
+"""Fractional bits of a public factor that is one over a share of rows, from 1 to 2."""
+PRODUCT_BITS = 61
+"""Products with inverse deviations stay below 2^61 ring units or little more."""
 COUNTS, ALLOWED = "counts", "which cells the rule allows"
 TEST, TEST_ALLOWED = "chi-square statistic", "whether the rule allows the chi-square statistic"
 
@@ -157,13 +160,13 @@ def crosstab(
     least = table.min_count
     require_enough(table, least, "a cross table")
     builder = table.lake.builder(f"{names[0]} by {names[1]} on {table.name}")
-    cells, total = _cells(table, builder, names, found)
+    cells, total, all_count = _cells(table, builder, names, found)
     title = f"{names[0]!r} by {names[1]!r} on {table.name!r}"
     allowed = tellable_cells(cells, total, least, of=table.filtered_from) if least > 1 else None
     if "counts" in statistics:
         _tell(cells, allowed, COUNTS, ALLOWED, title, to)
     else:
-        value = _chi_square(cells.reshape(len(found[0]), len(found[1])), table.rows)
+        value = _chi_square(cells.reshape(len(found[0]), len(found[1])), table.rows, all_count=all_count)
         value = marked(value, _every_category(cells, len(found[0]), len(found[1])))
         whole = None if allowed is None else (allowed.sum().reshape(1) - math.prod(map(len, found))).is_zero()
         _tell(value, None if whole is None else whole.to_ring(), TEST, TEST_ALLOWED, title, to)
@@ -189,8 +192,8 @@ def _tell(value: Value, allowed: Value | None, name: str, rule: str, title: str,
 
 def _cells(
     table: Table, builder: Builder, names: Sequence[str], categories: Sequence[Sequence[Category]]
-) -> tuple[Value, Value]:
-    """Counts of all pairs of categories `(r c,)`, and of all rows that count `(1,)`."""
+) -> tuple[Value, Value, bool]:
+    """Counts of all pairs of categories `(r c,)`, and of all rows that count `(1,)`, and whether all do."""
     draft, weights = Draft(builder), weights_of(table, builder, names, table.selected(builder))
     sides = []
     for name, numbers in zip(names, categories, strict=True):
@@ -199,14 +202,15 @@ def _cells(
     first = sides[0] if weights is None else (sides[0] * weights).bounded(1.0, "a condition")
     cells = first.dot(sides[1], magnitude=table.rows).reshape(math.prod(map(len, categories)))
     total = cells.sum().reshape(1) * 0 + table.rows if weights is None else weights.sum().reshape(1)
-    return cells.bounded(table.rows, "counts"), total.bounded(table.rows, "a count")
+    return cells.bounded(table.rows, "counts"), total.bounded(table.rows, "a count"), weights is None
 
 
-def _chi_square(cells: Value, rows: int) -> Value:
-    """Pearson's statistic of counts `(r, c)`, `(1,)`; empty rows and columns add nothing. About 35 rounds.
+def _chi_square(cells: Value, rows: int, *, all_count: bool) -> Value:
+    """Pearson's statistic of counts `(r, c)`, `(1,)`; empty rows and columns add nothing. About 23 rounds.
 
     With fractions o of cells, a and b of their rows and columns, and m of all that counts, it is the sum of
-    `(o m - a b)^2 / (a b m)` times the number of rows; each deviation is divided by a and by b at once.
+    `(o m - a b)^2 / (a b m)` times the number of rows; each deviation is divided by a and by b at once. If
+    `all_count`, m is public.
     """
     halved = halvings(rows)
     across = cells.transpose().sum_columns().reshape(cells.shape[0], 1)
@@ -225,6 +229,9 @@ def _chi_square(cells: Value, rows: int) -> Value:
         for one in (inverse(across, r).reshape(r, 1), inverse(down, c).reshape(1, c))
     )
     terms = (by_row * by_column).reshape(1, r * c).sum(magnitude=1.01 * min(r, c)).rescale(TERM_BITS)
+    if all_count:
+        share = terms.builder.constant(2.0**halved / rows, scale=SHARE_BITS)
+        return (terms * share).shifted(-halved)
     found = terms.times(inverse(total, 1), magnitude=1.01 * min(r, c))
     return found.rescale(TERM_BITS).shifted(-halved)
 
@@ -290,6 +297,21 @@ class Correlations:
         return views.html_table(self.what, ["", *self.names], rows)
 
 
+def _over_deviations(squares: Value, widest: float) -> Value:
+    """Mean products `(d, d)` over the roots of what is on their diagonal; zero where that is nearly zero.
+
+    `widest` promises a bound on them. About 18 rounds, of which no message is longer than the matrix.
+    """
+    d, high = int(squares.shape[0]), high_power(widest)
+    scale = PRODUCT_BITS - ROOT_BITS - high  # so that over one root, which is below 2^high, they still fit
+    squares = squares.rescale(scale)
+    diagonal = (squares * squares.builder.constant(np.eye(d))).sum_columns()
+    roots = inverse_sqrt(diagonal, low=LOW_SHARE, high=high, scale=ROOT_BITS)
+    # By Cauchy and Schwarz, a product over one root is at most the other one.
+    half = squares.times(roots.reshape(d, 1), magnitude=1.05 * math.sqrt(widest)).rescale(scale)
+    return half.times(roots.reshape(1, d), magnitude=1.05)
+
+
 @computation("corr", group="statistics", table=TABLE, columns=MAYBE_COLUMNS, to=RECEIVER)
 def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Steps[Correlations]:
     """Reveal the correlation matrix of some columns (default: all of numbers, less those on what is missing).
@@ -309,18 +331,14 @@ def correlate(table: Table, columns: str | Sequence[str] | None, to: str) -> Ste
     builder, rows = table.lake.builder(f"correlations of {table.name}"), table.rows
     weights = weights_of(table, builder, names, table.selected(builder))
     widest, halved = widest_variance(table, names), halvings(rows)
-    scaled = []
+    centred = []
     for name in names:
         with builder.scope(name):
-            sample, high = Sample.of(table, builder, name, weights), high_power(1.1 * widest)
-            about = sample.centred(widest)
-            root = inverse_sqrt(sample.squares(widest), low=LOW_SHARE, high=high, scale=ROOT_BITS)
-            most = 1.01 * 2.0 ** (halved / 2) + 1
-            scaled.append(about.times(root, magnitude=most).rescale(ROOT_BITS).reshape(1, rows))
-    together = concatenate(scaled)
-    matrix = together.dot(together, magnitude=1.02 * 2.0**halved).shifted(halved).rescale(CORRELATION_BITS)
-    size = len(names)
-    upper = matrix.reshape(size * size)
+            about = Sample.of(table, builder, name, weights).centred(widest)
+            centred.append(about.reshape(1, rows))
+    together, size = concatenate(centred), len(names)
+    squares = together.dot(together, magnitude=1.1 * widest * rows).shifted(halved)
+    upper = _over_deviations(squares, 1.1 * widest).reshape(size * size)
     title = f"correlations on {table.name!r}"
     enough = None
     if least > 1 and weights is not None:

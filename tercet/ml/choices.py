@@ -92,6 +92,9 @@ def isin(x: Expression, numbers: Sequence[Number | str]) -> Expression:
                 spans.append((least, most))
         if not spans:
             return zeros(draft, x)
+        if x.public.kind == "boolean" and value.scale == 0:  # it is its own answer, or the other one
+            no, yes = (any(least <= unit <= most for least, most in spans) for unit in (0, 1))
+            return (value * (int(yes) - int(no)) + int(no)).bounded(1.0, "a condition")
         bits = [within(value, *span) for span in spans]
         return functools.reduce(operator.add, bits).bounded(1.0, "the numbers differ")
 

@@ -327,7 +327,7 @@ class Expression:
 
     @takes(numbers=MANY)
     def isin(self, numbers: Sequence[Number | str]) -> Expression:
-        """Whether a value is one of some public numbers, as far as the stored numbers tell. 8 rounds."""
+        """Whether a value is one of some public numbers, as it is stored. 8 rounds; 0 of a condition."""
         return choices.isin(self, numbers)
 
     def between(self, left: Expression | Number, right: Expression | Number) -> Expression:

@@ -354,3 +354,18 @@ def test_in_an_asynchronous_lake():
             return await made.reveal("y")
 
     np.testing.assert_allclose(trio.run(main)["y"], [2, 5], atol=1e-3)
+
+
+def test_a_condition_is_compared_with_public_numbers_for_no_round():
+    flags = np.array([True, False, True])
+    with tercet.local(protocol="plain") as lake:
+        table = lake.upload({"id": [0, 1, 2], "f": flags}, name="t", key="id", owner="o")
+        plans = []
+        lake.on_result = lambda plan, _: plans.append(plan)
+        for numbers in ([1], [0], [0, 1], [2], [0.5, 1]):
+            made = table.assign(is_one=table["f"].isin(numbers))
+            plans.clear()
+            assert made.describe(["is_one"], statistics=["mean"]).values["is_one"]["mean"] == pytest.approx(
+                np.isin(flags, numbers).mean()
+            )
+            assert not any(node.kind in ("is_zero", "is_negative") for plan in plans for node in plan.nodes)

@@ -107,7 +107,8 @@ def rounds():
         exec(BLOCKS[0], names)
         plans = []
         lake.on_result = lambda plan, _: plans.append(plan)
-        for block in (PLANS[0], *QUOTIENTS[:2]):
+        of_conditions = QUOTIENTS[1].replace('plan.column(both, "bmi") > 26', 'plan.column(both, "ill")')
+        for block in (PLANS[0], QUOTIENTS[0], of_conditions):
             exec(block, names)
         names["both"].corr(["age", "bmi"])
         flags = np.random.default_rng(0).random((2, 360)) < 0.5
