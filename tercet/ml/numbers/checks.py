@@ -17,14 +17,8 @@ MOST_MULTIPLIED = 64
 
 def checked(x: Number, low: float, high: float) -> Number:
     """A number between bounds that its facts do not prove, and sound if they hold. About 11 rounds."""
-    facts = x.held.facts
-    ends = []
-    if (facts.low < low).any():
-        ends.append(x < low)
-    if (facts.high > high).any():
-        ends.append(x > high)
-    inside = ~_any_of_two(ends)
-    whole = _all(inside)
+    inside = lies_within(x, low, high)
+    whole = all_of(inside)
     kept = where(inside, x, min(max(low, 0.0), high)).held
     off = kept.facts.error  # what is held lies within, and the true number may be so far from it
     made = Held.of(kept.value, kept.unit, kept.facts.within(low - off, high + off))
@@ -33,17 +27,23 @@ def checked(x: Number, low: float, high: float) -> Number:
     return found
 
 
-def _any_of_two(conditions: list[Number]) -> Number:
-    """Which of one or two conditions hold that exclude each other: their sum, for no round."""
-    first, *rest = conditions
-    if not rest:
-        return first
-    held = (first + rest[0]).held
-    return first.like(Held.of(held.value, held.unit, bits_facts(len(held.value.shape))))
+def lies_within(x: Number, low: float, high: float) -> Number:
+    """Where numbers lie between two bounds; about 8 rounds, for what facts do not prove.
+
+    Nothing is both too small and too large, so what is outside is the sum of two comparisons.
+    """
+    facts = x.held.facts
+    beyond = [x < low] if (facts.low < low).any() else []
+    if (facts.high > high).any() or not beyond:
+        beyond.append(x > high)
+    if len(beyond) == 1:
+        return ~beyond[0]
+    held = (beyond[0] + beyond[1]).held
+    return ~x.like(Held.of(held.value, held.unit, bits_facts(len(held.value.shape))))
 
 
-def _all(bits: Number) -> Number:
-    """Whether some zeros and ones are all ones: by products of few, by a count of many."""
+def all_of(bits: Number) -> Number:
+    """Whether some zeros and ones are all ones: by products of few, by a count of many. Up to 8 rounds."""
     if bits.size > MOST_MULTIPLIED:
         return bits.sum() == bits.size
     left, count = bits.held.value.reshape(bits.size), bits.size

@@ -24,6 +24,7 @@ from tercet.ml import linalg
 from tercet.ml.numbers import arithmetic
 from tercet.ml.numbers.alignment import made_of, turned_to
 from tercet.ml.numbers.by_row import rows_of
+from tercet.ml.numbers.checks import all_of, lies_within
 from tercet.ml.numbers.facts import Facts, Reals
 from tercet.ml.numbers.number import Number
 from tercet.ml.numbers.ring import ROOM_BITS, Held, bits_of
@@ -72,7 +73,7 @@ def solve(matrix: Number, right: Number, condition: float) -> Number:
     solution = _refined(scaled, inverse, vector.held, REACH * norm)
     most = WIDEST * float(solution.facts.usual.max())
     found = Number(matrix.plan, solution, (d,))
-    sound = sound & (((found < most) & (found > -most)).sum() == d)
+    sound = sound & all_of(lies_within(found, -most, most))
     # Where that does not hold, zeros go on, so that whatever is made of them keeps its bounds.
     kept = (found * sound).held
     kept = Held.of(kept.value, kept.unit, kept.facts.within(-most, most))
