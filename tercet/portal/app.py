@@ -28,7 +28,7 @@ from tercet.errors import ConfigError, PeerLost, TercetError, TransportError
 from tercet.portal import analyst_pages, auditor_pages, consent_pages, owner_pages
 from tercet.portal.guard import App, Guard, Sessions, TooLarge, set_cookie, too_large, way_home
 from tercet.portal.mishaps import unforeseen
-from tercet.portal.rendering import ForgedError, Handler, form_of, page, portal_of, refusal
+from tercet.portal.rendering import ForgedError, Handler, form_of, once_read, page, portal_of, refusal
 from tercet.portal.state import Portal
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,9 @@ def _routes() -> list[Route | Mount]:
 
         return Route(path, and_close, methods=["POST"])
 
+    def shows_logs(path: str, handler: Handler) -> list[Route | Mount]:
+        return [reads(f"{path}/live", once_read(handler)), reads(path, handler)]
+
     owner, consent, analyst, auditor = owner_pages, consent_pages, analyst_pages, auditor_pages
     return [
         Mount("/static", StaticFiles(packages=[("tercet.portal", "static")])),
@@ -82,7 +85,7 @@ def _routes() -> list[Route | Mount]:
         does("/leave", leave),
         reads("/", owner.overview),
         reads("/tables", owner.tables),
-        reads("/tables/{name}", owner.table),
+        *shows_logs("/tables/{name}", owner.table),
         does("/tables/{name}/drop", owner.drop),
         reads("/upload", owner.choose_file),
         does("/upload", owner.take_file),
@@ -93,7 +96,7 @@ def _routes() -> list[Route | Mount]:
         reads("/results", owner.results),
         reads("/results/{session}.csv", owner.result_file),
         does("/results/{session}/remove", owner.remove_result),
-        reads("/history", owner.history),
+        *shows_logs("/history", owner.history),
         reads("/studies", consent.studies),
         does("/studies", consent.propose_file),
         reads("/studies/{number}", consent.study),
@@ -119,12 +122,9 @@ def _routes() -> list[Route | Mount]:
         reads("/runs/{number}/results/{kind}", analyst.figures_file),
         reads("/jobs/{session}/live", analyst.job_live),
         does("/jobs/{session}/cancel", analyst.cancel_job),
-        reads("/audit", auditor.audit),
-        reads("/audit/live", auditor.audit_live),
-        reads("/history/live", owner.history_live),
-        reads("/tables/{name}/live", owner.table_live),
+        *shows_logs("/audit", auditor.audit),
         does("/audit/verify", auditor.verify),
-        reads("/heads", auditor.heads),
+        *shows_logs("/heads", auditor.heads),
         reads("/nodes", auditor.nodes),
         reads("/nodes/live", auditor.nodes_live),
         reads("/nodes/{name}.svg", auditor.node_chart),

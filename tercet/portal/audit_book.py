@@ -24,6 +24,8 @@ from tercet.members.config import ClusterFile
 from tercet.members.verified import Verified
 from tercet.portal.mishaps import unforeseen
 
+LOG_WAIT_S = 0.4
+"""How long a page waits for what is new; it shows what is there, and comes again once all of it was read."""
 MOST_LINES = 100_000
 """Of each node, so many of the latest lines can be searched; all are verified."""
 MOST_CHARACTERS = 1 << 27

@@ -10,14 +10,10 @@ from starlette.responses import Response
 
 from tercet.errors import ConsentError
 from tercet.portal.consent_pages import picture
-from tercet.portal.rendering import form_of, in_place, page, paged, portal_of, see, still_reading
+from tercet.portal.rendering import Listed, form_of, live, page, portal_of, read_logs, see
 from tercet.portal.study_drawing import draw_samples
 
-LINES = 50
-"""Lines of the logs on a page."""
 MOST_DIFFERENCES = 50
-FIRST_WAIT_S = 1.0
-"""How long the page of the logs waits for what is new; it shows what is there, and comes again."""
 CHARTS: Mapping[str, tuple[str, float]] = {
     "memory": ("memory, MB", 1e6),
     "runs": ("plans under way", 1.0),
@@ -27,12 +23,7 @@ CHARTS: Mapping[str, tuple[str, float]] = {
 
 async def audit(request: Request) -> Response:
     """Lines of the logs, searched and page by page, and where each log stands."""
-    await portal_of(request).book.read(FIRST_WAIT_S)
-    return _audit(request)
-
-
-def _audit(request: Request) -> Response:
-    """The same, as far as the logs were read."""
+    await read_logs(request)
     portal, asked = portal_of(request), request.query_params
     book = portal.book
     words, node, event = asked.get("q", ""), asked.get("node", ""), asked.get("event", "")
@@ -41,16 +32,12 @@ def _audit(request: Request) -> Response:
         "audit.html",
         book=book,
         nodes=[one.name for one in portal.cluster.nodes],
-        **paged(book.found(words, node, event), request, LINES),
+        live=live(request, "/audit"),
+        listed=Listed.of(request, book.found(words, node, event)),
         words=words,
         node=node,
         event=event,
     )
-
-
-async def audit_live(request: Request) -> Response:
-    """Whether the logs are being read; a part of the page, and once they have been, the page."""
-    return still_reading(request) if portal_of(request).book.reading else in_place(_audit(request))
 
 
 async def verify(request: Request) -> Response:
@@ -63,7 +50,7 @@ async def verify(request: Request) -> Response:
 async def heads(request: Request) -> Response:
     """Heads of all nodes: what they say now, what was verified; and what they do not have alike."""
     portal = portal_of(request)
-    await portal.book.read(FIRST_WAIT_S)
+    await read_logs(request)
     looked = await portal.nodes.look()
     told = {one.name: (one.told or {}).get("audit") for one in looked}
     differences = portal.book.differences()
@@ -71,6 +58,7 @@ async def heads(request: Request) -> Response:
         request,
         "heads.html",
         book=portal.book,
+        live=live(request, "/heads"),
         told=told,
         differences=differences[:MOST_DIFFERENCES],
         more=max(0, len(differences) - MOST_DIFFERENCES),

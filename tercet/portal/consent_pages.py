@@ -16,20 +16,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tercet.actors.estimate import explain
-from tercet.client.study_api import ShownStudy
+from tercet.client.study_api import KnownStudy, ShownStudy
 from tercet.client.wording import describe_plan, stands
 from tercet.errors import ConsentError, TercetError
 from tercet.members.study_files import MOST_BYTES
 from tercet.plans.drawing import to_svg
 from tercet.portal.guard import PICTURE_POLICY
 from tercet.portal.owner_pages import SEE_STUDIES
-from tercet.portal.rendering import download, form_of, page, portal_of, see
+from tercet.portal.rendering import Listed, download, form_of, page, portal_of, see
 from tercet.portal.study_drawing import draw_study
 
 REQUEST = re.compile(r" *\d+\. ")
 """How lines of a study's page begin that are requests."""
 COUNT = re.compile(r"\d+ requests?:")
 """The line before those."""
+STUDIES = 20
+"""Studies on a page."""
+LEAST_DIGITS = 4
+"""Of a study's number, so many are looked for: fewer are in words and years."""
 MOST_DRAWN = 400
 """Nodes of a plan that is drawn."""
 
@@ -37,10 +41,25 @@ MOST_DRAWN = 400
 async def studies(request: Request) -> Response:
     """All studies, those that wait for this member first; and plans that wait."""
     portal = portal_of(request)
+    words = request.query_params.get("q", "").lower().split()
     lake = await portal.lake()
     found = await lake.studies() if portal.has(*SEE_STUDIES) else []
+    found = [one for one in found if all(_says(one, word) for word in words)]
     found.sort(key=lambda one: (portal.name not in one.missing or bool(one.refusal), -one.proposed))
-    return page(request, "studies.html", studies=found, plans=await lake.plans(), stands=stands)
+    return page(
+        request,
+        "studies.html",
+        listed=Listed.of(request, found, STUDIES),
+        words=" ".join(words),
+        plans=await lake.plans(),
+        stands=stands,
+    )
+
+
+def _says(known: KnownStudy, word: str) -> bool:
+    """Whether a word is in what a study is for, in its analyst's name, or begins its number."""
+    numbered = len(word) >= LEAST_DIGITS and known.digest.hex().startswith(word)
+    return numbered or word in f"{known.purpose} {known.analyst}".lower()
 
 
 async def study(request: Request) -> Response:

@@ -11,35 +11,31 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tercet.actors.line import plain_errors
 from tercet.client.allow import Allow
 from tercet.client.driver import schema_of
 from tercet.client.member_api import Kept, Received
-from tercet.errors import ConsentError, SchemaError, TercetError
+from tercet.errors import ConsentError, SchemaError, StorageError, TercetError
 from tercet.members.rules import GROUPS, TABLE
 from tercet.ml.reading import Declared
 from tercet.ml.schema import TableSchema
-from tercet.portal.audit_book import Entry
 from tercet.portal.drafts import KINDS, Draft
 from tercet.portal.rendering import (
+    Listed,
     Said,
     download,
     form_of,
-    in_place,
+    live,
     page,
-    paged,
     portal_of,
+    read_logs,
     see,
-    still_reading,
     table_of,
 )
 from tercet.portal.state import Portal
 
-LOG_WAIT_S = 1.0
-"""How long a page waits for audit logs to be read; what comes later is filled in."""
-TABLES = 50
-"""Tables on a page."""
-MOST_USES = 200
-"""Lines of a table's or a member's history on a page."""
+MOST_LISTED = 12
+"""Of each kind, what the overview lists; pages of their own have the rest."""
 MOST_SHOWN = 24
 """Numbers of a result on the page; all of them are in its file."""
 LEAST = 20
@@ -61,11 +57,14 @@ async def overview(request: Request) -> Response:
     portal = portal_of(request)
     lake = await portal.lake()
     studies = await lake.studies() if portal.has(*SEE_STUDIES) else []
-    tables, plans = await lake.tables(), await lake.plans()
+    async with plain_errors(), trio.open_nursery() as nursery:
+        nursery.start_soon(portal.nodes.look)  # which asks them by links of its own
+        tables, plans = await lake.tables(), await lake.plans()
     mine = [one for one in studies if portal.name in one.missing and not one.refusal]
     return page(
         request,
         "overview.html",
+        most=MOST_LISTED,
         waiting=mine,
         plans=[one for one in plans if portal.name in one.missing],
         asked=[one for one in studies if one.analyst == portal.name],
@@ -84,30 +83,16 @@ async def tables(request: Request) -> Response:
         for one in await (await portal.lake()).tables()
         if all(word in f"{one.name} {one.owner}".lower() for word in words)
     ]
-    return page(request, "tables.html", words=" ".join(words), **paged(found, request, TABLES))
+    return page(request, "tables.html", listed=Listed.of(request, found), words=" ".join(words))
 
 
 async def table(request: Request) -> Response:
     """One table: what everybody knows of it, its rules, and to its owner who has used it."""
     portal = portal_of(request)
     found = await _table(portal, request.path_params["name"])
+    uses = []
     if found.owner == portal.name:
-        await portal.book.read(LOG_WAIT_S)
-    return _table_page(request, found)
-
-
-async def table_live(request: Request) -> Response:
-    """Whether the logs are being read; a part of the page, and once they have been, the page."""
-    portal = portal_of(request)
-    if portal.book.reading:
-        return still_reading(request)
-    return in_place(_table_page(request, await _table(portal, request.path_params["name"])))
-
-
-def _table_page(request: Request, found: Kept) -> Response:
-    """The same, as far as the logs were read."""
-    portal, uses = portal_of(request), list[Entry]()
-    if found.owner == portal.name:
+        await read_logs(request)
         first = portal.cluster.nodes[0].name
         uses = [
             one
@@ -119,9 +104,9 @@ def _table_page(request: Request, found: Kept) -> Response:
         "table.html",
         table=found,
         schema=schema_of(found, portal.name),
-        uses=uses[:MOST_USES],
-        more=max(0, len(uses) - MOST_USES),
+        listed=Listed.of(request, uses),
         book=portal.book,
+        live=live(request, "/tables", found.name),
     )
 
 
@@ -190,7 +175,10 @@ async def look(request: Request) -> Response:
             schema, allow = await _chosen(portal, portal.drafts.find(draft.number), said)
     except TercetError as error:
         return page(request, "look.html", problem=str(error), schema=None, rules="", replaces=None)
-    there = [one for one in await (await portal.lake()).tables() if one.name == schema.name]
+    try:
+        there = await (await portal.lake()).desk.find(TABLE, schema.name)
+    except StorageError:
+        there = None  # half of an earlier upload, which this one replaces
     return page(
         request,
         "look.html",
@@ -198,7 +186,7 @@ async def look(request: Request) -> Response:
         schema=schema,
         findings=draft.findings,
         rules=str(allow.rules(schema)),
-        replaces=there[0] if there else None,
+        replaces=there,
     )
 
 
@@ -333,19 +321,8 @@ async def remove_result(request: Request) -> Response:
 
 async def history(request: Request) -> Response:
     """What the audit log has about this member."""
-    await portal_of(request).book.read(LOG_WAIT_S)
-    return await _history(request)
-
-
-async def history_live(request: Request) -> Response:
-    """Whether the logs are being read; a part of the page, and once they have been, the page."""
-    reading = portal_of(request).book.reading
-    return still_reading(request) if reading else in_place(await _history(request))
-
-
-async def _history(request: Request) -> Response:
-    """The same, as far as the logs were read."""
     portal = portal_of(request)
+    await read_logs(request)
     kept = await (await portal.lake()).tables()
     mine = frozenset(one.name for one in kept if one.owner == portal.name)
     first = portal.cluster.nodes[0].name
@@ -353,7 +330,7 @@ async def _history(request: Request) -> Response:
     return page(
         request,
         "history.html",
-        entries=found[:MOST_USES],
-        more=max(0, len(found) - MOST_USES),
+        listed=Listed.of(request, found),
         book=portal.book,
+        live=live(request, "/history"),
     )

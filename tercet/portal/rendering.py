@@ -12,7 +12,8 @@ import hmac
 import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
+from urllib.parse import urlencode
 
 import attrs
 import jinja2
@@ -22,10 +23,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from tercet.errors import TercetError
+from tercet.portal.audit_book import LOG_WAIT_S
 from tercet.portal.guard import Session
 from tercet.portal.state import Portal
 
 Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
+EACH = 50
+"""Items of a long list on a page."""
 MOST_FIELDS = 20_000
 """Fields of a form: a box for each column of the widest tables."""
 
@@ -95,6 +100,34 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     return Response(text, status, media_type="text/html")
 
 
+@attrs.frozen
+class Listed(Generic[T]):
+    """What a page shows of a long list: the items, which page of how many it is, how many items there are.
+
+    `asked` is what else was asked of the list, as the words of a search.
+    """
+
+    items: Sequence[T]
+    now: int
+    pages: int
+    count: int
+    asked: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, request: Request, found: Sequence[T], each: int = EACH) -> Self:
+        """The page that the query of a request names, or the nearest that there is."""
+        place = request.query_params.get("page", "1")
+        pages = max(1, -(-len(found) // each))
+        now = int(place) if place.isascii() and place.isdigit() and len(place) < 7 else 1
+        now = max(1, min(pages, now))
+        asked = [(name, text) for name, text in request.query_params.items() if name != "page"]
+        return cls(found[(now - 1) * each : now * each], now, pages, len(found), tuple(asked))
+
+    def query(self, page: int) -> str:
+        """What asks for another page of the same list."""
+        return "?" + urlencode([*self.asked, ("page", str(page))])
+
+
 def in_place(answer: Response) -> Response:
     """A page that comes to where a part of it was asked for: its middle, without another request.
 
@@ -104,23 +137,31 @@ def in_place(answer: Response) -> Response:
     return answer
 
 
-def paged(found: Sequence[Any], request: Request, lines: int) -> dict[str, Any]:
-    """The page of a list that was asked for by its number; the first or the last for one that is not."""
-    place = request.query_params.get("page", "1")
-    pages = max(1, -(-len(found) // lines))
-    now = min(pages, int(place)) if place.isascii() and place.isdigit() and 0 < len(place) < 7 else 1
-    now = max(1, now)
-    return {
-        "entries": found[(now - 1) * lines : now * lines],
-        "count": len(found),
-        "now": now,
-        "pages": pages,
-    }
+async def read_logs(request: Request) -> None:
+    """Have what is new in the logs read, for a page that shows some of it, and wait no longer than it may.
+
+    Not for a page that comes because they have been read; see `once_read`.
+    """
+    if not getattr(request.state, "logs_are_read", False):
+        await portal_of(request).book.read(LOG_WAIT_S)
 
 
-def still_reading(request: Request) -> Response:
-    """The part of a page that says that the audit logs are being read."""
-    return page(request, "reading.html", book=portal_of(request).book)
+def once_read(handler: Handler) -> Handler:
+    """Whether the logs are being read; a part of a page, and once they have been, the page."""
+
+    async def answer(request: Request) -> Response:
+        book = portal_of(request).book
+        if book.reading:
+            return page(request, "reading.html", book=book)
+        request.state.logs_are_read = True
+        return in_place(await handler(request))
+
+    return answer
+
+
+def live(request: Request, path: str, *names: str) -> str:
+    """Where a page asks for itself, with the same query, once what it shows is there; see `in_place`."""
+    return f"{portal_of(request).at(path, *names)}/live?{request.url.query}"
 
 
 def refusal(status: int, heading: str, why: str, home: str) -> tuple[bytes, str]:

@@ -33,8 +33,11 @@ class Desk:
         self.page.goto(self.at + path)
         return self.page
 
-    def look(self, name: str) -> None:
-        """Look for barriers in both themes, and keep pictures; the page must not be wider than the screen."""
+    def look(self, name: str, *, barriers: bool = True) -> None:
+        """Look for barriers in both themes, and keep pictures; the page must not be wider than the screen.
+
+        Without `barriers`, which take as long as the rest, of a page that has been looked at with less on it.
+        """
         page = self.page
         for look, (width, theme) in LOOKS.items():
             page.set_viewport_size({"width": width, "height": 900})
@@ -44,7 +47,7 @@ class Desk:
             page.evaluate("Promise.all([...document.images].map(one => one.decode().catch(() => null)))")
             (SHOTS / look).mkdir(parents=True, exist_ok=True)
             page.screenshot(path=SHOTS / look / f"{name}.png", full_page=True)
-            if look in ("light", "narrow-dark"):
+            if barriers and look in ("light", "narrow-dark"):
                 self._no_barriers(name, look)
             wide = page.evaluate(
                 "document.documentElement.scrollWidth - document.documentElement.clientWidth"
