@@ -39,6 +39,14 @@ class Peeked:
     distinct: bool
 
 
+@attrs.frozen
+class Found:
+    """What a file becomes: its public schema, and sentences on its keys for the owner alone."""
+
+    schema: TableSchema
+    findings: tuple[str, ...]
+
+
 @attrs.define(eq=False)
 class Draft:
     """A file that waits for its owner's word; `title` is what the browser called it."""
@@ -49,11 +57,7 @@ class Draft:
     columns: tuple[Peeked, ...]
     asked: int = 0
     """How often it was to be looked at; only the latest choice is."""
-    findings: tuple[str, ...] = ()
-    """What may not be meant about its keys, in sentences for the owner, when all was last read."""
-    _looked: tuple[Mapping[str, Any], TableSchema | SchemaError] | None = attrs.field(
-        default=None, init=False
-    )
+    _looked: tuple[Mapping[str, Any], Found | SchemaError] | None = attrs.field(default=None, init=False)
 
     @property
     def proposed_name(self) -> str:
@@ -70,15 +74,16 @@ class Draft:
         whole = [one.name for one in self.columns if one.distinct]
         return next(iter((*text, *whole, *(one.name for one in self.columns))), "")
 
-    def schema(self, **options: Any) -> TableSchema:
-        """What everybody will know of the table: all is read, as an upload does, once for given options.
+    def look(self, **options: Any) -> Found:
+        """What everybody will know of the table, and what its owner alone is told.
 
-        Takes long for a large file. Raises SchemaError.
+        All is read, as an upload does, once for given options. Takes long for a large file. Raises
+        SchemaError.
         """
         if self._looked is None or self._looked[0] != options:
             try:
-                read = encode_for_upload(self.path, **options)
-                self._looked, self.findings = (options, read.schema), read.findings
+                encoded = encode_for_upload(self.path, **options)
+                self._looked = options, Found(encoded.schema, encoded.findings)
             except SchemaError as error:
                 self._looked = options, SchemaError(str(error).replace(str(self.path), self.title))
         found = self._looked[1]

@@ -18,8 +18,7 @@ from tercet.client.member_api import Kept, Received
 from tercet.errors import ConsentError, SchemaError, StorageError, TercetError
 from tercet.members.rules import GROUPS, TABLE
 from tercet.ml.reading import Declared
-from tercet.ml.schema import TableSchema
-from tercet.portal.drafts import KINDS, Draft
+from tercet.portal.drafts import KINDS, Draft, Found
 from tercet.portal.rendering import (
     Listed,
     Said,
@@ -90,8 +89,9 @@ async def table(request: Request) -> Response:
     """One table: what everybody knows of it, its rules, and to its owner who has used it."""
     portal = portal_of(request)
     found = await _table(portal, request.path_params["name"])
-    uses = []
+    uses, findings = [], []
     if found.owner == portal.name:
+        findings = [one for handle in found.handles for one in portal.findings.get(handle, ())]
         await read_logs(request)
         first = portal.cluster.nodes[0].name
         uses = [
@@ -104,6 +104,7 @@ async def table(request: Request) -> Response:
         "table.html",
         table=found,
         schema=schema_of(found, portal.name),
+        findings=findings,
         listed=Listed.of(request, uses),
         book=portal.book,
         live=live(request, "/tables", found.name),
@@ -172,9 +173,12 @@ async def look(request: Request) -> Response:
         async with portal.drafts.reading:
             if draft.asked != turn:
                 raise SchemaError("something else was chosen since, and is looked at")
-            schema, allow = await _chosen(portal, portal.drafts.find(draft.number), said)
+            found, allow = await _chosen(portal, portal.drafts.find(draft.number), said)
     except TercetError as error:
-        return page(request, "look.html", problem=str(error), schema=None, rules="", replaces=None)
+        return page(
+            request, "look.html", problem=str(error), schema=None, findings=(), rules="", replaces=None
+        )
+    schema = found.schema
     try:
         there = await (await portal.lake()).desk.find(TABLE, schema.name)
     except StorageError:
@@ -184,7 +188,7 @@ async def look(request: Request) -> Response:
         "look.html",
         problem="",
         schema=schema,
-        findings=draft.findings,
+        findings=found.findings,
         rules=str(allow.rules(schema)),
         replaces=there,
     )
@@ -197,10 +201,11 @@ async def put_in(request: Request) -> Response:
     lake = await portal.lake()
     async with portal.drafts.reading:
         draft = portal.drafts.find(request.path_params["number"])
-        schema, allow = await _chosen(portal, draft, said)
-        await lake.upload(draft.path, **_options(portal, draft, said), allow=allow)
+        found, allow = await _chosen(portal, draft, said)
+        kept = await lake.upload(draft.path, **_options(portal, draft, said), allow=allow)
         portal.drafts.drop(draft.number)
-    return see(request, "/tables", schema.name)
+        portal.findings[kept.keys.handle] = found.findings
+    return see(request, "/tables", found.schema.name)
 
 
 async def discard(request: Request) -> Response:
@@ -232,13 +237,13 @@ def _options(portal: Portal, draft: Draft, said: Said) -> dict[str, Any]:
     }
 
 
-async def _chosen(portal: Portal, draft: Draft, said: Said) -> tuple[TableSchema, Allow]:
-    """The schema and the rules that a form chooses. Raises SchemaError or ConsentError."""
+async def _chosen(portal: Portal, draft: Draft, said: Said) -> tuple[Found, Allow]:
+    """What the file becomes, and the rules that a form chooses. Raises SchemaError or ConsentError."""
     options, allow = _options(portal, draft, said), _allow(said, portal.name)
     least = allow.least(options["min_count"])
-    schema = await trio.to_thread.run_sync(lambda: draft.schema(**options, label_count=least))
-    allow.rules(schema)
-    return schema, allow
+    found = await trio.to_thread.run_sync(lambda: draft.look(**options, label_count=least))
+    allow.rules(found.schema)
+    return found, allow
 
 
 def _allow(said: Said, owner: str) -> Allow:

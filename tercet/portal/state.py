@@ -86,6 +86,9 @@ class Portal:
     work: StudyWork
     book: AuditBook
     nodes: NodeWatch
+    findings: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    """What may not be meant about keys of tables that were uploaded here, by the handle of the keys, which is
+    another one after the next upload. For their owner alone, who is this member."""
     changed: str = ""
     """What pages say where the lake's file is not the one any more that this portal has begun with."""
 

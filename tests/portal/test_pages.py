@@ -8,17 +8,22 @@ import time
 from functools import partial
 
 import attrs
+import msgpack
 import pytest
 import trio
 
+from tercet.client.member_api import Kept
 from tercet.client.remote import who_am_i
 from tercet.client.study_api import KnownStudy, ShownStudy, StudyDesk
 from tercet.errors import ConsentError
 from tercet.members.audit import Head
 from tercet.members.config import ClusterFile
+from tercet.members.rules import Rules
 from tercet.members.studies import Asked, Study
 from tercet.members.study_files import MOST_BYTES
 from tercet.members.study_pages import Facts, TableFacts, page
+from tercet.ml.schema import TableSchema
+from tercet.ml.upload import describe
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.portal import app, drafts
 from tercet.portal.app import Serving, serve
@@ -214,6 +219,33 @@ async def test_numbers_beyond_all_use_are_refused_in_a_sentence(desk, changed, w
         assert why in answer.text
 
 
+async def test_how_keys_may_fail_to_match_is_told_before_and_after_an_upload(desk):
+    """To their owner alone, as text whatever the column is called, and not of what replaces the table."""
+    schema = TableSchema("ages", "clinic", (), 3)
+    desk.told(tables=[], upload=describe(schema, ["ages#1"], None))
+    place = await upload(desk, b"<b>id</b>,age,bmi\nAnna,30,20\nanna,40,21\nc,50,22\n")
+    chosen = CHOSEN | {"key": "<b>id</b>"}
+    told = "1 has the key of another row but for case; if that does not count"
+    looked = await desk.post(f"{place}/look", **chosen)
+    assert told in looked.text
+    assert "&lt;b&gt;id&lt;/b&gt;" in looked.text
+    assert "<b>id" not in looked.text
+    body = msgpack.packb(schema.to_dict())
+    kept = Kept("table", "ages", "clinic", body, Rules(), ("ages#1",), (), b"", None)
+    before = await _table_page(desk, kept)
+    assert told not in before.text
+    assert (await desk.post(place, **chosen)).status == 303
+    assert told in (await _table_page(desk, kept)).text
+    assert told not in (await _table_page(desk, attrs.evolve(kept, owner="ann"))).text
+    assert told not in (await _table_page(desk, attrs.evolve(kept, handles=("ages#2",)))).text
+
+
+async def _table_page(desk: Desk, kept: Kept) -> Answer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Told, "desk", Told({"find": kept}))
+        return await desk.get("/tables/ages")
+
+
 @pytest.mark.parametrize("where", ["the form", "the folder", "a look"])
 async def test_a_full_disk_is_told_in_a_sentence(desk, monkeypatch, caplog, where):
     def full(*_, **__):
@@ -306,7 +338,8 @@ async def test_one_file_is_read_at_a_time_and_only_for_the_latest_choice(desk, m
         desk = Told({"find": None})
 
         async def upload(self, path, **options):
-            await thread(slow, path, **{name: one for name, one in options.items() if name != "allow"})
+            given = {name: one for name, one in options.items() if name != "allow"}
+            return describe((await thread(slow, path, **given)).schema, ["keys", "values"], None)
 
     monkeypatch.setattr(drafts, "encode_for_upload", slow)
     desk.serving.portal.connection = Given(Lake())

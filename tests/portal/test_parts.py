@@ -51,12 +51,12 @@ def test_a_file_is_looked_at_and_goes_when_it_is_dropped(tmp_path, kind):
     assert draft.proposed_name == "My_table__1"
     assert draft.proposed_key == "id"
     options = {"name": "t", "key": ["id"], "owner": "o", "columns": ["age"], "missing": "indicator"}
-    schema = draft.schema(**options)
+    schema = draft.look(**options).schema
     assert schema.column("age").kind == "real"
     assert schema.rows == len(draft.columns[0].cells)
-    assert draft.schema(**options) is schema
+    assert draft.look(**options).schema is schema
     with pytest.raises(SchemaError, match="name"):
-        draft.schema(**{**options, "columns": ["age", "name"]})
+        draft.look(**{**options, "columns": ["age", "name"]})
     drafts.drop(draft.number)
     assert not list(tmp_path.iterdir())
     with pytest.raises(SchemaError, match="not here any more"):
