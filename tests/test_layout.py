@@ -253,7 +253,7 @@ def test_a_process_of_a_node_imports_no_lake_and_no_model():
         [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120
     )
     parts = {name.split(".")[1] for name in done.stdout.split()}
-    assert parts == {"actors", "compiled", "errors", "options", "plans", "plugins", "protocols", "transports"}
+    assert parts == {"actors", "compiled", "errors", "plans", "plugins", "protocols", "transports"}
 
 
 def test_names_of_the_package_are_found_when_they_are_asked_for():

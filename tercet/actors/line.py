@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 """Payload of a frame, at most."""
+CONNECT_S = 10.0
+"""How long a node or a client waits for a link."""
 QUEUED_MESSAGES = 4
 """Messages with a payload that wait for their turn before `send` blocks."""
 BEATS_PER_TIMEOUT = 4

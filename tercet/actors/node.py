@@ -25,7 +25,7 @@ import trio
 from tercet.actors.gate import Gate
 from tercet.actors.hello import Hello, greet
 from tercet.actors.jobs import Jobs
-from tercet.actors.line import Line
+from tercet.actors.line import CONNECT_S, Line
 from tercet.actors.party import Party, link_key
 from tercet.actors.service import FAREWELL_S, Caller, Deaf, Service
 from tercet.actors.threads import counted
@@ -40,7 +40,6 @@ from tercet.transports.names import CLIENT, is_party, party_name
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
 RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
 """Pauses between attempts to link up with a peer: each twice the one before."""
 

@@ -16,7 +16,6 @@ from typing import Any, Self
 import attrs
 import trio
 
-from tercet.actors.estimate import explain
 from tercet.errors import ProtocolError
 from tercet.plans.plan import Plan
 
@@ -80,6 +79,8 @@ class Forecast:
     @classmethod
     def of(cls, plan: Plan, protocol: str, parties: int) -> Self:
         """From the declared costs of a plan and the profile of this machine; see `explain`."""
+        from tercet.actors.estimate import explain  # which who runs no plan need not wait for
+
         found = explain(plan, protocol, parties)
         return cls(found.rounds, sum(found.bytes_sent), found.seconds)
 

@@ -21,7 +21,8 @@ from tercet.actors.node import Node, Shaping
 from tercet.actors.party import Party
 from tercet.actors.progress import Watch
 from tercet.client.client import Asked, Client
-from tercet.client.node_processes import STOP_S, NodeProcess, start, stop
+from tercet.client.connection import close_link
+from tercet.client.node_processes import NodeProcess, start, stop
 from tercet.compiled import load_all
 from tercet.errors import PeerLost, PlanError, TercetError, TransportError, from_wire
 from tercet.plans.plan import Plan
@@ -29,7 +30,7 @@ from tercet.plans.results import RunResult
 from tercet.plans.types import TILE_ROWS
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
-from tercet.transports import Identity, Link, MemoryTransport, Transport, make_identity
+from tercet.transports import Identity, MemoryTransport, Transport, make_identity
 from tercet.transports import registry as transports
 from tercet.transports.forks import Home
 from tercet.transports.names import CLIENT, party_name
@@ -159,13 +160,6 @@ class _Nodes:
     addresses: list[str]
     pids: list[int]
     dialler: Transport | None = None
-
-
-async def close_link(link: Link) -> None:
-    """Hang up, within `STOP_S`, also while everything else is being cancelled."""
-    with trio.move_on_after(STOP_S) as scope:
-        scope.shield = True
-        await link.aclose()
 
 
 @contextlib.asynccontextmanager

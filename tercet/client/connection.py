@@ -10,9 +10,17 @@ import numpy as np
 import trio
 
 from tercet.actors.line import Line
+from tercet.client.node_processes import STOP_S
 from tercet.errors import PeerLost, PlanError, ProtocolError, TercetError, from_wire
 from tercet.protocols.domains import Words
 from tercet.transports import Link
+
+
+async def close_link(link: Link) -> None:
+    """Hang up, within `STOP_S`, also while everything else is being cancelled."""
+    with trio.move_on_after(STOP_S) as scope:
+        scope.shield = True
+        await link.aclose()
 
 
 @attrs.define(eq=False)

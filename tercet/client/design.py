@@ -21,11 +21,10 @@ from tercet.client.client import Asked
 from tercet.client.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.client.driver import Job, Sent, named, reveals_of, schema_of
 from tercet.client.recording import Following, Recording
-from tercet.client.study_api import KnownStudy, ShownStudy
+from tercet.client.study_api import KnownStudy, ShownStudy, read_study
 from tercet.errors import ConsentError, PlanError, SchemaError
 from tercet.members.rules import TABLE
 from tercet.members.studies import Study
-from tercet.members.study_files import MOST_BYTES
 from tercet.ml.faces import Async, F, Sync, waits
 from tercet.ml.ingest import EncodedTable
 from tercet.ml.made_up import LEAST_ROWS, MadeUp
@@ -231,9 +230,3 @@ class AsyncDesigns(Design[Async]):
             yield found
         finally:
             await self._end(run)
-
-
-def read_study(path: str | Path) -> Study:
-    """A study from its file. Raises ConsentError for what is none, OSError for what cannot be read."""
-    with Path(path).open("rb") as file:
-        return Study.from_bytes(file.read(MOST_BYTES + 1))

@@ -21,9 +21,10 @@ from tercet.client.cluster import Cluster, ClusterOptions, open_cluster
 from tercet.client.design import AsyncDesigns, Designs
 from tercet.client.driver import DisclosureLog, Job, Phase, Sent
 from tercet.client.lake_options import CONNECT, LOCAL, UPLOAD
-from tercet.client.loop import Loop, Opener, Opening
+from tercet.client.loop import Loop, Opening
 from tercet.client.member_api import Desk
-from tercet.client.remote import PATIENCE_S, open_remote
+from tercet.client.reach import PATIENCE_S
+from tercet.client.remote import open_remote
 from tercet.errors import TercetError
 from tercet.ml.faces import Async, Sync
 from tercet.ml.ingest import Missing
@@ -144,8 +145,8 @@ class Lake(Designs):
     forked processes may not.
     """
 
-    def __init__(self, loop: Loop, *, progress: bool | None = None) -> None:
-        super().__init__(loop.cluster, progress=progress)
+    def __init__(self, loop: Loop[Cluster], *, progress: bool | None = None) -> None:
+        super().__init__(loop.opened, progress=progress)
         self._loop = loop
 
     def __enter__(self) -> Self:
@@ -169,7 +170,7 @@ class Lake(Designs):
             value: T = self._wait(lambda: work)
         return value
 
-    def _beside(self, opened: Opener) -> Self:
+    def _beside(self, opened: Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]) -> Self:
         return type(self)(Loop(opened), progress=self.progress)
 
     @takes(**UPLOAD)

@@ -15,29 +15,32 @@ import threading
 import weakref
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import trio
 
 from tercet.actors.line import plain_errors
-from tercet.client.cluster import Cluster
 from tercet.client.node_processes import STOP_S
 from tercet.errors import PlanError, TercetError
 from tercet.transports.forks import Home
 
+if TYPE_CHECKING:
+    from tercet.client.cluster import Cluster
+
+    Opener = Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]
+
 Opened = TypeVar("Opened")
-Opener = Callable[[], contextlib.AbstractAsyncContextManager[Cluster]]
 
-_running: set[_Thread] = set()
+_running: set[_Thread[Any]] = set()
 
 
-class _Thread(threading.Thread):
-    """An event loop, and in it an open cluster, until its end is asked for."""
+class _Thread(threading.Thread, Generic[Opened]):
+    """An event loop, and in it what is open, as a cluster, until its end is asked for."""
 
-    def __init__(self, open_it: Opener) -> None:
+    def __init__(self, open_it: Callable[[], contextlib.AbstractAsyncContextManager[Opened]]) -> None:
         super().__init__(name="tercet-lake", daemon=True)
         self.home = Home()
-        self.told: queue.SimpleQueue[Cluster | BaseException] = queue.SimpleQueue()
+        self.told: queue.SimpleQueue[Opened | BaseException] = queue.SimpleQueue()
         self.token: trio.lowlevel.TrioToken | None = None
         self.ends = False
         """Whether its end was asked for."""
@@ -45,7 +48,7 @@ class _Thread(threading.Thread):
         self._scope = trio.CancelScope()
 
     def run(self) -> None:
-        """Open the cluster and keep it open."""
+        """Open it, and keep it open."""
         _running.add(self)
         try:
             trio.run(self._main)
@@ -60,8 +63,8 @@ class _Thread(threading.Thread):
                 self.token = trio.lowlevel.current_trio_token()
                 if self.ends:
                     return
-                async with self._open_it() as cluster:
-                    self.told.put(cluster)
+                async with self._open_it() as opened:
+                    self.told.put(opened)
                     await trio.sleep_forever()
 
     def soon(self, function: Callable[[], object]) -> None:
@@ -71,7 +74,7 @@ class _Thread(threading.Thread):
                 self.token.run_sync_soon(function)
 
     def end(self) -> None:
-        """Have the loop close the cluster and end, without waiting for it."""
+        """Have the loop close what is open and end, without waiting for it."""
         self.ends = True
         self.soon(self._scope.cancel)
 
@@ -86,13 +89,13 @@ def _end_all() -> None:
         thread.join(2 * STOP_S)
 
 
-class Loop:
-    """An event loop in a thread of its own, and in it an open cluster, until it is closed or nobody holds it.
+class Loop(Generic[Opened]):
+    """An event loop in a thread of its own, and in it what is `opened`, until it is closed or not held.
 
-    Raises what opening the cluster does, and PlanError inside a trio program.
+    That is a cluster, or a member's desk. Raises what opening it does, and PlanError inside a trio program.
     """
 
-    def __init__(self, open_it: Opener) -> None:
+    def __init__(self, open_it: Callable[[], contextlib.AbstractAsyncContextManager[Opened]]) -> None:
         if _trio_token() is not None:
             raise PlanError(
                 "this is a trio program, which this lake would hold up: use `async with tercet.open_local() "
@@ -111,7 +114,7 @@ class Loop:
             raise
         if isinstance(first, BaseException):
             raise first
-        self.cluster = first
+        self.opened = first
 
     @property
     def is_open(self) -> bool:

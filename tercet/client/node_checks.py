@@ -17,7 +17,7 @@ import trio
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import plain_errors
 from tercet.client.client import Client
-from tercet.client.remote import dial, who_am_i
+from tercet.client.reach import dial, who_am_i
 from tercet.client.wording import one_line
 from tercet.errors import ConfigError, PeerLost, ProtocolError, TercetError, TransportError
 from tercet.members.config import ClusterFile

@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,6 +21,7 @@ from tercet.errors import ConsentError, ProtocolError
 from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
 from tercet.members.studies import RUN_BYTES, Study, StudyApproval
+from tercet.members.study_files import MOST_BYTES
 
 
 @attrs.frozen
@@ -54,6 +56,12 @@ class ShownStudy:
     known: KnownStudy
     study: Study
     page: tuple[str, ...]
+
+
+def read_study(path: str | Path) -> Study:
+    """A study from its file. Raises ConsentError for what is none, OSError for what cannot be read."""
+    with Path(path).open("rb") as file:
+        return Study.from_bytes(file.read(MOST_BYTES + 1))
 
 
 class StudyDesk:

@@ -10,7 +10,7 @@ import trio
 import typer
 
 from tercet.client import node_checks
-from tercet.client.remote import who_am_i
+from tercet.client.reach import who_am_i
 from tercet.client.wording import one_line
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
 from tercet.errors import ConfigError, ConsentError

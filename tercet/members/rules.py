@@ -11,14 +11,16 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 import msgpack
 
 from tercet.errors import ConsentError
-from tercet.plans.review import Review
 from tercet.plans.types import CLASSES, SIZES, DisclosureClass, Sizes
+
+if TYPE_CHECKING:
+    from tercet.plans.review import Review
 
 Plans = Literal["any", "approved"]
 

@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from tercet.client.lake import AsyncLake, open_lake
-from tercet.client.remote import who_am_i
+from tercet.client.reach import who_am_i
 from tercet.errors import TercetError
 from tercet.members.config import ClusterFile
 from tercet.members.succession import current

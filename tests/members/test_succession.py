@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.client.remote import who_am_i
+from tercet.client.reach import who_am_i
 from tercet.errors import ConfigError, ConsentError, StorageError
 from tercet.members import succession
 from tercet.members.audit import AuditLog, check_lines

@@ -17,7 +17,7 @@ from tercet.cli import app
 from tercet.client import node_checks
 from tercet.client.lake import open_lake
 from tercet.client.node_checks import ask_node, check_nodes, fetch_amendment, give_amendment
-from tercet.client.remote import who_am_i
+from tercet.client.reach import who_am_i
 from tercet.errors import ConfigError, ConsentError, PeerLost, PlanError, TransportError
 from tercet.members import succession
 from tercet.members.approvals import Approval

@@ -20,7 +20,7 @@ import tercet
 from tercet import Allow
 from tercet.client.connection import Request
 from tercet.client.lake import Sent, open_lake
-from tercet.client.remote import dial
+from tercet.client.reach import dial
 from tercet.errors import ConsentError, SchemaError, StorageError, TercetError, TransportError
 from tercet.members.approvals import Approval
 from tercet.members.config import ClusterFile, Member

@@ -9,7 +9,7 @@ import trio
 
 from tercet.client import node_checks
 from tercet.client.node_checks import check_nodes, fetch_amendment
-from tercet.client.remote import who_am_i
+from tercet.client.reach import who_am_i
 from tercet.errors import ConfigError
 from tercet.members.succession import current
 from tests.nodes.test_amending import following

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tercet.client.member_api import Kept
-from tercet.client.remote import who_am_i
+from tercet.client.reach import who_am_i
 from tercet.client.study_api import KnownStudy, ShownStudy, StudyDesk
 from tercet.errors import ConsentError
 from tercet.members.audit import Head
