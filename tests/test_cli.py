@@ -16,7 +16,12 @@ import tercet
 import tercet.demo
 from tercet.cli import app
 from tercet.commands import HOMES
+from tercet.comparison import NETWORKS, WORKLOADS
+from tercet.comparison.outcome import DRAWN, ENDINGS, FORMATS
 from tercet.errors import PeerLost
+from tercet.members.config import ROLES
+from tercet.members.rules import GROUPS, PARAMETERS_PER_ROW, USUAL
+from tercet.plans.types import CLASSES, SIZES
 from tercet.protocols import registry
 
 pytestmark = pytest.mark.smoke
@@ -62,16 +67,47 @@ def test_the_version_needs_nothing_that_takes_long_to_import():
     }
 
 
-@pytest.mark.parametrize("module", ["consent", "tables"])
-def test_commands_of_members_need_nothing_of_nodes_and_no_database(module):
-    """Who approves or looks at tables waits for what clients need, and for no node's storage."""
-    ask = f"import sys, tercet.commands.{module}; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120
+def test_help_needs_nothing_that_takes_long_to_import():
+    """Of all commands: `tercet --help` takes twice what `tercet --version` does, not thirty times."""
+    ask = f"import sys; {'; '.join(f'import {home}' for home in set(HOMES.values()))}; print(*sys.modules)"
+    loaded = _loaded(ask)
+    assert _packages(loaded).isdisjoint({"numpy", "trio", "sqlalchemy", "attr", "cryptography"})
+    own = {name for name in loaded if name.startswith("tercet.")}
+    assert own == {"tercet.commands", "tercet.commands.console", "tercet.errors", *HOMES.values()}
+
+
+def test_who_signs_and_lists_needs_nothing_that_computes_or_of_nodes():
+    """What `tercet approve` and `tercet tables` import when they are called: a tenth of a lake."""
+    loaded = _loaded("import sys, tercet.client.reach, tercet.client.loop; print(*sys.modules)")
+    assert _packages(loaded).isdisjoint({"sqlalchemy", "numba", "pandas", "scipy", "rich"})
+    assert not [name for name in loaded if name.startswith(("tercet.nodes", "tercet.storage", "tercet.ml"))]
+    assert loaded.isdisjoint(
+        {"tercet.client.cluster", "tercet.client.lake", "tercet.actors.node", "tercet.actors.estimate"}
     )
-    loaded = done.stdout.split()
-    assert {name.partition(".")[0] for name in loaded}.isdisjoint({"sqlalchemy", "numba", "pandas", "scipy"})
-    assert not [name for name in loaded if name.startswith(("tercet.nodes", "tercet.storage"))]
+
+
+def _loaded(program: str) -> set[str]:
+    """Modules that a program prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(done.stdout.split())
+
+
+def _packages(loaded: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in loaded}
+
+
+def test_help_names_what_there_is():
+    """Its words are written out, since what they name takes long to import."""
+    for command, words in {
+        "upload": (GROUPS, CLASSES, USUAL, SIZES, [f"default: {PARAMETERS_PER_ROW}"]),
+        "init": (ROLES,),
+        "compare": (WORKLOADS, NETWORKS, FORMATS, ENDINGS, DRAWN),
+        "transcript record": (WORKLOADS,),
+    }.items():
+        told = runner.invoke(app, [*command.split(), "--help"], env={"COLUMNS": "400"}).output
+        assert not [word for some in words for word in some if word not in told]
 
 
 def test_every_module_of_commands_has_those_that_are_looked_for_in_it():

@@ -1,7 +1,8 @@
 """The subcommands of `tercet` for those who run nodes, own data and analyse them.
 
-A module of them is imported when one of its commands is asked for, or the list of all: what they need takes
-longer to import than most commands take, and `tercet --version` needs none of it.
+A module of them is imported when one of its commands is asked for, or the list of all, and imports nothing
+of Tercet but errors: what commands need takes longer to import than most of them take, and is imported when
+they are called.
 """
 
 from __future__ import annotations

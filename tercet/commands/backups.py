@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tercet.commands.console import say, sentences
 from tercet.errors import ConfigError
-from tercet.nodes.backup import back_up
-from tercet.nodes.manifest import Manifest, check_backup
-from tercet.nodes.prune import prune as free
-from tercet.nodes.restore import restore as put_back
+
+if TYPE_CHECKING:
+    from tercet.nodes.manifest import Manifest
 
 app = typer.Typer()
 
@@ -29,6 +28,9 @@ def backup(
 
     Keys are not copied: keep node.toml, node.key and storage.key apart from it.
     """
+    from tercet.nodes.backup import back_up
+    from tercet.nodes.manifest import check_backup
+
     with sentences():
         if check is not None:
             if config is not None:
@@ -58,6 +60,8 @@ def restore(
 
     A restore that was interrupted is made again in the same way; until then the node does not start.
     """
+    from tercet.nodes.restore import restore as put_back
+
     with sentences():
         manifest = put_back(directory, config).manifest
         say(f"Node {manifest.node} is as it was at {manifest.made}; look at it with")
@@ -83,6 +87,8 @@ def prune(
 
     Says only what that is, and how many bytes, unless told to do it.
     """
+    from tercet.nodes.prune import prune as free
+
     with sentences():
         found = free(config, days=days, gone=gone, archive=archive, really=really)
         for one in found:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import trio
 import typer
 
-from tercet.client import node_checks
-from tercet.client.reach import who_am_i
-from tercet.client.wording import one_line
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
 from tercet.errors import ConfigError, ConsentError
-from tercet.members import succession
-from tercet.members.config import ClusterFile, NodeFile
-from tercet.nodes import setup
-from tercet.nodes.vault import renew_storage_key
+
+if TYPE_CHECKING:
+    from tercet.members.config import ClusterFile
 
 app = typer.Typer()
 
@@ -36,6 +31,11 @@ def renew(
     ] = False,
 ) -> None:
     """Make a new key of a node or member, for which the one before vouches, or a node's new storage key."""
+    from tercet.members import succession
+    from tercet.members.config import ClusterFile, NodeFile
+    from tercet.nodes import setup
+    from tercet.nodes.vault import renew_storage_key
+
     with sentences():
         file = NodeFile.read(path) if path.suffix == ".toml" else None
         if storage:
@@ -82,6 +82,11 @@ def amend(
 
     It takes effect with signatures of more than half of the nodes; pass it from operator to operator.
     """
+    from tercet.client.wording import one_line
+    from tercet.members import succession
+    from tercet.members.config import ClusterFile
+    from tercet.nodes import setup
+
     with sentences():
         before = succession.current(cluster)
         if file.exists():
@@ -155,6 +160,13 @@ def adopt(
 
     It waits beside the present one, and takes its place when it takes effect.
     """
+    import trio
+
+    from tercet.client import node_checks
+    from tercet.client.reach import who_am_i
+    from tercet.members import succession
+    from tercet.members.config import NodeFile
+
     with sentences():
         path = cluster if node is None else NodeFile.read(node).cluster
         before = succession.current(path)

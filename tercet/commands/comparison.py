@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import trio
 import typer
 from rich.console import Console
 
-from tercet import comparison
-from tercet.actors import transcript
-from tercet.actors.machine import load_profile, save_profile
-from tercet.client.lake import local
 from tercet.commands.console import say, sentences
-from tercet.comparison.calibration import calibrate as measure
-from tercet.comparison.outcome import DRAWN, ENDINGS, FORMATS, require_writable
 from tercet.errors import PlanError, ProtocolError, TercetError
+
+if TYPE_CHECKING:
+    from tercet import comparison
+    from tercet.actors import transcript
 
 app = typer.Typer()
 transcripts = typer.Typer(
@@ -40,7 +37,7 @@ def compare(
     plans: Annotated[
         list[str],
         typer.Argument(
-            help=f"{', '.join(comparison.WORKLOADS)}, functions of yours as in study.py:workload or "
+            help="join, train, evaluate, demo, operations, functions of yours as in study.py:workload or "
             "package.module:workload, or a .json that --out wrote.",
             metavar="PLAN...",
         ),
@@ -52,7 +49,7 @@ def compare(
     networks: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(comparison.NETWORKS)}, or latency, bandwidth, jitter as in 10ms/50mbit/2ms.",
+            help="none, lan, wan, or latency, bandwidth, jitter as in 10ms/50mbit/2ms.",
             show_default="lan",
         ),
     ] = None,
@@ -67,11 +64,14 @@ def compare(
         typer.Option(help="Set against results of another machine or release.", metavar="FILE.json"),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help=f"What to print: {', '.join(FORMATS)}.", metavar="FORMAT")
+        str,
+        typer.Option("--format", help="What to print: table, markdown, latex, json, csv.", metavar="FORMAT"),
     ] = "table",
     out: Annotated[
         list[Path] | None,
-        typer.Option(help=f"Also write a file: {', '.join([*ENDINGS, *DRAWN])}.", metavar="FILE"),
+        typer.Option(
+            help="Also write a file: .txt, .md, .tex, .json, .csv, .png, .svg, .pdf.", metavar="FILE"
+        ),
     ] = None,
 ) -> None:
     """Run plans under several protocols, networks and sizes, and compare what they take.
@@ -80,6 +80,9 @@ def compare(
     bytes, seconds measured and predicted, memory, the largest error against the clear reference, and ratios
     to the first protocol. Of results in a .json, nothing is run.
     """
+    from tercet import comparison
+    from tercet.comparison.outcome import FORMATS, require_writable
+
     with sentences():
         given = {"protocols": protocols, "networks": networks, "rows": rows, "repeat": repeat}
         asked = {name: value for name, value in given.items() if value is not None}
@@ -104,6 +107,8 @@ def compare(
 
 def _read(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparison:
     """Results of an earlier run, which has had its options."""
+    from tercet import comparison
+
     if len(plans) > 1 or asked:
         more = ", ".join([*plans[1:], *(f"--{name}" for name in asked)])
         raise PlanError(f"{plans[0]} has results already; leave out {more}, or name plans to run")
@@ -112,6 +117,8 @@ def _read(plans: list[str], asked: Mapping[str, Any]) -> comparison.Comparison:
 
 def _measured(plans: list[str], asked: Mapping[str, Any]) -> tuple[comparison.Comparison, TercetError | None]:
     """Results of a run, which says on standard error how far it is; and why it ended early, if it did."""
+    from tercet import comparison
+
     options: dict[str, Any] = {
         name: _list(value) if isinstance(value, str) else value for name, value in asked.items()
     }
@@ -142,6 +149,12 @@ def calibrate(
     repeat: Annotated[int, typer.Option(help="Runs of each probe.", min=1)] = 3,
 ) -> None:
     """Measure what this machine takes for each kind of operation, so that `explain` predicts its seconds."""
+    import trio
+
+    from tercet import comparison
+    from tercet.actors.machine import load_profile, save_profile
+    from tercet.comparison.calibration import calibrate as measure
+
     with sentences():
         profile = load_profile()
         for protocol, parties in map(comparison.protocol_of, _list(protocols)):
@@ -153,13 +166,17 @@ def calibrate(
 
 @transcripts.command()
 def record(
-    plan: Annotated[str, typer.Argument(help=f"{', '.join(comparison.WORKLOADS)}, or a file.")],
+    plan: Annotated[str, typer.Argument(help="join, train, evaluate, demo, operations, or a file.")],
     out: Annotated[Path, typer.Option(help="Where to write it.", metavar="FILE")] = Path("run.transcript"),
     protocol: Annotated[str, typer.Option(help="The protocol to run on.")] = "replicated",
     parties: Annotated[int | None, typer.Option(help="How many nodes.")] = None,
     rows: Annotated[int, typer.Option(help="Rows of the made-up tables.", min=1)] = 100,
 ) -> None:
     """Run a plan on made-up tables, with all nodes in this process, and write down all that they say."""
+    from tercet import comparison
+    from tercet.actors import transcript
+    from tercet.client.lake import local
+
     with sentences():
         workload = comparison.find(plan)
         with local(protocol=protocol, parties=parties) as lake, transcript.recording() as tapes:
@@ -176,6 +193,8 @@ def print_(
     file: Recorded, number: Number = 1, rounds: Annotated[int, typer.Option(help="Rounds to print.")] = 50
 ) -> None:
     """Print who sent what in which round."""
+    from tercet.actors import transcript
+
     with sentences():
         for line in transcript.conversation(_run(file, number)):
             if line.round <= rounds:
@@ -189,6 +208,10 @@ def replay(
     party: Annotated[int, typer.Option(help="The party that runs again.")] = 0,
 ) -> None:
     """Run one party again, alone, with the messages that its peers sent; it must end in the same shares."""
+    import trio
+
+    from tercet.actors import transcript
+
     with sentences():
         run = _run(file, number)
         tape = next((tape for tape in run if tape.party == party), None)
@@ -208,6 +231,8 @@ def draw(
     out: Annotated[Path, typer.Option(help="The drawing.", metavar="FILE.svg")] = Path("run.svg"),
 ) -> None:
     """Draw a plan with its rounds and the bytes that were sent for each node."""
+    from tercet.actors import transcript
+
     with sentences():
         out.write_text(transcript.draw(_run(file, number)))
         say(f"The drawing is in {out}.")
@@ -215,6 +240,8 @@ def draw(
 
 def _run(file: Path, number: int) -> list[transcript.Tape]:
     """The tapes of one run of a recording."""
+    from tercet.actors import transcript
+
     found = transcript.runs(transcript.load(file))
     if number > len(found):
         raise PlanError(f"{file} has {len(found)} plans; there is no number {number}")

@@ -6,32 +6,25 @@ Studies and plans share the verbs: a number names either.
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import tercet
-from tercet.client.wording import describe_plan, one_line, stands
-from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, at_nodes, say, sentences
 from tercet.errors import ConsentError
-from tercet.members.audit import Head, check_lines, lines_after, log_lines, require, understood
-from tercet.members.rules import moment
-from tercet.members.study_pages import quotation
-from tercet.members.succession import current
-from tercet.members.verified import Verified
 
 if TYPE_CHECKING:
-    from tercet.client.lake import Lake
     from tercet.client.member_api import WaitingPlan
     from tercet.client.study_api import ShownStudy
+    from tercet.commands.console import AtNodes
+    from tercet.members.audit import Head
     from tercet.nodes.program import Settings
     from tercet.plans.plan import Plan
 
 app = typer.Typer()
 
-Log = tuple[str, Head, list[str]]
-"""The name of a node, where its log stands, and lines of it."""
 SHOWN_PURPOSE = 80
 """Characters of a purpose in a list."""
 LONGEST_NONSENSE = 200
@@ -47,9 +40,12 @@ def propose(
     cluster: ClusterPath = DEFAULT_CLUSTER,
 ) -> None:
     """Ask all owners concerned for their consent to a study: once for all its requests and runs."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        known = lake.propose(study)
-        for line in lake.show_study(known.digest.hex()).page:
+    from tercet.client.study_api import read_study
+    from tercet.client.wording import stands
+
+    with sentences(), at_nodes(cluster, identity) as (desk, wait):
+        known = wait(desk.studies.propose, read_study(study))
+        for line in wait(desk.studies.show, known.digest.hex()).page:
             say(line)
         say(stands(known))
 
@@ -57,13 +53,17 @@ def propose(
 @app.command()
 def plans(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
     """List studies, and the plans that wait for approval: whose, and who has still to approve them."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        for known in lake.studies():
+    from tercet.client.wording import one_line, stands
+    from tercet.members.rules import moment
+    from tercet.members.study_pages import quotation
+
+    with sentences(), at_nodes(cluster, identity) as (desk, wait):
+        for known in wait(desk.studies.listed):
             say(
                 f"{known.number}  study of {known.analyst} since {moment(known.proposed)}, "
                 f"{quotation(known.purpose[:SHOWN_PURPOSE])}; {stands(known)}"
             )
-        for one in lake.plans():
+        for one in wait(desk.plans):
             say(
                 f"{one.number}  {one_line(one.name)}, for {one.caller} since {moment(one.asked)}; waits for "
                 f"{', '.join(one.missing)}"
@@ -78,23 +78,24 @@ def show(
     svg: Annotated[Path | None, typer.Option(help="Draw a plan to this file.", metavar="FILE.svg")] = None,
 ) -> None:
     """Show what a study or a waiting plan reads, what comes out, to whom; of a plan, also what it costs."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        if _is_study(lake, number):
+    with sentences(), at_nodes(cluster, identity) as nodes:
+        if _is_study(nodes, number):
             if svg is not None:
                 raise ConsentError(f"{number} is a study, which cannot be drawn; leave out --svg")
-            _show_study(lake.show_study(number))
+            _show_study(nodes, number)
             return
-        _, found = _show_plan(lake, number)
+        _, found = _show_plan(nodes, number)
         if svg is not None:
             from tercet.plans.drawing import to_svg
 
             svg.write_text(to_svg(found), encoding="utf-8")
 
 
-def _is_study(lake: Lake, number: str) -> bool:
+def _is_study(nodes: AtNodes, number: str) -> bool:
     """Whether a number is a study's. Raises ConsentError if several have it, or nothing."""
-    studies = [one for one in lake.studies() if number and one.digest.hex().startswith(number)]
-    plans = [one for one in lake.plans() if number and one.session.hex().startswith(number)]
+    desk, wait = nodes
+    studies = [one for one in wait(desk.studies.listed) if number and one.digest.hex().startswith(number)]
+    plans = [one for one in wait(desk.plans) if number and one.session.hex().startswith(number)]
     if len(studies) + len(plans) != 1:
         found = len(studies) + len(plans)
         raise ConsentError(
@@ -103,20 +104,27 @@ def _is_study(lake: Lake, number: str) -> bool:
     return bool(studies)
 
 
-def _show_study(shown: ShownStudy) -> None:
+def _show_study(nodes: AtNodes, number: str) -> ShownStudy:
+    from tercet.client.wording import stands
+
+    desk, wait = nodes
+    shown: ShownStudy = wait(desk.studies.show, number)
     for line in shown.page:
         say(line)
     say(stands(shown.known))
     say(f"digest {shown.known.digest.hex()}")
+    return shown
 
 
-def _show_plan(lake: Lake, number: str) -> tuple[WaitingPlan, Plan]:
+def _show_plan(nodes: AtNodes, number: str) -> tuple[WaitingPlan, Plan]:
     from tercet.actors.estimate import explain
+    from tercet.client.wording import describe_plan
 
-    waiting, found = lake.show(number)
-    for line in describe_plan(waiting, found, lake.entries()):
+    desk, wait = nodes
+    waiting, found = wait(desk.show, number)
+    for line in describe_plan(waiting, found, wait(desk.entries)):
         say(line)
-    say(str(explain(found, lake.cluster.protocol, lake.cluster.parties, apart=True)))
+    say(str(explain(found, desk.cluster.protocol, len(desk.cluster.nodes), apart=True)))
     return waiting, found
 
 
@@ -132,19 +140,21 @@ def approve(
     days: Annotated[float | None, typer.Option(help="Of a study, no longer than so many days.")] = None,
 ) -> None:
     """Show a study or a waiting plan, ask whether to sign it, and sign: a study for all its runs."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        if _is_study(lake, number):
-            shown = lake.show_study(number)
-            _show_study(shown)
+    from tercet.client.wording import one_line
+
+    with sentences(), at_nodes(cluster, identity) as nodes:
+        desk, wait = nodes
+        if _is_study(nodes, number):
+            shown = _show_study(nodes, number)
             _require_yes(yes)
-            lake.approve_study(shown, uses=uses, days=days)
+            wait(partial(desk.studies.approve, shown, uses=uses, days=days))
             say(f"you have approved study {shown.known.number}")
             return
         if uses is not None or days is not None:
             raise ConsentError("a plan is approved for one run, at most a week; leave out --uses and --days")
-        waiting, _ = _show_plan(lake, number)
+        waiting, _ = _show_plan(nodes, number)
         _require_yes(yes)
-        lake.approve(waiting)
+        wait(desk.approve, waiting)
         say(f"plan {waiting.number} ({one_line(waiting.name)}) is approved")
 
 
@@ -161,11 +171,14 @@ def refuse(
     reason: Annotated[str, typer.Option("--reason", "--why", help="For who has asked.")] = "",
 ) -> None:
     """End a study, also one that was approved, or a waiting plan."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        if _is_study(lake, number):
-            say(f"study {lake.refuse_study(number, reason).number} is refused")
+    from tercet.client.wording import one_line
+
+    with sentences(), at_nodes(cluster, identity) as nodes:
+        desk, wait = nodes
+        if _is_study(nodes, number):
+            say(f"study {wait(desk.studies.refuse, number, reason).number} is refused")
             return
-        waiting = lake.refuse(number, reason)
+        waiting = wait(desk.refuse, number, reason)
         say(f"plan {waiting.number} ({one_line(waiting.name)}) is refused")
 
 
@@ -202,6 +215,9 @@ def audit(
 
 def _audited(line: str) -> str:
     """A line of a log, of which its node has written what it likes."""
+    from tercet.client.wording import one_line
+    from tercet.members.audit import understood
+
     told = understood(line)
     if told is None:
         return f"has a line that makes no sense: {line[:LONGEST_NONSENSE]!a}"
@@ -215,8 +231,11 @@ def _audited(line: str) -> str:
     )
 
 
-def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[Log]:
-    """The log of a node on its machine, from the head on that is known of it."""
+def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[tuple[str, Head, list[str]]]:
+    """The name of a node on its machine, where its log stands, and lines, from the head on that is known."""
+    from tercet.members.audit import Head, check_lines, lines_after, log_lines, require
+    from tercet.members.verified import Verified
+
     path, certificates = settings.file.directory / "audit.log", settings.certificates
     where, noted = str(path), Verified.beside(settings.file.key)
     known = noted.head(*certificates)
@@ -231,12 +250,17 @@ def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[Log]:
     return [(settings.cluster.nodes[settings.index].name, head, kept)]
 
 
-def _audit_all(cluster: Path, identity: Path, *, again: bool, keep: bool) -> list[Log]:
-    """The logs of all nodes, from the heads on that are known of them."""
+def _audit_all(
+    cluster: Path, identity: Path, *, again: bool, keep: bool
+) -> list[tuple[str, Head, list[str]]]:
+    """The same of all nodes."""
+    from tercet.members.succession import current
+    from tercet.members.verified import Verified
+
     noted = Verified.beside(identity)
     nodes = current(cluster).nodes
     known = {one.name: noted.head(*one.certificates) for one in nodes}
-    with tercet.connect(cluster, identity=identity) as lake:
-        logs = lake.audit(known, again=again, keep=keep)
+    with at_nodes(cluster, identity) as (desk, wait):
+        logs: dict[str, tuple[Head, list[str]]] = wait(partial(desk.audit, known, again=again, keep=keep))
     noted.remember({one.certificate: logs[one.name][0] for one in nodes})
     return [(name, head, lines) for name, (head, lines) in logs.items()]

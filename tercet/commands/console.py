@@ -1,17 +1,26 @@
-"""What all commands share: errors as sentences, and where the lake's file and the member's key are."""
+"""What all commands share: errors as sentences, where the lake's file and the member's key are, the nodes.
+
+Modules of commands import here, as all of them do at their heads, what it takes to tell what commands there
+are; what a command needs, it imports when it is called.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tercet.errors import TercetError
+
+if TYPE_CHECKING:
+    from tercet.client.member_api import Desk
+
+    AtNodes = tuple[Desk, Callable[..., Any]]
 
 ClusterPath = Annotated[
     Path,
@@ -35,6 +44,20 @@ def sentences() -> Iterator[None]:
         why = _of_file(error) if isinstance(error, OSError) and error.filename else str(error)
         Console(stderr=True).print(f"error: {why}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+@contextlib.contextmanager
+def at_nodes(cluster: Path, identity: Path) -> Iterator[AtNodes]:
+    """A member's desk at the nodes of a lake, and what waits for its answers, as in `wait(desk.plans)`.
+
+    What only reads, signs and lists needs no lake, which would import all that computes. Raises as
+    `tercet.connect`.
+    """
+    from tercet.client.loop import Loop
+    from tercet.client.reach import open_desk
+
+    with contextlib.closing(Loop(lambda: open_desk(cluster, identity))) as loop:
+        yield loop.opened, loop.wait
 
 
 def _told(message: Warning | str, *_: object) -> None:

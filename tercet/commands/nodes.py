@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import trio
 import typer
 
-from tercet.client import node_checks as checks
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
 from tercet.errors import ConfigError
-from tercet.members.config import ROLES, ClusterFile
-from tercet.members.succession import digits
-from tercet.nodes import preflight, program, setup
+
+if TYPE_CHECKING:
+    from tercet.client.node_checks import Finding
+    from tercet.nodes.preflight import Checked
 
 app = typer.Typer()
 
@@ -28,7 +27,8 @@ def init(
     name: Annotated[str, typer.Option(help="Name of the node or member.")] = "",
     address: Annotated[str, typer.Option(help="Where the others find this node.", metavar="HOST:PORT")] = "",
     role: Annotated[
-        list[str] | None, typer.Option(help=f"Make a member's key instead: {', '.join(ROLES)}.")
+        list[str] | None,
+        typer.Option(help="Make a member's key instead: owner, analyst, operator, auditor."),
     ] = None,
     cluster: Annotated[
         Path | None, typer.Option(help="Merge public parts into this file.", metavar="cluster.toml")
@@ -44,6 +44,10 @@ def init(
     Everybody runs it once and passes the public part (public.toml) on; `--cluster` merges these into the file
     that all need. What is missing is asked for.
     """
+    from tercet.members.config import ROLES, ClusterFile
+    from tercet.members.succession import digits
+    from tercet.nodes import setup
+
     with sentences():
         if cluster is not None:
             found = setup.make_cluster(parts or [], cluster, protocol=protocol)
@@ -87,6 +91,8 @@ def node(
     ] = False,
 ) -> None:
     """Run a node until it is told to stop (SIGTERM); its log goes to standard error, as JSON lines."""
+    from tercet.nodes import preflight, program
+
     if only_check:
         _tell(preflight.check_node(config))
         return
@@ -98,13 +104,17 @@ def node(
 @app.command()
 def check(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
     """Connect to every node, and say what is wrong: network, clock, version, certificate, protocol, disk."""
+    import trio
+
+    from tercet.client import node_checks as checks
+
     with sentences():
         file, own, found = checks.check_files(cluster, identity)
         found = [*found, *trio.run(checks.check_nodes, file, own)]
     _tell(found)
 
 
-def _tell(found: Sequence[checks.Finding | preflight.Checked]) -> None:
+def _tell(found: Sequence[Finding | Checked]) -> None:
     """A line for each finding; exit code 1 if one is bad."""
     for one in found:
         say(f"{'ok  ' if one.good else 'BAD '} {one.where}: {one.what}")

@@ -10,10 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import trio
 import typer
 
-from tercet.actors.line import plain_errors
 from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
 from tercet.errors import ConfigError
 
@@ -65,6 +63,8 @@ def portal(
 
 def _until_stopped(main: Callable[[], Awaitable[None]]) -> None:
     """Run until Ctrl-C, or until the system or a terminal that is closed says so: nothing is left behind."""
+    import trio
+
     try:
         trio.run(_until_told, main)
     except* KeyboardInterrupt:
@@ -74,9 +74,13 @@ def _until_stopped(main: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _until_told(main: Callable[[], Awaitable[None]]) -> None:
+    import trio
+
+    from tercet.actors.line import plain_errors
+
     wanted = [one for one in ENDS if signal.getsignal(one) is not signal.SIG_IGN]  # as by nohup
 
-    async def wait(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def wait(task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(*wanted) as signals:
             task_status.started()
             async for _ in signals:

@@ -7,19 +7,19 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import tercet
-from tercet import Allow
-from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, say, sentences
+from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, IdentityPath, at_nodes, say, sentences
 from tercet.errors import SchemaError
-from tercet.members.rules import GROUPS, PARAMETERS_PER_ROW, USUAL, Plans
-from tercet.plans import CLASSES, DisclosureClass
-from tercet.plans.types import SIZES, Sizes
+
+if TYPE_CHECKING:
+    from tercet.members.rules import Plans
+    from tercet.plans.types import DisclosureClass, Sizes
 
 app = typer.Typer()
 
@@ -78,7 +78,8 @@ def upload(
         list[str] | None,
         typer.Option(
             metavar="COMPUTATION",
-            help=f"This computation needs no signature, or this group: {', '.join(GROUPS)}; again for more.",
+            help="This computation needs no signature, or this group: tables, statistics, models, "
+            "predictions, rows; again for more.",
         ),
     ] = None,
     allow_class: Annotated[
@@ -86,7 +87,7 @@ def upload(
         typer.Option(
             metavar="CLASS",
             help="Disclosures of this class need no signature; again for more. "
-            f"Of {', '.join(CLASSES)}, usually {', '.join(USUAL)}.",
+            "Of check, count, figure, model, rows, usually check, count, figure.",
         ),
     ] = None,
     allow_column: Annotated[
@@ -97,7 +98,7 @@ def upload(
     ] = None,
     parameters_per_row: Annotated[
         float, typer.Option(help="A model may have at most so many parameters for each row.")
-    ] = PARAMETERS_PER_ROW,
+    ] = 0.33,
     sizes: Annotated[
         str,
         typer.Option(help="What nodes may be told of how many rows match: 'exact', 'noisy' or 'hidden'."),
@@ -111,7 +112,7 @@ def upload(
     with sentences():
         if "://" in source and not query:
             raise SchemaError(f"{source} is the URL of a database; say what to read with --query")
-        allowed = Allow(
+        allowed = tercet.Allow(
             tuple(reader or ()),
             _plans(plans),
             rows,
@@ -199,6 +200,8 @@ def _missing(given: str) -> Literal["refuse", "indicator"]:
 
 
 def _class(given: str) -> DisclosureClass:
+    from tercet.plans.types import CLASSES
+
     for known in CLASSES:
         if given == known:
             return known
@@ -219,6 +222,8 @@ def _plans(given: str) -> Plans:
 
 
 def _sizes(given: str) -> Sizes:
+    from tercet.plans.types import SIZES
+
     for one in SIZES:
         if given == one:
             return one
@@ -248,8 +253,10 @@ def read_query(url: str, query: str) -> Iterator[dict[str, list[Any]]]:
 @app.command()
 def tables(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
     """List the tables of the lake, whose they are, and what their owners allow."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        found = lake.tables()
+    from tercet.members.rules import TABLE
+
+    with sentences(), at_nodes(cluster, identity) as (desk, wait):
+        found = [one for one in wait(desk.entries) if one.kind == TABLE]
     listing = Table(box=None, pad_edge=False)
     for heading in ("table", "owner", "allowed", "until"):
         listing.add_column(heading)
@@ -266,13 +273,15 @@ def drop(
     cluster: ClusterPath = DEFAULT_CLUSTER,
 ) -> None:
     """Have all nodes forget a table, for good."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        lake.drop(name)
+    from tercet.members.rules import TABLE
+
+    with sentences(), at_nodes(cluster, identity) as (desk, wait):
+        wait(desk.forget, TABLE, name)
 
 
 @app.command()
 def results(identity: IdentityPath, cluster: ClusterPath = DEFAULT_CLUSTER) -> None:
     """Fetch what plans of other members have revealed to you; the nodes keep it no longer."""
-    with sentences(), tercet.connect(cluster, identity=identity) as lake:
-        for one in lake.received():
+    with sentences(), at_nodes(cluster, identity) as (desk, wait):
+        for one in wait(desk.received):
             say(f"{one.name}, from {one.sender} ({one.plan}): {one.values}")

@@ -30,6 +30,12 @@ from tercet.commands import HOMES
 
 ROOT = Path(__file__).parents[2]
 PAUSE_S = 0.02
+NEEDED = (
+    *("tercet.nodes.program", "tercet.nodes.preflight", "tercet.nodes.backup", "tercet.nodes.restore"),
+    *("tercet.nodes.prune", "tercet.client.lake", "tercet.client.node_checks"),
+    *("alembic.operations", "alembic.script"),  # what makes a new catalog
+)
+"""What commands import when they are called."""
 
 
 @attrs.frozen
@@ -160,7 +166,7 @@ def main() -> None:
     """Serve, with everything imported; or, in a child, run the command."""
     from tercet.cli import app
 
-    for module in {*HOMES.values(), "alembic.operations", "alembic.script"}:  # what makes a new catalog
+    for module in {*HOMES.values(), *NEEDED}:
         importlib.import_module(module)
     gc.freeze()  # children share what the imports made
     channel = os.fdopen(os.dup(1), "w")  # nothing that is printed by chance may come between the answers
