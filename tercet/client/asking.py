@@ -13,8 +13,8 @@ from tercet.client.cluster import Cluster
 from tercet.client.driver import Driver, Job
 from tercet.client.member_api import Kept, Received, WaitingPlan
 from tercet.errors import ConsentError, SchemaError
-from tercet.members.audit import Head
 from tercet.members.rules import NUMBER, TABLE, Rules
+from tercet.members.seals import Head
 from tercet.ml.faces import F, Faced, waits
 from tercet.ml.models import SecretModel
 from tercet.ml.numbers import SavedNumber

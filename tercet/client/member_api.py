@@ -24,10 +24,11 @@ from tercet.client.client import Client
 from tercet.client.study_api import StudyDesk
 from tercet.errors import ConsentError, ProtocolError, StorageError
 from tercet.members.approvals import DAYS, LONGEST_S, Approval
-from tercet.members.audit import Follower, Head, lines_after, require
+from tercet.members.audit_lines import Follower, lines_after, require
 from tercet.members.config import ClusterFile, NodeEntry
 from tercet.members.keys import MemberKeys, context
 from tercet.members.rules import MODEL, NUMBER, Rules
+from tercet.members.seals import Head
 from tercet.plans.parsing import read_plan
 from tercet.plans.plan import Plan
 from tercet.plans.types import Form, word_shape

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tercet.client.member_api import WaitingPlan
     from tercet.client.study_api import ShownStudy
     from tercet.commands.console import AtNodes
-    from tercet.members.audit import Head
+    from tercet.members.seals import Head
     from tercet.nodes.program import Settings
     from tercet.plans.plan import Plan
 
@@ -216,7 +216,7 @@ def audit(
 def _audited(line: str) -> str:
     """A line of a log, of which its node has written what it likes."""
     from tercet.client.wording import one_line
-    from tercet.members.audit import understood
+    from tercet.members.audit_lines import understood
 
     told = understood(line)
     if told is None:
@@ -233,7 +233,9 @@ def _audited(line: str) -> str:
 
 def _audit_here(settings: Settings, *, again: bool, keep: bool) -> list[tuple[str, Head, list[str]]]:
     """The name of a node on its machine, where its log stands, and lines, from the head on that is known."""
-    from tercet.members.audit import Head, check_lines, lines_after, log_lines, require
+    from tercet.members.audit import log_lines
+    from tercet.members.audit_lines import check_lines, lines_after, require
+    from tercet.members.seals import Head
     from tercet.members.verified import Verified
 
     path, certificates = settings.file.directory / "audit.log", settings.certificates

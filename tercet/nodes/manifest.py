@@ -25,9 +25,11 @@ from typing import Any, BinaryIO, Self
 import attrs
 
 from tercet.errors import ConfigError, ConsentError, StorageError
-from tercet.members.audit import Head, check_lines, log_lines
+from tercet.members.audit import log_lines
+from tercet.members.audit_lines import check_lines
 from tercet.members.config import ClusterFile, NodeEntry, NodeFile
 from tercet.members.keys import MemberKeys, verify
+from tercet.members.seals import Head
 from tercet.members.succession import next_path
 from tercet.storage.catalog import Catalog
 from tercet.storage.catalog_copies import named_values

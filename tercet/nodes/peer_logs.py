@@ -25,7 +25,8 @@ import trio
 from tercet.actors.party import Party
 from tercet.actors.threads import in_thread
 from tercet.errors import ProtocolError, StorageError
-from tercet.members.audit import AuditLog, digest_of
+from tercet.members.audit import AuditLog
+from tercet.members.audit_lines import digest_of
 from tercet.members.seals import Head
 from tercet.nodes.roster import Roster
 from tercet.nodes.vault import Vault

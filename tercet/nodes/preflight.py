@@ -15,8 +15,10 @@ from typing import Any
 import attrs
 
 from tercet.errors import StorageError, TercetError
-from tercet.members.audit import Head, check_lines, log_lines, require
+from tercet.members.audit import log_lines
+from tercet.members.audit_lines import check_lines, require
 from tercet.members.config import NodeFile
+from tercet.members.seals import Head
 from tercet.nodes.disks import places
 from tercet.nodes.program import Settings
 from tercet.nodes.roster import require_goes_on

@@ -29,9 +29,10 @@ from tercet.actors.party import Party
 from tercet.actors.scratch import KEEP_MEMORY, Scratch
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, StorageError
-from tercet.members.audit import AuditLog, Head
+from tercet.members.audit import AuditLog
 from tercet.members.config import ClusterFile, NodeFile
 from tercet.members.keys import MemberKeys
+from tercet.members.seals import Head
 from tercet.members.succession import current, in_force
 from tercet.nodes.changeover import Changeover, others, tell_amended
 from tercet.nodes.gate import LakeGate

@@ -25,10 +25,10 @@ from pathlib import Path
 import attrs
 
 from tercet.errors import ConfigError, StorageError
-from tercet.members.audit import AuditLog, Head
+from tercet.members.audit import AuditLog
 from tercet.members.config import NodeFile
 from tercet.members.keys import MemberKeys
-from tercet.members.seals import Seal, segment_path, sync
+from tercet.members.seals import Head, Seal, segment_path, sync
 from tercet.nodes.manifest import AUDIT_LOG, pieces
 from tercet.nodes.program import Settings
 from tercet.nodes.running import stopped

@@ -19,8 +19,9 @@ import trio
 
 from tercet.client.lake import AsyncLake
 from tercet.errors import TercetError
-from tercet.members.audit import Head, parse, understood
+from tercet.members.audit_lines import parse, understood
 from tercet.members.config import ClusterFile
+from tercet.members.seals import Head
 from tercet.members.verified import Verified
 from tercet.portal.mishaps import unforeseen
 

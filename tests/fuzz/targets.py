@@ -21,7 +21,8 @@ from tercet.actors.progress import Progress
 from tercet.actors.values import read_type
 from tercet.errors import TercetError, from_wire
 from tercet.members.approvals import Approval
-from tercet.members.audit import AuditLog, check_lines, read_lines
+from tercet.members.audit import AuditLog, read_lines
+from tercet.members.audit_lines import check_lines
 from tercet.members.config import NODE_TOML, ClusterFile, Former, Member, NodeEntry, NodeFile
 from tercet.members.keys import MemberKeys
 from tercet.members.rules import Rules

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from tercet.errors import ConsentError, StorageError
-from tercet.members.audit import AuditLog, check_lines, parse, read_lines
+from tercet.members.audit import AuditLog, read_lines
+from tercet.members.audit_lines import check_lines, parse
 from tercet.members.keys import MemberKeys
 from tercet.transports import make_identity
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tercet.errors import ConfigError, ConsentError, StorageError
-from tercet.members.audit import AuditLog, Head, check_lines, digest_of, lines_after, log_lines, parse
+from tercet.members.audit import AuditLog, log_lines
+from tercet.members.audit_lines import check_lines, digest_of, lines_after, parse
 from tercet.members.keys import MemberKeys
-from tercet.members.seals import STRIDE, Seal, seal_path, segment_path
+from tercet.members.seals import STRIDE, Head, Seal, seal_path, segment_path
 from tercet.members.verified import Verified
 from tercet.transports import make_identity
 

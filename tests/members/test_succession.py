@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tercet.client.reach import who_am_i
 from tercet.errors import ConfigError, ConsentError, StorageError
 from tercet.members import succession
-from tercet.members.audit import AuditLog, check_lines
+from tercet.members.audit import AuditLog
+from tercet.members.audit_lines import check_lines
 from tercet.members.config import ClusterFile, Former, Signed
 from tercet.members.keys import MemberKeys, context, seal
 from tercet.members.succession import changes, current, draft, next_path, place, require_signed, sign, waiting

@@ -21,7 +21,7 @@ from tercet.client.reach import who_am_i
 from tercet.errors import ConfigError, ConsentError, PeerLost, PlanError, TransportError
 from tercet.members import succession
 from tercet.members.approvals import Approval
-from tercet.members.audit import parse
+from tercet.members.audit_lines import parse
 from tercet.members.config import ClusterFile
 from tercet.members.succession import current, draft, next_path, sign
 from tercet.ml import LogisticRegression

@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 from tercet.actors.values import Stored, cut, join
 from tercet.cli import app
 from tercet.errors import ConfigError, ConsentError, StorageError
-from tercet.members.audit import AuditLog, Head, log_lines, parse
+from tercet.members.audit import AuditLog, log_lines
+from tercet.members.audit_lines import parse
 from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
-from tercet.members.seals import segment_path
+from tercet.members.seals import Head, segment_path
 from tercet.members.succession import draft, place, sign
 from tercet.nodes import backup as backups
 from tercet.nodes import restore as restores

@@ -17,9 +17,10 @@ import pytest
 import trio
 
 from tercet.errors import ConfigError, StorageError
-from tercet.members.audit import AuditLog, Head
+from tercet.members.audit import AuditLog
 from tercet.members.config import ClusterFile, Former
 from tercet.members.keys import MemberKeys
+from tercet.members.seals import Head
 from tercet.nodes import backup as backups
 from tercet.nodes import manifest as manifests
 from tercet.nodes import program

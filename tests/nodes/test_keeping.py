@@ -14,7 +14,7 @@ import trio
 import tercet
 from tercet.client.lake import open_lake
 from tercet.errors import ConsentError, SchemaError, StorageError
-from tercet.members.audit import parse
+from tercet.members.audit_lines import parse
 from tercet.ml import LogisticRegression
 from tercet.plans import Form, Type
 

@@ -15,8 +15,10 @@ import trio
 import tercet
 from tercet.actors.party import Party
 from tercet.errors import ProtocolError, SchemaError, StorageError
-from tercet.members.audit import AuditLog, Head, log_lines, parse
+from tercet.members.audit import AuditLog, log_lines
+from tercet.members.audit_lines import parse
 from tercet.members.keys import MemberKeys
+from tercet.members.seals import Head
 from tercet.nodes import backup as backups
 from tercet.nodes import peer_logs
 from tercet.nodes.peer_logs import PeerLogs

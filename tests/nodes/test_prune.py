@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from tercet.cli import app
 from tercet.errors import ConfigError, StorageError
 from tercet.members import succession
-from tercet.members.audit import log_lines, parse
+from tercet.members.audit import log_lines
+from tercet.members.audit_lines import parse
 from tercet.members.seals import segment_path
 from tercet.nodes import prune as prunes
 from tercet.nodes.preflight import check_node

@@ -16,9 +16,9 @@ from tercet.client.member_api import Kept
 from tercet.client.reach import who_am_i
 from tercet.client.study_api import KnownStudy, ShownStudy, StudyDesk
 from tercet.errors import ConsentError
-from tercet.members.audit import Head
 from tercet.members.config import ClusterFile
 from tercet.members.rules import Rules
+from tercet.members.seals import Head
 from tercet.members.studies import Asked, Study
 from tercet.members.study_files import MOST_BYTES
 from tercet.members.study_pages import Facts, TableFacts, page

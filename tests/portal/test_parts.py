@@ -18,8 +18,8 @@ from tercet.actors.hello import Hello
 from tercet.client import node_checks
 from tercet.client.node_checks import Looked
 from tercet.errors import SchemaError, TercetError
-from tercet.members.audit import Head
 from tercet.members.config import ClusterFile
+from tercet.members.seals import Head
 from tercet.members.studies import Asked, Study
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.portal import audit_book, node_watch

@@ -26,7 +26,8 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.members.audit import log_lines, parse
+from tercet.members.audit import log_lines
+from tercet.members.audit_lines import parse
 from tercet.members.config import ClusterFile
 from tests.nodes.network import Namespaces, network
 from tests.nodes.on_disk import NodesOnDisk, set_up

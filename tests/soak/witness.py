@@ -16,7 +16,8 @@ import attrs
 
 from tercet.client.lake import AsyncLake
 from tercet.errors import ConsentError
-from tercet.members.audit import check_lines, log_lines, parse
+from tercet.members.audit import log_lines
+from tercet.members.audit_lines import check_lines, parse
 from tercet.ml.computations import Request
 from tercet.nodes.waiting import RUN_BYTES
 from tercet.plans.parsing import read_plan
