@@ -164,15 +164,17 @@ class Asking(Driver, Faced[F], abc.ABC):
         known: Mapping[str, Head] | None = None,
         *,
         again: bool = False,
+        by_hash: bool = False,
         keep: bool = True,
         most: int | None = None,
     ) -> dict[str, tuple[Head, list[str]]]:
         """The audit log of each node, verified: where it stands, and its lines, unless `keep` is false.
 
-        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true. Of
-        these lines, the `most` latest.
+        With heads `known` of an earlier time, by node, only what has come since, unless `again` is true; then
+        `by_hash` does not verify those signatures again that were verified by then: lines that lead to the
+        same head are the same lines. Of these lines, the `most` latest.
         """
-        return await self._desk().audit(known, again=again, keep=keep, most=most)
+        return await self._desk().audit(known, again=again, by_hash=by_hash, keep=keep, most=most)
 
     @waits
     @takes(plan=PLAN)

@@ -302,17 +302,18 @@ class Desk:
         known: Mapping[str, Head] | None = None,
         *,
         again: bool = False,
+        by_hash: bool = False,
         keep: bool = True,
         most: int | None = None,
     ) -> dict[str, tuple[Head, list[str]]]:
         """The audit logs of all nodes by name, verified, from the heads on that are `known` of nodes.
 
-        `again`: from their beginning all the same. Without `keep`, without their lines; else with the `most`
-        latest, of a node that writes long ones fewer. Raises ConsentError that names node and line, also
-        where a log does not have the head that is known.
+        `again`: from their beginning all the same, or `by_hash` as far as is known: see `Follower`. Without
+        `keep`, without their lines; else with the `most` latest, of a node that writes long ones fewer.
+        Raises ConsentError that names node and line, also where a log does not have the head that is known.
         """
-        room = most if keep else 0
-        logs = [_Log(node, (known or {}).get(node.name, Head()), again, room) for node in self.cluster.nodes]
+        room, heads = most if keep else 0, known or {}
+        logs = [_Log(node, heads.get(node.name, Head()), again, by_hash, room) for node in self.cluster.nodes]
         while any(log.more for log in logs):
             answers = await self.client.ask_each("audit", [[log.start] for log in logs])
             for log, told in zip(logs, answers, strict=True):
@@ -330,6 +331,7 @@ class _Log:
     node: NodeEntry
     known: Head
     again: bool
+    by_hash: bool
     room: int | None
     """How many of the latest lines are kept, None for all."""
     head: Head = attrs.field(factory=Head)
@@ -362,7 +364,9 @@ class _Log:
                 lines, self.head = list(lines_after(self.known, lines, where=where)), self.known
         elif not lines:
             raise ConsentError(f"{where} ends after {self.head.lines} lines, where {self.end} were announced")
-        reading = Follower(self.node.certificates, where, self.head, self.known, self.key)
+        reading = Follower(
+            self.node.certificates, where, self.head, self.known, self.key, by_hash=self.by_hash
+        )
         for _ in reading.follow(lines):
             pass
         self.head, self.key = reading.head, reading.key

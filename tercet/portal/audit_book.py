@@ -1,8 +1,9 @@
 """The audit logs of all nodes as a portal shows them: verified in the background, searched in memory.
 
-The first time they are verified from their beginning; afterwards what is new. How far, is noted beside the
-member's key, as `tercet audit` does it, so a log that has lost lines since is told, whichever of the two has
-looked before.
+How far they were verified is noted beside the member's key, as `tercet audit` does it, so a log that has lost
+or changed lines since is told, whichever of the two has looked before. A portal that starts reads all lines,
+which have to lead to the head that was noted, and verifies the signatures of those after it; afterwards it
+reads what is new. Signatures of all lines are verified when its member says so.
 """
 
 from __future__ import annotations
@@ -137,6 +138,8 @@ class AuditBook:
         self._entries: dict[str, deque[Entry]] = {node.name: deque() for node in cluster.nodes}
         self._cut: set[str] = set()
         """Nodes of which earlier lines were left out."""
+        self._all_signatures = False
+        """Whether all are to be verified, until they have been."""
 
     def refresh(self) -> None:
         """Read what is new, in the background."""
@@ -145,13 +148,9 @@ class AuditBook:
             self._nursery.start_soon(self._read)
 
     def verify(self) -> None:
-        """Verify all lines again, in the background."""
-        if not self.reading:
-            self.heads = {}
-            self._cut.clear()
-            for entries in self._entries.values():
-                entries.clear()
-            self.refresh()
+        """Verify the signatures of all lines again, in the background, once what is being read was read."""
+        self._all_signatures = True
+        self.refresh()
 
     async def read(self, within_s: float) -> bool:
         """Wait for what is new, if that takes no longer; whether it is there."""
@@ -162,13 +161,19 @@ class AuditBook:
         return not self.reading
 
     async def _read(self) -> None:
+        all_signatures = self._all_signatures
+        if all_signatures:
+            self.heads = {}
+            self._cut.clear()
+            for entries in self._entries.values():
+                entries.clear()
         try:
             known = self.heads or {
                 node.name: self._noted.head(*node.certificates) for node in self._cluster.nodes
             }
             begins = not self.heads
             lake = await self._lake()
-            logs = await lake.audit(known, again=begins, most=MOST_LINES)
+            logs = await lake.audit(known, again=begins, by_hash=not all_signatures, most=MOST_LINES)
             for name, (head, lines) in logs.items():
                 if len(lines) < head.lines - (0 if begins else known.get(name, Head()).lines):
                     self._cut.add(name)
@@ -176,12 +181,16 @@ class AuditBook:
                 self.heads[name] = head
             self._noted.remember({node.certificate: self.heads[node.name] for node in self._cluster.nodes})
             self.why_not, self.read_at = "", time.time()
+            if all_signatures:
+                self._all_signatures = False
         except TercetError as error:
             self.why_not = str(error)
         except Exception as error:  # noqa: BLE001 - a portal goes on
             self.why_not = unforeseen("reading the audit logs", error)
         finally:
             self.reading = False
+        if self._all_signatures and not all_signatures:
+            self.refresh()
 
     def _add(self, name: str, entries: list[Entry]) -> None:
         """Have lines searched; the earliest make room."""

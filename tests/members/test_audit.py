@@ -7,8 +7,9 @@ import os
 import pytest
 
 from tercet.errors import ConsentError, StorageError
+from tercet.members import audit_lines
 from tercet.members.audit import AuditLog, read_lines
-from tercet.members.audit_lines import check_lines, parse
+from tercet.members.audit_lines import Follower, check_lines, parse
 from tercet.members.keys import MemberKeys
 from tercet.transports import make_identity
 
@@ -75,6 +76,60 @@ def test_a_log_that_was_cut_since_its_head_was_noted(log):
     assert verify(read_lines(log.path)) == anew.head
     told = parse(anew.lines(5, 1)[0])
     assert (told["event"], told["lines"], told["digest"]) == ("lost", 4, noted.digest)
+
+
+def test_lines_that_lead_to_a_head_that_was_verified_are_checked_by_their_hashes(log, monkeypatch):
+    known, verified = log.head, []
+    for number in range(2):
+        log.append("runs", caller="bob", plan=f"new plan {number}")
+    lines = list(read_lines(log.path))
+
+    def counted(*args):
+        verified.append(parse(args[2].decode())["number"])
+        return before(*args)
+
+    before = audit_lines.verify
+    monkeypatch.setattr(audit_lines, "verify", counted)
+
+    def follow(lines):
+        reading = Follower([CERTIFICATE], "the log", known=known, by_hash=True)
+        return [head for _, head in reading.follow(lines)][-1]
+
+    assert follow(lines) == log.head
+    assert verified == [3, 4, 5]  # the last one that is known tells the key
+    for number, line in enumerate(lines):
+        for place in range(0, line.index("\t"), 7):
+            changed = line[:place] + chr(ord(line[place]) ^ 1) + line[place + 1 :]
+            with pytest.raises(ConsentError):
+                follow([*lines[:number], changed, *lines[number + 1 :]])
+    for some in (lines[1:], [*lines[:2], *lines[3:]], [lines[0], *lines]):
+        with pytest.raises(ConsentError):
+            follow(some)
+
+
+def test_whoever_has_the_key_of_a_node_cannot_write_what_was_verified_anew(log, tmp_path):
+    """All links and signatures are right, but lines lead elsewhere than to the head that is known."""
+    forged = AuditLog(tmp_path / "forged.log", NODE)
+    for number in range(log.head.lines + 2):
+        forged.append("runs", caller="ann\n", plan=f"plan {number}")
+    reading = Follower([CERTIFICATE], "the log", known=log.head, by_hash=True)
+    with pytest.raises(ConsentError, match="had 4 lines when it was verified last"):
+        list(reading.follow(read_lines(forged.path)))
+
+
+def test_an_earlier_key_counts_no_more_after_lines_that_are_checked_by_their_hashes(log, monkeypatch):
+    """The last line that is known tells which key the log has come to."""
+    certificates = [CERTIFICATE, OTHER.identity.certificate_pem]
+    log.renew(OTHER)
+    known = log.head
+    log.append("runs", caller="bob")
+    reading = Follower(certificates, "the log", known=known, by_hash=True)
+    assert [head for _, head in reading.follow(read_lines(log.path))][-1] == log.head
+    monkeypatch.setattr(log, "_keys", NODE)  # somebody has it who can write the log
+    log.append("runs", caller="mallory")
+    reading = Follower(certificates, "the log", known=known, by_hash=True)
+    with pytest.raises(ConsentError, match="line 7, was not signed by this node's key"):
+        list(reading.follow(read_lines(log.path)))
 
 
 def test_another_node_cannot_write_it(log, tmp_path):

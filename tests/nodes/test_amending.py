@@ -152,6 +152,11 @@ async def test_renewed_keys(in_process, monkeypatch):
     async with open_lake(lake.made.cluster, identity=lake.made.key("aud"), timeout_s=TIMEOUT_S) as auditor:
         logs = await auditor.audit()
         assert {len(lines) == head.lines for head, lines in logs.values()} == {True}
+        heads = {name: head for name, (head, _) in logs.items()}
+        again = await auditor.audit(heads, again=True, by_hash=True)
+        assert {name: lines[: heads[name].lines] for name, (_, lines) in again.items()} == {
+            name: lines for name, (_, lines) in logs.items()
+        }
     olga = who_am_i(after, lake.made.key("olga"), lake.made.cluster).identity
     findings = await check_nodes(after, olga)
     assert all(one.good for one in findings), findings

@@ -261,9 +261,11 @@ class Logs:
 
     lines: dict[str, list[str]]
     error: Exception | None = None
+    asked: list[tuple[dict[str, Head], bool, bool]] = attrs.field(factory=list)
 
-    async def audit(self, known, *, again, most):
+    async def audit(self, known, *, again, by_hash, most):
         assert most
+        self.asked.append((dict(known), again, by_hash))
         if self.error is not None:
             raise self.error
         await trio.lowlevel.checkpoint()
@@ -402,3 +404,35 @@ async def test_a_log_that_does_not_hold_is_told(book):
     book.verify()
     assert await book.read(60)
     assert book.why_not == ""
+
+
+async def test_signatures_of_lines_that_were_verified_before_are_verified_again_when_that_is_wanted(
+    book, cluster, tmp_path, nursery
+):
+    """And then until it has come to its end: a page that is opened meanwhile must not hide what was wrong."""
+    book, logs = book
+    logs.lines = {name: lines[:100] for name, lines in logs.lines.items()}
+    assert await book.read(60)
+    again = AuditBook(cluster, tmp_path / "aud.key", book._lake, nursery)
+    assert await again.read(60)
+    noted = {name: Head(100, "100") for name in logs.lines}
+    assert logs.asked == [(dict.fromkeys(noted, Head()), True, True), (noted, True, True)]
+    assert len(again.found("")) == 300
+    logs.asked.clear()
+    again.refresh()
+    while not logs.asked:
+        await trio.lowlevel.checkpoint()
+    again.verify()  # while what is new is being read
+    while again.reading:  # noqa: ASYNC110
+        await trio.sleep(0.01)
+    assert [asked[1:] for asked in logs.asked] == [(False, True), (True, False)]
+    assert len(again.found("")) == 300
+    logs.error = TercetError("the audit log of n1, line 7, was not signed by this node's key")
+    again.verify()
+    assert await again.read(60)
+    assert await again.read(60)
+    assert "n1, line 7" in again.why_not
+    logs.error = None
+    assert await again.read(60)
+    assert await again.read(60)
+    assert [asked[1:] for asked in logs.asked[2:]] == [*[(True, False)] * 3, (False, True)]
