@@ -77,7 +77,7 @@ def test_help_needs_nothing_that_takes_long_to_import():
 
 
 def test_who_signs_and_lists_needs_nothing_that_computes_or_of_nodes():
-    """What `tercet approve` and `tercet tables` import when they are called: a tenth of a lake."""
+    """What `tercet approve` and `tercet tables` import when they are called: half of what a lake does."""
     loaded = _loaded("import sys, tercet.client.reach, tercet.client.loop; print(*sys.modules)")
     assert _packages(loaded).isdisjoint({"sqlalchemy", "numba", "pandas", "scipy", "rich"})
     assert not [name for name in loaded if name.startswith(("tercet.nodes", "tercet.storage", "tercet.ml"))]
