@@ -3,10 +3,11 @@
 Runs are neighbours in an order of rows that nobody need know, such as that of sorted keys. `starts` marks
 the first row of each run by a secret one, so neither how many runs there are nor how long they are shows.
 Everything here is one scan: with f the mark of a row and v what it holds, `(f, v) after (e, u)` is
-`(e or f, v + (1 - f) u)`, which is associative. A tree over neighbouring rows works it out on the way up, and
-hands it to the rows on the way down (Brent, Kung 1982): for c columns of n rows about `(2 c + 1) n` products,
-in 2 log2(n) rounds, where the scan of Hillis and Steele would take `(c + 1) n log2(n)` in half the rounds.
-No row is opened or revealed, and what runs depends on the shapes alone.
+`(e or f, v + (1 - f) u)`, which is associative. Where c columns of n rows are few, each row takes in what is
+1, 2, 4 and so on rows before it (Hillis, Steele 1986): `(c + 1) n log2(n)` products in log2(n) rounds, since
+rounds are what takes time. Else a tree over neighbouring rows works it out on the way up, and hands it to the
+rows on the way down (Brent, Kung 1982): about `(2 c + 1) n` products in twice as many rounds. No row is
+opened or revealed, and what runs depends on the shapes alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from __future__ import annotations
 import math
 
 from tercet.errors import PlanError
+from tercet.ml.linalg import settled
 from tercet.plans import Value, concatenate
+
+MOST_PRODUCTS = 1 << 17
+"""Products up to which a scan takes half the rounds: each party sends a megabyte with `replicated`."""
 
 
 def running(starts: Value, values: Value, *, magnitude: float | None = None, backward: bool = False) -> Value:
@@ -28,7 +33,8 @@ def running(starts: Value, values: Value, *, magnitude: float | None = None, bac
     which it is n times that of `values`. Where at most one row of each run holds anything, what it holds is
     handed down to the rest of the run, and the bound of `values` will do: see `copied`.
 
-    2 ceil(log2(n)) rounds. About `2 c + 1` words a row are products that get a round: with `replicated`
+    ceil(log2(n)) rounds and as many times `c + 1` products a row, if those are at most `MOST_PRODUCTS`. Else
+    2 ceil(log2(n)) rounds, and about `2 c + 1` words a row are products that get a round: with `replicated`
     `16 c + 8` bytes a row and party. Raises PlanError for shapes that do not fit together.
     """
     rows, columns = values.shape[-1], values.shape[0]
@@ -40,9 +46,34 @@ def running(starts: Value, values: Value, *, magnitude: float | None = None, bac
     if not isinstance(columns, int):
         raise PlanError(f"a scan takes a known number of columns, not those of {values.type}")
     most = math.ldexp(values.type.limit, -values.scale) * max(1, rows) if magnitude is None else magnitude
-    last, far = (0, -1) if backward else (1, 1)  # of a pair, the row where sums are complete, and its side
     firsts = ends(starts) if backward else starts
     plain = (firsts.reshape(1, rows) * -1 + 1).bounded(1.0, "a bit")
+    far = -1 if backward else 1
+    if (columns + 1) * rows * math.ceil(math.log2(max(1, rows))) <= MOST_PRODUCTS:
+        return _doubling(plain, values, most, far)
+    return _tree(plain, values, most, far)
+
+
+def _doubling(plain: Value, values: Value, most: float, far: int) -> Value:
+    """The scan in which every row takes in twice as many others in each round; `far` is 1 or -1 (backward).
+
+    `plain` `(1, n)` is 1 in rows that start no run: on the way, in those before which no run starts so near.
+    """
+    rows, distance = int(values.shape[-1]), 1
+    values = settled(values)
+    while distance < rows:
+        taken = plain.times(values.delay(far * distance), magnitude=most)
+        values = settled((values + taken).bounded(most, "a sum over a run"))
+        if 2 * distance < rows:
+            plain = settled((plain * plain.delay(far * distance)).bounded(1.0, "a bit"))
+        distance *= 2
+    return values
+
+
+def _tree(plain: Value, values: Value, most: float, far: int) -> Value:
+    """The same over a tree of neighbouring rows."""
+    columns, rows = int(values.shape[0]), int(values.shape[-1])
+    last = 0 if far < 0 else 1  # of a pair, the row where sums are complete
     levels: list[tuple[Value, Value, int]] = []
     while rows > 1:
         bits, held = plain.pair_rows(), values.pair_rows()
@@ -65,7 +96,7 @@ def copied(marks: Value, values: Value) -> Value:
     `marks` `(n,)` are secret zeros and ones, and `values` `(c, n)` are zero in rows that are not marked. Rows
     that start a run and hold nothing are marked too, with zeros: then nothing gets there from the run before.
     A column of ones in marked rows that hold something tells where something has arrived. Exact, with the
-    bound of `values`; 2 ceil(log2(n)) rounds, as many products as `running`.
+    bound of `values`; as many rounds and products as `running`.
     """
     return running(marks, values, magnitude=math.ldexp(values.type.limit, -values.scale))
 

@@ -1,7 +1,5 @@
 """Segmented scans equal pandas' by group, for runs of any length, in the rounds that they state."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +24,13 @@ def runs(rows, seed, *, columns=2):
     return starts.astype(float), generator.integers(-(10**6), 10**6, (columns, rows)).astype(float)
 
 
+@pytest.fixture(params=[0, segments.MOST_PRODUCTS], ids=["in a tree", "doubling"])
+def each_way(request, monkeypatch):
+    """Both ways to scan."""
+    monkeypatch.setattr(segments, "MOST_PRODUCTS", request.param)
+
+
+@pytest.mark.usefixtures("each_way")
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.integers(1, 70), seed=st.integers(0, 1 << 30))
 def test_running_sums(compute, rows, seed):
@@ -34,6 +39,7 @@ def test_running_sums(compute, rows, seed):
     np.testing.assert_array_equal(found, expected(starts, values))
 
 
+@pytest.mark.usefixtures("each_way")
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.integers(1, 70), seed=st.integers(0, 1 << 30))
 def test_running_sums_backward(compute, rows, seed):
@@ -88,8 +94,16 @@ def test_other_protocols(protocol):
     np.testing.assert_array_equal(found, expected(starts, values))
 
 
-@pytest.mark.parametrize("rows", [1000, 1024])
-def test_what_a_scan_takes(rows):
+@pytest.mark.parametrize(
+    ("rows", "rounds", "most"),
+    [
+        (1000, 10, 8 * 10 * 4 * 1000),
+        (1024, 10, 8 * 10 * 4 * 1024),
+        (2500, 12, 8 * 12 * 4 * 2500),
+        (4096, 24, (16 * 3 + 8) * 4116),
+    ],
+)
+def test_what_a_scan_takes(rows, rounds, most):
     """Rounds and bytes, as they are stated, and nothing opened."""
     builder = Builder("scan")
     starts = builder.input("starts", Type(Form.RING, (rows,), 0, 1.0))
@@ -98,8 +112,8 @@ def test_what_a_scan_takes(rows):
     plan = builder.plan()
     assert plan.disclosures() == []
     told = tercet.explain(plan)
-    assert told.rounds == 2 * math.ceil(math.log2(rows))
-    assert max(told.bytes_sent) <= (16 * 3 + 8) * (rows + 20)
+    assert told.rounds == rounds
+    assert max(told.bytes_sent) <= most
 
 
 def test_shapes_that_do_not_fit():

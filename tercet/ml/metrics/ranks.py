@@ -44,8 +44,7 @@ def order(scored: Scored) -> Ordered:
     """Sort the rows. Discloses a random order of shuffled rows to the nodes."""
     rows, builder = scored.rows, scored.z.builder
     # Beyond the tail's bound, all are certain: cut off, keys and row numbers fit one word.
-    sign = (scored.positive * -2 + 1).bounded(1.0, "plus or minus one")
-    key = scored.size.times(sign, magnitude=TAIL_BOUND)
+    key = -scored.cut
     columns = [scored.y, scored.probability]
     if scored.mask is not None:  # what does not count comes last, as a group of its own
         moved = scored.mask.times(settled(key) - BEYOND, magnitude=TAIL_BOUND + BEYOND)

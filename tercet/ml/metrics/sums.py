@@ -32,7 +32,8 @@ class Scored:
 
     `mask` `(rows,)` is 1 in rows that count and 0 in others, where y is zero too; None if all count.
 
-    What follows is secret: the sign of z, its size up to TAIL_BOUND, probabilities.
+    What follows is secret: the sign of z, z and its size up to TAIL_BOUND, probabilities. Signs and cuts are
+    compared at once.
     """
 
     z: Value
@@ -65,14 +66,21 @@ class Scored:
         return settled((self.positive * self.mask).bounded(1.0, "a product of bits"))
 
     @property
+    def cut(self) -> Value:
+        """z, cut off at the tail's bound on both sides."""
+        widest = math.ldexp(self.z.type.limit, -self.z.scale)
+        above = (self.z * -1 + TAIL_BOUND).is_negative().to_ring()
+        below = (self.z + TAIL_BOUND).is_negative().to_ring()
+        excess = above.times(self.z - TAIL_BOUND, magnitude=widest)
+        excess = excess + below.times(self.z + TAIL_BOUND, magnitude=widest)
+        excess = excess.bounded(widest, "no number is beyond both bounds")
+        return settled((self.z - excess).bounded(TAIL_BOUND, "cut off"))
+
+    @property
     def size(self) -> Value:
         """|z|, cut off at the tail's bound."""
-        widest = math.ldexp(self.z.type.limit, -self.z.scale)
         sign = (self.positive * 2 - 1).bounded(1.0, "plus or minus one")
-        size = settled(self.z.times(sign, magnitude=widest))
-        over = (size * -1 + TAIL_BOUND).is_negative().to_ring()
-        excess = over.times(size - TAIL_BOUND, magnitude=widest)
-        return settled((size - excess).bounded(TAIL_BOUND, "cut off"))
+        return settled(self.cut.times(sign, magnitude=TAIL_BOUND))
 
     @property
     def upper(self) -> Value:
