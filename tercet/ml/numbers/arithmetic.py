@@ -99,7 +99,7 @@ def less_mean(x: Held, mean: Held) -> Held:
         and fits.all()
         and (n * x.ring < 2.0**ROOM_BITS).all()
     ):
-        off = ALIKE * x.facts.reach
+        off = mean.facts.error + ALIKE * x.facts.reach
         made = x.times_integers(float(n), unit).value - mean.value
         return Held.of(made, unit, left.off(off))
     rest = add(x, mean, -1)

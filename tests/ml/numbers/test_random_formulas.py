@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 import tercet
 from tercet.errors import PlanError
 
+pytestmark = pytest.mark.filterwarnings("ignore:table .* declared range is:tercet.errors.PrecisionWarning")
 _tables = itertools.count()
 
 
@@ -221,6 +222,7 @@ def check(lake, formula):
 @example(
     ([{"magnitude": 1e-6, "offset": 0.0, "kind": "integer"}], 3, 0, [("less_mean", 0, 0)], [("sum", 1, 0)])
 )
+@example(([{"magnitude": 1e-6, "offset": 0.0, "kind": "real"}], 17, 0, [("centred", 0, 0)], [("rows", 1, 0)]))
 @given(formulas())
 def test_formulas_are_right_to_their_error_or_refused(lake, formula):
     check(lake, formula)
