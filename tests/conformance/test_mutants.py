@@ -296,7 +296,7 @@ DEFECTS = {
         m.order_of_execution,
         (R, Q),
         order,
-        "drawn|shares|off by|disagree|hold|different things",
+        "drawn|shares|off by|disagree|hold|different things|twice",
     ),
 }
 CASES = [

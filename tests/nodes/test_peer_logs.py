@@ -317,7 +317,7 @@ def test_a_node_is_put_back_while_the_others_go_on(nodes, command, tmp_path):
         while not saving.done():
             np.testing.assert_allclose(early.reveal("age")["age"], TABLE["age"], atol=1e-3)
         assert "has node n1 as of" in saving.result()
-        assert "stop the node before" in command("restore", saved, "node.toml", cwd=home, code=1)
+        assert "runs already" in command("restore", saved, "node.toml", cwd=home, code=1)
         late = lake.upload(TABLE, name="late", key="id", owner="hospital")
         nodes.stop(1)
         nodes.start(1)
