@@ -10,14 +10,39 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import settings
 
+from tercet.client import lake
+from tercet.client.cluster import open_cluster
 from tercet.ml import computations
 from tercet.ml.declarations import DECLARED
+from tercet.testing.engines import Tasks
 
 settings.register_profile("thorough", max_examples=1000, deadline=None)
 BUILT_IN = frozenset(DECLARED)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--workers",
+        type=int,
+        default=0,
+        help="run lakes in one process with so many workers a party, and in tiles of 128 rows",
+    )
+
+
+def pytest_configure(config):
+    if workers := config.getoption("workers"):
+        lake.open_cluster = lambda options: open_cluster(with_workers(options, workers))
+
+
+def with_workers(options, workers):
+    """The same cluster with workers, if it is one in memory; its large tables have several tiles."""
+    if options.processes or options.transport not in (None, "memory"):
+        return options
+    return attrs.evolve(options, workers=workers, engine=Tasks, tile_rows=min(options.tile_rows, 128))
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks

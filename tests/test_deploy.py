@@ -10,13 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tercet.actors.node import Node, Shaping
+from tercet.actors.node import Node
 from tercet.actors.party import Party
 from tercet.cli import app
 from tercet.nodes.metrics import registry_of
 from tercet.nodes.program import Settings
 from tercet.nodes.roster import Roster
 from tercet.protocols.plain import Plain
+from tercet.transports import Shaping
 from tercet.transports.memory import MemoryTransport
 from tests.nodes.on_disk import set_up
 

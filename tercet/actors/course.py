@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tercet.actors.alike import differing
+from tercet.actors.crew import Task
 from tercet.actors.gate import Gate
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
@@ -19,10 +20,10 @@ from tercet.actors.values import Outcome, Stored
 from tercet.errors import PeerLost, ProtocolError, StorageError
 from tercet.plans.passes import checkpoints
 from tercet.protocols.base import Protocol
-from tercet.transports.names import party_name
 
 if TYPE_CHECKING:
-    from tercet.actors.party import Party, Peer
+    from tercet.actors.party import Party
+    from tercet.actors.peer import Peer
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ async def run_session(
             session.start(peer.index, peer.early.pop(session.name))
     if gate.queues and party.index:
         await session.started_by(0)
-    await _all_say(session.starts, "start the plan", PATIENCE * party.timeout_s)
+    await _all_say(party, session.starts, "start the plan", PATIENCE * party.timeout_s)
     keys = {index: peer.key for index, peer in peers.items()}
     if damaged := session.damaged(keys):
         raise ProtocolError(
@@ -63,25 +64,36 @@ async def run_session(
         "witness": None if witness is None else witness(session.plan, protocol, inputs),
     }
     runner: Runner
+    task: Task | None = None
     if session.in_lockstep:
         send = functools.partial(party.send_frames, session.name)
         runner = Lockstep(session.plan, protocol, inputs, send=send, **options)
     else:
+        if party.shared_out:
+            task = await party.workers().begin(session)
         send_messages = functools.partial(party.send, session.name)
         runner = Scheduler(
-            session.plan, protocol, inputs, send=send_messages, threads=party.threads, **options
+            session.plan,
+            protocol,
+            inputs,
+            send=send_messages,
+            threads=party.threads,
+            part=session.part if task is None else task.part,
+            **options,
         )
     session.begin(runner)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_keep_checkpoints, party.name, session, gate, coming)
         outcome = await runner.run()
         nursery.cancel_scope.cancel()
+    if task is not None:
+        await task.end(outcome.statistics, PATIENCE * party.timeout_s)
     if party.protocol.malicious:
         for peer in peers.values():
             peer.line.post(["done", session.name])
         # The others had as much to do as this party, and may be slower.
         patience = PATIENCE * party.timeout_s + outcome.statistics.seconds
-        await _all_say(session.ends, "say that its run has ended well", patience)
+        await _all_say(party, session.ends, "say that its run has ended well", patience)
     return outcome
 
 
@@ -90,7 +102,7 @@ async def _agree(party: Party, peers: Mapping[int, Peer], session: Session) -> P
     if party.protocol.group_keys:
         for index, message in session.own_confirmations().items():
             peers[index].line.post(message)
-        await _all_say(session.confirmations, "confirm its keys", PATIENCE * party.timeout_s)
+        await _all_say(party, session.confirmations, "confirm its keys", PATIENCE * party.timeout_s)
     keys = {index: session.key_with(index, peer.key) for index, peer in peers.items()}
     if not keys:
         keys = {party.index: session.key_with(party.index, session.own.nonce)}
@@ -99,13 +111,13 @@ async def _agree(party: Party, peers: Mapping[int, Peer], session: Session) -> P
     return protocol
 
 
-async def _all_say(call: RollCall, what: str, patience: float) -> None:
+async def _all_say(party: Party, call: RollCall, what: str, patience: float) -> None:
     """Wait until all peers have said what they are to say. Raises PeerLost if they do not in time."""
-    if missing := await call.wait(patience):
+    if missing := [party.called(peer) for peer in await call.wait(patience)]:
         raise PeerLost(
-            f"party {', '.join(map(str, missing))} did not {what} within {patience:.3g} s: it, or one that "
-            "it waits for, stalled; see the logs of the nodes",
-            peer=party_name(missing[0]),
+            f"{', '.join(missing)} did not {what} within {patience:.3g} s: it, or one that it waits for, "
+            "stalled; see the logs of the nodes",
+            peer=missing[0],
         )
 
 

@@ -17,6 +17,7 @@ from tercet.actors.values import FiledTiles, TiledValue
 from tercet.errors import ProtocolError
 from tercet.plans.kinds import KINDS, Context, Data, Tiling
 from tercet.plans.plan import Plan
+from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Layout
 from tercet.plans.types import Ref
 from tercet.protocols.base import Protocol
@@ -48,7 +49,8 @@ class _Wiring:
         """How many inline nodes follow each other up to one that is not."""
         self._times = [1] * len(plan.nodes)
         """How often a node would be computed, or is, for all that read it."""
-        self.reads: dict[Ref, int] = {}
+        self.reads: dict[Ref, dict[int, int]] = {}
+        """How often scheduled nodes read a value, directly or through inline ones."""
         for index in reversed(range(len(plan.nodes))):
             for output in range(len(plan.nodes[index].types)):
                 self.reads[index, output] = self._count_reads((index, output))
@@ -58,10 +60,13 @@ class _Wiring:
             for output in range(len(plan.nodes[index].types)):
                 self.wakes[index, output] = self._find_wakes((index, output))
 
-    def _count_reads(self, ref: Ref) -> int:
-        """How often a value is read by scheduled nodes, directly or through inline ones."""
-        readers = self._readers.get(ref, [])
-        return sum(self.reads[reader, 0] if self.inline[reader] else 1 for reader in readers)
+    def _count_reads(self, ref: Ref) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for reader in self._readers.get(ref, []):
+            beyond = self.reads[reader, 0] if self.inline[reader] else {reader: 1}
+            for scheduled, times in beyond.items():
+                found[scheduled] = found.get(scheduled, 0) + times
+        return found
 
     def _is_inline(self, index: int) -> bool:
         kind, readers = KINDS[self.plan.nodes[index].kind], self._readers.get((index, 0), [])
@@ -91,24 +96,29 @@ class _Wiring:
         return found
 
 
-_known: WeakKeyDictionary[Plan, tuple[list[bool], dict[Ref, int], dict[Ref, dict[int, bool]]]]
-_known = WeakKeyDictionary()
+_Readers = tuple[list[bool], dict[Ref, dict[int, int]], dict[Ref, int], dict[Ref, dict[int, bool]]]
+_known: WeakKeyDictionary[Plan, _Readers] = WeakKeyDictionary()
 
 
-def _wiring(plan: Plan, layout: Layout) -> tuple[list[bool], dict[Ref, int], dict[Ref, dict[int, bool]]]:
-    """Which nodes are inline, how often results are read, and whom they wake; found once for each plan."""
+def _wiring(plan: Plan, layout: Layout) -> _Readers:
+    """Which nodes are inline, how often results are read, by whom and in all, and whom they wake.
+
+    Found once for each plan.
+    """
     shape = plan.apart_from_handles
     found = _known.get(shape)
     if found is None:
         made = _Wiring(shape, layout)
-        found = _known[shape] = made.inline, made.reads, made.wakes
+        in_all = {ref: sum(times.values()) for ref, times in made.reads.items()}
+        found = _known[shape] = made.inline, made.reads, in_all, made.wakes
     return found
 
 
 class Flow:
     """The values of one run.
 
-    `argument` and `shelve` may be called in any thread, everything else in the event loop.
+    `argument` and `shelve` may be called in any thread, everything else in the event loop. Where a party has
+    workers, `shards` says what each member runs, and this is the part of `member`.
     """
 
     def __init__(
@@ -118,13 +128,18 @@ class Flow:
         protocol: Protocol,
         symbols: dict[str, int],
         scratch: Scratch = IN_MEMORY,
+        *,
+        shards: Shards | None = None,
+        member: int = NODE,
     ) -> None:
         self.plan = plan
+        self._shards = shards
+        self._member = member
         self._scratch = scratch
         self.layout = layout
         self._symbols = symbols
         self._protocol = protocol.bind("local")
-        self.inline, self._reads, self._wakes = _wiring(plan, layout)
+        self.inline, self._reads_by, self._reads, self._wakes = _wiring(plan, layout)
         self._values: dict[Ref, TiledValue] = {}
         self._consumed: dict[int, int] = {}
 
@@ -167,15 +182,29 @@ class Flow:
 
     def open(self, ref: Ref, tiles: FiledTiles) -> Iterator[tuple[int, int | None]]:
         """Put a stored value in place that lies in a file; yields who may be able to start now, as `put`."""
-        self._values[ref] = TiledValue.from_file(tiles, self._reads[ref], self._scratch)
+        self._values[ref] = TiledValue.from_file(tiles, self._readings(ref, len(tiles)), self._scratch)
         return ((reader, None) for reader in self._wakes[ref])
 
     def prepare(self, ref: Ref, tiles: int) -> None:
         """Make a place for a value before its tiles come."""
         if ref not in self._values:
-            node = self.plan.nodes[ref[0]]
-            kept_by_run = 1 if KINDS[node.kind].keeps(node) else 0
-            self._values[ref] = TiledValue(tiles, self._reads[ref] + kept_by_run, self._scratch)
+            self._values[ref] = TiledValue(self._readings(ref, tiles), self._scratch)
+
+    def _readings(self, ref: Ref, tiles: int) -> list[int]:
+        """How often each tile of a value is read here, and once more if the run keeps it."""
+        node = self.plan.nodes[ref[0]]
+        kept_by_run = 1 if KINDS[node.kind].keeps(node) else 0
+        if self._shards is None:
+            return [self._reads[ref] + kept_by_run] * tiles
+        found = [kept_by_run] * tiles
+        for reader, times in self._reads_by[ref].items():
+            for tile in self._shards.read(self._member, reader, tiles, by_tile=self._wakes[ref][reader]):
+                found[tile] += times
+        return found
+
+    def members(self, ref: Ref, tile: int) -> set[int]:
+        """The members of the party that read a tile of a value, of a run that is shared out."""
+        return set() if self._shards is None else self._shards.readers(tile, self._wakes[ref])
 
     def shelve(self, ref: Ref, tile: int, data: Data) -> Data:
         """A tile that is about to be put, in the scratch where tiles pile up. In any thread."""
@@ -220,6 +249,12 @@ class Flow:
         made: Data = KINDS[node.kind].run(node, self._protocol, args, context)
         return made
 
+    def _instances(self, index: int) -> int:
+        """How many instances of a node, or of those that read an inline one, run here."""
+        if self._shards is None or self._member == NODE:
+            return self.layout.tiles(index)
+        return len(self._shards.block(self._member, self.layout.tiles(index)))
+
     def release(self, index: int, tile: int) -> None:
         """An instance is done with what it read: called once for each, for an inline one once a reading."""
         done = self._consumed[index] = self._consumed.get(index, 0) + 1
@@ -228,6 +263,6 @@ class Flow:
                 self.release(ref[0], tile)
             elif self.layout.reads_rows(index, ref):
                 self._values[ref].reader_done(tile)
-            elif done % self.layout.tiles(index) == 0:
+            elif done % self._instances(index) == 0:
                 for number in range(len(self._values[ref].tiles)):
                     self._values[ref].reader_done(number)

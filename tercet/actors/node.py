@@ -19,14 +19,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import attrs
 import trio
 
+from tercet.actors.engine import engine
 from tercet.actors.gate import Gate
 from tercet.actors.hello import Hello, greet
 from tercet.actors.jobs import Jobs
 from tercet.actors.line import CONNECT_S, Line
-from tercet.actors.party import Party, link_key
+from tercet.actors.muster import Muster
+from tercet.actors.party import Party
+from tercet.actors.peer import link_key
 from tercet.actors.service import FAREWELL_S, Caller, Deaf, Service
 from tercet.actors.threads import counted
 from tercet.actors.values import Outcome
@@ -34,7 +36,7 @@ from tercet.compiled import load_all
 from tercet.errors import ConsentError, PeerLost, QuotaError, TercetError, TransportError
 from tercet.plans.passes import Since
 from tercet.protocols import registry
-from tercet.transports import Identity, Link, Listener, ShapedLink, Transport
+from tercet.transports import Identity, Link, Listener, Shaping, Transport
 from tercet.transports import registry as transports
 from tercet.transports.names import CLIENT, is_party, party_name
 
@@ -42,21 +44,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_S, LONGEST_RETRY_S = 0.25, 10.0
 """Pauses between attempts to link up with a peer: each twice the one before."""
-
-
-@attrs.frozen
-class Shaping:
-    """What a link is slowed down to, for experiments on one machine: one-way latency, bandwidth, jitter."""
-
-    latency_s: float = 0.0
-    bandwidth_bps: float | None = None
-    jitter_s: float = 0.0
-
-    def apply(self, link: Link) -> Link:
-        """The link, slowed down if anything is asked for. Both ends must do the same."""
-        if self.latency_s == 0 and self.bandwidth_bps is None:
-            return link
-        return ShapedLink(link, self.latency_s, self.bandwidth_bps, self.jitter_s)
 
 
 class Node:
@@ -353,8 +340,17 @@ async def _main(read_line: Callable[[], bytes]) -> None:
     node = Node(party, transport, shaping=Shaping(**config["shaping"]), trusted_names=transport.authenticated)
     async with trio.open_nursery() as nursery:
         _say({"address": await node.listen("127.0.0.1:0", nursery=nursery), "pid": os.getpid()})
+        muster = None
+        if config["workers"]:
+            made = engine(config["engine"]).make(config["workers"], {})
+            muster = Muster(party, made, config["transport"], shaping=node.shaping)
         await nursery.start(node.serve, await hear())
+        if muster is not None:
+            await nursery.start(muster.run)
         _say({"ready": True})
+        if muster is not None:  # whose workers end in order, once there is no more to read
+            await trio.to_thread.run_sync(read_line, abandon_on_cancel=True)
+            nursery.cancel_scope.cancel()
         await hear()
 
 

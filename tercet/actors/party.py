@@ -4,32 +4,26 @@ A party is a nursery: a line to each peer (see `line`), one scheduler per sessio
 misbehaves, its line ends, the sessions under way are cancelled, the other peers are told why, and every
 client gets one error that names the peer. The party itself stays up: what is stored stays, and plans fail at
 once with the same sentence.
-
-Messages between parties: `["start", session, digest, nonce, seeds, alike, seal]` and, where groups have keys
-(see `group_keys`), `["confirm", session, digests]`; `["data", session, entries]` with one entry `[node, tile,
-step, sizes]` for each step of an instance and its words as payload, or, of a plan that runs in lockstep,
-`["data", session, round]` with the words of that round; where parties may be malicious, `["done", session]`
-of a run that has ended well; and `["stop", session, error]`. `["job", ...]` on nodes that last.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import attrs
 import numpy as np
 import trio
 
 from tercet.actors.alike import all_digests, is_work
 from tercet.actors.course import run_session
+from tercet.actors.crew import Crew
 from tercet.actors.gate import Gate
-from tercet.actors.group_keys import groups_of
 from tercet.actors.line import Line, gravest_cause
+from tercet.actors.parts import Part
+from tercet.actors.peer import LONGEST_NAME, Peer
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Frames
 from tercet.actors.scheduler import Message, Outcome, Stored
@@ -54,70 +48,6 @@ MOST_EARLY_STARTS = 64
 """Sessions that a peer may start before this party has heard of them from a client."""
 REMEMBERED = 1024
 """Ended sessions whose stragglers are told from garbage."""
-LONGEST_NAME = 64
-
-
-def link_key(mine: bytes, theirs: bytes) -> bytes:
-    """The key of a link, from what both ends contributed in their hellos."""
-    return hashlib.blake2b(b"".join(sorted((mine, theirs))), digest_size=32, person=b"tercet-link").digest()
-
-
-@attrs.define(eq=False)
-class Peer:
-    """Another party: its line, the key of that link, and sessions that it started before this party did."""
-
-    party: Party
-    index: int
-    line: Line
-    key: bytes
-    early: OrderedDict[bytes, Start] = attrs.field(factory=OrderedDict)
-    stopped: OrderedDict[bytes, TercetError] = attrs.field(factory=OrderedDict)
-    """Why it has given up sessions of which this party has not heard. Kept apart from those that ended here,
-    and told to nobody: it can name as many as it likes."""
-    gone: trio.Event = attrs.field(factory=trio.Event)
-
-    def admit(self, message: list[Any], size: int) -> bool:
-        """Take the payload of data for a session under way; see `line.Receiver`."""
-        if message[0] != "data":
-            raise ProtocolError(
-                f"{self.line.other} sent {size} bytes with a {message[0]!r} message, which has none"
-            )
-        _, name, entries = message
-        session = self.party.session(name)
-        return session is not None and session.admit(self.index, entries, size)
-
-    def take(self, message: list[Any], payload: Words | None) -> None:
-        """Handle a message; see `line.Receiver`."""
-        match message:
-            case ["data", bytes(name), entries]:
-                session = self.party.session(name)
-                if session is None:
-                    return
-                # Messages without a word in them have no payload, so nobody has admitted them yet.
-                if payload is None or payload.size or session.admit(self.index, entries, 0):
-                    session.take(self.index, entries, payload)
-            case ["start", bytes(name), *rest] if len(rest) == 5 and 0 < len(name) <= LONGEST_NAME:
-                groups = groups_of(self.party.protocol, self.party.parties, self.party.index, self.index)
-                said = Start.read(*rest, groups=len(groups))
-                self.party.peer_starts(self, name, said)
-            case ["confirm", bytes(name), digests] if self.party.protocol.group_keys:
-                session = self.party.session(name)
-                if session is not None:
-                    session.confirm(self.index, digests)
-            case ["done", bytes(name)] if self.party.protocol.malicious:
-                session = self.party.session(name)
-                if session is not None:
-                    session.end(self.index)
-            case ["stop", bytes(name), dict(fields)] if 0 < len(name) <= LONGEST_NAME:
-                self.party.peer_stops(self, name, from_wire(fields).heard(party_name(self.index)))
-            case ["job", *word] if self.party.on_word is not None:
-                self.party.on_word(self.index, word)
-            case ["list", int(number), bytes(lake)] if self.party.on_list is not None:
-                self.party.on_list(self.index, lake, number)
-            case ["log", *word] if self.party.on_log is not None:
-                self.party.on_log(self.index, word)
-            case _:
-                raise ProtocolError(f"{self.line.other} sent a message {message[0]!r} that no party sends")
 
 
 class Party:
@@ -125,6 +55,7 @@ class Party:
 
     `timeout_s` is how long a peer may be silent; a lost one is reported within about that time. `threads` is
     the number of worker threads that steps of plans may use at one time; `scratch` is where large arrays lie.
+    Errors name this party and its peers as they are `called`.
     """
 
     witness: ClassVar[Callable[[Plan, Protocol, Mapping[str, Stored]], Witness | None] | None] = None
@@ -139,8 +70,10 @@ class Party:
         timeout_s: float = 6.0,
         threads: int = 1,
         scratch: Scratch = IN_MEMORY,
+        called: Callable[[int], str] = party_name,
     ) -> None:
         self.index = index
+        self.called = called
         self.parties = parties
         self.protocol = protocol
         self.timeout_s = timeout_s
@@ -153,11 +86,19 @@ class Party:
         """Whether the node is about to stop, and takes no new plans."""
         self.on_word: Callable[[int, list[Any]], None] | None = None
         """Is told what peers say of jobs; see `nodes.jobs`."""
+        self.crew: Crew | None = None
+        """Its workers, if they are there now."""
+        self.shared_out = False
+        """Whether it has workers, without which it runs nothing that is large."""
+        self.no_crew = "they are being started, unless another party has none; try again in a moment"
+        """Why they are not there."""
+        self.on_crew: Callable[[int, list[Any]], None] | None = None
+        """Is told what peers say of their workers; see `muster`."""
         self.on_list: Callable[[int, bytes, int], None] | None = None
         """Is told by which list of the lake's members a peer goes from now on; see `Node.go_by`."""
         self.on_log: Callable[[int, list[Any]], None] | None = None
         """Is told what peers say of their audit logs; see `nodes.peer_logs`."""
-        self.on_linked: Callable[[int], None] | None = None
+        self.on_linked: list[Callable[[int], None]] = []
         """Is told of each new link to a peer, before anything comes over it."""
         self.on_lost: Callable[[], None] | None = None
         """Is told when the link to a peer has ended: what was said over it may not have come."""
@@ -180,22 +121,24 @@ class Party:
 
     def add_peer(self, index: int, link: Link, key: bytes) -> None:
         """Take a connected link to another party; it lives in `run`, heartbeats and all, from now on."""
-        link.peer = party_name(index)
+        link.peer = self.called(index)
         earlier = self._peers.get(index)
         if earlier is not None and not earlier.gone.is_set():
             self._replace(earlier)
-        line = Line(link, owner=self.name, timeout_s=self.timeout_s, scratch=self.scratch)
+        line = Line(link, owner=self.called(self.index), timeout_s=self.timeout_s, scratch=self.scratch)
         peer = self._peers[index] = Peer(self, index, line, key)
         if earlier is not None:
             peer.stopped = earlier.stopped
-        if self.on_linked is not None:
-            self.on_linked(index)
+        for told in self.on_linked:
+            told(index)
         self._nursery.start_soon(self._tend, peer)
 
     def _replace(self, earlier: Peer) -> None:
         """A peer has made a new link before this party noticed that the old one is dead."""
-        name = party_name(earlier.index)
-        error = PeerLost(f"{name} has linked up with {self.name} anew; run the plan again", peer=name)
+        name = self.called(earlier.index)
+        error = PeerLost(
+            f"{name} has linked up with {self.called(self.index)} anew; run the plan again", peer=name
+        )
         self._lose(earlier, error)
         self._nursery.start_soon(earlier.line.link.aclose)
 
@@ -203,7 +146,7 @@ class Party:
         """End the link to a peer that is to say hello anew, if there is one."""
         peer = self._peers.get(index)
         if peer is not None and not peer.gone.is_set():
-            name = party_name(index)
+            name = self.called(index)
             self._lose(peer, PeerLost(f"{name} {why}; {self.name} links up with it anew", peer=name))
             self._nursery.start_soon(peer.line.link.aclose)
 
@@ -215,6 +158,11 @@ class Party:
         """The peers that this party has no line to now."""
         linked = {index for index, peer in self._peers.items() if not peer.gone.is_set()}
         return [index for index in range(self.parties) if index != self.index and index not in linked]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can run plans: it has lines to all peers, and its workers if it has any."""
+        return not self.missing() and not (self.shared_out and self.crew is None)
 
     def tell(self, index: int, word: list[Any], about: str = "job") -> None:
         """Say something about a job, or what else lasts, to a peer; it goes nowhere while that is lost."""
@@ -258,6 +206,10 @@ class Party:
         known = isinstance(name, bytes) and (name in self._sessions or name in self._over)
         if not known and self._given_up(name) is None:
             raise ProtocolError(f"{name!r:.80} is no session of {self.name}")
+        return self._sessions.get(name)
+
+    def under_way(self, name: bytes) -> Session | None:
+        """A session by name that runs now."""
         return self._sessions.get(name)
 
     def peer_starts(self, peer: Peer, name: bytes, said: Start) -> None:
@@ -317,6 +269,33 @@ class Party:
         """
         gate = Gate() if gate is None else gate
         session, inputs = await self._prepare(name, packed, caller, gate, since)
+        return await self._run(session, inputs, gate)
+
+    @property
+    def workers_here(self) -> int:
+        """How many workers are there now."""
+        return 0 if self.crew is None else self.crew.workers
+
+    def workers(self) -> Crew:
+        """Its workers. Raises PeerLost while they are not there."""
+        if self.crew is None:
+            raise PeerLost(f"{self.name} is without its workers: {self.no_crew}", peer=self.name)
+        return self.crew
+
+    def take_part(self, name: bytes, plan: Plan, part: Part) -> Session:
+        """A session in which this party, a worker, takes a part; for `run_part`. Raises TercetError."""
+        self._check_unused(name)
+        self._check_peers()
+        session = Session(name, plan, self.protocol, self.index, self.parties, part=part)
+        self._sessions[name] = session
+        return session
+
+    async def run_part(self, session: Session) -> Outcome:
+        """Run a session of a worker, until the node of its party tells it to end. Raises as `run_plan`."""
+        return await self._run(session, {}, Gate())
+
+    async def _run(self, session: Session, inputs: Mapping[str, Stored], gate: Gate) -> Outcome:
+        name, caller = session.name, session.caller
         self._sessions[name] = session
         finished = False
         try:
@@ -336,6 +315,8 @@ class Party:
             if not finished and session.error is None:
                 session.fail(self.cancelled("the client that asked for this run left or cancelled it"))
             self._end(name, session.error)
+            if self.crew is not None:
+                self.crew.over(name, None if session.error is None else session.error.to_wire())
         raise session.error or ProtocolError("a session ended without result")
 
     async def _prepare(
@@ -424,8 +405,9 @@ class Party:
         for index in range(self.parties):
             if index != self.index and index not in self._peers:
                 raise PeerLost(
-                    f"{party_name(index)} is not linked up with {self.name} yet; start it, and try again",
-                    peer=party_name(index),
+                    f"{self.called(index)} is not linked up with {self.called(self.index)} yet; start it, "
+                    "and try again",
+                    peer=self.called(index),
                 )
         for peer in self._peers.values():
             if peer.line.lost is not None:
@@ -478,4 +460,4 @@ class Party:
             self.store.pop(handle, None)
 
 
-__all__ = ["Party", "Peer", "is_party", "link_key", "party_name"]
+__all__ = ["Party", "is_party", "party_name"]

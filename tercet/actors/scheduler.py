@@ -28,6 +28,7 @@ import trio
 
 from tercet.actors.ends import Ends, as_failure, check_sent
 from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
+from tercet.actors.parts import Parcel, Part
 from tercet.actors.progress import Progress
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent, Witness
@@ -35,6 +36,7 @@ from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up
 from tercet.errors import ProtocolError
 from tercet.plans.kinds import KINDS, Context, Data, Tiling
 from tercet.plans.plan import Plan
+from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Layout
 from tercet.plans.types import Node, Ref
 from tercet.protocols.base import Op, Protocol, Received, Round, Share
@@ -84,6 +86,8 @@ class _NodeState:
 
     def __init__(self) -> None:
         self.tiles: int | None = None
+        self.share: range = range(0)
+        """Those that run here: all, unless the party has workers."""
         self.started: set[int] = set()
         self.finished: set[int] = set()
         self.summands: list[Share | None] = []
@@ -111,6 +115,7 @@ class Scheduler:
         scratch: Scratch = IN_MEMORY,
         reach: Callable[[int, str, Stored], None] | None = None,
         witness: Witness | None = None,
+        part: Part | None = None,
     ) -> None:
         self.plan = plan
         self.protocol = protocol
@@ -123,9 +128,16 @@ class Scheduler:
         self._recorder = Recorder(trace)
         self._symbols: dict[str, int] = {} if symbols is None else symbols
         self._layout = Layout(plan, self._symbols)
-        self._flow = Flow(plan, self._layout, protocol, self._symbols, scratch)
+        self._part = part
+        self._member = NODE if part is None else part.member
+        self._shards = None if part is None else Shards(self._layout, part.workers)
+        self._flow = Flow(
+            plan, self._layout, protocol, self._symbols, scratch, shards=self._shards, member=self._member
+        )
         self._states = [_NodeState() for _ in plan.nodes]
-        self._unfinished = self._flow.inline.count(False)
+        self._awaited = [self._is_awaited(index) for index in range(len(plan.nodes))]
+        self._unfinished = self._awaited.count(True)
+        self._parcels: dict[int, list[Parcel]] = {}
         self._light: deque[Step] = deque()
         self._heavy: deque[Step] = deque()
         self._fresh: dict[Name, _Instance] = {}
@@ -139,6 +151,7 @@ class Scheduler:
         self._lock = threading.Lock()
         """Held by whoever reads or changes how far the run is: threads, the loop and those that deliver."""
         self._over = False
+        self._told_to_end = False
         self._changed = trio.Event()
         self._ends = Ends(plan, self._symbols)
         self._outcome = self._ends.outcome
@@ -158,7 +171,7 @@ class Scheduler:
                 self._expand(index)
         try:
             async with trio.open_nursery() as nursery:
-                while self._unfinished:
+                while self._goes_on():
                     self._changed = trio.Event()
                     if self._step_ready(nursery):
                         await trio.lowlevel.checkpoint()
@@ -172,6 +185,23 @@ class Scheduler:
         if self._witness is not None:
             self._witness.end(outcome)
         return outcome
+
+    def _is_awaited(self, index: int) -> bool:
+        """Whether the run ends here only once a node has ended.
+
+        Where the party has workers, its node waits for where values leave the plan, and tells them.
+        """
+        if self._part is None:
+            return not self._flow.inline[index]
+        return self._member == NODE and KINDS[self.plan.nodes[index].kind].keeps(self.plan.nodes[index])
+
+    def _goes_on(self) -> bool:
+        return self._unfinished > 0 if self._member == NODE else not self._told_to_end
+
+    def end(self) -> None:
+        """Tell a worker's run that the node of its party has all that it waits for."""
+        self._told_to_end = True
+        self._changed.set()
 
     def progress(self) -> Progress:
         """How far this run is, as far as that follows from the plan and the sizes that it declares.
@@ -377,9 +407,12 @@ class Scheduler:
         with self._lock:
             outbox, self._outbox = self._outbox, {}
             reached, self._ends.reached = self._ends.reached, []
+            parcels, self._parcels = self._parcels, {}
         if self._reach is not None:
             for checkpoint in reached:
                 self._reach(*checkpoint)
+        if parcels and self._part is not None:
+            await self._part.send(parcels)
         if not outbox:
             return
         if self._recorder.on:
@@ -406,6 +439,11 @@ class Scheduler:
         """Take one message of a peer. Raises ProtocolError for one that no run of this plan sends."""
         if not 0 <= node < len(self.plan.nodes):
             raise ProtocolError(f"party {peer} sent a message for node {node}, which the plan does not have")
+        if self._shards is not None and not self._shards.may_run(self._member, node, tile):
+            raise ProtocolError(
+                f"party {peer} sent a message for {self.plan.nodes[node].title(node)}, tile {tile}, to a "
+                "member of this party that does not run it; both must have as many workers"
+            )
         if self._witness is not None:
             self._witness.hear(peer, node, tile, step, arrays)
         with self._lock:
@@ -431,18 +469,24 @@ class Scheduler:
         """
         node, state = self.plan.nodes[index], self._states[index]
         if node.kind == "input":
-            self._finish_input(index, node)
+            if self._member == NODE:
+                self._finish_input(index, node)
             return
         if state.tiles is None:
             try:
                 state.tiles = self._layout.tiles(index)
             except KeyError:
                 return  # a symbol that is not bound yet; the inputs that come with it are not there either
+            state.share = (
+                range(state.tiles) if self._shards is None else self._shards.share(self._member, index)
+            )
             tile = None
-            if self._layout.tiling[index] is Tiling.REDUCE:
+            if self._layout.tiling[index] is Tiling.REDUCE and state.share:
                 state.summands = [None] * state.tiles
-        for number in range(state.tiles) if tile is None else (tile,):
-            if number not in state.started and (depth := self._flow.depth(index, number)) is not None:
+        for number in state.share if tile is None else (tile,):
+            if number not in state.share or number in state.started:
+                continue
+            if (depth := self._flow.depth(index, number)) is not None:
                 state.started.add(number)
                 self._start(index, number, depth)
 
@@ -462,10 +506,12 @@ class Scheduler:
         if isinstance(tiles, FiledTiles):
             for reader, only in self._flow.open((index, 0), tiles):
                 self._expand(reader, only)
+            for tile in range(len(tiles)):
+                self._forward((index, 0), tile, len(tiles), tiles, 0)
         else:
             for tile, share in enumerate(tiles):
                 self._put((index, 0), tile, len(tiles), share, 0)
-        self._node_done()
+        self._node_done(index)
 
     def _finish(self, instance: _Instance, result: Any) -> None:
         index, tile = instance.name
@@ -478,7 +524,7 @@ class Scheduler:
         self._outcome.statistics.rounds = max(self._outcome.statistics.rounds, instance.depth)
         state.finished.add(tile)
         state.depth = max(state.depth, instance.depth)
-        complete = len(state.finished) == state.tiles
+        complete = len(state.finished) == len(state.share)
         self._flow.release(index, tile)
         results = result if isinstance(result, list) else [result]
         if instance.node.kind == "reveal":
@@ -486,7 +532,7 @@ class Scheduler:
         elif self._layout.tiling[index] is Tiling.REDUCE:
             state.summands[tile] = result
             if complete:
-                self._put((index, 0), 0, 1, add_up(self.protocol, state.summands), state.depth)
+                self._sum_up(index, add_up(self.protocol, state.summands), state.depth)
                 state.summands = []
         elif self._layout.tiling[index] is Tiling.ROWS:
             for output, part in enumerate(results):
@@ -499,14 +545,52 @@ class Scheduler:
         if complete:
             if self._ends.takes(instance.node):
                 self._ends.take(index, self._flow.result((index, 0)).tiles)
-            self._node_done()
+            self._node_done(index)
 
     def _put(self, ref: Ref, tile: int, tiles: int, data: Data, depth: int) -> None:
+        self._forward(ref, tile, tiles, data, depth)
         for reader, only in self._flow.put(ref, tile, tiles, data, depth):
             self._expand(reader, only)
 
-    def _node_done(self) -> None:
-        self._unfinished -= 1
+    def _node_done(self, index: int) -> None:
+        self._unfinished -= self._awaited[index]
+
+    # -- other members of the party --------------------------------------------------------------------------
+
+    def _forward(self, ref: Ref, tile: int, tiles: int, data: Data | FiledTiles, depth: int) -> None:
+        """Pass a tile on to the members that read it."""
+        for member in self._flow.members(ref, tile) - {self._member}:
+            parcel = Parcel(ref, tile, tiles, depth, data, dict(self._symbols))
+            self._parcels.setdefault(member, []).append(parcel)
+
+    def _sum_up(self, index: int, summand: Share, depth: int) -> None:
+        """Take the sum of what this member adds up: the node's result, or a worker's summand of that."""
+        if self._member == NODE:
+            self._put((index, 0), 0, 1, summand, depth)
+        else:
+            parcel = Parcel((index, 0), self._member, 0, depth, summand)
+            self._parcels.setdefault(NODE, []).append(parcel)
+
+    def receive(self, parcel: Parcel) -> None:
+        """Take what another member of the party has made."""
+        index, _ = parcel.ref
+        with self._lock:
+            self._symbols.update(parcel.symbols)
+            if parcel.tiles:
+                data = cast("Data", parcel.data)
+                for reader, only in self._flow.put(parcel.ref, parcel.tile, parcel.tiles, data, parcel.depth):
+                    self._expand(reader, only)
+            elif self._shards is not None:
+                state = self._states[index]
+                state.summands = state.summands or [None] * self._shards.workers
+                state.summands[parcel.tile] = cast("Share", parcel.data)
+                state.depth = max(state.depth, parcel.depth)
+                workers = range(self._shards.workers)
+                due = [worker for worker in workers if self._shards.share(worker, index)]
+                if all(state.summands[worker] is not None for worker in due):
+                    self._put((index, 0), 0, 1, add_up(self.protocol, state.summands), state.depth)
+                    state.summands = []
+        self._changed.set()
 
 
 def _event_name(instance: _Instance) -> str:

@@ -19,6 +19,7 @@ import trio
 from tercet.actors.alike import sealed
 from tercet.actors.group_keys import GroupKeys, groups_of, read_words
 from tercet.actors.lowering import Allowance, lower, runs_in_lockstep
+from tercet.actors.parts import Parcel, Part
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
@@ -132,8 +133,10 @@ class Session:
         *,
         caller: str = "",
         alike: Mapping[int, bytes] | None = None,
+        part: Part | None = None,
     ) -> None:
         self.name = name
+        self.part = part
         self.caller = caller
         self.plan = plan
         self.own = Start(plan.digest(), secrets.token_bytes(NONCE_BYTES))
@@ -150,6 +153,8 @@ class Session:
         self.in_lockstep = runs_in_lockstep(plan)
         self._runner: Runner | None = None
         self._early: list[tuple[int, Any, Words]] = []
+        self._parcels: list[Parcel] = []
+        self._told_to_end = False
         self._ledger: Ledger | Allowance
         if self.in_lockstep:
             self._ledger = Allowance(lower(plan, protocol, parties))
@@ -247,6 +252,11 @@ class Session:
         early, self._early = self._early, []
         for frame in early:
             self.take(*frame)
+        parcels, self._parcels = self._parcels, []
+        for parcel in parcels:
+            self.receive(parcel)
+        if self._told_to_end:
+            self.tell_to_end()
 
     def admit(self, peer: int, entries: Any, size: int) -> bool:
         """Whether a peer may send this frame now; if not, the session fails.
@@ -279,6 +289,24 @@ class Session:
                 self._runner.take(peer, entries, payload)
             except TercetError as error:
                 self.fail(error)
+
+    def receive(self, parcel: Parcel) -> None:
+        """Take what another member of this party has made."""
+        if self.error is not None:
+            return
+        if self._runner is None:
+            self._parcels.append(parcel)
+        elif isinstance(self._runner, Scheduler):
+            try:
+                self._runner.receive(parcel)
+            except TercetError as error:
+                self.fail(error)
+
+    def tell_to_end(self) -> None:
+        """The node of the party has all that it waits for: what a worker runs may end."""
+        self._told_to_end = True
+        if isinstance(self._runner, Scheduler):
+            self._runner.end()
 
     def end(self, peer: int) -> None:
         """Note that a peer's run has ended well."""

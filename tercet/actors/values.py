@@ -82,14 +82,15 @@ class TiledValue:
     the longest way to each.
     """
 
-    def __init__(self, tiles: int, readers: int, scratch: Scratch = IN_MEMORY) -> None:
+    def __init__(self, readers: Sequence[int], scratch: Scratch = IN_MEMORY) -> None:
+        tiles = len(readers)
         self.tiles: list[Data | None] = [None] * tiles
         self.there = [False] * tiles
         self.depth = [0] * tiles
         self.missing = tiles
         self.source: FiledTiles | None = None
         """Where tiles are read from, of a value that lies in a file."""
-        self._left = [readers] * tiles
+        self._left = list(readers)
         self._whole: Data | None = None
         self._scratch = scratch
         self._held = 0
@@ -97,9 +98,9 @@ class TiledValue:
         self._making_room = threading.Lock()
 
     @classmethod
-    def from_file(cls, tiles: FiledTiles, readers: int, scratch: Scratch) -> TiledValue:
+    def from_file(cls, tiles: FiledTiles, readers: Sequence[int], scratch: Scratch) -> TiledValue:
         """A value all of whose tiles are there, to be read."""
-        value = cls(len(tiles), readers, scratch)
+        value = cls(readers, scratch)
         value.source, value.there, value.missing = tiles, [True] * len(tiles), 0
         return value
 

@@ -16,13 +16,15 @@ from typing import Any
 import attrs
 import trio
 
+from tercet.actors.engine import Engine, engine
 from tercet.actors.line import plain_errors
-from tercet.actors.node import Node, Shaping
+from tercet.actors.muster import MakeTransport, Muster
+from tercet.actors.node import Node
 from tercet.actors.party import Party
 from tercet.actors.progress import Watch
 from tercet.client.client import Asked, Client
 from tercet.client.connection import close_link
-from tercet.client.node_processes import NodeProcess, start, stop
+from tercet.client.node_processes import STOP_S, NodeProcess, start, stop
 from tercet.compiled import load_all
 from tercet.errors import PeerLost, PlanError, TercetError, TransportError, from_wire
 from tercet.plans.plan import Plan
@@ -30,7 +32,7 @@ from tercet.plans.results import RunResult
 from tercet.plans.types import TILE_ROWS
 from tercet.protocols import registry
 from tercet.protocols.base import Protocol
-from tercet.transports import Identity, MemoryTransport, Transport, make_identity
+from tercet.transports import Identity, MemoryTransport, Shaping, Transport, make_identity
 from tercet.transports import registry as transports
 from tercet.transports.forks import Home
 from tercet.transports.names import CLIENT, party_name
@@ -38,6 +40,8 @@ from tercet.transports.names import CLIENT, party_name
 MEMORY = "memory"
 """The transport whose ends have to be in one process."""
 START_S = 60.0
+STOP_WORKERS_S = 15.0
+"""How long nodes may take to stop their workers."""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +58,9 @@ class ClusterOptions:
     timeout_s: float = 6.0
     threads: int = 1
     tile_rows: int = TILE_ROWS
+    workers: int = 0
+    engine: str | Callable[[int, MakeTransport | None], Engine] = "dask"
+    """What starts the workers of a party; for tests, given how many and how to make links."""
     route: Callable[[int, int, str], str] | None = None
     """For tests: where party i finds party j, given j's own address; a proxy can stand in between."""
 
@@ -71,9 +78,10 @@ class ClusterOptions:
                 f"protocol {self.protocol!r} runs with {', '.join(map(str, cls.sizes))} parties, not "
                 f"{parties}; leave parties= out or choose another protocol"
             )
-        transport = self.transport or ("tls" if self.processes else "memory")
+        apart = self.processes or (self.workers > 0 and isinstance(self.engine, str))
+        transport = self.transport or ("tls" if apart else "memory")
         transports.get(transport)
-        if self.processes and transport == MEMORY:
+        if apart and transport == MEMORY:
             usable = [name for name in transports.names() if name != MEMORY]
             raise TransportError(
                 f"transport {transport!r} is not usable here; choose one of {', '.join(usable)}"
@@ -83,6 +91,7 @@ class ClusterOptions:
             ("jitter_ms", self.jitter_ms, 0.0),
             ("timeout_s", self.timeout_s, 0.1),
             ("threads", self.threads, 1),
+            ("workers", self.workers, 0),
             ("bandwidth_mbit", 1.0 if self.bandwidth_mbit is None else self.bandwidth_mbit, 1e-3),
             ("tile_rows", self.tile_rows, 64),
         ):
@@ -96,6 +105,12 @@ class ClusterOptions:
         if self.tile_rows % 64:
             raise PlanError(f"tile_rows={self.tile_rows} must be a multiple of 64")
         return cls, parties, transport
+
+    def engine_of(self, make: MakeTransport | None = None) -> Engine:
+        """What starts the workers of one party."""
+        if isinstance(self.engine, str):
+            return engine(self.engine).make(self.workers, {})
+        return self.engine(self.workers, make)
 
     @property
     def shaping(self) -> Shaping:
@@ -174,7 +189,7 @@ async def _start_tasks(
     cls = registry.get(options.protocol)
     await trio.to_thread.run_sync(load_all)
     shared = MemoryTransport() if transport == MEMORY else None
-    nodes, addresses = [], []
+    nodes, addresses, musters = [], [], []
     for index in range(parties):
         party = Party(
             index, parties=parties, protocol=cls, timeout_s=options.timeout_s, threads=options.threads
@@ -184,10 +199,23 @@ async def _start_tasks(
         address = party_name(index) if shared else "127.0.0.1:0"
         addresses.append(await node.listen(address, nursery=nursery))
         nodes.append(node)
+        if options.workers:
+            make = None if shared is None else shared_by_all(shared)
+            musters.append(
+                Muster(party, options.engine_of(make), transport, make=make, shaping=options.shaping)
+            )
     async with trio.open_nursery() as starting:
         for index, node in enumerate(nodes):
             starting.start_soon(nursery.start, node.serve, options.addresses(index, addresses))
+    async with trio.open_nursery() as starting:
+        for muster in musters:
+            starting.start_soon(nursery.start, muster.run)
     yield _Nodes(addresses, [], shared)
+
+
+def shared_by_all(transport: Transport) -> MakeTransport:
+    """Makes transports that all are this one."""
+    return lambda _identity, _pins: transport
 
 
 @contextlib.asynccontextmanager
@@ -215,7 +243,7 @@ async def _start_processes(
     finally:
         if home.here:  # a fork's nodes are its parent's
             with trio.CancelScope(shield=True):
-                await stop(processes)
+                await stop(processes, STOP_WORKERS_S if options.workers else STOP_S)
 
 
 async def _converse(processes: list[NodeProcess], messages: list[Any]) -> list[Any]:
@@ -250,6 +278,8 @@ def _config(
         "threads": options.threads,
         "transport": transport,
         "shaping": attrs.asdict(options.shaping),
+        "workers": options.workers,
+        "engine": options.engine,
     }
     if identities:
         own = party_name(index)

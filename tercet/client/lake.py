@@ -292,6 +292,7 @@ def local(
     timeout_s: float = 6.0,
     threads: int = 1,
     tile_rows: int | None = None,
+    workers: int = 0,
     progress: bool | None = None,
 ) -> Lake:
     """Start all parties' nodes on this machine.
@@ -303,9 +304,10 @@ def local(
     loopback; otherwise they are tasks that talk in memory. `transport` may be "memory", "tcp" or "tls".
     `latency_ms` (one way), give or take `jitter_ms`, and `bandwidth_mbit` slow every link down, for
     experiments. A node that is silent for `timeout_s` is given up, with a `PeerLost` that names it. `threads`
-    is the number of cores that each party may use. `progress` draws bars for plans and uploads that take more
-    than about a second, with the time that is left; by default where standard error is a terminal, and in
-    notebooks.
+    is the number of cores that each party may use. With `workers`, each party spreads large tables over so
+    many processes, on a Dask cluster of its own (`pip install tercet[dask]`), and links are TLS. `progress`
+    draws bars for plans and uploads that take more than about a second, with the time that is left; by
+    default where standard error is a terminal, and in notebooks.
     """
     options = ClusterOptions(
         protocol=protocol,
@@ -318,6 +320,7 @@ def local(
         timeout_s=timeout_s,
         threads=threads,
         tile_rows=TILE_ROWS if tile_rows is None else tile_rows,
+        workers=workers,
     )
     options.resolve()
     return Lake(Loop(lambda: open_cluster(options)), progress=progress)

@@ -73,6 +73,7 @@ LOCAL: dict[str, Rule] = {
     "jitter_ms": Number(least=0, most=60_000),
     "timeout_s": Number(above=0, most=1e6),
     "threads": attrs.evolve(COUNT, most=1024),
+    "workers": Number(whole=True, least=0, most=256),
     "tile_rows": Number(whole=True, least=64, most=2**30, none=True, advice="a multiple of 64"),
     "progress": attrs.evolve(FLAG, none=True),
 }

@@ -243,6 +243,7 @@ def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> d
         case {
             "release": str(release),
             "missing_parties": [*missing],
+            "workers": None | int() as workers,
             "runs": int(runs),
             "waiting": int(waiting),
             "free_bytes": dict(free),
@@ -262,6 +263,7 @@ def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> d
             return {
                 "release": release,
                 "missing_parties": sorted({*missing}),
+                "workers": workers,
                 "runs": runs,
                 "waiting": waiting,
                 "free_bytes": free,
@@ -302,8 +304,13 @@ def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) 
             f"back from a backup, or has lost lines; ask its operator, and upload again what {name} lacks"
         )
         found.append(Finding(where, False, what))
+    if told["workers"] == 0:
+        what = "its workers are not there: look at its log, and at Dask's scheduler, which node.toml names"
+        found.append(Finding(where, False, what))
     if not found:
-        found.append(Finding(where, True, f"ready; Tercet {told['release']}, {told['runs']} runs under way"))
+        workers = f", {told['workers']} workers" if told["workers"] else ""
+        what = f"ready; Tercet {told['release']}, {told['runs']} runs under way{workers}"
+        found.append(Finding(where, True, what))
     if told["coming"]:
         number, when, _ = told["coming"]
         what = f"it goes by number {number} of cluster.toml from {when}; `tercet adopt` gets it"

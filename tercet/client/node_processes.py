@@ -176,11 +176,11 @@ async def _open(program: str, *arguments: str, **options: Any) -> trio.Process:
     return process
 
 
-async def stop(processes: list[NodeProcess]) -> None:
+async def stop(processes: list[NodeProcess], patience_s: float = STOP_S) -> None:
     """Close every node's input, wait a little, then kill what is left: also nodes that are stopped."""
     for process in processes:
         await process.stdin.aclose()
-    with trio.move_on_after(STOP_S):
+    with trio.move_on_after(patience_s):
         for process in processes:
             await process.wait()
     for process in processes:

@@ -32,7 +32,8 @@ def renew(
 ) -> None:
     """Make a new key of a node or member, for which the one before vouches, or a node's new storage key."""
     from tercet.members import succession
-    from tercet.members.config import ClusterFile, NodeFile
+    from tercet.members.config import ClusterFile
+    from tercet.members.node_file import NodeFile
     from tercet.nodes import setup
     from tercet.nodes.vault import renew_storage_key
 
@@ -165,7 +166,7 @@ def adopt(
     from tercet.client import node_checks
     from tercet.client.reach import who_am_i
     from tercet.members import succession
-    from tercet.members.config import NodeFile
+    from tercet.members.node_file import NodeFile
 
     with sentences():
         path = cluster if node is None else NodeFile.read(node).cluster

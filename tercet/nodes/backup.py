@@ -21,8 +21,8 @@ from typing import BinaryIO
 import attrs
 
 from tercet.errors import StorageError
-from tercet.members.config import NodeFile
 from tercet.members.keys import MemberKeys
+from tercet.members.node_file import NodeFile
 from tercet.members.seals import seal_path, segment_path, sync
 from tercet.members.succession import kept_path, next_path
 from tercet.nodes.manifest import (

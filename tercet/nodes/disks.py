@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tercet.members.config import NodeFile
+from tercet.members.node_file import NodeFile
 
 
 def places(file: NodeFile) -> dict[str, Path]:

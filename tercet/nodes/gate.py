@@ -31,8 +31,9 @@ from tercet.actors.values import Outcome, Stored
 from tercet.errors import ConsentError, PlanError, ProtocolError
 from tercet.members.approvals import Approval
 from tercet.members.audit import AuditLog
-from tercet.members.config import Member, NodeFile
+from tercet.members.config import Member
 from tercet.members.decisions import TO_CALLER
+from tercet.members.node_file import NodeFile
 from tercet.members.rules import Rules
 from tercet.ml.computations import Request
 from tercet.nodes import keeping, study_runs
@@ -453,6 +454,7 @@ class LakeGate(Gate):
         return {
             "release": RELEASE,
             "missing_parties": self.party.missing(),
+            "workers": self.party.workers_here if self.party.shared_out else None,
             "runs": self.party.running,
             "waiting": len(self.board.plans),
             "free_bytes": free_bytes(self._file),

@@ -35,7 +35,8 @@ import trio
 from tercet.actors.gate import Gate
 from tercet.actors.jobs import Answer, Job, Jobs, Run, answer
 from tercet.actors.node import LONGEST_RETRY_S, RETRY_S
-from tercet.actors.party import LONGEST_NAME, Party
+from tercet.actors.party import Party
+from tercet.actors.peer import LONGEST_NAME
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome
 from tercet.errors import (
@@ -317,7 +318,7 @@ class LastingJobs(Jobs):
 
     async def _own_word(self, run: bytes) -> Told:
         job = await self._begun_job(run)
-        linked = not self._party.missing()
+        linked = self._party.is_complete
         if job is None:
             return Told(UNKNOWN, linked=linked)
         attended = job.patience_s is not None
@@ -393,7 +394,7 @@ class LastingJobs(Jobs):
                 continue
             stuck, self._stuck = {*mine, *self._stuck}, set()
             for run in stuck:
-                if not self._party.missing():
+                if self._party.is_complete:
                     with _logged(f"looking after job {run.hex()[:8]}"):
                         await self._see_to(run)
 
@@ -407,6 +408,8 @@ class LastingJobs(Jobs):
                 missing = ", ".join(map(str, self._party.missing()))
                 name = self._party.name
                 problem = f"{name} has no link to party {missing}" if missing else "it could not go on"
+                if not missing and not self._party.is_complete:
+                    problem = f"{name} is without its workers ({self._party.no_crew})"
                 why = f"{str(error).rstrip('.')}; the plan waited for {patience_s:g} s, and {problem}"
                 peer = error.peer if isinstance(error, PeerLost) else name
                 with _logged(f"giving up job {run.hex()[:8]}"):

@@ -27,8 +27,9 @@ import attrs
 from tercet.errors import ConfigError, ConsentError, StorageError
 from tercet.members.audit import log_lines
 from tercet.members.audit_lines import check_lines
-from tercet.members.config import ClusterFile, NodeEntry, NodeFile
+from tercet.members.config import ClusterFile, NodeEntry
 from tercet.members.keys import MemberKeys, verify
+from tercet.members.node_file import NodeFile
 from tercet.members.seals import Head
 from tercet.members.succession import next_path
 from tercet.storage.catalog import Catalog

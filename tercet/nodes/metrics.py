@@ -23,7 +23,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from tercet.actors.node import Node
 from tercet.actors.values import FiledTiles
 from tercet.errors import ConfigError
-from tercet.members.config import NodeFile
+from tercet.members.node_file import NodeFile
 from tercet.nodes.disks import free_bytes, places
 from tercet.nodes.roster import Roster
 from tercet.protocols.domains import WORD_BYTES
@@ -40,6 +40,7 @@ def registry_of(node: Node, roster: Roster | None = None) -> CollectorRegistry:
     """The metrics of a node; with its roster, its certificate and its disks too."""
     registry, party = CollectorRegistry(), node.party
     numbers: dict[str, tuple[str, Callable[[], float]]] = {
+        "tercet_workers": ("Workers that are there.", lambda: party.workers_here),
         "tercet_peers_linked": ("Peers with a live link.", lambda: party.parties - 1 - len(party.missing())),
         "tercet_clients": ("Clients connected now.", lambda: node.clients.total()),
         "tercet_runs_under_way": ("Plans that run now.", lambda: party.running),
@@ -85,9 +86,10 @@ def resident_bytes() -> int | None:
 
 
 def health(node: Node) -> dict[str, Any]:
-    """Whether a node can run plans, and who is missing if not."""
-    missing = node.party.missing()
-    return {"ready": not missing, "party": node.party.index, "missing_parties": missing}
+    """Whether a node can run plans, and who is missing if not; how many workers there are, if it has any."""
+    party = node.party
+    told = {"ready": party.is_complete, "party": party.index, "missing_parties": party.missing()}
+    return told | ({"workers": party.workers_here} if party.shared_out else {})
 
 
 @contextlib.contextmanager

@@ -67,7 +67,8 @@ class PeerLogs:
         """Peers that know of more lines of this node's log."""
         self._wake = trio.Event()
         self._say(self._rows.all())
-        party.on_log, party.on_linked = self._hear, self._linked
+        party.on_log = self._hear
+        party.on_linked.append(self._linked)
 
     async def run(self) -> None:
         """Take what peers say; whatever goes wrong is told in the node's log, and the node goes on."""

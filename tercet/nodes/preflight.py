@@ -17,7 +17,7 @@ import attrs
 from tercet.errors import StorageError, TercetError
 from tercet.members.audit import log_lines
 from tercet.members.audit_lines import check_lines, require
-from tercet.members.config import NodeFile
+from tercet.members.node_file import NodeFile
 from tercet.members.seals import Head
 from tercet.nodes.disks import places
 from tercet.nodes.program import Settings

@@ -23,15 +23,18 @@ from typing import Any
 import attrs
 import trio
 
+from tercet.actors.engine import engine
 from tercet.actors.line import plain_errors
-from tercet.actors.node import Node, Shaping, collect_seldom
+from tercet.actors.muster import Muster
+from tercet.actors.node import Node, collect_seldom
 from tercet.actors.party import Party
 from tercet.actors.scratch import KEEP_MEMORY, Scratch
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog
-from tercet.members.config import ClusterFile, NodeFile
+from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
+from tercet.members.node_file import NodeFile
 from tercet.members.seals import Head
 from tercet.members.succession import current, in_force
 from tercet.nodes.changeover import Changeover, others, tell_amended
@@ -43,7 +46,7 @@ from tercet.nodes.roster import Roster, note_start, require_goes_on
 from tercet.nodes.running import running
 from tercet.nodes.supervised import Supervisor
 from tercet.nodes.vault import Vault
-from tercet.transports import Identity, TlsTransport
+from tercet.transports import Identity, Shaping, TlsTransport
 from tercet.transports.names import is_party
 
 logger = logging.getLogger(__name__)
@@ -228,6 +231,10 @@ async def _serve(
         gate=gate,
         jobs=gate.jobs,
     )
+    muster = None
+    if file.workers:
+        made = engine(file.engine).make(file.workers, file.engine_options)
+        muster = Muster(party, made, transport.name, lasting=True)
     for name in vault.swept:
         logger.warning("%s was left by an upload that did not end, and was removed", name)
     if vault.strange:
@@ -248,6 +255,8 @@ async def _serve(
             name = cluster.nodes[settings.index].name
             logger.info("node %s is %s and listens at %s", name, party.name, address)
             audit.append("started", release=version("tercet"), address=address, file=cluster.number)
+            if muster is not None:
+                nursery.start_soon(muster.run)
             nursery.start_soon(logs.run)
             nursery.start_soon(_sweep, gate, logs)
             supervisor = Supervisor.of_environment()

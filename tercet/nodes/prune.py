@@ -26,8 +26,8 @@ import attrs
 
 from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog
-from tercet.members.config import NodeFile
 from tercet.members.keys import MemberKeys
+from tercet.members.node_file import NodeFile
 from tercet.members.seals import Head, Seal, segment_path, sync
 from tercet.nodes.manifest import AUDIT_LOG, pieces
 from tercet.nodes.program import Settings

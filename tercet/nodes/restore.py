@@ -14,8 +14,9 @@ from typing import Any
 
 from tercet.errors import ConfigError, ConsentError, StorageError
 from tercet.members.audit import AuditLog
-from tercet.members.config import ClusterFile, NodeFile
+from tercet.members.config import ClusterFile
 from tercet.members.keys import MemberKeys
+from tercet.members.node_file import NodeFile
 from tercet.members.seals import Head, sync
 from tercet.members.succession import current, kept_path, next_path
 from tercet.nodes.backup import copy_to, write

@@ -16,7 +16,8 @@ import trio
 
 from tercet.errors import ConfigError, ConsentError, PlanError, TransportError
 from tercet.members import succession
-from tercet.members.config import ClusterFile, Member, NodeFile
+from tercet.members.config import ClusterFile, Member
+from tercet.members.node_file import NodeFile
 from tercet.storage.catalog import Catalog
 from tercet.storage.journal import LAKE_FILE, Journal
 from tercet.transports import Identity

@@ -19,7 +19,7 @@ import socket
 from collections.abc import Iterator
 
 from tercet.errors import StorageError, TransportError
-from tercet.members.config import NodeFile
+from tercet.members.node_file import NodeFile
 from tercet.transports.tcp import split_address
 
 

@@ -10,16 +10,9 @@ from pathlib import Path
 import attrs
 
 from tercet.errors import ConfigError
-from tercet.members.config import (
-    NODE_TOML,
-    ClusterFile,
-    Former,
-    Member,
-    NodeEntry,
-    check_name,
-    check_roles,
-)
+from tercet.members.config import ClusterFile, Former, Member, NodeEntry, check_name, check_roles
 from tercet.members.keys import MemberKeys
+from tercet.members.node_file import NODE_TOML
 from tercet.storage.data_key import make_storage_key
 from tercet.transports import Identity, make_identity
 from tercet.transports.identity import replace_identities

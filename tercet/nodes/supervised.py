@@ -65,4 +65,5 @@ class Supervisor:
 def _status(node: Node) -> str:
     party = node.party
     linked = party.parties - 1 - len(party.missing())
-    return f"STATUS={party.name}, linked with {linked} of {party.parties - 1} peers"
+    workers = f" and {party.workers_here} workers" if party.shared_out else ""
+    return f"STATUS={party.name}, linked with {linked} of {party.parties - 1} peers{workers}"

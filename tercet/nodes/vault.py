@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from tercet.actors.threads import counted, in_thread
 from tercet.actors.values import Stored
 from tercet.errors import StorageError
-from tercet.members.config import NodeFile
+from tercet.members.node_file import NodeFile
 from tercet.members.rules import TABLE
 from tercet.plans.types import Type
 from tercet.storage.catalog import Catalog, Entry

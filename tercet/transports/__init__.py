@@ -9,7 +9,7 @@ from tercet.transports.base import Buffer, Link, Listener, Transport, WrappedLin
 from tercet.transports.faulty import Fault, FaultyLink
 from tercet.transports.identity import Identity, make_identity
 from tercet.transports.memory import MemoryTransport, memory_pair
-from tercet.transports.shaped import ShapedLink
+from tercet.transports.shaped import ShapedLink, Shaping
 from tercet.transports.tcp import TcpTransport
 from tercet.transports.tls import TlsTransport
 from tercet.transports.wire import DEFAULT_LIMITS, FrameLimits, pack_message, unpack_message
@@ -25,6 +25,7 @@ __all__ = [
     "Listener",
     "MemoryTransport",
     "ShapedLink",
+    "Shaping",
     "TcpTransport",
     "TlsTransport",
     "Transport",

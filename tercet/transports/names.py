@@ -14,4 +14,12 @@ def is_party(name: str) -> bool:
     return word == "party" and number.isdecimal()
 
 
+def worker_name(index: int, number: int) -> str:
+    """How a worker of a party is called."""
+    return f"worker {number} of party {index}"
+
+
 CLIENT = "client"
+
+FOREMAN = "foreman"
+"""How the node of a party is called by its own workers."""

@@ -105,3 +105,18 @@ class ShapedLink(WrappedLink):
         """Close the inner link; a frame that is held back is lost."""
         self._sleeper.close()
         await super().aclose()
+
+
+@attrs.frozen
+class Shaping:
+    """What a link is slowed down to, for experiments on one machine: one-way latency, bandwidth, jitter."""
+
+    latency_s: float = 0.0
+    bandwidth_bps: float | None = None
+    jitter_s: float = 0.0
+
+    def apply(self, link: Link) -> Link:
+        """The link, slowed down if anything is asked for. Both ends must do the same."""
+        if self.latency_s == 0 and self.bandwidth_bps is None:
+            return link
+        return ShapedLink(link, self.latency_s, self.bandwidth_bps, self.jitter_s)

@@ -66,7 +66,7 @@ async def test_plans_with_everything_in_files(threads, scratch, example, schedul
 
 
 def test_tiles_that_pile_up_are_shelved_and_read_back(tmp_path):
-    value = TiledValue(4, 1, Scratch(tmp_path, above=2 * 1024))
+    value = TiledValue([1] * 4, Scratch(tmp_path, above=2 * 1024))
     tiles = [Share(Z64, np.full((2, 64 if n < 3 else 5), n, dtype=np.uint64), 3) for n in range(4)]
     shelved = [value.shelve(number, tile) for number, tile in enumerate(tiles[:1])]
     value.put(0, shelved[0], 0)
@@ -83,7 +83,7 @@ def test_tiles_that_pile_up_are_shelved_and_read_back(tmp_path):
 
 
 def test_short_lived_tiles_stay_in_memory(tmp_path):
-    value = TiledValue(50, 1, Scratch(tmp_path, above=4096))
+    value = TiledValue([1] * 50, Scratch(tmp_path, above=4096))
     for number in range(50):
         tile = value.shelve(number, Share(Z64, np.zeros((2, 64), dtype=np.uint64)))
         assert not Scratch.holds(tile.data)

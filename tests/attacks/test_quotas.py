@@ -16,7 +16,7 @@ from tercet.actors.service import MOST_PIECE
 from tercet.client.lake import open_lake
 from tercet.errors import ConfigError, PlanError, QuotaError
 from tercet.members.audit import AuditLog
-from tercet.members.config import NodeFile
+from tercet.members.node_file import NodeFile
 from tercet.members.quota import Quota
 from tercet.members.rules import Rules
 from tercet.nodes.ledger import Ledger

@@ -23,8 +23,9 @@ from tercet.errors import TercetError, from_wire
 from tercet.members.approvals import Approval
 from tercet.members.audit import AuditLog, read_lines
 from tercet.members.audit_lines import check_lines
-from tercet.members.config import NODE_TOML, ClusterFile, Former, Member, NodeEntry, NodeFile
+from tercet.members.config import ClusterFile, Former, Member, NodeEntry
 from tercet.members.keys import MemberKeys
+from tercet.members.node_file import NODE_TOML, NodeFile
 from tercet.members.rules import Rules
 from tercet.members.studies import Asked, Study, matches
 from tercet.members.study_pages import Facts, page

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import ConfigError
-from tercet.members.config import ClusterFile, Member, NodeEntry, NodeFile
+from tercet.members.config import ClusterFile, Member, NodeEntry
 from tercet.members.keys import MemberKeys
+from tercet.members.node_file import NodeFile
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.transports import make_identity
 

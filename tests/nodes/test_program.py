@@ -17,18 +17,19 @@ import trio
 from typer.testing import CliRunner
 
 import tercet
-from tercet.actors.node import Node, Shaping
+from tercet.actors.node import Node
 from tercet.actors.party import Party
 from tercet.actors.scratch import KEEP_MEMORY
 from tercet.cli import app
 from tercet.errors import ConfigError, PeerLost, StorageError, TransportError
-from tercet.members.config import NodeFile
+from tercet.members.node_file import NodeFile
 from tercet.nodes import program
 from tercet.nodes.metrics import serve_metrics
 from tercet.nodes.program import Settings
 from tercet.nodes.setup import make_member
 from tercet.nodes.vault import Vault
 from tercet.protocols.plain import Plain
+from tercet.transports import Shaping
 from tercet.transports.memory import MemoryTransport
 
 LEFT = {"id": np.arange(100), "age": np.linspace(20, 80, 100)}

@@ -7,10 +7,11 @@ import socket
 import pytest
 import trio
 
-from tercet.actors.node import Node, Shaping
+from tercet.actors.node import Node
 from tercet.actors.party import Party
 from tercet.nodes.supervised import Supervisor
 from tercet.protocols.plain import Plain
+from tercet.transports import Shaping
 from tercet.transports.memory import MemoryTransport
 
 

@@ -1,0 +1,202 @@
+"""The crew of a party: its workers, as the node of the party sees them.
+
+A worker runs its share of plans, and has links of its own to the same worker of every other party (see
+`worker`). The node has a line to each of its workers. A worker says `["here", address]`, is told
+`["link", addresses]`, by party, and says `["ready"]` (see `muster`). Then it is told `["run", session,
+plan]`. `["value", session, ...]` goes either way (see `parts`). `["end", session]` a worker answers with
+`["ended", session, rounds, bytes]`. Either end may say `["stop", session, error]`.
+
+A worker that is lost takes the whole crew with it: what runs ends at once with its name, and nothing that is
+shared out can run until there is another crew.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from tercet.actors.line import Line
+from tercet.actors.parts import Parcel, Part
+from tercet.actors.threads import in_thread
+from tercet.actors.values import FiledTiles
+from tercet.errors import PeerLost, ProtocolError, from_wire
+from tercet.plans.shards import NODE
+from tercet.protocols.domains import Words
+from tercet.transports import Link
+from tercet.transports.names import worker_name
+
+if TYPE_CHECKING:
+    from tercet.actors.session import Session
+    from tercet.actors.values import Statistics
+
+
+async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel]) -> None:
+    """Send parcels of a session over a line. Raises PeerLost, or StorageError for what cannot be read."""
+    for parcel in parcels:
+        filed = isinstance(parcel.data, FiledTiles)
+        header, buffers = await in_thread(parcel.to_wire) if filed else parcel.to_wire()
+        await line.send(["value", session, *header], buffers)
+
+
+class Crew:
+    """A party's lines to its workers; `run` it in the party's nursery before anything is begun."""
+
+    def __init__(self, index: int, links: Sequence[Link], timeout_s: float) -> None:
+        self.index = index
+        self.lost: PeerLost | None = None
+        owner = f"the node of party {index}"
+        self._lines = [Line(link, owner=owner, timeout_s=timeout_s) for link in links]
+        self._tasks: dict[bytes, Task] = {}
+        self._addresses: dict[int, str] = {}
+        self._ready: set[int] = set()
+        self._news = trio.Event()
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(self._lines)
+
+    async def run(self) -> None:
+        """Own the lines until cancelled. Raises PeerLost when one is lost."""
+        async with trio.open_nursery() as nursery:
+            for number in range(self.workers):
+                nursery.start_soon(self._tend, number)
+
+    async def _tend(self, number: int) -> None:
+        line = self._lines[number]
+        await line.run(_Ear(self, number))
+        if self.lost is None:
+            name = worker_name(self.index, number)
+            self.lost = PeerLost(f"{name} is lost: {line.error()}", peer=name)
+        for task in list(self._tasks.values()):
+            task.session.fail(self.lost)
+        raise self.lost
+
+    async def addresses(self) -> list[str]:
+        """Where the workers listen for those of other parties, once they have said so."""
+        await self._until(lambda: len(self._addresses) == self.workers)
+        return [self._addresses[number] for number in range(self.workers)]
+
+    async def link(self, addresses: Sequence[Sequence[str]]) -> None:
+        """Tell each worker where that of each party listens, and wait until they all have linked up."""
+        for line, of_parties in zip(self._lines, addresses, strict=True):
+            line.post(["link", list(of_parties)])
+        await self._until(lambda: len(self._ready) == self.workers)
+
+    async def _until(self, there: Callable[[], bool]) -> None:
+        while not there():
+            await self._news.wait()
+
+    def _notify(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    async def begin(self, session: Session) -> Task:
+        """Share out a session that is about to run. Raises PeerLost if a worker is lost."""
+        if self.lost is not None:
+            raise PeerLost(str(self.lost), peer=self.lost.peer)
+        task = self._tasks[session.name] = Task(self, session)
+        packed = session.plan.to_bytes()
+        for line in self._lines:
+            await line.send(["run", session.name, packed])  # not posted: values must not overtake it
+        return task
+
+    def take(self, number: int, message: list[Any], payload: Words | None) -> None:
+        """Handle what a worker says."""
+        match message:
+            case ["value" | "ended" | "stop" as word, bytes(name), *rest]:
+                task = self._tasks.get(name)
+                if task is not None:
+                    task.hear(number, word, rest, payload)
+            case ["here", str(address)]:
+                self._addresses[number] = address
+                self._notify()
+            case ["ready"]:
+                self._ready.add(number)
+                self._notify()
+            case _:
+                raise ProtocolError(
+                    f"{worker_name(self.index, number)} said {message[0]!r:.40}, as no worker does"
+                )
+
+    def over(self, name: bytes, error: dict[str, Any] | None) -> None:
+        """Forget a session; workers that still run it stop."""
+        if self._tasks.pop(name, None) is not None and error is not None:
+            for line in self._lines:
+                line.post(["stop", name, error])
+
+    async def send(self, name: bytes, parcels: Mapping[int, Sequence[Parcel]]) -> None:
+        """Send parcels of a session, by worker, to all side by side. Raises PeerLost."""
+        async with trio.open_nursery() as nursery:
+            for number, some in parcels.items():
+                nursery.start_soon(post_parcels, self._lines[number], name, some)
+
+    def post(self, message: list[Any]) -> None:
+        """Say something to all workers."""
+        for line in self._lines:
+            line.post(message)
+
+
+class Task:
+    """One session that a crew is at work on."""
+
+    def __init__(self, crew: Crew, session: Session) -> None:
+        self.session = session
+        self._crew = crew
+        self._ended: dict[int, tuple[int, int]] = {}
+        self._all_ended = trio.Event()
+
+    @property
+    def part(self) -> Part:
+        """What the node itself takes of it."""
+        return Part(NODE, self._crew.workers, functools.partial(self._crew.send, self.session.name))
+
+    def hear(self, number: int, word: str, rest: list[Any], payload: Words | None) -> None:
+        """A worker says something of it."""
+        match word, rest:
+            case "value", _ if payload is not None:
+                self.session.receive(Parcel.read(rest, payload))
+            case "value", _:
+                name = worker_name(self._crew.index, number)
+                self.session.fail(ProtocolError(f"the node has no memory for what {name} has made"))
+            case "ended", [int(rounds), int(sent)]:
+                self._ended[number] = rounds, sent
+                if len(self._ended) == self._crew.workers:
+                    self._all_ended.set()
+            case "stop", [dict(error)]:
+                self.session.fail(from_wire(error).heard(worker_name(self._crew.index, number)))
+            case _:
+                raise ProtocolError(f"{worker_name(self._crew.index, number)} sent a malformed {word!r}")
+
+    async def end(self, statistics: Statistics, patience: float) -> None:
+        """Tell the workers that the node has all that it waits for, and add what the run has cost them."""
+        self._crew.post(["end", self.session.name])
+        with trio.move_on_after(patience):
+            await self._all_ended.wait()
+        missing = [number for number in range(self._crew.workers) if number not in self._ended]
+        if missing:
+            name = worker_name(self._crew.index, missing[0])
+            raise PeerLost(f"{name} did not end its share of a run within {patience:.3g} s", peer=name)
+        statistics.rounds = max(statistics.rounds, *(rounds for rounds, _ in self._ended.values()))
+        statistics.bytes_sent += sum(sent for _, sent in self._ended.values())
+
+
+@attrs.frozen(eq=False)
+class _Ear:
+    """What takes the messages of one worker; see `line.Receiver`."""
+
+    crew: Crew
+    number: int
+
+    def admit(self, message: list[Any], size: int) -> bool:
+        """A worker holds nothing that the node may not hold."""
+        _ = size
+        return bool(message[0] == "value")
+
+    def take(self, message: list[Any], payload: Words | None) -> None:
+        """Handle a message."""
+        self.crew.take(self.number, message, payload)

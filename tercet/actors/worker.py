@@ -1,0 +1,160 @@
+"""A worker of a party: it runs its share of plans for the party's node, with links of its own.
+
+Worker k of a party is linked to worker k of every other party as nodes are to each other, and shares keys
+with them that come from those links alone. It takes the part of its party in every run, for the tiles that
+are its share; the values that it reads come from its node, and what it makes goes there (see `parts`). It
+stores nothing, knows no client, and ends when its node does.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import trio
+
+from tercet.actors.crew import post_parcels
+from tercet.actors.engine import WorkerConfig
+from tercet.actors.hello import Hello, greet
+from tercet.actors.line import Line
+from tercet.actors.node import Node
+from tercet.actors.parts import Parcel, Part
+from tercet.actors.party import Party
+from tercet.actors.session import Session
+from tercet.actors.threads import in_thread
+from tercet.errors import ProtocolError, TercetError, TransportError, from_wire
+from tercet.plans.parsing import read_plan
+from tercet.plans.shards import NODE
+from tercet.protocols import registry
+from tercet.protocols.domains import Words
+from tercet.transports import Identity, Link, Shaping, Transport
+from tercet.transports.names import FOREMAN, worker_name
+
+logger = logging.getLogger(__name__)
+
+MakeTransport = Callable[[Identity | None, Mapping[str, str]], Transport]
+
+
+class _Colleagues(Node):
+    """The links of a worker to those of other parties: a node that serves nobody."""
+
+    async def _serve_client(self, link: Link, name: str) -> None:
+        await link.aclose()
+        raise TransportError(f"{name} called a worker, which has no clients; call its node")
+
+
+class Worker:
+    """A worker that has called its node; `run` it."""
+
+    def __init__(self, config: WorkerConfig, colleagues: Node, line: Line) -> None:
+        self.party = colleagues.party
+        self._config = config
+        self._colleagues = colleagues
+        self._line = line
+        self._early: dict[bytes, list[Callable[[Session], None]]] = {}
+        """What the node has said of runs whose plan is still being read."""
+
+    async def run(self) -> None:
+        """Work until the line to the node ends."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._line.run(self)
+            nursery.cancel_scope.cancel()
+
+    # -- what the node says ----------------------------------------------------------------------------------
+
+    def admit(self, message: list[Any], size: int) -> bool:
+        """The node sends what this worker is to hold."""
+        _ = size
+        return bool(message[0] == "value")
+
+    def take(self, message: list[Any], payload: Words | None) -> None:
+        """Handle a message of the node; see `crew`."""
+        match message:
+            case ["link", list(addresses)]:
+                self._nursery.start_soon(self._link_up, addresses)
+            case ["run", bytes(name), bytes(packed)]:
+                self._early[name] = []
+                self._nursery.start_soon(self._work, name, packed)
+            case ["value", bytes(name), *rest] if payload is not None:
+                parcel = Parcel.read(rest, payload)
+                self._tell(name, lambda session: session.receive(parcel))
+            case ["value", bytes(name), *_]:
+                error = ProtocolError(f"{self._line.link.peer} has no memory for its share of a table")
+                self._tell(name, lambda session: session.fail(error))
+            case ["end", bytes(name)]:
+                self._tell(name, Session.tell_to_end)
+            case ["stop", bytes(name), dict(fields)]:
+                told = from_wire(fields)
+                self._tell(name, lambda session: session.fail(told))
+            case _:
+                raise ProtocolError(f"the node said {message[0]!r:.40}, as no node does to a worker")
+
+    def _tell(self, name: bytes, what: Callable[[Session], None]) -> None:
+        if name in self._early:
+            self._early[name].append(what)
+        elif (session := self.party.under_way(name)) is not None:
+            what(session)
+
+    async def _link_up(self, addresses: Sequence[str]) -> None:
+        if self.party.parties > 1:
+            await self._nursery.start(self._colleagues.serve, addresses)
+        else:
+            await self._nursery.start(self.party.run)
+        self._line.post(["ready"])
+
+    # -- runs ------------------------------------------------------------------------------------------------
+
+    async def _work(self, name: bytes, packed: bytes) -> None:
+        part = Part(self._config.number, self._config.workers, functools.partial(self._send, name))
+        try:
+            plan = await in_thread(read_plan, packed)
+            session = self.party.take_part(name, plan, part)
+            for what in self._early.pop(name):
+                what(session)
+            spent = (await self.party.run_part(session)).statistics
+            self._line.post(["ended", name, spent.rounds, spent.bytes_sent])
+        except TercetError as error:
+            self._line.post(["stop", name, error.to_wire()])
+        finally:
+            self._early.pop(name, None)
+
+    async def _send(self, name: bytes, parcels: Mapping[int, Sequence[Parcel]]) -> None:
+        await post_parcels(self._line, name, parcels.get(NODE, ()))
+
+
+async def work(
+    config: WorkerConfig, make: MakeTransport, listen: str, *, called: Callable[[], None] = lambda: None
+) -> None:
+    """Be a worker: call the node, listen for the same worker of other parties, and work until the node goes.
+
+    `called` is called once the node has answered.
+    Raises TransportError or PeerLost if the node cannot be reached.
+    """
+    name = worker_name(config.index, config.number)
+    party = Party(
+        config.index,
+        parties=config.parties,
+        protocol=registry.get(config.protocol),
+        timeout_s=config.timeout_s,
+        threads=config.threads,
+        called=lambda index: worker_name(index, config.number),
+    )
+    pins = {FOREMAN: config.node_certificate} if config.node_certificate else {}
+    transport = make(config.identity, config.pins or pins)  # a party alone has no colleagues
+    colleagues = _Colleagues(
+        party, transport, shaping=Shaping(**config.shaping), trusted_names=transport.authenticated
+    )
+    async with trio.open_nursery() as nursery:
+        address = await colleagues.listen(listen, nursery=nursery) if config.parties > 1 else ""
+        link = await make(config.identity, pins).connect(config.node, peer=FOREMAN)
+        mine = Hello(name, config.protocol, config.parties)
+        await greet(link, mine, timeout_s=config.timeout_s)
+        line = Line(link, owner=name, timeout_s=config.timeout_s)
+        called()
+        line.post(["here", address])
+        await Worker(config, colleagues, line).run()
+        logger.info("%s: %s", name, line.lost)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,225 @@
+"""Workers on Dask: whatever deploys Dask (SSH, Kubernetes, Slurm) then deploys the workers of a party.
+
+Dask finds places for workers, one each, and starts, watches and restarts its own processes there. Of Tercet
+it runs one short task a worker, `begin`, which starts the worker in a thread of that process and is not run
+again by itself. From then on worker and node talk over a link of their own, and when the node closes it, the
+worker ends, so that nothing of a run is left with Dask. What Dask carries is the configuration of workers,
+with the keys that their node has made for them: so its scheduler and workers have to be the party's own, and
+talk TLS wherever they leave the machine.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import logging
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from tercet.actors.engine import Engine, WorkerConfig
+from tercet.actors.worker import work
+from tercet.compiled import load_all
+from tercet.errors import ConfigError, TercetError, TransportError
+from tercet.transports import registry
+from tercet.transports.names import worker_name
+
+START_S = 60.0
+"""How long Dask may take to have as many workers as are needed, and to start Tercet's there."""
+QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
+"""What Dask's processes on this machine say when they are stopped means nothing to users."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@attrs.frozen
+class DaskTls:
+    """Files that Dask's TLS goes by: the authority, this node's certificate and its key."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+@attrs.define(eq=False)
+class Dask(Engine):
+    """Workers of a party on the Dask cluster of a scheduler, or on one of its own on this machine.
+
+    Raises ConfigError for a scheduler on another machine to which there is no TLS, or without Dask.
+    """
+
+    workers: int
+    scheduler: str = ""
+    tls: DaskTls | None = None
+    _client: Any = None
+    _cluster: Any = None
+
+    @classmethod
+    def make(cls, workers: int, options: Mapping[str, Any]) -> Self:
+        """As `Engine.make`: of a `scheduler`, and three files."""
+        files = ("ca", "certificate", "key")
+        if odd := options.keys() - {"scheduler", *files}:
+            raise ConfigError(
+                f"[dask] has {min(odd)!r}, which means nothing; it takes scheduler, ca, certificate, key"
+            )
+        if not all(isinstance(value, str) for value in options.values()):
+            raise ConfigError("all that [dask] has is text")
+        given = [options[name] for name in files if options.get(name)]
+        if given and len(given) < len(files):
+            raise ConfigError("[dask] has to name all of ca, certificate and key, or none")
+        return cls(workers, options.get("scheduler", ""), DaskTls(*given) if given else None)
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            import distributed  # noqa: F401
+        except ImportError as error:
+            raise ConfigError("workers need Dask; run `pip install tercet[dask]`") from error
+        where = urlsplit(self.scheduler)
+        if self.scheduler and where.hostname not in LOOPBACK and (where.scheme != "tls" or self.tls is None):
+            raise ConfigError(
+                f"the Dask scheduler {self.scheduler!r} is on another machine, and what goes there has to be "
+                "encrypted: name it as tls://host:port, and say under [dask] which files are ca, certificate "
+                "and key"
+            )
+
+    async def address(self) -> str:
+        """As `Engine.address`: on the interface by which the scheduler is reached."""
+        where = urlsplit(self.scheduler)
+        if not self.scheduler or where.hostname in LOOPBACK:
+            return "127.0.0.1:0"
+        return f"{await trio.to_thread.run_sync(_own_address, where.hostname or '', where.port or 8786)}:0"
+
+    async def run(self, configs: Sequence[WorkerConfig]) -> None:
+        """As `Engine.run`."""
+        await trio.to_thread.run_sync(self._start, configs, abandon_on_cancel=True)
+        await trio.sleep_forever()
+
+    async def aclose(self) -> None:
+        """As `Engine.aclose`."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._close)
+
+    # -- in a thread -----------------------------------------------------------------------------------------
+
+    def _start(self, configs: Sequence[WorkerConfig]) -> None:
+        client = self._connected()
+        try:
+            client.wait_for_workers(self.workers, timeout=START_S)
+        except TimeoutError as error:
+            found = len(client.ncores())
+            raise TransportError(
+                f"Dask at {client.scheduler.address} has {found} workers, and this party needs "
+                f"{self.workers}; start more of them, or set workers in node.toml"
+            ) from error
+        places = sorted(client.ncores())
+        begun = [
+            client.submit(
+                begin,
+                config,
+                version("tercet"),
+                quiet=not self.scheduler,
+                workers=[place],
+                pure=False,
+                retries=0,
+            )
+            for config, place in zip(configs, places, strict=False)
+        ]
+        try:
+            client.gather(begun)
+        except BaseException:
+            client.cancel(begun, force=True)
+            raise
+
+    def _connected(self) -> Any:
+        """A client of the scheduler. Raises TransportError if it does not answer."""
+        import distributed
+
+        dask: Any = distributed
+        if self._client is not None:
+            return self._client
+        security = dask.Security.temporary() if not self.scheduler else None
+        if self.tls is not None:
+            ca, certificate, key = attrs.astuple(self.tls)
+            roles = {
+                f"tls_{role}_{what}": path
+                for role in ("client", "scheduler", "worker")
+                for what, path in (("cert", certificate), ("key", key))
+            }
+            security = dask.Security(tls_ca_file=ca, require_encryption=True, **roles)
+        try:
+            if not self.scheduler:
+                logging.getLogger("distributed").setLevel(logging.CRITICAL)
+                self._cluster = dask.LocalCluster(
+                    n_workers=self.workers,
+                    threads_per_worker=1,
+                    dashboard_address=":0",
+                    security=security,
+                    memory_limit=None,
+                    env=QUIET,
+                )
+            self._client = dask.Client(
+                self._cluster or self.scheduler, security=security, set_as_default=False, timeout=START_S
+            )
+        except (OSError, TimeoutError) as error:
+            raise TransportError(
+                f"the Dask scheduler {self.scheduler or 'of this machine'} does not answer ({error}); is it "
+                "running, and are its TLS files those in node.toml?"
+            ) from error
+        return self._client
+
+    def _close(self) -> None:
+        for one in (self._client, self._cluster):
+            if one is not None:
+                one.close(timeout=START_S)
+        self._client = self._cluster = None
+
+
+def _own_address(host: str, port: int) -> str:
+    """The address of this machine on the way to a host. Raises TransportError if there is no way."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(where)  # sends nothing
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise TransportError(f"the Dask scheduler {host} cannot be reached ({error})") from error
+
+
+# -- in a process of Dask ------------------------------------------------------------------------------------
+
+
+def begin(config: WorkerConfig, release: str, *, quiet: bool) -> None:
+    """Start a worker in a thread of this process, and wait until it has called its node.
+
+    A `quiet` one does not warn of others that have gone, as all do when a lake on one machine is closed.
+    Raises what keeps it from that, and TransportError for another release of Tercet.
+    """
+    from distributed import get_worker
+
+    name = worker_name(config.index, config.number)
+    if version("tercet") != release:
+        raise TransportError(
+            f"{name} has release {version('tercet')} of Tercet, its node {release}; install the same at both"
+        )
+    if quiet:
+        logging.getLogger("tercet").setLevel(logging.ERROR)
+    host = urlsplit(get_worker().address).hostname
+    called: concurrent.futures.Future[None] = concurrent.futures.Future()
+    thread = threading.Thread(target=_work, args=(config, f"{host}:0", called), name=name, daemon=True)
+    thread.start()
+    called.result(START_S)
+
+
+def _work(config: WorkerConfig, listen: str, called: concurrent.futures.Future[None]) -> None:
+    try:
+        load_all()
+        make = registry.get(config.transport).for_party
+        trio.run(functools.partial(work, config, make, listen, called=lambda: called.set_result(None)))
+    except* TercetError as group:
+        if not called.done():
+            called.set_exception(group)

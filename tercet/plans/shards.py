@@ -1,0 +1,84 @@
+"""Which member of a party runs which instances of a plan, where a party has workers beside its node.
+
+Tiles of nodes that are cut along the rows belong to workers, in blocks of neighbours; the node keeps what is
+one operation on all rows, what is small, and where values leave the plan. All this follows from the plan, the
+numbers behind its symbols and the number of workers, so it is the same at every party: worker k of one talks
+to worker k of the others about the same tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tercet.plans.kinds import KINDS, Tiling
+from tercet.plans.tiles import Layout
+
+NODE = -1
+"""The member of a party that is its node; workers count from 0."""
+
+
+class Shards:
+    """The map of a plan's instances to the members of a party with so many workers.
+
+    What depends on a symbol that `layout` does not know yet raises KeyError.
+    """
+
+    def __init__(self, layout: Layout, workers: int) -> None:
+        self.workers = workers
+        self._layout = layout
+        self._cut = [
+            tiling is not Tiling.WHOLE and node.kind != "input" and not KINDS[node.kind].keeps(node)
+            for tiling, node in zip(layout.tiling, layout.plan.nodes, strict=True)
+        ]
+
+    def spread(self, index: int) -> bool:
+        """Whether workers run the instances of a node, and not the node of the party."""
+        return self._cut[index] and self._layout.tiles(index) > 1
+
+    def block(self, member: int, tiles: int) -> range:
+        """The tiles of a worker, of so many."""
+        first, after = (-(-(member + more) * tiles // self.workers) for more in (0, 1))
+        return range(first, after)
+
+    def share(self, member: int, index: int) -> range:
+        """The tiles of a node that a member runs."""
+        tiles = self._layout.tiles(index)
+        if self.spread(index) == (member == NODE):
+            return range(0)
+        return range(tiles) if member == NODE else self.block(member, tiles)
+
+    def may_run(self, member: int, index: int, tile: int) -> bool:
+        """Whether a member runs an instance, as far as that is known."""
+        try:
+            return tile in self.share(member, index)
+        except KeyError:
+            return True
+
+    def read(self, member: int, reader: int, tiles: int, *, by_tile: bool) -> range:
+        """The tiles, of so many of a value, that a member reads as it runs its share of a node.
+
+        All of them where that is not known yet.
+        """
+        try:
+            share = self.share(member, reader)
+        except KeyError:
+            return range(tiles)
+        return share if by_tile else range(tiles if share else 0)
+
+    def readers(self, tile: int, waiting: Mapping[int, bool]) -> set[int]:
+        """The members that read a tile of a value for which nodes wait; whether they do so tile by tile.
+
+        A member that only may have to, since that is not known yet, counts.
+        """
+        found: set[int] = set()
+        for reader, by_tile in waiting.items():
+            try:
+                if not self.spread(reader):
+                    found.add(NODE)
+                elif by_tile:
+                    found.add(tile * self.workers // self._layout.tiles(reader))
+                else:
+                    found.update(worker for worker in range(self.workers) if self.share(worker, reader))
+            except KeyError:
+                return {NODE, *range(self.workers)}
+        return found

@@ -1,0 +1,197 @@
+"""A plan means the same however many workers a party has, whatever the order in which anything arrives."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+import trio
+
+from tercet.actors.parts import Parcel, Part
+from tercet.actors.scheduler import Scheduler
+from tercet.actors.values import Stored, cut
+from tercet.errors import ProtocolError
+from tercet.plans import Builder, Form, Type
+from tercet.plans.kinds import KINDS, Tiling
+from tercet.plans.passes import drop_dead
+from tercet.plans.shards import NODE, Shards
+from tercet.plans.tiles import Costs, Layout, Ledger
+from tercet.plans.types import word_shape
+from tercet.protocols import registry
+from tercet.protocols.domains import decode
+from tercet.testing.lockstep import parties
+
+NAMES = ["plain", "replicated", "rep4"]
+
+
+async def run_shared_out(plan, name, inputs, workers, seed):
+    """Every member of every party in this event loop; between two of them, order is kept, and else mixed up.
+
+    The revealed numbers by name, and all that members have run: (party, member, node, tile).
+    """
+    plan, protocol = drop_dead(plan), registry.get(name)
+    size = protocol.sizes[0]
+    members = [NODE, *range(workers)]
+    each = {member: parties(protocol, seed=b"%d/%d" % (seed, member)) for member in members}
+    mixed, queues, arrived, ran = random.Random(seed), {}, trio.Event(), []
+    drivers, ledgers, outcomes = {}, {}, {}
+
+    def put(way, what):
+        queues.setdefault(way, deque()).append(what)
+        arrived.set()
+
+    def sends(party, member):
+        async def to_peers(outbox):
+            await trio.lowlevel.checkpoint()
+            for peer, messages in outbox.items():
+                entries = [[*names, [array.size for array in arrays]] for *names, arrays in messages]
+                words = [np.array(array).reshape(-1) for message in messages for array in message[3]]
+                put(((party, member), (peer, member)), (entries, np.concatenate(words)))
+
+        async def to_members(parcels):
+            await trio.lowlevel.checkpoint()
+            for other, some in parcels.items():
+                for parcel in some:
+                    put(((party, member), (party, other)), parcel.to_wire())
+
+        return to_peers, to_members
+
+    begin = Scheduler._begin
+
+    class Watched(Scheduler):
+        def _begin(self, instance):
+            ran.append((self.protocol.party, self._member, *instance.name))
+            return begin(self, instance)
+
+    stored = {}
+    for handle, (kind, words) in inputs.items():
+        shape = word_shape(kind, {})
+        parts = protocol.deal(words.reshape(shape), domain=kind.form.domain, parties=size)
+        for party, part in enumerate(parts):
+            share = each[NODE][party].accept(part, domain=kind.form.domain, shape=shape, scale=kind.scale)
+            stored.setdefault(party, {})[handle] = Stored(kind, cut(share, plan.tile_rows), plan.tile_rows)
+    for party in range(size):
+        for member in members:
+            to_peers, to_members = sends(party, member)
+            drivers[party, member] = Watched(
+                plan,
+                each[member][party],
+                stored[party] if member == NODE else {},
+                send=to_peers,
+                part=Part(member, workers, to_members),
+            )
+            ledgers[party, member] = Ledger(Costs(Layout(plan, dict(plan.maxima)), protocol, size))
+
+    async def carry():
+        nonlocal arrived
+        while True:
+            await arrived.wait()
+            arrived = trio.Event()
+            while ways := [way for way, queue in queues.items() if queue]:
+                sender, receiver = way = mixed.choice(ways)
+                first, second = queues[way].popleft()
+                if sender[0] == receiver[0]:
+                    (words,) = second
+                    drivers[receiver].receive(Parcel.read(first, np.array(words).reshape(-1)))
+                else:
+                    ledgers[receiver].charge(sender[0], first, second.nbytes)
+                    drivers[receiver].take(sender[0], first, second)
+                if mixed.random() < 0.3:
+                    await trio.lowlevel.checkpoint()
+
+    async def run_party(party):
+        async with trio.open_nursery() as nursery:
+            for worker in range(workers):
+                nursery.start_soon(drivers[party, worker].run)
+            outcomes[party] = await drivers[party, NODE].run()
+            for worker in range(workers):
+                drivers[party, worker].end()
+
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(carry)
+            async with trio.open_nursery() as running:
+                for party in range(size):
+                    running.start_soon(run_party, party)
+            nursery.cancel_scope.cancel()
+    revealed = {}
+    for number, (what, _, kind, _) in enumerate(outcomes[0].revealed):
+        exports = [outcomes[party].revealed[number][3] for party in range(size)]
+        words = protocol.combine(exports, domain=kind.form.domain, shape=word_shape(kind, {}))
+        revealed[what] = decode(words, kind.scale) if kind.form is Form.RING else words
+    return revealed, [outcomes[party] for party in range(size)], ran
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_kind_of_node(name, workers, example, verified):
+    """Each instance runs at one member of each party, the same at all, and members share the work."""
+    one = example(333, 64)
+    revealed, outcomes, ran = await run_shared_out(one.plan, name, one.inputs, workers, seed=workers)
+    verified(one, revealed)
+    assert all(outcome.symbols == one.symbols for outcome in outcomes)
+    assert len(outcomes[0].stored["joined"].tiles) == -(-one.symbols["both"] // 64)
+    assert len(ran) == len(set(ran))
+    by_party = [{found[1:] for found in ran if found[0] == party} for party in range(len(outcomes))]
+    assert all(found == by_party[0] for found in by_party)
+    instances = [names for _, *names in by_party[0]]
+    assert len(instances) == len({tuple(names) for names in instances})
+    assert {member for member, *_ in by_party[0]} == {NODE, *range(workers)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_tables_shorter_than_the_workers_are_many(seed, example, verified):
+    one = example(130, 64)
+    revealed, _, _ = await run_shared_out(one.plan, "replicated", one.inputs, 5, seed)
+    verified(one, revealed)
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 5, 64])
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_each_tile_has_one_member_in_blocks(tiles, workers):
+    b = Builder("sum", tile_rows=64)
+    x = b.input("x", Type(Form.RING, (64 * tiles,), 8, 2.0**11))
+    (x * x).sum().reveal("sum", to="analyst")
+    plan = b.plan()
+    shards = Shards(Layout(plan, {}), workers)
+    for index, node in enumerate(plan.nodes):
+        tiling = KINDS[node.kind].tiling
+        shares = [list(shards.share(member, index)) for member in (NODE, *range(workers))]
+        count = 1 if tiling is Tiling.WHOLE or node.kind == "input" else shards._layout.tiles(index)
+        if node.kind != "input":
+            assert [*itertools.chain(*shares)] == list(range(count))
+        for member, share in zip((NODE, *range(workers)), shares, strict=True):
+            assert all(shards.may_run(member, index, tile) for tile in share)
+    spread = [len(shards.block(worker, tiles)) for worker in range(workers)]
+    assert max(spread) - min(spread) <= 1
+
+
+async def test_a_message_for_a_tile_of_another_member_is_refused(example):
+    """As from a party that has another number of workers."""
+    plan = drop_dead(example(333, 64).plan)
+    index = next(number for number, node in enumerate(plan.nodes) if node.kind == "truncate")
+
+    async def nowhere(_):
+        await trio.lowlevel.checkpoint()
+
+    protocol = registry.get("replicated")
+    driver = Scheduler(plan, parties(protocol)[0], {}, send=nowhere, part=Part(1, 2, nowhere))
+    with pytest.raises(ProtocolError, match="does not run it; both must have as many workers"):
+        driver.deliver(1, index, 0, 0, [])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        [1, 0, 0, 1, 0, [], [3], {}],
+        [1, 0, 0, 1, 0, ["Z63", 0, False], [2], {}],
+        [1, 0, 0, 1, 0, ["Z64"], [2], {}],
+    ],
+)
+def test_malformed_parcels_are_refused(header):
+    with pytest.raises(ProtocolError, match="malformed value"):
+        Parcel.read(header, np.zeros(2, np.uint64))

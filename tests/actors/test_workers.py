@@ -1,0 +1,157 @@
+"""Workers in earnest: their crews come together, compute what a node alone does, and are missed when lost."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+
+import numpy as np
+import pytest
+import trio
+
+import tercet
+from tercet.actors.engine import engine
+from tercet.engines.dask import Dask, DaskTls
+from tercet.errors import ConfigError, PeerLost
+from tercet.ml import LogisticRegression
+from tercet.testing.engines import Tasks
+
+ROWS = 256
+RNG = np.random.default_rng(8)
+X = RNG.normal(size=(ROWS, 3))
+Y = RNG.random(ROWS) < 1 / (1 + np.exp(-X @ [1.0, -1.0, 0.5]))
+LEFT = {"id": np.arange(ROWS), **{f"x{i}": X[:, i] for i in range(3)}}
+RIGHT = {"id": np.arange(ROWS)[::-1], "y": Y[::-1], "site": np.arange(ROWS) % 3}
+FEATURES = ["x0", "x1", "x2"]
+
+pytestmark = pytest.mark.filterwarnings("ignore::tercet.errors.ConvergenceWarning")
+
+
+class Engines(list):
+    """Makes engines whose workers are tasks, one a party, and keeps them."""
+
+    def __call__(self, workers, make_link):
+        self.append(Tasks(workers, make_link))
+        return self[-1]
+
+
+async def study(lake):
+    """A join, two fits, figures and metrics: numbers by name."""
+    left = await lake.upload(LEFT, name="left", key="id", owner="clinic")
+    right = await lake.upload(RIGHT, name="right", key="id", owner="insurer")
+    both = await left.join(right, on="id")
+    model = await LogisticRegression().fit(both, target="y", features=FEATURES)
+    revealed = await model.reveal()
+    scores = await (await model.evaluate(both)).reveal()
+    told = await both.describe(["x0", "site"], statistics=["mean", "std", "50%"])
+    slow = await LogisticRegression(solver="gd", max_iter=3).fit(both, target="y", features=["x0"])
+    return {
+        "coefficients": [*revealed.coef_[0], *revealed.intercept_],
+        "metrics": [scores.accuracy, scores.roc_auc, scores.log_loss],
+        "described": [told["x0"]["mean"], told["x0"]["std"], told["x0"]["50%"], told["site"]["mean"]],
+        "steps": (await slow.reveal()).coef_[0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "workers"), [("replicated", 1), ("replicated", 3), ("shamir", 2), ("rep4", 2)]
+)
+async def test_results_are_those_of_a_node_alone(protocol, workers):
+    async with tercet.open_local(protocol=protocol, tile_rows=64) as lake:
+        alone = await study(lake)
+    async with tercet.open_local(protocol=protocol, tile_rows=64, workers=workers, engine=Engines()) as lake:
+        shared = await study(lake)
+    for name, numbers in alone.items():
+        np.testing.assert_allclose(shared[name], numbers, atol=5e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_lost_worker_is_named_and_there_is_another(seed):
+    """At a random moment of a join and a fit; what comes after that is right."""
+    moment = random.Random(seed)
+    party, number, after = moment.randrange(3), moment.randrange(2), moment.uniform(0, 0.5)
+    engines = Engines()
+    async with tercet.open_local(tile_rows=64, workers=2, engine=engines, timeout_s=3) as lake:
+        left = await lake.upload(LEFT, name="left", key="id", owner="clinic")
+        right = await lake.upload(RIGHT, name="right", key="id", owner="insurer")
+
+        async def lose():
+            await trio.sleep(after)
+            engines[party].scopes[number].cancel()
+
+        async def work():
+            both = await left.join(right, on="id")
+            return await LogisticRegression().fit(both, target="y", features=FEATURES)
+
+        began = time.monotonic()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose)
+            with pytest.raises(PeerLost, match=rf"worker {number} of party \d"):
+                while True:  # until it is lost
+                    await work()
+        assert time.monotonic() - began < 30
+        model = None
+        with trio.fail_after(60):
+            while model is None:
+                with contextlib.suppress(PeerLost):
+                    model = await work()
+                await trio.sleep(0.1)
+        found = (await model.reveal()).coef_[0]
+    async with tercet.open_local(protocol="plain") as lake:
+        table = await lake.upload(LEFT | {"y": Y}, name="all", key="id", owner="clinic")
+        model = await LogisticRegression().fit(table, target="y", features=FEATURES)
+        np.testing.assert_allclose(found, (await model.reveal()).coef_[0], atol=5e-4)
+
+
+async def test_parties_with_other_numbers_of_workers_say_so():
+    """None of them waits for ever, and tables of one tile need no workers."""
+    numbers = iter([2, 1, 2])
+    engines = [Tasks(next(numbers)) for _ in range(3)]
+
+    def make(_, make_link):
+        made = engines.pop(0)
+        made.make_link = make_link
+        return made
+
+    with trio.move_on_after(4) as scope:
+        async with tercet.open_local(protocol="replicated", tile_rows=64, workers=2, engine=make):
+            pass
+    assert scope.cancelled_caught  # a lake on one machine opens with its workers
+
+
+def test_a_party_on_dask():
+    """The least there can be: one party, one process; `make scale` has three nodes that last."""
+    table = LEFT | {"y": Y}
+    with tercet.local(protocol="plain", tile_rows=64, workers=1) as lake:
+        whole = lake.upload(table, name="all", key="id", owner="clinic")
+        found = LogisticRegression().fit(whole, target="y", features=FEATURES).reveal()
+        assert lake.cluster.transport == "tls"
+    with tercet.local(protocol="plain") as lake:
+        whole = lake.upload(table, name="all", key="id", owner="clinic")
+        expected = LogisticRegression().fit(whole, target="y", features=FEATURES).reveal()
+    np.testing.assert_allclose(found.coef_, expected.coef_, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"scheduler": "tcp://10.0.0.5:8786"}, "has to be encrypted"),
+        ({"scheduler": "tls://10.0.0.5:8786"}, "has to be encrypted"),
+        ({"ca": "ca.pem"}, "all of ca, certificate and key"),
+        ({"shceduler": "tls://10.0.0.5:8786"}, "which means nothing"),
+        ({"scheduler": 8786}, "is text"),
+    ],
+)
+def test_dask_is_configured_safely_or_not_at_all(options, says):
+    with pytest.raises(ConfigError, match=says):
+        engine("dask").make(2, options)
+
+
+def test_schedulers_here_and_over_tls():
+    files = {"ca": "a", "certificate": "b", "key": "c"}
+    made = Dask.make(3, {"scheduler": "tls://10.0.0.5:8786", **files})
+    assert (made.workers, made.tls) == (3, DaskTls("a", "b", "c"))
+    assert Dask.make(1, {"scheduler": "tcp://127.0.0.1:8786"}).tls is None
+    with pytest.raises(ConfigError, match="there is no engine 'dusk'; did you mean 'dask'"):
+        engine("dusk")
