@@ -94,7 +94,7 @@ class Muster:
         """Note what a peer says. Raises ProtocolError."""
         match word:
             case ["certificates", bytes(nonce), int(workers), list(texts)] if _are_texts(texts):
-                if len(texts) != (workers if self._authenticated else 0):
+                if len(nonce) != NONCE_BYTES or len(texts) != (workers if self._authenticated else 0):
                     raise ProtocolError(f"party {peer} told {len(texts)} certificates of {workers} workers")
                 if workers != self.engine.workers:
                     self.party.no_crew = (

@@ -24,14 +24,18 @@ import attrs
 import trio
 
 from tercet.actors.engine import Engine, WorkerConfig
+from tercet.actors.line import first_cause
 from tercet.actors.worker import work
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, TercetError, TransportError
 from tercet.transports import registry
 from tercet.transports.names import worker_name
 
+logger = logging.getLogger(__name__)
+
 START_S = 60.0
 """How long Dask may take to have as many workers as are needed, and to start Tercet's there."""
+STOP_S = 15.0
 QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
 """What Dask's processes on this machine say when they are stopped means nothing to users."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -107,6 +111,17 @@ class Dask(Engine):
     # -- in a thread -----------------------------------------------------------------------------------------
 
     def _start(self, configs: Sequence[WorkerConfig]) -> None:
+        try:
+            self._begin_all(configs)
+        except TercetError:
+            raise
+        except Exception as error:
+            self._close()  # the next attempt connects anew
+            raise TransportError(
+                f"Dask could not start the workers ({type(error).__name__}: {error}); see its logs"
+            ) from error
+
+    def _begin_all(self, configs: Sequence[WorkerConfig]) -> None:
         client = self._connected()
         try:
             client.wait_for_workers(self.workers, timeout=START_S)
@@ -173,10 +188,13 @@ class Dask(Engine):
         return self._client
 
     def _close(self) -> None:
-        for one in (self._client, self._cluster):
+        held, self._client, self._cluster = (self._client, self._cluster), None, None
+        for one in held:
             if one is not None:
-                one.close(timeout=START_S)
-        self._client = self._cluster = None
+                try:
+                    one.close(timeout=STOP_S)
+                except Exception:
+                    logger.warning("Dask did not stop in order", exc_info=True)
 
 
 def _own_address(host: str, port: int) -> str:
@@ -220,6 +238,7 @@ def _work(config: WorkerConfig, listen: str, called: concurrent.futures.Future[N
         load_all()
         make = registry.get(config.transport).for_party
         trio.run(functools.partial(work, config, make, listen, called=lambda: called.set_result(None)))
-    except* TercetError as group:
-        if not called.done():
-            called.set_exception(group)
+    except BaseException as error:
+        if called.done():
+            raise
+        called.set_exception(first_cause(error))
