@@ -19,6 +19,7 @@ from tercet.actors.session import RollCall, Runner, Session
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import PeerLost, ProtocolError, StorageError
 from tercet.plans.passes import checkpoints
+from tercet.plans.shards import spreads
 from tercet.protocols.base import Protocol
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ async def run_session(
         send = functools.partial(party.send_frames, session.name)
         runner = Lockstep(session.plan, protocol, inputs, send=send, **options)
     else:
-        if party.shared_out:
+        if party.shared_out and spreads(session.plan):
             task = await party.workers().begin(session)
         send_messages = functools.partial(party.send, session.name)
         runner = Scheduler(
@@ -87,7 +88,9 @@ async def run_session(
         outcome = await runner.run()
         nursery.cancel_scope.cancel()
     if task is not None:
-        await task.end(outcome.statistics, PATIENCE * party.timeout_s)
+        # Workers themselves wait so long for those of the other parties.
+        patience = 2 * PATIENCE * party.timeout_s + outcome.statistics.seconds
+        await task.end(outcome.statistics, patience)
     if party.protocol.malicious:
         for peer in peers.values():
             peer.line.post(["done", session.name])

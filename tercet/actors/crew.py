@@ -4,7 +4,8 @@ A worker runs its share of plans, and has links of its own to the same worker of
 `worker`). The node has a line to each of its workers. A worker says `["here", address]`, is told
 `["link", addresses]`, by party, and says `["ready"]` (see `muster`). Then it is told `["run", session,
 plan]`. `["value", session, ...]` goes either way (see `parts`). `["end", session]` a worker answers with
-`["ended", session, rounds, bytes]`. Either end may say `["stop", session, error]`.
+`["ended", session, rounds, bytes]`. Either end may say `["stop", session, error]`. A worker that has lost
+one of another party says `["lost", error]`.
 
 A worker that is lost takes the whole crew with it: what runs ends at once with its name, and nothing that is
 shared out can run until there is another crew.
@@ -21,13 +22,14 @@ import trio
 
 from tercet.actors.line import Line
 from tercet.actors.parts import Parcel, Part
+from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.threads import in_thread
 from tercet.actors.values import FiledTiles
 from tercet.errors import PeerLost, ProtocolError, from_wire
 from tercet.plans.shards import NODE
 from tercet.protocols.domains import Words
 from tercet.transports import Link
-from tercet.transports.names import worker_name
+from tercet.transports.names import party_name, worker_name
 
 if TYPE_CHECKING:
     from tercet.actors.session import Session
@@ -45,11 +47,13 @@ async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel]) ->
 class Crew:
     """A party's lines to its workers; `run` it in the party's nursery before anything is begun."""
 
-    def __init__(self, index: int, links: Sequence[Link], timeout_s: float) -> None:
+    def __init__(
+        self, index: int, links: Sequence[Link], timeout_s: float, scratch: Scratch = IN_MEMORY
+    ) -> None:
         self.index = index
         self.lost: PeerLost | None = None
         owner = f"the node of party {index}"
-        self._lines = [Line(link, owner=owner, timeout_s=timeout_s) for link in links]
+        self._lines = [Line(link, owner=owner, timeout_s=timeout_s, scratch=scratch) for link in links]
         self._tasks: dict[bytes, Task] = {}
         self._addresses: dict[int, str] = {}
         self._ready: set[int] = set()
@@ -61,10 +65,18 @@ class Crew:
         return len(self._lines)
 
     async def run(self) -> None:
-        """Own the lines until cancelled. Raises PeerLost when one is lost."""
-        async with trio.open_nursery() as nursery:
-            for number in range(self.workers):
-                nursery.start_soon(self._tend, number)
+        """Own the lines until cancelled. Raises PeerLost when one is lost; nothing goes on without them."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for number in range(self.workers):
+                    nursery.start_soon(self._tend, number)
+        finally:
+            if self.lost is None:
+                name = party_name(self.index)
+                why = f"the workers of {name} are started anew, with those of another party; try again"
+                self.lost = PeerLost(why, peer=name)
+            for task in list(self._tasks.values()):
+                task.session.fail(self.lost)
 
     async def _tend(self, number: int) -> None:
         line = self._lines[number]
@@ -72,8 +84,6 @@ class Crew:
         if self.lost is None:
             name = worker_name(self.index, number)
             self.lost = PeerLost(f"{name} is lost: {line.error()}", peer=name)
-        for task in list(self._tasks.values()):
-            task.session.fail(self.lost)
         raise self.lost
 
     async def addresses(self) -> list[str]:
@@ -115,6 +125,8 @@ class Crew:
             case ["here", str(address)]:
                 self._addresses[number] = address
                 self._notify()
+            case ["lost", dict(error)]:
+                raise from_wire(error)
             case ["ready"]:
                 self._ready.add(number)
                 self._notify()

@@ -7,7 +7,8 @@ They call their node and say where they listen; nodes tell each other (`["crew",
 addresses]`), where `view` stands for the nonces of all, so that what belongs to an earlier attempt is told
 apart; then worker k of each party links up with worker k of the others.
 
-A node whose worker was lost begins anew with another nonce, and with it all the others.
+A node whose worker was lost begins anew with other keys and another nonce; the other nodes then start theirs
+anew as well, under the keys that they have.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from tercet.actors.party import Party
 from tercet.errors import ProtocolError, TercetError, TransportError
 from tercet.transports import Identity, Link, Shaping, Transport, make_identity
 from tercet.transports import registry as transports
+from tercet.transports.identity import Pins
 from tercet.transports.names import FOREMAN, party_name, worker_name
 
 logger = logging.getLogger(__name__)
 
-START_S = 60.0
+START_S = 120.0
 """How long workers may take to start and to link up."""
 RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 MOST_TEXT = 1 << 14
@@ -96,12 +98,16 @@ class Muster:
             case ["certificates", bytes(nonce), int(workers), list(texts)] if _are_texts(texts):
                 if len(nonce) != NONCE_BYTES or len(texts) != (workers if self._authenticated else 0):
                     raise ProtocolError(f"party {peer} told {len(texts)} certificates of {workers} workers")
+                for text in texts:
+                    _require_certificate(peer, text)
                 if workers != self.engine.workers:
-                    self.party.no_crew = (
+                    why = (
                         f"{party_name(peer)} has {workers} and {self.party.name} {self.engine.workers}; say "
                         "the same number of workers in node.toml everywhere"
                     )
-                    logger.error("%s", self.party.no_crew)
+                    if why != self.party.no_crew:
+                        logger.error("%s", why)
+                    self.party.no_crew = why
                     self._told.pop(peer, None)
                 else:
                     self._told[peer] = _Told(nonce, texts)
@@ -155,7 +161,7 @@ class Muster:
             for peer in self._peers:
                 self._introduce(peer)
             await self._until(lambda: self._view() is not None)
-            view = self._view()
+            view, told = self._view(), dict(self._told)
 
             def ready() -> None:
                 nonlocal started, pause
@@ -166,20 +172,23 @@ class Muster:
 
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._crew, view, ready)
+                    nursery.start_soon(self._crew, view, told, ready)
                     await self._until(lambda view=view: self._view() != view)  # type: ignore[misc]
                     nursery.cancel_scope.cancel()
-            except* TercetError as group:
+            except* Exception as group:
+                cause = gravest_cause(group)
                 if not (started or self._lasting):
-                    raise gravest_cause(group) from None
-                self.party.no_crew = str(gravest_cause(group))
+                    raise cause from None
+                if not isinstance(cause, TercetError):
+                    logger.exception("%s: workers failed in an unforeseen way", self.party.name)
+                self.party.no_crew = str(cause)
                 logger.warning("%s: %s", self.party.name, self.party.no_crew)
                 self._renew()
             self.party.crew = None
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_RETRY_S)
 
-    async def _crew(self, view: bytes | None, ready: Callable[[], None]) -> None:
+    async def _crew(self, view: bytes | None, told: Mapping[int, _Told], ready: Callable[[], None]) -> None:
         """One crew, until a worker of it is lost, which raises PeerLost."""
         index, workers = self.party.index, range(self.engine.workers)
         foreman = make_identity(FOREMAN) if self._authenticated else None
@@ -190,13 +199,13 @@ class Muster:
             listener = await transport.listen(await self.engine.address(), nursery=nursery)
             async with listener:
                 certificate = "" if foreman is None else foreman.certificate_pem
-                configs = [self._config(number, listener.address, certificate) for number in workers]
+                configs = [self._config(number, listener.address, certificate, told) for number in workers]
                 nursery.start_soon(self.engine.run, configs)
                 with trio.move_on_after(START_S) as scope:
                     links = await self._links(transport, listener.accept)
             if scope.cancelled_caught:
                 raise TransportError(f"the workers of {self.party.name} did not start within {START_S:g} s")
-            crew = Crew(index, links, self.party.timeout_s)
+            crew = Crew(index, links, self.party.timeout_s, self.party.scratch)
             nursery.start_soon(crew.run)
             with trio.move_on_after(START_S) as scope:
                 own = await crew.addresses()
@@ -209,14 +218,14 @@ class Muster:
                     f"the workers of {self.party.name} did not link up within {START_S:g} s with those of "
                     "the other parties; can they reach each other?"
                 )
-            self.party.crew = crew
+            self.party.crew, self.party.no_crew = crew, "they are being started anew; try again in a moment"
             ready()
             await trio.sleep_forever()
 
-    def _config(self, number: int, node: str, certificate: str) -> WorkerConfig:
+    def _config(self, number: int, node: str, certificate: str, told: Mapping[int, _Told]) -> WorkerConfig:
         party, pins = self.party, {}
         if self._authenticated:
-            pins = {party_name(peer): self._told[peer].certificates[number] for peer in self._peers}
+            pins = {party_name(peer): told[peer].certificates[number] for peer in self._peers}
         return WorkerConfig(
             index=party.index,
             parties=party.parties,
@@ -253,6 +262,13 @@ class Muster:
             link.peer = name
             links[numbers[0]] = link
         return [links[number] for number in sorted(links)]
+
+
+def _require_certificate(peer: int, text: str) -> None:
+    """Raise TransportError unless a text is one certificate and nothing else that counts."""
+    if not text.isascii() or text.count("-----BEGIN") != 1:
+        raise TransportError(f"party {peer} told something else than a certificate of a worker")
+    Pins.read({party_name(peer): text})
 
 
 def _are_texts(texts: Sequence[Any]) -> bool:

@@ -41,7 +41,8 @@ class Parcel:
         form: list[Any] = []
         if isinstance(data, Share):
             form = [data.domain.name, data.scale, isinstance(data, Product)]
-        words = np.ascontiguousarray(data.data if isinstance(data, Share) else data)
+        array = data.data if isinstance(data, Share) else data
+        words = np.ascontiguousarray(array).reshape(array.shape)
         header = [*self.ref, self.tile, self.tiles, self.depth, form, list(words.shape), dict(self.symbols)]
         return header, [words]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from tercet.actors.parts import Parcel, Part
 from tercet.actors.party import Party
 from tercet.actors.session import Session
 from tercet.actors.threads import in_thread
-from tercet.errors import ProtocolError, TercetError, TransportError, from_wire
+from tercet.errors import PeerLost, ProtocolError, TercetError, TransportError, from_wire
 from tercet.plans.parsing import read_plan
 from tercet.plans.shards import NODE
 from tercet.protocols import registry
@@ -33,6 +34,8 @@ from tercet.transports import Identity, Link, Shaping, Transport
 from tercet.transports.names import FOREMAN, worker_name
 
 logger = logging.getLogger(__name__)
+
+MOST_AHEAD = 1024
 
 MakeTransport = Callable[[Identity | None, Mapping[str, str]], Transport]
 
@@ -55,13 +58,22 @@ class Worker:
         self._line = line
         self._early: dict[bytes, list[Callable[[Session], None]]] = {}
         """What the node has said of runs whose plan is still being read."""
+        self._ahead: OrderedDict[bytes, list[Callable[[Session], None]]] = OrderedDict()
+        """What has overtaken the word that such a run is to begin."""
 
     async def run(self) -> None:
         """Work until the line to the node ends."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self.party.on_lost = self._lost
             await self._line.run(self)
             nursery.cancel_scope.cancel()
+
+    def _lost(self) -> None:
+        """A worker of another party is lost, without which there is nothing to do."""
+        names = [self.party.called(index) for index in self.party.missing()]
+        error = PeerLost(f"it has lost {' and '.join(names)}", peer=names[0])
+        self._line.post(["lost", error.to_wire()])
 
     # -- what the node says ----------------------------------------------------------------------------------
 
@@ -76,7 +88,7 @@ class Worker:
             case ["link", list(addresses)]:
                 self._nursery.start_soon(self._link_up, addresses)
             case ["run", bytes(name), bytes(packed)]:
-                self._early[name] = []
+                self._early[name] = self._ahead.pop(name, [])
                 self._nursery.start_soon(self._work, name, packed)
             case ["value", bytes(name), *rest] if payload is not None:
                 parcel = Parcel.read(rest, payload)
@@ -97,6 +109,10 @@ class Worker:
             self._early[name].append(what)
         elif (session := self.party.under_way(name)) is not None:
             what(session)
+        elif not self.party.has_ended(name):
+            self._ahead.setdefault(name, []).append(what)
+            if len(self._ahead) > MOST_AHEAD:
+                self._ahead.popitem(last=False)
 
     async def _link_up(self, addresses: Sequence[str]) -> None:
         if self.party.parties > 1:

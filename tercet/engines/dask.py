@@ -33,8 +33,9 @@ from tercet.transports.names import worker_name
 
 logger = logging.getLogger(__name__)
 
-START_S = 60.0
-"""How long Dask may take to have as many workers as are needed, and to start Tercet's there."""
+CONNECT_S, WAIT_S, START_S = 20.0, 40.0, 20.0
+"""How long it may take to reach the scheduler, until there are as many workers as are needed, and to start
+Tercet's there: together less than a node waits for all that."""
 STOP_S = 15.0
 QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
 """What Dask's processes on this machine say when they are stopped means nothing to users."""
@@ -62,6 +63,8 @@ class Dask(Engine):
     tls: DaskTls | None = None
     _client: Any = None
     _cluster: Any = None
+    _one: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(1))
+    """What hangs in Dask takes no place of the node's own threads."""
 
     @classmethod
     def make(cls, workers: int, options: Mapping[str, Any]) -> Self:
@@ -100,7 +103,7 @@ class Dask(Engine):
 
     async def run(self, configs: Sequence[WorkerConfig]) -> None:
         """As `Engine.run`."""
-        await trio.to_thread.run_sync(self._start, configs, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(self._start, configs, abandon_on_cancel=True, limiter=self._one)
         await trio.sleep_forever()
 
     async def aclose(self) -> None:
@@ -124,7 +127,7 @@ class Dask(Engine):
     def _begin_all(self, configs: Sequence[WorkerConfig]) -> None:
         client = self._connected()
         try:
-            client.wait_for_workers(self.workers, timeout=START_S)
+            client.wait_for_workers(self.workers, timeout=WAIT_S)
         except TimeoutError as error:
             found = len(client.ncores())
             raise TransportError(
@@ -145,7 +148,8 @@ class Dask(Engine):
             for config, place in zip(configs, places, strict=False)
         ]
         try:
-            client.gather(begun)
+            for one in begun:
+                one.result(timeout=2 * START_S)
         except BaseException:
             client.cancel(begun, force=True)
             raise
@@ -172,15 +176,16 @@ class Dask(Engine):
                 self._cluster = dask.LocalCluster(
                     n_workers=self.workers,
                     threads_per_worker=1,
-                    dashboard_address=":0",
+                    dashboard_address="127.0.0.1:0",
                     security=security,
                     memory_limit=None,
                     env=QUIET,
                 )
             self._client = dask.Client(
-                self._cluster or self.scheduler, security=security, set_as_default=False, timeout=START_S
+                self._cluster or self.scheduler, security=security, set_as_default=False, timeout=CONNECT_S
             )
         except (OSError, TimeoutError) as error:
+            self._close()
             raise TransportError(
                 f"the Dask scheduler {self.scheduler or 'of this machine'} does not answer ({error}); is it "
                 "running, and are its TLS files those in node.toml?"
@@ -241,4 +246,5 @@ def _work(config: WorkerConfig, listen: str, called: concurrent.futures.Future[N
     except BaseException as error:
         if called.done():
             raise
-        called.set_exception(first_cause(error))
+        name = worker_name(config.index, config.number)
+        called.set_exception(TransportError(f"{name} could not start: {first_cause(error)}"))

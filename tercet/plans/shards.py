@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tercet.plans.kinds import KINDS, Tiling
+from tercet.plans.plan import Plan
 from tercet.plans.tiles import Layout
 
 NODE = -1
@@ -82,3 +83,9 @@ class Shards:
             except KeyError:
                 return {NODE, *range(self.workers)}
         return found
+
+
+def spreads(plan: Plan) -> bool:
+    """Whether workers have anything to do in a plan, however many rows its symbols turn out to mean."""
+    shards = Shards(Layout(plan, dict(plan.maxima)), 1)
+    return any(map(shards.spread, range(len(plan.nodes))))

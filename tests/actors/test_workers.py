@@ -11,11 +11,15 @@ import pytest
 import trio
 
 import tercet
+from tercet.actors import muster, worker
 from tercet.actors.engine import engine
+from tercet.actors.party import Party
 from tercet.engines.dask import Dask, DaskTls
-from tercet.errors import ConfigError, PeerLost
+from tercet.errors import ConfigError, PeerLost, TercetError
 from tercet.ml import LogisticRegression
+from tercet.protocols import registry
 from tercet.testing.engines import Tasks
+from tercet.transports import make_identity
 
 ROWS = 256
 RNG = np.random.default_rng(8)
@@ -118,6 +122,90 @@ async def test_parties_with_other_numbers_of_workers_say_so():
         async with tercet.open_local(protocol="replicated", tile_rows=64, workers=2, engine=make):
             pass
     assert scope.cancelled_caught  # a lake on one machine opens with its workers
+
+
+@pytest.mark.parametrize("what", ["link", "news"])
+async def test_what_runs_ends_when_crews_come_together_anew(what, monkeypatch):
+    """Because two workers have lost each other, or since a node has made its workers anew."""
+    musters, parties = [], []
+    monkeypatch.setattr(muster.Muster, "_renew", noted(muster.Muster._renew, musters))
+    monkeypatch.setattr(worker.Worker, "run", noted(worker.Worker.run, parties))
+    async with tercet.open_local(tile_rows=64, workers=1, engine=Engines(), timeout_s=3) as lake:
+        table = await lake.upload(LEFT | {"y": Y}, name="all", key="id", owner="clinic")
+
+        async def disturb():
+            await trio.sleep(0.2)
+            if what == "news":
+                musters[0].hear(1, ["certificates", bytes(16), 1, []])
+            else:
+                first = next(one.party for one in parties if one.party.index == 0)
+                await first._peers[1].line.link.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(disturb)
+            with trio.fail_after(30), pytest.raises(PeerLost, match="worker"):
+                while True:
+                    await LogisticRegression().fit(table, target="y", features=FEATURES)
+        if what == "link":
+            model = None
+            with trio.fail_after(60):
+                while model is None:
+                    with contextlib.suppress(PeerLost):
+                        model = await LogisticRegression().fit(table, target="y", features=FEATURES)
+                    await trio.sleep(0.1)
+
+
+def noted(function, found):
+    """The same, which notes for whom it was called."""
+
+    def called(self, *args, **options):
+        if self not in found:
+            found.append(self)
+        return function(self, *args, **options)
+
+    return called
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        [],
+        ["certificates"],
+        ["certificates", b"short", 1, ["x"]],
+        ["certificates", bytes(16), 2, ["x"]],
+        ["certificates", bytes(16), 1, ["x"]],
+        ["certificates", bytes(16), 1, ["\u00e9" + make_identity("a").certificate_pem]],
+        ["certificates", bytes(16), 1, 2 * [make_identity("a").certificate_pem]],
+        ["certificates", bytes(16), 1, [make_identity("a").certificate_pem + "-----BEGIN CERTIFICATE-----"]],
+        ["certificates", bytes(16), 1, ["x" * (1 << 15)]],
+        ["addresses", bytes(16), 3],
+        ["addresses", bytes(16), ["x"] * 5000],
+    ],
+)
+def test_what_no_node_says_of_its_workers_is_refused(word):
+    party = Party(0, parties=3, protocol=registry.get("replicated"))
+    mine = muster.Muster(party, Tasks(1), "tls")
+    with pytest.raises(TercetError):
+        mine.hear(1, word)
+    assert mine._view() is None
+
+
+async def test_a_node_that_lasts_outlives_its_engine(caplog):
+    """Whatever that raises; and it says why there are no workers."""
+
+    class Broken(Tasks):
+        async def run(self, configs):
+            await trio.lowlevel.checkpoint()
+            raise RuntimeError("the cluster has burnt down")
+
+    party = Party(0, parties=1, protocol=registry.get("plain"))
+    mine = muster.Muster(party, Broken(1), "tls", lasting=True)
+    with trio.move_on_after(1.5):
+        await mine.run()
+    with pytest.raises(PeerLost, match="without its workers: the cluster has burnt down"):
+        party.workers()
+    with pytest.raises(RuntimeError, match="burnt down"):
+        await muster.Muster(party, Broken(1), "tls").run()
 
 
 def test_a_party_on_dask():
