@@ -239,11 +239,11 @@ async def _look(cluster: ClusterFile, identity: Identity, index: int, timeout_s:
 def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> dict[str, Any]:
     """What a node of these has answered to "status". Raises ProtocolError if it is not what nodes answer."""
     nodes, others = len(names), {*names} - {names[index]}
+    workers = told.get("workers")  # of which releases without them say nothing
     match told:
         case {
             "release": str(release),
             "missing_parties": [*missing],
-            "workers": None | int() as workers,
             "runs": int(runs),
             "waiting": int(waiting),
             "free_bytes": dict(free),
@@ -259,6 +259,7 @@ def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> d
             and all(one == one_line(one) for one in (release, digest, *free, *map(str, coming)))
             and all(_tells_back(one, others) for one in went_back)
             and len(went_back) == len({one[0] for one in went_back})
+            and (workers is None or (type(workers) is int and workers >= 0))
         ):
             return {
                 "release": release,

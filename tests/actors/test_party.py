@@ -198,7 +198,7 @@ async def test_a_plan_that_only_some_nodes_get(open_cluster_of_nodes, autojump_c
     async with open_cluster_of_nodes() as nodes:
         client = await nodes.client()
         await client.put("x", KIND, WORDS)
-        for party, why in ((0, "party 1, 2 did not start"), (2, "party 1, 2 did not start")):
+        for party, why in ((0, "party 1, party 2 did not start"), (2, "party 1, party 2 did not start")):
             with pytest.raises(PeerLost, match=why) as caught:
                 await nodes.parties[party].run_plan(b"lonely", squares().to_bytes())
             assert caught.value.peer == "party 1"

@@ -75,6 +75,12 @@ class End:
         return End(nodes, self.index)
 
 
+def linked(party, index):
+    """What a party tells all who want to know of a new link."""
+    for told in party.on_linked:
+        told(index)
+
+
 async def deliver(*ends):
     """Until nobody says anything any more."""
     said = True
@@ -93,8 +99,8 @@ async def deliver(*ends):
 
 
 async def link(one, other):
-    one.party.on_linked(other.index)
-    other.party.on_linked(one.index)
+    linked(one.party, other.index)
+    linked(other.party, one.index)
     for end in (one, other):
         await end.take()
     await deliver(one, other)
@@ -167,7 +173,7 @@ async def test_what_a_peer_has_said_before_it_answers_waits(two):
     await other.write(5)
     other.words.clear()
     one.logs._rows.put(PeerRow("n1", 3, "a" * 64))
-    one.party.on_linked(1)
+    linked(one.party, 1)
     one.party.on_log(1, ["now", 5, other.audit.head.digest])
     await one.take()
     assert one.logs._rows.find("n1").lines == 3
