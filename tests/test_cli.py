@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import tercet
 import tercet.demo
 from tercet.cli import app
 from tercet.commands import HOMES
+from tercet.commands.comparison import record
 from tercet.comparison import NETWORKS, WORKLOADS
 from tercet.comparison.outcome import DRAWN, ENDINGS, FORMATS
 from tercet.errors import PeerLost
@@ -71,7 +73,7 @@ def test_help_needs_nothing_that_takes_long_to_import():
     """Of all commands: `tercet --help` takes twice what `tercet --version` does, not thirty times."""
     ask = f"import sys; {'; '.join(f'import {home}' for home in set(HOMES.values()))}; print(*sys.modules)"
     loaded = _loaded(ask)
-    assert _packages(loaded).isdisjoint({"numpy", "trio", "sqlalchemy", "attr", "cryptography"})
+    assert _packages(loaded).isdisjoint({"numpy", "trio", "sqlalchemy", "cryptography"})
     own = {name for name in loaded if name.startswith("tercet.")}
     assert own == {"tercet.commands", "tercet.commands.console", "tercet.errors", *HOMES.values()}
 
@@ -104,10 +106,11 @@ def test_help_names_what_there_is():
         "upload": (GROUPS, CLASSES, USUAL, SIZES, [f"default: {PARAMETERS_PER_ROW}"]),
         "init": (ROLES,),
         "compare": (WORKLOADS, NETWORKS, FORMATS, ENDINGS, DRAWN),
-        "transcript record": (WORKLOADS,),
     }.items():
         told = runner.invoke(app, [*command.split(), "--help"], env={"COLUMNS": "400"}).output
         assert not [word for some in words for word in some if word not in told]
+    plan = typing.get_type_hints(record, include_extras=True)["plan"].__metadata__[0]
+    assert not [word for word in WORKLOADS if word not in plan.help]
 
 
 def test_every_module_of_commands_has_those_that_are_looked_for_in_it():
