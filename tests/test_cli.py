@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
 import sys
-import typing
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ import tercet
 import tercet.demo
 from tercet.cli import app
 from tercet.commands import HOMES
-from tercet.commands.comparison import record
 from tercet.comparison import NETWORKS, WORKLOADS
 from tercet.comparison.outcome import DRAWN, ENDINGS, FORMATS
 from tercet.errors import PeerLost
@@ -100,17 +99,20 @@ def _packages(loaded: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in loaded}
 
 
+EARLY_TYPER = tuple(map(int, importlib.metadata.version("typer").split(".")[:2])) < (0, 20)
+
+
+@pytest.mark.skipif(EARLY_TYPER, reason="early typer beside a late click leaves out what arguments are")
 def test_help_names_what_there_is():
     """Its words are written out, since what they name takes long to import."""
     for command, words in {
         "upload": (GROUPS, CLASSES, USUAL, SIZES, [f"default: {PARAMETERS_PER_ROW}"]),
         "init": (ROLES,),
         "compare": (WORKLOADS, NETWORKS, FORMATS, ENDINGS, DRAWN),
+        "transcript record": (WORKLOADS,),
     }.items():
         told = runner.invoke(app, [*command.split(), "--help"], env={"COLUMNS": "400"}).output
         assert not [word for some in words for word in some if word not in told]
-    plan = typing.get_type_hints(record, include_extras=True)["plan"].__metadata__[0]
-    assert not [word for word in WORKLOADS if word not in plan.help]
 
 
 def test_every_module_of_commands_has_those_that_are_looked_for_in_it():
