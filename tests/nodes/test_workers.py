@@ -96,7 +96,10 @@ def test_a_job_goes_on_with_other_workers(nodes):
     started = [pid for process in nodes.processes.values() for pid in children(process.pid)]
     for index in list(nodes.processes):
         assert nodes.stop(index) == 0
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in started if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
 
 
 @pytest.mark.parametrize(
