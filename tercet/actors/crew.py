@@ -44,6 +44,23 @@ async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel]) ->
         await line.send(["value", session, *header], buffers)
 
 
+class News:
+    """Wakes those who wait until something holds, whenever there may be news of it."""
+
+    def __init__(self) -> None:
+        self._come = trio.Event()
+
+    def tell(self) -> None:
+        """There may be news."""
+        come, self._come = self._come, trio.Event()
+        come.set()
+
+    async def until(self, there: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        while not there():
+            await self._come.wait()
+
+
 class Crew:
     """A party's lines to its workers; `run` it in the party's nursery before anything is begun."""
 
@@ -57,7 +74,7 @@ class Crew:
         self._tasks: dict[bytes, Task] = {}
         self._addresses: dict[int, str] = {}
         self._ready: set[int] = set()
-        self._news = trio.Event()
+        self._news = News()
 
     @property
     def workers(self) -> int:
@@ -88,22 +105,14 @@ class Crew:
 
     async def addresses(self) -> list[str]:
         """Where the workers listen for those of other parties, once they have said so."""
-        await self._until(lambda: len(self._addresses) == self.workers)
+        await self._news.until(lambda: len(self._addresses) == self.workers)
         return [self._addresses[number] for number in range(self.workers)]
 
     async def link(self, addresses: Sequence[Sequence[str]]) -> None:
         """Tell each worker where that of each party listens, and wait until they all have linked up."""
         for line, of_parties in zip(self._lines, addresses, strict=True):
             line.post(["link", list(of_parties)])
-        await self._until(lambda: len(self._ready) == self.workers)
-
-    async def _until(self, there: Callable[[], bool]) -> None:
-        while not there():
-            await self._news.wait()
-
-    def _notify(self) -> None:
-        news, self._news = self._news, trio.Event()
-        news.set()
+        await self._news.until(lambda: len(self._ready) == self.workers)
 
     async def begin(self, session: Session) -> Task:
         """Share out a session that is about to run. Raises PeerLost if a worker is lost."""
@@ -124,12 +133,12 @@ class Crew:
                     task.hear(number, word, rest, payload)
             case ["here", str(address)]:
                 self._addresses[number] = address
-                self._notify()
+                self._news.tell()
             case ["lost", dict(error)]:
                 raise from_wire(error)
             case ["ready"]:
                 self._ready.add(number)
-                self._notify()
+                self._news.tell()
             case _:
                 raise ProtocolError(
                     f"{worker_name(self.index, number)} said {message[0]!r:.40}, as no worker does"

@@ -6,14 +6,18 @@ A package adds an engine by an entry point in the group `tercet.engines`, as oth
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
 from tercet.errors import ConfigError
 from tercet.plugins import Registry
-from tercet.transports import Identity
+from tercet.transports import Identity, Transport
+
+MakeTransport = Callable[[Identity | None, Mapping[str, str]], Transport]
+"""Makes the transport of one end: its identity, and the certificates of others by name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -47,8 +51,11 @@ class Engine(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def make(cls, workers: int, options: Mapping[str, Any]) -> Self:
-        """So many workers, with what `node.toml` says under the engine's name. Raises ConfigError."""
+    def make(cls, workers: int, options: Mapping[str, Any], directory: Path) -> Self:
+        """So many workers, with what `node.toml` in a directory says under the engine's name.
+
+        Raises ConfigError.
+        """
 
     @abc.abstractmethod
     async def address(self) -> str:

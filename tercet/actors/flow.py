@@ -203,7 +203,7 @@ class Flow:
         return found
 
     def members(self, ref: Ref, tile: int) -> set[int]:
-        """The members of the party that read a tile of a value, of a run that is shared out."""
+        """The members of the party that read a tile of a value; nobody, unless the run is shared out."""
         return set() if self._shards is None else self._shards.readers(tile, self._wakes[ref])
 
     def shelve(self, ref: Ref, tile: int, data: Data) -> Data:

@@ -13,6 +13,7 @@ anew as well, under the keys that they have.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import secrets
@@ -22,13 +23,13 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.crew import Crew
-from tercet.actors.engine import Engine, WorkerConfig
+from tercet.actors.crew import Crew, News
+from tercet.actors.engine import Engine, MakeTransport, WorkerConfig
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import gravest_cause
 from tercet.actors.party import Party
 from tercet.errors import ProtocolError, TercetError, TransportError
-from tercet.transports import Identity, Link, Shaping, Transport, make_identity
+from tercet.transports import Link, Shaping, Transport, make_identity
 from tercet.transports import registry as transports
 from tercet.transports.identity import Pins
 from tercet.transports.names import FOREMAN, party_name, worker_name
@@ -39,9 +40,8 @@ START_S = 120.0
 """How long workers may take to start and to link up."""
 RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 MOST_TEXT = 1 << 14
+LONGEST_ADDRESS = 300
 NONCE_BYTES = 16
-
-MakeTransport = Callable[[Identity | None, Mapping[str, str]], Transport]
 
 
 @attrs.frozen
@@ -79,7 +79,7 @@ class Muster:
         self._authenticated = kind.authenticated
         self._told: dict[int, _Told] = {}
         self._addresses: dict[int, tuple[bytes, Sequence[str]]] = {}
-        self._news = trio.Event()
+        self._news = News()
         self._renew()
         party.shared_out, party.on_crew = True, self.hear
         party.on_linked.append(self._introduce)
@@ -111,11 +111,13 @@ class Muster:
                     self._told.pop(peer, None)
                 else:
                     self._told[peer] = _Told(nonce, texts)
-            case ["addresses", bytes(view), list(texts)] if _are_texts(texts):
+            case ["addresses", bytes(view), list(texts)] if _are_texts(texts) and all(
+                map(_is_address, texts)
+            ):
                 self._addresses[peer] = view, texts
             case _:
                 raise ProtocolError(f"party {peer} said something of its workers that no party says")
-        self._notify()
+        self._news.tell()
 
     def _introduce(self, peer: int) -> None:
         """Tell a peer by which certificates it knows the workers of this party."""
@@ -138,13 +140,8 @@ class Muster:
         nonces = b"".join(told[index].nonce for index in sorted(told))
         return hashlib.blake2b(nonces, digest_size=NONCE_BYTES).digest()
 
-    async def _until(self, there: Callable[[], bool]) -> None:
-        while not there():
-            await self._news.wait()
-
-    def _notify(self) -> None:
-        news, self._news = self._news, trio.Event()
-        news.set()
+    def _has_changed(self, view: bytes | None) -> bool:
+        return self._view() != view
 
     # -- crews -----------------------------------------------------------------------------------------------
 
@@ -160,7 +157,7 @@ class Muster:
         while True:
             for peer in self._peers:
                 self._introduce(peer)
-            await self._until(lambda: self._view() is not None)
+            await self._news.until(lambda: self._view() is not None)
             view, told = self._view(), dict(self._told)
 
             def ready() -> None:
@@ -173,7 +170,7 @@ class Muster:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._crew, view, told, ready)
-                    await self._until(lambda view=view: self._view() != view)  # type: ignore[misc]
+                    await self._news.until(functools.partial(self._has_changed, view))
                     nursery.cancel_scope.cancel()
             except* Exception as group:
                 cause = gravest_cause(group)
@@ -210,7 +207,7 @@ class Muster:
             with trio.move_on_after(START_S) as scope:
                 own = await crew.addresses()
                 self._tell("addresses", view, own)
-                await self._until(lambda: all(self._at(peer, view) is not None for peer in self._peers))
+                await self._news.until(lambda: all(self._at(peer, view) is not None for peer in self._peers))
                 found = {**{peer: self._at(peer, view) or () for peer in self._peers}, index: own}
                 await crew.link([[found[party][number] for party in sorted(found)] for number in workers])
             if scope.cancelled_caught:
@@ -269,6 +266,11 @@ def _require_certificate(peer: int, text: str) -> None:
     if not text.isascii() or text.count("-----BEGIN") != 1:
         raise TransportError(f"party {peer} told something else than a certificate of a worker")
     Pins.read({party_name(peer): text})
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text may be an address: errors show it."""
+    return text.isascii() and text.isprintable() and len(text) <= LONGEST_ADDRESS
 
 
 def _are_texts(texts: Sequence[Any]) -> bool:

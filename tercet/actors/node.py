@@ -17,6 +17,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -342,7 +343,7 @@ async def _main(read_line: Callable[[], bytes]) -> None:
         _say({"address": await node.listen("127.0.0.1:0", nursery=nursery), "pid": os.getpid()})
         muster = None
         if config["workers"]:
-            made = engine(config["engine"]).make(config["workers"], {})
+            made = engine(config["engine"]).make(config["workers"], {}, Path())
             muster = Muster(party, made, config["transport"], shaping=node.shaping)
         await nursery.start(node.serve, await hear())
         if muster is not None:

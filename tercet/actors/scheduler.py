@@ -23,11 +23,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
-import attrs
 import trio
 
 from tercet.actors.ends import Ends, as_failure, check_sent
 from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
+from tercet.actors.instances import Instance, Name, NodeState, Step
 from tercet.actors.parts import Parcel, Part
 from tercet.actors.progress import Progress
 from tercet.actors.scratch import IN_MEMORY, Scratch
@@ -52,46 +52,9 @@ those in flight are on the wire meanwhile."""
 SLICE_S = 0.01
 """How long light steps may hold the event loop before heartbeats and readers get a turn."""
 
-Name = tuple[int, int]
-"""An instance: (node index, tile)."""
 Message = tuple[int, int, int, Sequence[Words]]
 """What an instance sends to one peer in one step: (node, tile, step, arrays)."""
 Send = Callable[[Mapping[int, Sequence[Message]]], Awaitable[None]]
-
-
-@attrs.define(eq=False)
-class _Instance:
-    """A (node, tile) whose inputs are there: its generator, the step it is at and what it waits for."""
-
-    name: Name
-    node: Node
-    heavy: bool
-    depth: int
-    operation: Op[Any] | None = None
-    step: int = 0
-    sent: int = 0
-    allowed: tuple[int, int] | None = None
-    """Rounds and bytes that its protocol declares; None for a kind without exact cost."""
-    awaited: Mapping[int, Sequence[tuple[int, ...]]] | None = None
-    """Shapes due from each peer in this step; None while the instance is queued or running."""
-    parked: float = 0.0
-
-
-Step = tuple[_Instance, Received | None]
-"""An instance and what has arrived for it; None before its first step."""
-
-
-class _NodeState:
-    """How far a node is: its tiles, once they are known, and which instances have started and ended."""
-
-    def __init__(self) -> None:
-        self.tiles: int | None = None
-        self.share: range = range(0)
-        """Those that run here: all, unless the party has workers."""
-        self.started: set[int] = set()
-        self.finished: set[int] = set()
-        self.summands: list[Share | None] = []
-        self.depth = 0
 
 
 class Scheduler:
@@ -134,16 +97,16 @@ class Scheduler:
         self._flow = Flow(
             plan, self._layout, protocol, self._symbols, scratch, shards=self._shards, member=self._member
         )
-        self._states = [_NodeState() for _ in plan.nodes]
+        self._states = [NodeState() for _ in plan.nodes]
         self._awaited = [self._is_awaited(index) for index in range(len(plan.nodes))]
         self._unfinished = self._awaited.count(True)
         self._parcels: dict[int, list[Parcel]] = {}
         self._light: deque[Step] = deque()
         self._heavy: deque[Step] = deque()
-        self._fresh: dict[Name, _Instance] = {}
+        self._fresh: dict[Name, Instance] = {}
         self._by_tile: list[Name] = []
         self._by_name: list[Name] = []
-        self._waiting: dict[Name, _Instance] = {}
+        self._waiting: dict[Name, Instance] = {}
         self._heavy_waiting = 0
         self._mail: dict[Name, dict[int, dict[int, list[Words]]]] = {}
         self._busy = 0
@@ -261,7 +224,7 @@ class Scheduler:
                 steps.append((fresh, None))
         return steps
 
-    def _is_tile(self, instance: _Instance) -> bool:
+    def _is_tile(self, instance: Instance) -> bool:
         return self._layout.tiling[instance.name[0]] is not Tiling.WHOLE
 
     def _next(self, *, idle: bool) -> Step | None:
@@ -276,7 +239,7 @@ class Scheduler:
         del self._fresh[instance.name]
         return instance, None
 
-    def _next_fresh(self) -> _Instance | None:
+    def _next_fresh(self) -> Instance | None:
         if not self._fresh:
             return None
         light = len(self._waiting) - self._heavy_waiting
@@ -312,7 +275,7 @@ class Scheduler:
             for (instance, _), (awaits, result) in zip(steps, made, strict=True):
                 self._after(instance, awaits, result)
 
-    def _advance(self, instance: _Instance, got: Received | None) -> tuple[Round | None, Any]:
+    def _advance(self, instance: Instance, got: Received | None) -> tuple[Round | None, Any]:
         """One step of an instance, in whatever thread: its next round, or None and its result."""
         began = time.perf_counter()
         try:
@@ -334,7 +297,7 @@ class Scheduler:
         finally:
             self._recorder.note("step", _event_name(instance), instance.name[1], instance.step, began)
 
-    def _begin(self, instance: _Instance) -> Any:
+    def _begin(self, instance: Instance) -> Any:
         index, tile = instance.name
         node, kind = instance.node, KINDS[instance.node.kind]
         args = [self._flow.argument(index, position, tile) for position in range(len(node.args))]
@@ -348,7 +311,7 @@ class Scheduler:
             instance.allowed = cost.rounds, cost.sent[protocol.party]
         return made
 
-    def _shelve(self, instance: _Instance, result: Any) -> Any:
+    def _shelve(self, instance: Instance, result: Any) -> Any:
         """What an instance has made, in the scratch where tiles pile up."""
         index, tile = instance.name
         if self._layout.tiling[index] is not Tiling.ROWS:
@@ -356,7 +319,7 @@ class Scheduler:
         results = result if isinstance(result, list) else [result]
         return [self._flow.shelve((index, output), tile, part) for output, part in enumerate(results)]
 
-    def _after(self, instance: _Instance, awaits: Round | None, result: Any) -> None:
+    def _after(self, instance: Instance, awaits: Round | None, result: Any) -> None:
         """Put away what a step did."""
         if awaits is None:
             if self._waiting.pop(instance.name, None) is not None:
@@ -376,7 +339,7 @@ class Scheduler:
         instance.parked = time.perf_counter()
         self._resume_if_complete(instance)
 
-    def _resume_if_complete(self, instance: _Instance) -> bool:
+    def _resume_if_complete(self, instance: Instance) -> bool:
         if instance.awaited is None:
             return False
         mail = self._mail.get(instance.name, {}).get(instance.step, {})
@@ -495,7 +458,7 @@ class Scheduler:
         if self._layout.tiling[index] is Tiling.ROWS:
             for output in range(len(self.plan.nodes[index].types)):
                 self._flow.prepare((index, output), self._states[index].tiles or 1)
-        self._fresh[index, tile] = _Instance((index, tile), self.plan.nodes[index], heavy, depth)
+        self._fresh[index, tile] = Instance((index, tile), self.plan.nodes[index], heavy, depth)
         heapq.heappush(self._by_tile, (tile, index))
         heapq.heappush(self._by_name, (index, tile))
 
@@ -513,7 +476,7 @@ class Scheduler:
                 self._put((index, 0), tile, len(tiles), share, 0)
         self._node_done(index)
 
-    def _finish(self, instance: _Instance, result: Any) -> None:
+    def _finish(self, instance: Instance, result: Any) -> None:
         index, tile = instance.name
         if left := self._mail.pop(instance.name, None):
             peers = sorted({peer for box in left.values() for peer in box})
@@ -559,6 +522,8 @@ class Scheduler:
 
     def _forward(self, ref: Ref, tile: int, tiles: int, data: Data | FiledTiles, depth: int) -> None:
         """Pass a tile on to the members that read it."""
+        if self._part is None:
+            return
         for member in self._flow.members(ref, tile) - {self._member}:
             parcel = Parcel(ref, tile, tiles, depth, data, dict(self._symbols))
             self._parcels.setdefault(member, []).append(parcel)
@@ -593,7 +558,7 @@ class Scheduler:
         self._changed.set()
 
 
-def _event_name(instance: _Instance) -> str:
+def _event_name(instance: Instance) -> str:
     return f"{instance.node.kind} {instance.node.label}".rstrip()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from tercet.actors.crew import post_parcels
-from tercet.actors.engine import WorkerConfig
+from tercet.actors.engine import MakeTransport, WorkerConfig
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import Line
 from tercet.actors.node import Node
@@ -30,14 +30,12 @@ from tercet.plans.parsing import read_plan
 from tercet.plans.shards import NODE
 from tercet.protocols import registry
 from tercet.protocols.domains import Words
-from tercet.transports import Identity, Link, Shaping, Transport
+from tercet.transports import Link, Shaping
 from tercet.transports.names import FOREMAN, worker_name
 
 logger = logging.getLogger(__name__)
 
 MOST_AHEAD = 1024
-
-MakeTransport = Callable[[Identity | None, Mapping[str, str]], Transport]
 
 
 class _Colleagues(Node):
@@ -97,19 +95,20 @@ class Worker:
                 error = ProtocolError(f"{self._line.link.peer} has no memory for its share of a table")
                 self._tell(name, lambda session: session.fail(error))
             case ["end", bytes(name)]:
-                self._tell(name, Session.tell_to_end)
+                self._tell(name, Session.tell_to_end, ahead=True)
             case ["stop", bytes(name), dict(fields)]:
                 told = from_wire(fields)
-                self._tell(name, lambda session: session.fail(told))
+                self._tell(name, lambda session: session.fail(told), ahead=True)
             case _:
                 raise ProtocolError(f"the node said {message[0]!r:.40}, as no node does to a worker")
 
-    def _tell(self, name: bytes, what: Callable[[Session], None]) -> None:
+    def _tell(self, name: bytes, what: Callable[[Session], None], *, ahead: bool = False) -> None:
+        """Tell a run something; what may come `ahead` of the word that it is to begin waits for that."""
         if name in self._early:
             self._early[name].append(what)
         elif (session := self.party.under_way(name)) is not None:
             what(session)
-        elif not self.party.has_ended(name):
+        elif ahead and not self.party.has_ended(name):
             self._ahead.setdefault(name, []).append(what)
             if len(self._ahead) > MOST_AHEAD:
                 self._ahead.popitem(last=False)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
-from tercet.actors.engine import Engine, engine
+from tercet.actors.engine import Engine, MakeTransport, engine
 from tercet.actors.line import plain_errors
-from tercet.actors.muster import MakeTransport, Muster
+from tercet.actors.muster import Muster
 from tercet.actors.node import Node
 from tercet.actors.party import Party
 from tercet.actors.progress import Watch
@@ -109,7 +110,7 @@ class ClusterOptions:
     def engine_of(self, make: MakeTransport | None = None) -> Engine:
         """What starts the workers of one party."""
         if isinstance(self.engine, str):
-            return engine(self.engine).make(self.workers, {})
+            return engine(self.engine).make(self.workers, {}, Path())
         return self.engine(self.workers, make)
 
     @property

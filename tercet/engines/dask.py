@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 CONNECT_S, WAIT_S, START_S = 20.0, 40.0, 20.0
 """How long it may take to reach the scheduler, until there are as many workers as are needed, and to start
 Tercet's there: together less than a node waits for all that."""
-STOP_S = 15.0
+STOP_S = 5.0
 QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
 """What Dask's processes on this machine say when they are stopped means nothing to users."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -67,7 +68,7 @@ class Dask(Engine):
     """What hangs in Dask takes no place of the node's own threads."""
 
     @classmethod
-    def make(cls, workers: int, options: Mapping[str, Any]) -> Self:
+    def make(cls, workers: int, options: Mapping[str, Any], directory: Path) -> Self:
         """As `Engine.make`: of a `scheduler`, and three files."""
         files = ("ca", "certificate", "key")
         if odd := options.keys() - {"scheduler", *files}:
@@ -76,9 +77,11 @@ class Dask(Engine):
             )
         if not all(isinstance(value, str) for value in options.values()):
             raise ConfigError("all that [dask] has is text")
-        given = [options[name] for name in files if options.get(name)]
+        given = [str(directory / options[name]) for name in files if options.get(name)]
         if given and len(given) < len(files):
             raise ConfigError("[dask] has to name all of ca, certificate and key, or none")
+        if missing := [path for path in given if not Path(path).is_file()]:
+            raise ConfigError(f"[dask] names {missing[0]}, which is no file")
         return cls(workers, options.get("scheduler", ""), DaskTls(*given) if given else None)
 
     def __attrs_post_init__(self) -> None:

@@ -20,7 +20,7 @@ from tercet.members.audit_lines import check_lines, require
 from tercet.members.node_file import NodeFile
 from tercet.members.seals import Head
 from tercet.nodes.disks import places
-from tercet.nodes.program import Settings
+from tercet.nodes.program import Settings, engine_of
 from tercet.nodes.roster import require_goes_on
 from tercet.nodes.running import in_use
 from tercet.storage.catalog import Catalog
@@ -61,9 +61,16 @@ def _check(path: Path) -> Iterator[Checked]:
     for address in (file.listen, file.metrics):
         if address:
             yield _tried(address, _bind, address)
+    if file.workers:
+        yield _tried(f"engine {file.engine!r}", _engine, file)
     for name, directory in places(file).items():
         yield _tried(f"{name} in {directory}", _writable, directory)
     yield from _stored(settings)
+
+
+def _engine(file: NodeFile) -> str:
+    engine_of(file)
+    return f"{file.workers} workers; whether they are there, `tercet check` says once the node runs"
 
 
 def _tried(where: str, look: Callable[..., str], *args: Any) -> Checked:

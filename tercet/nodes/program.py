@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 import trio
 
-from tercet.actors.engine import engine
+from tercet.actors.engine import Engine, engine
 from tercet.actors.line import plain_errors
 from tercet.actors.muster import Muster
 from tercet.actors.node import Node, collect_seldom
@@ -166,6 +166,11 @@ class Settings:
         return TlsTransport(self.identity, others(self.cluster, self.index))
 
 
+def engine_of(file: NodeFile) -> Engine:
+    """What starts the workers of a node whose file asks for some. Raises ConfigError."""
+    return engine(file.engine).make(file.workers, file.engine_options, file.directory)
+
+
 async def serve(
     settings: Settings,
     *,
@@ -233,8 +238,7 @@ async def _serve(
     )
     muster = None
     if file.workers:
-        made = engine(file.engine).make(file.workers, file.engine_options)
-        muster = Muster(party, made, transport.name, lasting=True)
+        muster = Muster(party, engine_of(file), transport.name, lasting=True)
     for name in vault.swept:
         logger.warning("%s was left by an upload that did not end, and was removed", name)
     if vault.strange:

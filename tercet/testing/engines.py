@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
 import trio
 
-from tercet.actors.engine import Engine, WorkerConfig
-from tercet.actors.worker import MakeTransport, work
+from tercet.actors.engine import Engine, MakeTransport, WorkerConfig
+from tercet.actors.worker import work
 from tercet.errors import PeerLost
 from tercet.transports import registry
 from tercet.transports.names import worker_name
@@ -30,9 +31,9 @@ class Tasks(Engine):
     scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict)
 
     @classmethod
-    def make(cls, workers: int, options: Mapping[str, Any]) -> Self:
+    def make(cls, workers: int, options: Mapping[str, Any], directory: Path) -> Self:
         """As `Engine.make`."""
-        _ = options
+        _ = options, directory
         return cls(workers)
 
     async def address(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,6 +181,9 @@ def noted(function, found):
         ["certificates", bytes(16), 1, ["x" * (1 << 15)]],
         ["addresses", bytes(16), 3],
         ["addresses", bytes(16), ["x"] * 5000],
+        ["addresses", bytes(16), ["10.0.0.1:1\nall is well"]],
+        ["addresses", bytes(16), ["\x1b[2J"]],
+        ["addresses", bytes(16), ["x" * 400]],
     ],
 )
 def test_what_no_node_says_of_its_workers_is_refused(word):
@@ -233,13 +237,18 @@ def test_a_party_on_dask():
 )
 def test_dask_is_configured_safely_or_not_at_all(options, says):
     with pytest.raises(ConfigError, match=says):
-        engine("dask").make(2, options)
+        engine("dask").make(2, options, Path())
 
 
-def test_schedulers_here_and_over_tls():
+def test_schedulers_here_and_over_tls(tmp_path):
+    """Files are relative to node.toml, as all in it are."""
     files = {"ca": "a", "certificate": "b", "key": "c"}
-    made = Dask.make(3, {"scheduler": "tls://10.0.0.5:8786", **files})
-    assert (made.workers, made.tls) == (3, DaskTls("a", "b", "c"))
-    assert Dask.make(1, {"scheduler": "tcp://127.0.0.1:8786"}).tls is None
+    with pytest.raises(ConfigError, match=r"names .*/a, which is no file"):
+        Dask.make(3, files, tmp_path)
+    for name in "abc":
+        (tmp_path / name).touch()
+    made = Dask.make(3, {"scheduler": "tls://10.0.0.5:8786", **files}, tmp_path)
+    assert (made.workers, made.tls) == (3, DaskTls(*(str(tmp_path / name) for name in "abc")))
+    assert Dask.make(1, {"scheduler": "tcp://127.0.0.1:8786"}, tmp_path).tls is None
     with pytest.raises(ConfigError, match="there is no engine 'dusk'; did you mean 'dask'"):
         engine("dusk")

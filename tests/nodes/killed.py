@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
-from typing import Any
-
-import sqlalchemy as sa
 
 from tercet.nodes.preflight import check_node
 from tercet.nodes.program import Settings
 from tercet.nodes.prune import Pruned, prune
 from tercet.nodes.vault import Vault
+from tests.kills import killed
 
 CHANGES = {"os.remove", "os.rename", "os.symlink"}
 WRITES = os.O_WRONLY | os.O_RDWR
@@ -27,32 +24,14 @@ def pruned(toml: Path, archive: Path) -> list[Pruned]:
     return prune(toml, days=90, gone=True, archive=archive, really=True)
 
 
-def killed(toml: Path, archive: Path, at: int) -> bool:
+def killed_at(toml: Path, archive: Path, at: int) -> bool:
     """Whether a prune was killed at its step of that number, or had ended before."""
-    child = os.fork()
-    if child == 0:
-        steps = iter(range(at))
-
-        def step(*_: object) -> None:
-            if next(steps, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def executed(*told: Any) -> None:
-            if told[2].startswith(("INSERT", "UPDATE", "DELETE")):
-                step()
-
-        def audited(event: str, told: tuple[Any, ...]) -> None:
-            if event in CHANGES or (event == "open" and told[2] & WRITES):
-                step()
-
-        sa.event.listen(sa.Engine, "before_cursor_execute", executed)
-        sa.event.listen(sa.Engine, "commit", step)
-        sys.addaudithook(audited)
-        pruned(toml, archive)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -signal.SIGKILL), code
-    return code != 0
+    return killed(
+        lambda: pruned(toml, archive),
+        at,
+        statement=lambda text: text.startswith(("INSERT", "UPDATE", "DELETE")),
+        event=lambda name, told: name in CHANGES or (name == "open" and bool(told[2] & WRITES)),
+    )
 
 
 def require_whole(toml: Path) -> None:
@@ -70,7 +49,7 @@ def require_whole(toml: Path) -> None:
 def main(toml: Path, archive: Path, saved: Path) -> None:
     """Say how often it was killed."""
     at = 0
-    while killed(toml, archive, at):
+    while killed_at(toml, archive, at):
         require_whole(toml)
         pruned(toml, archive)
         assert [one.amount.count for one in prune(toml, days=90, gone=True, archive=archive)] == [0] * 5
