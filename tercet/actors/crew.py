@@ -1,11 +1,12 @@
 """The crew of a party: its workers, as the node of the party sees them.
 
-A worker runs its share of plans, and has links of its own to the same worker of every other party (see
-`worker`). The node has a line to each of its workers. A worker says `["here", address]`, is told
-`["link", addresses]`, by party, and says `["ready"]` (see `muster`). Then it is told `["run", session,
-plan]`. `["value", session, ...]` goes either way (see `parts`). `["end", session]` a worker answers with
-`["ended", session, rounds, bytes]`. Either end may say `["stop", session, error]`. A worker that has lost
-one of another party says `["lost", error]`.
+A worker runs its share of plans, and has links of its own to the same worker of every other party, and to the
+other workers of its own (see `worker`). The node has a line to each of its workers. A worker says `["here",
+address]`, is told `["link", addresses, fellows]`, by party and by worker of its own, and says `["ready"]`
+(see `muster`). Then it is told `["run", session, plan]`. `["value", session, ...]` goes either way (see
+`parts`). `["end", session]` a worker answers with `["ended", session, rounds, bytes]`. Either end may say
+`["stop", session, error]`. A worker that has lost one of another party, or of its own, says `["lost",
+error]`.
 
 A worker that is lost takes the whole crew with it: what runs ends at once with its name, and nothing that is
 shared out can run until there is another crew.
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from tercet.actors.line import Line
-from tercet.actors.parts import Parcel, Part
+from tercet.actors.line import Line, plain_errors
+from tercet.actors.parts import Handover, Parcel, Part
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.threads import in_thread
 from tercet.actors.values import FiledTiles
@@ -36,12 +37,24 @@ if TYPE_CHECKING:
     from tercet.actors.values import Statistics
 
 
-async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel]) -> None:
-    """Send parcels of a session over a line. Raises PeerLost, or StorageError for what cannot be read."""
+async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel | Handover]) -> None:
+    """Send what a session has for the member at the other end of a line: `value`s, and `rows`.
+
+    Raises PeerLost, or StorageError for what cannot be read.
+    """
     for parcel in parcels:
-        filed = isinstance(parcel.data, FiledTiles)
+        filed = isinstance(parcel, Parcel) and isinstance(parcel.data, FiledTiles)
         header, buffers = await in_thread(parcel.to_wire) if filed else parcel.to_wire()
-        await line.send(["value", session, *header], buffers)
+        await line.send(["rows" if isinstance(parcel, Handover) else "value", session, *header], buffers)
+
+
+async def post_all(
+    lines: Mapping[int, Line], session: bytes, parcels: Mapping[int, Sequence[Parcel | Handover]]
+) -> None:
+    """Send what a session has for other members, to all side by side. Raises as `post_parcels`."""
+    async with plain_errors(), trio.open_nursery() as nursery:
+        for member, some in parcels.items():
+            nursery.start_soon(post_parcels, lines[member], session, some)
 
 
 class News:
@@ -110,8 +123,9 @@ class Crew:
 
     async def link(self, addresses: Sequence[Sequence[str]]) -> None:
         """Tell each worker where that of each party listens, and wait until they all have linked up."""
+        fellows = await self.addresses()
         for line, of_parties in zip(self._lines, addresses, strict=True):
-            line.post(["link", list(of_parties)])
+            line.post(["link", list(of_parties), fellows])
         await self._news.until(lambda: len(self._ready) == self.workers)
 
     async def begin(self, session: Session) -> Task:
@@ -150,11 +164,9 @@ class Crew:
             for line in self._lines:
                 line.post(["stop", name, error])
 
-    async def send(self, name: bytes, parcels: Mapping[int, Sequence[Parcel]]) -> None:
+    async def send(self, name: bytes, parcels: Mapping[int, Sequence[Parcel | Handover]]) -> None:
         """Send parcels of a session, by worker, to all side by side. Raises PeerLost."""
-        async with trio.open_nursery() as nursery:
-            for number, some in parcels.items():
-                nursery.start_soon(post_parcels, self._lines[number], name, some)
+        await post_all(dict(enumerate(self._lines)), name, parcels)
 
     def post(self, message: list[Any]) -> None:
         """Say something to all workers."""

@@ -25,8 +25,8 @@ class WorkerConfig:
     """All that a worker has to know.
 
     `number` of so many `workers` of party `index`; where its node listens and by which certificate it knows
-    it; its own identity, and the certificates of the same worker at the other parties, by party. On links
-    that are not authenticated, both are missing.
+    it; its own identity, the certificates of the same worker at the other parties, by party, and those of its
+    `fellows`, the other workers of the party, by name. On links that are not authenticated, all are missing.
     """
 
     index: int
@@ -39,6 +39,7 @@ class WorkerConfig:
     node_certificate: str = ""
     identity: Identity | None = attrs.field(default=None, repr=False)
     pins: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    fellows: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     timeout_s: float = 6.0
     threads: int = 1
     shaping: Mapping[str, Any] = attrs.field(factory=dict)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.values import FiledTiles, TiledValue
 from tercet.errors import ProtocolError
@@ -19,7 +21,7 @@ from tercet.plans.kinds import KINDS, Context, Data, Tiling
 from tercet.plans.plan import Plan
 from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Layout
-from tercet.plans.types import Ref
+from tercet.plans.types import Form, Ref, bind_shape
 from tercet.protocols.base import Protocol
 
 HEAVY_WORDS = 1 << 17
@@ -145,6 +147,8 @@ class Flow:
 
     def depth(self, index: int, tile: int) -> int | None:
         """Rounds on the longest way to what an instance reads, or None while something is missing."""
+        if self.layout.together(index):
+            return self._depth_of_blocks(index)
         deepest = 0
         for position, ref in enumerate(self.plan.nodes[index].args):
             rows = self.layout.rowwise(index, position)
@@ -160,6 +164,22 @@ class Flow:
             deepest = max(deepest, depth)
         return deepest
 
+    def _depth_of_blocks(self, index: int) -> int | None:
+        deepest = 0
+        for ref, block in self._blocks(index):
+            if block:
+                value = self._values.get(ref)
+                if value is None or not all(value.there[tile] for tile in block):
+                    return None
+                deepest = max(deepest, *(value.depth[tile] for tile in block))
+        return deepest
+
+    def _blocks(self, index: int) -> Iterator[tuple[Ref, range]]:
+        """What a node that members run together reads, and which tiles of it here."""
+        team = self.layout.team(index, self._member)
+        for ref, rows in zip(self.plan.nodes[index].args, team.rows, strict=True):
+            yield ref, team.tiles(team.member, team.size, self.layout.cut(rows))
+
     def work(self, index: int, tile: int) -> int:
         """About how many words of work an instance is, with the inline nodes that it computes."""
         node = self.plan.nodes[index]
@@ -168,6 +188,12 @@ class Flow:
 
     def reads_files(self, index: int, tile: int) -> bool:
         """Whether an instance has to wait for a disk."""
+        if self.layout.together(index):
+            return any(
+                (source := self._values[ref].source) is not None and not all(map(source.ready, block))
+                for ref, block in self._blocks(index)
+                if block
+            )
         for position, ref in enumerate(self.plan.nodes[index].args):
             if self.inline[ref[0]]:
                 if self.reads_files(ref[0], tile):
@@ -202,9 +228,9 @@ class Flow:
                 found[tile] += times
         return found
 
-    def members(self, ref: Ref, tile: int) -> set[int]:
-        """The members of the party that read a tile of a value; nobody, unless the run is shared out."""
-        return set() if self._shards is None else self._shards.readers(tile, self._wakes[ref])
+    def members(self, ref: Ref, tile: int, tiles: int) -> set[int]:
+        """The members of the party that read a tile, of so many; nobody, unless the run is shared out."""
+        return set() if self._shards is None else self._shards.readers(tile, tiles, self._wakes[ref])
 
     def shelve(self, ref: Ref, tile: int, data: Data) -> Data:
         """A tile that is about to be put, in the scratch where tiles pile up. In any thread."""
@@ -221,7 +247,7 @@ class Flow:
         for reader, by_rows in self._wakes[ref].items():
             if by_rows:
                 yield reader, tile
-            elif not value.missing:
+            elif not value.missing or reader in self.layout.may_be_together:
                 yield reader, None
 
     def result(self, ref: Ref) -> TiledValue:
@@ -233,6 +259,8 @@ class Flow:
         ref = self.plan.nodes[index].args[position]
         if self.inline[ref[0]]:
             return self._compute(ref[0], tile)
+        if self.layout.together(index):
+            return self._block(index, position)
         value = self._values[ref]
         if not self.layout.rowwise(index, position):
             return value.whole()
@@ -241,6 +269,16 @@ class Flow:
             title = self.plan.nodes[ref[0]].title(ref[0])
             raise ProtocolError(f"{title}: tile {tile} was dropped before it was read")
         return part
+
+    def _block(self, index: int, position: int) -> Data:
+        ref, block = list(self._blocks(index))[position]
+        if block:
+            return self._values[ref].block(block)
+        kind = self.plan.type_of(ref)
+        shape = (*bind_shape(kind.shape, self._symbols)[:-1], 0)
+        if kind.form is Form.PUBLIC:
+            return np.zeros(shape, dtype=np.uint64)
+        return self._protocol.spec(shape, domain=kind.form.domain, scale=kind.scale, product=kind.product)
 
     def _compute(self, index: int, tile: int) -> Data:
         node = self.plan.nodes[index]
@@ -253,10 +291,16 @@ class Flow:
         """How many instances of a node, or of those that read an inline one, run here."""
         if self._shards is None or self._member == NODE:
             return self.layout.tiles(index)
+        # Not of what members run together, which is let go of by `_blocks`.
         return len(self._shards.block(self._member, self.layout.tiles(index)))
 
     def release(self, index: int, tile: int) -> None:
         """An instance is done with what it read: called once for each, for an inline one once a reading."""
+        if self.layout.together(index):
+            for ref, block in dict(self._blocks(index)).items():
+                for number in block:
+                    self._values[ref].reader_done(number)
+            return
         done = self._consumed[index] = self._consumed.get(index, 0) + 1
         for ref in dict.fromkeys(self.plan.nodes[index].args):
             if self.inline[ref[0]]:

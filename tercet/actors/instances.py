@@ -9,6 +9,7 @@ import attrs
 
 from tercet.plans.types import Node
 from tercet.protocols.base import Op, Received, Share
+from tercet.protocols.domains import Words
 
 Name = tuple[int, int]
 """An instance: (node index, tile)."""
@@ -29,6 +30,9 @@ class Instance:
     """Rounds and bytes that its protocol declares; None for a kind without exact cost."""
     awaited: Mapping[int, Sequence[tuple[int, ...]]] | None = None
     """Shapes due from each peer in this step; None while the instance is queued or running."""
+    exchanges: int = 0
+    """Times that it has exchanged words with other members of the party."""
+    exchanging: bool = False
     parked: float = 0.0
 
 
@@ -47,3 +51,5 @@ class NodeState:
         self.finished: set[int] = set()
         self.summands: list[Share | None] = []
         self.depth = 0
+        self.handed: dict[int, dict[int, Sequence[Words]]] = {}
+        """What other workers had for this one in a node that they run together, by exchange and sender."""

@@ -5,7 +5,7 @@ Each node makes a key for each of its workers, and tells the other nodes the cer
 them it lets its engine start its workers, which pin the certificates of the same worker at the other parties.
 They call their node and say where they listen; nodes tell each other (`["crew", "addresses", view,
 addresses]`), where `view` stands for the nonces of all, so that what belongs to an earlier attempt is told
-apart; then worker k of each party links up with worker k of the others.
+apart; then worker k of each party links up with worker k of the others, and with all of its own party.
 
 A node whose worker was lost begins anew with other keys and another nonce; the other nodes then start theirs
 anew as well, under the keys that they have.
@@ -220,9 +220,15 @@ class Muster:
             await trio.sleep_forever()
 
     def _config(self, number: int, node: str, certificate: str, told: Mapping[int, _Told]) -> WorkerConfig:
-        party, pins = self.party, {}
+        party, pins, fellows = self.party, {}, {}
         if self._authenticated:
             pins = {party_name(peer): told[peer].certificates[number] for peer in self._peers}
+            names = [worker_name(party.index, other) for other in range(self.engine.workers)]
+            fellows = {
+                name: one.certificate_pem
+                for name, one in zip(names, self._identities, strict=True)
+                if name != names[number]
+            }
         return WorkerConfig(
             index=party.index,
             parties=party.parties,
@@ -234,6 +240,7 @@ class Muster:
             node_certificate=certificate,
             identity=self._identities[number] if self._authenticated else None,
             pins=pins,
+            fellows=fellows,
             timeout_s=party.timeout_s,
             threads=party.threads,
             shaping=attrs.asdict(self._shaping),

@@ -1,11 +1,13 @@
 """What members of a party, its node and its workers, say to each other as each runs its share of a plan.
 
 Values cross where the members that read a tile are not the one that has made it. Sums over rows cross as one
-summand a worker. All of it stays inside the party, which holds those shares anyway.
+summand a worker. Where workers run an operation on all rows together, rows cross from one to another. All of
+it stays inside the party, which holds those shares anyway.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +27,7 @@ class Parcel:
     """A tile of a value, or a worker's summand of a node, on its way to another member.
 
     `tile` is one of `tiles`, or the worker's number and 0; `depth` is the number of rounds on the longest way
-    to it, and `symbols` are those that its sender knows.
+    to it, and `symbols` are those that its sender knows: a parcel of -1 `tiles` tells nothing else.
     """
 
     ref: Ref
@@ -62,12 +64,41 @@ class Parcel:
 
 
 @attrs.frozen(eq=False)
+class Handover:
+    """What one worker has for another in an `Exchange`, the `number`th of a node that they run together."""
+
+    index: int
+    number: int
+    sender: int
+    arrays: Sequence[Words]
+
+    def to_wire(self) -> tuple[list[Any], list[Words]]:
+        """The header that `read` takes, and the words."""
+        words = [np.ascontiguousarray(array) for array in self.arrays]
+        return [self.index, self.number, self.sender, [list(array.shape) for array in self.arrays]], words
+
+    @classmethod
+    def read(cls, header: Sequence[Any], words: Words) -> Handover:
+        """From the wire. Raises ProtocolError."""
+        try:
+            index, number, sender, shapes = header
+            ends = np.cumsum([math.prod(shape) for shape in shapes], dtype=np.int64).tolist()
+            if words.size != (ends[-1] if ends else 0):
+                raise ValueError(f"{words.size} words for {shapes}")
+            parts = np.split(words, ends[:-1]) if ends else []
+            arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        except (ValueError, TypeError) as error:
+            raise ProtocolError(f"a worker of this party sent malformed rows ({error})") from error
+        return cls(index, number, sender, arrays)
+
+
+@attrs.frozen(eq=False)
 class Part:
     """The part of a run that one member of a party with so many workers takes.
 
-    `send` takes parcels by member, and returns when they are queued.
+    `send` takes what goes to other members, by member, and returns when it is queued.
     """
 
     member: int
     workers: int
-    send: Callable[[Mapping[int, Sequence[Parcel]]], Awaitable[None]]
+    send: Callable[[Mapping[int, Sequence[Parcel | Handover]]], Awaitable[None]]

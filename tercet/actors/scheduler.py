@@ -23,12 +23,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import trio
 
 from tercet.actors.ends import Ends, as_failure, check_sent
 from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
 from tercet.actors.instances import Instance, Name, NodeState, Step
-from tercet.actors.parts import Parcel, Part
+from tercet.actors.parts import Handover, Parcel, Part
 from tercet.actors.progress import Progress
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent, Witness
@@ -39,8 +40,9 @@ from tercet.plans.plan import Plan
 from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Layout
 from tercet.plans.types import Node, Ref
-from tercet.protocols.base import Op, Protocol, Received, Round, Share
+from tercet.protocols.base import Exchange, Op, Protocol, Received, Round, Share
 from tercet.protocols.domains import WORD_BYTES, Words
+from tercet.protocols.together import Team
 
 logger = logging.getLogger(__name__)
 
@@ -90,17 +92,18 @@ class Scheduler:
         self._threads = threads
         self._recorder = Recorder(trace)
         self._symbols: dict[str, int] = {} if symbols is None else symbols
-        self._layout = Layout(plan, self._symbols)
         self._part = part
         self._member = NODE if part is None else part.member
-        self._shards = None if part is None else Shards(self._layout, part.workers)
+        workers = 0 if part is None else part.workers
+        self._layout = Layout(plan, self._symbols, workers=workers, protocol=type(protocol))
+        self._shards = None if part is None else Shards(self._layout)
         self._flow = Flow(
             plan, self._layout, protocol, self._symbols, scratch, shards=self._shards, member=self._member
         )
         self._states = [NodeState() for _ in plan.nodes]
         self._awaited = [self._is_awaited(index) for index in range(len(plan.nodes))]
         self._unfinished = self._awaited.count(True)
-        self._parcels: dict[int, list[Parcel]] = {}
+        self._parcels: dict[int, list[Parcel | Handover]] = {}
         self._light: deque[Step] = deque()
         self._heavy: deque[Step] = deque()
         self._fresh: dict[Name, Instance] = {}
@@ -132,6 +135,7 @@ class Scheduler:
         for index, node in enumerate(self.plan.nodes):
             if not node.args and not self._flow.inline[index]:
                 self._expand(index)
+        self._expand_together()
         try:
             async with trio.open_nursery() as nursery:
                 while self._goes_on():
@@ -302,9 +306,16 @@ class Scheduler:
         node, kind = instance.node, KINDS[instance.node.kind]
         args = [self._flow.argument(index, position, tile) for position in range(len(node.args))]
         rows = self._layout.tile_rows(index, tile)
-        protocol = self.protocol.bind(
-            f"{index}.{tile}", dealer=index + tile, openings=kind.openings(node, [arg.shape for arg in args])
+        team = self._layout.team(index, tile) if self._layout.together(index) else None
+        openings = (
+            kind.openings(node, [arg.shape for arg in args])
+            if team is None
+            else kind.openings_together(node, team)
         )
+        protocol = self.protocol.bind(
+            f"{index}.{tile}", dealer=self._layout.dealer(index, tile), openings=openings
+        )
+        protocol.team = team
         made = kind.run(node, protocol, args, Context(self._symbols, rows))
         if inspect.isgenerator(made) and kind.exact_cost:
             cost = kind.cost(node, protocol, [arg for arg in args if isinstance(arg, Share)], rows)
@@ -328,6 +339,9 @@ class Scheduler:
             return
         self._heavy_waiting += instance.heavy and instance.name not in self._waiting
         self._waiting[instance.name] = instance
+        if isinstance(awaits, Exchange):
+            self._exchange(instance, awaits)
+            return
         instance.depth += 1
         instance.sent += sum(array.size for arrays in awaits.send.values() for array in arrays) * WORD_BYTES
         index = instance.name[0]
@@ -500,11 +514,15 @@ class Scheduler:
         elif self._layout.tiling[index] is Tiling.ROWS:
             for output, part in enumerate(results):
                 self._put((index, output), tile, state.tiles or 1, part, instance.depth)
+        elif self._layout.together(index):
+            self._put_blocks(instance, results)
         else:
             for output, whole in enumerate(results):
                 parts = split(self.plan.type_of((index, output)), whole, self.plan.tile_rows)
                 for number, part in enumerate(parts):
                     self._put((index, output), number, len(parts), part, instance.depth)
+            if KINDS[instance.node.kind].binds_symbol:
+                self._tell_symbols(index)
         if complete:
             if self._ends.takes(instance.node):
                 self._ends.take(index, self._flow.result((index, 0)).tiles)
@@ -524,7 +542,7 @@ class Scheduler:
         """Pass a tile on to the members that read it."""
         if self._part is None:
             return
-        for member in self._flow.members(ref, tile) - {self._member}:
+        for member in self._flow.members(ref, tile, tiles) - {self._member}:
             parcel = Parcel(ref, tile, tiles, depth, data, dict(self._symbols))
             self._parcels.setdefault(member, []).append(parcel)
 
@@ -536,16 +554,84 @@ class Scheduler:
             parcel = Parcel((index, 0), self._member, 0, depth, summand)
             self._parcels.setdefault(NODE, []).append(parcel)
 
-    def receive(self, parcel: Parcel) -> None:
+    def _tell_symbols(self, index: int) -> None:
+        """Tell all workers how many rows something has, also those that get none of them."""
+        if self._part is not None:
+            parcel = Parcel((index, 0), 0, -1, 0, np.empty(0, dtype=np.uint64), dict(self._symbols))
+            for worker in range(self._part.workers):
+                self._parcels.setdefault(worker, []).append(parcel)
+
+    def _put_blocks(self, instance: Instance, blocks: Sequence[Share]) -> None:
+        """Put this worker's block of what all run together in place, tile by tile."""
+        index, member = instance.name
+        for output, block in enumerate(blocks):
+            kind = self.plan.type_of((index, output))
+            rows = self._symbols[kind.rows] if isinstance(kind.rows, str) else kind.rows
+            tiles = self._layout.cut(rows)
+            due = Team.tiles(member, self._layout.workers, tiles)
+            parts = split(kind, block, self.plan.tile_rows) if due else []
+            for number, part in zip(due, parts, strict=True):
+                self._put((index, output), number, tiles, part, instance.depth)
+
+    def _expand_together(self) -> None:
+        """Start what workers run together, if nothing of it is missing here: some have no rows of it."""
+        if self._member != NODE:
+            for index in self._layout.may_be_together:
+                self._expand(index)
+
+    def _exchange(self, instance: Instance, awaits: Exchange) -> None:
+        """Hand words to the other workers, and wait until all of them have done so."""
+        index, member = instance.name
+        handed = self._states[index].handed.setdefault(instance.exchanges, {})
+        for worker in range(self._layout.workers):
+            arrays = awaits.send.get(worker, ())
+            if worker == member:
+                handed[member] = arrays
+            else:
+                handover = Handover(index, instance.exchanges, member, arrays)
+                self._parcels.setdefault(worker, []).append(handover)
+        instance.exchanging = True
+        instance.parked = time.perf_counter()
+        self._resume_if_handed(instance)
+
+    def _resume_if_handed(self, instance: Instance) -> None:
+        handed = self._states[instance.name[0]].handed
+        if len(handed.get(instance.exchanges, ())) < self._layout.workers:
+            return
+        got = handed.pop(instance.exchanges)
+        instance.exchanges += 1
+        instance.exchanging = False
+        self._recorder.note("wait", _event_name(instance), instance.name[1], instance.step, instance.parked)
+        (self._heavy if instance.heavy else self._light).append((instance, got))
+
+    def _hear(self, handover: Handover) -> None:
+        """Take what another worker has for this one. Raises ProtocolError."""
+        state = self._states[handover.index]
+        handed = state.handed.setdefault(handover.number, {})
+        if handover.sender in handed:
+            raise ProtocolError(f"worker {handover.sender} of this party handed over the same rows twice")
+        handed[handover.sender] = handover.arrays
+        instance = self._waiting.get((handover.index, self._member))
+        if instance is not None and instance.exchanging and instance.exchanges == handover.number:
+            self._resume_if_handed(instance)
+
+    def receive(self, parcel: Parcel | Handover) -> None:
         """Take what another member of the party has made."""
+        if isinstance(parcel, Handover):
+            with self._lock:
+                self._hear(parcel)
+            self._changed.set()
+            return
         index, _ = parcel.ref
         with self._lock:
-            self._symbols.update(parcel.symbols)
-            if parcel.tiles:
+            if parcel.symbols.keys() - self._symbols.keys():
+                self._symbols.update(parcel.symbols)
+                self._expand_together()
+            if parcel.tiles > 0:
                 data = cast("Data", parcel.data)
                 for reader, only in self._flow.put(parcel.ref, parcel.tile, parcel.tiles, data, parcel.depth):
                     self._expand(reader, only)
-            elif self._shards is not None:
+            elif parcel.tiles == 0 and self._shards is not None:
                 state = self._states[index]
                 state.summands = state.summands or [None] * self._shards.workers
                 state.summands[parcel.tile] = cast("Share", parcel.data)

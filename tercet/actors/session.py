@@ -19,13 +19,14 @@ import trio
 from tercet.actors.alike import sealed
 from tercet.actors.group_keys import GroupKeys, groups_of, read_words
 from tercet.actors.lowering import Allowance, lower, runs_in_lockstep
-from tercet.actors.parts import Parcel, Part
+from tercet.actors.parts import Handover, Parcel, Part
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.threads import in_thread, turn
 from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.plans.plan import Plan
+from tercet.plans.shards import NODE
 from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.protocols.base import Protocol, session_key
 from tercet.protocols.domains import Words
@@ -153,13 +154,16 @@ class Session:
         self.in_lockstep = runs_in_lockstep(plan)
         self._runner: Runner | None = None
         self._early: list[tuple[int, Any, Words]] = []
-        self._parcels: list[Parcel] = []
+        self._parcels: list[Parcel | Handover] = []
         self._told_to_end = False
         self._ledger: Ledger | Allowance
         if self.in_lockstep:
             self._ledger = Allowance(lower(plan, protocol, parties))
         else:
-            layout = Layout(plan, ChainMap(self.symbols, dict(plan.maxima)))
+            # The node of a party runs such an operation alone, or not at all.
+            workers = 0 if part is None or part.member == NODE else part.workers
+            most = ChainMap(self.symbols, dict(plan.maxima))
+            layout = Layout(plan, most, workers=workers, protocol=protocol)
             self._ledger = Ledger(Costs(layout, protocol, parties))
 
     # -- before the run --------------------------------------------------------------------------------------
@@ -290,7 +294,7 @@ class Session:
             except TercetError as error:
                 self.fail(error)
 
-    def receive(self, parcel: Parcel) -> None:
+    def receive(self, parcel: Parcel | Handover) -> None:
         """Take what another member of this party has made."""
         if self.error is not None:
             return

@@ -139,6 +139,11 @@ class TiledValue:
             whole = self._whole = join(held if self.source is None else self.source, self._scratch)
         return whole
 
+    def block(self, tiles: range) -> Data:
+        """Some neighbouring tiles as one; only once none of them is missing."""
+        parts = (self.part(tile) for tile in tiles)
+        return join([part for part in parts if part is not None], self._scratch)
+
     def reader_done(self, tile: int) -> None:
         """Count a reader of a tile down; the last one lets the memory go."""
         self._left[tile] -= 1

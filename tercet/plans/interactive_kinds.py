@@ -28,6 +28,7 @@ from tercet.plans.types import CLASSES, NODES, Disclosure, Form, Node, Type, dim
 from tercet.protocols import ranking
 from tercet.protocols.base import Cost, Op, Product, Protocol, Share
 from tercet.protocols.fourier import Series
+from tercet.protocols.together import Team
 
 TRUNCATION_LIMIT = 2.0**62
 NEAREST_LIMIT = 2.0**61
@@ -250,12 +251,16 @@ class Shuffle(Kind):
     local = False
     weight = 8
     tiling = Tiling.WHOLE
+    together = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         for x in args:
             require(x.form in (Form.RING, Form.WORDS), f"shuffle takes numbers or words, not {x}")
             require(x.rows == args[0].rows, "columns of different length cannot be shuffled alike")
         return list(args)
+
+    def in_blocks(self, protocol: type[Protocol]) -> bool:
+        return protocol.shuffles_together
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Op[list[Share]]:
         return protocol.shuffle([arg for arg in args if isinstance(arg, Share)])
@@ -278,6 +283,10 @@ class Sort(Kind):
     attributes = fields(bits=int)
     exact_cost = False
     tiling = Tiling.WHOLE
+    together = True
+
+    def in_blocks(self, protocol: type[Protocol]) -> bool:
+        return protocol.shuffles_together
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         require_ring(args[0], "sort")
@@ -301,6 +310,9 @@ class Sort(Kind):
 
     def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
         return ranking.openings(shapes[0][-1])
+
+    def openings_together(self, node: Node, team: Team) -> int:
+        return ranking.openings_together(team)
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         return Disclosure("comparisons of shuffled rows, a random order", NODES, dims_product(args[0].shape))

@@ -23,6 +23,7 @@ from tercet.protocols import ranking, word_order
 from tercet.protocols.base import Cost, Op, Protocol, Share
 from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import Words
+from tercet.protocols.together import Team
 
 # -- matches in the clear ------------------------------------------------------------------------------------
 
@@ -294,6 +295,10 @@ class SortWords(Kind):
     weight = 256
     exact_cost = False
     tiling = Tiling.WHOLE
+    together = True
+
+    def in_blocks(self, protocol: type[Protocol]) -> bool:
+        return protocol.shuffles_together
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         first = args[0]
@@ -317,6 +322,9 @@ class SortWords(Kind):
 
     def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
         return ranking.openings(shapes[0][-1])
+
+    def openings_together(self, node: Node, team: Team) -> int:
+        return ranking.openings_together(team)
 
     def discloses(self, node: Node, args: Sequence[Type]) -> Disclosure | None:
         rows = dims_product(args[0].shape[-1:])

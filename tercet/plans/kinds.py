@@ -22,6 +22,7 @@ from tercet.plans.types import Dim, Dims, Disclosure, Form, Node, Type, bind_sha
 from tercet.protocols.base import Cost, Protocol, Share
 from tercet.protocols.domains import Words
 from tercet.protocols.fourier import Series
+from tercet.protocols.together import Team
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +130,8 @@ class Kind:
     """Whether each number of its result is a sum of products along the last axis of the first argument."""
     binds_symbol: ClassVar[bool] = False
     """Whether it names a number of rows that becomes known when it runs."""
+    together: ClassVar[bool] = False
+    """Whether workers of a party run it together, each on a block of rows: it then sees a `Team`."""
     keep: ClassVar[bool] = False
     """Whether the node stays in a plan though nothing reads it."""
     final: ClassVar[bool] = False
@@ -170,6 +173,15 @@ class Kind:
     def openings(self, node: Node, shapes: Sequence[tuple[int, ...]]) -> int:
         """Words that one instance on arguments of these word shapes may open."""
         return 0
+
+    def openings_together(self, node: Node, team: Team) -> int:
+        """Words that one member of a team may open."""
+        return 0
+
+    def in_blocks(self, protocol: type[Protocol]) -> bool:
+        """Whether workers can run it together under a protocol."""
+        _ = protocol
+        return self.together
 
     def keeps(self, node: Node) -> bool:
         """Whether a node is what a plan is run for, though no other reads it."""

@@ -31,8 +31,11 @@ from tercet.plans.kinds import (
 from tercet.plans.local_kinds import Unary
 from tercet.plans.matching import first_places
 from tercet.plans.types import NODES, Disclosure, Form, Node, Type
-from tercet.protocols.base import Protocol, Share
+from tercet.protocols import together
+from tercet.protocols.base import Op, Protocol, Share
 from tercet.protocols.domains import Words, encode
+from tercet.protocols.kernels import Indices
+from tercet.protocols.together import Team
 
 # -- public numbers of rows ----------------------------------------------------------------------------------
 
@@ -274,6 +277,7 @@ class Take(Kind):
     along = Along.TAKE
     attributes = fields(table=int)
     tiling = Tiling.WHOLE
+    together = True
     takes_products = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
@@ -282,19 +286,33 @@ class Take(Kind):
         require(positions.form is Form.PUBLIC and len(positions.shape) == 2, "positions are a public match")
         return [attrs.evolve(x, shape=(*x.shape[:-1], positions.rows))]
 
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+    def run(
+        self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context
+    ) -> Share | Op[Share]:
         x, positions = args
         if not isinstance(x, Share):
             raise PlanError("take from a public value")
         places = as_public(positions)[int(node.get("table"))].view(np.int64)
-        absent = np.flatnonzero(places < 0)
-        if not absent.size:
-            return protocol.take(x, places)
+        if protocol.team is not None:
+            return self._together(protocol, protocol.team, x, places)
         if not x.shape[-1]:
             return x.like(np.zeros((*x.data.shape[:-1], places.size), dtype=np.uint64))
-        taken = protocol.take(x, np.maximum(places, 0))
+        return _without_absent(protocol.take(x, np.maximum(places, 0)), places)
+
+    def _together(self, protocol: Protocol, team: Team, x: Share, places: Indices) -> Op[Share]:
+        rows = team.rows[0]
+        if not rows:
+            return x.like(np.zeros((*x.data.shape[:-1], places.size), dtype=np.uint64))
+        taken = yield from together.take(protocol, team, x, np.maximum(places, 0), rows)
+        return _without_absent(taken, places)
+
+
+def _without_absent(taken: Share, places: Indices) -> Share:
+    """Rows that were taken, with zeros where there was none."""
+    absent = np.flatnonzero(places < 0)
+    if absent.size:
         taken.data[..., absent] = 0
-        return taken
+    return taken
 
 
 @kind("ones")

@@ -1,7 +1,8 @@
 """Which member of a party runs which instances of a plan, where a party has workers beside its node.
 
-Tiles of nodes that are cut along the rows belong to workers, in blocks of neighbours; the node keeps what is
-one operation on all rows, what is small, and where values leave the plan. All this follows from the plan, the
+Tiles of nodes that are cut along the rows belong to workers, in blocks of neighbours, and so do the rows of
+what they run together (see `Layout.together`); the node keeps what else is one operation on all rows, what is
+small, and where values leave the plan. All this follows from the plan, the
 numbers behind its symbols and the number of workers, so it is the same at every party: worker k of one talks
 to worker k of the others about the same tiles.
 """
@@ -13,19 +14,20 @@ from collections.abc import Mapping
 from tercet.plans.kinds import KINDS, Tiling
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import Layout
+from tercet.protocols.together import Team
 
 NODE = -1
 """The member of a party that is its node; workers count from 0."""
 
 
 class Shards:
-    """The map of a plan's instances to the members of a party with so many workers.
+    """The map of a plan's instances to the members of a party with as many workers as `layout` is made for.
 
     What depends on a symbol that `layout` does not know yet raises KeyError.
     """
 
-    def __init__(self, layout: Layout, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, layout: Layout) -> None:
+        self.workers = layout.workers
         self._layout = layout
         self._cut = [
             tiling is not Tiling.WHOLE and node.kind != "input" and not KINDS[node.kind].keeps(node)
@@ -34,18 +36,19 @@ class Shards:
 
     def spread(self, index: int) -> bool:
         """Whether workers run the instances of a node, and not the node of the party."""
-        return self._cut[index] and self._layout.tiles(index) > 1
+        return self._layout.together(index) or (self._cut[index] and self._layout.tiles(index) > 1)
 
     def block(self, member: int, tiles: int) -> range:
         """The tiles of a worker, of so many."""
-        first, after = (-(-(member + more) * tiles // self.workers) for more in (0, 1))
-        return range(first, after)
+        return Team.tiles(member, self.workers, tiles)
 
     def share(self, member: int, index: int) -> range:
         """The tiles of a node that a member runs."""
         tiles = self._layout.tiles(index)
         if self.spread(index) == (member == NODE):
             return range(0)
+        if self._layout.together(index):
+            return range(member, member + 1)
         return range(tiles) if member == NODE else self.block(member, tiles)
 
     def may_run(self, member: int, index: int, tile: int) -> bool:
@@ -62,12 +65,14 @@ class Shards:
         """
         try:
             share = self.share(member, reader)
+            if share and self._layout.together(reader):
+                return self.block(member, tiles)
         except KeyError:
             return range(tiles)
         return share if by_tile else range(tiles if share else 0)
 
-    def readers(self, tile: int, waiting: Mapping[int, bool]) -> set[int]:
-        """The members that read a tile of a value for which nodes wait; whether they do so tile by tile.
+    def readers(self, tile: int, tiles: int, waiting: Mapping[int, bool]) -> set[int]:
+        """The members that read a tile, of so many, for which nodes wait; whether they do so tile by tile.
 
         A member that only may have to, since that is not known yet, counts.
         """
@@ -76,8 +81,8 @@ class Shards:
             try:
                 if not self.spread(reader):
                     found.add(NODE)
-                elif by_tile:
-                    found.add(tile * self.workers // self._layout.tiles(reader))
+                elif by_tile or self._layout.together(reader):
+                    found.add(tile * self.workers // tiles)
                 else:
                     found.update(worker for worker in range(self.workers) if self.share(worker, reader))
             except KeyError:
@@ -87,5 +92,5 @@ class Shards:
 
 def spreads(plan: Plan) -> bool:
     """Whether workers have anything to do in a plan, however many rows its symbols turn out to mean."""
-    shards = Shards(Layout(plan, dict(plan.maxima)), 1)
+    shards = Shards(Layout(plan, dict(plan.maxima), workers=1))
     return any(map(shards.spread, range(len(plan.nodes))))

@@ -8,7 +8,7 @@ exceeds it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from tercet.plans.plan import Plan
 from tercet.plans.types import Form, Node, Ref, Type, bind_shape
 from tercet.protocols.base import Cost, Protocol, Shape, Share
 from tercet.protocols.domains import WORD_BYTES, packed_words
+from tercet.protocols.together import Team
 
 SLACK = 4
 """Kinds without an exact cost may send this many times what they expect to, and a little more."""
@@ -56,12 +57,27 @@ def _rowwise_args(node: Node, types: Sequence[Type]) -> tuple[bool, ...]:
 class Layout:
     """The tiles of a plan's nodes.
 
-    `symbols` may grow while a plan runs; what depends on a missing one raises KeyError.
+    `symbols` may grow while a plan runs; what depends on a missing one raises KeyError. Where a party has so
+    many `workers`, they run some operations on all rows together: then such a node has an instance for each
+    of them, which reads and makes the worker's block of tiles.
     """
 
-    def __init__(self, plan: Plan, symbols: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        symbols: Mapping[str, int],
+        *,
+        workers: int = 0,
+        protocol: type[Protocol] | None = None,
+    ) -> None:
         self.plan = plan
         self.symbols = symbols
+        self.workers = workers
+        self._together: dict[int, bool | None] = {}
+        """Nodes that workers may run together, and whether they do, once that is known."""
+        if workers and protocol is not None:
+            kinds = enumerate(KINDS[node.kind] for node in plan.nodes)
+            self._together = {index: None for index, kind in kinds if kind.in_blocks(protocol)}
         self.tiling = [KINDS[node.kind].tiling for node in plan.nodes]
         self._rowwise = _rowwise(plan)
         self._uncut: dict[int, tuple[Shape, ...]] = {}
@@ -80,12 +96,44 @@ class Layout:
         """Rows along which a node's work is cut."""
         node = self.plan.nodes[index]
         kind = node.types[0] if self.tiling[index] is Tiling.ROWS else self.plan.type_of(node.args[0])
-        rows = kind.rows
-        return rows if isinstance(rows, int) else self.symbols[rows]
+        return self._number(kind.rows)
 
     def tiles(self, index: int) -> int:
         """Number of instances of a node."""
-        return 1 if self.tiling[index] is Tiling.WHOLE else self.cut(self.rows(index))
+        if self.tiling[index] is Tiling.WHOLE:
+            # All rows have to be known before any member can begin.
+            return self.team(index, 0).size if self.together(index) else 1
+        return self.cut(self.rows(index))
+
+    def together(self, index: int) -> bool:
+        """Whether workers run a node together: one operation on all rows, of more than a tile."""
+        known = self._together.get(index, False)
+        if known is None:
+            node = self.plan.nodes[index]
+            rows = {kind.rows for kind in (*node.types, *map(self.plan.type_of, node.args))}
+            told = {row for row in rows if isinstance(row, int) or row in self.symbols}
+            known = any(self.cut(self._number(row)) > 1 for row in told)
+            if not known and (missing := rows - told):
+                raise KeyError(missing.pop())
+            self._together[index] = known
+        return known
+
+    @property
+    def may_be_together(self) -> Iterable[int]:
+        """The nodes that workers run together if they are of more than a tile."""
+        return self._together
+
+    def dealer(self, index: int, tile: int) -> int:
+        """The party that deals for an instance, modulo their number: each in turn, but one for a team."""
+        return index if self.together(index) else index + tile
+
+    def team(self, index: int, member: int) -> Team:
+        """The workers that run a node together, as one of them sees them."""
+        rows = tuple([self._number(self.plan.type_of(ref).rows) for ref in self.plan.nodes[index].args])
+        return Team(member, self.workers, self.plan.tile_rows, rows)
+
+    def _number(self, rows: int | str) -> int:
+        return rows if isinstance(rows, int) else self.symbols[rows]
 
     def cut(self, rows: int) -> int:
         """Number of tiles of a value with so many rows."""
@@ -102,6 +150,8 @@ class Layout:
 
         Packed booleans take one word for 64 rows.
         """
+        if self.together(index):
+            return self._block_shapes(index, tile)
         found = self._uncut.get(index)
         if found is not None and tile == 0:
             return found
@@ -119,6 +169,14 @@ class Layout:
         if uncut:
             self._uncut[index] = tuple(shapes)
         return tuple(shapes)
+
+    def _block_shapes(self, index: int, member: int) -> tuple[Shape, ...]:
+        team = self.team(index, member)
+        refs = self.plan.nodes[index].args
+        shapes = [bind_shape(self.plan.type_of(ref).shape, self.symbols) for ref in refs]
+        return tuple(
+            (*shape[:-1], len(team.block(rows))) for shape, rows in zip(shapes, team.rows, strict=True)
+        )
 
     def needed_words(self, index: int, tile: int) -> int:
         """Words that one instance reads."""
@@ -147,18 +205,21 @@ class Costs:
             return self._free
         shapes = self.layout.word_shapes(index, tile)
         rows = self.layout.tile_rows(index, tile)
-        dealer = (index + tile) % len(self._protocols)
+        dealer = self.layout.dealer(index, tile) % len(self._protocols)
         kinds = [self.layout.plan.type_of(ref) for ref in node.args]
+        team = self.layout.team(index, tile) if self.layout.together(index) else None
         # Plans repeat steps: nodes of one kind, with the same arguments, cost the same.
-        key = (node.kind, node.attributes, dealer, rows, *shapes, *kinds)
+        key = (node.kind, node.attributes, dealer, rows, team, *shapes, *kinds)
         if key not in self._known:
             protocol = self._protocols[dealer]
+            protocol.team = team
             shares = [
                 _spec(protocol, kind, shape)
                 for kind, shape in zip(kinds, shapes, strict=True)
                 if kind.form is not Form.PUBLIC
             ]
             self._known[key] = KINDS[node.kind].cost(node, protocol, shares, rows)
+            protocol.team = None
         return self._known[key]
 
     def flat(self, node: Node, dealer: int, read: Type, count: int, cost: FlatCost | None = None) -> Cost:

@@ -25,6 +25,7 @@ from tercet.protocols.kernels import Indices, take_columns
 from tercet.protocols.prg import Stream, StreamKey, derive_key
 from tercet.protocols.shares import (
     Cost,
+    Exchange,
     Op,
     Product,
     Received,
@@ -39,6 +40,7 @@ from tercet.protocols.shares import (
     require_full,
     require_one_dimension,
 )
+from tercet.protocols.together import Team
 from tercet.protocols.vouching import Tags
 
 
@@ -82,6 +84,8 @@ class Protocol(abc.ABC):
     malicious: ClassVar[bool] = False
     """Whether corrupt parties may do anything: a lie is noticed before what hangs on it is sent, and the run
     is given up. Otherwise corrupt parties are held to follow the protocol, and may only look."""
+    shuffles_together: ClassVar[bool] = False
+    """Whether `shuffle` knows of a `team`; otherwise one member of a party shuffles, and sorts, all rows."""
     group_keys: ClassVar[bool] = False
     """Whether it needs keys of all parties but one, beside those of pairs: see `groups`."""
 
@@ -99,6 +103,9 @@ class Protocol(abc.ABC):
         from here: whoever runs the protocol may want them elsewhere than in memory."""
         self.reach = sys.maxsize
         """Bytes of such an array that may be read in random order; of longer ones, rows are moved by runs."""
+        self.team: Team | None = None
+        """The members of this party that run the operation together, each on its block of rows, if there are
+        several; set by whoever runs the protocol, for kinds of nodes that know of it."""
         self._operation = ""
         self._drawn = 0
         self._openings = 0
@@ -483,6 +490,7 @@ __all__ = [
     "WORD_BYTES",
     "Z64",
     "Cost",
+    "Exchange",
     "Op",
     "Product",
     "Protocol",

@@ -30,6 +30,7 @@ from tercet.protocols.base import (
 from tercet.protocols.domains import BITS, Z64, Domain, Words, decode, encode
 from tercet.protocols.fourier import Series
 from tercet.protocols.prg import Stream, derive_key
+from tercet.protocols.together import Team, permute
 
 _FREE: Callable[..., Cost] = lambda self, *_, **__: self.free()  # noqa: E731 - one cost for all that follows
 
@@ -50,6 +51,7 @@ class Plain(Protocol):
     name: ClassVar[str] = "plain"
     held: ClassVar[int] = 1
     sizes: ClassVar[tuple[int, ...]] = (1,)
+    shuffles_together: ClassVar[bool] = True
 
     @property
     def truncation_bias(self) -> None:
@@ -184,8 +186,18 @@ class Plain(Protocol):
         """One pseudorandom permutation of all columns."""
         require_full("shuffle", *columns)
         rows = columns[0].shape[-1]
+        if self.team is not None:
+            return self._shuffle_together(columns, self.team)
         order = kernels.permutation(self._own_stream("permutation").words((rows,)))
         return _done([column.like(column.data[..., order]) for column in columns])
+
+    def _shuffle_together(self, columns: Sequence[Share], team: Team) -> Op[list[Share]]:
+        by_rows = [np.moveaxis(column.data, -1, 0).reshape(column.shape[-1], -1) for column in columns]
+        moved = yield from permute(team, by_rows, self._own_stream)
+        return [
+            column.like(np.ascontiguousarray(rows.T).reshape(column.data.shape))
+            for column, rows in zip(columns, moved, strict=True)
+        ]
 
 
 def _packed(bits: Any) -> Words:

@@ -13,6 +13,7 @@ The words of a row lie side by side, as among three parties (see `shuffling`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from tercet.protocols.domains import Words
 from tercet.protocols.kernels import permutation
 from tercet.protocols.prg import Stream
 from tercet.protocols.rows import Table, as_asked, in_order, write
+from tercet.protocols.together import permute
 from tercet.protocols.vouching import Message, tell, tell_cost
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def shuffle(protocol: Rep4, columns: Sequence[Share]) -> Op[list[Share]]:
     shapes = [table.shape for table in tables]
     held = [_begin(protocol, table, hops[0]) for table in tables]
     for hop, out in enumerate(hops):
-        _permute(protocol, tables, held, out, last=hop == len(hops) - 1)
+        yield from _permute(protocol, tables, held, out, last=hop == len(hops) - 1)
         components, messages = _told(hops, hop, shapes)
         known = [parts.get(component) for component in components for parts in held]
         told = yield from tell(protocol, messages, known)
@@ -86,7 +88,9 @@ def _begin(protocol: Rep4, table: Table, out: int) -> Held:
     return held
 
 
-def _permute(protocol: Rep4, tables: Sequence[Table], held: Sequence[Held], out: int, *, last: bool) -> None:
+def _permute(
+    protocol: Rep4, tables: Sequence[Table], held: Sequence[Held], out: int, *, last: bool
+) -> Op[None]:
     """Permute this party's components, and add zeros: 0 rounds.
 
     In the last hop what is added is no zero: it is made up for by the component of `out`, minus the sum.
@@ -94,12 +98,9 @@ def _permute(protocol: Rep4, tables: Sequence[Table], held: Sequence[Held], out:
     tag = protocol.tag()
     if protocol.party == out:
         return
-    random = protocol.draw_without(out, tag, "permutation").fill(protocol.allocate((tables[0].shape[0],)))
-    order = permutation(random, protocol.allocate(random.shape).view(np.int64))
+    yield from _arrange(protocol, tag, held, out)
     three = [(out + d) % protocol.parties for d in (1, 2, 3)]
     for number, (table, parts) in enumerate(zip(tables, held, strict=True)):
-        for component in parts:
-            parts[component] = in_order(protocol, parts[component], order)
         if last:
             parts[out] = protocol.allocate(table.shape)
         streams = {
@@ -107,6 +108,23 @@ def _permute(protocol: Rep4, tables: Sequence[Table], held: Sequence[Held], out:
             for component in (three if last else three[:2])
         }
         _add_zeros(table, parts, streams, rest=out if last else three[2], fresh=last)
+
+
+def _arrange(protocol: Rep4, tag: str, held: Sequence[Held], out: int) -> Op[None]:
+    """Put all components into an order that is drawn by all but `out`."""
+    draw = functools.partial(protocol.draw_without, out, tag)
+    if protocol.team is not None:
+        places = [(parts, component) for parts in held for component in parts]
+        moved = yield from permute(protocol.team, [parts[component] for parts, component in places], draw)
+        for (parts, component), table in zip(places, moved, strict=True):
+            parts[component] = table
+        return
+    rows = len(next(iter(held[0].values())))
+    random = draw("permutation").fill(protocol.allocate((rows,)))
+    order = permutation(random, protocol.allocate(random.shape).view(np.int64))
+    for parts in held:
+        for component in parts:
+            parts[component] = in_order(protocol, parts[component], order)
 
 
 def _add_zeros(table: Table, parts: Held, streams: dict[int, Stream], rest: int, *, fresh: bool) -> None:

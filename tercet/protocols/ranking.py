@@ -13,9 +13,10 @@ shuffled.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from tercet.protocols.bitplanes import unpack_bits
 from tercet.protocols.domains import BITS, WORD_BITS, Words, packed_words
 from tercet.protocols.kernels import Indices
 from tercet.protocols.samplesort import ALL_PAIRS, FEWEST, ROOM, Bools, at_once, sort
+from tercet.protocols.together import Team, largest_part, sampled, searched
+from tercet.protocols.together import sort as sort_parts
 
 _DEALT = 1 << 14
 """Batches of fewer comparisons have one dealer, larger ones are dealt in equal parts by all parties."""
@@ -33,13 +36,16 @@ _UNLUCKY_STEPS = 24
 """With a chance below 2^-40 the last rows of a long sort take more steps, each of `ROOM` comparisons."""
 
 
-def distinct(protocol: Protocol, keys: Share, bits: int) -> tuple[Share, int]:
+def distinct(
+    protocol: Protocol, keys: Share, bits: int, first: int = 0, rows: int | None = None
+) -> tuple[Share, int]:
     """Keys with the row number appended, and their width: like `keys` in order, all different. Local.
 
-    `keys` is one-dimensional, |key| < 2^(bits-1). ProtocolError if the result does not fit 63 bits.
+    `keys` is one-dimensional, |key| < 2^(bits-1): all rows, or those from the `first` on of so many.
+    ProtocolError if the result does not fit 63 bits.
     """
     require_one_dimension(keys, "distinct")
-    rows = keys.shape[0]
+    rows = keys.shape[0] if rows is None else rows
     extra = max(rows - 1, 0).bit_length()
     if bits + extra > WORD_BITS - 1:
         raise ProtocolError(
@@ -47,7 +53,8 @@ def distinct(protocol: Protocol, keys: Share, bits: int) -> tuple[Share, int]:
             "keys fewer fractional bits or a tighter bound"
         )
     lifted = protocol.mul_public(keys, np.array(1 << extra, dtype=np.uint64))
-    numbered = protocol.add_public(lifted, np.arange(rows, dtype=np.uint64))
+    numbers = np.arange(first, first + keys.shape[0], dtype=np.uint64)
+    numbered = protocol.add_public(lifted, numbers)
     return numbered.like(numbered.data, scale=0), bits + extra
 
 
@@ -66,6 +73,9 @@ def sort_tables(protocol: Protocol, tables: Sequence[Sequence[Share]], bits: int
 
     Opens at most `openings(rows)` of all of them.
     """
+    if protocol.team is not None:
+        together = (_sort_together(protocol, protocol.team, columns, bits) for columns in tables)
+        return (yield from gather(*together))
     made = [distinct(protocol, columns[0], bits) for columns in tables]
     extended = [[*columns, keys] for columns, (keys, _) in zip(tables, made, strict=True)]
     if len(tables) == 1:
@@ -83,11 +93,32 @@ def sort_tables(protocol: Protocol, tables: Sequence[Sequence[Share]], bits: int
     ]
 
 
+def _sort_together(protocol: Protocol, team: Team, columns: Sequence[Share], bits: int) -> Op[list[Share]]:
+    """As `sort_rows`, of the rows of all members; see `together.sort`."""
+    keys, width = distinct(protocol, columns[0], bits, team.block(team.rows[0]).start, team.rows[0])
+
+    def less(keys: Share, left: Indices, right: Indices) -> Op[Bools]:
+        return _open_signs(protocol, _difference(protocol, keys, left, right), width + 1)
+
+    shuffled = yield from protocol.shuffle([*columns, keys])
+    return (yield from sort_parts(protocol, team, shuffled, lambda some: rank(protocol, some, width), less))
+
+
 def sort_rows_cost(protocol: Protocol, columns: Sequence[Share], bits: int) -> Cost:
-    """About what `sort_rows` costs."""
-    rows = columns[0].shape[0]
-    shuffled = protocol.cost("shuffle", [*columns, protocol.spec((rows,))])
-    return shuffled + expected_cost(protocol, rows, bits + max(rows - 1, 0).bit_length())
+    """About what `sort_rows` costs, or a member's part of it."""
+    team, block = protocol.team, columns[0].shape[0]
+    rows = block if team is None else team.rows[0]
+    width = bits + max(rows - 1, 0).bit_length()
+    shuffled = protocol.cost("shuffle", [*columns, protocol.spec((block,))])
+    if team is None:
+        return shuffled + expected_cost(protocol, rows, width)
+    return shuffled + parts_cost(team, lambda steps, batch: _steps_cost(protocol, steps, batch, width))
+
+
+def parts_cost(team: Team, cost: Callable[[int, int], Cost]) -> Cost:
+    """About what it costs a member to sort its part, by that of so many steps of so many comparisons."""
+    steps = [batches(sampled(team)), (team.size.bit_length(), searched(team)), batches(largest_part(team))]
+    return functools.reduce(Cost.__add__, (cost(count, -(-all_ // max(1, count))) for count, all_ in steps))
 
 
 def rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
@@ -110,13 +141,6 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
             f"keys of {bits} bits cannot be ranked: their differences must fit {WORD_BITS} bits"
         )
 
-    def difference(some: Share, first_places: Indices, second_places: Indices, order: Indices) -> Share:
-        left, right = order[first_places], order[second_places]
-        # left - right - [left has the lower position] is negative just if left comes first, also if equal.
-        earlier = (left < right).astype(np.uint64)
-        first, second = (some.like(some.data.take(side, axis=1)) for side in (left, right))
-        return protocol.add_public(protocol.subtract(first, second), np.negative(earlier))
-
     orders: list[Indices] = [np.empty(0, dtype=np.int64) for _ in keys]
     sorts = [sort(some.shape[0], ask) for some in keys]
     answers: dict[int, Bools | None] = dict.fromkeys(range(len(keys)))
@@ -124,7 +148,8 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
         asked = []
         for number, answer in answers.items():
             try:
-                asked.append((number, difference(keys[number], *sorts[number].send(answer))))
+                left, right, order = sorts[number].send(answer)
+                asked.append((number, _difference(protocol, keys[number], order[left], order[right])))
             except StopIteration as stop:
                 orders[number] = stop.value
         answers = {}
@@ -136,12 +161,24 @@ def ranks(protocol: Protocol, keys: Sequence[Share], bits: int) -> Op[list[Indic
     return orders
 
 
+def _difference(protocol: Protocol, keys: Share, left: Indices, right: Indices) -> Share:
+    """What is negative just if the key at the left place comes first, which is the lower one if equal."""
+    earlier = (left < right).astype(np.uint64)
+    first, second = (keys.like(keys.data.take(side, axis=1)) for side in (left, right))
+    return protocol.add_public(protocol.subtract(first, second), np.negative(earlier))
+
+
 def ask(
     left: Indices, right: Indices, order: Indices
 ) -> Generator[tuple[Indices, Indices, Indices], Bools, Bools]:
     """What a sort wants to know, by places in an order of rows, for whoever runs it to find out."""
     answer = yield left, right, order
     return answer
+
+
+def openings_together(team: Team) -> int:
+    """Words that a member opens at most in a sort by several, but with a chance below 2^-40."""
+    return openings(sampled(team)) + openings(largest_part(team)) + packed_words(searched(team))
 
 
 def openings(rows: int) -> int:
@@ -173,9 +210,13 @@ def batches(rows: int) -> tuple[int, int]:
 def expected_cost(protocol: Protocol, rows: int, bits: int) -> Cost:
     """About what `rank` costs: the mean over permutations."""
     steps, comparisons = batches(rows)
+    return _steps_cost(protocol, steps, -(-comparisons // max(1, steps)), bits)
+
+
+def _steps_cost(protocol: Protocol, steps: int, batch: int, bits: int) -> Cost:
+    """What so many steps cost, each of a batch of comparisons that are opened."""
     if not steps:
         return protocol.free()
-    batch = -(-comparisons // steps)
     one = protocol.cost("is_negative", protocol.spec((batch,)), bits + 1)
     one = one + protocol.cost("open", protocol.spec((packed_words(batch),), domain=BITS))
     even = (one.total // protocol.parties,) * protocol.parties
@@ -205,6 +246,8 @@ __all__ = [
     "distinct",
     "expected_cost",
     "openings",
+    "openings_together",
+    "parts_cost",
     "rank",
     "ranks",
     "sort_rows",

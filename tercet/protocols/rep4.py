@@ -52,6 +52,7 @@ class Rep4(Protocol):
     held: ClassVar[int] = 3
     held_of_product: ClassVar[int] = 3
     sizes: ClassVar[tuple[int, ...]] = (PARTIES,)
+    shuffles_together: ClassVar[bool] = True
     truncates_down: ClassVar[bool] = True
     malicious: ClassVar[bool] = True
     group_keys: ClassVar[bool] = True

@@ -51,6 +51,7 @@ class Replicated(Masking):
     name: ClassVar[str] = "replicated"
     held: ClassVar[int] = 2
     sizes: ClassVar[tuple[int, ...]] = (3,)
+    shuffles_together: ClassVar[bool] = True
     truncates_down: ClassVar[bool] = True
 
     # -- values in and out -----------------------------------------------------------------------------------

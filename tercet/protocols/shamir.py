@@ -40,6 +40,7 @@ from tercet.protocols.harmonics import angle_coefficients, deal_harmonics
 from tercet.protocols.mersenne import MERSENNE, PRIME
 from tercet.protocols.prg import KEY_BYTES, Stream
 from tercet.protocols.shamir_sharing import Polynomials, field_of, total
+from tercet.protocols.together import permute
 
 OFFSET_BITS: Final = 120
 """2 to this power is added to a number that is opened, so that it is positive; masks leave room for it."""
@@ -58,6 +59,7 @@ class Shamir(Polynomials):
 
     name: ClassVar[str] = "shamir"
     sizes: ClassVar[tuple[int, ...]] = (3, 5, 7)
+    shuffles_together: ClassVar[bool] = True
 
     @property
     def truncation_error(self) -> int:
@@ -366,17 +368,28 @@ class Shamir(Polynomials):
             if self.party in hop:
                 points = tuple(party + 1 for party in hop)
                 weight = [field.weights(points)[hop.index(self.party)] for field in fields]
-                order = kernels.permutation(seeds[number].words((rows,)))
+                moved = yield from self._permuted(moving, seeds[number])
                 summands = [
-                    field.combine([w], [np.take(data, order, axis=-1)])
-                    for field, w, data in zip(fields, weight, moving, strict=True)
+                    field.combine([w], [data]) for field, w, data in zip(fields, weight, moved, strict=True)
                 ]
             dealt = yield from self.share_out(self.tag(), hop, kinds, summands)
             moving = [total(field, dealt, index) for index, field in enumerate(fields)]
         return [column.like(data) for column, data in zip(columns, moving, strict=True)]
 
-    def _agree(self, tag: str) -> Op[dict[int, Stream]]:
-        """For every hop of a shuffle that this party is in, a stream that all in it can draw."""
+    def _permuted(self, columns: Sequence[Words], seed: Words) -> Op[list[Words]]:
+        """Columns `(..., rows)` in an order that all who know the seed draw."""
+        if self.team is None:
+            order = kernels.permutation(Stream(seed.tobytes(), b"permutation").words(columns[0].shape[-1:]))
+            return [np.take(data, order, axis=-1) for data in columns]
+        by_rows = [np.moveaxis(data, -1, 0).reshape(data.shape[-1], -1) for data in columns]
+        moved = yield from permute(self.team, by_rows, lambda use: Stream(seed.tobytes(), use.encode()))
+        return [
+            np.ascontiguousarray(rows.T).reshape(data.shape)
+            for rows, data in zip(moved, columns, strict=True)
+        ]
+
+    def _agree(self, tag: str) -> Op[dict[int, Words]]:
+        """For every hop of a shuffle that this party is in, a seed that all in it know."""
         drawn: dict[int, Words] = {}
         send: dict[int, list[Words]] = {}
         recv: dict[int, list[int]] = {}
@@ -393,7 +406,7 @@ class Shamir(Polynomials):
             got = yield Round(send, {first: [_SEED] * len(numbers) for first, numbers in recv.items()})
             for first, numbers in recv.items():
                 drawn.update(zip(numbers, got[first], strict=True))
-        return {number: Stream(seed.tobytes(), b"permutation") for number, seed in drawn.items()}
+        return drawn
 
     def _shuffle_cost(self, columns: Sequence[Share]) -> Cost:
         words = sum(self.words(column) for column in columns)

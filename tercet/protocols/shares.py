@@ -40,6 +40,14 @@ class Round:
     recv: Mapping[int, Sequence[Shape]] = attrs.field(factory=dict)
 
 
+class Exchange(Round):
+    """Words for other members of this party, by member, from an operation that all of them run together.
+
+    Every member yields as many, and gets what each other member, and itself, had for it: `send` has arrays
+    for those that get any, and whoever gets none waits for that too. No peer hears of it. See `together`.
+    """
+
+
 Op = Generator[Round, Received, T]
 """An operation in progress: yields rounds, is sent what arrived, returns its result."""
 
@@ -127,7 +135,7 @@ def gather(*operations: Op[Any]) -> Op[list[Any]]:
     results: list[Any] = [None] * len(operations)
     waiting: dict[int, Round] = {}
     for index, operation in enumerate(operations):
-        _advance(operation, None, index, waiting, results)
+        yield from _advance(operation, None, index, waiting, results)
     while waiting:
         merged = Round(
             _concatenate(r.send for r in waiting.values()), _concatenate(r.recv for r in waiting.values())
@@ -141,15 +149,19 @@ def gather(*operations: Op[Any]) -> Op[list[Any]]:
                 start = cursor[peer]
                 cursor[peer] = start + len(shapes)
                 mine[peer] = got[peer][start : cursor[peer]]
-            _advance(operations[index], mine, index, waiting, results)
+            yield from _advance(operations[index], mine, index, waiting, results)
     return results
 
 
 def _advance(
     operation: Op[Any], got: Received | None, index: int, waiting: dict[int, Round], results: list[Any]
-) -> None:
+) -> Op[None]:
+    """Go on with an operation up to its next round; what it exchanges with other members is not shared."""
     try:
-        waiting[index] = next(operation) if got is None else operation.send(got)
+        step = next(operation) if got is None else operation.send(got)
+        while isinstance(step, Exchange):
+            step = operation.send((yield step))
+        waiting[index] = step
     except StopIteration as stop:
         results[index] = stop.value
 

@@ -25,6 +25,7 @@ from tercet.protocols.kernels import Indices, permutation
 from tercet.protocols.masking import DEALER, FIRST, Masking
 from tercet.protocols.prg import Stream
 from tercet.protocols.rows import Table, as_asked, in_order, write
+from tercet.protocols.together import permute
 
 
 def shuffle(protocol: Masking, columns: Sequence[Share]) -> Op[list[Share]]:
@@ -47,10 +48,20 @@ def shuffle_cost(protocol: Masking, columns: Sequence[Share]) -> Cost:
     return Cost(3, tuple(count * WORD_BYTES for count in words))
 
 
-def _order(protocol: Masking, dealer: int, tag: str, rows: int) -> Indices:
-    """The permutation that A and B have in common."""
-    random = protocol.draw(dealer + 2, tag, "permutation").fill(protocol.allocate((rows,)))
-    return permutation(random, protocol.allocate((rows,)).view(np.int64))
+def _arrange(
+    protocol: Masking, dealer: int, tag: str, held: list[Words]
+) -> Op[tuple[list[Words], Indices | None]]:
+    """Rows, and the order in which they are to be read, which A and B have in common; None if they lie in it.
+
+    Takes `held` away.
+    """
+    rows = held[:]
+    held.clear()
+    if protocol.team is not None:
+        draw = functools.partial(protocol.draw, dealer + 2, tag)
+        return (yield from permute(protocol.team, rows, draw)), None
+    random = protocol.draw(dealer + 2, tag, "permutation").fill(protocol.allocate((len(rows[0]),)))
+    return rows, permutation(random, protocol.allocate(random.shape).view(np.int64))
 
 
 def _pass_on(protocol: Masking, dealer: int, tables: Sequence[Table], held: list[Words]) -> Op[list[Words]]:
@@ -65,7 +76,7 @@ def _pass_on(protocol: Masking, dealer: int, tables: Sequence[Table], held: list
         drawn = [stream.fill(protocol.allocate(shape)) for shape in shapes]
         yield Round()
         return drawn
-    order = _order(protocol, dealer, tag, shapes[0][0])
+    held, order = yield from _arrange(protocol, dealer, tag, held)
     if role == FIRST:
         stream = protocol.draw(dealer + 1, tag, "reshare")
         moved = [
@@ -74,7 +85,7 @@ def _pass_on(protocol: Masking, dealer: int, tables: Sequence[Table], held: list
         held.clear()
         yield Round(send={(dealer + 2) % 3: moved})
         return []
-    moved = [in_order(protocol, rows, order) for rows in held]
+    moved = held[:] if order is None else [in_order(protocol, rows, order) for rows in held]
     del order  # a word a row, while it waits
     held.clear()
     got = yield Round(recv={(dealer + 1) % 3: shapes})
@@ -101,7 +112,7 @@ def _settle(
         return results
     other, kept = ((dealer + 2) % 3, 0) if role == FIRST else ((dealer + 1) % 3, 1)
     shapes = [table.shape for table in tables]
-    order = _order(protocol, dealer, tag, shapes[0][0])
+    held, order = yield from _arrange(protocol, dealer, tag, held)
     stream = protocol.draw(dealer + 1 - kept, tag, "reshare")
     moved = [
         _masked(protocol, table, rows, order, stream, functools.partial(write, columns, kept))
@@ -120,16 +131,19 @@ def _masked(
     protocol: Masking,
     table: Table,
     rows: Words,
-    order: Indices,
+    order: Indices | None,
     stream: Stream,
     settle: Callable[[slice, Words], None] | None = None,
 ) -> Words:
-    """Permuted rows less a mask, block by block; `settle` is shown the mask."""
-    moved = protocol.allocate(rows.shape)
-    rows, order = nearer(rows, order, protocol.reach, protocol.allocate)
+    """Permuted rows less a mask, block by block; `settle` is shown the mask. Rows in order change."""
+    moved = rows if order is None else protocol.allocate(rows.shape)
+    if order is not None:
+        rows, order = nearer(rows, order, protocol.reach, protocol.allocate)
     buffer = table.buffer()
     for block in table.blocks():
-        part = np.take(rows, order[block], axis=0, out=moved[block], mode="clip")
+        part = moved[block]
+        if order is not None:
+            np.take(rows, order[block], axis=0, out=part, mode="clip")
         mask = stream.fill(buffer[: len(part)])
         table.domain.subtract(part, mask, out=part)
         if settle is not None:

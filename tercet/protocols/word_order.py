@@ -27,8 +27,9 @@ from tercet.protocols import bitplanes, circuits
 from tercet.protocols.base import Cost, Op, Protocol, Share
 from tercet.protocols.domains import BITS, WORD_BITS, Words, packed_words
 from tercet.protocols.kernels import Indices
-from tercet.protocols.ranking import ask, batches
+from tercet.protocols.ranking import ask, batches, parts_cost
 from tercet.protocols.samplesort import Bools, sort
+from tercet.protocols.together import sort as sort_parts
 
 KEY_WORDS = 2
 UNLIKELY = 40
@@ -47,23 +48,39 @@ def sort_by_words(protocol: Protocol, columns: Sequence[Share], first: int | Non
     If they are not distinct, what is opened tells of rows with equal words on one side. Cost:
     `sort_by_words_cost`; openings: `ranking.openings(n)`.
     """
-    keys = _keys(columns[0], first)
-    *moved, shuffled = yield from protocol.shuffle([*columns, keys.of(protocol, columns[0])])
+    team = protocol.team
+    keys = _keys(columns[0], first, None if team is None else team.rows[0])
+    start = 0 if team is None else team.block(team.rows[0]).start
+    *moved, shuffled = yield from protocol.shuffle([*columns, keys.of(protocol, columns[0], start)])
+    if team is not None:
+
+        def less(some: Share, left: Indices, right: Indices) -> Op[Bools]:
+            return _compare(protocol, some, _beside(some), left, right, keys.bits)
+
+        def rank(some: Share) -> Op[Indices]:
+            return _rank(protocol, some, keys.bits)
+
+        return (yield from sort_parts(protocol, team, [*moved, shuffled], rank, less))
     order = yield from _rank(protocol, shuffled, keys.bits)
     return [protocol.take(column, order) for column in moved]
 
 
 def sort_by_words_cost(protocol: Protocol, columns: Sequence[Share], first: int | None = None) -> Cost:
-    """About what `sort_by_words` costs: the mean over permutations."""
-    rows, keys = columns[0].shape[-1], _keys(columns[0], first)
-    cost = protocol.cost("shuffle", [*columns, protocol.spec((keys.words, rows), domain=BITS)])
+    """About what `sort_by_words` costs, or a member's part of it: the mean over permutations."""
+    team, block = protocol.team, columns[0].shape[-1]
+    rows = block if team is None else team.rows[0]
+    keys = _keys(columns[0], first, rows)
+    cost = protocol.cost("shuffle", [*columns, protocol.spec((keys.words, block), domain=BITS)])
+
+    def steps_cost(steps: int, batch: int) -> Cost:
+        each = circuits.select_tree_cost(protocol, keys.bits, packed_words(batch))
+        each = each + protocol.cost("open", protocol.spec((packed_words(batch),), domain=BITS))
+        return Cost(each.rounds * steps, tuple(sent * steps for sent in each.sent))
+
+    if team is not None:
+        return cost + parts_cost(team, steps_cost)
     steps, comparisons = batches(rows)
-    if not steps:
-        return cost
-    batch = packed_words(-(-comparisons // steps))
-    each = circuits.select_tree_cost(protocol, keys.bits, batch)
-    each = each + protocol.cost("open", protocol.spec((batch,), domain=BITS))
-    return cost + Cost(each.rounds * steps, tuple(sent * steps for sent in each.sent))
+    return cost + steps_cost(steps, -(-comparisons // steps)) if steps else cost
 
 
 def zero_words(protocol: Protocol, words: Share) -> Op[Share]:
@@ -110,28 +127,28 @@ class _Keys:
         """How many are compared, of which the uppermost word is all."""
         return self.upper + self.lower + self.number
 
-    def of(self, protocol: Protocol, words: Share) -> Share:
-        """Distinct keys `(words, n)` of words `(2, n)`. Local."""
+    def of(self, protocol: Protocol, words: Share, start: int) -> Share:
+        """Distinct keys `(words, n)` of words `(2, n)`, which are those of rows from `start` on. Local."""
         rows = words.shape[-1]
         numbers = np.zeros((self.words, rows), dtype=np.uint64)
         data = words.data.copy()
         if self.words == 1:
             data = (data[:, 1:] >> np.uint64(WORD_BITS - self.upper)) << np.uint64(1)
-            numbers[0, self.first :] = 1
+            numbers[0, max(0, (self.first or 0) - start) :] = 1
         else:
             # A shift by a whole word is not defined: in two steps, the first of them by less.
             shift = np.uint64(WORD_BITS - self.lower)
             lower = (data[:, 0] >> shift) if self.lower else np.zeros_like(data[:, 0])
             data[:, 0] = lower << np.uint64(self.number)
-            numbers[0] = np.arange(rows, dtype=np.uint64)
+            numbers[0] = np.arange(start, start + rows, dtype=np.uint64)
         return protocol.add_public(words.like(data), numbers)
 
 
-def _keys(words: Share, first: int | None) -> _Keys:
-    """What orders rows by words `(2, n)`: as much as is needed of so many."""
+def _keys(words: Share, first: int | None, rows: int | None = None) -> _Keys:
+    """What orders rows by words `(2, n)`: as much as is needed of so many, or of `rows`."""
     if words.domain is not BITS or words.shape[:-1] != (KEY_WORDS,):
         raise ProtocolError(f"rows are ordered by {KEY_WORDS} shared words each, not by {words.shape}")
-    number = max(words.shape[-1] - 1, 0).bit_length()
+    number = max((words.shape[-1] if rows is None else rows) - 1, 0).bit_length()
     if first is None:
         lower = min(max(0, 2 * number + UNLIKELY - WORD_BITS), WORD_BITS - number)
         return _Keys(KEY_WORDS, WORD_BITS, lower, number, None)
@@ -144,10 +161,8 @@ def _keys(words: Share, first: int | None) -> _Keys:
 
 def _rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
     """The positions of shuffled, distinct keys `(w, n)` in ascending order; public."""
-    held, words, rows = keys.data.shape
-    beside = np.ascontiguousarray(keys.data.reshape(held * words, rows).T)
-    places = np.empty(bits, dtype=np.int64)
-    places[np.array(circuits.halves(bits))] = np.arange(bits)
+    rows = keys.shape[-1]
+    beside = _beside(keys)
     asking = sort(rows, ask)
     answer: Bools | None = None
     current = np.arange(rows, dtype=np.int64)
@@ -158,13 +173,28 @@ def _rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
         except StopIteration as stop:
             order: Indices = stop.value
             return order
-        differ, second = (np.empty((held, bits, packed_words(left.size)), dtype=np.uint64) for _ in range(2))
         if now is not current:
             current, ordered = now, beside.take(now, axis=0)
-        bitplanes.pair_planes(ordered, left, right, places, differ, second)
-        less = yield from circuits.select_tree(protocol, keys.like(differ), keys.like(second))
-        opened: Words = yield from protocol.open(less)
-        answer = bitplanes.unpack_bits(opened, left.size).astype(np.bool_)
+        answer = yield from _compare(protocol, keys, ordered, left, right, bits)
+
+
+def _beside(keys: Share) -> Words:
+    """Keys `(w, n)` with all words of one, of all components, side by side."""
+    return np.ascontiguousarray(keys.data.reshape(-1, keys.shape[-1]).T)
+
+
+def _compare(
+    protocol: Protocol, keys: Share, beside: Words, left: Indices, right: Indices, bits: int
+) -> Op[Bools]:
+    """Open which keys at the left places are less than those at the right ones."""
+    shape = (len(keys.data), bits, packed_words(left.size))
+    differ, second = (np.empty(shape, dtype=np.uint64) for _ in range(2))
+    places = np.empty(bits, dtype=np.int64)
+    places[np.array(circuits.halves(bits))] = np.arange(bits)
+    bitplanes.pair_planes(beside, left, right, places, differ, second)
+    less = yield from circuits.select_tree(protocol, keys.like(differ), keys.like(second))
+    opened: Words = yield from protocol.open(less)
+    return bitplanes.unpack_bits(opened, left.size).astype(np.bool_)
 
 
 __all__ = ["KEY_WORDS", "NEAR", "sort_by_words", "sort_by_words_cost", "zero_words", "zero_words_cost"]

@@ -55,7 +55,9 @@ async def run_shared_out(plan, name, inputs, workers, seed):
             await trio.lowlevel.checkpoint()
             for other, some in parcels.items():
                 for parcel in some:
-                    put(((party, member), (party, other)), parcel.to_wire())
+                    header, words = parcel.to_wire()
+                    flat = [np.array(array).reshape(-1) for array in [*words, np.empty(0, np.uint64)]]
+                    put(((party, member), (party, other)), (type(parcel), header, np.concatenate(flat)))
 
         return to_peers, to_members
 
@@ -83,7 +85,9 @@ async def run_shared_out(plan, name, inputs, workers, seed):
                 send=to_peers,
                 part=Part(member, workers, to_members),
             )
-            ledgers[party, member] = Ledger(Costs(Layout(plan, dict(plan.maxima)), protocol, size))
+            crew = 0 if member == NODE else workers
+            layout = Layout(plan, dict(plan.maxima), workers=crew, protocol=protocol)
+            ledgers[party, member] = Ledger(Costs(layout, protocol, size))
 
     async def carry():
         nonlocal arrived
@@ -92,10 +96,9 @@ async def run_shared_out(plan, name, inputs, workers, seed):
             arrived = trio.Event()
             while ways := [way for way, queue in queues.items() if queue]:
                 sender, receiver = way = mixed.choice(ways)
-                first, second = queues[way].popleft()
+                first, second, *words = queues[way].popleft()
                 if sender[0] == receiver[0]:
-                    (words,) = second
-                    drivers[receiver].receive(Parcel.read(first, np.array(words).reshape(-1)))
+                    drivers[receiver].receive(first.read(second, *words))
                 else:
                     ledgers[receiver].charge(sender[0], first, second.nbytes)
                     drivers[receiver].take(sender[0], first, second)
@@ -156,7 +159,7 @@ def test_each_tile_has_one_member_in_blocks(tiles, workers):
     x = b.input("x", Type(Form.RING, (64 * tiles,), 8, 2.0**11))
     (x * x).sum().reveal("sum", to="analyst")
     plan = b.plan()
-    shards = Shards(Layout(plan, {}), workers)
+    shards = Shards(Layout(plan, {}, workers=workers))
     for index, node in enumerate(plan.nodes):
         tiling = KINDS[node.kind].tiling
         shares = [list(shards.share(member, index)) for member in (NODE, *range(workers))]
