@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tercet.actors.alike import differing
-from tercet.actors.crew import Task
 from tercet.actors.gate import Gate
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
@@ -65,13 +64,14 @@ async def run_session(
         "witness": None if witness is None else witness(session.plan, protocol, inputs),
     }
     runner: Runner
-    task: Task | None = None
+    task, part = None, session.part
     if session.in_lockstep:
         send = functools.partial(party.send_frames, session.name)
         runner = Lockstep(session.plan, protocol, inputs, send=send, **options)
     else:
         if party.shared_out and spreads(session.plan):
-            task = await party.workers().begin(session)
+            task = party.workers().share_out(session)
+            part = task.part
         send_messages = functools.partial(party.send, session.name)
         runner = Scheduler(
             session.plan,
@@ -79,10 +79,12 @@ async def run_session(
             inputs,
             send=send_messages,
             threads=party.threads,
-            part=session.part if task is None else task.part,
+            part=part,
             **options,
         )
     session.begin(runner)
+    if part is not None:
+        part.begun()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_keep_checkpoints, party.name, session, gate, coming)
         outcome = await runner.run()

@@ -3,7 +3,8 @@
 A worker runs its share of plans, and has links of its own to the same worker of every other party, and to the
 other workers of its own (see `worker`). The node has a line to each of its workers. A worker says `["here",
 address]`, is told `["link", addresses, fellows]`, by party and by worker of its own, and says `["ready"]`
-(see `muster`). Then it is told `["run", session, plan]`. `["value", session, ...]` goes either way (see
+(see `muster`). Then it is told `["run", session, plan]`, and says `["begun", session]` once its own run takes
+values: so none waits there for a run that is yet to begin. `["value", session, ...]` goes either way (see
 `parts`). `["end", session]` a worker answers with `["ended", session, rounds, bytes]`. Either end may say
 `["stop", session, error]`. A worker that has lost one of another party, or of its own, says `["lost",
 error]`.
@@ -14,7 +15,6 @@ shared out can run until there is another crew.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +46,6 @@ async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel | Ha
         filed = isinstance(parcel, Parcel) and isinstance(parcel.data, FiledTiles)
         header, buffers = await in_thread(parcel.to_wire) if filed else parcel.to_wire()
         await line.send(["rows" if isinstance(parcel, Handover) else "value", session, *header], buffers)
-
-
-async def post_all(
-    lines: Mapping[int, Line], session: bytes, parcels: Mapping[int, Sequence[Parcel | Handover]]
-) -> None:
-    """Send what a session has for other members, to all side by side. Raises as `post_parcels`."""
-    async with plain_errors(), trio.open_nursery() as nursery:
-        for member, some in parcels.items():
-            nursery.start_soon(post_parcels, lines[member], session, some)
 
 
 class News:
@@ -128,20 +119,17 @@ class Crew:
             line.post(["link", list(of_parties), fellows])
         await self._news.until(lambda: len(self._ready) == self.workers)
 
-    async def begin(self, session: Session) -> Task:
-        """Share out a session that is about to run. Raises PeerLost if a worker is lost."""
+    def share_out(self, session: Session) -> Task:
+        """What the crew does of a session, for the node to `begin`. Raises PeerLost if a worker is lost."""
         if self.lost is not None:
             raise PeerLost(str(self.lost), peer=self.lost.peer)
         task = self._tasks[session.name] = Task(self, session)
-        packed = session.plan.to_bytes()
-        for line in self._lines:
-            await line.send(["run", session.name, packed])  # not posted: values must not overtake it
         return task
 
     def take(self, number: int, message: list[Any], payload: Words | None) -> None:
         """Handle what a worker says."""
         match message:
-            case ["value" | "ended" | "stop" as word, bytes(name), *rest]:
+            case ["begun" | "value" | "ended" | "stop" as word, bytes(name), *rest]:
                 task = self._tasks.get(name)
                 if task is not None:
                     task.hear(number, word, rest, payload)
@@ -164,9 +152,13 @@ class Crew:
             for line in self._lines:
                 line.post(["stop", name, error])
 
-    async def send(self, name: bytes, parcels: Mapping[int, Sequence[Parcel | Handover]]) -> None:
-        """Send parcels of a session, by worker, to all side by side. Raises PeerLost."""
-        await post_all(dict(enumerate(self._lines)), name, parcels)
+    def under_way(self, name: Any) -> bool:
+        """Whether a session of that name is shared out now."""
+        return name in self._tasks
+
+    async def send(self, number: int, name: bytes, parcels: Sequence[Parcel | Handover]) -> None:
+        """Send parcels of a session to a worker. Raises PeerLost."""
+        await post_parcels(self._lines[number], name, parcels)
 
     def post(self, message: list[Any]) -> None:
         """Say something to all workers."""
@@ -180,17 +172,33 @@ class Task:
     def __init__(self, crew: Crew, session: Session) -> None:
         self.session = session
         self._crew = crew
+        self._begun = [trio.Event() for _ in range(crew.workers)]
         self._ended: dict[int, tuple[int, int]] = {}
         self._all_ended = trio.Event()
 
     @property
     def part(self) -> Part:
         """What the node itself takes of it."""
-        return Part(NODE, self._crew.workers, functools.partial(self._crew.send, self.session.name))
+        return Part(NODE, self._crew.workers, self._send, self._begin)
+
+    def _begin(self) -> None:
+        """The node's own run takes values from now on: have the workers begin theirs."""
+        self._crew.post(["run", self.session.name, self.session.plan.to_bytes()])
+
+    async def _send(self, parcels: Mapping[int, Sequence[Parcel | Handover]]) -> None:
+        async with plain_errors(), trio.open_nursery() as nursery:
+            for number, some in parcels.items():
+                nursery.start_soon(self._send_to, number, some)
+
+    async def _send_to(self, number: int, parcels: Sequence[Parcel | Handover]) -> None:
+        await self._begun[number].wait()
+        await self._crew.send(number, self.session.name, parcels)
 
     def hear(self, number: int, word: str, rest: list[Any], payload: Words | None) -> None:
         """A worker says something of it."""
         match word, rest:
+            case "begun", []:
+                self._begun[number].set()
             case "value", _ if payload is not None:
                 self.session.receive(Parcel.read(rest, payload))
             case "value", _:
@@ -226,9 +234,9 @@ class _Ear:
     number: int
 
     def admit(self, message: list[Any], size: int) -> bool:
-        """A worker holds nothing that the node may not hold."""
+        """A worker holds nothing that the node may not hold, while that runs what it belongs to."""
         _ = size
-        return bool(message[0] == "value")
+        return message[0] == "value" and len(message) > 1 and self.crew.under_way(message[1])
 
     def take(self, message: list[Any], payload: Words | None) -> None:
         """Handle a message."""

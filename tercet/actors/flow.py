@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from tercet.actors.ends import Ends
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.values import FiledTiles, TiledValue
 from tercet.errors import ProtocolError
@@ -218,8 +219,7 @@ class Flow:
 
     def _readings(self, ref: Ref, tiles: int) -> list[int]:
         """How often each tile of a value is read here, and once more if the run keeps it."""
-        node = self.plan.nodes[ref[0]]
-        kept_by_run = 1 if KINDS[node.kind].keeps(node) else 0
+        kept_by_run = int(self._member == NODE and Ends.takes(self.plan.nodes[ref[0]]))
         if self._shards is None:
             return [self._reads[ref] + kept_by_run] * tiles
         found = [kept_by_run] * tiles

@@ -96,9 +96,11 @@ class Handover:
 class Part:
     """The part of a run that one member of a party with so many workers takes.
 
-    `send` takes what goes to other members, by member, and returns when it is queued.
+    `send` takes what goes to other members, by member, and returns when it is queued. `begun` is called once
+    the run takes what other members have made: none of them sends anything of it before.
     """
 
     member: int
     workers: int
     send: Callable[[Mapping[int, Sequence[Parcel | Handover]]], Awaitable[None]]
+    begun: Callable[[], None] = lambda: None

@@ -388,8 +388,14 @@ class Scheduler:
         if self._reach is not None:
             for checkpoint in reached:
                 self._reach(*checkpoint)
-        if parcels and self._part is not None:
-            await self._part.send(parcels)
+        if not parcels or self._part is None:
+            await self._send_to_peers(outbox)
+            return
+        async with trio.open_nursery() as nursery:  # peers wait for no tile that goes to a worker
+            nursery.start_soon(self._send_to_peers, outbox)
+            nursery.start_soon(self._part.send, parcels)
+
+    async def _send_to_peers(self, outbox: Mapping[int, Sequence[Message]]) -> None:
         if not outbox:
             return
         if self._recorder.on:
@@ -628,7 +634,8 @@ class Scheduler:
                 self._symbols.update(parcel.symbols)
                 self._expand_together()
             if parcel.tiles > 0:
-                data = cast("Data", parcel.data)
+                self._flow.prepare(parcel.ref, parcel.tiles)
+                data = self._flow.shelve(parcel.ref, parcel.tile, cast("Data", parcel.data))
                 for reader, only in self._flow.put(parcel.ref, parcel.tile, parcel.tiles, data, parcel.depth):
                     self._expand(reader, only)
             elif parcel.tiles == 0 and self._shards is not None:

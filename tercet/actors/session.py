@@ -7,10 +7,11 @@ what they send before that waits here, within what the plan declares.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -26,7 +27,7 @@ from tercet.actors.scheduler import Scheduler
 from tercet.actors.threads import in_thread, turn
 from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.plans.plan import Plan
-from tercet.plans.shards import NODE
+from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.protocols.base import Protocol, session_key
 from tercet.protocols.domains import Words
@@ -154,17 +155,23 @@ class Session:
         self.in_lockstep = runs_in_lockstep(plan)
         self._runner: Runner | None = None
         self._early: list[tuple[int, Any, Words]] = []
-        self._parcels: list[Parcel | Handover] = []
         self._told_to_end = False
         self._ledger: Ledger | Allowance
         if self.in_lockstep:
             self._ledger = Allowance(lower(plan, protocol, parties))
         else:
-            # The node of a party runs such an operation alone, or not at all.
+            # The node of a party runs alone what workers run together, or not at all.
             workers = 0 if part is None or part.member == NODE else part.workers
             most = ChainMap(self.symbols, dict(plan.maxima))
             layout = Layout(plan, most, workers=workers, protocol=protocol)
-            self._ledger = Ledger(Costs(layout, protocol, parties))
+            self._ledger = Ledger(Costs(layout, protocol, parties), self._may_run(protocol))
+
+    def _may_run(self, protocol: type[Protocol]) -> Callable[[int, int], bool] | None:
+        """Whether an instance runs at this member, as far as the numbers behind symbols are known here."""
+        if self.part is None:
+            return None
+        layout = Layout(self.plan, self.symbols, workers=self.part.workers, protocol=protocol)
+        return functools.partial(Shards(layout).may_run, self.part.member)
 
     # -- before the run --------------------------------------------------------------------------------------
 
@@ -246,6 +253,11 @@ class Session:
 
     # -- the run ---------------------------------------------------------------------------------------------
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its plan runs here, so that it takes what other members of the party have made."""
+        return self._runner is not None
+
     def progress(self) -> Progress:
         """How far this party is."""
         return Progress() if self._runner is None else self._runner.progress()
@@ -256,9 +268,6 @@ class Session:
         early, self._early = self._early, []
         for frame in early:
             self.take(*frame)
-        parcels, self._parcels = self._parcels, []
-        for parcel in parcels:
-            self.receive(parcel)
         if self._told_to_end:
             self.tell_to_end()
 
@@ -295,12 +304,8 @@ class Session:
                 self.fail(error)
 
     def receive(self, parcel: Parcel | Handover) -> None:
-        """Take what another member of this party has made."""
-        if self.error is not None:
-            return
-        if self._runner is None:
-            self._parcels.append(parcel)
-        elif isinstance(self._runner, Scheduler):
+        """Take what another member of this party has made, once this run has begun."""
+        if self.error is None and isinstance(self._runner, Scheduler):
             try:
                 self._runner.receive(parcel)
             except TercetError as error:

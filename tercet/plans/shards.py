@@ -44,11 +44,11 @@ class Shards:
 
     def share(self, member: int, index: int) -> range:
         """The tiles of a node that a member runs."""
-        tiles = self._layout.tiles(index)
         if self.spread(index) == (member == NODE):
             return range(0)
         if self._layout.together(index):
             return range(member, member + 1)
+        tiles = self._layout.tiles(index)
         return range(tiles) if member == NODE else self.block(member, tiles)
 
     def may_run(self, member: int, index: int, tile: int) -> bool:

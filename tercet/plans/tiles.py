@@ -252,10 +252,14 @@ MOST_ARRAYS = 1 << 14
 
 
 class Ledger:
-    """What each peer may still send in a session: no more than the plan declares, however early it comes."""
+    """What each peer may still send in a session: no more than the plan declares, however early it comes.
 
-    def __init__(self, costs: Costs) -> None:
+    Where a party has workers, `may_run` says whether an instance, (node, tile), is one of this member's.
+    """
+
+    def __init__(self, costs: Costs, may_run: Callable[[int, int], bool] | None = None) -> None:
         self._costs = costs
+        self._may_run = may_run
         self._used: dict[tuple[int, int, int], int] = {}
 
     def charge(self, peer: int, entries: Any, size: int) -> None:
@@ -285,6 +289,11 @@ class Ledger:
         if node >= len(layout.plan.nodes) or tile >= layout.tiles(node):
             raise ProtocolError(
                 f"party {peer} sent a message for node {node}, tile {tile}, which the plan does not have"
+            )
+        if self._may_run is not None and not self._may_run(node, tile):
+            raise ProtocolError(
+                f"party {peer} sent a message for {layout.plan.nodes[node].title(node)}, tile {tile}, to a "
+                "member of this party that does not run it; both must have as many workers"
             )
         cost = self._costs.of(node, tile)
         rounds, most = cost.rounds, cost.sent[peer] // WORD_BYTES

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import deque
 
 import numpy as np
 import pytest
 import trio
 
+from tercet.actors.ends import Ends
 from tercet.actors.parts import Parcel, Part
 from tercet.actors.scheduler import Scheduler
+from tercet.actors.scratch import Scratch
+from tercet.actors.session import Session
 from tercet.actors.values import Stored, cut
 from tercet.errors import ProtocolError
 from tercet.plans import Builder, Form, Type
@@ -21,7 +25,8 @@ from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.plans.types import word_shape
 from tercet.protocols import registry
-from tercet.protocols.domains import decode
+from tercet.protocols.base import Share
+from tercet.protocols.domains import Z64, decode
 from tercet.testing.lockstep import parties
 
 NAMES = ["plain", "replicated", "rep4"]
@@ -30,7 +35,8 @@ NAMES = ["plain", "replicated", "rep4"]
 async def run_shared_out(plan, name, inputs, workers, seed):
     """Every member of every party in this event loop; between two of them, order is kept, and else mixed up.
 
-    The revealed numbers by name, and all that members have run: (party, member, node, tile).
+    The revealed numbers by name, and all that members have run: (party, member, node, tile). At the end,
+    nothing is held but what the run is to keep, by nodes.
     """
     plan, protocol = drop_dead(plan), registry.get(name)
     size = protocol.sizes[0]
@@ -120,6 +126,10 @@ async def run_shared_out(plan, name, inputs, workers, seed):
                 for party in range(size):
                     running.start_soon(run_party, party)
             nursery.cancel_scope.cancel()
+    for (_, member), driver in drivers.items():
+        values = driver._flow._values.items()
+        left = [ref for ref, value in values if any(tile is not None for tile in value.tiles)]
+        assert all(member == NODE and Ends.takes(plan.nodes[index]) for index, _ in left), left
     revealed = {}
     for number, (what, _, kind, _) in enumerate(outcomes[0].revealed):
         exports = [outcomes[party].revealed[number][3] for party in range(size)]
@@ -181,9 +191,37 @@ async def test_a_message_for_a_tile_of_another_member_is_refused(example):
         await trio.lowlevel.checkpoint()
 
     protocol = registry.get("replicated")
-    driver = Scheduler(plan, parties(protocol)[0], {}, send=nowhere, part=Part(1, 2, nowhere))
-    with pytest.raises(ProtocolError, match="does not run it; both must have as many workers"):
+    part = Part(1, 2, nowhere)
+    driver = Scheduler(plan, parties(protocol)[0], {}, send=nowhere, part=part)
+    refused = "does not run it; both must have as many workers"
+    with pytest.raises(ProtocolError, match=refused):
         driver.deliver(1, index, 0, 0, [])
+    session = Session(b"early", plan, protocol, 0, 3, part=part)
+    assert not session.admit(1, [[index, 0, 0, [1]]], 8)  # before the run begins, so it takes no memory
+    assert re.search(refused, str(session.error))
+
+
+async def test_tiles_of_workers_pile_up_in_scratch(tmp_path):
+    """As those that a node has made itself."""
+    b = Builder("squares", tile_rows=64)
+    x = b.input("x", Type(Form.RING, (512,), 8, 2.0**11))
+    (x * x).store("squares")
+    plan = drop_dead(b.plan())
+    ref = plan.nodes[-1].args[0]
+
+    async def nowhere(_):
+        await trio.lowlevel.checkpoint()
+
+    protocol = parties(registry.get("replicated"))[0]
+    scratch = Scratch(tmp_path, above=2048)
+    part = Part(NODE, 2, nowhere)
+    driver = Scheduler(plan, protocol, {}, send=nowhere, part=part, scratch=scratch)
+    tile = Share(Z64, np.arange(2 * 64, dtype=np.uint64).reshape(2, 64), 8)
+    for number in range(8):
+        driver.receive(Parcel(ref, number, 8, 0, tile))
+    held = driver._flow._values[ref].tiles
+    assert [Scratch.holds(one.data) for one in held] == [False] * 2 + [True] * 6  # 1 kB each
+    assert all(np.array_equal(one.data, tile.data) for one in held)
 
 
 @pytest.mark.parametrize(

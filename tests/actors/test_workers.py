@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import tercet
-from tercet.actors import muster, worker
+from tercet.actors import crew, muster, worker
 from tercet.actors.engine import engine
 from tercet.actors.party import Party
 from tercet.engines.dask import Dask, DaskTls
@@ -154,6 +154,35 @@ async def test_what_runs_ends_when_crews_come_together_anew(what, monkeypatch):
                     with contextlib.suppress(PeerLost):
                         model = await LogisticRegression().fit(table, target="y", features=FEATURES)
                     await trio.sleep(0.1)
+
+
+async def test_no_value_comes_before_a_run_has_begun(monkeypatch):
+    """A node sends nothing to a worker that still reads the plan, where no budget would count it."""
+    waits, admitted, plans = trio.Event(), [], worker.in_thread
+    send_to, admit = crew.Task._send_to, worker.Worker.admit
+
+    async def read_late(*args):
+        await waits.wait()
+        return await plans(*args)
+
+    async def sending(task, number, parcels):
+        waits.set()
+        await send_to(task, number, parcels)
+
+    def admitting(self, message, size):
+        admitted.append(admit(self, message, size))
+        return admitted[-1]
+
+    monkeypatch.setattr(worker, "in_thread", read_late)
+    monkeypatch.setattr(crew.Task, "_send_to", sending)
+    monkeypatch.setattr(worker.Worker, "admit", admitting)
+    async with tercet.open_local(tile_rows=64, workers=1, engine=Engines()) as lake:
+        table = await lake.upload(LEFT | {"y": Y}, name="all", key="id", owner="clinic")
+        with trio.fail_after(30):
+            await LogisticRegression().fit(table, target="y", features=FEATURES)
+    assert waits.is_set()
+    assert admitted
+    assert all(admitted)
 
 
 def noted(function, found):
