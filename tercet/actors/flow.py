@@ -178,7 +178,7 @@ class Flow:
     def _blocks(self, index: int) -> Iterator[tuple[Ref, range]]:
         """What a node that members run together reads, and which tiles of it here."""
         team = self.layout.team(index, self._member)
-        for ref, rows in zip(self.plan.nodes[index].args, team.rows, strict=True):
+        for ref, rows in zip(self.plan.nodes[index].args, team.rows, strict=False):
             yield ref, team.tiles(team.member, team.size, self.layout.cut(rows))
 
     def work(self, index: int, tile: int) -> int:

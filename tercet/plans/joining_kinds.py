@@ -18,6 +18,7 @@ from tercet.errors import PlanError
 from tercet.plans.kinds import Along, Context, Data, Kind, Sizes, Tiling, as_public, fields, kind, require
 from tercet.plans.local_kinds import Unary
 from tercet.plans.matching import NOWHERE, Positions, intersect, partners, twice
+from tercet.plans.row_kinds import Window
 from tercet.plans.types import NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.protocols import ranking, word_order
 from tercet.protocols.base import Cost, Op, Protocol, Share
@@ -174,12 +175,11 @@ class InOrder(Kind):
 
 
 @kind("pad")
-class Pad(Unary):
+class Pad(Window):
     """So many rows of zeros before and after those of a value: what stacks tables of different rows."""
 
     along = Along.APART
     attributes = fields(before=int, after=int)
-    tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         (x,), before, after = args, int(attributes["before"]), int(attributes["after"])
@@ -188,12 +188,8 @@ class Pad(Unary):
             raise PlanError(f"{before} rows before and {after} after {x}, whose rows have to be known")
         return [attrs.evolve(x, shape=(*x.shape[:-1], before + x.rows + after))]
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        before, after = int(node.get("before")), int(node.get("after"))
-        *lead, rows = x.data.shape
-        padded = np.zeros((*lead, before + rows + after), dtype=np.uint64)
-        padded[..., before : before + rows] = x.data
-        return x.like(padded)
+    def window(self, node: Node, rows: int) -> tuple[int, int]:
+        return -int(node.get("before")), rows + int(node.get("after"))
 
 
 @kind("marks")
@@ -203,6 +199,7 @@ class Marks(Kind):
     along = Along.APART
     attributes = fields(rows=int, start=int, stop=int)
     tiling = Tiling.WHOLE
+    together = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         rows, start, stop = (int(attributes[name]) for name in ("rows", "start", "stop"))
@@ -210,9 +207,11 @@ class Marks(Kind):
         return [Type(Form.RING, (rows,), 0, 1.0)]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
-        flags = np.zeros(int(node.get("rows")), dtype=np.uint64)
-        flags[int(node.get("start")) : int(node.get("stop"))] = 1
-        return protocol.constant(flags)
+        rows = int(node.get("rows"))
+        block = range(rows) if protocol.team is None else protocol.team.block(rows)
+        numbers = np.arange(block.start, block.stop)
+        inside = (numbers >= node.get("start")) & (numbers < node.get("stop"))
+        return protocol.constant(inside.astype(np.uint64))
 
 
 @kind("smear")

@@ -167,14 +167,16 @@ class Unary(Kind):
 
     takes_products = True
 
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+    def run(
+        self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context
+    ) -> Share | Op[Share]:
         (x,) = args
         if not isinstance(x, Share):
             raise PlanError("a secret value was expected")
         return self.apply(node, protocol, x, context)
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        """The result for one share."""
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
+        """The result for one share, or the operation that makes it where workers do so together."""
         raise NotImplementedError
 
 

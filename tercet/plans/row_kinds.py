@@ -1,10 +1,13 @@
 """Plan nodes that move or count rows: slices, neighbours, running totals, rows by public position.
 
-None needs the network. All of them read whole values, since rows cross the borders of tiles.
+None needs the network. All of them read whole values, since rows cross the borders of tiles; workers of a
+party run them together, each on its block of rows.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,13 +49,14 @@ class CountUp(Kind):
 
     along = Along.COUNT
     tiling = Tiling.WHOLE
+    together = True
     takes_products = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         return [Type(Form.PUBLIC, (args[0].rows,), 0, float(sizes.most(args[0].rows)))]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
-        return np.arange(args[0].shape[-1], dtype=np.uint64)
+        return _numbers(protocol, args[0])
 
 
 @kind("reciprocals")
@@ -62,6 +66,7 @@ class Reciprocals(Kind):
     along = Along.COUNT
     attributes = fields(scale=int)
     tiling = Tiling.WHOLE
+    together = True
     takes_products = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
@@ -70,19 +75,51 @@ class Reciprocals(Kind):
         return [Type(Form.PUBLIC, (args[0].rows,), scale, 2.0**scale)]
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
-        return encode(1 / np.arange(1, args[0].shape[-1] + 1), int(node.get("scale")))
+        return encode(1 / (_numbers(protocol, args[0]) + 1.0), int(node.get("scale")))
+
+
+def _numbers(protocol: Protocol, x: Data) -> Words:
+    """The number of each row, of all that workers have together."""
+    rows = range(x.shape[-1]) if protocol.team is None else protocol.team.block(protocol.team.rows[0])
+    return np.arange(rows.start, rows.stop, dtype=np.uint64)
 
 
 # -- rows of one value ---------------------------------------------------------------------------------------
 
 
+class Window(Unary):
+    """Neighbouring rows of a value, which may reach beyond its ends, where there are zeros."""
+
+    tiling = Tiling.WHOLE
+    together = True
+
+    def window(self, node: Node, rows: int) -> tuple[int, int]:
+        """From which row to which one, of a value of so many."""
+        raise NotImplementedError
+
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
+        if protocol.team is not None:
+            return self._together(node, protocol.team, x)
+        start, stop = self.window(node, x.shape[-1])
+        inside = x.data[..., max(0, start) : max(0, stop)]
+        if start >= 0 and stop <= x.shape[-1]:
+            return x.like(inside)
+        data = np.zeros((*x.data.shape[:-1], stop - start), dtype=np.uint64)
+        data[..., max(0, -start) :][..., : inside.shape[-1]] = inside
+        return x.like(data)
+
+    def _together(self, node: Node, team: Team, x: Share) -> Op[Share]:
+        rows = team.rows[0]
+        spans = list(itertools.pairwise(team.bounds(rows)))
+        return x.like((yield from together.place(team, x.data, *self.window(node, rows), spans)))
+
+
 @kind("slice")
-class Slice(Unary):
+class Slice(Window):
     """Some rows, from one number to another."""
 
     along = Along.PART
     attributes = fields(start=int, stop=int)
-    tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         (x,) = args
@@ -91,8 +128,8 @@ class Slice(Unary):
         require(0 <= start <= stop <= sizes.most(x.rows), f"rows {start} to {stop} of {x.rows}")
         return [attrs.evolve(x, shape=(*x.shape[:-1], stop - start))]
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        return x.like(x.data[..., int(node.get("start")) : int(node.get("stop"))])
+    def window(self, node: Node, rows: int) -> tuple[int, int]:
+        return int(node.get("start")), int(node.get("stop"))
 
 
 @kind("omit")
@@ -102,6 +139,7 @@ class Omit(Unary):
     along = Along.PART
     attributes = fields(start=int, stop=int)
     tiling = Tiling.WHOLE
+    together = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         (x,) = args
@@ -111,18 +149,30 @@ class Omit(Unary):
             raise PlanError(f"rows but {start} to {stop} of {x.rows}")
         return [attrs.evolve(x, shape=(*x.shape[:-1], x.rows - (stop - start)))]
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        before, after = x.data[..., : int(node.get("start"))], x.data[..., int(node.get("stop")) :]
-        return x.like(np.concatenate([before, after], axis=-1))
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
+        start, stop = int(node.get("start")), int(node.get("stop"))
+        if protocol.team is not None:
+            return self._together(protocol.team, x, start, stop)
+        return x.like(np.concatenate([x.data[..., :start], x.data[..., stop:]], axis=-1))
+
+    def _together(self, team: Team, x: Share, start: int, stop: int) -> Op[Share]:
+        rows = team.rows[0]
+        own, bounds = team.block(rows), team.bounds(rows)
+        low = list(itertools.pairwise(min(bound, start) for bound in bounds))
+        high = list(itertools.pairwise(max(bound, stop) for bound in bounds))
+        gap = stop - start
+        below, above = x.data[..., : max(0, start - own.start)], x.data[..., max(0, stop - own.start) :]
+        data = yield from together.place(team, below, 0, rows - gap, low)
+        data += yield from together.place(team, above, gap, rows, high)
+        return x.like(data)
 
 
 @kind("delay")
-class Delay(Unary):
+class Delay(Window):
     """Rows moved down: row i is what row `i - rows` was, and zero where there was none. Up if negative."""
 
     along = Along.NEAR
     attributes = fields(rows=int)
-    tiling = Tiling.WHOLE
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         (x,) = args
@@ -130,15 +180,8 @@ class Delay(Unary):
         require(len(x.shape) > 0, "delay takes a value with rows")
         return [x]
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        places, rows = int(node.get("rows")), x.shape[-1]
-        kept = max(rows - abs(places), 0)
-        moved = np.zeros_like(x.data)
-        if places >= 0:
-            moved[..., rows - kept :] = x.data[..., :kept]
-        else:
-            moved[..., :kept] = x.data[..., rows - kept :]
-        return x.like(moved)
+    def window(self, node: Node, rows: int) -> tuple[int, int]:
+        return -int(node.get("rows")), rows - int(node.get("rows"))
 
 
 @kind("cumulate")
@@ -149,13 +192,16 @@ class Cumulate(Unary):
     attributes = PROMISE
     optional = frozenset(PROMISE)
     tiling = Tiling.WHOLE
+    together = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         require_ring(args[0], "cumulate")
         limit = promised(args[0].limit * reach(sizes, args[0].rows), args[0].scale, attributes)
         return [attrs.evolve(args[0], limit=limit)]
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
+        if protocol.team is not None:
+            return together.cumulate(protocol, protocol.team, x)
         return protocol.cumulate(x)
 
 
@@ -168,6 +214,7 @@ class PairRows(Unary):
 
     along = Along.NEAR
     tiling = Tiling.WHOLE
+    together = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         (x,) = args
@@ -176,12 +223,15 @@ class PairRows(Unary):
             raise PlanError("pair_rows takes a value of two axes of known length")
         return [attrs.evolve(x, shape=(2 * x.shape[0], -(-x.rows // 2)))]
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
         words, count, rows = x.data.shape
         pairs = np.zeros((words, 2 * count, -(-rows // 2)), dtype=np.uint64)
         pairs[:, :count] = x.data[..., ::2]
         pairs[:, count:, : rows // 2] = x.data[..., 1::2]
-        return x.like(pairs)
+        if protocol.team is None:
+            return x.like(pairs)
+        halves = [-(-bound // 2) for bound in protocol.team.bounds(protocol.team.rows[0])]
+        return _placed(protocol.team, x.like(pairs), halves)
 
 
 @kind("interleave")
@@ -191,6 +241,7 @@ class Interleave(Unary):
     along = Along.NEAR
     attributes = fields(rows=int)
     tiling = Tiling.WHOLE
+    together = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         (x,), rows = args, int(attributes["rows"])
@@ -201,13 +252,25 @@ class Interleave(Unary):
         require(rows in (2 * x.rows, 2 * x.rows - 1), f"{x.rows} pairs cannot become {rows} rows")
         return [attrs.evolve(x, shape=(count // 2, rows))]
 
-    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share:
-        words, count, _ = x.data.shape
-        rows = int(node.get("rows"))
+    def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
+        words, count, pairs = x.data.shape
+        all_rows, start, rows = int(node.get("rows")), 0, int(node.get("rows"))
+        if protocol.team is not None:
+            start = 2 * protocol.team.block(protocol.team.rows[0]).start
+            rows = min(start + 2 * pairs, all_rows) - start
         woven = np.empty((words, count // 2, rows), dtype=np.uint64)
         woven[..., ::2] = x.data[:, : count // 2]
         woven[..., 1::2] = x.data[:, count // 2 :, : rows // 2]
-        return x.like(woven)
+        if protocol.team is None:
+            return x.like(woven)
+        ends = [min(2 * bound, all_rows) for bound in protocol.team.bounds(protocol.team.rows[0])]
+        return _placed(protocol.team, x.like(woven), ends)
+
+
+def _placed(team: Team, x: Share, bounds: Sequence[int]) -> Op[Share]:
+    """Rows that lie one after the other, member by member between these bounds, cut into their blocks."""
+    spans = list(itertools.pairwise(bounds))
+    return x.like((yield from together.place(team, x.data, 0, bounds[-1], spans)))
 
 
 @kind("stack")
@@ -216,6 +279,7 @@ class Stack(Kind):
 
     along = Along.STACK
     tiling = Tiling.WHOLE
+    together = True
 
     def infer(self, args: Sequence[Type], attributes: Mapping[str, Any], sizes: Sizes) -> list[Type]:
         first, rows = args[0] if args else None, 0
@@ -230,12 +294,24 @@ class Stack(Kind):
         limit = max(x.limit for x in args)
         return [attrs.evolve(first, shape=(*first.shape[:-1], rows), limit=limit)]
 
-    def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Share:
+    def run(
+        self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context
+    ) -> Share | Op[Share]:
         shares = [x for x in args if isinstance(x, Share)]
+        if protocol.team is not None:
+            return self._together(protocol.team, shares)
         first = shares[0].data
         data = protocol.allocate((*first.shape[:-1], sum(x.data.shape[-1] for x in shares)))
         np.concatenate([x.data for x in shares], axis=-1, out=data)
         return shares[0].like(data)
+
+    def _together(self, team: Team, shares: Sequence[Share]) -> Op[Share]:
+        rows, before, parts = sum(team.rows), 0, []
+        for share, count in zip(shares, team.rows, strict=True):
+            spans = list(itertools.pairwise(team.bounds(count)))
+            parts.append((yield from together.place(team, share.data, -before, rows - before, spans)))
+            before += count
+        return shares[0].like(functools.reduce(np.add, parts))
 
 
 # -- rows by public position ---------------------------------------------------------------------------------

@@ -128,8 +128,13 @@ class Layout:
         return index if self.together(index) else index + tile
 
     def team(self, index: int, member: int) -> Team:
-        """The workers that run a node together, as one of them sees them."""
-        rows = tuple([self._number(self.plan.type_of(ref).rows) for ref in self.plan.nodes[index].args])
+        """The workers that run a node together, as one sees them, who know how many rows its arguments have.
+
+        Or its results, if it has no arguments.
+        """
+        node = self.plan.nodes[index]
+        kinds = [self.plan.type_of(ref) for ref in node.args] or node.types
+        rows = tuple([self._number(kind.rows) for kind in kinds])
         return Team(member, self.workers, self.plan.tile_rows, rows)
 
     def _number(self, rows: int | str) -> int:
@@ -174,9 +179,8 @@ class Layout:
         team = self.team(index, member)
         refs = self.plan.nodes[index].args
         shapes = [bind_shape(self.plan.type_of(ref).shape, self.symbols) for ref in refs]
-        return tuple(
-            (*shape[:-1], len(team.block(rows))) for shape, rows in zip(shapes, team.rows, strict=True)
-        )
+        pairs = zip(shapes, team.rows, strict=False)
+        return tuple((*shape[:-1], len(team.block(rows))) for shape, rows in pairs)
 
     def needed_words(self, index: int, tile: int) -> int:
         """Words that one instance reads."""

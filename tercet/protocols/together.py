@@ -133,6 +133,40 @@ def even_out(
     ]
 
 
+def place(team: Team, array: Words, start: int, stop: int, spans: Sequence[tuple[int, int]]) -> Op[Words]:
+    """This member's block of rows `start` to `stop` of what all have, along the last axis: one exchange.
+
+    Member i has rows `spans[i]`, which do not overlap; there are zeros where nobody has any.
+    """
+    bounds, me = [start + bound for bound in team.bounds(stop - start)], team.member
+
+    def overlap(sender: int, receiver: int) -> slice:
+        low = max(spans[sender][0], bounds[receiver])
+        return slice(low, max(low, min(spans[sender][1], bounds[receiver + 1])))
+
+    send = {}
+    for member in range(team.size):
+        part = overlap(me, member)
+        send[member] = [array[..., part.start - spans[me][0] :][..., : part.stop - part.start]]
+    got = yield Exchange(send)
+    placed = np.zeros((*array.shape[:-1], bounds[me + 1] - bounds[me]), dtype=np.uint64)
+    for member in range(team.size):
+        part = overlap(member, me)
+        if part.stop > part.start:
+            placed[..., part.start - bounds[me] : part.stop - bounds[me]] = got[member][0]
+    return placed
+
+
+def cumulate(protocol: Protocol, team: Team, x: Share) -> Op[Share]:
+    """Running totals over the rows of all members: one exchange, of a total each."""
+    own = protocol.cumulate(x)
+    total = own.data[..., -1:] if x.shape[-1] else np.zeros((*x.data.shape[:-1], 1), dtype=np.uint64)
+    got = yield Exchange({member: [total] for member in range(team.size)})
+    for member in range(team.member):
+        own = protocol.add(own, own.like(np.broadcast_to(got[member][0], own.data.shape)))
+    return own
+
+
 def _rows(array: Words, axis: int, start: int, count: int) -> Words:
     return array[start : start + count] if axis == 0 else array[..., start : start + count]
 
@@ -264,10 +298,12 @@ def _largest_block(team: Team) -> int:
 
 __all__ = [
     "Team",
+    "cumulate",
     "even_out",
     "hand_out",
     "largest_part",
     "permute",
+    "place",
     "sampled",
     "searched",
     "sort",
