@@ -9,7 +9,6 @@ import attrs
 
 from tercet.plans.types import Node
 from tercet.protocols.base import Op, Received, Share
-from tercet.protocols.domains import Words
 
 Name = tuple[int, int]
 """An instance: (node index, tile)."""
@@ -51,5 +50,3 @@ class NodeState:
         self.finished: set[int] = set()
         self.summands: list[Share | None] = []
         self.depth = 0
-        self.handed: dict[int, dict[int, Sequence[Words]]] = {}
-        """What other workers had for this one in a node that they run together, by exchange and sender."""

@@ -5,21 +5,18 @@ inputs are there, collects what it sends, and flushes one message per peer when 
 peers send is put away by (node, tile, step), so parties need not batch alike, and one tile computes while
 another is on the wire. Heavy steps run in worker threads, which go from one to the next by themselves: on the
 way through the event loop two threads would have to wake up, which takes longer than many a step. So what
-says how far the run is changes under one lock. The event loop sends, and steps what is light. Instances that
-wait for the network are capped, which bounds memory; the first unfinished instance in plan order may always
-start, so parties that start things in different order cannot starve each other.
+says how far the run is changes under one lock. The event loop sends, and steps what is light. What comes
+first, and how much may be under way, is up to `ready`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import inspect
 import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -27,10 +24,12 @@ import numpy as np
 import trio
 
 from tercet.actors.ends import Ends, as_failure, check_sent
-from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
+from tercet.actors.exchanges import Exchanges
+from tercet.actors.flow import HEAVY_WORDS, Flow
 from tercet.actors.instances import Instance, Name, NodeState, Step
 from tercet.actors.parts import Handover, Parcel, Part
 from tercet.actors.progress import Progress
+from tercet.actors.ready import Ready
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.tracing import Recorder, TraceEvent, Witness
 from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
@@ -46,11 +45,6 @@ from tercet.protocols.together import Team
 
 logger = logging.getLogger(__name__)
 
-LIGHT_IN_FLIGHT = 512
-"""Light ones that may: so many that parallel work on small values shares its rounds."""
-AT_ONCE = 4
-"""Heavy steps that a thread takes together, if so many can step: what they send shares a frame, and half of
-those in flight are on the wire meanwhile."""
 SLICE_S = 0.01
 """How long light steps may hold the event loop before heartbeats and readers get a turn."""
 
@@ -104,13 +98,9 @@ class Scheduler:
         self._awaited = [self._is_awaited(index) for index in range(len(plan.nodes))]
         self._unfinished = self._awaited.count(True)
         self._parcels: dict[int, list[Parcel | Handover]] = {}
-        self._light: deque[Step] = deque()
-        self._heavy: deque[Step] = deque()
-        self._fresh: dict[Name, Instance] = {}
-        self._by_tile: list[Name] = []
-        self._by_name: list[Name] = []
-        self._waiting: dict[Name, Instance] = {}
-        self._heavy_waiting = 0
+        self._exchanges = Exchanges(self._member, workers)
+        self._ready = Ready(threads)
+        self._waiting = self._ready.waiting
         self._mail: dict[Name, dict[int, dict[int, list[Words]]]] = {}
         self._busy = 0
         self._outbox: dict[int, list[Message]] = {}
@@ -201,59 +191,17 @@ class Scheduler:
     def _take(self, *, in_thread: bool = False) -> list[Step]:
         """What to step next: a light step, or heavy ones for a thread. A thread that gets none goes."""
         with self._lock:
-            chosen = None if self._over else self._next(idle=in_thread or self._busy < self._threads)
+            chosen = None if self._over else self._ready.next(idle=in_thread or self._busy < self._threads)
             if chosen is None:
                 self._busy -= in_thread
                 return []
             if not chosen[0].heavy:
                 return [chosen]
             self._busy += not in_thread
-            return self._with(chosen)
-
-    def _with(self, first: Step) -> list[Step]:
-        """A heavy step and those that its thread takes along: its part of what idle threads could take."""
-        idle = 1 + self._threads - self._busy
-        most = min(AT_ONCE, -(-(1 + len(self._heavy) + len(self._fresh)) // idle))
-        steps = [first]
-        while len(steps) < most and self._is_tile(first[0]):
-            if self._heavy:
-                if not self._is_tile(self._heavy[0][0]):
-                    break
-                steps.append(self._heavy.popleft())
-            else:
-                fresh = self._next_fresh()
-                if fresh is None or not (fresh.heavy and self._is_tile(fresh)):
-                    break
-                del self._fresh[fresh.name]
-                steps.append((fresh, None))
-        return steps
+            return self._ready.along(chosen, self._is_tile, 1 + self._threads - self._busy)
 
     def _is_tile(self, instance: Instance) -> bool:
         return self._layout.tiling[instance.name[0]] is not Tiling.WHOLE
-
-    def _next(self, *, idle: bool) -> Step | None:
-        """The next step, heavy if a thread is idle: what goes on comes before what is new, that by tile."""
-        if self._light:
-            return self._light.popleft()
-        if idle and self._heavy:
-            return self._heavy.popleft()
-        instance = self._next_fresh()
-        if instance is None or (instance.heavy and not idle):
-            return None
-        del self._fresh[instance.name]
-        return instance, None
-
-    def _next_fresh(self) -> Instance | None:
-        if not self._fresh:
-            return None
-        light = len(self._waiting) - self._heavy_waiting
-        if self._heavy_waiting < IN_FLIGHT * self._threads and light < LIGHT_IN_FLIGHT:
-            while (name := self._by_tile[0][::-1]) not in self._fresh:
-                heapq.heappop(self._by_tile)
-            return self._fresh[name]
-        while (name := self._by_name[0]) not in self._fresh:
-            heapq.heappop(self._by_name)
-        return self._fresh[name] if name < min(self._waiting) else None
 
     async def _step_in_thread(self, steps: list[Step]) -> None:
         # A step that nobody waits for any more may run out by itself: it sends nothing and keeps nothing. The
@@ -333,12 +281,10 @@ class Scheduler:
     def _after(self, instance: Instance, awaits: Round | None, result: Any) -> None:
         """Put away what a step did."""
         if awaits is None:
-            if self._waiting.pop(instance.name, None) is not None:
-                self._heavy_waiting -= instance.heavy
+            self._ready.end(instance)
             self._finish(instance, result)
             return
-        self._heavy_waiting += instance.heavy and instance.name not in self._waiting
-        self._waiting[instance.name] = instance
+        self._ready.wait(instance)
         if isinstance(awaits, Exchange):
             self._exchange(instance, awaits)
             return
@@ -372,11 +318,14 @@ class Scheduler:
             got[peer] = [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]
         if mail:
             del self._mail[instance.name][instance.step]
-        self._recorder.note("wait", _event_name(instance), instance.name[1], instance.step, instance.parked)
+        self._resume(instance, got)
         instance.step += 1
         instance.awaited = None
-        (self._heavy if instance.heavy else self._light).append((instance, got))
         return True
+
+    def _resume(self, instance: Instance, got: Received) -> None:
+        self._recorder.note("wait", _event_name(instance), instance.name[1], instance.step, instance.parked)
+        self._ready.go_on(instance, got)
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -478,9 +427,7 @@ class Scheduler:
         if self._layout.tiling[index] is Tiling.ROWS:
             for output in range(len(self.plan.nodes[index].types)):
                 self._flow.prepare((index, output), self._states[index].tiles or 1)
-        self._fresh[index, tile] = Instance((index, tile), self.plan.nodes[index], heavy, depth)
-        heapq.heappush(self._by_tile, (tile, index))
-        heapq.heappush(self._by_name, (index, tile))
+        self._ready.add(Instance((index, tile), self.plan.nodes[index], heavy, depth))
 
     # -- results ---------------------------------------------------------------------------------------------
 
@@ -587,45 +534,23 @@ class Scheduler:
 
     def _exchange(self, instance: Instance, awaits: Exchange) -> None:
         """Hand words to the other workers, and wait until all of them have done so."""
-        index, member = instance.name
-        handed = self._states[index].handed.setdefault(instance.exchanges, {})
-        for worker in range(self._layout.workers):
-            arrays = awaits.send.get(worker, ())
-            if worker == member:
-                handed[member] = arrays
-            else:
-                handover = Handover(index, instance.exchanges, member, arrays)
-                self._parcels.setdefault(worker, []).append(handover)
-        instance.exchanging = True
+        for worker, handover in self._exchanges.begin(instance, awaits).items():
+            self._parcels.setdefault(worker, []).append(handover)
         instance.parked = time.perf_counter()
         self._resume_if_handed(instance)
 
     def _resume_if_handed(self, instance: Instance) -> None:
-        handed = self._states[instance.name[0]].handed
-        if len(handed.get(instance.exchanges, ())) < self._layout.workers:
-            return
-        got = handed.pop(instance.exchanges)
-        instance.exchanges += 1
-        instance.exchanging = False
-        self._recorder.note("wait", _event_name(instance), instance.name[1], instance.step, instance.parked)
-        (self._heavy if instance.heavy else self._light).append((instance, got))
-
-    def _hear(self, handover: Handover) -> None:
-        """Take what another worker has for this one. Raises ProtocolError."""
-        state = self._states[handover.index]
-        handed = state.handed.setdefault(handover.number, {})
-        if handover.sender in handed:
-            raise ProtocolError(f"worker {handover.sender} of this party handed over the same rows twice")
-        handed[handover.sender] = handover.arrays
-        instance = self._waiting.get((handover.index, self._member))
-        if instance is not None and instance.exchanging and instance.exchanges == handover.number:
-            self._resume_if_handed(instance)
+        got = self._exchanges.take(instance)
+        if got is not None:
+            self._resume(instance, got)
 
     def receive(self, parcel: Parcel | Handover) -> None:
         """Take what another member of the party has made."""
         if isinstance(parcel, Handover):
             with self._lock:
-                self._hear(parcel)
+                self._exchanges.hear(parcel)
+                if (instance := self._waiting.get((parcel.index, self._member))) is not None:
+                    self._resume_if_handed(instance)
             self._changed.set()
             return
         index, _ = parcel.ref

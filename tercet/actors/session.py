@@ -29,8 +29,9 @@ from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.plans.plan import Plan
 from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Costs, Layout, Ledger
-from tercet.protocols.base import Protocol, session_key
+from tercet.protocols.base import Protocol
 from tercet.protocols.domains import Words
+from tercet.protocols.prg import session_key
 
 NONCE_BYTES = 32
 DIGEST_BYTES = 32

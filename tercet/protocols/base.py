@@ -22,7 +22,7 @@ from tercet.protocols.detour import Detour
 from tercet.protocols.domains import BITS, WORD_BYTES, Z64, Domain, Words
 from tercet.protocols.fourier import Series
 from tercet.protocols.kernels import Indices, take_columns
-from tercet.protocols.prg import Stream, StreamKey, derive_key
+from tercet.protocols.prg import Stream, StreamKey
 from tercet.protocols.shares import (
     Cost,
     Exchange,
@@ -475,16 +475,6 @@ def in_memory(shape: Shape) -> Words:
     return np.empty(shape, dtype=np.uint64)
 
 
-def session_key(master: bytes, session: bytes, nonces: Mapping[int, bytes]) -> bytes:
-    """The key that two parties use in one session, from their link's key and their fresh nonces, by party.
-
-    It hangs on nothing that a third party says, so none can make the two have different keys.
-    """
-    told = [part for party in sorted(nonces) for part in (party.to_bytes(8, "little"), nonces[party])]
-    parts = (session, *told)
-    return derive_key(master, b"session" + b"".join(len(part).to_bytes(8, "little") + part for part in parts))
-
-
 __all__ = [
     "BITS",
     "WORD_BYTES",
@@ -504,5 +494,4 @@ __all__ = [
     "gather",
     "require_full",
     "require_one_dimension",
-    "session_key",
 ]  # fmt: skip

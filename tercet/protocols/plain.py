@@ -30,7 +30,7 @@ from tercet.protocols.base import (
 from tercet.protocols.domains import BITS, Z64, Domain, Words, decode, encode
 from tercet.protocols.fourier import Series
 from tercet.protocols.prg import Stream, derive_key
-from tercet.protocols.together import Team, permute
+from tercet.protocols.together import Team, permute_columns
 
 _FREE: Callable[..., Cost] = lambda self, *_, **__: self.free()  # noqa: E731 - one cost for all that follows
 
@@ -192,12 +192,8 @@ class Plain(Protocol):
         return _done([column.like(column.data[..., order]) for column in columns])
 
     def _shuffle_together(self, columns: Sequence[Share], team: Team) -> Op[list[Share]]:
-        by_rows = [np.moveaxis(column.data, -1, 0).reshape(column.shape[-1], -1) for column in columns]
-        moved = yield from permute(team, by_rows, self._own_stream)
-        return [
-            column.like(np.ascontiguousarray(rows.T).reshape(column.data.shape))
-            for column, rows in zip(columns, moved, strict=True)
-        ]
+        moved = yield from permute_columns(team, [column.data for column in columns], self._own_stream)
+        return [column.like(data) for column, data in zip(columns, moved, strict=True)]
 
 
 def _packed(bits: Any) -> Words:

@@ -11,6 +11,7 @@ thousands, are encrypted block by block under a cipher that is set up once for t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -35,6 +36,16 @@ _COUNTERS = tuple(number.to_bytes(BLOCK_BYTES - NONCE_BYTES, "big") for number i
 def derive_key(key: bytes, name: bytes, size: int = KEY_BYTES) -> bytes:
     """A fresh key of `size` bytes for `name`, from a parent key (keyed BLAKE2b)."""
     return hashlib.blake2b(name, key=key, digest_size=size).digest()
+
+
+def session_key(master: bytes, session: bytes, nonces: Mapping[int, bytes]) -> bytes:
+    """The key that two parties use in one session, from their link's key and their fresh nonces, by party.
+
+    It hangs on nothing that a third party says, so none can make the two have different keys.
+    """
+    told = [part for party in sorted(nonces) for part in (party.to_bytes(8, "little"), nonces[party])]
+    parts = (session, *told)
+    return derive_key(master, b"session" + b"".join(len(part).to_bytes(8, "little") + part for part in parts))
 
 
 def keyed_digest(key: bytes, words: Words) -> Words:

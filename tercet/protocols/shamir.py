@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Final
 
 import numpy as np
@@ -40,7 +40,7 @@ from tercet.protocols.harmonics import angle_coefficients, deal_harmonics
 from tercet.protocols.mersenne import MERSENNE, PRIME
 from tercet.protocols.prg import KEY_BYTES, Stream
 from tercet.protocols.shamir_sharing import Polynomials, field_of, total
-from tercet.protocols.together import permute
+from tercet.protocols.together import permute_columns
 
 OFFSET_BITS: Final = 120
 """2 to this power is added to a number that is opened, so that it is positive; masks leave room for it."""
@@ -381,12 +381,8 @@ class Shamir(Polynomials):
         if self.team is None:
             order = kernels.permutation(Stream(seed.tobytes(), b"permutation").words(columns[0].shape[-1:]))
             return [np.take(data, order, axis=-1) for data in columns]
-        by_rows = [np.moveaxis(data, -1, 0).reshape(data.shape[-1], -1) for data in columns]
-        moved = yield from permute(self.team, by_rows, lambda use: Stream(seed.tobytes(), use.encode()))
-        return [
-            np.ascontiguousarray(rows.T).reshape(data.shape)
-            for rows, data in zip(moved, columns, strict=True)
-        ]
+        draw: Callable[[str], Stream] = lambda use: Stream(seed.tobytes(), use.encode())  # noqa: E731
+        return (yield from permute_columns(self.team, columns, draw))
 
     def _agree(self, tag: str) -> Op[dict[int, Words]]:
         """For every hop of a shuffle that this party is in, a seed that all in it know."""

@@ -208,6 +208,20 @@ def permute(team: Team, tables: Sequence[Words], draw: Callable[[str], Stream]) 
     return (yield from even_out(team, parts, starts, axis=0, slack=5 * math.isqrt(rows) + 32))
 
 
+def permute_columns(team: Team, columns: Sequence[Words], draw: Callable[[str], Stream]) -> Op[list[Words]]:
+    """As `permute`, of columns `(..., rows of the block)`."""
+    rows = columns[0].shape[-1]
+    tables = [
+        np.ascontiguousarray(np.moveaxis(column, -1, 0)).reshape(rows, math.prod(column.shape[:-1]))
+        for column in columns
+    ]
+    moved = yield from permute(team, tables, draw)
+    return [
+        np.ascontiguousarray(table.T).reshape(column.shape)
+        for table, column in zip(moved, columns, strict=True)
+    ]
+
+
 # -- rows by public position ---------------------------------------------------------------------------------
 
 
@@ -303,6 +317,7 @@ __all__ = [
     "hand_out",
     "largest_part",
     "permute",
+    "permute_columns",
     "place",
     "sampled",
     "searched",

@@ -180,7 +180,8 @@ def _rank(protocol: Protocol, keys: Share, bits: int) -> Op[Indices]:
 
 def _beside(keys: Share) -> Words:
     """Keys `(w, n)` with all words of one, of all components, side by side."""
-    return np.ascontiguousarray(keys.data.reshape(-1, keys.shape[-1]).T)
+    held, words, rows = keys.data.shape
+    return np.ascontiguousarray(keys.data.reshape(held * words, rows).T)
 
 
 def _compare(

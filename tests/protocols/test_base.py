@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import ProtocolError
-from tercet.protocols.base import Cost, Round, Share, align, gather, session_key
+from tercet.protocols.base import Cost, Round, Share, align, gather
 from tercet.protocols.domains import BITS, Z64
 from tercet.protocols.plain import Plain
+from tercet.protocols.prg import session_key
 from tercet.protocols.replicated import Replicated
 from tercet.testing.lockstep import lockstep, parties, reconstruct, share
 
