@@ -31,17 +31,25 @@ def pytest_addoption(parser):
         default=0,
         help="run lakes in one process with so many workers a party, and in tiles of 128 rows",
     )
+    parser.addoption(
+        "--protocol",
+        default="replicated",
+        help="with --workers: what lakes run that would run under the default protocol",
+    )
 
 
 def pytest_configure(config):
     if workers := config.getoption("workers"):
-        lake.open_cluster = lambda options: open_cluster(with_workers(options, workers))
+        protocol = config.getoption("protocol")
+        lake.open_cluster = lambda options: open_cluster(with_workers(options, workers, protocol))
 
 
-def with_workers(options, workers):
+def with_workers(options, workers, protocol):
     """The same cluster with workers, if it is one in memory; its large tables have several tiles."""
-    if options.processes or options.transport not in (None, "memory"):
+    if options.processes or options.transport not in (None, "memory") or options.workers:
         return options
+    if options.protocol == "replicated" and options.parties is None:
+        options = attrs.evolve(options, protocol=protocol)
     return attrs.evolve(options, workers=workers, engine=Tasks, tile_rows=min(options.tile_rows, 128))
 
 
