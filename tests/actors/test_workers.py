@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import time
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import tercet
 from tercet.actors import crew, muster, worker
 from tercet.actors.engine import engine
 from tercet.actors.party import Party
+from tercet.actors.peer import Peer
 from tercet.engines.dask import Dask, DaskTls
 from tercet.errors import ConfigError, PeerLost, TercetError
 from tercet.ml import LogisticRegression
 from tercet.protocols import registry
 from tercet.testing.engines import Tasks
 from tercet.transports import make_identity
+from tercet.transports.names import worker_name
 
 ROWS = 256
 RNG = np.random.default_rng(8)
@@ -107,6 +110,70 @@ async def test_a_lost_worker_is_named_and_there_is_another(seed):
         table = await lake.upload(LEFT | {"y": Y}, name="all", key="id", owner="clinic")
         model = await LogisticRegression().fit(table, target="y", features=FEATURES)
         np.testing.assert_allclose(found, (await model.reveal()).coef_[0], atol=5e-4)
+
+
+MOMENTS = [
+    (0, 0, "link", 1),
+    (1, 1, "run", 1),
+    (2, 0, "value", 1),
+    (0, 1, "value", 4),
+    (1, 0, "data", 1),
+    (2, 1, "data", 7),
+    (0, 0, "end", 1),
+]
+"""Which worker of which party is lost as it hears a word of its node for the n-th time, or data of a peer."""
+
+
+async def test_workers_that_are_lost_at_each_step_of_a_run(monkeypatch):
+    """Each time one is named, the result comes out right with others, and no mask comes twice."""
+    engines, drawn, due, protocol = Engines(), [], [], registry.get("replicated")
+    stream = protocol.stream
+
+    def losing(take):
+        def taking(self, message, payload):
+            take(self, message, payload)
+            party = self.party
+            if due and (worker_name(*due[0][:2]), due[0][2]) == (party.called(party.index), message[0]):
+                index, number, word, times = due.pop()
+                if times > 1:
+                    due.append((index, number, word, times - 1))
+                else:
+                    engines[index].scopes[number].cancel()
+
+        return taking
+
+    def drawing(self, *names):
+        drawn.append((self.party, *names))
+        return stream(self, *names)
+
+    monkeypatch.setattr(worker.Worker, "take", losing(worker.Worker.take))
+    monkeypatch.setattr(Peer, "take", losing(Peer.take))
+    monkeypatch.setattr(protocol, "stream", drawing)
+    monkeypatch.setattr(muster, "RETRY_S", 0.05)
+    async with tercet.open_local(tile_rows=64, workers=2, engine=engines, timeout_s=3) as lake:
+        table = await lake.upload(LEFT | {"y": Y}, name="all", key="id", owner="clinic")
+
+        async def fit():
+            short = LogisticRegression(solver="gd", max_iter=2)
+            return (await (await short.fit(table, target="y", features=["x0"])).reveal()).coef_[0]
+
+        expected = await fit()
+        for moment in MOMENTS:
+            due.append(moment)
+            if moment[2] == "link":
+                engines[1].scopes[0].cancel()  # crews come together anew, and one is lost meanwhile
+            found, said = None, []
+            with trio.fail_after(30):
+                while found is None or due:
+                    try:
+                        found = await fit()
+                    except PeerLost as error:
+                        found = None
+                        said.append(str(error))
+                        await trio.sleep(0.05)
+            assert re.search(r"worker \d of party \d|(the|its) workers", said[0]), said
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(drawn) == len(set(drawn)) > 1000
 
 
 async def test_parties_with_other_numbers_of_workers_say_so():
