@@ -5,9 +5,10 @@ other workers of its own (see `worker`). The node has a line to each of its work
 address]`, is told `["link", addresses, fellows]`, by party and by worker of its own, and says `["ready"]`
 (see `muster`). Then it is told `["run", session, plan]`, and says `["begun", session]` once its own run takes
 values: so none waits there for a run that is yet to begin. `["value", session, ...]` goes either way (see
-`parts`). `["end", session]` a worker answers with `["ended", session, rounds, bytes]`. Either end may say
-`["stop", session, error]`. A worker that has lost one of another party, or of its own, says `["lost",
-error]`.
+`parts`). `["stored", session, node, tiles, access]` tells a worker where the tiles of an input lie and with
+which key, and it reads those that it needs. `["end", session]` a worker answers with `["ended", session,
+rounds, bytes]`. Either end may say `["stop", session, error]`. A worker that has lost one of another party,
+or of its own, says `["lost", error]`.
 
 A worker that is lost takes the whole crew with it: what runs ends at once with its name, and nothing that is
 shared out can run until there is another crew.
@@ -44,6 +45,11 @@ async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel | Ha
     """
     for parcel in parcels:
         filed = isinstance(parcel, Parcel) and isinstance(parcel.data, FiledTiles)
+        if isinstance(parcel, Parcel) and isinstance(parcel.data, FiledTiles):
+            access = parcel.data.access()
+            if access is not None:
+                await line.send(["stored", session, parcel.ref[0], parcel.tiles, access])
+                continue
         header, buffers = await in_thread(parcel.to_wire) if filed else parcel.to_wire()
         await line.send(["rows" if isinstance(parcel, Handover) else "value", session, *header], buffers)
 

@@ -28,6 +28,7 @@ from tercet.actors.engine import Engine, MakeTransport, WorkerConfig
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import gravest_cause
 from tercet.actors.party import Party
+from tercet.actors.values import Storage
 from tercet.errors import ProtocolError, TercetError, TransportError
 from tercet.transports import Link, Shaping, Transport, make_identity
 from tercet.transports import registry as transports
@@ -56,7 +57,8 @@ class Muster:
     """Keeps a crew for a party: run it beside the party once that has lines to its peers.
 
     Links are of one kind of transport, which `make` makes if not that itself; those to other parties are
-    shaped. Unless a node is `lasting`, it gives up when its first crew does not come together.
+    shaped. Workers read stored values from `storage` by themselves, if there is one. Unless a node is
+    `lasting`, it gives up when its first crew does not come together.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Muster:
         make: MakeTransport | None = None,
         shaping: Shaping | None = None,
         lasting: bool = False,
+        storage: Storage | None = None,
     ) -> None:
         self.party = party
+        self._storage = storage
         self.engine = engine
         self._lasting = lasting
         self._transport = transport
@@ -241,6 +245,7 @@ class Muster:
             identity=self._identities[number] if self._authenticated else None,
             pins=pins,
             fellows=fellows,
+            storage=self._storage,
             timeout_s=party.timeout_s,
             threads=party.threads,
             shaping=attrs.asdict(self._shaping),

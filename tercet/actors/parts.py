@@ -27,7 +27,8 @@ class Parcel:
     """A tile of a value, or a worker's summand of a node, on its way to another member.
 
     `tile` is one of `tiles`, or the worker's number and 0; `depth` is the number of rounds on the longest way
-    to it, and `symbols` are those that its sender knows: a parcel of -1 `tiles` tells nothing else.
+    to it, and `symbols` are those that its sender knows: a parcel of -1 `tiles` tells nothing else. Where
+    `data` has an `access`, it stands for all tiles, and a worker reads those that it needs.
     """
 
     ref: Ref

@@ -436,8 +436,7 @@ class Scheduler:
         if isinstance(tiles, FiledTiles):
             for reader, only in self._flow.open((index, 0), tiles):
                 self._expand(reader, only)
-            for tile in range(len(tiles)):
-                self._forward((index, 0), tile, len(tiles), tiles, 0)
+            self._forward_filed((index, 0), tiles)
         else:
             for tile, share in enumerate(tiles):
                 self._put((index, 0), tile, len(tiles), share, 0)
@@ -499,6 +498,17 @@ class Scheduler:
             parcel = Parcel(ref, tile, tiles, depth, data, dict(self._symbols))
             self._parcels.setdefault(member, []).append(parcel)
 
+    def _forward_filed(self, ref: Ref, tiles: FiledTiles) -> None:
+        """Pass on the tiles of a stored value, or where they lie if the members that read them can do so."""
+        if self._part is None or tiles.access() is None:
+            for tile in range(len(tiles)):
+                self._forward(ref, tile, len(tiles), tiles, 0)
+            return
+        readers = set[int]().union(*(self._flow.members(ref, tile, len(tiles)) for tile in range(len(tiles))))
+        for member in readers - {self._member}:
+            parcel = Parcel(ref, 0, len(tiles), 0, tiles, dict(self._symbols))
+            self._parcels.setdefault(member, []).append(parcel)
+
     def _sum_up(self, index: int, summand: Share, depth: int) -> None:
         """Take the sum of what this member adds up: the node's result, or a worker's summand of that."""
         if self._member == NODE:
@@ -558,9 +568,12 @@ class Scheduler:
             if parcel.symbols.keys() - self._symbols.keys():
                 self._symbols.update(parcel.symbols)
                 self._expand_together()
-            if parcel.tiles > 0:
+            if isinstance(parcel.data, FiledTiles):
+                for reader, only in self._flow.open(parcel.ref, parcel.data):
+                    self._expand(reader, only)
+            elif parcel.tiles > 0:
                 self._flow.prepare(parcel.ref, parcel.tiles)
-                data = self._flow.shelve(parcel.ref, parcel.tile, cast("Data", parcel.data))
+                data = self._flow.shelve(parcel.ref, parcel.tile, parcel.data)
                 for reader, only in self._flow.put(parcel.ref, parcel.tile, parcel.tiles, data, parcel.depth):
                     self._expand(reader, only)
             elif parcel.tiles == 0 and self._shards is not None:

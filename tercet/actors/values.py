@@ -28,6 +28,32 @@ class FiledTiles(Sequence[Share]):
     def ready(self, tile: int) -> bool:
         """Whether a tile was read already, so that asking for it takes no time."""
 
+    def access(self) -> list[Any] | None:
+        """What a worker of this party needs to read them by itself, for `Storage.tiles`; None if it cannot.
+
+        It has the key of these tiles, so it goes over no other line than that between node and worker.
+        """
+        return None
+
+    def forget(self) -> None:
+        """Let go of what is in memory, since nobody is going to ask for it."""
+
+
+class Storage(abc.ABC):
+    """Where a party's stored values lie, as its workers reach it; it has no key, and can be pickled."""
+
+    @abc.abstractmethod
+    def connect(self) -> None:
+        """Get ready to read. Blocks; raises StorageError for a place that this process cannot reach."""
+
+    @abc.abstractmethod
+    def tiles(self, access: Sequence[Any]) -> FiledTiles:
+        """The tiles of which a node has told the `FiledTiles.access`; nothing is read yet.
+
+        Raises ProtocolError for what is no such thing. What is read later raises StorageError unless it is as
+        it was written.
+        """
+
 
 @attrs.define(eq=False)
 class Stored:

@@ -26,6 +26,7 @@ from tercet.actors.parts import Handover, Parcel, Part
 from tercet.actors.party import Party
 from tercet.actors.session import Session
 from tercet.actors.threads import in_thread
+from tercet.actors.values import FiledTiles
 from tercet.errors import PeerLost, ProtocolError, TercetError, TransportError, from_wire
 from tercet.plans.parsing import read_plan
 from tercet.plans.shards import NODE
@@ -61,6 +62,9 @@ class Worker:
         self._config = config
         self._colleagues = colleagues
         self._line = line
+        self._storage = config.storage
+        self._filed: dict[bytes, list[FiledTiles]] = {}
+        """Tiles of stored values that runs read here."""
         self._early: dict[bytes, list[Callable[[Session], None]]] = {}
         """What the node has said of runs whose plan is still being read: that they are to end, or stop."""
 
@@ -106,6 +110,8 @@ class Worker:
             case ["value", bytes(name), *rest] if payload is not None:
                 parcel = Parcel.read(rest, payload)
                 self._tell(name, lambda session: session.receive(parcel))
+            case ["stored", bytes(name), int(index), int(tiles), list(access)] if self._storage is not None:
+                self._open(name, index, tiles, self._storage.tiles(access))
             case ["value", bytes(name), *_]:
                 own = worker_name(self._config.index, self._config.number)
                 error = ProtocolError(f"{own} has no memory for its share of a table")
@@ -124,6 +130,12 @@ class Worker:
             self._early[name].append(what)
         elif (session := self.party.under_way(name)) is not None:
             what(session)
+
+    def _open(self, name: bytes, index: int, tiles: int, filed: FiledTiles) -> None:
+        """A run reads a stored value, until it ends."""
+        if name in self._early or self.party.under_way(name) is not None:
+            self._filed.setdefault(name, []).append(filed)
+            self._tell(name, lambda session: session.receive(Parcel((index, 0), 0, tiles, 0, filed)))
 
     async def _link_up(self, addresses: Sequence[str], fellows: Sequence[str]) -> None:
         await self._nursery.start(self._colleagues.serve, addresses)
@@ -148,6 +160,8 @@ class Worker:
         finally:
             self._early.pop(name, None)
             self._fellows.over(name)
+            for filed in self._filed.pop(name, ()):
+                filed.forget()
 
     def _begin(self, name: bytes) -> None:
         self._line.post(["begun", name])
@@ -185,6 +199,8 @@ async def work(
     colleagues = _Colleagues(
         party, transport, shaping=Shaping(**config.shaping), trusted_names=transport.authenticated
     )
+    if config.storage is not None:
+        await in_thread(config.storage.connect)
     async with trio.open_nursery() as nursery:
         address = await colleagues.listen(listen, nursery=nursery)
         link = await make(config.identity, pins).connect(config.node, peer=FOREMAN)

@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 
 from tercet.members.node_file import NodeFile
+from tercet.storage.sealed import directory_of
 
 
 def places(file: NodeFile) -> dict[str, Path]:
     """The directories of a node on this machine, by what it writes there."""
     found = {"audit log": file.directory}
-    if "://" not in file.storage:
-        found["storage"] = file.directory / file.storage
+    storage = directory_of(file.storage, file.directory)
+    if storage is not None:
+        found["storage"] = storage
     scheme, _, path = file.catalog.partition(":///")
     if scheme == "sqlite" and path:
         found["catalog"] = (file.directory / path).parent

@@ -29,6 +29,7 @@ from tercet.actors.muster import Muster
 from tercet.actors.node import Node, collect_seldom
 from tercet.actors.party import Party
 from tercet.actors.scratch import KEEP_MEMORY, Scratch
+from tercet.actors.values import Storage
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog
@@ -46,6 +47,8 @@ from tercet.nodes.roster import Roster, note_start, require_goes_on
 from tercet.nodes.running import running
 from tercet.nodes.supervised import Supervisor
 from tercet.nodes.vault import Vault
+from tercet.storage.sealed import is_shared
+from tercet.storage.share_files import SharedStorage
 from tercet.transports import Identity, Shaping, TlsTransport
 from tercet.transports.names import is_party
 
@@ -171,6 +174,11 @@ def engine_of(file: NodeFile) -> Engine:
     return engine(file.engine).make(file.workers, file.engine_options, file.directory)
 
 
+def storage_of(file: NodeFile) -> Storage | None:
+    """Where the workers of a node read what it has stored; None if only the node can."""
+    return SharedStorage(file.storage, file.memory_mb << 20) if is_shared(file.storage) else None
+
+
 async def serve(
     settings: Settings,
     *,
@@ -238,7 +246,7 @@ async def _serve(
     )
     muster = None
     if file.workers:
-        muster = Muster(party, engine_of(file), transport.name, lasting=True)
+        muster = Muster(party, engine_of(file), transport.name, lasting=True, storage=storage_of(file))
     for name in vault.swept:
         logger.warning("%s was left by an upload that did not end, and was removed", name)
     if vault.strange:

@@ -28,7 +28,7 @@ from tercet.storage.catalog_copies import restored_from
 from tercet.storage.data_key import change_storage_key, find_data_key
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SALT_BYTES, SealedFiles
-from tercet.storage.share_files import SealedTiles, ShareFiles, ShareWriter, TileCache
+from tercet.storage.share_files import SealedTiles, ShareFiles, ShareWriter, cache_for
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Vault:
     def __init__(self, file: NodeFile) -> None:
         sealed = SealedFiles(file.storage, base=file.directory)
         self._sealed = sealed
-        self.files = ShareFiles(sealed, TileCache(file.memory_mb << 20))
+        self.files = ShareFiles(sealed, cache_for(sealed, file.memory_mb << 20))
         # Without a catalog, every file would be swept away below.
         self.catalog = Catalog(file.catalog, base=file.directory, may_be_new=not sealed.names())
         sealed.key = find_data_key(file.storage_key, self.catalog, sealed)
@@ -102,8 +102,14 @@ class Vault:
             entry = None if handle in self._loose else await self.ask(self.catalog.of_handle, handle)
             if handle not in self._loose and entry is None:
                 return None
-            found = self._opened[handle] = await in_thread(self.files.load, handle)
+            try:
+                found = await in_thread(self.files.load, handle)
+            except StorageError as error:
+                raise StorageError(f"{_title(entry)}: {error}" if entry else str(error)) from error
+            self._opened[handle] = found
             found.dealt = entry is not None and entry.kind == TABLE
+            if entry is not None:
+                _entitle(found, entry)
         return found
 
     def begin(self, handle: str, kind: Type, tile_rows: int) -> ShareWriter:
@@ -150,6 +156,8 @@ class Vault:
                 self._loose -= opened.keys()
                 self._being_kept = frozenset()
                 self._opened |= opened
+                for stored in opened.values():
+                    _entitle(stored, entry)
                 if before is not None:
                     await self._remove(before.handles)
 
@@ -173,3 +181,13 @@ class Vault:
                 if opened is not None and isinstance(opened.tiles, SealedTiles):
                     opened.tiles.forget()
                 await in_thread(self.files.remove, handle)
+
+
+def _title(entry: Entry) -> str:
+    return f"{entry.kind} {entry.name!r}"
+
+
+def _entitle(stored: Stored, entry: Entry) -> None:
+    """Let errors about the tiles of a value name what is kept."""
+    if isinstance(stored.tiles, SealedTiles):
+        stored.tiles.title = _title(entry)

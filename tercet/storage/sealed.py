@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import fsspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -38,6 +39,28 @@ _NAME = re.compile(r"[0-9a-f]{40}(\.[0-9a-f]{8}\.part)?")
 """What files of this module are called; others in the directory are left alone."""
 
 
+def is_shared(url: str) -> bool:
+    """Whether a node's workers read its storage by themselves: at a URL; a directory is the node's alone."""
+    return "://" in url
+
+
+def directory_of(url: str, base: Path) -> Path | None:
+    """The directory that a storage is, as this machine sees it; None for one that is reached otherwise."""
+    if not is_shared(url):
+        return base / url
+    scheme, _, _ = url.partition("://")
+    return Path(fsspec.core.url_to_fs(url)[1]) if scheme in LocalFileSystem.protocol else None
+
+
+@attrs.frozen
+class Access:
+    """What lets those read one file who do not have the data key: its name, its key, its bytes unsealed."""
+
+    name: str
+    key: bytes = attrs.field(repr=False)
+    size: int
+
+
 class SealedFiles:
     """The files of a node, in a directory or wherever a URL that fsspec knows points to."""
 
@@ -46,8 +69,10 @@ class SealedFiles:
             raise StorageError(f"the data key has {len(key)} bytes instead of {KEY_BYTES}; restore it")
         self.key = key
         """The data key; what is read or written needs it."""
+        self.shared = is_shared(url)
+        """Whether workers of the node read it by themselves."""
         try:
-            where = url if "://" in url else str(base / url)
+            where = url if self.shared else str(base / url)
             self._files, self.root = fsspec.core.url_to_fs(where)
             if make:
                 self._files.makedirs(self.root, exist_ok=True)
@@ -72,7 +97,21 @@ class SealedFiles:
 
     def open(self, name: str) -> SealedReader:
         """A file to be read from anywhere in it. Raises StorageError for one that is missing or was cut."""
-        return SealedReader(self, name)
+        path = self.path(name)
+        with self.reading(path), self.raw(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+            body = file.seek(0, os.SEEK_END) - HEAD_BYTES
+        if len(head) != HEAD_BYTES or not head.startswith(MAGIC):
+            raise StorageError(f"{path} is no file of shares, or has lost its beginning")
+        key = self.file_key(name, head[len(MAGIC) :])
+        chunks = max(1, -(-body // (CHUNK_BYTES + TAG_BYTES)))
+        found = SealedReader(self, Access(name, key, chunks * CHUNK_BYTES))
+        last = len(found.chunk(chunks - 1))
+        return SealedReader(self, Access(name, key, (chunks - 1) * CHUNK_BYTES + last))
+
+    def opened(self, access: Access) -> SealedReader:
+        """The same file as somebody else has opened it: nothing is read, and no data key is needed."""
+        return SealedReader(self, access)
 
     def opens(self, name: str) -> bool:
         """Whether a file was sealed under the present key, and not cut. Raises StorageError if it is gone."""
@@ -129,7 +168,8 @@ class SealedFiles:
 
     def names(self) -> list[str]:
         """All sealed files, those of writes that did not end among them."""
-        there = self._files.ls(self.root, detail=False) if self._files.exists(self.root) else []
+        with self.reading(self.root):
+            there = self._files.ls(self.root, detail=False) if self._files.exists(self.root) else []
         found = [str(path).rsplit("/", 1)[-1] for path in there]
         return [name for name in found if _NAME.fullmatch(name)]
 
@@ -143,12 +183,16 @@ class SealedFiles:
         """A file as it is, sealed."""
         return self._files.open(path, mode)
 
-    def cipher(self, name: str, salt: bytes) -> AESGCM:
-        """The cipher of a file. Raises StorageError before the data key is known."""
+    def file_key(self, name: str, salt: bytes) -> bytes:
+        """The key of a file. Raises StorageError before the data key is known."""
         if self.key is None:
             raise StorageError(f"the files at {self.root} have no data key yet; open them with their catalog")
         info = b"tercet share file " + name.encode()
-        return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, salt, info).derive(self.key))
+        return HKDF(hashes.SHA256(), KEY_BYTES, salt, info).derive(self.key)
+
+    def cipher(self, name: str, salt: bytes) -> AESGCM:
+        """The cipher of a file. Raises StorageError before the data key is known."""
+        return AESGCM(self.file_key(name, salt))
 
     def settle(self, file: Any) -> None:
         """See to it that what was written is on the disk, and close the file."""
@@ -172,6 +216,16 @@ class SealedFiles:
                 f"{name} could not be written to {self.root} ({error.strerror or error}); make room, or "
                 "mend the storage, and upload again"
             ) from error
+
+    @contextlib.contextmanager
+    def reading(self, path: str) -> Iterator[None]:
+        """Turn what the file system raises while a file is read into a StorageError."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StorageError(f"{path} is missing; restore it, or upload again") from error
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read ({error.strerror or error})") from error
 
     def rename(self, temporary: str, final: str) -> None:
         """Let a file appear under its name, for good."""
@@ -243,26 +297,26 @@ class SealedReader:
     That a file was cut shows when it is opened: its last chunk then is none that was sealed as the last one.
     """
 
-    def __init__(self, files: SealedFiles, name: str) -> None:
-        self._files, self._name = files, name
-        with self._sentences(), files.raw(self._path, "rb") as file:
-            head = file.read(HEAD_BYTES)
-            body = file.seek(0, os.SEEK_END) - HEAD_BYTES
-        if len(head) != HEAD_BYTES or not head.startswith(MAGIC):
-            raise StorageError(f"{self._path} is no file of shares, or has lost its beginning")
-        self._cipher = files.cipher(name, head[len(MAGIC) :])
+    def __init__(self, files: SealedFiles, access: Access) -> None:
+        self._files, self.access = files, access
+        self._cipher = AESGCM(access.key)
         self._latest: tuple[int, bytes] | None = None
-        self.chunks = max(1, -(-body // (CHUNK_BYTES + TAG_BYTES)))
-        self.size = (self.chunks - 1) * CHUNK_BYTES + len(self.chunk(self.chunks - 1))
+        self.size = access.size
         """Bytes that were sealed in it."""
+        self.chunks = max(1, -(-access.size // CHUNK_BYTES))
+
+    @property
+    def shared(self) -> bool:
+        """Whether workers can read it by themselves, with its `access`."""
+        return self._files.shared
 
     @property
     def _path(self) -> str:
-        return self._files.path(self._name)
+        return self._files.path(self.access.name)
 
     def chunk(self, number: int) -> bytes:
         """A chunk. Raises StorageError, naming the file, if it is not as it was written."""
-        with self._sentences(), self._files.raw(self._path, "rb") as file:
+        with self._files.reading(self._path), self._files.raw(self._path, "rb") as file:
             return self._chunk(file, number)
 
     def fill(self, into: memoryview, start: int) -> None:
@@ -270,7 +324,7 @@ class SealedReader:
         if start + len(into) > self.size:
             raise StorageError(f"{self._path} ends too early; restore it, or upload the table again")
         at = 0
-        with self._sentences(), self._files.raw(self._path, "rb") as file:
+        with self._files.reading(self._path), self._files.raw(self._path, "rb") as file:
             while at < len(into):
                 number, offset = divmod(start + at, CHUNK_BYTES)
                 latest = self._latest
@@ -296,15 +350,6 @@ class SealedReader:
                 f"{self._path} is damaged in chunk {number}: a bit has flipped, it was cut, or it "
                 "was encrypted with another storage key; restore it, or upload the table again"
             ) from error
-
-    @contextlib.contextmanager
-    def _sentences(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise StorageError(f"{self._path} is missing; restore it, or upload again") from error
-        except OSError as error:
-            raise StorageError(f"{self._path} cannot be read ({error.strerror or error})") from error
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

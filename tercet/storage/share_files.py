@@ -13,36 +13,47 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import overload
+from pathlib import Path
+from typing import Any, overload
 
 import attrs
 import msgpack
 import numpy as np
 
 from tercet.actors.scratch import Scratch
-from tercet.actors.values import FiledTiles, Stored, read_type
-from tercet.errors import PlanError, StorageError
+from tercet.actors.values import FiledTiles, Storage, Stored, read_type
+from tercet.errors import PlanError, ProtocolError, StorageError
 from tercet.plans.types import Form, Type
 from tercet.protocols.base import Share
 from tercet.protocols.domains import DOMAINS, WORD_BYTES, Domain, packed_words
-from tercet.storage.sealed import SealedFiles, SealedReader
+from tercet.storage.sealed import Access, SealedFiles, SealedReader
 from tercet.transports.base import byte_view
 
 LENGTH_BYTES = 4
+READERS = 4
+"""Tiles that are read at the same time from a place where each takes its time."""
+PATIENCE_S = 60.0
+"""How long such a place may take to give a tile."""
 Shape = tuple[int, ...]
 Key = tuple[object, int]
 """A tile: whose it is, and its number."""
 
 
 class TileCache:
-    """Tiles in memory, up to so many bytes; those not used for longest make room. For any thread."""
+    """Tiles in memory, up to so many bytes; those not used for longest make room. For any thread.
 
-    def __init__(self, most_bytes: int) -> None:
+    With `patience_s`, reading is done by a few threads of its own, and whoever waits for a tile for so long
+    gets a StorageError: a file system that is reached over a network may hang.
+    """
+
+    def __init__(self, most_bytes: int, *, patience_s: float | None = None) -> None:
         self._most = most_bytes
+        self._patience_s = patience_s
         self._bytes = 0
         self._tiles: OrderedDict[Key, Future[Share]] = OrderedDict()
         self._lock = threading.Lock()
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read ahead")
+        threads = 1 if patience_s is None else READERS
+        self._ahead = ThreadPoolExecutor(threads, thread_name_prefix="read ahead")
 
     @property
     def held(self) -> int:
@@ -57,9 +68,16 @@ class TileCache:
     def get(self, key: Key, read: Callable[[], Share]) -> Share:
         """A tile, read unless it is there or another thread is at it. Raises what `read` does."""
         future, mine = self._claim(key)
-        if mine:
+        if mine and self._patience_s is None:
             self._fill(key, future, read)
-        return future.result()
+        elif mine:
+            self._ahead.submit(self._fill, key, future, read)
+        try:
+            return future.result(self._patience_s)
+        except TimeoutError as error:
+            raise StorageError(
+                f"the storage has not answered for {self._patience_s:g} s; look at it, and try again"
+            ) from error
 
     def expect(self, key: Key, read: Callable[[], Share]) -> None:
         """Read a tile in the background; it is likely to be wanted next."""
@@ -110,6 +128,8 @@ class SealedTiles(FiledTiles):
     def __init__(
         self, reader: SealedReader, start: int, shapes: Sequence[Shape], like: Share, cache: TileCache
     ) -> None:
+        self.title = ""
+        """Of what these tiles are, for errors."""
         self._reader, self._like, self._cache = reader, like, cache
         self._shapes = list(shapes)
         sizes = [WORD_BYTES * math.prod(shape) for shape in self._shapes]
@@ -130,7 +150,10 @@ class SealedTiles(FiledTiles):
         tile = range(len(self))[tile]
         if tile + 1 < len(self):
             self._cache.expect((self, tile + 1), lambda: self._read(tile + 1))
-        return self._cache.get((self, tile), lambda: self._read(tile))
+        try:
+            return self._cache.get((self, tile), lambda: self._read(tile))
+        except StorageError as error:
+            raise StorageError(f"{self.title}: {error}" if self.title else str(error)) from error
 
     @property
     def nbytes(self) -> int:
@@ -148,8 +171,15 @@ class SealedTiles(FiledTiles):
                 self._cache.get((self, number), lambda tile=tile: tile)  # type: ignore[misc]
 
     def forget(self) -> None:
-        """Let what is in memory go."""
+        """As `FiledTiles.forget`."""
         self._cache.forget(self)
+
+    def access(self) -> list[Any] | None:
+        """As `FiledTiles.access`."""
+        if not self._reader.shared:
+            return None
+        like, of = self._like, attrs.astuple(self._reader.access)
+        return [self.title, *of, self._starts[0], self._shapes, like.domain.name, like.scale]
 
     def _read(self, tile: int) -> Share:
         words = np.empty(self._shapes[tile], dtype=np.uint64)
@@ -240,6 +270,18 @@ class ShareFiles:
             raise StorageError(f"the file of {handle!r} was written by another release: {error!r}") from error
         return Stored(kind, tiles, int(tile_rows))
 
+    def opened(self, access: Sequence[Any]) -> SealedTiles:
+        """Tiles of which another process has told the access. Raises ProtocolError for what is none."""
+        try:
+            title, name, key, size, start, shapes, domain, scale = access
+            like = Share(DOMAINS[domain], np.empty(0, dtype=np.uint64), scale=scale)
+            reader = self.files.opened(Access(name, key, size))
+            found = SealedTiles(reader, start, [tuple(shape) for shape in shapes], like, self.cache)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ProtocolError(f"a node told something else than where a value lies ({error!r})") from error
+        found.title = title
+        return found
+
     def size(self, handle: str) -> int:
         """Bytes of the file of a value; 0 if it is not there."""
         return self.files.size(file_name(handle))
@@ -251,6 +293,32 @@ class ShareFiles:
     def sweep(self, handles: Sequence[str]) -> tuple[list[str], list[str]]:
         """Remove all files but those of some values: as `SealedFiles.sweep`."""
         return self.files.sweep({file_name(handle) for handle in handles})
+
+
+@attrs.define(eq=False)
+class SharedStorage(Storage):
+    """A storage that the workers of a node reach by its URL; each keeps so many bytes of tiles in memory."""
+
+    url: str
+    memory_bytes: int
+    _files: ShareFiles | None = attrs.field(default=None, init=False)
+
+    def connect(self) -> None:
+        """As `Storage.connect`."""
+        if self._files is None:
+            sealed = SealedFiles(self.url, base=Path(), make=False)
+            self._files = ShareFiles(sealed, cache_for(sealed, self.memory_bytes))
+
+    def tiles(self, access: Sequence[Any]) -> SealedTiles:
+        """As `Storage.tiles`."""
+        if self._files is None:
+            raise StorageError(f"{self.url} was not connected to")
+        return self._files.opened(access)
+
+
+def cache_for(files: SealedFiles, most_bytes: int) -> TileCache:
+    """A cache for the tiles of a place, which has no patience with one that may hang."""
+    return TileCache(most_bytes, patience_s=PATIENCE_S if files.shared else None)
 
 
 def file_name(handle: str) -> str:

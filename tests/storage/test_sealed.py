@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tercet.errors import StorageError
 from tercet.storage import sealed
-from tercet.storage.sealed import SealedFiles
+from tercet.storage.sealed import SealedFiles, directory_of
 
 KEY = bytes(range(32))
 NAME = hashlib.sha256(b"a value").hexdigest()[:40]
@@ -126,6 +127,20 @@ def test_files_of_another_node_are_not_swept_away(files, tmp_path):
     removed, strange = files.sweep(set())
     assert (removed, sorted(strange)) == ([OTHER], [NAME, half])
     assert b"".join(other.read(NAME)) == b"shares"
+
+
+@pytest.mark.parametrize(
+    ("url", "directory"),
+    [
+        ("data", "/srv/node/data"),
+        ("/mnt/data", "/mnt/data"),
+        ("file:///mnt/a%20b", "/mnt/a%20b"),  # as fsspec reads it
+        ("local:///mnt/data", "/mnt/data"),
+        ("memory://data", None),
+    ],
+)
+def test_directories_of_this_machine(url, directory):
+    assert directory_of(url, Path("/srv/node")) == (None if directory is None else Path(directory))
 
 
 def test_other_places_by_url(tmp_path):
