@@ -20,14 +20,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
 import trio
 
 from tercet.actors.ends import Ends, as_failure, check_sent
-from tercet.actors.exchanges import Exchanges
 from tercet.actors.flow import HEAVY_WORDS, Flow
 from tercet.actors.instances import Instance, Name, NodeState, Step
 from tercet.actors.parts import Handover, Parcel, Part
+from tercet.actors.passing import Passing
 from tercet.actors.progress import Progress
 from tercet.actors.ready import Ready
 from tercet.actors.scratch import IN_MEMORY, Scratch
@@ -97,8 +96,7 @@ class Scheduler:
         self._states = [NodeState() for _ in plan.nodes]
         self._awaited = [self._is_awaited(index) for index in range(len(plan.nodes))]
         self._unfinished = self._awaited.count(True)
-        self._parcels: dict[int, list[Parcel | Handover]] = {}
-        self._exchanges = Exchanges(self._member, workers)
+        self._passing = Passing(part, self._flow, self._symbols)
         self._ready = Ready(threads)
         self._waiting = self._ready.waiting
         self._mail: dict[Name, dict[int, dict[int, list[Words]]]] = {}
@@ -286,7 +284,9 @@ class Scheduler:
             return
         self._ready.wait(instance)
         if isinstance(awaits, Exchange):
-            self._exchange(instance, awaits)
+            self._passing.exchange(instance, awaits)
+            instance.parked = time.perf_counter()
+            self._resume_if_handed(instance)
             return
         instance.depth += 1
         instance.sent += sum(array.size for arrays in awaits.send.values() for array in arrays) * WORD_BYTES
@@ -333,7 +333,7 @@ class Scheduler:
         with self._lock:
             outbox, self._outbox = self._outbox, {}
             reached, self._ends.reached = self._ends.reached, []
-            parcels, self._parcels = self._parcels, {}
+            parcels = self._passing.take()
         if self._reach is not None:
             for checkpoint in reached:
                 self._reach(*checkpoint)
@@ -436,7 +436,7 @@ class Scheduler:
         if isinstance(tiles, FiledTiles):
             for reader, only in self._flow.open((index, 0), tiles):
                 self._expand(reader, only)
-            self._forward_filed((index, 0), tiles)
+            self._passing.forward_filed((index, 0), tiles)
         else:
             for tile, share in enumerate(tiles):
                 self._put((index, 0), tile, len(tiles), share, 0)
@@ -461,7 +461,11 @@ class Scheduler:
         elif self._layout.tiling[index] is Tiling.REDUCE:
             state.summands[tile] = result
             if complete:
-                self._sum_up(index, add_up(self.protocol, state.summands), state.depth)
+                summand = add_up(self.protocol, state.summands)
+                if self._member == NODE:
+                    self._put((index, 0), 0, 1, summand, state.depth)
+                else:
+                    self._passing.add((index, 0), summand, state.depth)
                 state.summands = []
         elif self._layout.tiling[index] is Tiling.ROWS:
             for output, part in enumerate(results):
@@ -474,14 +478,14 @@ class Scheduler:
                 for number, part in enumerate(parts):
                     self._put((index, output), number, len(parts), part, instance.depth)
             if KINDS[instance.node.kind].binds_symbol:
-                self._tell_symbols(index)
+                self._passing.tell_symbols((index, 0))
         if complete:
             if self._ends.takes(instance.node):
                 self._ends.take(index, self._flow.result((index, 0)).tiles)
             self._node_done(index)
 
     def _put(self, ref: Ref, tile: int, tiles: int, data: Data, depth: int) -> None:
-        self._forward(ref, tile, tiles, data, depth)
+        self._passing.forward(ref, tile, tiles, data, depth)
         for reader, only in self._flow.put(ref, tile, tiles, data, depth):
             self._expand(reader, only)
 
@@ -489,40 +493,6 @@ class Scheduler:
         self._unfinished -= self._awaited[index]
 
     # -- other members of the party --------------------------------------------------------------------------
-
-    def _forward(self, ref: Ref, tile: int, tiles: int, data: Data | FiledTiles, depth: int) -> None:
-        """Pass a tile on to the members that read it."""
-        if self._part is None:
-            return
-        for member in self._flow.members(ref, tile, tiles) - {self._member}:
-            parcel = Parcel(ref, tile, tiles, depth, data, dict(self._symbols))
-            self._parcels.setdefault(member, []).append(parcel)
-
-    def _forward_filed(self, ref: Ref, tiles: FiledTiles) -> None:
-        """Pass on the tiles of a stored value, or where they lie if the members that read them can do so."""
-        if self._part is None or tiles.access() is None:
-            for tile in range(len(tiles)):
-                self._forward(ref, tile, len(tiles), tiles, 0)
-            return
-        readers = set[int]().union(*(self._flow.members(ref, tile, len(tiles)) for tile in range(len(tiles))))
-        for member in readers - {self._member}:
-            parcel = Parcel(ref, 0, len(tiles), 0, tiles, dict(self._symbols))
-            self._parcels.setdefault(member, []).append(parcel)
-
-    def _sum_up(self, index: int, summand: Share, depth: int) -> None:
-        """Take the sum of what this member adds up: the node's result, or a worker's summand of that."""
-        if self._member == NODE:
-            self._put((index, 0), 0, 1, summand, depth)
-        else:
-            parcel = Parcel((index, 0), self._member, 0, depth, summand)
-            self._parcels.setdefault(NODE, []).append(parcel)
-
-    def _tell_symbols(self, index: int) -> None:
-        """Tell all workers how many rows something has, also those that get none of them."""
-        if self._part is not None:
-            parcel = Parcel((index, 0), 0, -1, 0, np.empty(0, dtype=np.uint64), dict(self._symbols))
-            for worker in range(self._part.workers):
-                self._parcels.setdefault(worker, []).append(parcel)
 
     def _put_blocks(self, instance: Instance, blocks: Sequence[Share]) -> None:
         """Put this worker's block of what all run together in place, tile by tile."""
@@ -542,15 +512,8 @@ class Scheduler:
             for index in self._layout.may_be_together:
                 self._expand(index)
 
-    def _exchange(self, instance: Instance, awaits: Exchange) -> None:
-        """Hand words to the other workers, and wait until all of them have done so."""
-        for worker, handover in self._exchanges.begin(instance, awaits).items():
-            self._parcels.setdefault(worker, []).append(handover)
-        instance.parked = time.perf_counter()
-        self._resume_if_handed(instance)
-
     def _resume_if_handed(self, instance: Instance) -> None:
-        got = self._exchanges.take(instance)
+        got = self._passing.handed(instance)
         if got is not None:
             self._resume(instance, got)
 
@@ -558,7 +521,7 @@ class Scheduler:
         """Take what another member of the party has made."""
         if isinstance(parcel, Handover):
             with self._lock:
-                self._exchanges.hear(parcel)
+                self._passing.hear(parcel)
                 if (instance := self._waiting.get((parcel.index, self._member))) is not None:
                     self._resume_if_handed(instance)
             self._changed.set()
