@@ -20,7 +20,10 @@ from tercet.ml import computations
 from tercet.ml.declarations import DECLARED
 from tercet.testing.engines import Tasks
 
+# How long an example takes says how busy the machine is.
+settings.register_profile("default", deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile("default")
 BUILT_IN = frozenset(DECLARED)
 
 
