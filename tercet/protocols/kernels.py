@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tercet.compiled import INT64, UINT64, Array, inline, kernel
+from tercet.compiled import INT64, UINT64, Array, inline, instruction, kernel
 
 Words = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
@@ -194,41 +195,138 @@ def quad_products(x: Words, y: Words, out: Words, *, bits: bool) -> Callable[[in
 
 TERMS, COLUMNS = 64, 512
 """A block of the right factor, 256 KiB: it stays in cache for all rows of the left factor."""
+ROWS = 4
+"""Rows of a panel: a part of the product that stays in registers while terms are added to it."""
+
+
+def _vectors(context: Any) -> tuple[int, int]:
+    """How many vectors a row of a panel has, and how many words a vector; none where that gains nothing.
+
+    Vectors of 512 bits are asked for by name here: in loops that it vectorises itself, LLVM uses 256 bits on
+    many processors that have longer ones.
+    """
+    features = context.codegen().magic_tuple()[2].split(",")  # kernels are cached by them too
+    if "+avx512dq" in features:  # multiplies words, and comes with 32 registers
+        return 4, 8
+    return (2, 4) if "+avx2" in features else (0, 0)
+
+
+@instruction
+def _panel_columns(_context: Any) -> Any:
+    """Columns of a panel; 0 on processors that have none."""
+    from numba import types
+
+    def emit(context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
+        count, lanes = _vectors(context)
+        return context.get_constant(types.int64, count * lanes)
+
+    return types.int64(), emit
+
+
+@instruction
+def _add_to_panel(_context: Any, a: Any, b: Any, out: Any, i: Any, j: Any, first: Any, last: Any) -> Any:
+    """Add the product of rows of a, from i on, and of columns of b, from j on, to the panel of out there.
+
+    Terms are those from first to last. Whoever calls it has checked that the panel lies inside.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count, lanes = _vectors(context)
+        if not count:
+            return context.get_dummy_value()
+        vector, lane = ir.VectorType(ir.IntType(64), lanes), ir.IntType(32)
+        lanes_of_first = ir.Constant(ir.VectorType(lane, lanes), [0] * lanes)
+        left, right, product = (
+            context.make_array(kind)(context, builder, array)
+            for kind, array in zip(signature.args[:3], arguments[:3], strict=True)
+        )
+        row, column, begin, end = arguments[3:]
+
+        def address(array: Any, i: Any, j: Any) -> Any:
+            width = builder.extract_value(array.shape, 1)
+            return builder.gep(array.data, [builder.add(builder.mul(i, width), j)])
+
+        def vectors(array: Any, i: Any) -> list[Any]:
+            starts = [builder.add(column, column.type(lanes * k)) for k in range(count)]
+            return [builder.bitcast(address(array, i, j), vector.as_pointer()) for j in starts]
+
+        def spread(value: Any) -> Any:
+            single = builder.insert_element(ir.Constant(vector, ir.Undefined), value, lane(0))
+            return builder.shuffle_vector(single, single, lanes_of_first)
+
+        rows = [builder.add(row, row.type(k)) for k in range(ROWS)]
+        places = [vectors(product, i) for i in rows]
+        with builder.goto_entry_block():  # LLVM turns what is allocated there into registers
+            sums = [[builder.alloca(vector) for _ in line] for line in places]
+        both = [pair for lines in zip(places, sums, strict=True) for pair in zip(*lines, strict=True)]
+        for place, total in both:
+            builder.store(builder.load(place, align=8), total)
+        with cgutils.for_range_slice(builder, begin, end, begin.type(1)) as (k, _):
+            terms = [builder.load(place, align=1) for place in vectors(right, k)]  # inputs may be unaligned
+            for i, line in zip(rows, sums, strict=True):
+                factor = spread(builder.load(address(left, i, k), align=1))
+                for total, term in zip(line, terms, strict=True):
+                    builder.store(builder.add(builder.load(total), builder.mul(factor, term)), total)
+        for place, total in both:
+            builder.store(builder.load(total), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(a, b, out, i, j, first, last), emit
+
+
+@inline
+def _add_pairs(
+    a: Words, b: Words, out: Words, i: int, below: int, start: int, stop: int, first: int, last: int
+) -> None:
+    """Add terms from first to last to rows `i:below` and columns `start:stop`, two rows by four terms."""
+    width = stop - start
+    for top in range(i, below, 2):
+        pair = top + 1 if top + 1 < below else top
+        s, t = out[top, start:stop], out[pair, start:stop]
+        k = first
+        while k + 4 <= last:
+            b0, b1 = b[k, start:stop], b[k + 1, start:stop]
+            b2, b3 = b[k + 2, start:stop], b[k + 3, start:stop]
+            v0, v1, v2, v3 = a[top, k], a[top, k + 1], a[top, k + 2], a[top, k + 3]
+            w0, w1, w2, w3 = a[pair, k], a[pair, k + 1], a[pair, k + 2], a[pair, k + 3]
+            if pair == top:
+                for j in range(width):
+                    s[j] += v0 * b0[j] + v1 * b1[j] + v2 * b2[j] + v3 * b3[j]
+            else:
+                for j in range(width):
+                    s[j] += v0 * b0[j] + v1 * b1[j] + v2 * b2[j] + v3 * b3[j]
+                    t[j] += w0 * b0[j] + w1 * b1[j] + w2 * b2[j] + w3 * b3[j]
+            k += 4
+        for rest in range(k, last):
+            for row in range(top, pair + 1):
+                w0 = a[row, rest]
+                s, b0 = out[row, start:stop], b[rest, start:stop]
+                for j in range(width):
+                    s[j] += w0 * b0[j]
 
 
 @kernel(IN2, IN2, OUT2)
 def _matmul(a: Words, b: Words, out: Words) -> None:
-    """`out += a @ b`, two rows by four terms at a time, over blocks of b that are read from memory once."""
+    """`out += a @ b` in panels, the rest in pairs, over blocks of b that are read from memory once."""
     m, terms = a.shape
-    n = b.shape[1]
+    n, columns = b.shape[1], _panel_columns()
     for first in range(0, terms, TERMS):
         last = min(first + TERMS, terms)
         for start in range(0, n, COLUMNS):
             stop = min(start + COLUMNS, n)
-            width = stop - start
-            for i in range(0, m, 2):
-                pair = i + 1 if i + 1 < m else i
-                s, t = out[i, start:stop], out[pair, start:stop]
-                k = first
-                while k + 4 <= last:
-                    b0, b1 = b[k, start:stop], b[k + 1, start:stop]
-                    b2, b3 = b[k + 2, start:stop], b[k + 3, start:stop]
-                    v0, v1, v2, v3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
-                    w0, w1, w2, w3 = a[pair, k], a[pair, k + 1], a[pair, k + 2], a[pair, k + 3]
-                    if pair == i:
-                        for j in range(width):
-                            s[j] += v0 * b0[j] + v1 * b1[j] + v2 * b2[j] + v3 * b3[j]
-                    else:
-                        for j in range(width):
-                            s[j] += v0 * b0[j] + v1 * b1[j] + v2 * b2[j] + v3 * b3[j]
-                            t[j] += w0 * b0[j] + w1 * b1[j] + w2 * b2[j] + w3 * b3[j]
-                    k += 4
-                for rest in range(k, last):
-                    for row in range(i, pair + 1):
-                        w0 = a[row, rest]
-                        s, b0 = out[row, start:stop], b[rest, start:stop]
-                        for j in range(width):
-                            s[j] += w0 * b0[j]
+            below, right = 0, start  # where panels end
+            if columns > 0 and m >= ROWS and stop - start >= columns:
+                below, right = m - m % ROWS, stop - (stop - start) % columns
+            for i in range(0, below, ROWS):
+                for j in range(start, right, columns):
+                    _add_to_panel(a, b, out, i, j, first, last)
+            if right < stop:
+                _add_pairs(a, b, out, 0, below, right, stop, first, last)
+            if below < m:
+                _add_pairs(a, b, out, below, m, start, stop, first, last)
 
 
 @inline

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 
@@ -180,6 +182,30 @@ def test_matrix_products_across_blocks(seed, shape):
     np.testing.assert_array_equal(kernels.ring_dot(a0, b0.T), a0 @ b0)
     np.testing.assert_array_equal(kernels.matmul3(a0, a1, b0, b1), replicated)
     np.testing.assert_array_equal(kernels.dot3(a0, a1, b0.T, b1.T), replicated)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names processors of one kind")
+@pytest.mark.parametrize("features", ["", "+avx,+avx2"])
+def test_matrix_products_on_processors_of_fewer_vectors(features, tmp_path):
+    from llvmlite import binding
+
+    have = binding.get_host_cpu_features()
+    if not all(have.get(feature.lstrip("+")) for feature in features.split(",") if feature):
+        pytest.skip("this processor has no such vectors")
+    script = (
+        "import numpy as np\n"
+        "from tercet.protocols import kernels\n"
+        "draw = np.random.default_rng(9).integers\n"
+        "a, b = (draw(0, 2**64, shape, dtype=np.uint64) for shape in [(7, 70), (70, 77)])\n"
+        "assert np.array_equal(kernels.ring_matmul(a, b), a @ b)\n"
+    )
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "NUMBA_CPU_NAME": "x86-64",
+        "NUMBA_CPU_FEATURES": features or "+sse2",
+    }
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
 def test_matrix_products_refuse_unlike_sides():
