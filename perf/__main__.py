@@ -227,20 +227,28 @@ def kernels(
 
 
 @app.command()
-def cores(
+def workers(
     *,
     rows: Rows = 1_000_000,
-    threads: Annotated[int, typer.Option(min=2, help="Threads and cores to compare with one.")] = 2,
-    only: Annotated[list[str] | None, typer.Option(help="join or train; both by default.")] = None,
-    repeat: Repeat = 5,
+    shards: Annotated[str, typer.Option(help="Numbers of workers a party.")] = "1,2,4",
+    only: Annotated[list[str] | None, typer.Option(help="join, train or evaluate; all by default.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Replays of which the fastest counts.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """What more cores give one party, by replaying its messages to it alone."""
-    from perf.cores import run
+    """What workers give one party: each of its members runs again alone, on one core."""
+    from perf.workers import run
     from tercet.nodes.program import settle_memory
 
+    try:
+        numbers = [int(number) for number in shards.split(",")]
+    except ValueError:
+        raise typer.BadParameter("name numbers, as in 1,2,4", param_hint="--shards") from None
+    if min(numbers) < 1:
+        raise typer.BadParameter(
+            "a party has at least one worker; none is measured anyhow", param_hint="--shards"
+        )
     settle_memory()  # as nodes do
-    show(run(rows, repeat, threads, only or ()), as_json=as_json)
+    show(run(rows, numbers, repeat, only or ()), as_json=as_json)
 
 
 @app.command()

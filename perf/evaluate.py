@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import tercet
 from perf import tables
 from perf.lakes import Conditions, open_lake, repeat
 from perf.report import Measured, median
+from tercet.ml import LogisticRegression
 
 SLICE_ROWS = 2000
 """Rows that the model is fitted on, which is not measured."""
@@ -42,18 +44,20 @@ def clear_metrics(y: npt.NDArray[Any], odds: npt.NDArray[np.float64]) -> tuple[M
     return {name: float(value) for name, value in found.items()}, time.perf_counter() - began
 
 
+async def small_model(lake: tercet.AsyncLake, rows: int, features: int) -> Any:
+    """A model for tables of `rows` rows, fitted on a slice of them."""
+    slice_rows = max(min(rows, SLICE_ROWS), 4 * features)
+    small = await tables.upload(lake, tables.learnable(slice_rows, features, seed=2), "train")
+    model: Any = LogisticRegression(max_iter=FIT_STEPS, check=False)
+    return await model.fit(small.table, target=tables.TARGET)
+
+
 async def run(rows: int, features: int, conditions: Conditions) -> Measured:
     """Fit a model on a small slice, then evaluate it on `rows` rows."""
-    from tercet.ml import LogisticRegression
-
     columns = tables.learnable(rows, features)
-    slice_rows = max(min(rows, SLICE_ROWS), 4 * features)
     async with open_lake(conditions) as lake:
         uploaded = await tables.upload(lake, columns, "test")
-        small = await tables.upload(lake, tables.learnable(slice_rows, features, seed=2), "train")
-        model = LogisticRegression(max_iter=FIT_STEPS, check=False)
-        fitted: Any = model.fit(small.table, target=tables.TARGET)
-        model = await fitted
+        model = await small_model(lake, rows, features)
 
         async def evaluate() -> Any:
             evaluation = await model.evaluate(uploaded.table)

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import tercet
-from perf import cores, evaluate, figures, groupby, join, kernels, machine, peers, tables, train, transports
+from perf import evaluate, figures, groupby, join, kernels, machine, peers, tables, train, transports, workers
 from perf.lakes import Conditions
 from perf.report import Measured, show
 
@@ -139,17 +139,25 @@ def test_evaluate_agrees_with_scikit_learn():
     assert found["error"] < 1e-3
 
 
-def test_replays_end_in_the_recorded_shares():
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core")
-    allowed = os.sched_getaffinity(0)
-    found = cores.run(300, 1, 2).as_dict()
-    assert os.sched_getaffinity(0) == allowed
-    assert found["error"] == 0
-    assert found["speedup"] > 0
-    assert found["train"]["speedup_of_processes"] > 0
-    assert found["join"]["bytes_received"] > 0
-    assert found["train"]["bytes_received"] > 0
+def test_members_run_again_alone_and_send_the_same(monkeypatch):
+    monkeypatch.setattr(workers, "in_a_process", workers.replay_all)
+    alone, shared = workers.run(300, [2], 1, ["train"], tile_rows=128)
+    assert (alone.more["workers"], shared.more["workers"]) == (0, 2)
+    assert alone.error == shared.error == 0
+    found = shared.as_dict()
+    assert found["processor_seconds"] > found["seconds"] > 0
+    assert found["processor_seconds"] > found["node_seconds"] > 0
+    rows = 300 * 8 * 2 * 11 / 1e6
+    assert found["node_to_workers_mb"] > rows > found["workers_to_node_mb"] > 0
+    assert found["between_workers_mb"] == 0
+
+
+@pytest.mark.thorough
+def test_members_run_in_processes_of_their_own():
+    found = command("workers", "--rows", "70000", "--shards", "2", "--repeat", "1", "--only", "join")
+    assert [one["workers"] for one in found] == [0, 2]
+    assert all(one["error"] == 0 for one in found)
+    assert found[1]["node_peak_rss_mb"] > 10
 
 
 def test_kernels_agree_with_numpy():

@@ -61,17 +61,18 @@ async def run_session(
         "trace": party.trace,
         "scratch": party.scratch,
         "reach": None if party.protocol.malicious else lambda *one: reached.send_nowait(one),
-        "witness": None if witness is None else witness(session.plan, protocol, inputs),
     }
     runner: Runner
     task, part = None, session.part
+    if not session.in_lockstep and party.shared_out and spreads(session.plan):
+        task = party.workers().share_out(session)
+        part = task.part
+    if witness is not None:
+        options["witness"] = witness(session.plan, protocol, inputs, part)
     if session.in_lockstep:
         send = functools.partial(party.send_frames, session.name)
         runner = Lockstep(session.plan, protocol, inputs, send=send, **options)
     else:
-        if party.shared_out and spreads(session.plan):
-            task = party.workers().share_out(session)
-            part = task.part
         send_messages = functools.partial(party.send, session.name)
         runner = Scheduler(
             session.plan,

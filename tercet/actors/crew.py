@@ -16,14 +16,14 @@ shared out can run until there is another crew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from tercet.actors.line import Line, plain_errors
-from tercet.actors.parts import Handover, Parcel, Part
+from tercet.actors.parts import Handover, Parcel, Parcels, Part
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.threads import in_thread
 from tercet.actors.values import FiledTiles
@@ -191,7 +191,7 @@ class Task:
         """The node's own run takes values from now on: have the workers begin theirs."""
         self._crew.post(["run", self.session.name, self.session.plan.to_bytes()])
 
-    async def _send(self, parcels: Mapping[int, Sequence[Parcel | Handover]]) -> None:
+    async def _send(self, parcels: Parcels) -> None:
         async with plain_errors(), trio.open_nursery() as nursery:
             for number, some in parcels.items():
                 nursery.start_soon(self._send_to, number, some)

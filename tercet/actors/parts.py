@@ -93,6 +93,10 @@ class Handover:
         return cls(index, number, sender, arrays)
 
 
+Parcels = Mapping[int, Sequence[Parcel | Handover]]
+"""What goes to other members, by member."""
+
+
 @attrs.frozen(eq=False)
 class Part:
     """The part of a run that one member of a party with so many workers takes.
@@ -103,5 +107,5 @@ class Part:
 
     member: int
     workers: int
-    send: Callable[[Mapping[int, Sequence[Parcel | Handover]]], Awaitable[None]]
+    send: Callable[[Parcels], Awaitable[None]]
     begun: Callable[[], None] = lambda: None

@@ -30,7 +30,7 @@ from tercet.actors.scheduler import Message, Outcome, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.session import Session, Start, work_out
 from tercet.actors.threads import in_thread
-from tercet.actors.tracing import TraceEvent, Witness
+from tercet.actors.tracing import MakeWitness, TraceEvent
 from tercet.actors.values import cut, require_input
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.plans.passes import Since
@@ -58,8 +58,8 @@ class Party:
     Errors name this party and its peers as they are `called`.
     """
 
-    witness: ClassVar[Callable[[Plan, Protocol, Mapping[str, Stored]], Witness | None] | None] = None
-    """Is asked for a witness of each run, of all parties of this process; see `transcript`."""
+    witness: ClassVar[MakeWitness | None] = None
+    """Is asked for a witness of each run, of all parties of this process, by member; see `transcript`."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 
 from tercet.actors.flow import Flow
 from tercet.actors.instances import Instance
-from tercet.actors.parts import Handover, Parcel, Part
+from tercet.actors.parts import Handover, Parcel, Parcels, Part
 from tercet.actors.values import FiledTiles
 from tercet.errors import ProtocolError
 from tercet.plans.kinds import Data
@@ -19,9 +19,6 @@ from tercet.plans.shards import NODE
 from tercet.plans.types import Ref
 from tercet.protocols.base import Exchange, Received, Share
 from tercet.protocols.domains import Words
-
-Parcels = Mapping[int, Sequence[Parcel | Handover]]
-"""What goes to other members, by member."""
 
 
 class Passing:
@@ -36,6 +33,11 @@ class Passing:
         self._symbols = symbols
         self._parcels: dict[int, list[Parcel | Handover]] = {}
         self._handed: dict[tuple[int, int], dict[int, Sequence[Words]]] = {}
+
+    @property
+    def has_some(self) -> bool:
+        """Whether there is anything to be sent."""
+        return bool(self._parcels)
 
     def take(self) -> Parcels:
         """All that is to be sent now."""

@@ -38,6 +38,11 @@ class Ready:
         self.waiting: dict[Name, Instance] = {}
         self._heavy_waiting = 0
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether an instance that was under way can take its next step."""
+        return bool(self._light or self._heavy)
+
     def add(self, instance: Instance) -> None:
         """A new instance, whose inputs are there."""
         index, tile = instance.name

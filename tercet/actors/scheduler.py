@@ -30,7 +30,7 @@ from tercet.actors.passing import Passing
 from tercet.actors.progress import Progress
 from tercet.actors.ready import Ready
 from tercet.actors.scratch import IN_MEMORY, Scratch
-from tercet.actors.tracing import Recorder, TraceEvent, Witness
+from tercet.actors.tracing import Message, Recorder, TraceEvent, Witness
 from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError
 from tercet.plans.kinds import KINDS, Context, Data, Tiling
@@ -47,8 +47,6 @@ logger = logging.getLogger(__name__)
 SLICE_S = 0.01
 """How long light steps may hold the event loop before heartbeats and readers get a turn."""
 
-Message = tuple[int, int, int, Sequence[Words]]
-"""What an instance sends to one peer in one step: (node, tile, step, arrays)."""
 Send = Callable[[Mapping[int, Sequence[Message]]], Awaitable[None]]
 
 
@@ -132,7 +130,7 @@ class Scheduler:
                         await trio.lowlevel.checkpoint()
                         continue
                     await self._flush()
-                    await self._changed.wait()
+                    await self._until_changed()
         finally:
             self._over = True
         await self._flush()
@@ -140,6 +138,10 @@ class Scheduler:
         if self._witness is not None:
             self._witness.end(outcome)
         return outcome
+
+    async def _until_changed(self) -> None:
+        """Wait until something may be able to step again."""
+        await self._changed.wait()
 
     def _is_awaited(self, index: int) -> bool:
         """Whether the run ends here only once a node has ended.
@@ -334,6 +336,8 @@ class Scheduler:
             outbox, self._outbox = self._outbox, {}
             reached, self._ends.reached = self._ends.reached, []
             parcels = self._passing.take()
+        if self._witness is not None:
+            self._witness.say(outbox, parcels)
         if self._reach is not None:
             for checkpoint in reached:
                 self._reach(*checkpoint)
@@ -519,6 +523,8 @@ class Scheduler:
 
     def receive(self, parcel: Parcel | Handover) -> None:
         """Take what another member of the party has made."""
+        if self._witness is not None:
+            self._witness.receive(parcel)
         if isinstance(parcel, Handover):
             with self._lock:
                 self._passing.hear(parcel)

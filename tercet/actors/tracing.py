@@ -10,20 +10,26 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from typing import Protocol as Interface
 
 import attrs
 
-from tercet.actors.values import Outcome
+from tercet.actors.parts import Handover, Parcel, Parcels, Part
+from tercet.actors.values import Outcome, Stored
+from tercet.plans.plan import Plan
+from tercet.protocols.base import Protocol
 from tercet.protocols.domains import Words
 
 MOST_EVENTS = 100_000
 """Events that a party keeps, since they fit one message; later ones are dropped."""
 
 _CLOCK = time.time() - time.perf_counter()
+
+Message = tuple[int, int, int, Sequence[Words]]
+"""What an instance sends to one peer in one step: (node, tile, step, arrays)."""
 
 
 @attrs.frozen
@@ -46,7 +52,7 @@ class TraceEvent:
 
 
 class Witness(Interface):
-    """Who is shown all that a run at one party hears, and what comes out; see `transcript`."""
+    """Who is shown all that a run at one party, or at one member of it, hears and says; see `transcript`."""
 
     def begin(self) -> None:
         """The run begins."""
@@ -54,8 +60,18 @@ class Witness(Interface):
     def hear(self, peer: int, node: int, tile: int, step: int, arrays: Sequence[Words]) -> None:
         """A peer's message to an instance has come; before `begin` for those that came early."""
 
+    def receive(self, parcel: Parcel | Handover) -> None:
+        """A parcel of another member of the party has come, as early."""
+
+    def say(self, outbox: Mapping[int, Sequence[Message]], parcels: Parcels) -> None:
+        """What is about to be sent: messages by peer, and parcels by member of the party."""
+
     def end(self, outcome: Outcome) -> None:
         """The run has ended well."""
+
+
+MakeWitness = Callable[[Plan, Protocol, Mapping[str, Stored], Part | None], Witness | None]
+"""Makes the witness of a run, or of the part of it that a member takes; None where nobody is to watch."""
 
 
 class Recorder:

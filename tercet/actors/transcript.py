@@ -1,8 +1,10 @@
 """Transcripts: all that the parties of a run were given, said and heard, to be read, drawn and replayed.
 
-While `recording` is on, nodes that are tasks of this process keep a tape of every session: plan, keys, stored
-inputs, each message with its time, and what came out. A party can then run again alone, with the same keys,
-while its peers' messages lie ready; since all randomness has names, it must end in the very same shares.
+While `recording` is on, nodes and workers that are tasks of this process keep a tape of every session: plan,
+keys, stored inputs, each message with its time, and what came out. So one of them can run again alone; see
+`replay`. Of what it said itself a tape has digests, which tell whether that says the same.
+
+Words lie in memory, or in a file, if recordings are to be longer than that, or to be read by other processes.
 
 A transcript holds every party's keys and shares, and so every secret. It is for debugging and for teaching,
 on data that are not secret; nothing that a client can send to a node turns it on.
@@ -11,33 +13,97 @@ on data that are not secret; nothing that a client can send to a node turns it o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import attrs
 import msgpack
 import numpy as np
-import trio
 
-from tercet.actors.line import first_cause
-from tercet.actors.lowering import runs_in_lockstep
+from tercet.actors.parts import Handover, Parcel, Parcels, Part
 from tercet.actors.party import Party
-from tercet.actors.rounds import Frames, Lockstep
-from tercet.actors.scheduler import Message, Scheduler
+from tercet.actors.tracing import Message
 from tercet.actors.values import Outcome, Stored, read_type, type_fields
-from tercet.errors import PlanError, ProtocolError
+from tercet.errors import PlanError
 from tercet.plans.drawing import to_svg
 from tercet.plans.parsing import read_plan
 from tercet.plans.plan import Plan
+from tercet.plans.shards import NODE
 from tercet.plans.tiles import Costs, Layout, schedule
 from tercet.protocols import registry
 from tercet.protocols.base import WORD_BYTES, Protocol, Share
 from tercet.protocols.domains import DOMAINS, Words
 
 FORMAT = "tercet transcript 1"
+
+
+@attrs.frozen
+class FiledWords(Sequence[Words]):
+    """Arrays in a file of words, by their places there; each is read whenever it is asked for."""
+
+    path: Path
+    places: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, number: int) -> Words: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Words]: ...
+    def __getitem__(self, number: int | slice) -> Words | list[Words]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        start, shape = self.places[number]
+        return np.fromfile(self.path, np.uint64, math.prod(shape), offset=start).reshape(shape)
+
+
+@attrs.frozen(eq=False)
+class FiledShares(Sequence[Share]):
+    """Tiles of a stored value in a file of words."""
+
+    domain: str
+    scale: int
+    words: FiledWords
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @overload
+    def __getitem__(self, tile: int) -> Share: ...
+    @overload
+    def __getitem__(self, tile: slice) -> list[Share]: ...
+    def __getitem__(self, tile: int | slice) -> Share | list[Share]:
+        if isinstance(tile, slice):
+            return [self[one] for one in range(*tile.indices(len(self)))]
+        return Share(DOMAINS[self.domain], self.words[tile], self.scale)
+
+
+@attrs.frozen
+class WordFile:
+    """A file that arrays of words are added to."""
+
+    path: Path
+
+    def add(self, arrays: Sequence[Words]) -> FiledWords:
+        """Write some arrays. Raises OSError."""
+        places = []
+        with self.path.open("ab") as file:
+            for array in arrays:
+                places.append((file.tell(), array.shape))
+                np.ascontiguousarray(array).tofile(file)
+        return FiledWords(self.path, tuple(places))
+
+    def add_stored(self, value: Stored) -> Stored:
+        """Write the tiles of a value; the same value, which is read from there. Raises OSError."""
+        first = value.tiles[0]
+        words = self.add([tile.data for tile in value.tiles])
+        return attrs.evolve(value, tiles=FiledShares(first.domain.name, first.scale, words))
 
 
 @attrs.frozen(eq=False)
@@ -57,12 +123,48 @@ class Spoken:
     @property
     def words(self) -> int:
         """How many words it has."""
+        if isinstance(self.arrays, FiledWords):
+            return sum(math.prod(shape) for _, shape in self.arrays.places)
         return sum(array.size for array in self.arrays)
+
+
+@attrs.frozen(eq=False)
+class Received:
+    """What another member of the party sent, as it came: its header and words, of a parcel or of `rows`.
+
+    See `parts`. `after` is how many messages and parcels the receiver had sent by then.
+    """
+
+    rows: bool
+    header: Sequence[Any]
+    arrays: Sequence[Words]
+    after: int
+
+    def read(self) -> Parcel | Handover:
+        """The same again."""
+        flat = [array.reshape(-1) for array in self.arrays]
+        words = np.concatenate(flat) if flat else np.empty(0, dtype=np.uint64)
+        return (Handover if self.rows else Parcel).read(self.header, words)
+
+
+@attrs.frozen
+class Said:
+    """What a party sent: to a peer, or `inside` the party to another member.
+
+    `of` is a message's (node, tile, step), a parcel's (node, output, tile, tiles), or (node, exchange,
+    sender) of rows that workers hand to each other; `digest` is of the words.
+    """
+
+    inside: bool
+    to: int
+    of: tuple[int, ...]
+    words: int
+    digest: bytes
 
 
 @attrs.define(eq=False)
 class Tape:
-    """One session of one party: all that its scheduler was given, and what came out."""
+    """One session of one party, or of one member of it: all that it was given, and what came out."""
 
     plan: Plan
     protocol: str
@@ -72,40 +174,49 @@ class Tape:
     inputs: Mapping[str, Stored]
     groups: Mapping[int, bytes] = attrs.field(factory=dict)
     """Keys of all parties but one, by that party."""
+    member: int = NODE
+    workers: int = 0
+    """How many share the run out, beside the node."""
     heard: list[Spoken] = attrs.field(factory=list)
+    received: list[Received] = attrs.field(factory=list)
+    said: Counter[Said] = attrs.field(factory=Counter)
     stored: Mapping[str, Stored] | None = None
     """What the run left; None if it did not end."""
     symbols: Mapping[str, int] = attrs.field(factory=dict)
     seconds: float = 0.0
 
 
-@attrs.frozen(eq=False)
-class Replay:
-    """What became of a party that ran again alone; `differing` counts words unlike the recorded ones."""
-
-    seconds: float
-    outcome: Outcome
-    differing: int
-
-
 # -- recording -----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def recording(parties: Sequence[int] | None = None) -> Iterator[list[Tape]]:
-    """While inside, sessions of nodes in this process are recorded, of these parties or of all.
+def recording(parties: Sequence[int] | None = None, *, file: Path | None = None) -> Iterator[list[Tape]]:
+    """While inside, sessions in this process are recorded, of these parties or of all, and of their workers.
 
-    Yields the list that tapes are added to as sessions begin.
+    Words go to a `file`, which should be new, or stay in memory without one. Yields the list that tapes are
+    added to as sessions begin.
     """
     tapes: list[Tape] = []
+    words = None if file is None else WordFile(file)
 
-    def witness(plan: Plan, protocol: Protocol, inputs: Mapping[str, Stored]) -> Recording | None:
+    def witness(
+        plan: Plan, protocol: Protocol, inputs: Mapping[str, Stored], part: Part | None
+    ) -> Recording | None:
         if parties is not None and protocol.party not in parties:
             return None
-        keys, groups = dict(protocol.keys), dict(protocol.groups)
-        tape = Tape(plan, protocol.name, protocol.party, protocol.parties, keys, dict(inputs), groups)
+        tape = Tape(
+            plan,
+            protocol.name,
+            protocol.party,
+            protocol.parties,
+            keys=dict(protocol.keys),
+            inputs=_kept(inputs, words),
+            groups=dict(protocol.groups),
+            member=NODE if part is None else part.member,
+            workers=0 if part is None else part.workers,
+        )
         tapes.append(tape)
-        return Recording(tape)
+        return Recording(tape, words)
 
     before, Party.witness = Party.witness, staticmethod(witness)
     try:
@@ -114,95 +225,87 @@ def recording(parties: Sequence[int] | None = None) -> Iterator[list[Tape]]:
         Party.witness = before
 
 
-@attrs.define(eq=False)
-class Recording:
-    """A witness that keeps a tape."""
+def _kept(values: Mapping[str, Stored], words: WordFile | None) -> dict[str, Stored]:
+    if words is None:
+        return dict(values)
+    return {handle: words.add_stored(value) for handle, value in values.items()}
 
-    tape: Tape
-    began: float | None = None
+
+class Sayings:
+    """A witness that keeps digests of what is said; `seconds` of its thread is what that has taken."""
+
+    def __init__(self) -> None:
+        self.said: Counter[Said] = Counter()
+        self.count = 0
+        self.seconds = 0.0
 
     def begin(self) -> None:
         """As `Witness.begin`."""
-        self.began = time.perf_counter()
 
     def hear(self, peer: int, node: int, tile: int, step: int, arrays: Sequence[Words]) -> None:
         """As `Witness.hear`."""
-        at = 0.0 if self.began is None else time.perf_counter() - self.began
-        self.tape.heard.append(Spoken(peer, node, tile, step, arrays, at))
+
+    def receive(self, parcel: Parcel | Handover) -> None:
+        """As `Witness.receive`."""
+
+    def say(self, outbox: Mapping[int, Sequence[Message]], parcels: Parcels) -> None:
+        """As `Witness.say`."""
+        began = time.thread_time()
+        for peer, messages in outbox.items():
+            for *of, arrays in messages:
+                self._note(inside=False, to=peer, of=tuple(of), arrays=arrays)
+        for member, some in parcels.items():
+            for parcel in some:
+                header, arrays = parcel.to_wire()
+                of = header[:3] if isinstance(parcel, Handover) else header[:4]
+                self._note(inside=True, to=member, of=tuple(of), arrays=arrays)
+        self.seconds += time.thread_time() - began
+
+    def _note(self, *, inside: bool, to: int, of: tuple[int, ...], arrays: Sequence[Words]) -> None:
+        digest, words = hashlib.blake2b(digest_size=16), 0
+        for array in arrays:
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+            words += array.size
+        self.said[Said(inside, to, of, words, digest.digest())] += 1
+        self.count += 1
 
     def end(self, outcome: Outcome) -> None:
         """As `Witness.end`."""
-        self.tape.stored, self.tape.symbols = outcome.stored, dict(outcome.symbols)
-        self.tape.seconds = outcome.statistics.seconds
 
 
-# -- replaying -----------------------------------------------------------------------------------------------
+class Recording(Sayings):
+    """A witness that keeps a tape."""
 
+    def __init__(self, tape: Tape, words: WordFile | None) -> None:
+        super().__init__()
+        self.said = tape.said
+        self._tape = tape
+        self._words = words
+        self._began: float | None = None
 
-class _Retold(Lockstep):
-    """A small plan's run, which hears what a tape has."""
+    def begin(self) -> None:
+        """As `Witness.begin`."""
+        self._began = time.perf_counter()
 
-    def __init__(self, tape: Tape, protocol: Protocol) -> None:
-        super().__init__(tape.plan, protocol, tape.inputs, send=self._discard)
-        self._heard = {(one.sender, one.node, one.step): one.arrays for one in tape.heard}
+    def hear(self, peer: int, node: int, tile: int, step: int, arrays: Sequence[Words]) -> None:
+        """As `Witness.hear`."""
+        at = 0.0 if self._began is None else time.perf_counter() - self._began
+        self._tape.heard.append(Spoken(peer, node, tile, step, self._keep(arrays), at))
 
-    async def _discard(self, _: int, frames: Frames) -> None:
-        await _discard({peer: [(0, 0, 0, arrays)] for peer, arrays in frames.items()})
+    def receive(self, parcel: Parcel | Handover) -> None:
+        """As `Witness.receive`."""
+        header, arrays = parcel.to_wire()
+        rows = isinstance(parcel, Handover)
+        self._tape.received.append(Received(rows, header, self._keep(arrays), self.count))
 
-    async def _frames(self) -> dict[int, Words]:
-        await trio.lowlevel.checkpoint()
-        found: dict[int, list[Words]] = {}
-        for instance in self._active:
-            for peer, shapes in instance.awaits.recv.items():
-                if any(map(math.prod, shapes)):
-                    name = (peer, instance.task.index, instance.step)
-                    if name not in self._heard:
-                        title = instance.task.node.title(instance.task.index)
-                        raise ProtocolError(f"the recording lacks what party {peer} said of {title}")
-                    found.setdefault(peer, []).extend(array.reshape(-1) for array in self._heard[name])
-        return {peer: np.concatenate(arrays) for peer, arrays in found.items()}
+    def _keep(self, arrays: Sequence[Words]) -> Sequence[Words]:
+        return arrays if self._words is None else self._words.add(arrays)
 
-
-async def _discard(outbox: Mapping[int, Sequence[Message]]) -> None:
-    for messages in outbox.values():
-        for *_, arrays in messages:
-            for array in arrays:
-                np.ascontiguousarray(array)
-    await trio.lowlevel.checkpoint()
-
-
-async def replay(tape: Tape, *, threads: int = 1) -> Replay:
-    """Run a recorded party alone; what it sends goes nowhere.
-
-    Raises what its operations raise, and ProtocolError if the recorded run did not end.
-    """
-    made = registry.get(tape.protocol)(party=tape.party, parties=tape.parties, keys=tape.keys)
-    made.groups = tape.groups
-    runner: Scheduler | _Retold
-    if runs_in_lockstep(tape.plan):
-        runner = _Retold(tape, made)
-    else:
-        runner = Scheduler(tape.plan, made, tape.inputs, send=_discard, threads=threads)
-        for one in tape.heard:
-            runner.deliver(one.sender, one.node, one.tile, one.step, list(one.arrays))
-    began = time.perf_counter()
-    try:
-        outcome = await runner.run()
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
-    return Replay(time.perf_counter() - began, outcome, _differing(tape, outcome))
-
-
-def _differing(tape: Tape, replayed: Outcome) -> int:
-    if tape.stored is None or tape.stored.keys() != replayed.stored.keys():
-        raise ProtocolError(
-            f"the recorded run of plan {tape.plan.name!r} did not end, or stored something else"
-        )
-    return sum(
-        int(np.count_nonzero(one.data != other.data))
-        for handle, ours in tape.stored.items()
-        for one, other in zip(ours.tiles, replayed.stored[handle].tiles, strict=True)
-    )
+    def end(self, outcome: Outcome) -> None:
+        """As `Witness.end`."""
+        self._tape.stored, self._tape.symbols = _kept(outcome.stored, self._words), dict(outcome.symbols)
+        self._tape.seconds = outcome.statistics.seconds
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -236,8 +339,11 @@ def conversation(tapes: Sequence[Tape]) -> list[Line]:
     """
     lines: dict[tuple[int, int, int, int], Line] = {}
     for tape in tapes:
-        layout = Layout(tape.plan, {**tape.plan.maxima, **tape.symbols})
-        starts, _ = schedule(Costs(layout, registry.get(tape.protocol), tape.parties))
+        protocol = registry.get(tape.protocol)
+        workers = 0 if tape.member == NODE else tape.workers
+        symbols = {**tape.plan.maxima, **tape.symbols}
+        layout = Layout(tape.plan, symbols, workers=workers, protocol=protocol)
+        starts, _ = schedule(Costs(layout, protocol, tape.parties))
         for one in tape.heard:
             number = starts[one.node][one.tile] + one.step + 1
             key = (number, one.sender, tape.party, one.node)
@@ -250,7 +356,10 @@ def conversation(tapes: Sequence[Tape]) -> list[Line]:
 
 
 def runs(tapes: Sequence[Tape]) -> list[list[Tape]]:
-    """Tapes by run: those of parties that ran the same plan together, in the order in which runs began."""
+    """Tapes by run: those of parties that ran the same plan together, in the order in which runs began.
+
+    Workers of one number run together as nodes do, and are a run of their own.
+    """
     found: list[list[Tape]] = []
     for tape in tapes:
         together = next(
@@ -258,6 +367,7 @@ def runs(tapes: Sequence[Tape]) -> list[list[Tape]]:
                 run
                 for run in found
                 if run[0].plan.digest() == tape.plan.digest()
+                and run[0].member == tape.member
                 and len(run) < tape.parties
                 and tape.party not in {one.party for one in run}
             ),
@@ -312,6 +422,13 @@ def _pack(tape: Tape) -> dict[str, Any]:
             [one.sender, one.node, one.tile, one.step, one.at, [_pack_words(array) for array in one.arrays]]
             for one in tape.heard
         ],
+        "member": tape.member,
+        "workers": tape.workers,
+        "received": [
+            [one.rows, one.header, one.after, [_pack_words(array) for array in one.arrays]]
+            for one in tape.received
+        ],
+        "said": [[*attrs.astuple(one), times] for one, times in tape.said.items()],
         "stored": None
         if tape.stored is None
         else {handle: _pack_stored(value) for handle, value in tape.stored.items()},
@@ -334,6 +451,18 @@ def _unpack(fields: Mapping[str, Any]) -> Tape:
             Spoken(sender, node, tile, step, [_unpack_words(array) for array in arrays], at)
             for sender, node, tile, step, at, arrays in fields["heard"]
         ],
+        member=fields.get("member", NODE),
+        workers=fields.get("workers", 0),
+        received=[
+            Received(rows, header, [_unpack_words(array) for array in arrays], after)
+            for rows, header, after, arrays in fields.get("received", ())
+        ],
+        said=Counter(
+            {
+                Said(inside, to, tuple(of), words, digest): times
+                for inside, to, of, words, digest, times in fields.get("said", ())
+            }
+        ),
         stored=None
         if stored is None
         else {handle: _unpack_stored(value) for handle, value in stored.items()},
@@ -364,14 +493,15 @@ def _unpack_stored(fields: Sequence[Any]) -> Stored:
 
 __all__ = [
     "Line",
-    "Replay",
+    "Received",
+    "Said",
+    "Sayings",
     "Spoken",
     "Tape",
     "conversation",
     "draw",
     "load",
     "recording",
-    "replay",
     "runs",
     "save",
 ]

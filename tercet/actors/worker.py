@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
@@ -22,7 +22,7 @@ from tercet.actors.fellows import Fellows
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import Line, plain_errors
 from tercet.actors.node import Node
-from tercet.actors.parts import Handover, Parcel, Part
+from tercet.actors.parts import Parcel, Parcels, Part
 from tercet.actors.party import Party
 from tercet.actors.session import Session
 from tercet.actors.threads import in_thread
@@ -167,7 +167,7 @@ class Worker:
         self._line.post(["begun", name])
         self._fellows.begin(name)
 
-    async def _send(self, name: bytes, parcels: Mapping[int, Sequence[Parcel | Handover]]) -> None:
+    async def _send(self, name: bytes, parcels: Parcels) -> None:
         async with plain_errors(), trio.open_nursery() as nursery:
             for member, some in parcels.items():
                 if member == NODE:

@@ -210,18 +210,20 @@ def replay(
     """Run one party again, alone, with the messages that its peers sent; it must end in the same shares."""
     import trio
 
-    from tercet.actors import transcript
+    from tercet.actors.replay import replay as run_again
 
     with sentences():
         run = _run(file, number)
         tape = next((tape for tape in run if tape.party == party), None)
         if tape is None:
             raise PlanError(f"{file} has no party {party}; it has {', '.join(str(one.party) for one in run)}")
-        again = trio.run(transcript.replay, tape)
+        again = trio.run(run_again, tape)
         say(f"{tape.plan.name}: {again.seconds:.3g} s alone, {tape.seconds:.3g} s among its peers")
         if again.differing:
             raise ProtocolError(f"party {party} ended in other shares: {again.differing} words differ")
-        say("It ended in the same shares.")
+        if again.said_otherwise:
+            raise ProtocolError(f"party {party} said something else: {again.said_otherwise} messages differ")
+        say("It said the same, and ended in the same shares.")
 
 
 @transcripts.command()

@@ -13,6 +13,7 @@ import trio
 import tercet
 from tercet.actors import jobs, transcript
 from tercet.actors.estimate import explain
+from tercet.actors.replay import replay
 from tercet.actors.scheduler import Scheduler
 from tercet.comparison import find
 from tercet.errors import PlanError, PrivacyError, ProtocolError, TercetError
@@ -298,7 +299,7 @@ def test_recordings_drawings_and_predictions_have_the_rounds_of_reveals(checks_f
         assert sum(8 * line.words for line in reveals) == 3 * BYTES * len({line.node for line in reveals})
         assert len({line.node for line in reveals}) == revealing(run[0].plan) > 0
     for tape in tapes:
-        again = trio.run(transcript.replay, tape)
+        again = trio.run(replay, tape)
         assert again.differing == 0
         assert len(again.outcome.revealed) == revealing(tape.plan)
     plan = two_values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import stat
 import xml.etree.ElementTree as ET
 
@@ -15,9 +16,13 @@ from typer.testing import CliRunner
 import tercet
 from tercet.actors import transcript
 from tercet.actors.party import Party
+from tercet.actors.replay import replay
 from tercet.cli import app
 from tercet.comparison import find
 from tercet.errors import PlanError, ProtocolError
+from tercet.ml import LogisticRegression
+from tercet.plans.shards import NODE
+from tercet.testing.engines import Tasks
 
 PROTOCOLS = ["replicated", "shamir", "rep4", "additive", "plain"]
 
@@ -46,9 +51,39 @@ def test_a_recording_adds_up_and_every_party_replays(protocol, tmp_path):
     transcript.save(tapes, tmp_path / "run")
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o600
     for tape in transcript.load(tmp_path / "run"):
-        again = trio.run(transcript.replay, tape)
-        assert again.differing == 0
+        again = trio.run(replay, tape)
+        assert again.differing == again.said_otherwise == 0
         assert dict(again.outcome.symbols) == dict(tape.symbols)
+
+
+@pytest.mark.parametrize("protocol", ["replicated", "rep4"])
+async def test_every_member_of_a_party_with_workers_says_the_same_again(protocol, tmp_path):
+    """In another process, which has of the recording only what lies in its file."""
+    rng, rows = np.random.default_rng(3), 300
+    table = {"id": np.arange(rows), "x": rng.normal(size=rows), "y": rng.random(rows) < 0.5}
+    options = {"protocol": protocol, "tile_rows": 128, "workers": 2, "engine": Tasks}
+    async with tercet.open_local(**options) as lake:
+        both = await lake.upload(table, name="both", key="id", owner="clinic")
+        with transcript.recording([1], file=tmp_path / "words") as tapes:
+            model = await LogisticRegression(check=False).fit(both, target="y")
+            await model.evaluate(both)
+    assert {tape.member for tape in tapes} == {NODE, 0, 1}
+    read = pickle.loads(pickle.dumps(tapes))
+    for tape in read:
+        again = await replay(tape)
+        assert again.differing == again.said_otherwise == 0
+        if tape.workers:
+            assert tape.received
+            assert any(said.inside for said in tape.said)
+    transcript.save(read[-2:], tmp_path / "run")
+    assert [again.said for again in transcript.load(tmp_path / "run")] == [tape.said for tape in read[-2:]]
+    tape = next(tape for tape in read if tape.member == 1)
+    first = tape.received[0]
+    tape.received[0] = attrs.evolve(first, arrays=[array + np.uint64(1) for array in first.arrays])
+    assert (await replay(tape)).said_otherwise
+    del tape.received[0]
+    with pytest.raises(ProtocolError, match="the recording lacks what others said"):
+        await replay(tape)
 
 
 def test_a_replay_notices_another_message_and_another_result():
@@ -60,14 +95,14 @@ def test_a_replay_notices_another_message_and_another_result():
     heard = [*tape.heard]
     heard[last] = attrs.evolve(heard[last], arrays=[array + np.uint64(1) for array in heard[last].arrays])
     with pytest.raises(ProtocolError, match="failed its cross-check"):
-        trio.run(transcript.replay, attrs.evolve(tape, heard=heard))
+        trio.run(replay, attrs.evolve(tape, heard=heard))
     handle, value = next(iter(tape.stored.items()))
     tiles = [tile.like(tile.data + np.uint64(1)) for tile in value.tiles]
     other = {**tape.stored, handle: attrs.evolve(value, tiles=tiles)}
-    replayed = trio.run(transcript.replay, attrs.evolve(tape, stored=other))
+    replayed = trio.run(replay, attrs.evolve(tape, stored=other))
     assert replayed.differing == sum(tile.data.size for tile in tiles)
     with pytest.raises(ProtocolError, match="did not end, or stored something else"):
-        trio.run(transcript.replay, attrs.evolve(tape, stored=None))
+        trio.run(replay, attrs.evolve(tape, stored=None))
 
 
 def test_recording_ends_with_its_block():
@@ -105,7 +140,7 @@ def test_the_commands(tmp_path):
     assert printed.exit_code == 0
     assert "round    1  party 0 -> party 1" in printed.output
     replayed = run(app, ["transcript", "replay", file, "--party", "2"])
-    assert "It ended in the same shares." in replayed.output
+    assert "It said the same, and ended in the same shares." in replayed.output
     assert run(app, ["transcript", "draw", file, "--out", str(picture)]).exit_code == 0
     assert picture.read_text().startswith("<svg")
     assert run(app, ["transcript", "replay", file, "--party", "3"]).exit_code == 1
