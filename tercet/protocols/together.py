@@ -69,68 +69,29 @@ class Team:
 # -- moving rows ---------------------------------------------------------------------------------------------
 
 
-def hand_out(
-    team: Team, arrays: Sequence[Words], to: Indices, *, axis: int, most: Sequence[int] | None = None
-) -> Op[tuple[Indices, list[Words]]]:
-    """Send row i of all arrays to member `to[i]`, in one exchange.
+def hand_out(team: Team, columns: Sequence[Words], to: Indices) -> Op[tuple[Indices, list[Words]]]:
+    """Send row i of all columns `(..., rows)` to member `to[i]`, in one exchange.
 
     Gives how many rows each member sent to each, and what came here, by sender and in the order of its rows.
-    With `most` by member, every piece is filled up to so many rows; ProtocolError for one that is longer.
     """
-    order = np.argsort(to.astype(np.uint16), kind="stable")
-    counts = np.bincount(to, minlength=team.size)
-    if most is not None and any(count > room for count, room in zip(counts, most, strict=True)):
-        raise ProtocolError("a shuffle had more rows for one member than chance allows; run the plan again")
-    starts = np.cumsum(counts) - counts
-    send: dict[int, list[Words]] = {member: [counts.astype(np.uint64)] for member in range(team.size)}
-    for array in arrays:
-        moved = np.take(array, order, axis=axis)
-        for member, parts in send.items():
-            piece = _rows(moved, axis, starts[member], counts[member])
-            parts.append(piece if most is None else _filled(piece, axis, most[member]))
+    counts, orders = _by_member(team, to)
+    send = {
+        member: [counts.view(np.uint64), *(np.take(column, order, axis=-1) for column in columns)]
+        for member, order in enumerate(orders)
+    }
     got = yield Exchange(send)
     matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
-    mine = matrix[:, team.member]
     return matrix, [
-        np.concatenate(
-            [_rows(got[member][1 + number], axis, 0, mine[member]) for member in range(team.size)], axis=axis
-        )
-        for number in range(len(arrays))
+        np.concatenate([got[member][1 + number] for member in range(team.size)], axis=-1)
+        for number in range(len(columns))
     ]
 
 
-def even_out(
-    team: Team, arrays: Sequence[Words], starts: Sequence[int], *, axis: int, slack: int | None = None
-) -> Op[list[Words]]:
-    """Rows that lie one after the other, member by member, cut into the members' blocks: one exchange.
-
-    Member i has rows `starts[i]` to `starts[i + 1]`. With `slack`, all lie within so many rows of the blocks,
-    which ProtocolError says if not, and what is sent depends on that alone.
-    """
-    bounds, me = team.bounds(starts[-1]), team.member
-    if slack is not None and any(abs(a - b) > slack for a, b in zip(starts, bounds, strict=True)):
-        raise ProtocolError("a shuffle had more rows for one member than chance allows; run the plan again")
-
-    def overlap(sender: int, receiver: int, more: int = 0) -> tuple[int, int]:
-        of = bounds if more else starts
-        low, high = max(of[sender] - more, bounds[receiver]), min(of[sender + 1] + more, bounds[receiver + 1])
-        return low, max(0, high - low)
-
-    send: dict[int, list[Words]] = {}
-    for member in range(team.size):
-        low, count = overlap(me, member)
-        pieces = [_rows(array, axis, low - starts[me] if count else 0, count) for array in arrays]
-        if slack is not None and member != me:
-            pieces = [_filled(piece, axis, overlap(me, member, slack)[1]) for piece in pieces]
-        send[member] = pieces
-    got = yield Exchange(send)
-    counts = [overlap(member, me)[1] for member in range(team.size)]
-    return [
-        np.concatenate(
-            [_rows(got[member][number], axis, 0, count) for member, count in enumerate(counts)], axis=axis
-        )
-        for number in range(len(arrays))
-    ]
+def _by_member(team: Team, to: Indices) -> tuple[Indices, list[Indices]]:
+    """How many rows go to each member, and which ones, in their order."""
+    counts = np.bincount(to, minlength=team.size)
+    order = np.argsort(to.astype(np.uint16), kind="stable")
+    return counts, np.split(order, np.cumsum(counts)[:-1])
 
 
 def place(team: Team, array: Words, start: int, stop: int, spans: Sequence[tuple[int, int]]) -> Op[Words]:
@@ -167,45 +128,92 @@ def cumulate(protocol: Protocol, team: Team, x: Share) -> Op[Share]:
     return own
 
 
-def _rows(array: Words, axis: int, start: int, count: int) -> Words:
-    return array[start : start + count] if axis == 0 else array[..., start : start + count]
-
-
-def _filled(piece: Words, axis: int, rows: int) -> Words:
-    """Some rows, and zeros up to so many."""
-    if piece.shape[axis] == rows:
-        return piece
-    shape = list(piece.shape)
-    shape[axis] = rows
-    filled = np.zeros(shape, dtype=np.uint64)
-    _rows(filled, axis, 0, piece.shape[axis])[...] = piece
-    return filled
-
-
 # -- shuffles ------------------------------------------------------------------------------------------------
 
 
-def permute(team: Team, tables: Sequence[Words], draw: Callable[[str], Stream]) -> Op[list[Words]]:
+def permute(team: Team, tables: list[Words], draw: Callable[[str], Stream]) -> Op[list[Words]]:
     """Tables `(rows of the block, width)` with all rows of all members in one uniformly random order.
 
-    `draw` makes streams by their purpose, which whoever permutes alike draws too. Two exchanges; each moves
-    about all rows of a member, then as many as the draw was uneven.
+    `draw` makes streams by their purpose, which whoever permutes alike draws too. Two exchanges; the first
+    moves all rows that leave a member, the second those that came too many to one. Takes `tables` away.
     """
-    rows = team.rows[0]
-    bounds, mine = team.bounds(rows), len(team.block(rows))
+    bounds = team.bounds(team.rows[0])
+    widths = [table.shape[1] for table in tables]
+    counts, orders, most = _drawn(team, draw("members"))
+    send: dict[int, list[Words]] = {}
+    for member, order in enumerate(orders):
+        pieces = [np.zeros((most[member], width), dtype=np.uint64) for width in widths]
+        for piece, table in zip(pieces, tables, strict=True):
+            np.take(table, order, axis=0, out=piece[: len(order)], mode="clip")
+        send[member] = [counts.view(np.uint64), *pieces]
+    tables.clear()
+    got = yield Exchange(send)
+    del send
+    matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
+    sizes = matrix.sum(axis=0)
+    starts = [0, *np.cumsum(sizes).tolist()]
+    slack = 5 * math.isqrt(team.rows[0]) + 32
+    if any(abs(a - b) > slack for a, b in zip(starts, bounds, strict=True)):
+        raise ProtocolError(_UNEVEN)
+    # A table as it lies here, with room before and after it for the rows that neighbours have too many of.
+    here = int(sizes[team.member])
+    order = permutation(draw("order").words((here,)))
+    rooms = [np.empty((slack + here + slack, width), dtype=np.uint64) for width in widths]
+    ends = np.cumsum(matrix[:, team.member])
+    for member, places in enumerate(np.split(order, ends[:-1])):
+        for room, piece in zip(rooms, got[member][1:], strict=True):
+            room[slack : slack + here][places] = piece[: len(places)]
+    del got
+    yield from _even_out(team, rooms, starts, slack)
+    first = bounds[team.member] - starts[team.member] + slack
+    return [room[first:][: len(team.block(team.rows[0]))] for room in rooms]
+
+
+_UNEVEN = "a shuffle had more rows for one member than chance allows; run the plan again"
+
+
+def _drawn(team: Team, stream: Stream) -> tuple[Indices, list[Indices], list[int]]:
+    """How many rows of this member go to each, and which; and how many may. Raises ProtocolError for more."""
+    rows, bounds = team.rows[0], team.bounds(team.rows[0])
+    mine = len(team.block(rows))
     ends = [(bound << WORD_BITS) // max(1, rows) for bound in bounds[1:-1]]
     # Of blocks without rows at the end nobody draws the start, which no word reaches.
     limits = np.array([min(end, (1 << WORD_BITS) - 1) for end in ends], dtype=np.uint64)
-    to = np.searchsorted(limits, draw("members").words((mine,)), side="right")
+    counts, orders = _by_member(team, np.searchsorted(limits, stream.words((mine,)), side="right"))
     shares = [mine * (stop - start) / max(1, rows) for start, stop in itertools.pairwise(bounds)]
     most = [min(mine, math.ceil(share + 10 * math.sqrt(share)) + 32) for share in shares]
-    matrix, parts = yield from hand_out(team, tables, to, axis=0, most=most)
-    sizes = matrix.sum(axis=0)
-    order = permutation(draw("order").words((int(sizes[team.member]),)))
-    for number, part in enumerate(parts):
-        parts[number] = np.take(part, order, axis=0)
-    starts = [0, *np.cumsum(sizes).tolist()]
-    return (yield from even_out(team, parts, starts, axis=0, slack=5 * math.isqrt(rows) + 32))
+    if any(count > room for count, room in zip(counts, most, strict=True)):
+        raise ProtocolError(_UNEVEN)
+    return counts, orders, most
+
+
+def _even_out(team: Team, rooms: Sequence[Words], starts: Sequence[int], slack: int) -> Op[None]:
+    """Move rows at the ends of tables to the members whose blocks they belong to: one exchange.
+
+    Member i has rows `starts[i]` to `starts[i + 1]`, from `slack` on in each of the `rooms`. What is sent
+    depends on the blocks and the slack alone.
+    """
+    bounds, me = team.bounds(starts[-1]), team.member
+
+    def overlap(of: Sequence[int], sender: int, receiver: int, more: int) -> range:
+        low = max(of[sender] - more, bounds[receiver])
+        return range(low, max(low, min(of[sender + 1] + more, bounds[receiver + 1])))
+
+    def inside(rows: range, first: int) -> slice:
+        return slice(rows.start - first + slack, rows.stop - first + slack)
+
+    others = [member for member in range(team.size) if member != me]
+    send: dict[int, list[Words]] = {}
+    for member in others:
+        room_for, rows = len(overlap(bounds, me, member, slack)), overlap(starts, me, member, 0)
+        send[member] = [np.zeros((room_for, room.shape[1]), dtype=np.uint64) for room in rooms]
+        for piece, room in zip(send[member], rooms, strict=True):
+            piece[: len(rows)] = room[inside(rows, starts[me])]
+    got = yield Exchange(send)
+    for member in others:
+        rows = overlap(starts, member, me, 0)
+        for room, piece in zip(rooms, got[member], strict=True):
+            room[inside(rows, starts[me])] = piece[: len(rows)]
 
 
 def permute_columns(team: Team, columns: Sequence[Words], draw: Callable[[str], Stream]) -> Op[list[Words]]:
@@ -279,14 +287,15 @@ def sort(protocol: Protocol, team: Team, columns: Sequence[Share], rank: Rank, l
         below = yield from less(joined, searching, rows + middle)
         high[searching] = np.where(below, middle, high[searching])
         low[searching] = np.where(below, low[searching], middle + 1)
-    arrays = [column.data for column in columns]
-    matrix, parts = yield from hand_out(team, arrays, low, axis=-1)
+    matrix, parts = yield from hand_out(team, [column.data for column in columns], low)
     *moved, here = [column.like(part) for column, part in zip(columns, parts, strict=True)]
     order = yield from rank(here)
-    sorted_parts = [protocol.take(column, order).data for column in moved]
-    starts = [0, *np.cumsum(matrix.sum(axis=0)).tolist()]
-    made = yield from even_out(team, sorted_parts, starts, axis=-1)
-    return [column.like(data) for column, data in zip(moved, made, strict=True)]
+    spans = list(itertools.pairwise([0, *np.cumsum(matrix.sum(axis=0)).tolist()]))
+    made = []
+    for column in moved:
+        in_order = protocol.take(column, order).data
+        made.append(column.like((yield from place(team, in_order, 0, team.rows[0], spans))))
+    return made
 
 
 def sampled(team: Team) -> int:
@@ -313,7 +322,6 @@ def _largest_block(team: Team) -> int:
 __all__ = [
     "Team",
     "cumulate",
-    "even_out",
     "hand_out",
     "largest_part",
     "permute",

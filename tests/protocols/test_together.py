@@ -318,14 +318,26 @@ def test_running_totals(name):
     np.testing.assert_array_equal(whole(each, made), np.cumsum(words, axis=-1))
 
 
-def test_a_piece_that_chance_does_not_allow_is_an_error():
-    team = Team(0, 2, TILE, (128,))
-    uneven = together.hand_out(team, [], np.zeros(64, dtype=np.int64), axis=0, most=[50, 50])
+class Fixed:
+    """A stream of one word again and again."""
+
+    def __init__(self, word):
+        self.word = word
+
+    def words(self, shape):
+        return np.full(shape, self.word, dtype=np.uint64)
+
+
+def test_pieces_that_chance_does_not_allow_are_an_error():
+    """All rows for one member; and a member whose fellows have sent it too many."""
+    team, table = Team(0, 2, TILE, (4096,)), np.zeros((2048, 1), dtype=np.uint64)
     with pytest.raises(ProtocolError, match="more rows for one member than chance allows"):
-        next(uneven)
-    shifted = together.even_out(team, [], [0, 100, 128], axis=0, slack=20)
+        next(together.permute(team, [table], lambda _: Fixed(0)))
+    shuffling = together.permute(team, [table.copy()], functools.partial(stream, "one"))
+    sent = next(shuffling).send[0]
+    counts = np.array([2048, 0], dtype=np.uint64)
     with pytest.raises(ProtocolError, match="more rows for one member than chance allows"):
-        next(shifted)
+        shuffling.send({0: sent, 1: [counts, np.zeros((2048, 1), dtype=np.uint64)]})
 
 
 def test_exchanges_pass_through_operations_side_by_side():
