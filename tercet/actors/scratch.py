@@ -9,6 +9,7 @@ all arrays are in memory.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import os
@@ -80,3 +81,25 @@ KEEP_MEMORY = {
 
 A plan asks for the same few sizes again and again, and having the kernel clear fresh pages costs more
 than filling them."""
+
+
+def keep_memory() -> None:
+    """What `KEEP_MEMORY` asks for, of a process that runs already; for one that another program has started.
+
+    Call it before there are threads that allocate much.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return  # another C library than glibc
+    for parameter, value in _KEEP_MEMORY.values():
+        mallopt(parameter, value)
+
+
+_KEEP_MEMORY = {
+    "M_ARENA_MAX": (-8, 1),
+    "M_TRIM_THRESHOLD": (-1, (1 << 31) - 1),
+    "M_TOP_PAD": (-2, 1 << 26),
+    "M_MMAP_MAX": (-4, 0),
+}
+"""Parameters of glibc's `malloc.h` by name, and their values, which are `int`."""

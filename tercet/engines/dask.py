@@ -26,6 +26,7 @@ import trio
 
 from tercet.actors.engine import Engine, WorkerConfig
 from tercet.actors.line import first_cause
+from tercet.actors.scratch import keep_memory
 from tercet.actors.worker import work
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, TercetError, TransportError
@@ -223,7 +224,8 @@ def begin(config: WorkerConfig, release: str, *, quiet: bool) -> None:
     """Start a worker in a thread of this process, and wait until it has called its node.
 
     A `quiet` one does not warn of others that have gone, as all do when a lake on one machine is closed.
-    Raises what keeps it from that, and TransportError for another release of Tercet.
+    The process keeps freed memory from now on, as nodes do: Dask would have the kernel clear each array anew.
+    Raises what keeps the worker from that, and TransportError for another release of Tercet.
     """
     from distributed import get_worker
 
@@ -232,6 +234,7 @@ def begin(config: WorkerConfig, release: str, *, quiet: bool) -> None:
         raise TransportError(
             f"{name} has release {version('tercet')} of Tercet, its node {release}; install the same at both"
         )
+    keep_memory()
     if quiet:
         logging.getLogger("tercet").setLevel(logging.ERROR)
     host = urlsplit(get_worker().address).hostname

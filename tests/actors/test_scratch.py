@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,32 @@ def test_rows_that_are_not_there_are_refused(place):
     x = Share(Z64, np.zeros((2, 3, 70), dtype=np.uint64))
     with pytest.raises(IndexError, match="outside the 70 columns"):
         parties(Replicated)[0].take(x, np.array([3, place]))
+
+
+FREED = """
+import os, sys
+import numpy as np
+from tercet.actors.scratch import keep_memory
+from tercet.comparison.peaks import resident_mb
+if sys.argv[1:]:
+    keep_memory()
+before = resident_mb([os.getpid()])[0]
+np.ones(1 << 23)
+print(resident_mb([os.getpid()])[0] - before)
+"""
+"""Megabytes that a process holds of an array of 67 MB that nobody has any more."""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+def test_a_process_of_dask_keeps_freed_memory():
+    """As its nodes do from their environment on: Dask's would give every array back."""
+    env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+    held = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", FREED, *how], env=env, capture_output=True, check=True
+            ).stdout
+        )
+        for how in ([], ["keep"])
+    ]
+    assert held[0] < 20 < 60 < held[1]
