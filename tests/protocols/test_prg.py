@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.protocols import prg
-from tercet.protocols.prg import BLOCK_WORDS, SHORT_WORDS, Stream, StreamKey, derive_key
+from tercet.protocols.prg import BLOCK_WORDS, LONG_WORDS, SHORT_WORDS, Stream, StreamKey, derive_key
 
 KEY = bytes(range(32))
 PINNED = ["3f4a64c26287e56a", "a562fa809846f641", "73d69aa87ca1f50d"]
@@ -59,6 +59,18 @@ def test_short_and_long_draws_make_one_stream(pieces):
     parts = [stream.words((piece,)) for piece in pieces]
     expected = by_hand(b"name", BLOCK_WORDS)[: sum(pieces)]
     np.testing.assert_array_equal(np.concatenate([np.empty(0, np.uint64), *parts]), expected)
+
+
+@pytest.mark.parametrize("gcm", [False, True])
+@pytest.mark.parametrize(
+    "start", [0, 1, 3, 4, 5, SHORT_WORDS, 2 * SHORT_WORDS + 1, LONG_WORDS - 1, LONG_WORDS + 1]
+)
+def test_a_stream_goes_on_in_gcm_from_its_first_long_draw(start, gcm, monkeypatch):
+    monkeypatch.setattr(prg, "GCM_IS_QUICKER", gcm)
+    stream = Stream(KEY, b"name")
+    parts = [stream.words((piece,)) for piece in (start, LONG_WORDS, 1, 7, LONG_WORDS + 3, 2)]
+    expected = by_hand(b"name", 2 * BLOCK_WORDS)[: sum(map(len, parts))]
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
 
 
 def test_threads_draw_from_one_key_at_a_time():
