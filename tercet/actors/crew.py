@@ -79,6 +79,7 @@ class Crew:
     ) -> None:
         self.index = index
         self.lost: PeerLost | None = None
+        self.lost_worker: int | None = None
         owner = f"the node of party {index}"
         self._lines = [Line(link, owner=owner, timeout_s=timeout_s, scratch=scratch) for link in links]
         self._tasks: dict[bytes, Task] = {}
@@ -110,7 +111,7 @@ class Crew:
         await line.run(_Ear(self, number))
         if self.lost is None:
             name = worker_name(self.index, number)
-            self.lost = PeerLost(f"{name} is lost: {line.error()}", peer=name)
+            self.lost, self.lost_worker = PeerLost(f"{name} is lost: {line.error()}", peer=name), number
         raise self.lost
 
     async def addresses(self) -> list[str]:

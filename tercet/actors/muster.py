@@ -28,6 +28,7 @@ from tercet.actors.engine import Engine, MakeTransport, WorkerConfig
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import gravest_cause
 from tercet.actors.party import Party
+from tercet.actors.presence import Presence
 from tercet.actors.values import Storage
 from tercet.errors import ProtocolError, TercetError, TransportError
 from tercet.transports import Link, Shaping, Transport, make_identity
@@ -85,7 +86,9 @@ class Muster:
         self._addresses: dict[int, tuple[bytes, Sequence[str]]] = {}
         self._news = News()
         self._renew()
+        self._crew_now: Crew | None = None
         party.shared_out, party.on_crew = True, self.hear
+        self._presence = party.presence = Presence(engine.workers)
         party.on_linked.append(self._introduce)
 
     def _renew(self) -> None:
@@ -167,15 +170,18 @@ class Muster:
             def ready() -> None:
                 nonlocal started, pause
                 pause = RETRY_S
+                self._presence.come()
                 if not started:
                     started = True
                     task_status.started()
 
+            self._crew_now = None
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._crew, view, told, ready)
                     await self._news.until(functools.partial(self._has_changed, view))
                     nursery.cancel_scope.cancel()
+                self._presence.leave(None, "those of another party were started anew, and they with them")
             except* Exception as group:
                 cause = gravest_cause(group)
                 if not (started or self._lasting):
@@ -183,6 +189,8 @@ class Muster:
                 if not isinstance(cause, TercetError):
                     logger.exception("%s: workers failed in an unforeseen way", self.party.name)
                 self.party.no_crew = str(cause)
+                lost = None if self._crew_now is None else self._crew_now.lost_worker
+                self._presence.leave(lost, str(cause))
                 logger.warning("%s: %s", self.party.name, self.party.no_crew)
                 self._renew()
             self.party.crew = None
@@ -206,7 +214,7 @@ class Muster:
                     links = await self._links(transport, listener.accept)
             if scope.cancelled_caught:
                 raise TransportError(f"the workers of {self.party.name} did not start within {START_S:g} s")
-            crew = Crew(index, links, self.party.timeout_s, self.party.scratch)
+            crew = self._crew_now = Crew(index, links, self.party.timeout_s, self.party.scratch)
             nursery.start_soon(crew.run)
             with trio.move_on_after(START_S) as scope:
                 own = await crew.addresses()

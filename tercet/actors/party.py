@@ -24,6 +24,7 @@ from tercet.actors.gate import Gate
 from tercet.actors.line import Line, gravest_cause
 from tercet.actors.parts import Part
 from tercet.actors.peer import LONGEST_NAME, Peer
+from tercet.actors.presence import Presence
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Frames
 from tercet.actors.scheduler import Message, Outcome, Stored
@@ -90,6 +91,8 @@ class Party:
         """Its workers, if they are there now."""
         self.shared_out = False
         """Whether it has workers, without which it runs nothing that is large."""
+        self.presence: Presence | None = None
+        """Which of them are there, if it has any."""
         self.no_crew = "they are being started, unless another party has none; try again in a moment"
         """Why they are not there."""
         self.on_crew: Callable[[int, list[Any]], None] | None = None

@@ -16,15 +16,17 @@ import trio
 
 from tercet.actors.hello import Hello, greet
 from tercet.actors.line import plain_errors
+from tercet.actors.presence import WorkerState
 from tercet.client.client import Client
 from tercet.client.reach import dial, who_am_i
 from tercet.client.wording import one_line
 from tercet.errors import ConfigError, PeerLost, ProtocolError, TercetError, TransportError
 from tercet.members.config import ClusterFile
+from tercet.members.rules import LATEST, moment
 from tercet.members.succession import current, require_signed, waiting
 from tercet.transports import Identity, TlsTransport
 from tercet.transports.identity import expiry
-from tercet.transports.names import CLIENT, party_name
+from tercet.transports.names import CLIENT, party_name, worker_name
 
 SOON = dt.timedelta(days=30)
 LITTLE_DISK = 1 << 30
@@ -32,6 +34,7 @@ CLOCK_NOTE_S = 2.0
 TIMEOUT_S = 6.0
 ANSWER_S = 30.0
 """How long a node may take to answer, once it has said hello."""
+MOST_WORKERS = 256
 MOST_PLACES = 16
 """Disks that a node may tell of."""
 
@@ -233,13 +236,13 @@ async def _look(cluster: ClusterFile, identity: Identity, index: int, timeout_s:
     except TercetError as error:
         return Looked(name, (Finding(where, False, str(error)),))
     skew = theirs.clock - mine.clock
-    return Looked(name, tuple(_judge(where, cluster, skew, told)), told, skew)
+    return Looked(name, tuple(_judge(where, cluster, index, skew, told)), told, skew)
 
 
 def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> dict[str, Any]:
     """What a node of these has answered to "status". Raises ProtocolError if it is not what nodes answer."""
     nodes, others = len(names), {*names} - {names[index]}
-    workers = told.get("workers")  # of which releases without them say nothing
+    workers = _read_workers(told.get("workers"))  # of which releases without them say nothing
     match told:
         case {
             "release": str(release),
@@ -259,7 +262,6 @@ def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> d
             and all(one == one_line(one) for one in (release, digest, *free, *map(str, coming)))
             and all(_tells_back(one, others) for one in went_back)
             and len(went_back) == len({one[0] for one in went_back})
-            and (workers is None or (type(workers) is int and workers >= 0))
         ):
             return {
                 "release": release,
@@ -276,6 +278,22 @@ def _read_status(told: Mapping[str, Any], names: Sequence[str], index: int) -> d
     raise ProtocolError("what it says of itself makes no sense; see its release, and who runs it")
 
 
+def _read_workers(told: Any) -> list[WorkerState]:
+    """What a node has said of its workers, if it has any. Raises ProtocolError if nodes do not say such."""
+    match told:
+        case None:
+            return []
+        case [*states] if len(states) <= MOST_WORKERS:
+            found = []
+            for state in states:
+                match state:
+                    case [bool(here), float(since), str(why)] if 0 <= since < LATEST:
+                        found.append(WorkerState(here, since, one_line(why)))
+            if len(found) == len(states):
+                return found
+    raise ProtocolError("what it says of its workers makes no sense; see its release, and who runs it")
+
+
 def _tells_back(told: Any, others: Collection[str]) -> bool:
     """Whether a node has said properly that another one of the lake has gone back."""
     match told:
@@ -284,7 +302,19 @@ def _tells_back(told: Any, others: Collection[str]) -> bool:
     return False
 
 
-def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) -> Sequence[Finding]:
+def _missing_workers(told: Sequence[WorkerState]) -> dict[WorkerState, list[int]]:
+    """The numbers of those that are missing for one reason since one minute."""
+    found: dict[WorkerState, list[int]] = {}
+    for number, state in enumerate(told):
+        if not state.here:
+            alike = attrs.evolve(state, since=state.since // 60 * 60)
+            found.setdefault(alike, []).append(number)
+    return found
+
+
+def _judge(
+    where: str, cluster: ClusterFile, index: int, skew: float, told: dict[str, Any]
+) -> Sequence[Finding]:
     found = []
     missing = [cluster.nodes[i].name for i in told["missing_parties"]]
     if missing:
@@ -305,11 +335,12 @@ def _judge(where: str, cluster: ClusterFile, skew: float, told: dict[str, Any]) 
             f"back from a backup, or has lost lines; ask its operator, and upload again what {name} lacks"
         )
         found.append(Finding(where, False, what))
-    if told["workers"] == 0:
-        what = "its workers are not there: look at its log, and at Dask's scheduler, which node.toml names"
+    for state, numbers in _missing_workers(told["workers"]).items():
+        names = " and ".join(worker_name(index, number) for number in numbers)
+        what = f"{names}: not there since {moment(state.since)}; {state.why}"
         found.append(Finding(where, False, what))
     if not found:
-        workers = f", {told['workers']} workers" if told["workers"] else ""
+        workers = f", {len(told['workers'])} workers" if told["workers"] else ""
         what = f"ready; Tercet {told['release']}, {told['runs']} runs under way{workers}"
         found.append(Finding(where, True, what))
     if told["coming"]:

@@ -63,6 +63,8 @@ class Dask(Engine):
     workers: int
     scheduler: str = ""
     tls: DaskTls | None = None
+    _silent: set[str] = attrs.field(init=False, factory=set)
+    """Places at which no worker began when it was to."""
     _client: Any = None
     _cluster: Any = None
     _one: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(1))
@@ -138,7 +140,8 @@ class Dask(Engine):
                 f"Dask at {client.scheduler.address} has {found} workers, and this party needs "
                 f"{self.workers}; start more of them, or set workers in node.toml"
             ) from error
-        places = sorted(client.ncores())
+        # Where none came last time, a process stands still perhaps; there may be others.
+        places = sorted(client.ncores(), key=lambda place: (place in self._silent, place))
         begun = [
             client.submit(
                 begin,
@@ -152,11 +155,23 @@ class Dask(Engine):
             for config, place in zip(configs, places, strict=False)
         ]
         try:
-            for one in begun:
-                one.result(timeout=2 * START_S)
+            for config, place, one in zip(configs, places, begun, strict=False):
+                self._await(worker_name(config.index, config.number), place, one)
         except BaseException:
             client.cancel(begun, force=True)
             raise
+
+    def _await(self, name: str, place: str, begun: Any) -> None:
+        """Wait until a worker has begun at a place. Raises TransportError if it does not."""
+        try:
+            begun.result(timeout=2 * START_S)
+        except TimeoutError as error:
+            self._silent.add(place)
+            raise TransportError(
+                f"{name} did not start within {2 * START_S:g} s in the process of Dask at {place}; it stands "
+                "still, or is cut off: restart that process"
+            ) from error
+        self._silent.discard(place)
 
     def _connected(self) -> Any:
         """A client of the scheduler. Raises TransportError if it does not answer."""
@@ -241,7 +256,13 @@ def begin(config: WorkerConfig, release: str, *, quiet: bool) -> None:
     called: concurrent.futures.Future[None] = concurrent.futures.Future()
     thread = threading.Thread(target=_work, args=(config, f"{host}:0", called), name=name, daemon=True)
     thread.start()
-    called.result(START_S)
+    try:
+        called.result(START_S)
+    except TimeoutError as error:
+        raise TransportError(
+            f"{name} has not called its node within {START_S:g} s: its machine has too much to do, or cannot "
+            f"reach {config.node}; it is tried again"
+        ) from error
 
 
 def _work(config: WorkerConfig, listen: str, called: concurrent.futures.Future[None]) -> None:

@@ -454,7 +454,7 @@ class LakeGate(Gate):
         return {
             "release": RELEASE,
             "missing_parties": self.party.missing(),
-            "workers": self.party.workers_here if self.party.shared_out else None,
+            "workers": None if (workers := self.party.presence) is None else workers.to_wire(),
             "runs": self.party.running,
             "waiting": len(self.board.plans),
             "free_bytes": free_bytes(self._file),

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from tercet.actors.node import Node
+from tercet.actors.presence import Presence
 from tercet.actors.values import FiledTiles
 from tercet.errors import ConfigError
 from tercet.members.node_file import NodeFile
@@ -54,6 +55,8 @@ def registry_of(node: Node, roster: Roster | None = None) -> CollectorRegistry:
     }
     for name, (what, read) in numbers.items():
         Gauge(name, what, registry=registry).set_function(read)
+    if party.presence is not None:
+        _show_workers(registry, party.presence)
     if roster is not None:
         what = "When the node's certificate expires, in seconds since 1970."
         expires = Gauge("tercet_certificate_expires_seconds", what, registry=registry)
@@ -63,6 +66,19 @@ def registry_of(node: Node, roster: Roster | None = None) -> CollectorRegistry:
         for place in places(roster.file):
             free.labels(place).set_function(partial(_free, roster.file, place))
     return registry
+
+
+def _show_workers(registry: CollectorRegistry, presence: Presence) -> None:
+    here = Gauge("tercet_worker_here", "Whether a worker is there.", ["worker"], registry=registry)
+    what = "Since when a worker is there, or is not, in seconds since 1970."
+    since = Gauge("tercet_worker_since_seconds", what, ["worker"], registry=registry)
+    for number in range(len(presence.states)):
+        here.labels(number).set_function(partial(_of_worker, presence, number, "here"))
+        since.labels(number).set_function(partial(_of_worker, presence, number, "since"))
+
+
+def _of_worker(presence: Presence, number: int, what: Literal["here", "since"]) -> float:
+    return float(getattr(presence.states[number], what))
 
 
 def _free(file: NodeFile, place: str) -> float:
@@ -86,10 +102,12 @@ def resident_bytes() -> int | None:
 
 
 def health(node: Node) -> dict[str, Any]:
-    """Whether a node can run plans, and who is missing if not; how many workers there are, if it has any."""
+    """Whether a node can run plans, and who is missing if not; of its workers too, if it has any."""
     party = node.party
     told = {"ready": party.is_complete, "party": party.index, "missing_parties": party.missing()}
-    return told | ({"workers": party.workers_here} if party.shared_out else {})
+    if party.presence is None:
+        return told
+    return told | {"workers": party.workers_here, "missing_workers": party.presence.missing}
 
 
 @contextlib.contextmanager

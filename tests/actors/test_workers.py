@@ -6,20 +6,26 @@ import contextlib
 import random
 import re
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import trio
+from prometheus_client import generate_latest
 
 import tercet
-from tercet.actors import crew, muster, worker
-from tercet.actors.engine import engine
+from tercet.actors import crew, muster, presence, worker
+from tercet.actors.engine import WorkerConfig, engine
+from tercet.actors.gate import Gate
 from tercet.actors.party import Party
 from tercet.actors.peer import Peer
+from tercet.actors.presence import Presence
 from tercet.engines.dask import Dask, DaskTls
-from tercet.errors import ConfigError, PeerLost, TercetError
+from tercet.errors import ConfigError, PeerLost, TercetError, TransportError
 from tercet.ml import LogisticRegression
+from tercet.nodes.metrics import health, registry_of
 from tercet.protocols import registry
 from tercet.testing.engines import Tasks
 from tercet.transports import make_identity
@@ -195,7 +201,12 @@ async def test_parties_with_other_numbers_of_workers_say_so():
 @pytest.mark.parametrize("what", ["link", "news"])
 async def test_what_runs_ends_when_crews_come_together_anew(what, monkeypatch):
     """Because two workers have lost each other, or since a node has made its workers anew."""
-    musters, parties = [], []
+    musters, parties, gone = [], [], {}
+
+    def leaving(presence, lost, why):
+        gone.setdefault(id(presence), (lost, why))
+
+    monkeypatch.setattr(Presence, "leave", leaving)
     monkeypatch.setattr(muster.Muster, "_renew", noted(muster.Muster._renew, musters))
     monkeypatch.setattr(worker.Worker, "run", noted(worker.Worker.run, parties))
     async with tercet.open_local(tile_rows=64, workers=1, engine=Engines(), timeout_s=3) as lake:
@@ -214,6 +225,8 @@ async def test_what_runs_ends_when_crews_come_together_anew(what, monkeypatch):
             with trio.fail_after(30), pytest.raises(PeerLost, match="worker"):
                 while True:
                     await LogisticRegression().fit(table, target="y", features=FEATURES)
+        missing = {where: left for where, (left, _) in gone.items()}
+        assert set(missing.values()) == ({0} if what == "link" else {None})
         if what == "link":
             model = None
             with trio.fail_after(60):
@@ -290,6 +303,32 @@ def test_what_no_node_says_of_its_workers_is_refused(word):
     assert mine._view() is None
 
 
+def test_the_states_of_workers(monkeypatch):
+    """Each says since when; one that is missing goes on to be so from then on, whatever the reason is now."""
+    now = 1000.0
+    monkeypatch.setattr(presence.time, "time", lambda: now)
+    party = Party(0, parties=3, protocol=registry.get("replicated"))
+    node = SimpleNamespace(party=party, clients=Counter(), gate=Gate())
+    assert b"tercet_worker" not in generate_latest(registry_of(node)).replace(b"tercet_workers", b"")
+    party.presence = workers = Presence(2)
+    assert (workers.missing, health(node)["missing_workers"]) == ([0, 1], [0, 1])
+    now += 10
+    workers.come()
+    assert (workers.missing, workers.to_wire()) == ([], [[True, 1010.0, ""]] * 2)
+    now += 10
+    workers.leave(1, "silent")
+    now += 10
+    workers.leave(None, "no place")
+    assert workers.to_wire() == [[False, 1020.0, "no place"]] * 2
+    now += 10
+    workers.come()
+    workers.leave(1, "silent")
+    assert workers.to_wire() == [[False, 1040.0, presence.STARTED_ANEW], [False, 1040.0, "silent"]]
+    told = generate_latest(registry_of(node)).decode()
+    assert 'tercet_worker_here{worker="1"} 0.0\n' in told
+    assert 'tercet_worker_since_seconds{worker="1"} 1040.0\n' in told
+
+
 async def test_a_node_that_lasts_outlives_its_engine(caplog):
     """Whatever that raises; and it says why there are no workers."""
 
@@ -319,6 +358,47 @@ def test_a_party_on_dask():
         whole = lake.upload(table, name="all", key="id", owner="clinic")
         expected = LogisticRegression().fit(whole, target="y", features=FEATURES).reveal()
     np.testing.assert_allclose(found.coef_, expected.coef_, atol=5e-5)
+
+
+class Standstill:
+    """A client of Dask in whose process at the first place nothing that is submitted ever comes back."""
+
+    def __init__(self):
+        self.tried, self.cancelled, self.scheduler = [], 0, SimpleNamespace(address="tls://10.0.0.1:1")
+
+    def wait_for_workers(self, *_, **__):
+        pass
+
+    def ncores(self):
+        return dict.fromkeys(["tls://10.0.0.2:1", "tls://10.0.0.3:1", "tls://10.0.0.4:1"], 1)
+
+    def submit(self, *_, workers, **__):
+        self.tried += workers
+        return self
+
+    def result(self, **_):
+        if self.tried[-2] == "tls://10.0.0.2:1":
+            raise TimeoutError
+
+    def cancel(self, *_, **__):
+        self.cancelled += 1
+
+
+def test_a_place_that_stands_still_is_named_and_left_out():
+    """Where there are others: else nothing but a restart of that process helps."""
+    made, client = Dask(2, "tls://10.0.0.1:1", DaskTls("", "", "")), Standstill()
+    made._client = client
+    configs = [
+        WorkerConfig(
+            index=1, parties=3, protocol="replicated", number=number, workers=2, node="", transport="tls"
+        )
+        for number in range(2)
+    ]
+    with pytest.raises(TransportError, match=r"worker 0 of party 1 .* at tls://10\.0\.0\.2:1; it stands"):
+        made._start(configs)
+    assert client.cancelled == 1
+    made._start(configs)
+    assert client.tried[2:] == ["tls://10.0.0.3:1", "tls://10.0.0.4:1"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 import trio
 from playwright.sync_api import Browser, expect
 
+from tercet.actors.presence import Presence
 from tercet.client.lake import Sent
 from tercet.errors import ConsentError
 from tests.portal.conftest import MEMBERS, SHOTS, Lake
@@ -326,6 +327,28 @@ def test_operators_and_auditors_look_at_nodes_and_logs(desks, lake):
     page = olga.go("/heads")
     expect(page.get_by_role("row", name=re.compile("^n2"))).to_contain_text(re.compile("[0-9a-f]{64}"))
     olga.look("heads")
+
+
+def test_a_lost_worker_is_named(desks, lake):
+    """On the page of nodes, as all workers are."""
+    for node in lake.nodes:
+        node.party.presence = Presence(2)
+        node.party.presence.come()
+    why = "worker 1 of party 0 is lost: it was silent for 6 s, as the node of party 0 saw it; it stalled"
+    lake.nodes[0].party.presence.leave(1, why)
+    olga = desks["olga"]
+    page = olga.go("/nodes")
+    time.sleep(1.1)
+    page.reload()
+    expect(page.get_by_text(re.compile("worker 1 of party 0: not there since"))).to_be_visible()
+    workers = page.get_by_role("region", name="Workers").get_by_role("row")
+    expect(workers).to_have_count(1 + 3 * 2)
+    expect(workers.nth(1)).to_contain_text("started anew")
+    expect(workers.nth(2)).to_contain_text(why)
+    expect(workers.nth(3)).to_contain_text("here")
+    olga.look("nodes-workers")
+    for node in lake.nodes:
+        node.party.presence = None
 
 
 def test_a_lost_node_is_named_and_comes_back(desks, lake):

@@ -180,6 +180,13 @@ WRONG_STATUS = [
     {"went_back": [["n2", 2, 1, "\u202e"]]},
     {"went_back": [[["n2"], 2, 1, ""]]},
     {"memory_bytes": "much"},
+    {"workers": 2},
+    {"workers": [[True, 1.0]]},
+    {"workers": [["yes", 1.0, ""]]},
+    {"workers": [[True, float("nan"), ""]]},
+    {"workers": [[False, 1e300, ""]]},
+    {"workers": [[True, 1.0, ""], [True, 1.0, ["why"]]]},
+    {"workers": [[True, 1.0, ""]] * 257},
 ]
 
 
@@ -192,7 +199,9 @@ def cluster(tmp_path):
     return ClusterFile.read(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize("wrong", [*WRONG_STATUS, *({name: ...} for name in STATUS)], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [*WRONG_STATUS, *({name: ...} for name in STATUS)], ids=lambda one: str(one)[:60]
+)
 async def test_a_node_that_talks_nonsense_is_named(cluster, nursery, monkeypatch, wrong):
     async def ask(cluster, identity, index, verb, *, timeout_s):
         assert timeout_s == 7.0
@@ -206,6 +215,27 @@ async def test_a_node_that_talks_nonsense_is_named(cluster, nursery, monkeypatch
     assert [one.good for one in looked] == [True, False, True]
     assert [one.told is None for one in looked] == [False, True, False]
     assert "makes no sense" in looked[1].found[0].what
+
+
+async def test_workers_that_are_missing_are_named(cluster, monkeypatch):
+    """With their party, since when and why; those who are missing together in one sentence."""
+    why = "worker 1 of party 1 is lost:\n\u202eit was silent" + "!" * 1000
+    states = [[True, 1e9, ""], [False, 1e9, why], [False, 1e9, "x"], [False, 1e9 + 9, "x"]]
+
+    async def ask(cluster, identity, index, verb, *, timeout_s):
+        hello = Hello("client", "replicated", 3)
+        return hello, hello, STATUS | {"workers": states if index == 1 else [[True, 1e9, ""]] * 4}
+
+    monkeypatch.setattr(node_checks, "ask_node", ask)
+    looked = await node_checks.look_at_nodes(cluster, None, timeout_s=7.0)
+    assert [one.good for one in looked] == [True, False, True]
+    assert looked[0].found[0].what.endswith("0 runs under way, 4 workers")
+    first, second = (one.what for one in looked[1].found)
+    since = "not there since 2001-09-09 01:46 UTC; "
+    assert first.startswith(
+        rf"worker 1 of party 1: {since}'worker 1 of party 1 is lost:\n\u202eit was silent!"
+    )
+    assert second == f"worker 2 of party 1 and worker 3 of party 1: {since}x"
 
 
 async def test_a_look_that_fails_ends_nothing(cluster, nursery, monkeypatch, caplog, autojump_clock):
