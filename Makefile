@@ -70,8 +70,9 @@ scale: $(STAMP) ## the tests on large inputs, which take long
 lies: $(STAMP) ## lies of one node of four in whole runs, TERCET_LIES (200) of them
 	$(BIN)/python -m tests.soak.lies
 
-soak: $(STAMP) ## random plans and random faults, for TERCET_SOAK_MINUTES (20)
+soak: $(STAMP) ## random plans and random faults, for TERCET_SOAK_MINUTES (20); TERCET_LOSSES (30) of workers
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak.workers
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

@@ -134,6 +134,17 @@ class Namespaces:
         for where in self._ends(index):
             subprocess.run(["tc", *where, "root"], capture_output=True, timeout=30, check=False)
 
+    def part(self, one: int, other: int) -> None:
+        """Let nothing get from one to the other any more, nor back, and both reach all others."""
+        for here, there in ((one, other), (other, one)):
+            nobody = ["lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "permanent"]
+            _ip("-n", self.space(here), "neigh", "replace", self.host(there), *nobody)
+
+    def rejoin(self, one: int, other: int) -> None:
+        """Let them reach each other again."""
+        for here, there in ((one, other), (other, one)):
+            _ip("-n", self.space(here), "neigh", "delete", self.host(there), "dev", "eth0")
+
     def slow(self, index: int, megabits: float) -> None:
         """Let a node's cable carry no more than this a second, each way."""
         shape = ["root", "tbf", "rate", f"{megabits}mbit", "burst", "64kb", "latency", "1s"]

@@ -9,10 +9,15 @@ import trio
 from tercet.errors import ConsentError, PeerLost, ProtocolError
 from tercet.members.audit import AuditLog
 from tercet.members.keys import MemberKeys
+from tercet.protocols import registry
+from tercet.protocols.base import Protocol
+from tercet.testing.lockstep import parties
 from tercet.transports import make_identity
+from tests.soak import streams
 from tests.soak.record import BOUND_S, Record, Watch, WrongResultError
 from tests.soak.vitals import MOST_NEW_BYTES, MOST_NEW_FILES, Vitals, excess
 from tests.soak.witness import Sent, Witness
+from tests.soak.workers import NAMED
 from tests.soak.world import OWNERS, World
 
 LOST = PeerLost("party 1 is gone", peer="party 1")
@@ -151,3 +156,30 @@ def test_what_nodes_hold_too_much_of(last, complaint):
     before = [USUAL] * 3
     found = list(excess([before, before, [USUAL, attrs.evolve(USUAL, **last), USUAL]]))
     assert [complaint in one for one in found] == ([] if complaint is None else [True])
+
+
+def test_streams_that_are_drawn_twice(tmp_path, monkeypatch):
+    """In whatever processes; what works out costs draws no masks."""
+    monkeypatch.setenv(streams.DIRECTORY, str(tmp_path))
+    monkeypatch.setattr(Protocol, "stream", Protocol.stream)
+    streams.log_streams()
+    key, party = bytes([1] * 32), parties(registry.get("replicated"))[0]
+    for drawn in [(key, "3.0", "mask"), (key, "3.1", "mask"), (streams.NO_SESSION, "3.0", "mask")]:
+        party.stream(*drawn)
+    assert set(streams.drawn(tmp_path).values()) == {1}
+    (tmp_path / "0.log").write_text(next(tmp_path.iterdir()).read_text())
+    assert [*streams.drawn(tmp_path).values()] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("worker 1 of party 0 is lost: it was silent for 4 s", True),
+        ("the workers of party 2 are started anew, with those of another party; try again", True),
+        ("party 1 is without its workers: they are being started anew; try again in a moment", True),
+        ("party 1 failed in an unforeseen way (KeyError: 3); its log has the traceback", False),
+        ("the workers did not start", False),
+    ],
+)
+def test_whether_a_sentence_names_workers(said, named):
+    assert bool(NAMED.search(said)) == named
