@@ -24,6 +24,7 @@ from tercet.options import COUNT, FLAG, PLAN, ByName, Made, Number, Rule, Text, 
 from tercet.plans.kinds import KINDS
 from tercet.plans.passes import drop_dead
 from tercet.plans.plan import Plan
+from tercet.plans.shards import spreads
 from tercet.plans.tiles import Costs, Layout, depths, schedule
 from tercet.plans.types import Disclosure
 from tercet.protocols import registry
@@ -47,7 +48,8 @@ class Explanation:
     """The predicted cost of a plan and everything that it discloses; prints as a table.
 
     `bytes_sent` is payload by party. `exact` says whether rounds and bytes are certain; sorts make them an
-    expectation.
+    expectation. `workers` of each party take part, none where a plan has few rows; `to_workers` and `to_node`
+    are the bytes that cross between the node of a party and all of them.
     """
 
     plan: str
@@ -60,6 +62,9 @@ class Explanation:
     symbols: Mapping[str, int]
     by_kind: tuple[Part, ...]
     disclosures: tuple[Disclosure, ...]
+    workers: int = 0
+    to_workers: int = 0
+    to_node: int = 0
 
     def __repr__(self) -> str:
         return str(self)
@@ -72,6 +77,11 @@ class Explanation:
             f"  bytes sent  {about}{', '.join(f'{sent:,}' for sent in self.bytes_sent)} by party",
             f"  seconds     about {self.seconds:.2g}",
         ]
+        if self.workers:
+            lines.append(f"  workers     {self.workers} a party")
+            lines.append(
+                f"  inside      {self.to_workers:,} bytes to workers, {self.to_node:,} back, at each party"
+            )
         lines += [f"  {symbol:<11} taken as {number:,}" for symbol, number in self.symbols.items()]
         width = max([4, *(len(share.kind) for share in self.by_kind)])
         lines.append(f"  {'kind':<{width}}  {'nodes':>6}  {'tiles':>8}  {'bytes by all':>16}")
@@ -100,6 +110,7 @@ OPTIONS: dict[str, Rule] = {
     ),
     "machine": Made(of="Machine", what="what calibrate has measured", none=True),
     "threads": attrs.evolve(COUNT, most=1024),
+    "workers": attrs.evolve(COUNT, least=0, most=1024),
     "apart": FLAG,
 }
 
@@ -116,15 +127,17 @@ def explain(
     symbols: Mapping[str, int] | None = None,
     machine: Machine | None = None,
     threads: int = 1,
+    workers: int = 0,
     apart: bool = False,
 ) -> Explanation:
     """What a run of `plan` will cost, and what it discloses.
 
     `latency_ms` is one way, give or take `jitter_ms`, `bandwidth_mbit` the cap of each link. `symbols` gives
     the row counts that the plan will reveal; the largest possible are taken otherwise. `machine` is what was
-    calibrated for the protocol, or the default. Parties with so many `threads` each share its cores, unless
-    they are `apart`, each on a machine like it. Raises PlanError for a symbol that is too large or a jitter
-    beyond the latency, and what the protocol raises for operations it lacks.
+    calibrated for the protocol, or the default. Parties with so many `threads` each share its cores, and so
+    do their `workers`, if they have any; where they are `apart`, each is on a machine like it. Raises
+    PlanError for a symbol that is too large or a jitter beyond the latency, and what the protocol raises for
+    operations it lacks.
     """
     if jitter_ms > latency_ms:
         raise PlanError(f"jitter_ms={jitter_ms} is more than latency_ms={latency_ms}; it is at most as much")
@@ -151,21 +164,26 @@ def explain(
     if runs_in_lockstep(plan) and not plan.maxima:
         sent = lower(plan, cls, count).expected_bytes
     machine = machine_for(protocol, count) if machine is None else machine
-    machine = attrs.evolve(machine, cores=machine.cores * count) if apart else machine
+    workers = workers if not runs_in_lockstep(plan) and spreads(plan) else 0
+    machine = attrs.evolve(machine, cores=machine.cores * count * max(1, workers)) if apart else machine
     bandwidth_bps = math.inf if bandwidth_mbit is None else bandwidth_mbit * 1e6
     network = Network(latency_ms / 1e3, bandwidth_bps, jitter_ms / 1e3)
-    rehearsal = Rehearsal(costs, machine, network, threads=threads)
+    rehearsal = Rehearsal(costs, machine, network, threads=threads, workers=workers)
+    seconds = rehearsal.seconds()
     return Explanation(
         plan=plan.name,
         protocol=protocol,
         parties=count,
         rounds=max(depths(costs).values(), default=0),
         bytes_sent=tuple(sent),
-        seconds=rehearsal.seconds(),
+        seconds=seconds,
         exact=all(KINDS[node.kind].exact_cost for node in plan.nodes),
         symbols=known,
         by_kind=tuple(sorted(kinds.values(), key=lambda share: -share.bytes_sent)),
         disclosures=tuple(plan.disclosures()),
+        workers=workers,
+        to_workers=rehearsal.to_workers,
+        to_node=rehearsal.to_node,
     )
 
 

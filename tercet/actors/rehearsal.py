@@ -1,9 +1,10 @@
 """Rehearse a run: the scheduler's loop over declared costs, by the clock of a calibrated machine.
 
-Parties are alike and in step, so one stands for all. It steps what can step, sends frames when nothing more
-can, and goes on when a round later the peers' frames are there: so rounds of parallel instances coincide,
-tiles compute while others are on the wire, and what a latency hides costs nothing, as in `scheduler`. Who
-waits for what is asked of `Flow`, which the scheduler asks too.
+Parties are alike and in step, so one stands for all. Where it has workers, two of its members are rehearsed:
+the node, and worker 0, whose block of tiles is as long as any, for all workers. A member steps what can step,
+sends frames when nothing more can, and goes on when a round later the peers' frames are there: so rounds of
+parallel instances coincide, tiles compute while others are on the wire, and what a latency hides costs
+nothing, as in `scheduler`. Who waits for what is asked of `Flow`, which the scheduler asks too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ import attrs
 import numpy as np
 
 from tercet.actors.flow import HEAVY_WORDS, IN_FLIGHT, Flow
-from tercet.actors.machine import MESSAGES_AROUND, Machine, units
+from tercet.actors.machine import MESSAGES_AROUND, TALKING, Machine, units
 from tercet.plans.kinds import Tiling
+from tercet.plans.shards import NODE, Shards
 from tercet.plans.tiles import Costs, without_session
+from tercet.plans.types import Ref
+from tercet.protocols.domains import WORD_BYTES
 
+FIRST = 0
+"""The worker that stands for all."""
 _NOTHING = np.empty(0, dtype=np.uint64)
 _Event = tuple[float, int, Callable[[], None]]
 
@@ -56,17 +62,104 @@ class _Instance:
 
 
 class Rehearsal:
-    """One run of the plan behind `costs`, whose symbols are all known, with so many threads at each party."""
+    """One run of the plan behind `costs`, whose symbols are all known, with so many threads at each member.
+
+    With `workers` a party, for a plan that uses them.
+    """
 
     def __init__(
-        self, costs: Costs, machine: Machine, network: Network | None = None, *, threads: int = 1
+        self,
+        costs: Costs,
+        machine: Machine,
+        network: Network | None = None,
+        *,
+        threads: int = 1,
+        workers: int = 0,
     ) -> None:
         self._costs, self._machine, self._network = costs, machine, network or Network()
+        self.to_workers = self.to_node = 0
+        """Bytes that cross between the node of a party and all its workers."""
+        shards = Shards(costs.layout, workers) if workers else None
+        self._shards = shards
+        self._members = {
+            member: _Member(self, costs, machine, self._network, threads, shards, member)
+            for member in ((NODE, FIRST) if workers else (NODE,))
+        }
+
+    def seconds(self) -> float:
+        """From the client's request to its answer."""
+        members = list(self._members.values())
+        for member in members:
+            member.begin()
+        while waiting := [member for member in members if member.events]:
+            min(waiting, key=_Member.next_time).go_on()
+        network, machine, protocol = self._network, self._machine, self._costs.protocol
+        around = network.latency_s and network.latency_s + machine.wake_s
+        messages = MESSAGES_AROUND + protocol.group_keys + protocol.malicious
+        return machine.plan_s + messages * around + max(member.clock for member in members)
+
+    # -- between members -------------------------------------------------------------------------------------
+
+    def forward(self, sender: _Member, ref: Ref, tile: int, tiles: int) -> None:
+        """Pass a tile on to those who read it; from worker 0, with those that all others make meanwhile."""
+        if self._shards is None:
+            return
+        node, worker = self._members[NODE], self._members[FIRST]
+        blocks = [self._shards.block(number, tiles) for number in range(self._shards.workers)]
+        for alike in [tile] if sender is node else [block[tile] for block in blocks if tile < len(block)]:
+            readers, words = sender.readers(ref, alike), self._costs.held_words(ref, alike)
+            if sender is node:
+                others = len(readers - {NODE})
+                self.to_workers += WORD_BYTES * words * others
+                sender.cross(words * others)
+                taken = [worker] if FIRST in readers else []
+            else:
+                self.to_node += WORD_BYTES * words * (NODE in readers)
+                own = alike == tile
+                sender.cross(words * len(readers - {FIRST}) if own else 0)
+                taken = [
+                    one for one in (node, worker) if one.number in readers and not (own and one is worker)
+                ]
+            for one in taken:
+                one.expect(sender.clock, words, ref, alike, tiles)
+
+    def add_up(self, sender: _Member, index: int, workers: int) -> None:
+        """So many workers have their summands of a node."""
+        ref = (index, 0)
+        words = self._costs.held_words(ref, 0)
+        self.to_node += WORD_BYTES * words * workers
+        sender.cross(words)
+        self._members[NODE].expect(sender.clock, words * workers, ref, 0, 1)
+
+
+class _Member:
+    """The share of one member of a party, in step with those of the other parties."""
+
+    def __init__(
+        self,
+        rehearsal: Rehearsal,
+        costs: Costs,
+        machine: Machine,
+        network: Network,
+        threads: int,
+        shards: Shards | None,
+        number: int,
+    ) -> None:
+        self.number = number
+        self.clock = 0.0
+        self.events: list[_Event] = []
+        self._rehearsal, self._costs, self._machine, self._network = rehearsal, costs, machine, network
+        self._shards = shards
         self._layout = costs.layout
         parties = costs.parties
-        sessionless = without_session(costs.protocol, parties)
-        self._flow = Flow(self._layout.plan, self._layout, sessionless, dict(self._layout.symbols))
-        self._light_crowd, self._heavy_crowd = machine.crowd(parties), machine.crowd(parties, threads)
+        self._protocol = without_session(costs.protocol, parties)
+        symbols = dict(self._layout.symbols)
+        self._flow = Flow(
+            self._layout.plan, self._layout, self._protocol, symbols, shards=shards, member=number
+        )
+        alike = 1 if shards is None or number == NODE else shards.workers
+        self._light_crowd = machine.crowd(parties, alike)
+        self._heavy_crowd = machine.crowd(parties, alike * threads)
         self._fanout = max(1, (parties - 1) // 2)
         self._idle, self._waiting, self._most_waiting = threads, 0, IN_FLIGHT * threads
         self._light: deque[_Instance] = deque()
@@ -74,38 +167,66 @@ class Rehearsal:
         self._fresh: deque[_Instance] = deque()
         self._outbox: list[_Instance] = []
         self._lines = [0.0] * parties
-        self._events: list[_Event] = []
         self._numbered = 0
-        self._clock = 0.0
         self._started: set[tuple[int, int]] = set()
-        self._left = [0] * len(self._layout.plan.nodes)
+        self._share = [self._find_share(index) for index in range(len(self._layout.plan.nodes))]
+        self._left = [len(share) for share in self._share]
 
-    def seconds(self) -> float:
-        """From the client's request to its answer."""
-        network, machine = self._network, self._machine
+    def _find_share(self, index: int) -> range:
+        if self._shards is None:
+            return range(self._layout.tiles(index))
+        return self._shards.share(self.number, index)
+
+    def begin(self) -> None:
+        """Start what reads nothing."""
         for index, node in enumerate(self._layout.plan.nodes):
-            self._left[index] = self._layout.tiles(index)
             if not node.args and not self._flow.inline[index]:
                 self._start(index, None)
         self._step_ready()
-        while self._events:
-            self._clock = max(self._clock, self._events[0][0])
-            while self._events and self._events[0][0] <= self._clock:
-                heapq.heappop(self._events)[2]()
-            self._step_ready()
-        around = network.latency_s and network.latency_s + machine.wake_s
-        protocol = self._costs.protocol
-        messages = MESSAGES_AROUND + protocol.group_keys + protocol.malicious
-        return machine.plan_s + messages * around + self._clock
+
+    def next_time(self) -> float:
+        """When it goes on."""
+        return max(self.clock, self.events[0][0])
+
+    def go_on(self) -> None:
+        """Take what has happened until then, and step."""
+        self.clock = self.next_time()
+        while self.events and self.events[0][0] <= self.clock:
+            heapq.heappop(self.events)[2]()
+        self._step_ready()
 
     def _at(self, time: float, then: Callable[[], None]) -> None:
         self._numbered += 1
-        heapq.heappush(self._events, (time, self._numbered, then))
+        heapq.heappush(self.events, (time, self._numbered, then))
+
+    # -- other members ---------------------------------------------------------------------------------------
+
+    def readers(self, ref: Ref, tile: int) -> set[int]:
+        """The members that read a tile."""
+        return self._flow.members(ref, tile)
+
+    def cross(self, words: int) -> None:
+        """Words go to other members, or come from them: either takes half of what a word of a round takes."""
+        pace = self._machine.pace(TALKING, talks=True)
+        self.clock += words * pace.unit_s / 2 * self._light_crowd
+
+    def expect(self, time: float, words: int, ref: Ref, tile: int, tiles: int) -> None:
+        """A tile of another member is on its way."""
+
+        def arrive() -> None:
+            self.cross(words)
+            self._take(ref, tile, tiles)
+
+        self._at(time, arrive)
+
+    # -- instances -------------------------------------------------------------------------------------------
 
     def _start(self, index: int, tile: int | None) -> None:
         """Queue the instances of a node, or one of them, whose inputs are there."""
-        for number in range(self._layout.tiles(index)) if tile is None else (tile,):
-            if (index, number) not in self._started and self._flow.depth(index, number) is not None:
+        for number in self._share[index] if tile is None else (tile,):
+            if number not in self._share[index] or (index, number) in self._started:
+                continue
+            if self._flow.depth(index, number) is not None:
                 self._started.add((index, number))
                 instance = self._instance(index, number)
                 (self._fresh if instance.heavy else self._light).append(instance)
@@ -140,12 +261,12 @@ class Rehearsal:
         while True:
             if self._light:
                 instance = self._light.popleft()
-                self._clock += instance.step_s
+                self.clock += instance.step_s
                 self._after(instance)
             elif self._idle and (self._heavy or (self._fresh and self._waiting < self._most_waiting)):
                 instance = (self._heavy or self._fresh).popleft()
                 self._idle -= 1
-                self._at(self._clock + instance.step_s, lambda instance=instance: self._stepped(instance))  # type: ignore[misc]
+                self._at(self.clock + instance.step_s, lambda instance=instance: self._stepped(instance))  # type: ignore[misc]
             else:
                 break
         if self._outbox:
@@ -169,7 +290,7 @@ class Rehearsal:
         outbox, self._outbox = self._outbox, []
         for party in range(len(self._lines)):
             bits = sum(instance.bits[party] for instance in outbox)
-            self._lines[party] = max(self._lines[party], self._clock) + bits / network.bandwidth_bps
+            self._lines[party] = max(self._lines[party], self.clock) + bits / network.bandwidth_bps
         late = network.latency_s and network.late_s(len(self._lines)) + machine.wake_s
         self._at(max(self._lines) + late + machine.round_s, lambda: self._arrive(outbox))
 
@@ -184,6 +305,9 @@ class Rehearsal:
         self._left[index] -= 1
         if tiling is not Tiling.ROWS and self._left[index]:
             return
+        if tiling is Tiling.REDUCE and self._shards is not None and self.number != NODE:
+            self._rehearsal.add_up(self, index, min(self._shards.workers, self._layout.tiles(index)))
+            return
         for output, kind in enumerate(plan.nodes[index].types):
             ref = (index, output)
             if tiling is Tiling.ROWS:
@@ -194,7 +318,11 @@ class Rehearsal:
             for number in range(tiles):
                 self._put(ref, number, tiles)
 
-    def _put(self, ref: tuple[int, int], tile: int, tiles: int) -> None:
+    def _put(self, ref: Ref, tile: int, tiles: int) -> None:
+        self._rehearsal.forward(self, ref, tile, tiles)
+        self._take(ref, tile, tiles)
+
+    def _take(self, ref: Ref, tile: int, tiles: int) -> None:
         for reader, only in self._flow.put(ref, tile, tiles, _NOTHING, 0):
             self._start(reader, only)
 

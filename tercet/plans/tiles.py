@@ -226,6 +226,17 @@ class Costs:
             protocol.team = None
         return self._known[key]
 
+    def held_words(self, ref: Ref, tile: int) -> int:
+        """Words that a party holds of a tile of a value."""
+        kind, layout = self.layout.plan.type_of(ref), self.layout
+        shape = bind_shape(kind.shape, layout.symbols)
+        if shape:
+            rows = min(layout.plan.tile_rows, shape[-1] - tile * layout.plan.tile_rows)
+            shape = (*shape[:-1], packed_words(rows) if kind.form is Form.BITS else rows)
+        if kind.form is Form.PUBLIC:
+            return math.prod(shape)
+        return int(_spec(self._protocols[0], kind, shape).data.size)
+
     def flat(self, node: Node, dealer: int, read: Type, count: int, cost: FlatCost | None = None) -> Cost:
         """What a node's operation costs on so many words laid out flat; as its kind, or `cost`, says."""
         dealer %= len(self._protocols)

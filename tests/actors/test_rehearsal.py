@@ -135,3 +135,30 @@ def test_all_plans_can_be_rehearsed(name, tile_rows, example):
     plan = example(300, tile_rows).plan
     found = [explain(plan, name, latency_ms=latency).seconds for latency in (0.0, 1.0, 50.0)]
     assert 0 < found[0] <= found[1] <= found[2]
+
+
+def test_workers_take_blocks_of_tiles():
+    """Ten tiles of three steps each, of which the slowest of some workers has so many."""
+    work = {"paces": {LOCAL: Pace(0.0, 0.0), TALKING: Pace(1.0, 0.0)}}
+    plan = chain(1, rows=640)
+    tiles = {0: 10, 1: 10, 2: 5, 4: 3, 16: 1}
+    for workers, longest in tiles.items():
+        assert seconds(plan, machine=work, workers=workers, apart=True) == pytest.approx(3 * longest)
+    # Cores that all workers of all parties share give nothing.
+    assert seconds(plan, machine=work, workers=2) == pytest.approx(3 * 5 * 2)
+    assert explain(chain(1, rows=64), workers=2).workers == 0
+
+
+def test_what_crosses_between_node_and_workers():
+    plan, machine = chain(1, rows=640), {"paces": {LOCAL: Pace(0.0, 0.0), TALKING: Pace(0.0, 2.0)}}
+    found = explain(plan, workers=2)
+    assert (found.to_workers, found.to_node) == (8 * 2 * 640, 8 * 2 * 640)
+    assert "10,240 bytes to workers, 10,240 back" in str(found)
+    # The node packs its share of the table, one of both workers unpacks its half, and back; a word takes 1 s
+    # at either end. What a tile has to wait for is less than that by what is on the way meanwhile.
+    table, free = 2 * 640.0, {"truncate": Pace(0.0, 0.0)}
+    taken = seconds(plan, machine={"paces": {**machine["paces"], **free}}, workers=2, apart=True)
+    assert 2 * table <= taken <= 3 * table
+    b = Builder("sum", tile_rows=64)
+    numbers(b, 640, limit=2.0**20).sum().reveal("sum", to="analyst")
+    assert explain(b.plan(), workers=2).to_node == 2 * 8 * 2
