@@ -149,7 +149,8 @@ def explain(
         if not 0 <= rows <= known.get(symbol, -1):
             raise PlanError(f"{symbol!r} has at most {known.get(symbol, 0)} rows in this plan, not {rows}")
         known[symbol] = rows
-    costs = Costs(Layout(plan, known), cls, count)
+    workers = workers if not runs_in_lockstep(plan) and spreads(plan) else 0
+    costs = Costs(Layout(plan, known, workers=workers, protocol=cls), cls, count)
     sent = [0] * count
     kinds: dict[str, Part] = {}
     for index, node in enumerate(plan.nodes):
@@ -164,11 +165,10 @@ def explain(
     if runs_in_lockstep(plan) and not plan.maxima:
         sent = lower(plan, cls, count).expected_bytes
     machine = machine_for(protocol, count) if machine is None else machine
-    workers = workers if not runs_in_lockstep(plan) and spreads(plan) else 0
     machine = attrs.evolve(machine, cores=machine.cores * count * max(1, workers)) if apart else machine
     bandwidth_bps = math.inf if bandwidth_mbit is None else bandwidth_mbit * 1e6
     network = Network(latency_ms / 1e3, bandwidth_bps, jitter_ms / 1e3)
-    rehearsal = Rehearsal(costs, machine, network, threads=threads, workers=workers)
+    rehearsal = Rehearsal(costs, machine, network, threads=threads)
     seconds = rehearsal.seconds()
     return Explanation(
         plan=plan.name,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 import numpy as np
@@ -64,7 +64,7 @@ class _Instance:
 class Rehearsal:
     """One run of the plan behind `costs`, whose symbols are all known, with so many threads at each member.
 
-    With `workers` a party, for a plan that uses them.
+    With as many workers a party as the layout of the costs is made for.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Rehearsal:
         network: Network | None = None,
         *,
         threads: int = 1,
-        workers: int = 0,
     ) -> None:
+        workers = costs.layout.workers
         self._costs, self._machine, self._network = costs, machine, network or Network()
         self.to_workers = self.to_node = 0
         """Bytes that cross between the node of a party and all its workers."""
-        shards = Shards(costs.layout, workers) if workers else None
+        shards = Shards(costs.layout) if workers else None
         self._shards = shards
         self._members = {
             member: _Member(self, costs, machine, self._network, threads, shards, member)
@@ -107,7 +107,7 @@ class Rehearsal:
         node, worker = self._members[NODE], self._members[FIRST]
         blocks = [self._shards.block(number, tiles) for number in range(self._shards.workers)]
         for alike in [tile] if sender is node else [block[tile] for block in blocks if tile < len(block)]:
-            readers, words = sender.readers(ref, alike), self._costs.held_words(ref, alike)
+            readers, words = sender.readers(ref, alike, tiles), self._costs.held_words(ref, alike)
             if sender is node:
                 others = len(readers - {NODE})
                 self.to_workers += WORD_BYTES * words * others
@@ -201,9 +201,9 @@ class _Member:
 
     # -- other members ---------------------------------------------------------------------------------------
 
-    def readers(self, ref: Ref, tile: int) -> set[int]:
-        """The members that read a tile."""
-        return self._flow.members(ref, tile)
+    def readers(self, ref: Ref, tile: int, tiles: int) -> set[int]:
+        """The members that read a tile, of so many."""
+        return self._flow.members(ref, tile, tiles)
 
     def cross(self, words: int) -> None:
         """Words go to other members, or come from them: either takes half of what a word of a round takes."""
@@ -238,13 +238,30 @@ class _Member:
         if node.kind == "input":  # put in place by the way
             return _Instance(index, tile, heavy, 0, 0.0, [])
         pace = self._machine.pace(node.kind, talks=cost.rounds > 0)
-        work_s = pace.unit_s * units(self._layout, index, tile, cost)
+        work_s = pace.unit_s * units(self._layout, index, tile, cost) + self._handed_s(index)
         work_s += sum(self._inlined_s(ref[0], tile) for ref in node.args if self._flow.inline[ref[0]])
         step_s = (pace.step_s + work_s / (cost.rounds + 1)) * (
             self._heavy_crowd if heavy else self._light_crowd
         )
         bits = [8 * sent / (self._fanout * max(1, cost.rounds)) for sent in cost.sent]
         return _Instance(index, tile, heavy, cost.rounds, step_s, bits)
+
+    def _handed_s(self, index: int) -> float:
+        """Seconds for rows that workers hand to each other: about all of a block that go to others, once."""
+        if self._shards is None or not self._layout.together(index):
+            return 0.0
+        refs = self._layout.plan.nodes[index].args
+        tiles = [(ref, self._layout.cut(rows)) for ref, rows in zip(refs, self._rows(index), strict=False)]
+        words = sum(
+            self._costs.held_words(ref, tile)
+            for ref, count in tiles
+            for tile in self._shards.block(self.number, count)
+        )
+        leaving = words * (self._shards.workers - 1) / self._shards.workers
+        return leaving * self._machine.pace(TALKING, talks=True).unit_s  # half at either end, as in `cross`
+
+    def _rows(self, index: int) -> Sequence[int]:
+        return self._layout.team(index, self.number).rows
 
     def _inlined_s(self, index: int, tile: int) -> float:
         """Seconds for a node that is computed where it is read, with those that it reads in turn."""
@@ -315,7 +332,10 @@ class _Member:
                 continue
             rows = self._layout.symbols.get(kind.rows, 1) if isinstance(kind.rows, str) else kind.rows
             tiles = self._layout.cut(rows)
-            for number in range(tiles):
+            made = range(tiles)
+            if self._shards is not None and self._layout.together(index):
+                made = self._shards.block(self.number, tiles)
+            for number in made:
                 self._put(ref, number, tiles)
 
     def _put(self, ref: Ref, tile: int, tiles: int) -> None:
