@@ -390,11 +390,13 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 @contextlib.asynccontextmanager
 async def plain_errors() -> AsyncIterator[None]:
-    """Let the one error that ended a nursery through as itself, not as a group of one."""
+    """Let the error that ended a nursery through as itself, not in a group; the gravest of Tercet's own."""
     try:
         yield
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
+        if all(isinstance(leaf, TercetError) for leaf in _leaves(error)):
+            error = gravest_cause(error)
         raise error from error.__cause__

@@ -20,7 +20,7 @@ from tercet.actors.crew import post_parcels
 from tercet.actors.engine import MakeTransport, WorkerConfig
 from tercet.actors.fellows import Fellows
 from tercet.actors.hello import Hello, greet
-from tercet.actors.line import Line, plain_errors
+from tercet.actors.line import Line, gravest_cause, plain_errors
 from tercet.actors.node import Node
 from tercet.actors.parts import Parcel, Parcels, Part
 from tercet.actors.party import Party
@@ -138,9 +138,13 @@ class Worker:
             self._tell(name, lambda session: session.receive(Parcel((index, 0), 0, tiles, 0, filed)))
 
     async def _link_up(self, addresses: Sequence[str], fellows: Sequence[str]) -> None:
-        await self._nursery.start(self._colleagues.serve, addresses)
-        await self._fellows.link_up(self._colleagues.transport, fellows)
-        self._line.post(["ready"])
+        try:
+            await self._nursery.start(self._colleagues.serve, addresses)
+            await self._fellows.link_up(self._colleagues.transport, fellows)
+        except* TercetError as group:
+            self._has_lost(PeerLost(f"it cannot link up: {gravest_cause(group)}", peer=self.party.name))
+        else:
+            self._line.post(["ready"])
 
     # -- runs ------------------------------------------------------------------------------------------------
 

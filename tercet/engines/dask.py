@@ -39,6 +39,8 @@ CONNECT_S, WAIT_S, START_S = 20.0, 40.0, 20.0
 """How long it may take to reach the scheduler, until there are as many workers as are needed, and to start
 Tercet's there: together less than a node waits for all that."""
 STOP_S = 5.0
+LOOK_S = 1.0
+"""How often to look whether the processes of Dask in which workers are to start are there."""
 QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
 """What Dask's processes on this machine say when they are stopped means nothing to users."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -163,14 +165,23 @@ class Dask(Engine):
 
     def _await(self, name: str, place: str, begun: Any) -> None:
         """Wait until a worker has begun at a place. Raises TransportError if it does not."""
-        try:
-            begun.result(timeout=2 * START_S)
-        except TimeoutError as error:
+        for _ in range(int(2 * START_S / LOOK_S)):
+            try:
+                begun.result(timeout=LOOK_S)
+            except TimeoutError:
+                if place not in self._client.ncores():
+                    what = (
+                        f"{name} did not start: the process of Dask at {place} has ended; it is tried again"
+                    )
+                    raise TransportError(what) from None
+            else:
+                break
+        else:
             self._silent.add(place)
             raise TransportError(
                 f"{name} did not start within {2 * START_S:g} s in the process of Dask at {place}; it stands "
                 "still, or is cut off: restart that process"
-            ) from error
+            )
         self._silent.discard(place)
 
     def _connected(self) -> Any:

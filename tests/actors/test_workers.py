@@ -23,7 +23,7 @@ from tercet.actors.party import Party
 from tercet.actors.peer import Peer
 from tercet.actors.presence import Presence
 from tercet.engines.dask import Dask, DaskTls
-from tercet.errors import ConfigError, PeerLost, TercetError, TransportError
+from tercet.errors import ConfigError, PeerLost, TercetError, TransportError, from_wire
 from tercet.ml import LogisticRegression
 from tercet.nodes.metrics import health, registry_of
 from tercet.protocols import registry
@@ -265,6 +265,30 @@ async def test_no_value_comes_before_a_run_has_begun(monkeypatch):
     assert all(admitted)
 
 
+async def test_a_worker_that_finds_no_colleague_says_so(monkeypatch):
+    """To its node, whose operator need not look for the logs of workers."""
+    serve = worker._Colleagues.serve
+
+    async def lonely(node, addresses, **options):
+        if node.party.index == 1:
+            addresses = ["nowhere", *addresses[1:]]
+        await serve(node, addresses, **options)
+
+    take, said = crew.Crew.take, {}
+
+    def taking(self, number, message, payload):
+        if message[0] == "lost":
+            said[self.index] = from_wire(message[1])
+        take(self, number, message, payload)
+
+    monkeypatch.setattr(worker._Colleagues, "serve", lonely)
+    monkeypatch.setattr(crew.Crew, "take", taking)
+    with pytest.raises(PeerLost, match=r"it (cannot link up|has lost)"):
+        async with tercet.open_local(tile_rows=64, workers=1, engine=Engines(), timeout_s=3):
+            pass
+    assert re.match("it cannot link up: .*nowhere", str(said[1]))
+
+
 def noted(function, found):
     """The same, which notes for whom it was called."""
 
@@ -363,14 +387,15 @@ def test_a_party_on_dask():
 class Standstill:
     """A client of Dask in whose process at the first place nothing that is submitted ever comes back."""
 
-    def __init__(self):
+    def __init__(self, *, ends=False):
+        self.ends, self.places = ends, {f"tls://10.0.0.{host}:1": 1 for host in (2, 3, 4)}
         self.tried, self.cancelled, self.scheduler = [], 0, SimpleNamespace(address="tls://10.0.0.1:1")
 
     def wait_for_workers(self, *_, **__):
         pass
 
     def ncores(self):
-        return dict.fromkeys(["tls://10.0.0.2:1", "tls://10.0.0.3:1", "tls://10.0.0.4:1"], 1)
+        return self.places
 
     def submit(self, *_, workers, **__):
         self.tried += workers
@@ -378,22 +403,33 @@ class Standstill:
 
     def result(self, **_):
         if self.tried[-2] == "tls://10.0.0.2:1":
+            if self.ends:
+                del self.places["tls://10.0.0.2:1"]
             raise TimeoutError
 
     def cancel(self, *_, **__):
         self.cancelled += 1
 
 
-def test_a_place_that_stands_still_is_named_and_left_out():
+@pytest.fixture
+def configs():
+    """Of two workers."""
+    given = {"index": 1, "parties": 3, "protocol": "replicated", "workers": 2, "node": "", "transport": "tls"}
+    return [WorkerConfig(number=number, **given) for number in range(2)]
+
+
+def test_a_process_that_ends_as_a_worker_starts_is_not_waited_for(configs):
+    made, client = Dask(2, "tls://10.0.0.1:1", DaskTls("", "", "")), Standstill(ends=True)
+    made._client = client
+    with pytest.raises(TransportError, match=r"worker 0 of party 1 did not start: .* has ended"):
+        made._start(configs)
+    made._start(configs)
+
+
+def test_a_place_that_stands_still_is_named_and_left_out(configs):
     """Where there are others: else nothing but a restart of that process helps."""
     made, client = Dask(2, "tls://10.0.0.1:1", DaskTls("", "", "")), Standstill()
     made._client = client
-    configs = [
-        WorkerConfig(
-            index=1, parties=3, protocol="replicated", number=number, workers=2, node="", transport="tls"
-        )
-        for number in range(2)
-    ]
     with pytest.raises(TransportError, match=r"worker 0 of party 1 .* at tls://10\.0\.0\.2:1; it stands"):
         made._start(configs)
     assert client.cancelled == 1
