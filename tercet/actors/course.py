@@ -64,8 +64,9 @@ async def run_session(
     }
     runner: Runner
     task, part = None, session.part
-    if not session.in_lockstep and party.shared_out and spreads(session.plan):
-        task = party.workers().share_out(session)
+    if not session.in_lockstep and party.shared_out and spreads(session.plan, party.protocol):
+        session.in_parts = party.in_parts(session.plan)
+        task = party.workers().share_out(session, session.in_parts)
         part = task.part
     if witness is not None:
         options["witness"] = witness(session.plan, protocol, inputs, part)

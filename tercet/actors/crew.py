@@ -3,12 +3,16 @@
 A worker runs its share of plans, and has links of its own to the same worker of every other party, and to the
 other workers of its own (see `worker`). The node has a line to each of its workers. A worker says `["here",
 address]`, is told `["link", addresses, fellows]`, by party and by worker of its own, and says `["ready"]`
-(see `muster`). Then it is told `["run", session, plan]`, and says `["begun", session]` once its own run takes
-values: so none waits there for a run that is yet to begin. `["value", session, ...]` goes either way (see
-`parts`). `["stored", session, node, tiles, access]` tells a worker where the tiles of an input lie and with
-which key, and it reads those that it needs. `["end", session]` a worker answers with `["ended", session,
-rounds, bytes]`. Either end may say `["stop", session, error]`. A worker that has lost one of another party,
-or of its own, says `["lost", error]`.
+(see `muster`). Then it is told `["run", session, plan, places]`, and says `["begun", session]` once its own
+run takes values: so none waits there for a run that is yet to begin. `["value", session, ...]` goes either
+way (see `parts`). `["end", session]` a worker answers with `["ended", session, rounds, bytes]`. Either end
+may say `["stop", session, error]`. A worker that has lost one of another party, or of its own, says `["lost",
+error]`.
+
+Where they share a storage (see `storage`), `["stored", session, node, tiles, access]` tells a worker where
+the tiles of an input lie, instead of sending them. `places` are where a worker writes what it makes of values
+to be stored, by nodes that store them, and `["written", session, node, worker, depth, symbols, tiles, size,
+domain, held]` says that its part is there.
 
 A worker that is lost takes the whole crew with it: what runs ends at once with its name, and nothing that is
 shared out can run until there is another crew.
@@ -16,7 +20,7 @@ shared out can run until there is another crew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,6 +29,7 @@ import trio
 from tercet.actors.line import Line, plain_errors
 from tercet.actors.parts import Handover, Parcel, Parcels, Part
 from tercet.actors.scratch import IN_MEMORY, Scratch
+from tercet.actors.storage import ValueInParts, Written
 from tercet.actors.threads import in_thread
 from tercet.actors.values import FiledTiles
 from tercet.errors import PeerLost, ProtocolError, from_wire
@@ -44,14 +49,20 @@ async def post_parcels(line: Line, session: bytes, parcels: Sequence[Parcel | Ha
     Raises PeerLost, or StorageError for what cannot be read.
     """
     for parcel in parcels:
-        filed = isinstance(parcel, Parcel) and isinstance(parcel.data, FiledTiles)
-        if isinstance(parcel, Parcel) and isinstance(parcel.data, FiledTiles):
-            access = parcel.data.access()
-            if access is not None:
-                await line.send(["stored", session, parcel.ref[0], parcel.tiles, access])
-                continue
+        if isinstance(parcel, Handover):
+            header, buffers = parcel.to_wire()
+            await line.send(["rows", session, *header], buffers)
+            continue
+        filed = isinstance(parcel.data, FiledTiles)
+        if isinstance(parcel.data, FiledTiles) and (access := parcel.data.access()) is not None:
+            await line.send(["stored", session, parcel.ref[0], parcel.tiles, access])
+            continue
+        if isinstance(parcel.data, Written):
+            written, about = attrs.astuple(parcel.data), [parcel.depth, dict(parcel.symbols)]
+            await line.send(["written", session, parcel.ref[0], parcel.tile, *about, *written])
+            continue
         header, buffers = await in_thread(parcel.to_wire) if filed else parcel.to_wire()
-        await line.send(["rows" if isinstance(parcel, Handover) else "value", session, *header], buffers)
+        await line.send(["value", session, *header], buffers)
 
 
 class News:
@@ -126,17 +137,20 @@ class Crew:
             line.post(["link", list(of_parties), fellows])
         await self._news.until(lambda: len(self._ready) == self.workers)
 
-    def share_out(self, session: Session) -> Task:
-        """What the crew does of a session, for the node to `begin`. Raises PeerLost if a worker is lost."""
+    def share_out(self, session: Session, in_parts: Mapping[int, ValueInParts]) -> Task:
+        """What the crew does of a session, for the node to begin; workers write what is `in_parts`.
+
+        That is by nodes that store it. Raises PeerLost if a worker is lost.
+        """
         if self.lost is not None:
             raise PeerLost(str(self.lost), peer=self.lost.peer)
-        task = self._tasks[session.name] = Task(self, session)
+        task = self._tasks[session.name] = Task(self, session, in_parts)
         return task
 
     def take(self, number: int, message: list[Any], payload: Words | None) -> None:
         """Handle what a worker says."""
         match message:
-            case ["begun" | "value" | "ended" | "stop" as word, bytes(name), *rest]:
+            case ["begun" | "value" | "written" | "ended" | "stop" as word, bytes(name), *rest]:
                 task = self._tasks.get(name)
                 if task is not None:
                     task.hear(number, word, rest, payload)
@@ -167,6 +181,10 @@ class Crew:
         """Send parcels of a session to a worker. Raises PeerLost."""
         await post_parcels(self._lines[number], name, parcels)
 
+    def post_to(self, number: int, message: list[Any]) -> None:
+        """Say something to a worker."""
+        self._lines[number].post(message)
+
     def post(self, message: list[Any]) -> None:
         """Say something to all workers."""
         for line in self._lines:
@@ -176,9 +194,10 @@ class Crew:
 class Task:
     """One session that a crew is at work on."""
 
-    def __init__(self, crew: Crew, session: Session) -> None:
+    def __init__(self, crew: Crew, session: Session, in_parts: Mapping[int, ValueInParts]) -> None:
         self.session = session
         self._crew = crew
+        self._in_parts = in_parts
         self._begun = [trio.Event() for _ in range(crew.workers)]
         self._ended: dict[int, tuple[int, int]] = {}
         self._all_ended = trio.Event()
@@ -186,11 +205,14 @@ class Task:
     @property
     def part(self) -> Part:
         """What the node itself takes of it."""
-        return Part(NODE, self._crew.workers, self._send, self._begin)
+        return Part(NODE, self._crew.workers, self._send, self._begin, in_parts=self._in_parts)
 
     def _begin(self) -> None:
         """The node's own run takes values from now on: have the workers begin theirs."""
-        self._crew.post(["run", self.session.name, self.session.plan.to_bytes()])
+        packed = self.session.plan.to_bytes()
+        for number in range(self._crew.workers):
+            places = [[index, value.places[number]] for index, value in self._in_parts.items()]
+            self._crew.post_to(number, ["run", self.session.name, packed, places])
 
     async def _send(self, parcels: Parcels) -> None:
         async with plain_errors(), trio.open_nursery() as nursery:
@@ -211,6 +233,9 @@ class Task:
             case "value", _:
                 name = worker_name(self._crew.index, number)
                 self.session.fail(ProtocolError(f"the node has no memory for what {name} has made"))
+            case "written", [int(index), int(_), int(depth), dict(symbols), list(tiles), *about]:
+                written = Written(tuple(tiles), *about)
+                self.session.receive(Parcel((index, 0), number, 0, depth, written, symbols))
             case "ended", [int(rounds), int(sent)]:
                 self._ended[number] = rounds, sent
                 if len(self._ended) == self._crew.workers:

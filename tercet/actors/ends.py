@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
+from tercet.actors.storage import ValueInParts, Written
 from tercet.actors.values import Outcome, Revealed, Statistics, Stored, join
 from tercet.errors import ProtocolError, TercetError
 from tercet.plans.kinds import KINDS, Data, as_public
@@ -27,6 +28,8 @@ class Ends:
     def __init__(self, plan: Plan, symbols: dict[str, int]) -> None:
         self._plan = plan
         self._revealed: dict[int, Revealed] = {}
+        self._written: dict[int, dict[int, Written]] = {}
+        """What workers have written of values to be stored, by node and worker."""
         self.outcome = Outcome([], {}, symbols, Statistics())
         self.reached: list[Checkpoint] = []
         """Values of checkpoints that nobody has taken from here yet."""
@@ -49,12 +52,28 @@ class Ends:
             words = as_public(join([part for part in tiles if part is not None]))
             self.outcome.told[str(node.get("why"))] = decode(words, node.types[0].scale)
             return
-        shares = [_whole_share(node, index, part) for part in tiles]
+        shares = [require_share(node, index, part) for part in tiles]
         stored = Stored(self._bound(node.types[0]), shares, self._plan.tile_rows)
         if node.kind == "store":
             self.outcome.stored[node.get("handle")] = stored
         else:
             self.reached.append((node.get("point"), node.get("name"), stored))
+
+    def take_written(
+        self, index: int, value: ValueInParts, worker: int, part: Written, due: Collection[int]
+    ) -> bool:
+        """Keep what a worker has written of a value to be stored; whether that is all of it.
+
+        Raises StorageError for a whole that lacks tiles.
+        """
+        written = self._written.setdefault(index, {})
+        written[worker] = part
+        if written.keys() != set(due):
+            return False
+        node = self._plan.nodes[index]
+        stored = value.stored(self._bound(node.types[0]), self._plan.tile_rows, written)
+        self.outcome.stored[node.get("handle")] = stored
+        return True
 
     def close(self, seconds: float) -> Outcome:
         """The outcome of a run that has ended."""
@@ -67,7 +86,7 @@ class Ends:
         return attrs.evolve(kind, shape=bind_shape(kind.shape, self.outcome.symbols))
 
 
-def _whole_share(node: Node, index: int, data: Data | None) -> Share:
+def require_share(node: Node, index: int, data: Data | None) -> Share:
     """What may be kept: a share that is no raw product. Raises ProtocolError."""
     if not isinstance(data, Share) or isinstance(data, Product):
         raise ProtocolError(f"{node.title(index)}: only secret values that had their round leave a plan")
@@ -101,4 +120,4 @@ def check_sent(node: Node, index: int, *, sent: int, step: int, allowed: tuple[i
         )
 
 
-__all__ = ["Checkpoint", "Ends", "as_failure", "check_sent"]
+__all__ = ["Checkpoint", "Ends", "as_failure", "check_sent", "require_share"]

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import attrs
 
-from tercet.actors.values import Storage
+from tercet.actors.storage import Storage
 from tercet.errors import ConfigError
 from tercet.plugins import Registry
 from tercet.transports import Identity, Transport

@@ -149,7 +149,7 @@ def explain(
         if not 0 <= rows <= known.get(symbol, -1):
             raise PlanError(f"{symbol!r} has at most {known.get(symbol, 0)} rows in this plan, not {rows}")
         known[symbol] = rows
-    workers = workers if not runs_in_lockstep(plan) and spreads(plan) else 0
+    workers = workers if not runs_in_lockstep(plan) and spreads(plan, cls) else 0
     costs = Costs(Layout(plan, known, workers=workers, protocol=cls), cls, count)
     sent = [0] * count
     kinds: dict[str, Part] = {}

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from tercet.actors.arrivals import Gathering, Sink
+from tercet.actors.storage import ValueInParts
 from tercet.actors.threads import in_thread, turn
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import PlanError, ProtocolError
@@ -64,6 +65,11 @@ class Gate:
         """Where a value goes that is dealt in pieces. Blocks; raises StorageError."""
         _ = handle
         return Gathering(kind, tile_rows)
+
+    def in_parts(self, handle: str, workers: int) -> ValueInParts | None:
+        """A value that workers of the node are to write by themselves; None where they cannot."""
+        _ = handle, workers
+        return None
 
     def admit(self, caller: str, handle: str, kind: Type) -> None:
         """A piece of a value is about to be read. Raises QuotaError for one that is too large."""

@@ -29,7 +29,7 @@ from tercet.actors.hello import Hello, greet
 from tercet.actors.line import gravest_cause
 from tercet.actors.party import Party
 from tercet.actors.presence import Presence
-from tercet.actors.values import Storage
+from tercet.actors.storage import Storage
 from tercet.errors import ProtocolError, TercetError, TransportError
 from tercet.transports import Link, Shaping, Transport, make_identity
 from tercet.transports import registry as transports

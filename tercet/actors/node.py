@@ -85,7 +85,7 @@ class Node:
         self._listener: Listener | None = None
         self._expected = set(range(party.index + 1, party.parties))
         self._all_here = trio.Event()
-        party.load = self.gate.load
+        party.load, party.begin_in_parts = self.gate.load, self.gate.in_parts
         if lasting:
             party.on_list = self._heard_list
 

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from tercet.actors.storage import PartWriter, ValueInParts, Written
 from tercet.actors.values import FiledTiles
 from tercet.errors import ProtocolError
 from tercet.plans.kinds import Data
@@ -28,19 +29,20 @@ class Parcel:
 
     `tile` is one of `tiles`, or the worker's number and 0; `depth` is the number of rounds on the longest way
     to it, and `symbols` are those that its sender knows: a parcel of -1 `tiles` tells nothing else. Where
-    `data` has an `access`, it stands for all tiles, and a worker reads those that it needs.
+    `data` has an `access`, it stands for all tiles, and a worker reads those that it needs. Of what a worker
+    has `Written`, `tile` is its number too.
     """
 
     ref: Ref
     tile: int
     tiles: int
     depth: int
-    data: Data | FiledTiles
+    data: Data | FiledTiles | Written
     symbols: Mapping[str, int] = attrs.field(factory=dict)
 
     def to_wire(self) -> tuple[list[Any], list[Words]]:
         """The header that `read` takes, and the words; reads a tile that lies in a file."""
-        data = self.data[self.tile] if isinstance(self.data, FiledTiles) else self.data
+        data: Any = self.data[self.tile] if isinstance(self.data, FiledTiles) else self.data
         form: list[Any] = []
         if isinstance(data, Share):
             form = [data.domain.name, data.scale, isinstance(data, Product)]
@@ -102,10 +104,19 @@ class Part:
     """The part of a run that one member of a party with so many workers takes.
 
     `send` takes what goes to other members, by member, and returns when it is queued. `begun` is called once
-    the run takes what other members have made: none of them sends anything of it before.
+    the run takes what other members have made: none of them sends anything of it before. Of values that
+    workers write by themselves, by the nodes of the plan that store them, a worker has its `writers`, and the
+    node what is `in_parts`.
     """
 
     member: int
     workers: int
     send: Callable[[Parcels], Awaitable[None]]
     begun: Callable[[], None] = lambda: None
+    writers: Mapping[int, PartWriter] = attrs.field(factory=dict)
+    in_parts: Mapping[int, ValueInParts] = attrs.field(factory=dict)
+
+    @property
+    def written(self) -> set[int]:
+        """The nodes that store what workers write."""
+        return {*self.writers, *self.in_parts}

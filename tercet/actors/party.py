@@ -30,12 +30,14 @@ from tercet.actors.rounds import Frames
 from tercet.actors.scheduler import Message, Outcome, Stored
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.session import Session, Start, work_out
-from tercet.actors.threads import in_thread
+from tercet.actors.storage import ValueInParts
+from tercet.actors.threads import counted, in_thread
 from tercet.actors.tracing import MakeWitness, TraceEvent
 from tercet.actors.values import cut, require_input
 from tercet.errors import PeerLost, PlanError, ProtocolError, StorageError, TercetError, from_wire
 from tercet.plans.passes import Since
 from tercet.plans.plan import Plan
+from tercet.plans.shards import stores
 from tercet.plans.tiles import without_session
 from tercet.plans.types import Form, Type, word_shape
 from tercet.protocols.base import Protocol, Share
@@ -83,6 +85,8 @@ class Party:
         self.store: dict[str, Stored] = {}
         self.load: Callable[[str], Awaitable[Stored | None]] | None = None
         """Where values are looked up that are not in `store`."""
+        self.begin_in_parts: Callable[[str, int], ValueInParts | None] = lambda _handle, _workers: None
+        """Begins a value that workers are to write, under a handle; None where they cannot."""
         self.stopping = False
         """Whether the node is about to stop, and takes no new plans."""
         self.on_word: Callable[[int, list[Any]], None] | None = None
@@ -285,6 +289,15 @@ class Party:
             raise PeerLost(f"{self.name} is without its workers: {self.no_crew}", peer=self.name)
         return self.crew
 
+    def in_parts(self, plan: Plan) -> dict[int, ValueInParts]:
+        """What workers are to write of what a plan stores, by nodes that store it. Raises PeerLost."""
+        found = {}
+        for index in stores(plan, self.protocol):
+            value = self.begin_in_parts(plan.nodes[index].get("handle"), self.workers().workers)
+            if value is not None:
+                found[index] = value
+        return found
+
     def take_part(self, name: bytes, plan: Plan, part: Part) -> Session:
         """A session in which this party, a worker, takes a part; for `run_part`. Raises TercetError."""
         self._check_unused(name)
@@ -320,7 +333,18 @@ class Party:
             self._end(name, session.error)
             if self.crew is not None:
                 self.crew.over(name, None if session.error is None else session.error.to_wire())
+            if not finished and session.in_parts:
+                self._nursery.start_soon(self._discard, list(session.in_parts.values()))
         raise session.error or ProtocolError("a session ended without result")
+
+    async def _discard(self, values: Sequence[ValueInParts]) -> None:
+        """Remove what workers have written in a run that failed; those that live do so themselves as well."""
+        try:
+            with counted(None):
+                for value in values:
+                    await in_thread(value.discard)
+        except StorageError as error:
+            logger.warning("%s: parts of values may be left in the storage: %s", self.name, error)
 
     async def _prepare(
         self, name: bytes, packed: bytes, caller: str, gate: Gate, since: Since | None

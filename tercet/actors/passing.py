@@ -12,6 +12,7 @@ import numpy as np
 from tercet.actors.flow import Flow
 from tercet.actors.instances import Instance
 from tercet.actors.parts import Handover, Parcel, Parcels, Part
+from tercet.actors.storage import Written
 from tercet.actors.values import FiledTiles
 from tercet.errors import ProtocolError
 from tercet.plans.kinds import Data
@@ -66,10 +67,10 @@ class Passing:
         for member in readers - {self._part.member}:
             self._put(member, Parcel(ref, 0, tiles, 0, filed, dict(self._symbols)))
 
-    def add(self, ref: Ref, summand: Share, depth: int) -> None:
-        """Give the node of the party what this worker adds up."""
+    def add(self, ref: Ref, summand: Share | Written, depth: int) -> None:
+        """Tell the node of the party what this worker adds up, or has written."""
         if self._part is not None:
-            self._put(NODE, Parcel(ref, self._part.member, 0, depth, summand))
+            self._put(NODE, Parcel(ref, self._part.member, 0, depth, summand, dict(self._symbols)))
 
     def tell_symbols(self, ref: Ref) -> None:
         """Tell all workers how many rows something has, also those that get none of them."""

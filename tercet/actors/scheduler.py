@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import trio
 
-from tercet.actors.ends import Ends, as_failure, check_sent
+from tercet.actors.ends import Ends, as_failure, check_sent, require_share
 from tercet.actors.flow import HEAVY_WORDS, Flow
 from tercet.actors.instances import Instance, Name, NodeState, Step
 from tercet.actors.parts import Handover, Parcel, Part
@@ -30,6 +30,7 @@ from tercet.actors.passing import Passing
 from tercet.actors.progress import Progress
 from tercet.actors.ready import Ready
 from tercet.actors.scratch import IN_MEMORY, Scratch
+from tercet.actors.storage import Written
 from tercet.actors.tracing import Message, Recorder, TraceEvent, Witness
 from tercet.actors.values import FiledTiles, Outcome, Statistics, Stored, add_up, split
 from tercet.errors import ProtocolError
@@ -87,7 +88,8 @@ class Scheduler:
         self._member = NODE if part is None else part.member
         workers = 0 if part is None else part.workers
         self._layout = Layout(plan, self._symbols, workers=workers, protocol=type(protocol))
-        self._shards = None if part is None else Shards(self._layout)
+        self._shards = None if part is None else Shards(self._layout, part.written)
+        self._writers = {} if part is None else part.writers
         self._flow = Flow(
             plan, self._layout, protocol, self._symbols, scratch, shards=self._shards, member=self._member
         )
@@ -273,6 +275,9 @@ class Scheduler:
     def _shelve(self, instance: Instance, result: Any) -> Any:
         """What an instance has made, in the scratch where tiles pile up."""
         index, tile = instance.name
+        if index in self._writers:
+            share = require_share(instance.node, index, result)
+            return self._writers[index].write(tile, share, len(self._states[index].share))
         if self._layout.tiling[index] is not Tiling.ROWS:
             return result
         results = result if isinstance(result, list) else [result]
@@ -427,8 +432,9 @@ class Scheduler:
                 self._start(index, number, depth)
 
     def _start(self, index: int, tile: int, depth: int) -> None:
-        heavy = self._flow.work(index, tile) >= HEAVY_WORDS or self._flow.reads_files(index, tile)
-        if self._layout.tiling[index] is Tiling.ROWS:
+        files = index in self._writers or self._flow.reads_files(index, tile)
+        heavy = files or self._flow.work(index, tile) >= HEAVY_WORDS
+        if self._layout.tiling[index] is Tiling.ROWS and index not in self._writers:
             for output in range(len(self.plan.nodes[index].types)):
                 self._flow.prepare((index, output), self._states[index].tiles or 1)
         self._ready.add(Instance((index, tile), self.plan.nodes[index], heavy, depth))
@@ -459,6 +465,10 @@ class Scheduler:
         state.depth = max(state.depth, instance.depth)
         complete = len(state.finished) == len(state.share)
         self._flow.release(index, tile)
+        if index in self._writers:
+            if result is not None:
+                self._passing.add((index, 0), result, state.depth)
+            return
         results = result if isinstance(result, list) else [result]
         if instance.node.kind == "reveal":
             self._ends.reveal(index, results)
@@ -537,12 +547,17 @@ class Scheduler:
             if parcel.symbols.keys() - self._symbols.keys():
                 self._symbols.update(parcel.symbols)
                 self._expand_together()
-            if isinstance(parcel.data, FiledTiles):
+            if isinstance(parcel.data, Written) and self._part is not None and self._shards is not None:
+                value, due = self._part.in_parts[index], self._shards.workers_of(index)
+                if self._ends.take_written(index, value, parcel.tile, parcel.data, due):
+                    self._node_done(index)
+            elif isinstance(parcel.data, FiledTiles):
                 for reader, only in self._flow.open(parcel.ref, parcel.data):
                     self._expand(reader, only)
             elif parcel.tiles > 0:
+                data = cast("Data", parcel.data)
                 self._flow.prepare(parcel.ref, parcel.tiles)
-                data = self._flow.shelve(parcel.ref, parcel.tile, parcel.data)
+                data = self._flow.shelve(parcel.ref, parcel.tile, data)
                 for reader, only in self._flow.put(parcel.ref, parcel.tile, parcel.tiles, data, parcel.depth):
                     self._expand(reader, only)
             elif parcel.tiles == 0 and self._shards is not None:
@@ -550,9 +565,7 @@ class Scheduler:
                 state.summands = state.summands or [None] * self._shards.workers
                 state.summands[parcel.tile] = cast("Share", parcel.data)
                 state.depth = max(state.depth, parcel.depth)
-                workers = range(self._shards.workers)
-                due = [worker for worker in workers if self._shards.share(worker, index)]
-                if all(state.summands[worker] is not None for worker in due):
+                if all(state.summands[worker] is not None for worker in self._shards.workers_of(index)):
                     self._put((index, 0), 0, 1, add_up(self.protocol, state.summands), state.depth)
                     state.summands = []
         self._changed.set()

@@ -24,6 +24,7 @@ from tercet.actors.parts import Handover, Parcel, Part
 from tercet.actors.progress import Progress
 from tercet.actors.rounds import Lockstep
 from tercet.actors.scheduler import Scheduler
+from tercet.actors.storage import ValueInParts
 from tercet.actors.threads import in_thread, turn
 from tercet.errors import PlanError, ProtocolError, TercetError
 from tercet.plans.plan import Plan
@@ -143,6 +144,8 @@ class Session:
         self.caller = caller
         self.plan = plan
         self.own = Start(plan.digest(), secrets.token_bytes(NONCE_BYTES))
+        self.in_parts: Mapping[int, ValueInParts] = {}
+        """Values to be stored that workers of this party write, by nodes that store them."""
         self.scope = trio.CancelScope()
         self.error: TercetError | None = None
         self.symbols: dict[str, int] = {}

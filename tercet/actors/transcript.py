@@ -27,6 +27,7 @@ import numpy as np
 
 from tercet.actors.parts import Handover, Parcel, Parcels, Part
 from tercet.actors.party import Party
+from tercet.actors.storage import Written
 from tercet.actors.tracing import Message
 from tercet.actors.values import Outcome, Stored, read_type, type_fields
 from tercet.errors import PlanError
@@ -256,6 +257,8 @@ class Sayings:
                 self._note(inside=False, to=peer, of=tuple(of), arrays=arrays)
         for member, some in parcels.items():
             for parcel in some:
+                if isinstance(parcel, Parcel) and isinstance(parcel.data, Written):
+                    continue  # what a worker wrote is in the storage
                 header, arrays = parcel.to_wire()
                 of = header[:3] if isinstance(parcel, Handover) else header[:4]
                 self._note(inside=True, to=member, of=tuple(of), arrays=arrays)

@@ -39,22 +39,6 @@ class FiledTiles(Sequence[Share]):
         """Let go of what is in memory, since nobody is going to ask for it."""
 
 
-class Storage(abc.ABC):
-    """Where a party's stored values lie, as its workers reach it; it has no key, and can be pickled."""
-
-    @abc.abstractmethod
-    def connect(self) -> None:
-        """Get ready to read. Blocks; raises StorageError for a place that this process cannot reach."""
-
-    @abc.abstractmethod
-    def tiles(self, access: Sequence[Any]) -> FiledTiles:
-        """The tiles of which a node has told the `FiledTiles.access`; nothing is read yet.
-
-        Raises ProtocolError for what is no such thing. What is read later raises StorageError unless it is as
-        it was written.
-        """
-
-
 @attrs.define(eq=False)
 class Stored:
     """A secret value that a node keeps.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -25,9 +25,10 @@ from tercet.actors.node import Node
 from tercet.actors.parts import Parcel, Parcels, Part
 from tercet.actors.party import Party
 from tercet.actors.session import Session
+from tercet.actors.storage import PartWriter
 from tercet.actors.threads import in_thread
 from tercet.actors.values import FiledTiles
-from tercet.errors import PeerLost, ProtocolError, TercetError, TransportError, from_wire
+from tercet.errors import PeerLost, ProtocolError, StorageError, TercetError, TransportError, from_wire
 from tercet.plans.parsing import read_plan
 from tercet.plans.shards import NODE
 from tercet.protocols import registry
@@ -36,6 +37,9 @@ from tercet.transports import Link, Shaping
 from tercet.transports.names import FOREMAN, worker_name
 
 logger = logging.getLogger(__name__)
+
+ABORT_S = 5.0
+"""How long a run that failed waits until nothing is left of what it has written."""
 
 
 class _Colleagues(Node):
@@ -104,9 +108,9 @@ class Worker:
         match message:
             case ["link", list(addresses), list(fellows)]:
                 self._nursery.start_soon(self._link_up, addresses, fellows)
-            case ["run", bytes(name), bytes(packed)]:
+            case ["run", bytes(name), bytes(packed), list(places)]:
                 self._early[name] = []
-                self._nursery.start_soon(self._work, name, packed)
+                self._nursery.start_soon(self._work, name, packed, self._writers(places))
             case ["value", bytes(name), *rest] if payload is not None:
                 parcel = Parcel.read(rest, payload)
                 self._tell(name, lambda session: session.receive(parcel))
@@ -148,10 +152,14 @@ class Worker:
 
     # -- runs ------------------------------------------------------------------------------------------------
 
-    async def _work(self, name: bytes, packed: bytes) -> None:
-        send = functools.partial(self._send, name)
-        begun = functools.partial(self._begin, name)
-        part = Part(self._config.number, self._config.workers, send, begun)
+    def _writers(self, places: Sequence[Sequence[Any]]) -> dict[int, PartWriter]:
+        """Of values to be stored, by nodes of the plan that store them."""
+        return {} if self._storage is None else {int(index): self._storage.part(at) for index, at in places}
+
+    async def _work(self, name: bytes, packed: bytes, writers: Mapping[int, PartWriter]) -> None:
+        send, begun = functools.partial(self._send, name), functools.partial(self._begin, name)
+        part = Part(self._config.number, self._config.workers, send, begun, writers=writers)
+        ended = False
         try:
             plan = await in_thread(read_plan, packed)
             session = self.party.take_part(name, plan, part)
@@ -159,6 +167,7 @@ class Worker:
                 what(session)
             spent = (await self.party.run_part(session)).statistics
             self._line.post(["ended", name, spent.rounds, spent.bytes_sent])
+            ended = True
         except TercetError as error:
             self._line.post(["stop", name, error.to_wire()])
         finally:
@@ -166,6 +175,9 @@ class Worker:
             self._fellows.over(name)
             for filed in self._filed.pop(name, ()):
                 filed.forget()
+            if writers and not ended:
+                with trio.move_on_after(ABORT_S, shield=True):
+                    await trio.to_thread.run_sync(_abort, list(writers.values()), abandon_on_cancel=True)
 
     def _begin(self, name: bytes) -> None:
         self._line.post(["begun", name])
@@ -178,6 +190,15 @@ class Worker:
                     nursery.start_soon(post_parcels, self._line, name, some)
                 else:
                     nursery.start_soon(self._fellows.send, name, member, some)
+
+
+def _abort(writers: Sequence[PartWriter]) -> None:
+    """Leave nothing of what a run that failed has written."""
+    try:
+        for writer in writers:
+            writer.abort()
+    except StorageError as error:
+        logger.warning("parts of values may be left in the storage: %s", error)
 
 
 async def work(

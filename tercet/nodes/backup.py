@@ -13,7 +13,7 @@ import datetime as dt
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
@@ -41,9 +41,9 @@ from tercet.nodes.manifest import (
 )
 from tercet.nodes.program import Settings
 from tercet.storage.catalog import Catalog
-from tercet.storage.catalog_copies import named_values
+from tercet.storage.catalog_copies import named_values, noted_bytes
 from tercet.storage.data_key import fingerprint_of_key
-from tercet.storage.sealed import SealedFiles
+from tercet.storage.sealed import TEMPORARY, SealedFiles, owner_of
 from tercet.storage.share_files import file_name
 from tercet.storage.sqlite_files import copy_database, database_path
 
@@ -88,6 +88,9 @@ class _Maker:
     held: dict[str, str] = attrs.field(factory=dict)
     """The identity of each value whose file was copied, by handle."""
 
+    parts: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+    """The parts that files have, by name."""
+
     def make(self) -> Manifest:
         file = self.settings.file
         made = self._shares(SealedFiles(file.storage, base=file.directory, make=False))
@@ -128,6 +131,7 @@ class _Maker:
             wanted = _named(self._copied())
             self._discard(handle for handle, one in self.held.items() if wanted.get(handle) != one)
             new = {handle: one for handle, one in wanted.items() if handle not in self.held}
+            self.parts = _parts(storage)  # they are there before the catalog names their value
             gone = [handle for handle in new if not self._copy(storage, handle)]
             file = self.settings.file
             now = _named(Catalog(file.catalog, base=file.directory, may_be_new=False, may_change=False))
@@ -140,28 +144,54 @@ class _Maker:
             self.held |= {handle: one for handle, one in new.items() if handle not in gone}
             self._discard(handle for handle in new if handle in self.held and now.get(handle) != new[handle])
             if self.held == wanted:
+                self._require_all_parts(storage)
                 return made
         raise StorageError(
             f"values have come and gone {MOST_ROUNDS} times while they were copied; make the backup when the "
             "node has less to do"
         )
 
+    def _require_all_parts(self, storage: SealedFiles) -> None:
+        """Raise StorageError if a value has less bytes, sealed, than the catalog notes of it unsealed."""
+        copied: dict[str, int] = {}
+        for path, content in self.files.items():
+            name = owner_of(path.removeprefix(f"{SHARES}/"))
+            copied[name] = copied.get(name, 0) + content.size
+        catalog = self._copied()
+        try:
+            noted = noted_bytes(catalog)
+        finally:
+            catalog.close()
+        for handle in self.held:
+            if copied[file_name(handle)] < noted.get(handle, 0):
+                raise StorageError(
+                    f"{storage.path(file_name(handle))} was cut, or lacks a part, and the catalog names it: "
+                    "restore it, or drop the table or model of it, before a backup is made"
+                )
+
     def _copied(self) -> Catalog:
         return Catalog(f"sqlite:///{CATALOG}", base=self.to, may_be_new=False, may_change=False)
 
     def _discard(self, handles: Iterable[str]) -> None:
         for handle in list(handles):
-            name = f"{SHARES}/{file_name(handle)}"
-            (self.to / name).unlink()
-            del self.held[handle], self.files[name]
+            self._remove(file_name(handle))
+            del self.held[handle]
+
+    def _remove(self, name: str) -> None:
+        """Remove the copy of a file, and of its parts."""
+        for copied in [one for one in self.files if owner_of(one.removeprefix(f"{SHARES}/")) == name]:
+            (self.to / copied).unlink()
+            del self.files[copied]
 
     def _copy(self, storage: SealedFiles, handle: str) -> bool:
-        """Copy the file of a value; whether it was there."""
+        """Copy the file of a value, and its parts; whether all of it was there."""
         name = file_name(handle)
         try:
-            with storage.raw(storage.path(name), "rb") as file:
-                self.files[f"{SHARES}/{name}"] = write(self.to / SHARES / name, pieces(file))
+            for one in (name, *self.parts.get(name, ())):
+                with storage.raw(storage.path(one), "rb") as file:
+                    self.files[f"{SHARES}/{one}"] = write(self.to / SHARES / one, pieces(file))
         except FileNotFoundError:
+            self._remove(name)
             return False
         return True
 
@@ -202,6 +232,15 @@ class _Maker:
 
 def _whole_lines(file: Iterable[bytes]) -> Iterable[bytes]:
     return itertools.takewhile(lambda line: line.endswith(b"\n"), file)
+
+
+def _parts(storage: SealedFiles) -> dict[str, list[str]]:
+    """The parts that files have, by name."""
+    found: dict[str, list[str]] = {}
+    for name in storage.names():
+        if name != owner_of(name) and not name.endswith(TEMPORARY):
+            found.setdefault(owner_of(name), []).append(name)
+    return found
 
 
 def _named(catalog: Catalog) -> dict[str, str]:

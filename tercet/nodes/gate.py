@@ -26,6 +26,7 @@ import trio
 from tercet.actors.arrivals import Sink
 from tercet.actors.gate import Gate
 from tercet.actors.party import Party
+from tercet.actors.storage import ValueInParts
 from tercet.actors.threads import in_thread
 from tercet.actors.values import Outcome, Stored
 from tercet.errors import ConsentError, PlanError, ProtocolError
@@ -100,6 +101,10 @@ class LakeGate(Gate):
     def begin(self, handle: str, kind: Type, tile_rows: int) -> Sink:
         """A file of the vault; see `Gate.begin`."""
         return self.vault.begin(handle, kind, tile_rows)
+
+    def in_parts(self, handle: str, workers: int) -> ValueInParts | None:
+        """Parts in the vault's storage; see `Gate.in_parts`."""
+        return self.vault.in_parts(handle, workers)
 
     async def before_put(self, caller: str, handle: str, kind: Type) -> None:
         """Owners and analysts may deal values under new handles."""

@@ -53,7 +53,7 @@ PIECE_BYTES = 1 << 20
 MOST_BYTES = 1 << 28
 """Of a manifest: more than a million files."""
 _FILES = re.compile(
-    r"catalog\.sqlite|shares/[0-9a-f]{40}|audit/audit(-[0-9]{6})?\.log|audit/audit-[0-9]{6}\.seal"
+    r"catalog\.sqlite|shares/[0-9a-f]{40}(-[0-9a-f]{16})?|audit/audit(-[0-9]{6})?\.log|audit/audit-[0-9]{6}\.seal"
     r"|members/cluster(-[0-9]{6}|\.next)?\.toml"
 )
 _BESIDE = re.compile(r"catalog\.sqlite-.*|(audit|members)/.*", re.DOTALL)

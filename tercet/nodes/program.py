@@ -29,7 +29,7 @@ from tercet.actors.muster import Muster
 from tercet.actors.node import Node, collect_seldom
 from tercet.actors.party import Party
 from tercet.actors.scratch import KEEP_MEMORY, Scratch
-from tercet.actors.values import Storage
+from tercet.actors.storage import Storage
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, StorageError
 from tercet.members.audit import AuditLog
@@ -48,7 +48,7 @@ from tercet.nodes.running import running
 from tercet.nodes.supervised import Supervisor
 from tercet.nodes.vault import Vault
 from tercet.storage.sealed import is_shared
-from tercet.storage.share_files import SharedStorage
+from tercet.storage.shared import SharedStorage
 from tercet.transports import Identity, Shaping, TlsTransport
 from tercet.transports.names import is_party
 

@@ -94,7 +94,7 @@ def _prune(settings: Settings, days: float, gone: bool, archive: Path | None, re
         if really and any(one.amount.count for one in found):
             files.key = find_data_key(file.storage_key, catalog, files)
             _say_so(settings, catalog, found)
-            strange = files.remove_own(map(file_name, rows.remove()))
+            strange = files.remove_own(files.with_parts(map(file_name, rows.remove())))
             if strange:
                 size = sum(map(files.size, strange))
                 found.append(Pruned(f"{_STAYED}, such as {strange[0]}", Amount(len(strange), size)))

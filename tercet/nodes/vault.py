@@ -29,6 +29,7 @@ from tercet.storage.data_key import change_storage_key, find_data_key
 from tercet.storage.journal import Journal
 from tercet.storage.sealed import SALT_BYTES, SealedFiles
 from tercet.storage.share_files import SealedTiles, ShareFiles, ShareWriter, cache_for
+from tercet.storage.shared import SealedParts
 
 T = TypeVar("T")
 
@@ -117,6 +118,10 @@ class Vault:
         self._loose.add(handle)
         return self.files.begin(handle, kind, tile_rows)
 
+    def in_parts(self, handle: str, workers: int) -> SealedParts | None:
+        """A value that workers are to write, before it comes to `write`; None if they cannot."""
+        return SealedParts(self.files, handle, workers) if self._sealed.shared else None
+
     async def write(self, handle: str, stored: Stored) -> Stored:
         """Write the file of a loose value, unless it has one; the same value, read from there from now on.
 
@@ -127,7 +132,7 @@ class Vault:
         written = await in_thread(self.files.save, handle, stored)
         written.dealt, written.alike = stored.dealt, stored.alike
         self._loose.add(handle)
-        if isinstance(written.tiles, SealedTiles):
+        if isinstance(written.tiles, SealedTiles) and written is not stored:
             written.tiles.keep(stored.tiles)
         return written
 

@@ -9,11 +9,12 @@ to worker k of the others about the same tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tercet.plans.kinds import KINDS, Tiling
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import Layout
+from tercet.protocols.base import Protocol
 from tercet.protocols.together import Team
 
 NODE = -1
@@ -23,15 +24,18 @@ NODE = -1
 class Shards:
     """The map of a plan's instances to the members of a party with as many workers as `layout` is made for.
 
-    What depends on a symbol that `layout` does not know yet raises KeyError.
+    Workers also run the nodes in `written`, which store values. That is between members of one party: storing
+    sends nothing to others. What depends on a symbol that `layout` does not know yet raises KeyError.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, written: Collection[int] = ()) -> None:
         self.workers = layout.workers
         self._layout = layout
         self._cut = [
-            tiling is not Tiling.WHOLE and node.kind != "input" and not KINDS[node.kind].keeps(node)
-            for tiling, node in zip(layout.tiling, layout.plan.nodes, strict=True)
+            tiling is not Tiling.WHOLE
+            and node.kind != "input"
+            and (index in written or not KINDS[node.kind].keeps(node))
+            for index, (tiling, node) in enumerate(zip(layout.tiling, layout.plan.nodes, strict=True))
         ]
 
     def spread(self, index: int) -> bool:
@@ -41,6 +45,10 @@ class Shards:
     def block(self, member: int, tiles: int) -> range:
         """The tiles of a worker, of so many."""
         return Team.tiles(member, self.workers, tiles)
+
+    def workers_of(self, index: int) -> list[int]:
+        """The workers that run instances of a node."""
+        return [worker for worker in range(self.workers) if self.share(worker, index)]
 
     def share(self, member: int, index: int) -> range:
         """The tiles of a node that a member runs."""
@@ -84,13 +92,30 @@ class Shards:
                 elif by_tile or self._layout.together(reader):
                     found.add(tile * self.workers // tiles)
                 else:
-                    found.update(worker for worker in range(self.workers) if self.share(worker, reader))
+                    found.update(self.workers_of(reader))
             except KeyError:
                 return {NODE, *range(self.workers)}
         return found
 
 
-def spreads(plan: Plan) -> bool:
+def spreads(plan: Plan, protocol: type[Protocol]) -> bool:
     """Whether workers have anything to do in a plan, however many rows its symbols turn out to mean."""
-    shards = Shards(Layout(plan, dict(plan.maxima), workers=1))
+    shards = Shards(Layout(plan, dict(plan.maxima), workers=1, protocol=protocol))
     return any(map(shards.spread, range(len(plan.nodes))))
+
+
+def stores(plan: Plan, protocol: type[Protocol]) -> list[int]:
+    """The nodes of a plan that store what workers may make or read, however many rows its symbols mean.
+
+    What only follows, row by row, from what the node of a party makes is not among it.
+    """
+    layout = Layout(plan, dict(plan.maxima), workers=1, protocol=protocol)
+    made: list[bool] = []
+    for index, node in enumerate(plan.nodes):
+        by_rows = layout.tiling[index] is not Tiling.WHOLE
+        handed = KINDS[node.kind].local or node.kind == "store"
+        anew = not handed or not node.args or any(made[one] for one, _ in node.args)
+        made.append(layout.together(index) or (by_rows and anew))
+    found = [index for index, node in enumerate(plan.nodes) if node.kind == "store" and made[index]]
+    shards = Shards(layout, found)
+    return [index for index in found if shards.spread(index)]

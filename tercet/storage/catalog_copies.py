@@ -46,6 +46,18 @@ def named_values(catalog: Catalog) -> dict[str, str]:
     return found
 
 
+def noted_bytes(catalog: Catalog) -> dict[str, int]:
+    """How many bytes the values have that a catalog names, as far as it says, by handle."""
+    with catalog.begin() as connection:
+        return {
+            handle: size
+            for table in (HANDLES, LOOSE)
+            if catalog.has(table)
+            for handle, size in connection.execute(sa.select(table.c.handle, table.c.bytes))
+            if size is not None
+        }
+
+
 def note_restored(catalog: Catalog, restored: Restored) -> None:
     """Note that a catalog is a copy which is put back."""
     with catalog.begin() as connection:

@@ -26,6 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from fsspec.dircache import DirCache
 from fsspec.implementations.local import LocalFileSystem
 
 from tercet.errors import StorageError
@@ -35,8 +36,10 @@ SALT_BYTES, KEY_BYTES, TAG_BYTES = 32, 32, 16
 HEAD_BYTES = len(MAGIC) + SALT_BYTES
 CHUNK_BYTES = 1 << 20
 TEMPORARY = ".part"
-_NAME = re.compile(r"[0-9a-f]{40}(\.[0-9a-f]{8}\.part)?")
-"""What files of this module are called; others in the directory are left alone."""
+NAME_DIGITS = 40
+_NAME = re.compile(rf"[0-9a-f]{{{NAME_DIGITS}}}(-[0-9a-f]{{16}})?(\.[0-9a-f]{{8}}\.part)?")
+"""What files of this module are called; others in the directory are left alone. One may have parts, which are
+files of their own with its name before theirs, and come and go with it."""
 
 
 def is_shared(url: str) -> bool:
@@ -74,6 +77,9 @@ class SealedFiles:
         try:
             where = url if self.shared else str(base / url)
             self._files, self.root = fsspec.core.url_to_fs(where)
+            listings = getattr(self._files, "dircache", None)
+            if isinstance(listings, DirCache):
+                listings.use_listings_cache = False  # they would not have what workers write
             if make:
                 self._files.makedirs(self.root, exist_ok=True)
         except (OSError, ValueError, ImportError) as error:
@@ -81,7 +87,15 @@ class SealedFiles:
 
     def begin(self, name: str) -> SealedWriter:
         """A new file, to be written piece by piece; it is there when it is committed. Raises StorageError."""
-        return SealedWriter(self, name)
+        salt = secrets.token_bytes(SALT_BYTES)
+        return SealedWriter(self, name, salt, self.file_key(name, salt))
+
+    def begun(self, name: str, salt: bytes, key: bytes) -> SealedWriter:
+        """The same with what somebody else, who has the data key, has drawn and derived for this file alone.
+
+        A key is for one writer: who has begun to write with it once never does so again.
+        """
+        return SealedWriter(self, name, salt, key)
 
     def write(self, name: str, pieces: Iterable[memoryview]) -> int:
         """Write a new file; how many bytes it has. Raises StorageError, and leaves nothing then."""
@@ -118,7 +132,7 @@ class SealedFiles:
         try:
             return bool(self.open(name).chunks)
         except StorageError:
-            if self._files.exists(self.path(name)):
+            if self.exists(name):
                 return False
             raise
 
@@ -127,14 +141,35 @@ class SealedFiles:
         reader = self.open(name)
         yield from (reader.chunk(number) for number in range(reader.chunks))
 
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+        return bool(self._files.exists(self.path(name)))
+
     def size(self, name: str) -> int:
-        """Bytes of a file, sealed; 0 if it is not there."""
-        return int(self._files.size(self.path(name)) or 0) if self._files.exists(self.path(name)) else 0
+        """Bytes of a file with its parts, sealed; 0 if it is not there."""
+        if not self.exists(name):
+            return 0
+        return sum(int(self._files.size(self.path(one)) or 0) for one in (name, *self.parts(name)))
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        if self._files.exists(self.path(name)):
-            self._files.rm(self.path(name))
+        """Remove a file with its parts, if it is there. Raises StorageError."""
+        self.discard(self.path(name))
+        self.remove_parts(name)
+
+    def remove_parts(self, name: str) -> None:
+        """Remove the parts of a file, also those whose writing did not end."""
+        for part in self._beginning(f"{name}-"):
+            self.discard(self.path(part))
+
+    def parts(self, name: str) -> list[str]:
+        """The parts of a file that are there."""
+        return [part for part in self._beginning(f"{name}-") if not part.endswith(TEMPORARY)]
+
+    def with_parts(self, names: Iterable[str]) -> list[str]:
+        """Some files, and all their parts that are there."""
+        wanted = set(names)
+        there = self.names() if wanted else []
+        return [*wanted, *(name for name in there if name not in wanted and _is_of(name, wanted))]
 
     def remove_own(self, names: Iterable[str]) -> list[str]:
         """Remove those of some files that are there; the names of those that stay.
@@ -144,9 +179,9 @@ class SealedFiles:
         """
         strange = []
         for name in names:
-            if self._files.exists(self.path(name)):
+            if self.exists(name):
                 if self.opens(name):
-                    self._files.rm(self.path(name))
+                    self.discard(self.path(name))
                 else:
                     strange.append(name)
         return strange
@@ -156,22 +191,26 @@ class SealedFiles:
 
         The names of those that were removed, and of those that stay since they may be another node's.
         """
-        unwanted = [name for name in self.names() if name not in wanted]
+        unwanted = [name for name in self.names() if not _is_of(name, wanted)]
         unfinished = [name for name in unwanted if name.endswith(TEMPORARY)]
         strange = self.remove_own(name for name in unwanted if not name.endswith(TEMPORARY))
         if strange:
             strange += unfinished  # nobody can tell whose these are
         else:
             for name in unfinished:
-                self._files.rm(self.path(name))
+                self.discard(self.path(name))
         return [name for name in unwanted if name not in strange], strange
 
     def names(self) -> list[str]:
         """All sealed files, those of writes that did not end among them."""
+        return self._beginning("")
+
+    def _beginning(self, letters: str) -> list[str]:
+        """All sealed files whose names begin so."""
         with self.reading(self.root):
             there = self._files.ls(self.root, detail=False) if self._files.exists(self.root) else []
         found = [str(path).rsplit("/", 1)[-1] for path in there]
-        return [name for name in found if _NAME.fullmatch(name)]
+        return [name for name in found if name.startswith(letters) and _NAME.fullmatch(name)]
 
     # -- for writers and readers -----------------------------------------------------------------------------
 
@@ -202,9 +241,14 @@ class SealedFiles:
                 os.fsync(file.fileno())
 
     def discard(self, path: str) -> None:
-        """Remove what was not committed."""
-        if self._files.exists(path):
-            self._files.rm(path)
+        """Remove a file, if it is there; a worker may do so at the same time. Raises StorageError."""
+        try:
+            if self._files.exists(path):
+                self._files.rm(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StorageError(f"{path} cannot be removed ({error.strerror or error})") from error
 
     @contextlib.contextmanager
     def sentences(self, name: str) -> Iterator[None]:
@@ -243,11 +287,10 @@ class SealedFiles:
 class SealedWriter:
     """A file that comes into being. What was appended counts once it is committed. One thread at a time."""
 
-    def __init__(self, files: SealedFiles, name: str) -> None:
+    def __init__(self, files: SealedFiles, name: str, salt: bytes, key: bytes) -> None:
         self._files, self._name = files, name
         self._temporary = f"{files.path(name)}.{secrets.token_hex(4)}{TEMPORARY}"
-        salt = secrets.token_bytes(SALT_BYTES)
-        self._cipher = files.cipher(name, salt)
+        self._cipher = AESGCM(key)
         self._buffer = bytearray()
         self._number, self._size = 0, 0
         with files.sentences(name):
@@ -350,6 +393,22 @@ class SealedReader:
                 f"{self._path} is damaged in chunk {number}: a bit has flipped, it was cut, or it "
                 "was encrypted with another storage key; restore it, or upload the table again"
             ) from error
+
+
+def part_names(name: str, count: int) -> list[str]:
+    """Names for so many parts of a file that nothing there has, even if it was written before."""
+    drawn = secrets.token_hex(6)
+    return [f"{name}-{drawn}{number:04x}" for number in range(count)]
+
+
+def owner_of(name: str) -> str:
+    """The file that a part is of; a file that is none is its own."""
+    return name[:NAME_DIGITS]
+
+
+def _is_of(name: str, wanted: set[str]) -> bool:
+    """Whether a file is one of these, or a part of one; what was not written to its end is not."""
+    return name in wanted or (not name.endswith(TEMPORARY) and owner_of(name) in wanted)
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

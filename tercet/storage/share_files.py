@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, overload
 
 import attrs
@@ -21,7 +20,7 @@ import msgpack
 import numpy as np
 
 from tercet.actors.scratch import Scratch
-from tercet.actors.values import FiledTiles, Storage, Stored, read_type
+from tercet.actors.values import FiledTiles, Stored, read_type, type_fields
 from tercet.errors import PlanError, ProtocolError, StorageError
 from tercet.plans.types import Form, Type
 from tercet.protocols.base import Share
@@ -75,9 +74,7 @@ class TileCache:
         try:
             return future.result(self._patience_s)
         except TimeoutError as error:
-            raise StorageError(
-                f"the storage has not answered for {self._patience_s:g} s; look at it, and try again"
-            ) from error
+            raise silent(self._patience_s or 0) from error
 
     def expect(self, key: Key, read: Callable[[], Share]) -> None:
         """Read a tile in the background; it is likely to be wanted next."""
@@ -122,20 +119,42 @@ class TileCache:
                 self._make_room(key)
 
 
+@attrs.frozen
+class Stretch:
+    """Some tiles of a value, one after the other, from a place in a file up to its end."""
+
+    reader: SealedReader
+    start: int
+    tiles: Sequence[int]
+
+
 class SealedTiles(FiledTiles):
-    """The tiles of a value in a file, each read when it is asked for; StorageError if it has changed."""
+    """The tiles of a value in files, each read when it is asked for; StorageError if it has changed.
+
+    Raises ValueError unless each of these tiles is in one of the files, and nothing else.
+    """
 
     def __init__(
-        self, reader: SealedReader, start: int, shapes: Sequence[Shape], like: Share, cache: TileCache
+        self, stretches: Sequence[Stretch], shapes: Sequence[Shape], like: Share, cache: TileCache
     ) -> None:
         self.title = ""
         """Of what these tiles are, for errors."""
-        self._reader, self._like, self._cache = reader, like, cache
+        self.head_due: tuple[str, bytes] | None = None
+        """The handle of a value, and its head, which has yet to be written: the tiles are there."""
+        self.stretches = stretches
+        self._like, self._cache = like, cache
         self._shapes = list(shapes)
-        sizes = [WORD_BYTES * math.prod(shape) for shape in self._shapes]
-        self._starts = [start, *(start + int(end) for end in np.cumsum(sizes))]
-        if self._starts[-1] != reader.size:
-            raise ValueError(f"it has {reader.size} bytes instead of {self._starts[-1]}")
+        places: dict[int, tuple[SealedReader, int]] = {}
+        for one in stretches:
+            end = one.start
+            for tile in one.tiles:
+                places[tile] = one.reader, end
+                end += WORD_BYTES * math.prod(self._shapes[tile])
+            if end != one.reader.size:
+                raise ValueError(f"it has {one.reader.size} bytes instead of {end}")
+        if sorted(places) != list(range(len(shapes))) or sum(len(s.tiles) for s in stretches) != len(shapes):
+            raise ValueError(f"it has the tiles {sorted(places)} of {len(shapes)}")
+        self._places = [places[tile] for tile in range(len(shapes))]
 
     def __len__(self) -> int:
         return len(self._shapes)
@@ -158,7 +177,7 @@ class SealedTiles(FiledTiles):
     @property
     def nbytes(self) -> int:
         """Bytes of all tiles."""
-        return self._starts[-1] - self._starts[0]
+        return sum(one.reader.size - one.start for one in self.stretches)
 
     def ready(self, tile: int) -> bool:
         """Whether a tile is in memory."""
@@ -176,15 +195,20 @@ class SealedTiles(FiledTiles):
 
     def access(self) -> list[Any] | None:
         """As `FiledTiles.access`."""
-        if not self._reader.shared:
+        if not all(one.reader.shared for one in self.stretches):
             return None
-        like, of = self._like, attrs.astuple(self._reader.access)
-        return [self.title, *of, self._starts[0], self._shapes, like.domain.name, like.scale]
+        stretches = [
+            [*attrs.astuple(one.reader.access), one.start, list(one.tiles)]
+            for one in self.stretches
+            if one.tiles
+        ]
+        return [self.title, self._shapes, self._like.domain.name, self._like.scale, stretches]
 
     def _read(self, tile: int) -> Share:
         words = np.empty(self._shapes[tile], dtype=np.uint64)
         if words.size:
-            self._reader.fill(byte_view(words), self._starts[tile])
+            reader, start = self._places[tile]
+            reader.fill(byte_view(words), start)
         return self._like.like(words)
 
 
@@ -218,9 +242,8 @@ class ShareWriter:
 
     def _head(self, domain: Domain, held: int) -> list[Shape]:
         shapes = [(held, *shape) for shape in tile_shapes(self._kind, self._tile_rows)]
-        kind = [self._kind.form.value, list(self._kind.shape), self._kind.scale, self._kind.limit]
-        head = msgpack.packb([self._handle, kind, self._tile_rows, domain.name, shapes])
-        self._writer.append(memoryview(len(head).to_bytes(LENGTH_BYTES, "big") + head))
+        head = pack_head(self._handle, self._kind, self._tile_rows, domain.name, shapes)
+        self._writer.append(memoryview(head))
         return shapes
 
 
@@ -236,7 +259,14 @@ class ShareFiles:
         return ShareWriter(self, handle, kind, tile_rows)
 
     def save(self, handle: str, stored: Stored) -> Stored:
-        """Write a value; the same, as `load` gives it. Raises StorageError, and leaves nothing then."""
+        """Write a value; the same, as `load` gives it. Raises StorageError, and leaves nothing then.
+
+        Of one that workers have written under this handle only the head is missing, which names its parts.
+        """
+        due = stored.tiles.head_due if isinstance(stored.tiles, SealedTiles) else None
+        if due is not None and due[0] == handle:
+            self.files.write(file_name(handle), [memoryview(due[1])])
+            return stored
         writer = self.begin(handle, stored.type, stored.tile_rows)
         try:
             for tile in stored.tiles:
@@ -259,25 +289,34 @@ class ShareFiles:
             head = bytearray(int.from_bytes(prefix, "big"))
             reader.fill(memoryview(head), LENGTH_BYTES)
             reader.rest()
-            name, fields, tile_rows, domain, shapes = msgpack.unpackb(head)
+            name, fields, tile_rows, domain, shapes, *parts = msgpack.unpackb(head)
             kind: Type = read_type(fields)
             if name != handle:
                 raise StorageError(f"the file of {handle!r} has the value {name!r}; restore it")
-            like = Share(DOMAINS[domain], np.empty(0, dtype=np.uint64), scale=kind.scale)
             shapes = [tuple(int(dim) for dim in shape) for shape in shapes]
-            tiles = SealedTiles(reader, LENGTH_BYTES + len(head), shapes, like, self.cache)
-        except (ValueError, TypeError, KeyError, PlanError) as error:
+            stretches = [Stretch(reader, LENGTH_BYTES + len(head), [] if parts else range(len(shapes)))]
+            stretches += [self.stretch(*part) for some in parts for part in some]
+            tiles = SealedTiles(stretches, shapes, like_of(domain, kind.scale), self.cache)
+        except (ValueError, TypeError, KeyError, IndexError, PlanError) as error:
             raise StorageError(f"the file of {handle!r} was written by another release: {error!r}") from error
         return Stored(kind, tiles, int(tile_rows))
+
+    def stretch(self, name: str, salt: bytes, size: int, tiles: Sequence[int]) -> Stretch:
+        """A part of a value that a worker has written; nothing is read."""
+        return Stretch(self.files.opened(Access(name, self.files.file_key(name, salt), size)), 0, tiles)
 
     def opened(self, access: Sequence[Any]) -> SealedTiles:
         """Tiles of which another process has told the access. Raises ProtocolError for what is none."""
         try:
-            title, name, key, size, start, shapes, domain, scale = access
-            like = Share(DOMAINS[domain], np.empty(0, dtype=np.uint64), scale=scale)
-            reader = self.files.opened(Access(name, key, size))
-            found = SealedTiles(reader, start, [tuple(shape) for shape in shapes], like, self.cache)
-        except (ValueError, TypeError, KeyError) as error:
+            title, shapes, domain, scale, told = access
+            stretches = [
+                Stretch(self.files.opened(Access(name, key, size)), start, tiles)
+                for name, key, size, start, tiles in told
+            ]
+            found = SealedTiles(
+                stretches, [tuple(shape) for shape in shapes], like_of(domain, scale), self.cache
+            )
+        except (ValueError, TypeError, KeyError, IndexError) as error:
             raise ProtocolError(f"a node told something else than where a value lies ({error!r})") from error
         found.title = title
         return found
@@ -295,30 +334,32 @@ class ShareFiles:
         return self.files.sweep({file_name(handle) for handle in handles})
 
 
-@attrs.define(eq=False)
-class SharedStorage(Storage):
-    """A storage that the workers of a node reach by its URL; each keeps so many bytes of tiles in memory."""
-
-    url: str
-    memory_bytes: int
-    _files: ShareFiles | None = attrs.field(default=None, init=False)
-
-    def connect(self) -> None:
-        """As `Storage.connect`."""
-        if self._files is None:
-            sealed = SealedFiles(self.url, base=Path(), make=False)
-            self._files = ShareFiles(sealed, cache_for(sealed, self.memory_bytes))
-
-    def tiles(self, access: Sequence[Any]) -> SealedTiles:
-        """As `Storage.tiles`."""
-        if self._files is None:
-            raise StorageError(f"{self.url} was not connected to")
-        return self._files.opened(access)
+def silent(patience_s: float) -> StorageError:
+    """What those get who have waited for a storage for so long."""
+    return StorageError(f"the storage has not answered for {patience_s:g} s; look at it, and try again")
 
 
 def cache_for(files: SealedFiles, most_bytes: int) -> TileCache:
     """A cache for the tiles of a place, which has no patience with one that may hang."""
     return TileCache(most_bytes, patience_s=PATIENCE_S if files.shared else None)
+
+
+def pack_head(
+    handle: str, kind: Type, tile_rows: int, domain: str, shapes: Sequence[Shape], *parts: Sequence[Any]
+) -> bytes:
+    """What stands before the tiles of a value, or, of one in parts, alone.
+
+    Of each part it says `[name, salt, size, tiles]`.
+    """
+    head: bytes = msgpack.packb(
+        [handle, type_fields(kind), tile_rows, domain, shapes, *([parts] if parts else [])]
+    )
+    return len(head).to_bytes(LENGTH_BYTES, "big") + head
+
+
+def like_of(domain: str, scale: int) -> Share:
+    """An empty share, to be filled with words. Raises KeyError for no domain."""
+    return Share(DOMAINS[domain], np.empty(0, dtype=np.uint64), scale=scale)
 
 
 def file_name(handle: str) -> str:

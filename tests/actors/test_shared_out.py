@@ -21,7 +21,7 @@ from tercet.errors import ProtocolError
 from tercet.plans import Builder, Form, Type
 from tercet.plans.kinds import KINDS, Tiling
 from tercet.plans.passes import drop_dead
-from tercet.plans.shards import NODE, Shards
+from tercet.plans.shards import NODE, Shards, stores
 from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.plans.types import word_shape
 from tercet.protocols import registry
@@ -180,6 +180,41 @@ def test_each_tile_has_one_member_in_blocks(tiles, workers):
             assert all(shards.may_run(member, index, tile) for tile in share)
     spread = [len(shards.block(worker, tiles)) for worker in range(workers)]
     assert max(spread) - min(spread) <= 1
+
+
+def test_workers_write_what_they_make_and_no_more():
+    """What the node makes, and what only follows from that row by row, the node stores itself."""
+    b = Builder("stores", tile_rows=64)
+    x, y = (b.input(name, Type(Form.RING, (640,), 8, 2.0**11)) for name in "xy")
+    order = x.take(b.constant(np.arange(640)[None, ::-1].copy()))
+    words = b.random_words(1, 640)
+    for handle, value in {
+        "product": x * y,
+        "follows from a product": (x * y) + 1,
+        "follows from inputs": x + y,
+        "made together": order,
+        "follows from what was made together": order + 1,
+        "the node's": words,
+        "follows from the node's": b.apply("smear", words),
+        "the node's times others": words & b.apply("masks", x < 0),
+        "a sum": (x * y).sum(),
+    }.items():
+        value.store(handle)
+    plan = drop_dead(b.plan())
+    protocol = registry.get("replicated")
+    found = stores(plan, protocol)
+    assert {plan.nodes[index].get("handle") for index in found} == {
+        "product",
+        "follows from a product",
+        "follows from inputs",
+        "made together",
+        "follows from what was made together",
+        "the node's times others",
+    }
+    layout = Layout(plan, {}, workers=3, protocol=protocol)
+    shards = Shards(layout, found)
+    assert [shards.workers_of(index) for index in found] == 6 * [[0, 1, 2]]
+    assert not any(Shards(layout).workers_of(index) for index in found)
 
 
 async def test_a_message_for_a_tile_of_another_member_is_refused(example):

@@ -42,6 +42,7 @@ from tercet.storage.catalog import Entry
 from tercet.storage.catalog_copies import Restored, restored_from
 from tercet.storage.journal import Checkpoint, LooseValue
 from tercet.storage.share_files import file_name
+from tercet.storage.shared import SealedParts, SharedStorage
 from tercet.transports import Identity
 
 HANDLES = ["ages#1", "ages#2"]
@@ -144,11 +145,31 @@ def test_a_backup_and_back(home, tmp_path):
     vault.catalog.close()
 
 
+def write_in_parts(home, handle):
+    """Let two workers write a value of the table, in the place of the node."""
+    files, stored = home.vault.files, value()
+    files.remove(handle)
+    storage = SharedStorage("memory://lake", 1 << 20)
+    storage.connect()
+    parts, written = SealedParts(files, handle, 2), {}
+    for worker, tiles in enumerate(([0, 1, 2], [3, 4])):
+        part = storage.part(parts.places[worker])
+        written[worker] = [part.write(tile, stored.tiles[tile], len(tiles)) for tile in tiles][-1]
+    files.save(handle, parts.stored(stored.type, stored.tile_rows, written))
+    entry = home.vault.catalog.find("table", "ages")
+    home.vault.catalog.put(entry, {handle: 8 * stored.type.shape[0] * 2})
+
+
 def test_shares_that_lie_elsewhere(nodes_at_rest, tmp_path):
     store = fsspec.filesystem("memory")
     nodes_at_rest.configure(0, storage="memory://lake")
     home = Home(nodes_at_rest.root / "n0")
+    write_in_parts(home, HANDLES[0])
     back_up(home.toml, tmp_path / "saved")
+    (part,) = store.glob(f"/lake/{file_name(HANDLES[0])}-*0001")
+    store.rm(part)
+    with pytest.raises(StorageError, match="was cut, or lacks a part, and the catalog names it"):
+        back_up(home.toml, tmp_path / "lacking")
     home.empty()
     with pytest.raises(StorageError, match="files of shares in /lake is there"):
         restore(tmp_path / "saved", home.toml)

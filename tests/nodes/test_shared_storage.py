@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import Counter
 
+import attrs
 import numpy as np
 import pytest
 import trio
@@ -21,7 +22,7 @@ from tercet.errors import StorageError
 from tercet.ml import LogisticRegression
 from tercet.nodes import program, requests
 from tercet.storage import share_files
-from tercet.storage.sealed import SealedReader
+from tercet.storage.sealed import SealedReader, SealedWriter
 from tercet.testing.engines import Tasks
 from tests.attacks.lake import TIMEOUT_S
 from tests.nodes import on_disk
@@ -43,6 +44,7 @@ class Lasting:
     def __init__(self, made, root):
         self.made, self.root = made, root
         self.nodes: list[Node] = []
+        self.engines: list[Tasks] = []
 
     def place(self, index):
         return self.root / f"stored{index}"
@@ -56,6 +58,7 @@ class Lasting:
         """Lakes of the hospital and of ann, while nodes run with so many workers."""
         for index in range(3):
             self.made.configure(index, workers=workers)
+        self.engines.clear()
         async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
             self.nodes = [
                 await nursery.start(
@@ -82,8 +85,12 @@ def lasting(tmp_path, monkeypatch):
     async def for_ever(*_):
         await trio.sleep_forever()
 
+    def engine_of(file):
+        found.engines.append(Tasks(file.workers))
+        return found.engines[-1]
+
     monkeypatch.setattr(program, "_until_told", for_ever)
-    monkeypatch.setattr(program, "engine_of", lambda file: Tasks(file.workers))
+    monkeypatch.setattr(program, "engine_of", engine_of)
     monkeypatch.setattr(requests, "TILE_ROWS", TILE_ROWS)
     made = on_disk.set_up(tmp_path / "nodes")
     found = Lasting(made, tmp_path)
@@ -100,7 +107,7 @@ def handed(monkeypatch):
     found, send = Counter(), Line.send
 
     async def noted(line, message, buffers=()):
-        found[message[0]] += message[0] == "stored"
+        found[message[0]] += message[0] in ("stored", "written")
         await send(line, message, buffers)
 
     def to_wire(parcel):
@@ -169,6 +176,96 @@ def cut_off(path, other):
 
 def lose(path, other):
     path.unlink()
+
+
+async def older(lake):
+    """A table with a column that workers make and write."""
+    table = await lake.table("ages")
+    return await table.assign(older=table["age"] + 7.5)
+
+
+async def mean(table):
+    return (await table.describe(["older"], statistics=["mean"]))["older"]["mean"]
+
+
+async def test_workers_write_what_they_have_made(lasting, handed):
+    """Each its tiles, and others read them after a restart; what was changed is found."""
+    expected = pytest.approx(AGE.mean() + 7.5, abs=1e-3)
+    async with lasting.run(workers=3) as (hospital, ann):
+        await upload(hospital)
+        made = await older(ann)
+        assert handed["written"] == 9  # by three workers of each party
+        assert await mean(made) == expected
+    async with lasting.run(workers=2) as (_, ann):
+        made = attrs.evolve(made, lake=ann)
+        assert await mean(made) == expected
+        assert not handed["input"]
+        first, *_ = parts = [path for path in lasting.files(2) if "-" in path.name]
+        assert len(parts) == 3
+        flip(first, b"")
+        with trio.fail_after(20), pytest.raises(StorageError, match=f"party 2: .*{first.name} is damaged"):
+            await mean(made)
+
+
+@pytest.mark.parametrize("when", ["write", "commit"])
+async def test_a_storage_that_is_full_leaves_nothing_of_a_run(lasting, monkeypatch, when):
+    """Neither with the party whose storage it is, nor with others, whose workers have written theirs."""
+    method = {"write": "_write", "commit": "commit"}[when]
+    act = getattr(SealedWriter, method)
+
+    def fail(writer, *args):
+        if "stored1" in writer._temporary and "-" in writer._name:
+            raise StorageError("no space is left in the storage")
+        return act(writer, *args)
+
+    async with lasting.run(workers=2) as (hospital, ann):
+        await upload(hospital)
+        before = [set(lasting.files(index)) for index in range(3)]
+        monkeypatch.setattr(SealedWriter, method, fail)
+        with trio.fail_after(20), pytest.raises(StorageError, match=r"party 1: .*no space is left"):
+            await older(ann)
+        with trio.fail_after(20):
+            while [set(lasting.files(index)) for index in range(3)] != before:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        monkeypatch.undo()
+        assert all(node.party.is_complete for node in lasting.nodes)
+
+
+async def test_a_lost_worker_leaves_nothing_of_a_run(lasting, monkeypatch):
+    """What it, and those who were at work with it, had written is removed: one head and two parts are new."""
+    written, lost = trio.Event(), threading.Event()
+    token, commit = trio.lowlevel.current_trio_token(), SealedWriter.commit
+
+    def held(writer):
+        if "-" in writer._name and not writer._name.endswith("0000"):
+            lost.wait(20)
+            return commit(writer)
+        size = commit(writer)
+        if "stored1" in writer._temporary and "-" in writer._name:
+            token.run_sync_soon(written.set)
+        return size
+
+    async with lasting.run(workers=2) as (hospital, ann):
+        await upload(hospital)
+        before = [len(lasting.files(index)) for index in range(3)]
+        monkeypatch.setattr(SealedWriter, "commit", held)
+
+        async def lose():
+            await written.wait()
+            lasting.engines[1].scopes[0].cancel()
+            await trio.sleep(0.1)
+            lost.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose)
+            with trio.fail_after(60):
+                made = await older(ann)  # a job, which goes on with the next crew
+        assert lost.is_set()
+        assert await mean(made) == pytest.approx(AGE.mean() + 7.5, abs=1e-3)
+
+        with trio.fail_after(20):
+            while [len(lasting.files(index)) - before[index] for index in range(3)] != [3, 3, 3]:  # noqa: ASYNC110
+                await trio.sleep(0.02)
 
 
 async def test_files_that_are_not_as_they_were_written_end_the_run(lasting):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import tracemalloc
 
 import numpy as np
@@ -11,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tercet.actors.values import Stored, cut, join
-from tercet.errors import ProtocolError, StorageError
+from tercet.errors import StorageError
 from tercet.plans import Form, Type
 from tercet.protocols.base import Share
 from tercet.storage.sealed import SealedFiles
-from tercet.storage.share_files import SharedStorage, ShareFiles, TileCache
+from tercet.storage.share_files import ShareFiles, TileCache
 
 pytestmark = pytest.mark.smoke
 
@@ -153,26 +152,3 @@ def test_a_value_in_pieces(files, tmp_path):
     assert not list((tmp_path / "data").iterdir())
     with pytest.raises(StorageError, match="is missing"):
         files.load("x")
-
-
-def test_workers_read_with_what_their_node_tells_them(files, tmp_path):
-    """Each value has a key of its own, and what they have of the storage itself has none."""
-    url = (tmp_path / "shared").as_uri()
-    own = ShareFiles(SealedFiles(url, bytes(range(32)), base=tmp_path), TileCache(4096))
-    values = {handle: value(Form.RING, (2, 150), scale) for handle, scale in (("x", 3), ("y", 4))}
-    told = {handle: own.save(handle, one).tiles.access() for handle, one in values.items()}
-    packed = pickle.dumps(SharedStorage(url, 4096))
-    assert bytes(range(32)) not in packed
-    storage = pickle.loads(packed)
-    storage.connect()
-    for handle, one in values.items():
-        for tile, expected in zip(storage.tiles(told[handle]), one.tiles, strict=True):
-            assert (tile.domain, tile.scale) == (expected.domain, expected.scale)
-            np.testing.assert_array_equal(tile.data, expected.data)
-    title, _, key, *rest = told["x"]
-    with pytest.raises(StorageError, match="damaged"):
-        storage.tiles([title, told["y"][1], key, *rest])[0]
-    for odd in ([], told["x"][:-1], [*told["x"][:-2], "odd", 0], [*told["x"][:3], 7, *rest[1:]]):
-        with pytest.raises(ProtocolError, match="something else than where a value lies"):
-            storage.tiles(odd)
-    assert files.save("x", values["x"]).tiles.access() is None  # a directory is the node's alone
