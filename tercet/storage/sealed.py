@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from fsspec.dircache import DirCache
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tercet.errors import StorageError
 
@@ -35,6 +36,8 @@ MAGIC = b"T3SHARES\x01"
 SALT_BYTES, KEY_BYTES, TAG_BYTES = 32, 32, 16
 HEAD_BYTES = len(MAGIC) + SALT_BYTES
 CHUNK_BYTES = 1 << 20
+BLOCK_BYTES = 5 << 20
+"""What is gathered of a file that is written to an object store: the least that S3 takes."""
 TEMPORARY = ".part"
 NAME_DIGITS = 40
 _NAME = re.compile(rf"[0-9a-f]{{{NAME_DIGITS}}}(-[0-9a-f]{{16}})?(\.[0-9a-f]{{8}}\.part)?")
@@ -93,9 +96,11 @@ class SealedFiles:
     def begun(self, name: str, salt: bytes, key: bytes) -> SealedWriter:
         """The same with what somebody else, who has the data key, has drawn and derived for this file alone.
 
-        A key is for one writer: who has begun to write with it once never does so again.
+        A key is for one writer: who has begun to write with it once never does so again. Where files appear
+        when they are closed, as in object stores, it has its name from the beginning: nothing counts there
+        that no other file names, and to rename it would be to copy it.
         """
-        return SealedWriter(self, name, salt, key)
+        return SealedWriter(self, name, salt, key, renamed=isinstance(self._files, LocalFileSystem))
 
     def write(self, name: str, pieces: Iterable[memoryview]) -> int:
         """Write a new file; how many bytes it has. Raises StorageError, and leaves nothing then."""
@@ -219,8 +224,20 @@ class SealedFiles:
         return f"{self.root}/{name}"
 
     def raw(self, path: str, mode: str) -> Any:
-        """A file as it is, sealed."""
-        return self._files.open(path, mode)
+        """A file as it is, sealed: of what is read in any order nothing is read ahead, where that costs."""
+        options: dict[str, Any] = {"cache_type": "none"} if mode == "rb" else {"block_size": BLOCK_BYTES}
+        return self._files.open(path, mode, **options)
+
+    def require_place(self) -> None:
+        """Raise StorageError if this process does not see the place, where places are made by others.
+
+        Object stores have no empty places, so of those nothing is known before there is a file.
+        """
+        if isinstance(self._files, LocalFileSystem | MemoryFileSystem) and not self._files.exists(self.root):
+            raise StorageError(
+                f"there is no storage at {self.root} where this worker runs: mount there what the node has, "
+                "or name a place that the node and all its workers reach as storage in node.toml"
+            )
 
     def file_key(self, name: str, salt: bytes) -> bytes:
         """The key of a file. Raises StorageError before the data key is known."""
@@ -287,12 +304,16 @@ class SealedFiles:
 class SealedWriter:
     """A file that comes into being. What was appended counts once it is committed. One thread at a time."""
 
-    def __init__(self, files: SealedFiles, name: str, salt: bytes, key: bytes) -> None:
+    def __init__(
+        self, files: SealedFiles, name: str, salt: bytes, key: bytes, *, renamed: bool = True
+    ) -> None:
         self._files, self._name = files, name
-        self._temporary = f"{files.path(name)}.{secrets.token_hex(4)}{TEMPORARY}"
+        self._temporary = files.path(name) + (f".{secrets.token_hex(4)}{TEMPORARY}" if renamed else "")
+        self._renamed = renamed
         self._cipher = AESGCM(key)
         self._buffer = bytearray()
         self._number, self._size = 0, 0
+        self._committed = False
         with files.sentences(name):
             self._file = files.raw(self._temporary, "wb")
             self._write(MAGIC + salt)
@@ -312,11 +333,15 @@ class SealedWriter:
         self._seal(last=True)
         with self._files.sentences(self._name):
             self._files.settle(self._file)
-            self._files.rename(self._temporary, self._files.path(self._name))
+            if self._renamed:
+                self._files.rename(self._temporary, self._files.path(self._name))
+        self._committed = True
         return self._size
 
     def abort(self) -> None:
         """Leave nothing. Does nothing to a file that was committed."""
+        if self._committed:
+            return
         with contextlib.suppress(OSError):
             self._file.close()  # a full disk refuses what is buffered, which is not wanted any more
         self._files.discard(self._temporary)

@@ -46,6 +46,7 @@ class SharedStorage(Storage):
         """As `Storage.connect`."""
         if self._files is None:
             sealed = SealedFiles(self.url, base=Path(), make=False)
+            sealed.require_place()
             self._files = ShareFiles(sealed, share_files.cache_for(sealed, self.memory_bytes))
             self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
 

@@ -174,6 +174,23 @@ def test_a_run_that_fails_leaves_nothing(files, storage, place):
     require_same(files.load("x"), value())
 
 
+def test_parts_of_an_object_store_have_their_names_at_once(tmp_path):
+    """To rename them would be to copy them; half of one is removed all the same."""
+    files = ShareFiles(SealedFiles("memory://parts", KEY, base=tmp_path), TileCache(4096))
+    storage = SharedStorage("memory://parts", 4096)
+    storage.connect()
+    require_same(stored_in_parts(files, storage, "x", value()), value())
+    parts = SealedParts(files, "y", 2)
+    writers = [storage.part(place) for place in parts.places]
+    assert writers[0].write(0, value().tiles[0], 1) is not None
+    assert writers[1].write(1, value().tiles[1], 2) is None
+    for writer in writers:
+        writer.abort()
+    assert {name[:40] for name in files.files.names()} == {file_name("x")}
+    files.remove("x")
+    assert files.files.names() == []
+
+
 def part_paths(place, handle):
     return sorted(path for path in place.iterdir() if path.name.startswith(f"{file_name(handle)}-"))
 
@@ -221,6 +238,12 @@ def test_a_value_that_lacks_tiles_is_none(files, storage, tiles):
         told[0] = part.write(tile, stored.tiles[tile % 4], len(tiles))
     with pytest.raises(StorageError, match="have not written all of 'x'"):
         parts.stored(stored.type, 64, told)
+
+
+@pytest.mark.parametrize("url", ["file:///nowhere/at/all", "memory://another-process", "carrier-pigeon://x"])
+def test_a_worker_that_does_not_reach_the_storage_says_so(url):
+    with pytest.raises(StorageError, match=r"no storage at .* where this worker runs|cannot be opened"):
+        SharedStorage(url, 4096).connect()
 
 
 @pytest.mark.parametrize("odd", [[], ["x"], ["x", b"", "key"], ["x", b"", b"", 1]])
