@@ -114,11 +114,14 @@ class Fellows:
     def hear(self, number: int, message: list[Any], payload: Words | None) -> None:
         """Handle what a fellow says. Raises ProtocolError."""
         match message:
-            case ["begun", bytes(session)]:
+            case ["begun", bytes(session)] if not self._party.has_ended(session):
                 self._begun.setdefault(session, set()).add(number)
                 if len(self._begun) > MOST_BEGUN:
-                    self._begun.popitem(last=False)
+                    idle = (name for name in self._begun if self._party.under_way(name) is None)
+                    self._begun.pop(next(idle, b""), None)
                 self._news.tell()
+            case ["begun", bytes(_)]:
+                pass  # of a run that has ended here
             case ["value", bytes(session), *rest] if payload is not None:
                 self._tell(session, Parcel.read(rest, payload))
             case ["rows", bytes(session), *rest] if payload is not None:

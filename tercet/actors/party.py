@@ -219,6 +219,10 @@ class Party:
         """A session by name that runs now."""
         return self._sessions.get(name)
 
+    def has_ended(self, name: bytes) -> bool:
+        """Whether a session of that name was here, and is over."""
+        return name in self._over
+
     def peer_starts(self, peer: Peer, name: bytes, said: Start) -> None:
         """A peer is ready to run a session; perhaps this party has not heard of it."""
         session = self._sessions.get(name)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.actors.scratch import IN_MEMORY, Scratch
-from tercet.errors import PlanError
+from tercet.errors import PlanError, ProtocolError
 from tercet.plans.kinds import Data
 from tercet.plans.types import Form, Type
 from tercet.protocols.base import Protocol, Share
@@ -151,7 +151,9 @@ class TiledValue:
 
     def block(self, tiles: range) -> Data:
         """Some neighbouring tiles as one; only once none of them is missing."""
-        parts = (self.part(tile) for tile in tiles)
+        parts = [self.part(tile) for tile in tiles]
+        if any(part is None for part in parts):
+            raise ProtocolError(f"a tile of {tiles} was dropped before it was read")
         return join([part for part in parts if part is not None], self._scratch)
 
     def reader_done(self, tile: int) -> None:

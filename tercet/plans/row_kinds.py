@@ -257,7 +257,7 @@ class Interleave(Unary):
         all_rows, start, rows = int(node.get("rows")), 0, int(node.get("rows"))
         if protocol.team is not None:
             start = 2 * protocol.team.block(protocol.team.rows[0]).start
-            rows = min(start + 2 * pairs, all_rows) - start
+            rows = max(0, min(start + 2 * pairs, all_rows) - start)
         woven = np.empty((words, count // 2, rows), dtype=np.uint64)
         woven[..., ::2] = x.data[:, : count // 2]
         woven[..., 1::2] = x.data[:, count // 2 :, : rows // 2]

@@ -7,6 +7,7 @@ exceeds it.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -215,7 +216,7 @@ class Costs:
         # Plans repeat steps: nodes of one kind, with the same arguments, cost the same.
         key = (node.kind, node.attributes, dealer, rows, team, *shapes, *kinds)
         if key not in self._known:
-            protocol = self._protocols[dealer]
+            protocol = copy.copy(self._protocols[dealer])
             protocol.team = team
             shares = [
                 _spec(protocol, kind, shape)
@@ -223,7 +224,6 @@ class Costs:
                 if kind.form is not Form.PUBLIC
             ]
             self._known[key] = KINDS[node.kind].cost(node, protocol, shares, rows)
-            protocol.team = None
         return self._known[key]
 
     def held_words(self, ref: Ref, tile: int) -> int:
@@ -310,7 +310,8 @@ class Ledger:
                 f"party {peer} sent a message for {layout.plan.nodes[node].title(node)}, tile {tile}, to a "
                 "member of this party that does not run it; both must have as many workers"
             )
-        cost = self._costs.of(node, tile)
+        # A member's block may be longer than it would be of the most rows, but never than the first one's.
+        cost = self._costs.of(node, 0 if layout.together(node) else tile)
         rounds, most = cost.rounds, cost.sent[peer] // WORD_BYTES
         if not KINDS[layout.plan.nodes[node].kind].exact_cost:
             rounds, most = SLACK * rounds + SLACK_ROUNDS, SLACK * most + SLACK_WORDS

@@ -74,8 +74,11 @@ def sort_tables(protocol: Protocol, tables: Sequence[Sequence[Share]], bits: int
     Opens at most `openings(rows)` of all of them.
     """
     if protocol.team is not None:
-        together = (_sort_together(protocol, protocol.team, columns, bits) for columns in tables)
-        return (yield from gather(*together))
+        results = []
+        for columns in tables:
+            result = yield from _sort_together(protocol, protocol.team, columns, bits)
+            results.append(result)
+        return results
     made = [distinct(protocol, columns[0], bits) for columns in tables]
     extended = [[*columns, keys] for columns, (keys, _) in zip(tables, made, strict=True)]
     if len(tables) == 1:
@@ -178,7 +181,9 @@ def ask(
 
 def openings_together(team: Team) -> int:
     """Words that a member opens at most in a sort by several, but with a chance below 2^-40."""
-    return openings(sampled(team)) + openings(largest_part(team)) + packed_words(searched(team))
+    # A small part may open more than a larger one: there are fewer batches, of more comparisons.
+    part = max(openings(largest_part(team)), openings(ROOM // FEWEST))
+    return openings(sampled(team)) + part + packed_words(searched(team))
 
 
 def openings(rows: int) -> int:

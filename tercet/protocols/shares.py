@@ -135,7 +135,7 @@ def gather(*operations: Op[Any]) -> Op[list[Any]]:
     results: list[Any] = [None] * len(operations)
     waiting: dict[int, Round] = {}
     for index, operation in enumerate(operations):
-        yield from _advance(operation, None, index, waiting, results)
+        _advance(operation, None, index, waiting, results)
     while waiting:
         merged = Round(
             _concatenate(r.send for r in waiting.values()), _concatenate(r.recv for r in waiting.values())
@@ -149,21 +149,22 @@ def gather(*operations: Op[Any]) -> Op[list[Any]]:
                 start = cursor[peer]
                 cursor[peer] = start + len(shapes)
                 mine[peer] = got[peer][start : cursor[peer]]
-            yield from _advance(operations[index], mine, index, waiting, results)
+            _advance(operations[index], mine, index, waiting, results)
     return results
 
 
 def _advance(
     operation: Op[Any], got: Received | None, index: int, waiting: dict[int, Round], results: list[Any]
-) -> Op[None]:
-    """Go on with an operation up to its next round; what it exchanges with other members is not shared."""
+) -> None:
     try:
         step = next(operation) if got is None else operation.send(got)
-        while isinstance(step, Exchange):
-            step = operation.send((yield step))
-        waiting[index] = step
     except StopIteration as stop:
         results[index] = stop.value
+        return
+    if isinstance(step, Exchange):
+        # Members may get to exchanges of several operations in different order, and these have no names.
+        raise ProtocolError("operations that members of a party run together cannot go side by side")
+    waiting[index] = step
 
 
 def _concatenate(parts: Any) -> dict[int, list[Any]]:

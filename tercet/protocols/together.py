@@ -75,11 +75,12 @@ def hand_out(team: Team, columns: Sequence[Words], to: Indices) -> Op[tuple[Indi
     Gives how many rows each member sent to each, and what came here, by sender and in the order of its rows.
     """
     counts, orders = _by_member(team, to)
-    send = {
-        member: [counts.view(np.uint64), *(np.take(column, order, axis=-1) for column in columns)]
-        for member, order in enumerate(orders)
-    }
-    got = yield Exchange(send)
+    got = yield Exchange(
+        {
+            member: [counts.view(np.uint64), *(np.take(column, order, axis=-1) for column in columns)]
+            for member, order in enumerate(orders)
+        }
+    )
     matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
     return matrix, [
         np.concatenate([got[member][1 + number] for member in range(team.size)], axis=-1)
@@ -105,11 +106,11 @@ def place(team: Team, array: Words, start: int, stop: int, spans: Sequence[tuple
         low = max(spans[sender][0], bounds[receiver])
         return slice(low, max(low, min(spans[sender][1], bounds[receiver + 1])))
 
-    send = {}
-    for member in range(team.size):
+    def piece(member: int) -> Words:
         part = overlap(me, member)
-        send[member] = [array[..., part.start - spans[me][0] :][..., : part.stop - part.start]]
-    got = yield Exchange(send)
+        return array[..., part.start - spans[me][0] :][..., : part.stop - part.start]
+
+    got = yield Exchange({member: [piece(member)] for member in range(team.size)})
     placed = np.zeros((*array.shape[:-1], bounds[me + 1] - bounds[me]), dtype=np.uint64)
     for member in range(team.size):
         part = overlap(member, me)
@@ -140,15 +141,7 @@ def permute(team: Team, tables: list[Words], draw: Callable[[str], Stream]) -> O
     bounds = team.bounds(team.rows[0])
     widths = [table.shape[1] for table in tables]
     counts, orders, most = _drawn(team, draw("members"))
-    send: dict[int, list[Words]] = {}
-    for member, order in enumerate(orders):
-        pieces = [np.zeros((most[member], width), dtype=np.uint64) for width in widths]
-        for piece, table in zip(pieces, tables, strict=True):
-            np.take(table, order, axis=0, out=piece[: len(order)], mode="clip")
-        send[member] = [counts.view(np.uint64), *pieces]
-    tables.clear()
-    got = yield Exchange(send)
-    del send
+    got = yield _leaving(tables, counts, orders, most)
     matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
     sizes = matrix.sum(axis=0)
     starts = [0, *np.cumsum(sizes).tolist()]
@@ -167,6 +160,20 @@ def permute(team: Team, tables: list[Words], draw: Callable[[str], Stream]) -> O
     yield from _even_out(team, rooms, starts, slack)
     first = bounds[team.member] - starts[team.member] + slack
     return [room[first:][: len(team.block(team.rows[0]))] for room in rooms]
+
+
+def _leaving(
+    tables: list[Words], counts: Indices, orders: Sequence[Indices], most: Sequence[int]
+) -> Exchange:
+    """What goes where of tables, in pieces of so many rows; takes `tables` away."""
+    send: dict[int, list[Words]] = {}
+    for member, order in enumerate(orders):
+        pieces = [np.zeros((most[member], table.shape[1]), dtype=np.uint64) for table in tables]
+        for piece, table in zip(pieces, tables, strict=True):
+            np.take(table, order, axis=0, out=piece[: len(order)], mode="clip")
+        send[member] = [counts.view(np.uint64), *pieces]
+    tables.clear()
+    return Exchange(send)
 
 
 _UNEVEN = "a shuffle had more rows for one member than chance allows; run the plan again"
@@ -249,8 +256,9 @@ def take(protocol: Protocol, team: Team, x: Share, places: Indices, rows: int) -
             for member, (start, stop) in enumerate(itertools.pairwise(starts))
         }
     )
-    send = {member: [protocol.take(x, asked[member][0].view(np.int64)).data] for member in range(team.size)}
-    got = yield Exchange(send)
+    got = yield Exchange(
+        {member: [protocol.take(x, asked[member][0].view(np.int64)).data] for member in range(team.size)}
+    )
     joined = x.like(np.concatenate([got[member][0] for member in range(team.size)], axis=-1))
     back = np.empty_like(order)
     back[order] = np.arange(order.size)

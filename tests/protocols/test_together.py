@@ -340,18 +340,11 @@ def test_pieces_that_chance_does_not_allow_are_an_error():
         shuffling.send({0: sent, 1: [counts, np.zeros((2048, 1), dtype=np.uint64)]})
 
 
-def test_exchanges_pass_through_operations_side_by_side():
-    """What one of several operations exchanges is not mixed up with the rounds that all share."""
+def test_operations_of_teams_do_not_go_side_by_side():
+    """Members would take one operation's rows for another's."""
 
-    def exchanging(word):
-        got = yield Exchange({0: [np.array([word], dtype=np.uint64)]})
-        yield Round()
-        return got[0][0]
+    def exchanging():
+        yield Exchange()
 
-    def talking():
-        got = yield Round()
-        return got
-
-    (made,) = run([[gather(exchanging(1), talking(), exchanging(2))]])
-    first, _, second = made[0]
-    assert (first.tolist(), second.tolist()) == ([1], [2])
+    with pytest.raises(ProtocolError, match="cannot go side by side"):
+        next(gather(exchanging(), exchanging()))
