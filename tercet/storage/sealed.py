@@ -85,8 +85,8 @@ class SealedFiles:
                 listings.use_listings_cache = False  # they would not have what workers write
             if make:
                 self._files.makedirs(self.root, exist_ok=True)
-        except (OSError, ValueError, ImportError) as error:
-            raise StorageError(f"the storage at {url} cannot be opened: {error}") from error
+        except Exception as error:
+            raise StorageError(f"the storage at {url} cannot be opened: {_why(error)}") from error
 
     def begin(self, name: str) -> SealedWriter:
         """A new file, to be written piece by piece; it is there when it is committed. Raises StorageError."""
@@ -264,18 +264,20 @@ class SealedFiles:
                 self._files.rm(path)
         except FileNotFoundError:
             pass
-        except OSError as error:
-            raise StorageError(f"{path} cannot be removed ({error.strerror or error})") from error
+        except Exception as error:
+            raise StorageError(f"{path} cannot be removed ({_why(error)})") from error
 
     @contextlib.contextmanager
     def sentences(self, name: str) -> Iterator[None]:
         """Turn what the file system raises while a file is written into a StorageError."""
         try:
             yield
-        except OSError as error:
+        except StorageError:
+            raise
+        except Exception as error:
             raise StorageError(
-                f"{name} could not be written to {self.root} ({error.strerror or error}); make room, or "
-                "mend the storage, and upload again"
+                f"{name} could not be written to {self.root} ({_why(error)}); make room, or mend the "
+                "storage, and try again"
             ) from error
 
     @contextlib.contextmanager
@@ -285,8 +287,10 @@ class SealedFiles:
             yield
         except FileNotFoundError as error:
             raise StorageError(f"{path} is missing; restore it, or upload again") from error
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read ({error.strerror or error})") from error
+        except StorageError:
+            raise
+        except Exception as error:
+            raise StorageError(f"{path} cannot be read ({_why(error)})") from error
 
     def rename(self, temporary: str, final: str) -> None:
         """Let a file appear under its name, for good."""
@@ -342,7 +346,7 @@ class SealedWriter:
         """Leave nothing. Does nothing to a file that was committed."""
         if self._committed:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             self._file.close()  # a full disk refuses what is buffered, which is not wanted any more
         self._files.discard(self._temporary)
 
@@ -418,6 +422,13 @@ class SealedReader:
                 f"{self._path} is damaged in chunk {number}: a bit has flipped, it was cut, or it "
                 "was encrypted with another storage key; restore it, or upload the table again"
             ) from error
+
+
+def _why(error: Exception) -> str:
+    """What a file system has raised, in a word; those of other packages raise what they like."""
+    if isinstance(error, OSError | ValueError | ImportError):
+        return getattr(error, "strerror", None) or str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def part_names(name: str, count: int) -> list[str]:

@@ -143,6 +143,32 @@ def test_directories_of_this_machine(url, directory):
     assert directory_of(url, Path("/srv/node")) == (None if directory is None else Path(directory))
 
 
+class CredentialsError(Exception):
+    """As packages of file systems raise, which are no OSError."""
+
+
+def test_whatever_a_file_system_raises_is_a_sentence(files, monkeypatch):
+    files.write(NAME, [memoryview(b"shares")])
+    reader = files.open(NAME)
+
+    def refuse(*args, **options):
+        raise CredentialsError("there are no credentials")
+
+    for method in ("open", "ls", "rm"):
+        monkeypatch.setattr(files._files, method, refuse)
+    for act, says in {
+        lambda: files.open(NAME): "cannot be read",
+        lambda: reader.chunk(0): "cannot be read",
+        files.names: "cannot be read",
+        lambda: files.write(OTHER, []): "could not be written",
+        lambda: files.remove(NAME): "cannot be removed",
+    }.items():
+        with pytest.raises(StorageError, match=rf"{says}.* \(CredentialsError: there are no credentials\)"):
+            act()
+    monkeypatch.undo()
+    assert b"".join(files.read(NAME)) == b"shares"
+
+
 def test_other_places_by_url(tmp_path):
     files = SealedFiles("memory://tercet-test", KEY, base=tmp_path)
     files.write(NAME, [memoryview(b"shares" * 100)])
