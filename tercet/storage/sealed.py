@@ -159,12 +159,12 @@ class SealedFiles:
     def remove(self, name: str) -> None:
         """Remove a file with its parts, if it is there. Raises StorageError."""
         self.discard(self.path(name))
-        self.remove_parts(name)
+        self.remove_beginning(f"{name}-")
 
-    def remove_parts(self, name: str) -> None:
-        """Remove the parts of a file, also those whose writing did not end."""
-        for part in self._beginning(f"{name}-"):
-            self.discard(self.path(part))
+    def remove_beginning(self, letters: str) -> None:
+        """Remove files whose names begin so, also those whose writing did not end. Raises StorageError."""
+        for name in self._beginning(letters):
+            self.discard(self.path(name))
 
     def parts(self, name: str) -> list[str]:
         """The parts of a file that are there."""
@@ -429,12 +429,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError | ValueError | ImportError):
         return getattr(error, "strerror", None) or str(error)
     return f"{type(error).__name__}: {error}"
-
-
-def part_names(name: str, count: int) -> list[str]:
-    """Names for so many parts of a file that nothing there has, even if it was written before."""
-    drawn = secrets.token_hex(6)
-    return [f"{name}-{drawn}{number:04x}" for number in range(count)]
 
 
 def owner_of(name: str) -> str:

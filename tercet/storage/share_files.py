@@ -263,9 +263,10 @@ class ShareFiles:
 
         Of one that workers have written under this handle only the head is missing, which names its parts.
         """
-        due = stored.tiles.head_due if isinstance(stored.tiles, SealedTiles) else None
-        if due is not None and due[0] == handle:
-            self.files.write(file_name(handle), [memoryview(due[1])])
+        tiles = stored.tiles
+        if isinstance(tiles, SealedTiles) and tiles.head_due is not None and tiles.head_due[0] == handle:
+            self.files.write(file_name(handle), [memoryview(tiles.head_due[1])])
+            tiles.head_due = None
             return stored
         writer = self.begin(handle, stored.type, stored.tile_rows)
         try:

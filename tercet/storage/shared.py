@@ -24,7 +24,7 @@ from tercet.errors import ProtocolError, StorageError
 from tercet.plans.types import Type
 from tercet.protocols.base import Share
 from tercet.storage import share_files
-from tercet.storage.sealed import SALT_BYTES, SealedFiles, SealedWriter, part_names
+from tercet.storage.sealed import SALT_BYTES, SealedFiles, SealedWriter
 from tercet.storage.share_files import SealedTiles, ShareFiles, file_name, like_of, pack_head, tile_shapes
 from tercet.transports.base import byte_view
 
@@ -120,7 +120,8 @@ class SealedPart(PartWriter):
             self._over = True
             if self._writer is not None:
                 self._writer.abort()
-                self._storage.files.files.remove(self._name)
+                files = self._storage.files.files
+                files.discard(files.path(self._name))
 
 
 class SealedParts(ValueInParts):
@@ -128,7 +129,9 @@ class SealedParts(ValueInParts):
 
     def __init__(self, files: ShareFiles, handle: str, workers: int) -> None:
         self._files, self._handle = files, handle
-        names = part_names(file_name(handle), workers)
+        self._beginning = f"{file_name(handle)}-{secrets.token_hex(6)}"
+        self._made: SealedTiles | None = None
+        names = [f"{self._beginning}{number:04x}" for number in range(workers)]
         self._salts = [(name, secrets.token_bytes(SALT_BYTES)) for name in names]
         self.places = [[name, salt, files.files.file_key(name, salt)] for name, salt in self._salts]
 
@@ -143,11 +146,14 @@ class SealedParts(ValueInParts):
             tiles = SealedTiles(stretches, shapes, like, self._files.cache)
         except (ValueError, KeyError, IndexError) as error:
             raise StorageError(f"workers have not written all of {self._handle!r}: {error}") from error
+        self._made = tiles
         tiles.head_due = self._handle, pack_head(self._handle, kind, tile_rows, first.domain, shapes, *parts)
         return Stored(kind, tiles, tile_rows)
 
     def discard(self) -> None:
-        """As `ValueInParts.discard`: what is kept has a head."""
-        name = file_name(self._handle)
-        if not self._files.files.exists(name):
-            self._files.files.remove_parts(name)
+        """As `ValueInParts.discard`: what is kept has its head.
+
+        Another attempt at the same run may be writing the value meanwhile, to parts of other names.
+        """
+        if self._made is None or self._made.head_due is not None:
+            self._files.files.remove_beginning(self._beginning)

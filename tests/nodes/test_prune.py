@@ -29,7 +29,7 @@ from tercet.nodes.vault import Vault
 from tercet.storage.catalog import Entry
 from tercet.storage.job_rows import JOBS, JobEnd, JobRow
 from tercet.storage.journal import RESULTS, LooseValue
-from tercet.storage.sealed import SealedFiles, part_names
+from tercet.storage.sealed import SealedFiles
 from tercet.storage.share_files import file_name
 from tests.nodes.test_amending import following
 from tests.nodes.test_backup import Home, value
@@ -124,7 +124,7 @@ def test_what_members_who_are_gone_have_kept(home, nodes_at_rest):
     succession.place(home.path / "cluster.toml", after)
     assert counts(prune(home.toml, days=90))[2] == 0
     assert prune(home.toml, days=90, gone=True)[2].amount == prunes.Amount(1, 4800)
-    parts = [part_names(file_name(name), 1)[0] for name in ("claims#1", "ages#1")]
+    parts = [f"{file_name(name)}-{'0' * 16}" for name in ("claims#1", "ages#1")]
     for name in parts:
         home.vault.files.files.write(name, [memoryview(b"words of a worker")])
     assert without(home, "claims#1").exists()

@@ -171,6 +171,10 @@ def test_a_run_that_fails_leaves_nothing(files, storage, place):
     parts = SealedParts(files, "x", 3)
     files.save("x", parts.stored(value().type, 64, write(storage, parts, value())))
     parts.discard()
+    other = SealedParts(files, "x", 3)  # an attempt at the same run that has failed before
+    write(storage, other, value())
+    other.discard()
+    assert len(named(place)) == 3
     require_same(files.load("x"), value())
 
 
