@@ -36,9 +36,9 @@ NAMES = ["plain", "replicated", "rep4"]
 async def run_shared_out(plan, name, inputs, workers, seed, slow=None):
     """Every member of every party in this event loop; between two of them, order is kept, and else mixed up.
 
-    What the node of a `slow` party sends comes after all else. Gives the revealed numbers by name, and all that
-    members have run: (party, member, node, tile). At the end, nothing is held but what the run is to keep, by
-    nodes.
+    What the node of a `slow` party sends comes after all else. Gives the revealed numbers by name, and all
+    that members have run: (party, member, node, tile). At the end, nothing is held but what the run is to
+    keep, by nodes.
     """
     plan, protocol = drop_dead(plan), registry.get(name)
     size = protocol.sizes[0]
