@@ -200,10 +200,9 @@ class Losses:
         for name, columns, owner in (("people", PEOPLE, "hospital"), ("costs", COSTS, "insurer")):
             async with open_lake(self.nodes.cluster, identity=self.nodes.key(owner)) as lake:
                 await upload(lake, name, columns, owner)
+        await self._attempt("undisturbed")  # which takes longer, as all is new
         began = time.monotonic()
-        for _ in range(2):  # the first one takes longer, as all is new
-            seconds, began = time.monotonic() - began, time.monotonic()
-            await self._attempt("undisturbed")
+        await self._attempt("undisturbed")
         seconds = time.monotonic() - began
         before = self._held()
         for number in range(losses):
@@ -216,15 +215,14 @@ class Losses:
         kind = rng.choice(list(FAULTS))
         party, place, after = rng.randrange(PARTIES), rng.randrange(WORKERS), rng.uniform(0, seconds)
         logger.info("%d: %s, of party %d at %d, after %.2f s", number, kind, party, place, after)
+        done = trio.Event()
+
+        async def fault() -> None:
+            await trio.sleep(after)
+            await FAULTS[kind](self, party, place, rng, done)
+
         async with trio.open_nursery() as nursery:
-
-            async def fault(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-                task_status.started()
-                await trio.sleep(after)
-                await FAULTS[kind](self, party, place, rng, done)
-
-            done = trio.Event()
-            await nursery.start(fault)
+            nursery.start_soon(fault)
             await self._attempt(kind)
             done.set()
         await self._ready()
