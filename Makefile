@@ -11,7 +11,7 @@ DOCS := .venv-docs
 PAGES := build/pages
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test thorough lowest cluster-test fuzz scale lies soak lint format docs clean
+.PHONY: help install demo test thorough lowest cluster-test fuzz spread scale lies soak lint format docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ demo: $(STAMP) ## join, train, evaluate and predict on real data, on this machin
 
 # A file of tests at a time on each core, in the order of conftest.py; threads of BLAS would only wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-test thorough lowest: export OPENBLAS_NUM_THREADS := 1
+test thorough lowest spread: export OPENBLAS_NUM_THREADS := 1
 
 test: $(STAMP) ## the test suite
 	$(BIN)/pytest $(PARALLEL)
@@ -64,8 +64,15 @@ cluster-test: $(STAMP) ## nodes as processes in network namespaces, with owners,
 fuzz: $(STAMP) ## ten million changed inputs for whatever decodes what comes from outside
 	$(BIN)/python -m tests.fuzz.campaign
 
-scale: $(STAMP) ## the tests on large inputs, which take long
+scale: $(STAMP) spread ## the tests on large inputs, and those of `spread`, which take long
 	$(BIN)/pytest -m scale
+
+# Tables of more than 128 rows are spread over the workers there.
+SPREAD := tests/ml tests/statistics
+spread: $(STAMP) ## joins, fits, metrics, sorts and groups with 1, 2 and 3 workers a party under three protocols
+	for protocol in replicated shamir rep4; do for workers in 1 2 3; do \
+		$(BIN)/pytest $(PARALLEL) --workers $$workers --protocol $$protocol $(SPREAD) || exit; \
+	done; done
 
 lies: $(STAMP) ## lies of one node of four in whole runs, TERCET_LIES (200) of them
 	$(BIN)/python -m tests.soak.lies

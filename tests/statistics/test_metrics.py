@@ -150,12 +150,13 @@ def test_chi_square_tail(dof):
         assert chi_square_tail(statistic, dof) == pytest.approx(stats.chi2.sf(statistic, dof), rel=1e-9)
 
 
-def test_all_rows_tied(put, data):
+def test_all_rows_tied(put, data, lake):
     x, y = np.ones(130), np.arange(130) % 3 == 0
     source = type(data("fair"))(np.column_stack([x, np.arange(130)]), y, ("x", "n"))
     table = put(source)
     model = LogisticRegression().fit(table, target="y", features=["x"])
     found = model.reveal()
-    assert found.coef_[0] == [0.0]
+    rounding = 2.0**-15 if lake.cluster.protocol == "shamir" else 0.0  # which is by chance there
+    assert abs(found.coef_[0][0]) <= rounding
     assert abs(found.intercept_[0] - np.log(y.mean() / (1 - y.mean()))) < 1e-4
     assert abs(model.evaluate(table).reveal("roc_auc").roc_auc - 0.5) < 5e-5
