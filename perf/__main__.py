@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +250,26 @@ def workers(
         )
     settle_memory()  # as nodes do
     show(run(rows, numbers, repeat, only or ()), as_json=as_json)
+
+
+@app.command()
+def predict(
+    page: Annotated[
+        Path | None, typer.Argument(help="A page to put the table into; printed otherwise.", exists=True)
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """What `explain` predicts for up to a billion rows and 64 workers a party; nothing runs."""
+    from perf import predictions
+
+    found = predictions.run()
+    if page is not None:
+        predictions.write(page, found)
+    elif as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(predictions.markdown(found))
 
 
 @app.command()

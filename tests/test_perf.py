@@ -13,7 +13,20 @@ import pytest
 import trio
 
 import tercet
-from perf import evaluate, figures, groupby, join, kernels, machine, peers, tables, train, transports, workers
+from perf import (
+    evaluate,
+    figures,
+    groupby,
+    join,
+    kernels,
+    machine,
+    peers,
+    predictions,
+    tables,
+    train,
+    transports,
+    workers,
+)
 from perf.lakes import Conditions
 from perf.report import Measured, show
 
@@ -150,6 +163,34 @@ def test_members_run_again_alone_and_send_the_same(monkeypatch):
     rows = 300 * 8 * 2 * 11 / 1e6
     assert found["node_to_workers_mb"] > rows > found["workers_to_node_mb"] > 0
     assert found["between_workers_mb"] == 0
+
+
+def test_predictions_for_tables_that_nobody_has(tmp_path):
+    found = predictions.run([10**6, 10**8], [1, 4])
+    by_work = {(one["work"], one["rows"], one["workers"]): one["seconds"] for one in found}
+    assert {name for name, _, _ in by_work} == {"join", "train", "evaluate", "accuracy and AUC"}
+    assert all(by_work["evaluate", 10**6, workers] > 0 for workers in (1, 4))
+    for name in ("join", "train"):
+        few, many, shared = (by_work[name, *key] for key in ((10**6, 1), (10**8, 1), (10**8, 4)))
+        assert 50 < many / few < 200
+        assert 1.5 < many / shared <= 4.1
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{predictions.BEGIN}old\n{predictions.END}after\n")
+    predictions.write(page, found)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert f"| train | 1,000,000 | {predictions.duration(by_work['train', 10**6, 1])} |" in text
+    page.write_text("nothing to see")
+    with pytest.raises(ValueError, match="has no lines"):
+        predictions.write(page, found)
+    assert [predictions.duration(one) for one in (0.123, 99, 121, 90_000)] == [
+        "0.12 s",
+        "99 s",
+        "2 min",
+        "25 h",
+    ]
 
 
 @pytest.mark.thorough
