@@ -168,11 +168,10 @@ def test_members_run_again_alone_and_send_the_same(monkeypatch):
 def test_predictions_for_tables_that_nobody_has(tmp_path):
     found = predictions.run([10**6, 10**8], [1, 4])
     by_work = {(one["work"], one["rows"], one["workers"]): one["seconds"] for one in found}
-    assert {name for name, _, _ in by_work} == {"join", "train", "evaluate", "accuracy and AUC"}
-    assert all(by_work["evaluate", 10**6, workers] > 0 for workers in (1, 4))
-    for name in ("join", "train"):
+    assert {name for name, _, _ in by_work} == {"join", "train", "evaluate"}
+    for name in ("join", "train", "evaluate"):
         few, many, shared = (by_work[name, *key] for key in ((10**6, 1), (10**8, 1), (10**8, 4)))
-        assert 50 < many / few < 200
+        assert 50 < many / few < 300
         assert 1.5 < many / shared <= 4.1
     page = tmp_path / "page.md"
     page.write_text(f"before\n{predictions.BEGIN}old\n{predictions.END}after\n")

@@ -11,7 +11,7 @@ from sklearn import metrics
 from tercet.errors import PlanError, SchemaError
 from tercet.ml import LogisticRegression
 from tercet.ml.disclosure import UNDEFINED
-from tercet.ml.metrics import METRICS, Calibration
+from tercet.ml.metrics import METRICS, Calibration, sums
 from tercet.ml.metrics import evaluation as evaluation_of
 from tercet.ml.metrics.evaluation import rule_on
 
@@ -29,6 +29,16 @@ def model(put):
 def far(sign, rows):
     """Rows far on one side, where labels are certain."""
     return np.tile([3.0 * sign, -3.0 * sign], (rows, 1)) + 0.1 * RNG.normal(size=(rows, 2))
+
+
+def test_losses_of_many_rows_have_fewer_bits(model, put, monkeypatch):
+    """As 2^31 rows would have them: 30 fractional bits."""
+    table = put(X, Y)
+    few = model.evaluate(table, metrics=["log_loss", "brier"]).reveal()
+    monkeypatch.setattr(sums, "SUM_BITS", 30 + (len(X) - 1).bit_length())
+    many = model.evaluate(table, metrics=["log_loss", "brier"]).reveal()
+    assert many.log_loss == pytest.approx(few.log_loss, abs=1e-5)
+    assert many.brier == pytest.approx(few.brier, abs=1e-5)
 
 
 @pytest.mark.parametrize("outcome", [0, 1])

@@ -24,6 +24,8 @@ TAIL_ERROR = 2e-5
 DEALT_BITS, COEFFICIENT_BITS = 20, 18
 SUM_SCALE = 28
 """Fractional bits of sums of losses."""
+SUM_BITS = 61
+"""Bits that a number of rows and fractional bits of losses may have together, so that sums fit a word."""
 
 
 @attrs.frozen(eq=False)
@@ -149,14 +151,20 @@ def losses(scored: Scored) -> dict[str, Value]:
     wrong = settled(wrong.bounded(1.0, "one bit differs from another"))
     # log-loss: softplus(z) - y z is log(1 + e^-|z|), and |z| more where the sign is wrong
     missed = wrong.dot(scored.size, magnitude=TAIL_BOUND * rows).reshape(1)
-    total = _total(scored, scored.softplus, 0.7)
+    most = SUM_BITS - (rows - 1).bit_length()
+    total = _total(scored, _shortened(scored.softplus, most), 0.7)
     loss = missed.shifted(shrink).rescale(SUM_SCALE) + total.shifted(shrink).rescale(SUM_SCALE)
     # Brier: (p - y)^2 = (1/2 - q)^2 + 2 e q with q = sigmoid(|z|) - 1/2 and e the wrong sign
     q = (scored.upper - 0.5).rescale(20)
-    nearest = (q * q - q.at_scale(40) + 0.25).bounded(0.3, "(1/2 - q)^2")
-    square = _total(scored, nearest, 0.3) + 2 * wrong.dot(q.at_scale(40)).reshape(1)
+    nearest = _shortened((q * q - q.at_scale(40) + 0.25).bounded(0.3, "(1/2 - q)^2"), most)
+    square = _total(scored, nearest, 0.3) + 2 * wrong.dot(q.at_scale(nearest.scale)).reshape(1)
     brier = square.bounded(rows, "each summand is at most one").shifted(shrink).rescale(SUM_SCALE)
     return {"loss": loss, "brier": brier}
+
+
+def _shortened(x: Value, scale: int) -> Value:
+    """A number with no more fractional bits than that; its rounding is lost in the mean of many rows."""
+    return x if x.scale <= scale else x.rescale(scale)
 
 
 def _total(scored: Scored, x: Value, most: float) -> Value:
