@@ -113,7 +113,7 @@ def noted_groups(monkeypatch):
     """The keys of groups that runs had, by party."""
     noted = {}
 
-    def witness(_, protocol, __):
+    def witness(_, protocol, __, ___):
         noted.setdefault(protocol.party, []).append(dict(protocol.groups))
 
     monkeypatch.setattr(Party, "witness", staticmethod(witness))
