@@ -267,8 +267,9 @@ class Service:
         """What a job is, perhaps once it has ended: the latest of its plans, and of how many."""
         if ended:
             await self.node.jobs.attend(job)
-        plan = await self.gate.plan_of(self.caller, job.packed)
-        return {"packed": plan.to_bytes(), "asked": job.packed, "steps": job.step + 1}, []
+        asked, steps = job.packed, job.step + 1  # of one moment: the next step may begin meanwhile
+        plan = await self.gate.plan_of(self.caller, asked)
+        return {"packed": plan.to_bytes(), "asked": asked, "steps": steps}, []
 
     def _dealt(self, message: list[Any], size: int) -> tuple[Piece, list[tuple[int, ...]]]:
         """A piece of an upload and the shapes of its words. Raises PlanError if it cannot be stored."""

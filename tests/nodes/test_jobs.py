@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import trio
 
 import tercet
 from tercet import Allow
+from tercet.actors.service import Service
 from tercet.errors import PlanError
 from tercet.ml import LogisticRegression
 from tercet.nodes.job_words import INTERRUPTED, Told
@@ -127,6 +130,20 @@ async def test_who_is_asked_about_a_job_and_lost_is_not_waited_for(in_process):
             assert not found
             first.party.hang_up(2)
     assert found == [None]
+
+
+async def test_what_a_job_is_is_told_of_one_moment():
+    """Else nodes whose job goes on to its next plan meanwhile would seem to differ on what it is."""
+    job = SimpleNamespace(packed=b"first", step=0)
+
+    async def plan_of(_, packed):
+        job.packed, job.step = b"second", 1
+        await trio.lowlevel.checkpoint()
+        return SimpleNamespace(to_bytes=lambda: b"the plan of the " + packed)
+
+    service = SimpleNamespace(gate=SimpleNamespace(plan_of=plan_of), caller="ann")
+    told, _ = await Service._show_job(service, job, ended=False)
+    assert told == {"packed": b"the plan of the first", "asked": b"first", "steps": 1}
 
 
 async def test_a_job_that_is_being_written_down_is_not_taken_for_interrupted(in_process, monkeypatch):
