@@ -59,7 +59,9 @@ def _cubic(function: Callable[[Reals], Reals], low: float, high: float, *, relat
     u = (low + high) / 2 + (high - low) / 2 * nodes
     values = function(u)
     weights = 1 / values if relative else np.ones(64)
-    found = np.linalg.lstsq(np.vander(u, 4, increasing=True) * weights[:, None], values * weights)[0]
+    found = np.linalg.lstsq(
+        np.vander(u, 4, increasing=True) * weights[:, None], values * weights, rcond=None
+    )[0]
     return np.asarray(found, np.float64)
 
 
