@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import attrs
 import msgpack
@@ -30,6 +30,7 @@ from tercet.actors.party import Party
 from tercet.actors.storage import Written
 from tercet.actors.tracing import Message
 from tercet.actors.values import Outcome, Stored, read_type, type_fields
+from tercet.actors.word_files import FiledWords, WordFile
 from tercet.errors import PlanError
 from tercet.plans.drawing import to_svg
 from tercet.plans.parsing import read_plan
@@ -41,70 +42,6 @@ from tercet.protocols.base import WORD_BYTES, Protocol, Share
 from tercet.protocols.domains import DOMAINS, Words
 
 FORMAT = "tercet transcript 1"
-
-
-@attrs.frozen
-class FiledWords(Sequence[Words]):
-    """Arrays in a file of words, by their places there; each is read whenever it is asked for."""
-
-    path: Path
-    places: tuple[tuple[int, tuple[int, ...]], ...]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, number: int) -> Words: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Words]: ...
-    def __getitem__(self, number: int | slice) -> Words | list[Words]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
-        start, shape = self.places[number]
-        return np.fromfile(self.path, np.uint64, math.prod(shape), offset=start).reshape(shape)
-
-
-@attrs.frozen(eq=False)
-class FiledShares(Sequence[Share]):
-    """Tiles of a stored value in a file of words."""
-
-    domain: str
-    scale: int
-    words: FiledWords
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    @overload
-    def __getitem__(self, tile: int) -> Share: ...
-    @overload
-    def __getitem__(self, tile: slice) -> list[Share]: ...
-    def __getitem__(self, tile: int | slice) -> Share | list[Share]:
-        if isinstance(tile, slice):
-            return [self[one] for one in range(*tile.indices(len(self)))]
-        return Share(DOMAINS[self.domain], self.words[tile], self.scale)
-
-
-@attrs.frozen
-class WordFile:
-    """A file that arrays of words are added to."""
-
-    path: Path
-
-    def add(self, arrays: Sequence[Words]) -> FiledWords:
-        """Write some arrays. Raises OSError."""
-        places = []
-        with self.path.open("ab") as file:
-            for array in arrays:
-                places.append((file.tell(), array.shape))
-                np.ascontiguousarray(array).tofile(file)
-        return FiledWords(self.path, tuple(places))
-
-    def add_stored(self, value: Stored) -> Stored:
-        """Write the tiles of a value; the same value, which is read from there. Raises OSError."""
-        first = value.tiles[0]
-        words = self.add([tile.data for tile in value.tiles])
-        return attrs.evolve(value, tiles=FiledShares(first.domain.name, first.scale, words))
 
 
 @attrs.frozen(eq=False)

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import attrs
 import trio
+from h11 import LocalProtocolError
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
 from hypercorn.typing import ASGIFramework
@@ -226,39 +227,46 @@ async def serve(
     first and whenever a session has ended. Raises ConfigError for files that do not fit together, and for a
     port that is taken.
     """
-    sessions = sessions or Sessions()
-    with tempfile.TemporaryDirectory(prefix="tercet-portal-") as scratch:
-        async with plain_errors(), trio.open_nursery() as nursery:
-            portal = Portal.make(
-                cluster,
-                identity,
-                sessions=sessions,
-                scratch=Path(scratch),
-                timeout_s=timeout_s,
-                nursery=nursery,
-            )
-            listening = _listen(port)
-            host = f"{HERE}:{listening.getsockname()[1]}"
-            config = Config()
-            config.bind = [f"fd://{listening.detach()}"]
-            config.accesslog = config.errorlog = None
-            config.include_server_header = False
-            config.graceful_timeout = 1.0
-            serving = Serving(portal, host)
-            if on_link is not None:
-                tell = on_link
-                sessions.on_link = lambda: tell(serving.link)
-                sessions.on_link()
-            nursery.start_soon(_sweep, portal)
-            app = cast("ASGIFramework", application(portal, host))
-            await nursery.start(
-                partial(serve_http, app, config, shutdown_trigger=trio.sleep_forever, mode="asgi")
-            )
-            task_status.started(serving)
-            try:
-                await trio.sleep_forever()
-            finally:
-                portal.drafts.clear()  # also where a thread that reads one goes on for long
+    sessions, closing = sessions or Sessions(), False
+    try:
+        with tempfile.TemporaryDirectory(prefix="tercet-portal-") as scratch:
+            async with plain_errors(), trio.open_nursery() as nursery:
+                portal = Portal.make(
+                    cluster,
+                    identity,
+                    sessions=sessions,
+                    scratch=Path(scratch),
+                    timeout_s=timeout_s,
+                    nursery=nursery,
+                )
+                listening = _listen(port)
+                host = f"{HERE}:{listening.getsockname()[1]}"
+                config = Config()
+                config.bind = [f"fd://{listening.detach()}"]
+                config.accesslog = config.errorlog = None
+                config.include_server_header = False
+                config.graceful_timeout = 1.0
+                serving = Serving(portal, host)
+                if on_link is not None:
+                    tell = on_link
+                    sessions.on_link = lambda: tell(serving.link)
+                    sessions.on_link()
+                nursery.start_soon(_sweep, portal)
+                app = cast("ASGIFramework", application(portal, host))
+                await nursery.start(
+                    partial(serve_http, app, config, shutdown_trigger=trio.sleep_forever, mode="asgi")
+                )
+                task_status.started(serving)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    closing = not nursery.cancel_scope.cancel_called  # else something has failed
+                    portal.drafts.clear()  # also where a thread that reads one goes on for long
+    except* LocalProtocolError as group:
+        # Hypercorn answers requests that end with the portal once more, also in the middle of their answers.
+        if not closing:
+            raise
+        logger.debug("requests were cut off: %s", group)
 
 
 def _listen(port: int) -> socket.socket:

@@ -225,8 +225,9 @@ async def test_what_runs_ends_when_crews_come_together_anew(what, monkeypatch):
             with trio.fail_after(30), pytest.raises(PeerLost, match="worker"):
                 while True:
                     await LogisticRegression().fit(table, target="y", features=FEATURES)
-        missing = {where: left for where, (left, _) in gone.items()}
-        assert set(missing.values()) == ({0} if what == "link" else {None})
+        missing = {left for left, _ in gone.values()}
+        # Workers whose colleague is made anew may have lost it before their node hears why.
+        assert missing == {0} if what == "link" else None in missing <= {0, None}
         if what == "link":
             model = None
             with trio.fail_after(60):

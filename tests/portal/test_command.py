@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import signal
 import subprocess
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from h11 import LocalProtocolError
 from typer.testing import CliRunner
 
 from tercet.cli import app
 from tercet.demo import portal_demo
 from tercet.nodes.setup import make_cluster, make_member, make_node
+from tercet.portal import app as portal_app
 from tests.portal.asking import Browser, multipart
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +65,31 @@ async def test_the_demonstration_has_a_portal_for_each_and_a_study_that_waits():
                 text = (await trio.to_thread.run_sync(browser.get, f"{at}/")).text
         assert "Who comes back to hospital within 30 days?" in text
         nursery.cancel_scope.cancel()
+
+
+async def test_answers_that_are_cut_off_are_no_failure_of_its_end(tmp_path, monkeypatch):
+    """Hypercorn answers once more what ends in the middle of its answer, which h11 refuses."""
+    parts = [make_node(f"n{i}", f"127.0.0.1:{9 + i}", tmp_path / f"n{i}") for i in range(3)]
+    make_cluster([*parts, make_member("a", ["owner"], tmp_path)], tmp_path / "c.toml", protocol="replicated")
+
+    async def cut_off(_, config, *, task_status, **__):
+        os.close(int(config.bind[0].removeprefix("fd://")))
+        task_status.started()
+        try:
+            await trio.sleep(at)
+        finally:
+            raise LocalProtocolError("can't handle event type Response")
+
+    monkeypatch.setattr(portal_app, "serve_http", cut_off)
+    serve = functools.partial(portal_app.serve, tmp_path / "c.toml", tmp_path / "a.key")
+    at = math.inf
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        nursery.cancel_scope.cancel()
+    at = 0.0
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve()
+    assert caught.group_contains(LocalProtocolError)
 
 
 AS_IN_A_TERMINAL = """

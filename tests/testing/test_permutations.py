@@ -63,13 +63,13 @@ def test_an_order_that_is_none_is_found(defect, complaint):
 
 @pytest.mark.parametrize("hop", range(3))
 def test_a_hop_that_moves_nothing_is_found(monkeypatch, hop):
-    order = shuffling._order
+    arrange = shuffling._arrange
 
-    def leaves(protocol, dealer, tag, rows):
-        moved = order(protocol, dealer, tag, rows)
-        return np.arange(rows) if dealer == (protocol.dealer + hop) % 3 else moved
+    def leaves(protocol, dealer, tag, held):
+        rows, order = yield from arrange(protocol, dealer, tag, held)
+        return rows, np.arange(len(rows[0])) if dealer == (protocol.dealer + hop) % 3 else order
 
-    monkeypatch.setattr(shuffling, "_order", leaves)
+    monkeypatch.setattr(shuffling, "_arrange", leaves)
     with pytest.raises(ProtocolError, match=r"party \d knows the order"):
         check_permutations(watched(Replicated), parties=3)
 
