@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -260,11 +261,11 @@ async def serve(
                 try:
                     await trio.sleep_forever()
                 finally:
-                    closing = not nursery.cancel_scope.cancel_called  # else something has failed
+                    closing = not nursery.cancel_scope.cancel_called
                     portal.drafts.clear()  # also where a thread that reads one goes on for long
     except* LocalProtocolError as group:
         # Hypercorn answers requests that end with the portal once more, also in the middle of their answers.
-        if not closing:
+        if not (closing or trio.current_effective_deadline() == -math.inf):
             raise
         logger.debug("requests were cut off: %s", group)
 
