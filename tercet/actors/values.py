@@ -7,7 +7,7 @@ import functools
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import attrs
 import numpy as np
@@ -20,8 +20,26 @@ from tercet.plans.types import Form, Type
 from tercet.protocols.base import Protocol, Share
 from tercet.protocols.domains import WORD_BITS, Words
 
+T_co = TypeVar("T_co", covariant=True)
 
-class FiledTiles(Sequence[Share]):
+
+class Filed(Sequence[T_co]):
+    """Things that are read from a file when they are asked for, one by one."""
+
+    @abc.abstractmethod
+    def at(self, number: int) -> T_co:
+        """The thing of a number that there is."""
+
+    @overload
+    def __getitem__(self, number: int) -> T_co: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[T_co]: ...
+    def __getitem__(self, number: int | slice) -> T_co | list[T_co]:
+        chosen = range(len(self))[number]
+        return self.at(chosen) if isinstance(chosen, int) else [self.at(one) for one in chosen]
+
+
+class FiledTiles(Filed[Share]):
     """Tiles that are read from a file when they are asked for, which takes a while; in any thread."""
 
     @abc.abstractmethod

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import attrs
 import numpy as np
 
-from tercet.actors.values import Stored
+from tercet.actors.values import Filed, Stored
 from tercet.protocols.base import Share
 from tercet.protocols.domains import DOMAINS, Words
 
 
 @attrs.frozen
-class FiledWords(Sequence[Words]):
+class FiledWords(Filed[Words]):
     """Arrays in a file of words, by their places there; each is read whenever it is asked for."""
 
     path: Path
@@ -25,19 +24,14 @@ class FiledWords(Sequence[Words]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, number: int) -> Words: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Words]: ...
-    def __getitem__(self, number: int | slice) -> Words | list[Words]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
+    def at(self, number: int) -> Words:
+        """As `Filed.at`."""
         start, shape = self.places[number]
         return np.fromfile(self.path, np.uint64, math.prod(shape), offset=start).reshape(shape)
 
 
 @attrs.frozen(eq=False)
-class FiledShares(Sequence[Share]):
+class FiledShares(Filed[Share]):
     """Tiles of a stored value in a file of words."""
 
     domain: str
@@ -47,14 +41,9 @@ class FiledShares(Sequence[Share]):
     def __len__(self) -> int:
         return len(self.words)
 
-    @overload
-    def __getitem__(self, tile: int) -> Share: ...
-    @overload
-    def __getitem__(self, tile: slice) -> list[Share]: ...
-    def __getitem__(self, tile: int | slice) -> Share | list[Share]:
-        if isinstance(tile, slice):
-            return [self[one] for one in range(*tile.indices(len(self)))]
-        return Share(DOMAINS[self.domain], self.words[tile], self.scale)
+    def at(self, number: int) -> Share:
+        """As `Filed.at`."""
+        return Share(DOMAINS[self.domain], self.words[number], self.scale)
 
 
 @attrs.frozen

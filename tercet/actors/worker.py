@@ -2,9 +2,10 @@
 
 Worker k of a party is linked to worker k of every other party as nodes are to each other, and shares keys
 with them that come from those links alone. It takes the part of its party in every run, for the tiles that
-are its share; the values that it reads come from its node, and what it makes goes there (see `parts`). To the
-other workers of its party, its fellows, it has a line each, over which rows move from one to another. It
-stores nothing, knows no client, and ends when its node does.
+are its share; the values that it reads come from its node, and what it makes goes there (see `parts`), or
+both lie in a storage that node and workers share (see `storage`). To the other workers of its party, its
+fellows, it has a line each, over which rows move from one to another. It keeps nothing of its own, knows no
+client, and ends when its node does.
 """
 
 from __future__ import annotations

@@ -369,23 +369,26 @@ class Take(Kind):
         if not isinstance(x, Share):
             raise PlanError("take from a public value")
         places = as_public(positions)[int(node.get("table"))].view(np.int64)
-        if protocol.team is not None:
-            return self._together(protocol, protocol.team, x, places)
-        if not x.shape[-1]:
-            return x.like(np.zeros((*x.data.shape[:-1], places.size), dtype=np.uint64))
-        return _without_absent(protocol.take(x, np.maximum(places, 0)), places)
-
-    def _together(self, protocol: Protocol, team: Team, x: Share, places: Indices) -> Op[Share]:
-        rows = team.rows[0]
+        team = protocol.team
+        rows = x.shape[-1] if team is None else team.rows[0]
+        absent = np.flatnonzero(places < 0)
         if not rows:
+            if absent.size < places.size:
+                raise PlanError("a row was asked for by number, of a table that has none")
             return x.like(np.zeros((*x.data.shape[:-1], places.size), dtype=np.uint64))
-        taken = yield from together.take(protocol, team, x, np.maximum(places, 0), rows)
-        return _without_absent(taken, places)
+        there = np.maximum(places, 0) if absent.size else places
+        if team is not None:
+            return _taken_together(protocol, team, x, there, absent)
+        return _without(protocol.take(x, there), absent)
 
 
-def _without_absent(taken: Share, places: Indices) -> Share:
-    """Rows that were taken, with zeros where there was none."""
-    absent = np.flatnonzero(places < 0)
+def _taken_together(protocol: Protocol, team: Team, x: Share, places: Indices, absent: Indices) -> Op[Share]:
+    taken = yield from together.take(protocol, team, x, places, team.rows[0])
+    return _without(taken, absent)
+
+
+def _without(taken: Share, absent: Indices) -> Share:
+    """Rows that were taken, with zeros at some places."""
     if absent.size:
         taken.data[..., absent] = 0
     return taken

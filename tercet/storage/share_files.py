@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, overload
+from typing import Any
 
 import attrs
 import msgpack
@@ -159,18 +159,12 @@ class SealedTiles(FiledTiles):
     def __len__(self) -> int:
         return len(self._shapes)
 
-    @overload
-    def __getitem__(self, tile: int) -> Share: ...
-    @overload
-    def __getitem__(self, tile: slice) -> list[Share]: ...
-    def __getitem__(self, tile: int | slice) -> Share | list[Share]:
-        if isinstance(tile, slice):
-            return [self[number] for number in range(*tile.indices(len(self)))]
-        tile = range(len(self))[tile]
-        if tile + 1 < len(self):
-            self._cache.expect((self, tile + 1), lambda: self._read(tile + 1))
+    def at(self, number: int) -> Share:
+        """As `Filed.at`. Raises StorageError."""
+        if number + 1 < len(self):
+            self._cache.expect((self, number + 1), lambda: self._read(number + 1))
         try:
-            return self._cache.get((self, tile), lambda: self._read(tile))
+            return self._cache.get((self, number), lambda: self._read(number))
         except StorageError as error:
             raise StorageError(f"{self.title}: {error}" if self.title else str(error)) from error
 

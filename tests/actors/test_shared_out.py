@@ -18,16 +18,17 @@ from tercet.actors.scheduler import Scheduler
 from tercet.actors.scratch import Scratch
 from tercet.actors.session import Session
 from tercet.actors.values import Stored, cut
-from tercet.errors import ProtocolError
+from tercet.errors import PlanError, ProtocolError
 from tercet.plans import Builder, Form, Type
-from tercet.plans.kinds import KINDS, Tiling
+from tercet.plans.kinds import KINDS, Context, Tiling
 from tercet.plans.passes import drop_dead
 from tercet.plans.shards import NODE, Shards, stores
 from tercet.plans.tiles import Costs, Layout, Ledger
-from tercet.plans.types import word_shape
+from tercet.plans.types import Node, word_shape
 from tercet.protocols import registry
 from tercet.protocols.base import Share
 from tercet.protocols.domains import Z64, decode
+from tercet.protocols.together import Team
 from tercet.testing.lockstep import parties
 
 NAMES = ["plain", "replicated", "rep4"]
@@ -182,6 +183,23 @@ async def test_rows_that_peers_know_earlier(kind, name, slow):
     words = np.arange(150, dtype=np.uint64)
     revealed, _, _ = await run_shared_out(b.plan(), name, {"x": (numbers, words)}, 2, 5, slow)
     assert np.sort(revealed["rows"]).tolist() == list(range(126))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_table_without_rows_has_none_of_a_number(workers):
+    """With workers, each says so before it waits for the others; places without a row are zeros."""
+    (protocol,) = parties(registry.get("plain"))
+    node, context = Node("take", ((0, 0), (1, 0)), (("table", 0),), ()), Context({}, 0)
+    x = Share(Z64, np.zeros((1, 0), np.uint64))
+    protocol.team = Team(0, workers, 64, (0, 2)) if workers else None
+
+    def take(*places):
+        made = KINDS["take"].run(node, protocol, [x, np.array([places]).view(np.uint64)], context)
+        return made.data.tolist()
+
+    assert take(-1, -1) == [[0, 0]]
+    with pytest.raises(PlanError, match="of a table that has none"):
+        take(-1, 0)
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 5, 64])
