@@ -343,12 +343,12 @@ class Party:
 
     async def _discard(self, values: Sequence[ValueInParts]) -> None:
         """Remove what workers have written in a run that failed; those that live do so themselves as well."""
-        try:
-            with counted(None):
-                for value in values:
+        with counted(None):
+            for value in values:
+                try:
                     await in_thread(value.discard)
-        except StorageError as error:
-            logger.warning("%s: parts of values may be left in the storage: %s", self.name, error)
+                except StorageError as error:
+                    logger.warning("%s: parts of values may be left in the storage: %s", self.name, error)
 
     async def _prepare(
         self, name: bytes, packed: bytes, caller: str, gate: Gate, since: Since | None

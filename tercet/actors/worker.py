@@ -195,11 +195,11 @@ class Worker:
 
 def _abort(writers: Sequence[PartWriter]) -> None:
     """Leave nothing of what a run that failed has written."""
-    try:
-        for writer in writers:
+    for writer in writers:
+        try:
             writer.abort()
-    except StorageError as error:
-        logger.warning("parts of values may be left in the storage: %s", error)
+        except StorageError as error:
+            logger.warning("a part of a value may be left in the storage: %s", error)
 
 
 async def work(

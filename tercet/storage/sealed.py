@@ -320,7 +320,12 @@ class SealedWriter:
         self._committed = False
         with files.sentences(name):
             self._file = files.raw(self._temporary, "wb")
-            self._write(MAGIC + salt)
+        try:
+            with files.sentences(name):
+                self._write(MAGIC + salt)
+        except BaseException:
+            self.abort()  # nobody else knows of it
+            raise
 
     def append(self, piece: memoryview) -> None:
         """Add bytes at the end. Raises StorageError; `abort` then."""

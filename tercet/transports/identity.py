@@ -76,8 +76,12 @@ class Identity:
             raise TransportError(
                 f"{path} is there already; remove it if nobody needs that key any more, or take another name."
             ) from error
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self.key_pem + self.certificate_pem)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self.key_pem + self.certificate_pem)
+        except BaseException:
+            path.unlink()  # half a key would stand in the way of the next try
+            raise
 
     @classmethod
     def read(cls, path: Path) -> Identity:

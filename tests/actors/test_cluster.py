@@ -151,7 +151,7 @@ async def test_options_that_cannot_be(options, error, why):
 
 async def test_a_protocol_that_the_nodes_do_not_have(monkeypatch):
     monkeypatch.setitem(registry.BUILT_IN, "ours", "tercet.protocols.plain:Plain")
-    with trio.fail_after(30), pytest.raises(ProtocolError, match="there is no protocol 'ours'"):
+    with trio.fail_after(60), pytest.raises(ProtocolError, match="there is no protocol 'ours'"):
         async with open_cluster(ClusterOptions(protocol="ours", processes=True)):
             pass
 
@@ -168,7 +168,7 @@ async def test_a_protocol_that_the_nodes_do_not_have(monkeypatch):
 async def test_a_node_that_fails_at_start(program, monkeypatch):
     monkeypatch.setattr(node_processes, "FORKS", False)
     monkeypatch.setattr(node_processes, "NODE", program)
-    with trio.fail_after(30), pytest.raises((PeerLost, TransportError), match=r"party \d"):
+    with trio.fail_after(60), pytest.raises((PeerLost, TransportError), match=r"party \d"):
         async with open_cluster(ClusterOptions(processes=True)):
             pass
 
@@ -179,7 +179,7 @@ async def test_a_node_that_fails_at_start(program, monkeypatch):
 )
 async def test_a_process_that_forks_no_nodes(program, monkeypatch):
     monkeypatch.setattr(node_processes, "FORKED", program)
-    with trio.fail_after(30), pytest.raises(TransportError, match="the nodes ended while they started"):
+    with trio.fail_after(60), pytest.raises(TransportError, match="the nodes ended while they started"):
         async with open_cluster(ClusterOptions(processes=True)):
             pass
 
@@ -201,7 +201,7 @@ async def test_nodes_that_were_stopped_or_killed_leave_nothing_behind():
 
 @pytest.mark.skipif(not node_processes.FORKS, reason="nodes are not forked on this system")
 async def test_a_stopped_process_that_has_forked_nodes_holds_nobody_up():
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_cluster(ClusterOptions(processes=True)) as cluster:
             parent = _parent(cluster.pids[0])
             os.kill(parent, signal.SIGSTOP)
@@ -232,7 +232,7 @@ async def test_one_node_that_dies_while_the_others_wait(monkeypatch):
     )
     monkeypatch.setattr(node_processes, "FORKS", False)
     monkeypatch.setattr(node_processes, "NODE", program)
-    with trio.fail_after(30), pytest.raises(PeerLost) as caught:
+    with trio.fail_after(60), pytest.raises(PeerLost) as caught:
         async with open_cluster(ClusterOptions(processes=True, transport="tcp")):
             pass
     assert caught.value.peer == "party 2"

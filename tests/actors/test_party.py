@@ -470,7 +470,7 @@ async def test_a_party_that_spoils_its_rounds_ends_the_run_and_nothing_else(
                     await corrupt._peers[peer].line.send(message, [payload])
 
         monkeypatch.setattr(corrupt, "send_frames", send_frames)
-        with trio.fail_after(30), pytest.raises(TercetError):
+        with trio.fail_after(60), pytest.raises(TercetError):
             await client.run(squares())
         await trio.testing.wait_all_tasks_blocked()
         assert sessions(nodes) == [0, 0, 0]

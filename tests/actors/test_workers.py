@@ -169,7 +169,7 @@ async def test_workers_that_are_lost_at_each_step_of_a_run(monkeypatch):
             if moment[2] == "link":
                 engines[1].scopes[0].cancel()  # crews come together anew, and one is lost meanwhile
             found, said = None, []
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while found is None or due:
                     try:
                         found = await fit()
@@ -222,7 +222,7 @@ async def test_what_runs_ends_when_crews_come_together_anew(what, monkeypatch):
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(disturb)
-            with trio.fail_after(30), pytest.raises(PeerLost, match="worker"):
+            with trio.fail_after(60), pytest.raises(PeerLost, match="worker"):
                 while True:
                     await LogisticRegression().fit(table, target="y", features=FEATURES)
         missing = {left for left, _ in gone.values()}
@@ -259,7 +259,7 @@ async def test_no_value_comes_before_a_run_has_begun(monkeypatch):
     monkeypatch.setattr(worker.Worker, "admit", admitting)
     async with tercet.open_local(tile_rows=64, workers=1, engine=Engines()) as lake:
         table = await lake.upload(LEFT | {"y": Y}, name="all", key="id", owner="clinic")
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await LogisticRegression().fit(table, target="y", features=FEATURES)
     assert waits.is_set()
     assert admitted

@@ -71,7 +71,7 @@ class Lasting:
                 opened = open_lake(self.made.cluster, identity=self.made.key(name), timeout_s=TIMEOUT_S)
                 lakes.append(await stack.enter_async_context(opened))
                 lakes[-1].cluster.client.tile_rows = TILE_ROWS
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while not all(node.party.is_complete for node in self.nodes):  # noqa: ASYNC110
                     await trio.sleep(0.02)
             yield lakes
@@ -202,7 +202,7 @@ async def test_workers_write_what_they_have_made(lasting, handed):
         first, *_ = parts = [path for path in lasting.files(2) if "-" in path.name]
         assert len(parts) == 3
         flip(first, b"")
-        with trio.fail_after(20), pytest.raises(StorageError, match=f"party 2: .*{first.name} is damaged"):
+        with trio.fail_after(60), pytest.raises(StorageError, match=f"party 2: .*{first.name} is damaged"):
             await mean(made)
 
 
@@ -221,9 +221,9 @@ async def test_a_storage_that_is_full_leaves_nothing_of_a_run(lasting, monkeypat
         await upload(hospital)
         before = [set(lasting.files(index)) for index in range(3)]
         monkeypatch.setattr(SealedWriter, method, fail)
-        with trio.fail_after(20), pytest.raises(StorageError, match=r"party 1: .*no space is left"):
+        with trio.fail_after(60), pytest.raises(StorageError, match=r"party 1: .*no space is left"):
             await older(ann)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while [set(lasting.files(index)) for index in range(3)] != before:  # noqa: ASYNC110
                 await trio.sleep(0.02)
         monkeypatch.undo()
@@ -262,7 +262,7 @@ async def test_a_lost_worker_leaves_nothing_of_a_run(lasting, monkeypatch):
         assert lost.is_set()
         assert await mean(made) == pytest.approx(AGE.mean() + 7.5, abs=1e-3)
 
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while [len(lasting.files(index)) - before[index] for index in range(3)] != [3, 3, 3]:  # noqa: ASYNC110
                 await trio.sleep(0.02)
 
@@ -278,7 +278,7 @@ async def test_files_that_are_not_as_they_were_written_end_the_run(lasting):
             for path, other in zip(files, [*files[1:], files[0]], strict=True):
                 spoil(path, before[other])
             with (
-                trio.fail_after(20),
+                trio.fail_after(60),
                 pytest.raises(StorageError, match=f"party 1: .*table 'ages': .* is {says}"),
             ):
                 await coefficient(ann)
@@ -301,7 +301,7 @@ async def test_a_storage_that_hangs_ends_the_run(lasting, monkeypatch):
         await upload(hospital)
         hangs.set()
         try:
-            with trio.fail_after(20), pytest.raises(StorageError, match=r"table 'ages': .*has not answered"):
+            with trio.fail_after(60), pytest.raises(StorageError, match=r"table 'ages': .*has not answered"):
                 await coefficient(ann)
         finally:
             hangs.clear()

@@ -106,6 +106,63 @@ def test_half_a_write_leaves_nothing(files, tmp_path):
     assert b"".join(files.read(NAME)) == b"before"
 
 
+class Full:
+    """A file of a storage that takes so many calls, each of `write` and `close`, and refuses those after."""
+
+    def __init__(self, file, calls):
+        self._file, self._calls = file, calls
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _refuse_after(self):
+        self._calls -= 1
+        if self._calls < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write(self, data):
+        self._refuse_after()
+        return self._file.write(data)
+
+    def close(self):
+        self._file.close()
+        self._refuse_after()
+
+
+@pytest.mark.parametrize("url", ["data", "memory://full"])
+@pytest.mark.parametrize("calls", range(5))
+def test_a_write_leaves_nothing_wherever_it_is_refused(tmp_path, monkeypatch, url, calls):
+    """From the first byte on, which only the writer knows of; also for workers, who write parts."""
+    files = SealedFiles(url, KEY, base=tmp_path)
+    raw = files.raw
+    monkeypatch.setattr(files, "raw", lambda path, mode: Full(raw(path, mode), calls))
+    salt = bytes(sealed.SALT_BYTES)
+    for begin in (lambda: files.begin(NAME), lambda: files.begun(NAME, salt, files.file_key(NAME, salt))):
+        with pytest.raises(StorageError, match="No space left on device"):
+            written_with(begin)
+        assert files.names() == []
+    with pytest.raises(StorageError, match="No space left on device"):
+        files.write(NAME, [memoryview(bytes(3 * SMALL))])
+    assert files.names() == []
+
+
+def written_with(begin):
+    """Write three chunks, as those do who have a writer; one that cannot be made is not theirs to abort."""
+    writer = begin()
+    try:
+        writer.append(memoryview(bytes(3 * SMALL)))
+        writer.commit()
+    except BaseException:
+        writer.abort()
+        raise
+
+
 def test_what_a_crash_left_is_swept_away(files, tmp_path):
     for name in (NAME, OTHER):
         files.write(name, [memoryview(b"shares")])
