@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import attrs
 
+from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.storage import Storage
 from tercet.errors import ConfigError
 from tercet.plugins import Registry
@@ -28,7 +29,8 @@ class WorkerConfig:
     `number` of so many `workers` of party `index`; where its node listens and by which certificate it knows
     it; its own identity, the certificates of the same worker at the other parties, by party, and those of its
     `fellows`, the other workers of the party, by name. On links that are not authenticated, all are missing.
-    `storage` is where it reads stored values by itself; without, its node sends them.
+    `storage` is where it reads stored values by itself; without, its node sends them. `scratch` is where
+    large arrays lie, on its own machine.
     """
 
     index: int
@@ -43,6 +45,7 @@ class WorkerConfig:
     pins: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     fellows: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     storage: Storage | None = None
+    scratch: Scratch = IN_MEMORY
     timeout_s: float = 6.0
     threads: int = 1
     shaping: Mapping[str, Any] = attrs.field(factory=dict)

@@ -79,7 +79,8 @@ class Fellows:
         if number is None or number in self._lines:
             raise TransportError(f"{name} called {self._name}, which does not wait for it")
         link.peer = name
-        self._lines[number] = Line(link, owner=self._name, timeout_s=self._config.timeout_s)
+        config = self._config
+        self._lines[number] = Line(link, owner=self._name, timeout_s=config.timeout_s, scratch=config.scratch)
         self._nursery.start_soon(self._tend, number)
         self._news.tell()
 

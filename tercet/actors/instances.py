@@ -22,6 +22,8 @@ class Instance:
     node: Node
     heavy: bool
     depth: int
+    alone: bool = False
+    """Whether nothing that comes after it in the plan begins while it waits: it holds much of all rows."""
     operation: Op[Any] | None = None
     step: int = 0
     sent: int = 0

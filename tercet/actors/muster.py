@@ -29,6 +29,7 @@ from tercet.actors.hello import Hello, greet
 from tercet.actors.line import gravest_cause
 from tercet.actors.party import Party
 from tercet.actors.presence import Presence
+from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.storage import Storage
 from tercet.errors import ProtocolError, TercetError, TransportError
 from tercet.transports import Link, Shaping, Transport, make_identity
@@ -58,8 +59,8 @@ class Muster:
     """Keeps a crew for a party: run it beside the party once that has lines to its peers.
 
     Links are of one kind of transport, which `make` makes if not that itself; those to other parties are
-    shaped. Workers read stored values from `storage` by themselves, if there is one. Unless a node is
-    `lasting`, it gives up when its first crew does not come together.
+    shaped. Workers read stored values from `storage` by themselves, if there is one, and have large arrays in
+    `scratch`. Unless a node is `lasting`, it gives up when its first crew does not come together.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class Muster:
         shaping: Shaping | None = None,
         lasting: bool = False,
         storage: Storage | None = None,
+        scratch: Scratch = IN_MEMORY,
     ) -> None:
         self.party = party
         self._storage = storage
+        self._scratch = scratch
         self.engine = engine
         self._lasting = lasting
         self._transport = transport
@@ -254,6 +257,7 @@ class Muster:
             pins=pins,
             fellows=fellows,
             storage=self._storage,
+            scratch=self._scratch,
             timeout_s=party.timeout_s,
             threads=party.threads,
             shaping=attrs.asdict(self._shaping),

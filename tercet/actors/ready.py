@@ -37,6 +37,7 @@ class Ready:
         self._by_name: list[Name] = []
         self.waiting: dict[Name, Instance] = {}
         self._heavy_waiting = 0
+        self._alone_waiting = 0
 
     @property
     def goes_on(self) -> bool:
@@ -52,7 +53,9 @@ class Ready:
 
     def wait(self, instance: Instance) -> None:
         """An instance waits for the network, or for other members of the party."""
-        self._heavy_waiting += instance.heavy and instance.name not in self.waiting
+        if instance.name not in self.waiting:
+            self._heavy_waiting += instance.heavy
+            self._alone_waiting += instance.alone
         self.waiting[instance.name] = instance
 
     def go_on(self, instance: Instance, got: Received) -> None:
@@ -63,6 +66,7 @@ class Ready:
         """An instance has its result."""
         if self.waiting.pop(instance.name, None) is not None:
             self._heavy_waiting -= instance.heavy
+            self._alone_waiting -= instance.alone
 
     def next(self, *, idle: bool) -> Step | None:
         """The next step, heavy if a thread is idle."""
@@ -97,7 +101,8 @@ class Ready:
         if not self._fresh:
             return None
         light = len(self.waiting) - self._heavy_waiting
-        if self._heavy_waiting < IN_FLIGHT * self._threads and light < LIGHT_IN_FLIGHT:
+        few = self._heavy_waiting < IN_FLIGHT * self._threads and light < LIGHT_IN_FLIGHT
+        if few and not self._alone_waiting:
             while (name := self._by_tile[0][::-1]) not in self._fresh:
                 heapq.heappop(self._by_tile)
             return self._fresh[name]

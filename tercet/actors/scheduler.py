@@ -78,6 +78,7 @@ class Scheduler:
         self.protocol = protocol
         self._witness = witness
         protocol.allocate, protocol.reach = scratch.empty, scratch.reach
+        self._has_scratch = scratch.directory is not None
         self._inputs = inputs
         self._send = send
         self._reach = reach
@@ -434,10 +435,12 @@ class Scheduler:
     def _start(self, index: int, tile: int, depth: int) -> None:
         files = index in self._writers or self._flow.reads_files(index, tile)
         heavy = files or self._flow.work(index, tile) >= HEAVY_WORDS
+        # Of what moves all rows, two at a time would take twice as much of a scratch.
+        alone = heavy and self._has_scratch and self._layout.tiling[index] is Tiling.WHOLE
         if self._layout.tiling[index] is Tiling.ROWS and index not in self._writers:
             for output in range(len(self.plan.nodes[index].types)):
                 self._flow.prepare((index, output), self._states[index].tiles or 1)
-        self._ready.add(Instance((index, tile), self.plan.nodes[index], heavy, depth))
+        self._ready.add(Instance((index, tile), self.plan.nodes[index], heavy, depth, alone))
 
     # -- results ---------------------------------------------------------------------------------------------
 

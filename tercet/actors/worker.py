@@ -217,6 +217,7 @@ async def work(
         protocol=registry.get(config.protocol),
         timeout_s=config.timeout_s,
         threads=config.threads,
+        scratch=config.scratch,
         called=lambda index: worker_name(index, config.number),
     )
     pins = {FOREMAN: config.node_certificate} if config.node_certificate else {}
@@ -225,6 +226,7 @@ async def work(
     colleagues = _Colleagues(
         party, transport, shaping=Shaping(**config.shaping), trusted_names=transport.authenticated
     )
+    await in_thread(config.scratch.require_place)
     if config.storage is not None:
         await in_thread(config.storage.connect)
     async with trio.open_nursery() as nursery:
@@ -232,7 +234,7 @@ async def work(
         link = await make(config.identity, pins).connect(config.node, peer=FOREMAN)
         mine = Hello(name, config.protocol, config.parties)
         await greet(link, mine, timeout_s=config.timeout_s)
-        line = Line(link, owner=name, timeout_s=config.timeout_s)
+        line = Line(link, owner=name, timeout_s=config.timeout_s, scratch=config.scratch)
         called()
         line.post(["here", address])
         await Worker(config, colleagues, line).run()

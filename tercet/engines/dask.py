@@ -26,7 +26,7 @@ import trio
 
 from tercet.actors.engine import Engine, WorkerConfig
 from tercet.actors.line import first_cause
-from tercet.actors.scratch import keep_memory
+from tercet.actors.scratch import GIVE_BACK, KEEP_MEMORY, settle_malloc
 from tercet.actors.worker import work
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, TercetError, TransportError
@@ -250,7 +250,8 @@ def begin(config: WorkerConfig, release: str, *, quiet: bool) -> None:
     """Start a worker in a thread of this process, and wait until it has called its node.
 
     A `quiet` one does not warn of others that have gone, as all do when a lake on one machine is closed.
-    The process keeps freed memory from now on, as nodes do: Dask would have the kernel clear each array anew.
+    The process keeps freed memory from now on, as nodes do, or gives it back if it has a scratch: Dask would
+    have the kernel clear each array anew.
     Raises what keeps the worker from that, and TransportError for another release of Tercet.
     """
     from distributed import get_worker
@@ -260,7 +261,7 @@ def begin(config: WorkerConfig, release: str, *, quiet: bool) -> None:
         raise TransportError(
             f"{name} has release {version('tercet')} of Tercet, its node {release}; install the same at both"
         )
-    keep_memory()
+    settle_malloc(KEEP_MEMORY if config.scratch.directory is None else GIVE_BACK)
     if quiet:
         logging.getLogger("tercet").setLevel(logging.ERROR)
     host = urlsplit(get_worker().address).hostname

@@ -37,6 +37,7 @@ class NodeFile:
     scratch: Path | None
     engine: str = LOCAL
     workers: int = 0
+    worker_scratch: Path | None = None
     engine_options: Mapping[str, Any] = attrs.field(factory=dict)
     quota: Quota = attrs.field(factory=Quota)
 
@@ -62,6 +63,7 @@ class NodeFile:
             scratch=here / scratch if (scratch := fields.take("scratch", str, "")) else None,
             engine=engine,
             workers=fields.take("workers", int, 0),
+            worker_scratch=Path(scratch) if (scratch := fields.take("worker_scratch", str, "")) else None,
             engine_options={} if engine == LOCAL else fields.take(engine, dict, {}),
             quota=Quota.read(fields.take("quota", dict, {}), str(path)),
         )
@@ -81,6 +83,11 @@ class NodeFile:
         ):
             if not getattr(found, name) >= least:
                 raise ConfigError(f"{path}: {name} = {getattr(found, name)} is too small; at least {least}")
+        if found.worker_scratch is not None and not found.worker_scratch.is_absolute():
+            raise ConfigError(
+                f"{path}: worker_scratch = {str(found.worker_scratch)!r} is no whole path, which begins "
+                "with /; workers may run on other machines"
+            )
         if found.scratch is not None and not found.scratch.is_dir():
             raise ConfigError(f"{path}: scratch = {str(found.scratch)!r} is no directory; make it")
         for name, address in (("listen", found.listen), ("metrics", found.metrics)):
@@ -109,6 +116,7 @@ memory_mb = 4096                  # stored tables that are held in memory at mos
 scratch = ""                      # for plans larger than memory: a directory on an encrypted disk
 engine = "local"                  # "dask" spreads large tables over workers: see docs/scaling.md
 workers = 0                       # how many; every party has to have as many
+worker_scratch = ""               # as scratch, on the machines of workers: a whole path
 
 [quota]                           # what each member may have at this node
 dealt_mb = 16384                  # values that are not kept under a name, ...

@@ -28,7 +28,7 @@ from tercet.actors.line import plain_errors
 from tercet.actors.muster import Muster
 from tercet.actors.node import Node, collect_seldom
 from tercet.actors.party import Party
-from tercet.actors.scratch import KEEP_MEMORY, Scratch
+from tercet.actors.scratch import GIVE_BACK, KEEP_MEMORY, Scratch
 from tercet.actors.storage import Storage
 from tercet.compiled import load_all
 from tercet.errors import ConfigError, StorageError
@@ -57,18 +57,6 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 60.0
 SWITCH_S = 0.0005
 """A thread that works in Python lets the event loop have the interpreter after so long."""
-SHARE_OF_ONE = 16
-"""What has more than this part of the node's `memory_mb` lies in the scratch, if there is one."""
-GIVE_BACK = {
-    **KEEP_MEMORY,
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
-    "MALLOC_TOP_PAD_": str(1 << 20),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 22),
-    "MALLOC_MMAP_MAX_": str(1 << 16),
-}
-"""Environment by which glibc gives freed arrays of 4 MB and more back to the kernel at once."""
-SHARE_IN_REACH = 2
-"""Of what lies there, so much is read in random order."""
 
 
 class JsonLines(logging.Formatter):
@@ -205,11 +193,7 @@ async def _serve(
         protocol=cluster.protocol_class,
         timeout_s=file.timeout_s,
         threads=file.threads,
-        scratch=Scratch(
-            file.scratch,
-            above=(file.memory_mb << 20) // SHARE_OF_ONE,
-            reach=(file.memory_mb << 20) // SHARE_IN_REACH,
-        ),
+        scratch=Scratch.within(file.memory_mb << 20, file.scratch),
     )
     await trio.to_thread.run_sync(load_all)
     vault = await trio.to_thread.run_sync(Vault, file)
@@ -246,7 +230,14 @@ async def _serve(
     )
     muster = None
     if file.workers:
-        muster = Muster(party, engine_of(file), transport.name, lasting=True, storage=storage_of(file))
+        muster = Muster(
+            party,
+            engine_of(file),
+            transport.name,
+            lasting=True,
+            storage=storage_of(file),
+            scratch=Scratch.within(file.memory_mb << 20, file.worker_scratch),
+        )
     for name in vault.swept:
         logger.warning("%s was left by an upload that did not end, and was removed", name)
     if vault.strange:

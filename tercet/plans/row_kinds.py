@@ -99,7 +99,7 @@ class Window(Unary):
 
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
         if protocol.team is not None:
-            return self._together(node, protocol.team, x)
+            return self._together(node, protocol, protocol.team, x)
         start, stop = self.window(node, x.shape[-1])
         inside = x.data[..., max(0, start) : max(0, stop)]
         if start >= 0 and stop <= x.shape[-1]:
@@ -108,10 +108,10 @@ class Window(Unary):
         data[..., max(0, -start) :][..., : inside.shape[-1]] = inside
         return x.like(data)
 
-    def _together(self, node: Node, team: Team, x: Share) -> Op[Share]:
+    def _together(self, node: Node, protocol: Protocol, team: Team, x: Share) -> Op[Share]:
         rows = team.rows[0]
         spans = list(itertools.pairwise(team.bounds(rows)))
-        return x.like((yield from together.place(team, x.data, *self.window(node, rows), spans)))
+        return x.like((yield from together.place(protocol, team, x.data, *self.window(node, rows), spans)))
 
 
 @kind("slice")
@@ -152,18 +152,18 @@ class Omit(Unary):
     def apply(self, node: Node, protocol: Protocol, x: Share, context: Context) -> Share | Op[Share]:
         start, stop = int(node.get("start")), int(node.get("stop"))
         if protocol.team is not None:
-            return self._together(protocol.team, x, start, stop)
+            return self._together(protocol, protocol.team, x, start, stop)
         return x.like(np.concatenate([x.data[..., :start], x.data[..., stop:]], axis=-1))
 
-    def _together(self, team: Team, x: Share, start: int, stop: int) -> Op[Share]:
+    def _together(self, protocol: Protocol, team: Team, x: Share, start: int, stop: int) -> Op[Share]:
         rows = team.rows[0]
         own, bounds = team.block(rows), team.bounds(rows)
         low = list(itertools.pairwise(min(bound, start) for bound in bounds))
         high = list(itertools.pairwise(max(bound, stop) for bound in bounds))
         gap = stop - start
         below, above = x.data[..., : max(0, start - own.start)], x.data[..., max(0, stop - own.start) :]
-        data = yield from together.place(team, below, 0, rows - gap, low)
-        data += yield from together.place(team, above, gap, rows, high)
+        data = yield from together.place(protocol, team, below, 0, rows - gap, low)
+        data += yield from together.place(protocol, team, above, gap, rows, high)
         return x.like(data)
 
 
@@ -231,7 +231,7 @@ class PairRows(Unary):
         if protocol.team is None:
             return x.like(pairs)
         halves = [-(-bound // 2) for bound in protocol.team.bounds(protocol.team.rows[0])]
-        return _placed(protocol.team, x.like(pairs), halves)
+        return _placed(protocol, protocol.team, x.like(pairs), halves)
 
 
 @kind("interleave")
@@ -264,13 +264,13 @@ class Interleave(Unary):
         if protocol.team is None:
             return x.like(woven)
         ends = [min(2 * bound, all_rows) for bound in protocol.team.bounds(protocol.team.rows[0])]
-        return _placed(protocol.team, x.like(woven), ends)
+        return _placed(protocol, protocol.team, x.like(woven), ends)
 
 
-def _placed(team: Team, x: Share, bounds: Sequence[int]) -> Op[Share]:
+def _placed(protocol: Protocol, team: Team, x: Share, bounds: Sequence[int]) -> Op[Share]:
     """Rows that lie one after the other, member by member between these bounds, cut into their blocks."""
     spans = list(itertools.pairwise(bounds))
-    return x.like((yield from together.place(team, x.data, 0, bounds[-1], spans)))
+    return x.like((yield from together.place(protocol, team, x.data, 0, bounds[-1], spans)))
 
 
 @kind("stack")
@@ -299,17 +299,19 @@ class Stack(Kind):
     ) -> Share | Op[Share]:
         shares = [x for x in args if isinstance(x, Share)]
         if protocol.team is not None:
-            return self._together(protocol.team, shares)
+            return self._together(protocol, protocol.team, shares)
         first = shares[0].data
         data = protocol.allocate((*first.shape[:-1], sum(x.data.shape[-1] for x in shares)))
         np.concatenate([x.data for x in shares], axis=-1, out=data)
         return shares[0].like(data)
 
-    def _together(self, team: Team, shares: Sequence[Share]) -> Op[Share]:
+    def _together(self, protocol: Protocol, team: Team, shares: Sequence[Share]) -> Op[Share]:
         rows, before, parts = sum(team.rows), 0, []
         for share, count in zip(shares, team.rows, strict=True):
             spans = list(itertools.pairwise(team.bounds(count)))
-            parts.append((yield from together.place(team, share.data, -before, rows - before, spans)))
+            parts.append(
+                (yield from together.place(protocol, team, share.data, -before, rows - before, spans))
+            )
             before += count
         return shares[0].like(functools.reduce(np.add, parts))
 

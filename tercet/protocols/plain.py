@@ -192,7 +192,7 @@ class Plain(Protocol):
         return _done([column.like(column.data[..., order]) for column in columns])
 
     def _shuffle_together(self, columns: Sequence[Share], team: Team) -> Op[list[Share]]:
-        moved = yield from permute_columns(team, [column.data for column in columns], self._own_stream)
+        moved = yield from permute_columns(self, team, [column.data for column in columns], self._own_stream)
         return [column.like(data) for column, data in zip(columns, moved, strict=True)]
 
 

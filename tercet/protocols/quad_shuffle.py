@@ -115,7 +115,9 @@ def _arrange(protocol: Rep4, tag: str, held: Sequence[Held], out: int) -> Op[Non
     draw = functools.partial(protocol.draw_without, out, tag)
     if protocol.team is not None:
         places = [(parts, component) for parts in held for component in parts]
-        moved = yield from permute(protocol.team, [parts[component] for parts, component in places], draw)
+        moved = yield from permute(
+            protocol, protocol.team, [parts[component] for parts, component in places], draw
+        )
         for (parts, component), table in zip(places, moved, strict=True):
             parts[component] = table
         return

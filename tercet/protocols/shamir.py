@@ -382,7 +382,7 @@ class Shamir(Polynomials):
             order = kernels.permutation(Stream(seed.tobytes(), b"permutation").words(columns[0].shape[-1:]))
             return [np.take(data, order, axis=-1) for data in columns]
         draw: Callable[[str], Stream] = lambda use: Stream(seed.tobytes(), use.encode())  # noqa: E731
-        return (yield from permute_columns(self.team, columns, draw))
+        return (yield from permute_columns(self, self.team, columns, draw))
 
     def _agree(self, tag: str) -> Op[dict[int, Words]]:
         """For every hop of a shuffle that this party is in, a seed that all in it know."""

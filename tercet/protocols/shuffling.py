@@ -59,7 +59,7 @@ def _arrange(
     held.clear()
     if protocol.team is not None:
         draw = functools.partial(protocol.draw, dealer + 2, tag)
-        return (yield from permute(protocol.team, rows, draw)), None
+        return (yield from permute(protocol, protocol.team, rows, draw)), None
     random = protocol.draw(dealer + 2, tag, "permutation").fill(protocol.allocate((len(rows[0]),)))
     return rows, permutation(random, protocol.allocate(random.shape).view(np.int64))
 

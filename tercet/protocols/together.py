@@ -24,9 +24,10 @@ import attrs
 import numpy as np
 
 from tercet.errors import ProtocolError
+from tercet.protocols.detour import nearer
 from tercet.protocols.domains import WORD_BITS, Words
 from tercet.protocols.kernels import Indices, permutation
-from tercet.protocols.prg import Stream
+from tercet.protocols.prg import BLOCK_WORDS, Stream
 from tercet.protocols.shares import Exchange, Op, Share
 
 if TYPE_CHECKING:
@@ -66,36 +67,46 @@ class Team:
         return range(*self.bounds(rows)[self.member :][:2])
 
 
+Targets = np.ndarray[tuple[int], np.dtype[np.uint16]]
+"""The member that each row goes to."""
+
+
 # -- moving rows ---------------------------------------------------------------------------------------------
 
 
-def hand_out(team: Team, columns: Sequence[Words], to: Indices) -> Op[tuple[Indices, list[Words]]]:
+def hand_out(
+    protocol: Protocol, team: Team, columns: Sequence[Words], to: Targets
+) -> Op[tuple[Indices, list[Words]]]:
     """Send row i of all columns `(..., rows)` to member `to[i]`, in one exchange.
 
     Gives how many rows each member sent to each, and what came here, by sender and in the order of its rows.
     """
-    counts, orders = _by_member(team, to)
-    got = yield Exchange(
-        {
-            member: [counts.view(np.uint64), *(np.take(column, order, axis=-1) for column in columns)]
-            for member, order in enumerate(orders)
-        }
-    )
+    counts, send = np.bincount(to, minlength=team.size), {}
+    for member in range(team.size):
+        rows = np.flatnonzero(to == member)
+        send[member] = [counts.view(np.uint64), *(_columns_at(protocol, column, rows) for column in columns)]
+    got = yield Exchange(send)
     matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
     return matrix, [
-        np.concatenate([got[member][1 + number] for member in range(team.size)], axis=-1)
+        _side_by_side(protocol, [got[member][1 + number] for member in range(team.size)])
         for number in range(len(columns))
     ]
 
 
-def _by_member(team: Team, to: Indices) -> tuple[Indices, list[Indices]]:
-    """How many rows go to each member, and which ones, in their order."""
-    counts = np.bincount(to, minlength=team.size)
-    order = np.argsort(to.astype(np.uint16), kind="stable")
-    return counts, np.split(order, np.cumsum(counts)[:-1])
+def _columns_at(protocol: Protocol, column: Words, rows: Indices) -> Words:
+    """Some rows of `(..., rows)`."""
+    return np.take(column, rows, axis=-1, mode="clip", out=protocol.allocate((*column.shape[:-1], rows.size)))
 
 
-def place(team: Team, array: Words, start: int, stop: int, spans: Sequence[tuple[int, int]]) -> Op[Words]:
+def _side_by_side(protocol: Protocol, parts: Sequence[Words]) -> Words:
+    """Columns `(..., rows)` of one member after those of the other."""
+    rows = sum(part.shape[-1] for part in parts)
+    return np.concatenate(parts, axis=-1, out=protocol.allocate((*parts[0].shape[:-1], rows)))
+
+
+def place(
+    protocol: Protocol, team: Team, array: Words, start: int, stop: int, spans: Sequence[tuple[int, int]]
+) -> Op[Words]:
     """This member's block of rows `start` to `stop` of what all have, along the last axis: one exchange.
 
     Member i has rows `spans[i]`, which do not overlap; there are zeros where nobody has any.
@@ -111,7 +122,8 @@ def place(team: Team, array: Words, start: int, stop: int, spans: Sequence[tuple
         return array[..., part.start - spans[me][0] :][..., : part.stop - part.start]
 
     got = yield Exchange({member: [piece(member)] for member in range(team.size)})
-    placed = np.zeros((*array.shape[:-1], bounds[me + 1] - bounds[me]), dtype=np.uint64)
+    placed = protocol.allocate((*array.shape[:-1], bounds[me + 1] - bounds[me]))
+    placed[...] = 0
     for member in range(team.size):
         part = overlap(member, me)
         if part.stop > part.start:
@@ -132,45 +144,49 @@ def cumulate(protocol: Protocol, team: Team, x: Share) -> Op[Share]:
 # -- shuffles ------------------------------------------------------------------------------------------------
 
 
-def permute(team: Team, tables: list[Words], draw: Callable[[str], Stream]) -> Op[list[Words]]:
+def permute(
+    protocol: Protocol, team: Team, tables: list[Words], draw: Callable[[str], Stream]
+) -> Op[list[Words]]:
     """Tables `(rows of the block, width)` with all rows of all members in one uniformly random order.
 
     `draw` makes streams by their purpose, which whoever permutes alike draws too. Two exchanges; the first
     moves all rows that leave a member, the second those that came too many to one. Takes `tables` away.
     """
     bounds = team.bounds(team.rows[0])
-    widths = [table.shape[1] for table in tables]
-    counts, orders, most = _drawn(team, draw("members"))
-    got = yield _leaving(tables, counts, orders, most)
+    got = yield _leaving(protocol, tables, *_drawn(team, draw("members")))
     matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
     sizes = matrix.sum(axis=0)
     starts = [0, *np.cumsum(sizes).tolist()]
     slack = 5 * math.isqrt(team.rows[0]) + 32
     if any(abs(a - b) > slack for a, b in zip(starts, bounds, strict=True)):
         raise ProtocolError(_UNEVEN)
-    # A table as it lies here, with room before and after it for the rows that neighbours have too many of.
     here = int(sizes[team.member])
-    order = permutation(draw("order").words((here,)))
-    rooms = [np.empty((slack + here + slack, width), dtype=np.uint64) for width in widths]
-    ends = np.cumsum(matrix[:, team.member])
-    for member, places in enumerate(np.split(order, ends[:-1])):
-        for room, piece in zip(rooms, got[member][1:], strict=True):
-            room[slack : slack + here][places] = piece[: len(places)]
-    del got
+    random = draw("order").fill(protocol.allocate((here,)))
+    order = permutation(random, protocol.allocate((here,)).view(np.int64))
+    del random
+    # Tables as they lie here, with room before and after them for the rows that neighbours have too many of.
+    rooms = []
+    for number in range(1, len(got[0])):
+        pieces = [got[sender][number][:count] for sender, count in enumerate(matrix[:, team.member])]
+        rooms.append(protocol.allocate((slack + here + slack, pieces[0].shape[1])))
+        _put_down(protocol, pieces, order, rooms[-1][slack : slack + here])
+    del got, pieces, order
     yield from _even_out(team, rooms, starts, slack)
     first = bounds[team.member] - starts[team.member] + slack
     return [room[first:][: len(team.block(team.rows[0]))] for room in rooms]
 
 
 def _leaving(
-    tables: list[Words], counts: Indices, orders: Sequence[Indices], most: Sequence[int]
+    protocol: Protocol, tables: list[Words], to: Targets, counts: Indices, most: Sequence[int]
 ) -> Exchange:
     """What goes where of tables, in pieces of so many rows; takes `tables` away."""
     send: dict[int, list[Words]] = {}
-    for member, order in enumerate(orders):
-        pieces = [np.zeros((most[member], table.shape[1]), dtype=np.uint64) for table in tables]
+    for member, room in enumerate(most):
+        rows = np.flatnonzero(to == member)
+        pieces = [protocol.allocate((room, table.shape[1])) for table in tables]
         for piece, table in zip(pieces, tables, strict=True):
-            np.take(table, order, axis=0, out=piece[: len(order)], mode="clip")
+            np.take(table, rows, axis=0, out=piece[: rows.size], mode="clip")
+            piece[rows.size :] = 0
         send[member] = [counts.view(np.uint64), *pieces]
     tables.clear()
     return Exchange(send)
@@ -179,19 +195,41 @@ def _leaving(
 _UNEVEN = "a shuffle had more rows for one member than chance allows; run the plan again"
 
 
-def _drawn(team: Team, stream: Stream) -> tuple[Indices, list[Indices], list[int]]:
-    """How many rows of this member go to each, and which; and how many may. Raises ProtocolError for more."""
+def _drawn(team: Team, stream: Stream) -> tuple[Targets, Indices, list[int]]:
+    """Where each row of this member goes, how many go to each, and may at most.
+
+    Raises ProtocolError for more.
+    """
     rows, bounds = team.rows[0], team.bounds(team.rows[0])
     mine = len(team.block(rows))
     ends = [(bound << WORD_BITS) // max(1, rows) for bound in bounds[1:-1]]
     # Of blocks without rows at the end nobody draws the start, which no word reaches.
     limits = np.array([min(end, (1 << WORD_BITS) - 1) for end in ends], dtype=np.uint64)
-    counts, orders = _by_member(team, np.searchsorted(limits, stream.words((mine,)), side="right"))
+    to, buffer = np.empty(mine, dtype=np.uint16), np.empty(BLOCK_WORDS, dtype=np.uint64)
+    for start in range(0, mine, BLOCK_WORDS):
+        words = stream.fill(buffer[: min(BLOCK_WORDS, mine - start)])
+        to[start : start + words.size] = np.searchsorted(limits, words, side="right")
+    counts = np.bincount(to, minlength=team.size)
     shares = [mine * (stop - start) / max(1, rows) for start, stop in itertools.pairwise(bounds)]
     most = [min(mine, math.ceil(share + 10 * math.sqrt(share)) + 32) for share in shares]
     if any(count > room for count, room in zip(counts, most, strict=True)):
         raise ProtocolError(_UNEVEN)
-    return counts, orders, most
+    return to, counts, most
+
+
+def _put_down(protocol: Protocol, pieces: Sequence[Words], order: Indices, out: Words) -> None:
+    """Put row i of all pieces, one after the other, at `order[i]` of `out`."""
+    if out.nbytes <= protocol.reach:
+        start = 0
+        for piece in pieces:
+            out[order[start : start + len(piece)]] = piece
+            start += len(piece)
+        return
+    rows = np.concatenate(pieces, out=protocol.allocate(out.shape))
+    back = protocol.allocate(order.shape).view(np.int64)
+    back[order] = np.arange(order.size)
+    rows, back = nearer(rows, back, protocol.reach, protocol.allocate)
+    np.take(rows, back, axis=0, mode="clip", out=out)
 
 
 def _even_out(team: Team, rooms: Sequence[Words], starts: Sequence[int], slack: int) -> Op[None]:
@@ -223,14 +261,16 @@ def _even_out(team: Team, rooms: Sequence[Words], starts: Sequence[int], slack: 
             room[inside(rows, starts[me])] = piece[: len(rows)]
 
 
-def permute_columns(team: Team, columns: Sequence[Words], draw: Callable[[str], Stream]) -> Op[list[Words]]:
+def permute_columns(
+    protocol: Protocol, team: Team, columns: Sequence[Words], draw: Callable[[str], Stream]
+) -> Op[list[Words]]:
     """As `permute`, of columns `(..., rows of the block)`."""
     rows = columns[0].shape[-1]
     tables = [
         np.ascontiguousarray(np.moveaxis(column, -1, 0)).reshape(rows, math.prod(column.shape[:-1]))
         for column in columns
     ]
-    moved = yield from permute(team, tables, draw)
+    moved = yield from permute(protocol, team, tables, draw)
     return [
         np.ascontiguousarray(table.T).reshape(column.shape)
         for table, column in zip(moved, columns, strict=True)
@@ -259,7 +299,7 @@ def take(protocol: Protocol, team: Team, x: Share, places: Indices, rows: int) -
     got = yield Exchange(
         {member: [protocol.take(x, asked[member][0].view(np.int64)).data] for member in range(team.size)}
     )
-    joined = x.like(np.concatenate([got[member][0] for member in range(team.size)], axis=-1))
+    joined = x.like(_side_by_side(protocol, [got[member][0] for member in range(team.size)]))
     back = np.empty_like(order)
     back[order] = np.arange(order.size)
     return protocol.take(joined, back)
@@ -288,21 +328,23 @@ def sort(protocol: Protocol, team: Team, columns: Sequence[Share], rank: Rank, l
     got = yield Exchange(dict.fromkeys(range(team.size), cuts))
     splitters = got[0][0]
     rows = keys.shape[-1]
-    joined = keys.like(np.concatenate([keys.data, splitters], axis=-1))
+    joined = keys.like(_side_by_side(protocol, [keys.data, splitters]))
     low, high = np.zeros(rows, dtype=np.int64), np.full(rows, splitters.shape[-1])
     while (searching := np.flatnonzero(low < high)).size:
         middle = (low[searching] + high[searching]) // 2
         below = yield from less(joined, searching, rows + middle)
         high[searching] = np.where(below, middle, high[searching])
         low[searching] = np.where(below, low[searching], middle + 1)
-    matrix, parts = yield from hand_out(team, [column.data for column in columns], low)
+    matrix, parts = yield from hand_out(
+        protocol, team, [column.data for column in columns], low.astype(np.uint16)
+    )
     *moved, here = [column.like(part) for column, part in zip(columns, parts, strict=True)]
     order = yield from rank(here)
     spans = list(itertools.pairwise([0, *np.cumsum(matrix.sum(axis=0)).tolist()]))
     made = []
     for column in moved:
         in_order = protocol.take(column, order).data
-        made.append(column.like((yield from place(team, in_order, 0, team.rows[0], spans))))
+        made.append(column.like((yield from place(protocol, team, in_order, 0, team.rows[0], spans))))
     return made
 
 

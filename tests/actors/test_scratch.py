@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tercet.actors.ready import Ready
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.values import TiledValue, join
 from tercet.errors import StorageError
+from tercet.plans import Builder, Form, Type
 from tercet.protocols.base import Share
 from tercet.protocols.domains import Z64
 from tercet.protocols.replicated import Replicated
@@ -44,6 +47,46 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StorageError, match=rf"scratch cannot be had in {tmp_path} \(No space left"):
         Scratch(tmp_path).empty((1 << 20,))
+
+
+def test_a_place_that_is_not_here_is_named(tmp_path):
+    """As a worker does on whose machine nobody has made the directory."""
+    IN_MEMORY.require_place()
+    Scratch(tmp_path).require_place()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StorageError, match=rf"scratch {tmp_path}/none cannot be used here \(No such file"):
+        Scratch.within(1 << 30, tmp_path / "none").require_place()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_of_what_moves_all_rows_one_at_a_time_fills_a_scratch(seed, scratch, scheduled, monkeypatch):
+    """Whatever comes first at which party, none waits for another one for ever."""
+    monkeypatch.setattr("tercet.actors.scheduler.HEAVY_WORDS", 100)
+    shuffling, wait, init = [], Ready.wait, Scheduler.__init__
+
+    def waits(ready, instance):
+        wait(ready, instance)
+        shuffling.append([name for name, one in ready.waiting.items() if one.node.kind == "shuffle"])
+
+    monkeypatch.setattr(Ready, "wait", waits)
+    b = Builder("shuffles", tile_rows=64)
+    x, y, z = (b.input(name, Type(Form.RING, (400,), 8, 2.0**11)) for name in "xyz")
+    products = [x * y, y * z, z * x]
+    for name, one in zip("abc", products, strict=True):
+        b.apply_all("shuffle", one)[0].reveal(name, to="analyst")
+    plan = b.plan()
+    words = np.arange(400, dtype=np.uint64) << np.uint64(8)
+    inputs = dict.fromkeys("xyz", (x.type, words))
+    later = {}
+    for place in (IN_MEMORY, scratch):
+        monkeypatch.setattr(Scheduler, "__init__", functools.partialmethod(init, scratch=place))
+        shuffling.clear()
+        revealed, _ = await scheduled(plan, Replicated, inputs, mail_seed=seed)
+        for name in "abc":
+            np.testing.assert_allclose(np.sort(revealed[name]), np.arange(400.0) ** 2)
+        later[place] = [names for names in shuffling if names and names[-1] > min(names)]
+    assert later[IN_MEMORY]  # one began while another one, which comes before it in the plan, waited
+    assert not later[scratch]
 
 
 def open_files():
@@ -110,10 +153,10 @@ def test_rows_that_are_not_there_are_refused(place):
 FREED = """
 import os, sys
 import numpy as np
-from tercet.actors.scratch import keep_memory
+from tercet.actors.scratch import KEEP_MEMORY, settle_malloc
 from tercet.comparison.peaks import resident_mb
 if sys.argv[1:]:
-    keep_memory()
+    settle_malloc(KEEP_MEMORY)
 before = resident_mb([os.getpid()])[0]
 np.ones(1 << 23)
 print(resident_mb([os.getpid()])[0] - before)

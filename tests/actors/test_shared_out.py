@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 import random
 import re
-from collections import ChainMap, deque
+from collections import ChainMap, Counter, deque
 
 import numpy as np
 import pytest
@@ -161,6 +163,27 @@ async def test_every_kind_of_node(name, workers, example, verified):
     instances = [names for _, *names in by_party[0]]
     assert len(instances) == len({tuple(names) for names in instances})
     assert {member for member, *_ in by_party[0]} == {NODE, *range(workers)}
+
+
+@pytest.mark.parametrize("name", ["plain", "replicated"])
+async def test_everything_in_files(name, example, verified, tmp_path, monkeypatch):
+    """Members with a scratch, which may read a few rows in random order."""
+    scratch, made = Scratch(tmp_path, above=0, reach=1000), Counter()
+    init = Scheduler.__init__
+
+    def with_scratch(driver, *args, **options):
+        init(driver, *args, scratch=scratch, **options)
+        driver.protocol.allocate = functools.partial(allocate, driver._member)
+
+    def allocate(member, shape):
+        made[member] += math.prod(shape)
+        return scratch.empty(shape)
+
+    monkeypatch.setattr(Scheduler, "__init__", with_scratch)
+    one = example(333, 64)
+    revealed, _, _ = await run_shared_out(one.plan, name, one.inputs, 2, seed=2)
+    verified(one, revealed)
+    assert min(made[0], made[1]) > 333 * 64 > made[NODE]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -3,8 +3,8 @@
 A table is uploaded from an iterator of chunks, kept, and read tile by tile by a fit whose coefficients are
 compared with those of the same steps in the clear; so is a fit on the join of two tables, of which half the
 rows match. `TERCET_LARGE_MB` is the size of a table's shares at each node, of both tables together for the
-join; `TERCET_LIMIT_MB` is what a node may use. That takes root and control groups (version 1); elsewhere
-these tests are skipped.
+join; `TERCET_LIMIT_MB` is what a node may use, and each of its `TERCET_WORKERS` (2), where nodes have some.
+That takes root and control groups (version 1); elsewhere these tests are skipped.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import contextlib
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,8 +33,10 @@ from tests.nodes import on_disk
 from tests.nodes.network import Loopback
 
 GROUPS = Path("/sys/fs/cgroup/memory")
+ROOT = Path(__file__).parents[2]
 LARGE_MB = int(os.environ.get("TERCET_LARGE_MB", "600"))
 LIMIT_MB = int(os.environ.get("TERCET_LIMIT_MB", "450"))
+WORKERS = int(os.environ.get("TERCET_WORKERS", "2"))
 FEATURES, CHUNK_ROWS, STEPS = 10, 1 << 18, 3
 WEIGHTS = np.linspace(-1.0, 1.0, FEATURES)
 SHARE_BYTES = 16
@@ -47,44 +52,103 @@ pytestmark = [
 
 
 @attrs.frozen
-class Limited(Loopback):
-    """Nodes on loopback, each in a control group of its own."""
+class Group:
+    """A control group, which holds processes to LIMIT_MB."""
 
-    def group(self, index: int) -> Path:
-        return GROUPS / f"tercet-{os.getpid()}-n{index}"
-
-    def within(self, index: int) -> Sequence[str]:
-        return ("sh", "-c", f'echo $$ > {self.group(index)}/cgroup.procs && exec "$@"', "sh")
+    path: Path
 
     @contextlib.contextmanager
-    def groups(self) -> Iterator[None]:
-        for index in range(3):
-            self.group(index).mkdir()
-            (self.group(index) / "memory.limit_in_bytes").write_text(str(LIMIT_MB << 20))
+    def made(self) -> Iterator[None]:
+        self.path.mkdir()
+        (self.path / "memory.limit_in_bytes").write_text(str(LIMIT_MB << 20))
         try:
             yield
         finally:
-            for index in range(3):
-                self.group(index).rmdir()
+            self.path.rmdir()
 
-    def peak_mb(self, index: int) -> int:
+    @property
+    def within(self) -> Sequence[str]:
+        """What runs a command in the group."""
+        return ("sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh")
+
+    @property
+    def peak_mb(self) -> int:
         """What was used at most, copies of files that the kernel keeps while there is room included."""
-        return int((self.group(index) / "memory.max_usage_in_bytes").read_text()) >> 20
+        return int((self.path / "memory.max_usage_in_bytes").read_text()) >> 20
 
-    def anonymous_mb(self, index: int) -> int:
+    @property
+    def anonymous_mb(self) -> int:
         """What is used now, without such copies."""
-        stat = (self.group(index) / "memory.stat").read_text().split()
+        stat = (self.path / "memory.stat").read_text().split()
         return int(stat[stat.index("total_rss") + 1]) >> 20
 
 
-@pytest.fixture
-def limited(tmp_path):
+@attrs.frozen
+class Limited(Loopback):
+    """Nodes on loopback, and perhaps their workers, each in a control group of its own."""
+
+    groups: dict[str, Group] = attrs.field(factory=dict)
+
+    @contextlib.contextmanager
+    def limited(self, workers: int) -> Iterator[None]:
+        names = [f"n{index}" for index in range(3)]
+        names += [f"w{index}-{number}" for index in range(3) for number in range(workers)]
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                self.groups[name] = Group(GROUPS / f"tercet-{os.getpid()}-{name}")
+                stack.enter_context(self.groups[name].made())
+            yield
+
+    def within(self, index: int) -> Sequence[str]:
+        return self.groups[f"n{index}"].within
+
+
+@contextlib.contextmanager
+def dask(nodes, index: int) -> Iterator[None]:
+    """A scheduler of Dask for a node, and its workers."""
+    home = nodes.root / f"n{index}"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    place = home / "workers"
+    place.mkdir()
+    nodes.configure(
+        index,
+        engine="dask",
+        workers=WORKERS,
+        worker_scratch=str(place),
+        storage=(nodes.root / f"stored{index}").as_uri(),
+    )
+    with (home / "node.toml").open("a") as file:
+        file.write(f'\n[dask]\nscheduler = "{address}"\n')
+    port = address.rpartition(":")[2]
+    commands = [["dask_scheduler", "--port", port, "--host", "127.0.0.1", "--no-dashboard"]]
+    options = ["--no-nanny", "--nthreads", "1", "--memory-limit", "0", "--no-dashboard"]
+    commands += WORKERS * [["dask_worker", address, "--local-directory", str(home), *options]]
+    processes = []
+    try:
+        with (home / "dask.log").open("ab") as log:
+            for number, (what, *args) in enumerate(commands):
+                within = nodes.network.groups[f"w{index}-{number - 1}"].within if number else ()
+                command = [*within, sys.executable, "-m", f"distributed.cli.{what}", *args]
+                processes.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(params=[0, WORKERS], ids=["nodes", "workers"])
+def limited(tmp_path, request):
     network = Limited.make(3)
-    with network.groups():
+    with network.limited(request.param), contextlib.ExitStack() as clusters:
         nodes = on_disk.set_up(tmp_path, network)
         for index in range(3):
             (nodes.root / f"n{index}" / "scratch").mkdir()
             nodes.configure(index, scratch="scratch", memory_mb=LIMIT_MB // 8, timeout_s=30.0)
+            if request.param:
+                clusters.enter_context(dask(nodes, index))
         nodes.start(0, 1, 2)
         try:
             nodes.wait_until_ready()
@@ -92,6 +156,7 @@ def limited(tmp_path):
             assert all(process.poll() is None for process in nodes.processes.values()), nodes.logs()
         finally:
             nodes.close()
+            clusters.close()
             shutil.rmtree(tmp_path)  # pytest would keep it
 
 
@@ -128,11 +193,11 @@ def reported(nodes, what: str, **facts: object) -> Iterator[None]:
     """Print what it took, as JSON."""
     began = time.monotonic()
     yield
-    peaks = [nodes.network.peak_mb(index) for index in range(3)]
-    anonymous = [nodes.network.anonymous_mb(index) for index in range(3)]
-    seconds = round(time.monotonic() - began, 1)
-    told = {"what": what, **facts, "seconds": seconds, "limit_mb": LIMIT_MB, "peak_mb": peaks}
-    print(json.dumps({**told, "anonymous_mb": anonymous}), flush=True)  # noqa: T201
+    groups = nodes.network.groups
+    told = {"what": what, **facts, "seconds": round(time.monotonic() - began, 1), "limit_mb": LIMIT_MB}
+    told["peak_mb"] = {name: group.peak_mb for name, group in groups.items()}
+    told["anonymous_mb"] = {name: group.anonymous_mb for name, group in groups.items()}
+    print(json.dumps(told), flush=True)  # noqa: T201
 
 
 def a_few_steps() -> LogisticRegression:

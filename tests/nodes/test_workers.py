@@ -108,6 +108,7 @@ def test_a_job_goes_on_with_other_workers(nodes):
         ('engine = "dask"', "with workers = 0"),
         ("workers = 2", "a node without workers has"),
         ('engine = "dask"\nworkers = -1', "workers = -1 is too small"),
+        ('engine = "dask"\nworkers = 1\nworker_scratch = "here"', "is no whole path"),
         ('engine = "dask"\nworkers = 1\n[dask]\nport = 1', None),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections import Counter
 
 import numpy as np
@@ -20,6 +21,7 @@ from tercet.testing.lockstep import parties, reconstruct, share
 
 NAMES = ["plain", "replicated", "shamir", "rep4"]
 TILE = 64
+PLAIN = parties(Plain)[0]
 
 
 def run(operations, heard=None):
@@ -132,6 +134,7 @@ def test_every_order_is_as_likely():
             [
                 [
                     together.permute(
+                        PLAIN,
                         team,
                         [rows[2 * team.member :][:2]],
                         functools.partial(stream, f"{number}/{team.member}"),
@@ -156,6 +159,7 @@ def test_what_members_send_depends_on_sizes_alone():
             [
                 [
                     together.permute(
+                        PLAIN,
                         team,
                         [np.zeros((len(team.block(1000)), 5), dtype=np.uint64)],
                         functools.partial(stream, f"{number}/{team.member}"),
@@ -170,11 +174,15 @@ def test_what_members_send_depends_on_sizes_alone():
     assert told[0]
 
 
+@pytest.mark.parametrize("reach", [sys.maxsize, 640])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", NAMES)
-def test_shuffles_move_all_columns_alike(name, size):
+def test_shuffles_move_all_columns_alike(name, size, reach):
+    """Also where few of the rows may be read in random order."""
     rows = 333
     each = members(registry.get(name), size, rows)
+    for protocol in itertools.chain(*each):
+        protocol.reach = reach
     numbers = np.arange(rows, dtype=np.uint64)
     matrix = np.stack([numbers * 3, numbers + 7])
     held = [
@@ -291,7 +299,9 @@ def test_neighbouring_rows(window, size):
     (made,) = run(
         [
             [
-                together.place(team, data[team.block(rows).start : team.block(rows).stop], start, stop, spans)
+                together.place(
+                    PLAIN, team, data[team.block(rows).start : team.block(rows).stop], start, stop, spans
+                )
                 for team in teams
             ]
         ]
@@ -324,16 +334,17 @@ class Fixed:
     def __init__(self, word):
         self.word = word
 
-    def words(self, shape):
-        return np.full(shape, self.word, dtype=np.uint64)
+    def fill(self, out):
+        out[...] = self.word
+        return out
 
 
 def test_pieces_that_chance_does_not_allow_are_an_error():
     """All rows for one member; and a member whose fellows have sent it too many."""
     team, table = Team(0, 2, TILE, (4096,)), np.zeros((2048, 1), dtype=np.uint64)
     with pytest.raises(ProtocolError, match="more rows for one member than chance allows"):
-        next(together.permute(team, [table], lambda _: Fixed(0)))
-    shuffling = together.permute(team, [table.copy()], functools.partial(stream, "one"))
+        next(together.permute(PLAIN, team, [table], lambda _: Fixed(0)))
+    shuffling = together.permute(PLAIN, team, [table.copy()], functools.partial(stream, "one"))
     sent = next(shuffling).send[0]
     counts = np.array([2048, 0], dtype=np.uint64)
     with pytest.raises(ProtocolError, match="more rows for one member than chance allows"):
