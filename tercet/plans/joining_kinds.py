@@ -17,7 +17,7 @@ import numpy as np
 from tercet.errors import PlanError
 from tercet.plans.kinds import Along, Context, Data, Kind, Sizes, Tiling, as_public, fields, kind, require
 from tercet.plans.local_kinds import Unary
-from tercet.plans.matching import NOWHERE, Positions, intersect, partners, twice
+from tercet.plans.matching import NOWHERE, Matches, Positions
 from tercet.plans.row_kinds import Window
 from tercet.plans.types import NODES, Disclosure, Form, Node, Type, dims_product
 from tercet.protocols import ranking, word_order
@@ -102,18 +102,18 @@ class Match(Kind):
 
     def run(self, node: Node, protocol: Protocol, args: Sequence[Data], context: Context) -> Words:
         lists = [as_public(arg) for arg in args]
-        for number, listed in enumerate(lists):
-            if more := twice(listed, protocol.allocate):
+        matches = Matches.of(lists, protocol.allocate)
+        for number, more in enumerate(matches.repeats):
+            if more:
                 raise PlanError(
                     f"{_list_name(node, number)} has keys that occur more than once, {more} rows too many, "
                     "so nothing is matched; its owner has to upload it with unique keys"
                 )
         how = dict(node.attributes).get("how")
         if how is None:
-            pairs = intersect(lists, protocol.allocate)
+            pairs = matches.everywhere(protocol.allocate)
         else:
-            found = partners(lists[0], lists[1], protocol.allocate)
-            pairs = KINDS_OF_PAIRS[how](found, lists[1].shape[1])
+            pairs = KINDS_OF_PAIRS[how](matches.found[0], lists[1].shape[1])
         context.symbols[str(node.get("rows"))] = pairs.shape[1]
         positions: Words = pairs.view(np.uint64)
         return positions

@@ -3,8 +3,8 @@
 Rows are found in an open-addressing table: one pass to fill it, one probe or two for each row that is looked
 up. Its hash is SipHash-1-3 (Aumasson, Bernstein 2012) under a key that is drawn for each match: pseudonyms
 are uniformly random, but a member may have other words listed, and must not know which of them meet. The high
-bits of the hash cut long lists into parts that are matched one after the other, so that a table never takes
-more than a few megabytes. No result depends on the key.
+bits of the hash cut long lists into parts that are matched one after the other, so that a part and its table
+stay in the cache. No result depends on the key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tercet.compiled import UINT64, inline, kernel
 from tercet.protocols.base import in_memory
 from tercet.protocols.domains import WORD_BITS, Words
-from tercet.protocols.kernels import IN, IN2, INDEX_OUT, OUT, OUT2
+from tercet.protocols.kernels import IN, IN2, INDEX_IN, INDEX_OUT, OUT, OUT2
 
 Positions = npt.NDArray[np.int64]
 
@@ -28,8 +28,12 @@ Allocate = Callable[[tuple[int, ...]], Words]
 
 NOWHERE = -1
 """The position of a row that is not there."""
-PART_ROWS = 1 << 20
-"""Rows of a list that are matched at a time, about: a table of 16 to 32 MB."""
+PART_ROWS = 1 << 15
+"""Rows of a list that are matched at a time, about: they and their table take 1 to 2 MB."""
+MOST_PART_BITS = 10
+"""A list is cut into 2^10 parts at most: more places that are written to in turn would be slower."""
+SPAN_ROWS = 1 << 20
+"""Rows of a result that are gathered at a time."""
 
 
 @inline
@@ -80,38 +84,43 @@ def hash_columns(key: Words, listed: Words, out: Words) -> None:
         out[i] = _hash(key, listed[0, i], listed[1, i])
 
 
-@kernel(IN, IN2, INDEX_OUT)
-def _fill(key: Words, listed: Words, slots: Positions) -> None:
-    """Put the position of every column of `listed` (2, n) into the table; its size is a power of two."""
-    last = np.uint64(slots.shape[0] - 1)
-    for i in range(listed.shape[1]):
-        slot = _hash(key, listed[0, i], listed[1, i]) & last
-        while slots[slot] >= 0:
-            slot = (slot + np.uint64(1)) & last
-        slots[slot] = i
+@kernel(IN, UINT64, INDEX_OUT)
+def _count(hashed: Words, shift: np.uint64, counts: Positions) -> None:
+    """How many columns there are of each part, which the bits of their hash above `shift` number."""
+    for i in range(hashed.shape[0]):
+        counts[hashed[i] >> shift] += 1
 
 
-@kernel(IN, IN2, IN2, INDEX_OUT, INDEX_OUT)
-def _look_up(key: Words, listed: Words, wanted: Words, slots: Positions, found: Positions) -> None:
-    """For every column of `wanted` its position in `listed`, or -1."""
-    last = np.uint64(slots.shape[0] - 1)
-    for i in range(wanted.shape[1]):
-        low, high = wanted[0, i], wanted[1, i]
-        slot = _hash(key, low, high) & last
-        position = slots[slot]
-        while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
-            slot = (slot + np.uint64(1)) & last
-            position = slots[slot]
-        found[i] = position
+@kernel(IN2, IN, UINT64, INDEX_OUT, OUT2, OUT, INDEX_OUT)
+def _deal(
+    listed: Words,
+    hashed: Words,
+    shift: np.uint64,
+    starts: Positions,
+    dealt: Words,
+    dealt_hashed: Words,
+    places: Positions,
+) -> None:
+    """The columns of `listed` part by part, their hash and positions; moves `starts` to the ends of parts."""
+    for i in range(hashed.shape[0]):
+        part = hashed[i] >> shift
+        place = starts[part]
+        dealt[0, place], dealt[1, place] = listed[0, i], listed[1, i]
+        dealt_hashed[place] = hashed[i]
+        places[place] = i
+        starts[part] = place + 1
 
 
-@kernel(IN, IN2, INDEX_OUT, INDEX_OUT)
-def _mark_first(key: Words, listed: Words, slots: Positions, found: Positions) -> None:
-    """Put every column into the table once; `found` is 1 where it was not there yet."""
+@kernel(IN2, IN, INDEX_OUT, INDEX_OUT)
+def _mark_first(listed: Words, hashed: Words, slots: Positions, found: Positions) -> None:
+    """Put the position of every column into the table, once for those that are alike.
+
+    The size of the table is a power of two; `found` is 1 for what was not there yet.
+    """
     last = np.uint64(slots.shape[0] - 1)
     for i in range(listed.shape[1]):
         low, high = listed[0, i], listed[1, i]
-        slot = _hash(key, low, high) & last
+        slot = hashed[i] & last
         position = slots[slot]
         while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
             slot = (slot + np.uint64(1)) & last
@@ -121,24 +130,26 @@ def _mark_first(key: Words, listed: Words, slots: Positions, found: Positions) -
             found[i] = 1
 
 
-@kernel(IN, IN2, UINT64, INDEX_OUT)
-def _count(key: Words, listed: Words, shift: np.uint64, counts: Positions) -> None:
-    """How many columns there are of each part, which the bits of their hash above `shift` number."""
-    for i in range(listed.shape[1]):
-        counts[_hash(key, listed[0, i], listed[1, i]) >> shift] += 1
-
-
-@kernel(IN, IN2, UINT64, INDEX_OUT, OUT2, INDEX_OUT)
-def _deal(
-    key: Words, listed: Words, shift: np.uint64, starts: Positions, dealt: Words, places: Positions
+@kernel(IN2, INDEX_IN, INDEX_IN, IN2, IN, INDEX_IN, INDEX_OUT)
+def _look_up(
+    listed: Words,
+    places: Positions,
+    slots: Positions,
+    wanted: Words,
+    hashed: Words,
+    wanted_places: Positions,
+    found: Positions,
 ) -> None:
-    """The columns of `listed` part by part, and their positions; moves `starts` to the ends of parts."""
-    for i in range(listed.shape[1]):
-        part = _hash(key, listed[0, i], listed[1, i]) >> shift
-        place = starts[part]
-        dealt[0, place], dealt[1, place] = listed[0, i], listed[1, i]
-        places[place] = i
-        starts[part] = place + 1
+    """For every column of `wanted` the place of the first of `listed` that is like it, or -1."""
+    last = np.uint64(slots.shape[0] - 1)
+    for i in range(wanted.shape[1]):
+        low, high = wanted[0, i], wanted[1, i]
+        slot = hashed[i] & last
+        position = slots[slot]
+        while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
+            slot = (slot + np.uint64(1)) & last
+            position = slots[slot]
+        found[wanted_places[i]] = places[position] if position >= 0 else -1
 
 
 def new_key() -> Words:
@@ -146,101 +157,108 @@ def new_key() -> Words:
     return np.frombuffer(secrets.token_bytes(16), dtype=np.uint64)
 
 
-def twice(listed: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> int:
-    """How many columns of `(2, n)` are like one before them: none among pseudonyms of unique keys."""
-    return int(listed.shape[1] - first_places(listed, allocate, part=part).size)
-
-
 def first_places(listed: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> Positions:
     """Positions `(m,)`, ascending, of the columns of `(2, n)` that are like none before them."""
-    is_first, key = allocate((listed.shape[1],)).view(np.int64), new_key()
-    for columns, places in _Parts.of(listed, (listed.shape[1] // part).bit_length(), key, allocate):
-        columns = np.ascontiguousarray(columns)
-        marks = np.zeros(columns.shape[1], dtype=np.int64)
-        _mark_first(key, columns, _slots(columns.shape[1]), marks)
-        is_first[places] = marks
+    is_first = allocate((listed.shape[1],)).view(np.int64)
+    for one in _parts(listed, _part_bits(listed.shape[1], part), new_key(), allocate):
+        _, marks = one.table()
+        is_first[one.places] = marks
     return np.flatnonzero(is_first)
 
 
-def _slots(columns: int) -> Positions:
-    """An empty table for so many columns, at most half full."""
-    return np.full(1 << max(1, 2 * columns - 1).bit_length(), -1, dtype=np.int64)
+@attrs.frozen(eq=False)
+class Matches:
+    """Where the columns of the first of several lists are in the others.
+
+    `found` `(lists - 1, n)` has the position of the first column like it, or `NOWHERE`; `repeats` says how
+    many columns of each list are like one before them: none among pseudonyms of unique keys.
+    """
+
+    repeats: Sequence[int]
+    found: Positions
+
+    @classmethod
+    def of(cls, lists: Sequence[Words], allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> Self:
+        """Match lists `(2, n)`, about `part` rows of the longest at a time.
+
+        What has a number for each row comes from `allocate`.
+        """
+        bits, key = _part_bits(max(listed.shape[1] for listed in lists), part), new_key()
+        repeats, found = [0] * len(lists), allocate((len(lists) - 1, lists[0].shape[1])).view(np.int64)
+        for parts in zip(*(_parts(listed, bits, key, allocate) for listed in lists), strict=True):
+            wanted = parts[0]
+            for number, one in enumerate(parts):
+                slots, marks = one.table()
+                repeats[number] += int(marks.size - np.count_nonzero(marks))
+                if number:
+                    _look_up(
+                        one.columns,
+                        one.places,
+                        slots,
+                        wanted.columns,
+                        wanted.hashed,
+                        wanted.places,
+                        found[number - 1],
+                    )
+        return cls(repeats, found)
+
+    def everywhere(self, allocate: Allocate = in_memory) -> Positions:
+        """Positions `(lists, m)` of the columns that all lists share, in the order of the first list."""
+        lists, rows = len(self.repeats), self.found.shape[1]
+        spans = [slice(start, min(start + SPAN_ROWS, rows)) for start in range(0, rows, SPAN_ROWS)]
+        shared = [np.flatnonzero((self.found[:, span] >= 0).all(axis=0)) + span.start for span in spans]
+        positions = allocate((lists, sum(map(len, shared)))).view(np.int64)
+        end = 0
+        for here in shared:
+            begin, end = end, end + len(here)
+            positions[0, begin:end] = here
+            np.take(self.found, here, axis=1, out=positions[1:, begin:end], mode="clip")
+        return positions
 
 
-def positions_in(listed: Words, wanted: Words, key: Words) -> Positions:
-    """The position of every column of `wanted` (2, m) among the distinct ones of `listed` (2, n), or -1."""
-    listed, wanted = np.ascontiguousarray(listed), np.ascontiguousarray(wanted)
-    slots = _slots(listed.shape[1])
-    _fill(key, listed, slots)
-    found = np.empty(wanted.shape[1], dtype=np.int64)
-    _look_up(key, listed, wanted, slots, found)
-    return found
+# -- parts ---------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
-class _Parts:
-    """The columns of a list part by part: those of one part are neighbours, in the order of the list."""
+class _Part:
+    """Columns `(2, n)` of a list, whose hash agrees in its uppermost bits, in the order of the list."""
 
-    dealt: Words
+    columns: Words
+    hashed: Words
     places: Positions
-    ends: Positions
 
-    @classmethod
-    def of(cls, listed: Words, bits: int, key: Words, allocate: Allocate) -> Self:
-        """Parts by the uppermost bits of the hash; the list itself where they are none."""
-        listed = np.ascontiguousarray(listed)
-        if bits == 0:
-            return cls(listed, np.arange(listed.shape[1]), np.array([listed.shape[1]]))
-        shift = np.uint64(WORD_BITS - bits)
-        counts = np.zeros(1 << bits, dtype=np.int64)
-        _count(key, listed, shift, counts)
-        ends = np.cumsum(counts) - counts
-        dealt, places = allocate(listed.shape), allocate((listed.shape[1],)).view(np.int64)
-        _deal(key, listed, shift, ends, dealt, places)
-        return cls(dealt, places, ends)
-
-    def __iter__(self) -> Iterator[tuple[Words, Positions]]:
-        start = 0
-        for end in map(int, self.ends):
-            yield self.dealt[:, start:end], self.places[start:end]
-            start = end
+    def table(self) -> tuple[Positions, Positions]:
+        """A table of the columns, at most half full; and ones for those that are like none before them."""
+        slots = np.full(1 << max(1, 2 * self.hashed.size - 1).bit_length(), NOWHERE, dtype=np.int64)
+        marks = np.zeros(self.hashed.size, dtype=np.int64)
+        _mark_first(self.columns, self.hashed, slots, marks)
+        return slots, marks
 
 
-def partners(
-    first: Words, second: Words, allocate: Allocate = in_memory, *, part: int = PART_ROWS
-) -> Positions:
-    """Of each column of the first list `(2, n)`, the position of the same in the second, or `NOWHERE`."""
-    found: Positions = _found([first, second], allocate, part)[0]
-    return found
+def _part_bits(rows: int, part: int) -> int:
+    return min((rows // part).bit_length(), MOST_PART_BITS)
 
 
-def _found(lists: Sequence[Words], allocate: Allocate, part: int) -> Positions:
-    """Positions `(lists - 1, n)` of the columns of the first list in each of the others, or `NOWHERE`."""
-    bits = (max(listed.shape[1] for listed in lists) // part).bit_length()
-    key = new_key()
-    wanted, *others = (_Parts.of(listed, bits, key, allocate) for listed in lists)
-    found = allocate((len(others), len(wanted.places))).view(np.int64)
-    for other, listed in zip(found, others, strict=True):
-        for (columns, here), (among, there) in zip(wanted, listed, strict=True):
-            place = positions_in(among, columns, key)
-            other[here] = np.where(place >= 0, np.append(there, NOWHERE)[place], NOWHERE)
-    return found
+def _parts(listed: Words, bits: int, key: Words, allocate: Allocate) -> Iterator[_Part]:
+    """The parts of a list, by so many of the uppermost bits of the hash; the list itself where none are."""
+    listed, rows = np.ascontiguousarray(listed), listed.shape[1]
+    hashed = allocate((rows,))
+    hash_columns(key, listed, hashed)
+    if bits == 0:
+        yield _Part(listed, hashed, np.arange(rows))
+        return
+    shift = np.uint64(WORD_BITS - bits)
+    counts = np.zeros(1 << bits, dtype=np.int64)
+    _count(hashed, shift, counts)
+    ends = np.cumsum(counts) - counts
+    dealt, dealt_hashed, places = allocate((2, rows)), allocate((rows,)), allocate((rows,)).view(np.int64)
+    _deal(listed, hashed, shift, ends, dealt, dealt_hashed, places)
+    del hashed
+    start = 0
+    for end in map(int, ends):
+        columns = np.ascontiguousarray(dealt[:, start:end])
+        yield _Part(columns, dealt_hashed[start:end], places[start:end])
+        start = end
 
 
-def intersect(lists: Sequence[Words], allocate: Allocate = in_memory, *, part: int = PART_ROWS) -> Positions:
-    """Positions `(lists, m)` of the columns `(2, n)` that all lists share, in the order of the first list.
-
-    Each list's columns are distinct, as pseudonyms of unique keys are. A part has about `part` rows of the
-    longest list; what has a number for each row comes from `allocate`.
-    """
-    rows = lists[0].shape[1]
-    found = _found(lists, allocate, part)
-    blocks = [slice(start, min(start + PART_ROWS, rows)) for start in range(0, rows, PART_ROWS)]
-    everywhere = [np.flatnonzero((found[:, block] >= 0).all(axis=0)) + block.start for block in blocks]
-    positions = allocate((len(lists), sum(map(len, everywhere)))).view(np.int64)
-    end = 0
-    for here in everywhere:
-        begin, end = end, end + len(here)
-        positions[0, begin:end] = here
-        np.take(found, here, axis=1, out=positions[1:, begin:end], mode="clip")
-    return positions
+__all__ = ["NOWHERE", "Matches", "Positions", "first_places", "hash_columns", "new_key"]

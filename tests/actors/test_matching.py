@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.actors.scratch import Scratch
-from tercet.plans.matching import hash_columns, intersect, new_key, twice
+from tercet.plans.matching import Matches, first_places, hash_columns, new_key
 
 
 def lists_of(seed: int, sizes: list[int]) -> list[np.ndarray]:
@@ -29,7 +29,7 @@ def lists_of(seed: int, sizes: list[int]) -> list[np.ndarray]:
 )
 def test_rows_that_all_lists_have_in_the_order_of_the_first(seed, sizes, part):
     lists = lists_of(seed, sizes)
-    found = intersect(lists, part=part)
+    found = Matches.of(lists, part=part).everywhere()
     columns = [[tuple(column) for column in one.T.tolist()] for one in lists]
     everywhere = set(columns[0]).intersection(*columns[1:])
     assert found[0].tolist() == [place for place, column in enumerate(columns[0]) if column in everywhere]
@@ -40,23 +40,28 @@ def test_rows_that_all_lists_have_in_the_order_of_the_first(seed, sizes, part):
 @pytest.mark.parametrize("part", [5, 1 << 20])
 def test_what_is_as_long_as_a_list_lies_in_the_scratch(tmp_path, part):
     lists = lists_of(3, [400, 300])
-    found = intersect(lists, Scratch(tmp_path, above=0).empty, part=part)
-    assert Scratch.holds(found)
-    np.testing.assert_array_equal(found, intersect(lists))
+    allocate = Scratch(tmp_path, above=0).empty
+    found = Matches.of(lists, allocate, part=part)
+    assert Scratch.holds(found.found)
+    assert Scratch.holds(found.everywhere(allocate))
+    np.testing.assert_array_equal(found.everywhere(), Matches.of(lists).everywhere())
 
 
 @pytest.mark.parametrize("part", [5, 1 << 20])
 @pytest.mark.parametrize("repeats", [0, 1, 399])
 def test_columns_that_occur_twice_are_counted(repeats, part):
-    (listed,) = lists_of(4, [400])
+    other, listed = lists_of(4, [400, 400])
     listed[:, :repeats] = listed[:, 399:]
-    assert twice(listed, part=part) == repeats
+    assert Matches.of([other, listed], part=part).repeats == [0, repeats]
+    assert Matches.of([listed, other], part=part).repeats == [repeats, 0]
+    firsts = [0, *range(max(repeats, 1), 400 - bool(repeats))]
+    assert first_places(listed, part=part).tolist() == firsts
 
 
 def test_a_list_of_one_and_the_same_takes_no_longer_than_another():
     """Looking for a free slot behind all that are alike would take the square of their number."""
     listed = np.full((2, 1 << 20), 7, dtype=np.uint64)
-    assert twice(listed) == (1 << 20) - 1
+    assert Matches.of([listed, listed[:, :1]]).repeats == [(1 << 20) - 1, 0]
 
 
 def test_the_hash_is_siphash():
@@ -93,8 +98,9 @@ def test_words_that_are_alike_in_most_bits_take_no_longer(part):
     for shift in (0, 40):  # all of one slot, or of one part, were these bits the hash
         alike = np.stack([count << np.uint64(shift), np.zeros_like(count)])
         assert _longest_wait(alike, part) < 200
-        assert intersect([alike, alike[:, ::-1]], part=part).shape == (2, rows)
-        assert twice(alike, part=part) == 0
+        matches = Matches.of([alike, alike[:, ::-1]], part=part)
+        assert matches.repeats == [0, 0]
+        np.testing.assert_array_equal(matches.found[0], np.arange(rows)[::-1])
 
 
 def _longest_wait(listed, part):
