@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tercet.compiled import BOOLEAN, UINT64, kernel
+from tercet.compiled import BOOLEAN, UINT64, inline, kernel
 from tercet.protocols.domains import BITS, Words
 from tercet.protocols.kernels import IN2, OUT2
 from tercet.protocols.shares import Cost, Op, Share, declared
@@ -252,28 +252,21 @@ PRF_SHORT_IV = 0x804C8080
 _FLIP = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-@kernel(OUT2, UINT64)
-def _before_ands(state: Words, constant: np.uint64) -> None:
-    """The linear layer before Ascon's S-box, in place on one component of the state.
-
-    `state` is `(7, n)`, with rows 0 and 1 repeated, so that rows 1 to 5 and 2 to 6 are the factors of the
-    S-box's ANDs without a copy. `constant` is the round constant for the component that carries public terms,
-    zero for the others.
-    """
-    for i in range(state.shape[1]):
-        state[0, i] ^= state[4, i]
-        state[4, i] ^= state[3, i]
-        state[2, i] ^= state[1, i] ^ constant
-        state[5, i] = state[0, i]
-        state[6, i] = state[1, i]
+@inline
+def _xor_of_rotated(word: np.uint64, first: int, second: int) -> np.uint64:
+    """A word and itself rotated right by so many bits, and by so many."""
+    once = word >> np.uint64(first) | word << np.uint64(64 - first)
+    return word ^ once ^ (word >> np.uint64(second) | word << np.uint64(64 - second))
 
 
-@kernel(OUT2, IN2, UINT64)
-def _after_ands(state: Words, ands: Words, flip: np.uint64) -> None:
-    """The rest of a round, in place on one component: `ands` holds `x_{i+1} & x_{i+2}` in row i.
+@kernel(OUT2, IN2, UINT64, UINT64)
+def _between_ands(state: Words, ands: Words, flip: np.uint64, constant: np.uint64) -> None:
+    """What is linear from the ANDs of one round to those of the next, in place on one component of the state.
 
-    Ascon's `~x_{i+1} & x_{i+2}` is `x_{i+2} ^ (x_{i+1} & x_{i+2})`. `flip` is all ones for the component that
-    carries public terms.
+    `ands` holds `x_{i+1} & x_{i+2}` in row i; Ascon's `~x_{i+1} & x_{i+2}` is `x_{i+2}` and that. `state` is
+    `(7, n)`, with rows 0 and 1 repeated, so that rows 1 to 5 and 2 to 6 are the factors of the S-box's ANDs
+    without a copy. For the component that carries public terms `flip` is all ones and `constant` that of the
+    next round; for the others both are zero.
     """
     for i in range(state.shape[1]):
         x0 = state[0, i] ^ state[2, i] ^ ands[0, i]
@@ -281,54 +274,100 @@ def _after_ands(state: Words, ands: Words, flip: np.uint64) -> None:
         x2 = state[2, i] ^ state[4, i] ^ ands[2, i]
         x3 = state[3, i] ^ state[5, i] ^ ands[3, i]
         x4 = state[4, i] ^ state[6, i] ^ ands[4, i]
-        x1 ^= x0
+        x1 = _xor_of_rotated(x1 ^ x0, 61, 39)
+        x3 = _xor_of_rotated(x3 ^ x2, 10, 17)
+        x0 = _xor_of_rotated(x0 ^ x4, 19, 28)
+        x2 = _xor_of_rotated(x2 ^ flip, 1, 6)
+        x4 = _xor_of_rotated(x4, 7, 41)
         x0 ^= x4
-        x3 ^= x2
-        x2 ^= flip
-        state[0, i] = (
-            x0 ^ (x0 >> np.uint64(19) | x0 << np.uint64(45)) ^ (x0 >> np.uint64(28) | x0 << np.uint64(36))
-        )
-        state[1, i] = (
-            x1 ^ (x1 >> np.uint64(61) | x1 << np.uint64(3)) ^ (x1 >> np.uint64(39) | x1 << np.uint64(25))
-        )
-        state[2, i] = (
-            x2 ^ (x2 >> np.uint64(1) | x2 << np.uint64(63)) ^ (x2 >> np.uint64(6) | x2 << np.uint64(58))
-        )
-        state[3, i] = (
-            x3 ^ (x3 >> np.uint64(10) | x3 << np.uint64(54)) ^ (x3 >> np.uint64(17) | x3 << np.uint64(47))
-        )
-        state[4, i] = (
-            x4 ^ (x4 >> np.uint64(7) | x4 << np.uint64(57)) ^ (x4 >> np.uint64(41) | x4 << np.uint64(23))
-        )
+        state[0, i], state[5, i] = x0, x0
+        state[1, i], state[6, i] = x1, x1
+        state[2, i] = x2 ^ x1 ^ constant
+        state[3, i] = x3
+        state[4, i] = x4 ^ x3
+
+
+def _first_ands(protocol: Protocol, message: Share, x1: Words, x2: Words, iv: np.uint64) -> Op[Share]:
+    """The ANDs of the first round, `(5, n)`: 3 words of products for each message.
+
+    Row 0 of the state is public there but for the message, and rows `x1` and `x2`, `(components, 1)`, are the
+    key's. With messages `m0`, `m1`, products are `x2 & m0`, `m0 & m1`, `x1 & m1`, and once `x1 & x2`.
+    """
+    count = message.shape[1]
+    m0, m1 = message.data.swapaxes(0, 1)
+
+    def beside(*parts: Words) -> Share:
+        widths = (count, count, count, 1)
+        rows = [np.broadcast_to(part, (len(part), width)) for part, width in zip(parts, widths, strict=True)]
+        return message.like(np.concatenate(rows, axis=1))
+
+    products = yield from protocol.mul(beside(x2, m0, x1, x1), beside(m0, m1, m1, x2))
+    with_x2, with_each_other, with_x1 = (products.data[:, k * count :][:, :count] for k in range(3))
+    ands = message.like(np.empty((len(m0), 5, count), dtype=np.uint64))
+    ands.data[:, 0] = products.data[:, 3 * count :]
+    ands.data[:, 1] = with_x2
+    ands.data[:, 2] = m0 ^ with_each_other  # m0 & (m0 ^ m1)
+    ands.data[:, 3] = ((m0 ^ m1) & iv) ^ m1 ^ with_each_other  # (m0 ^ m1) & (iv ^ m1)
+    ands.data[:, 4] = (x1 & iv) ^ with_x1  # (iv ^ m1) & x1
+    return ands
+
+
+def _last_words(protocol: Protocol, state: Share) -> Op[Share]:
+    """Words 3 and 4 `(2, n)` after the last round, of a `state` before its ANDs: 2 words of products.
+
+    Of the ANDs of rows 2 and 3 only their sum counts, `x4 & (x3 ^ x0)`.
+    """
+    x0, x1, x2, x3, x4 = (state.data[:, row] for row in range(5))
+    both = x3 ^ x0
+    left, right = (state.like(np.stack(rows, axis=1)) for rows in ((x4, x0), (both, x1)))
+    products = yield from protocol.mul(left, right)
+    words = np.stack([both ^ x2 ^ x4, x4 ^ x1], axis=1) ^ products.data
+    for component in words:
+        _rotate_last(component)
+    return state.like(words)
+
+
+@kernel(OUT2)
+def _rotate_last(words: Words) -> None:
+    for i in range(words.shape[1]):
+        words[0, i] = _xor_of_rotated(words[0, i], 10, 17)
+        words[1, i] = _xor_of_rotated(words[1, i], 7, 41)
 
 
 def ascon_prf_short_cost(protocol: Protocol, _key: Share, message: Share, **_: int) -> Cost:
     """Cost of `ascon_prf_short`."""
-    ands = protocol.spec((5, message.shape[1]), domain=BITS)
-    return functools.reduce(Cost.__add__, [protocol.cost("mul", ands, ands)] * ASCON_ROUNDS)
+    count = message.shape[1]
+    shapes = [(3 * count + 1,), *[(5, count)] * (ASCON_ROUNDS - 2), (2, count)]
+    factors = [protocol.spec(shape, domain=BITS) for shape in shapes]
+    return functools.reduce(Cost.__add__, [protocol.cost("mul", ands, ands) for ands in factors])
 
 
 @declared(ascon_prf_short_cost)
 def ascon_prf_short(protocol: Protocol, key: Share, message: Share, *, iv: int = PRF_SHORT_IV) -> Op[Share]:
     """Ascon-PRFshort of shared 128-bit messages `(2, n)` under a shared key `(2,)`: tags `(2, n)`.
 
-    12 rounds of 5 word ANDs each; rotations and XOR are local. Words are the little-endian halves of the byte
-    strings (Dobraunig, Eichlseder, Mendel, Schläffer, eprint 2021/1574; permutation and byte order of NIST SP
-    800-232). With big-endian words and `iv=0x80804C80 << 32` it is the PRF of 2021, before the byte order was
-    changed.
+    12 rounds of word ANDs: 3 for each message in the first, since row 0 of the state is public there and rows
+    1 and 2 are the key, 2 in the last, of which rows 3 and 4 are the tag, and 5 in the others; rotations and
+    XOR are local. Words are the little-endian halves of the byte strings (Dobraunig, Eichlseder, Mendel,
+    Schläffer, eprint 2021/1574; permutation and byte order of NIST SP 800-232). With big-endian words and
+    `iv=0x80804C80 << 32` it is the PRF of 2021, before the byte order was changed.
     """
-    count = message.shape[1]
     # `ones` says which components carry public terms: constants and complements touch those alone.
     ones = protocol.constant(np.array([_FLIP]), domain=BITS).data[:, 0]
-    state = message.like(np.empty((message.data.shape[0], 7, count), dtype=np.uint64))
-    state.data[:, 0] = (ones & np.uint64(iv))[:, None]
-    state.data[:, 1:3] = key.data[:, :, None]
-    state.data[:, 3:5] = message.data
-    for constant in ROUND_CONSTANTS:
-        for component, one in zip(state.data, ones, strict=True):
-            _before_ands(component, np.uint64(constant) & one)
-        left, right = (state.like(state.data[:, start : start + 5]) for start in (1, 2))
-        ands = yield from protocol.mul(left, right)
-        for component, term, one in zip(state.data, ands.data, ones, strict=True):
-            _after_ands(component, term, one)
-    return message.like(state.data[:, 3:5] ^ key.data[:, :, None])
+    first, *others = (np.uint64(constant) & ones for constant in ROUND_CONSTANTS)
+    (k0, k1), (m0, m1) = key.data[:, :, None].swapaxes(0, 1), message.data.swapaxes(0, 1)
+    x0 = (ones & np.uint64(iv))[:, None] ^ m1
+    x1, x2 = k0, k0 ^ k1 ^ first[:, None]
+    rows = (x0, x1, x2, m0, m0 ^ m1, x0, x1)
+    state = message.like(np.empty((len(message.data), len(rows), message.shape[1]), dtype=np.uint64))
+    for row, words in enumerate(rows):
+        state.data[:, row] = words
+    ands = yield from _first_ands(protocol, message, x1, x2, np.uint64(iv))
+    for number, constants in enumerate(others, start=2):
+        for component, products, flip, constant in zip(state.data, ands.data, ones, constants, strict=True):
+            _between_ands(component, products, flip, constant)
+        if number < ASCON_ROUNDS:
+            left, right = (state.like(state.data[:, start : start + 5]) for start in (1, 2))
+            ands = yield from protocol.mul(left, right)
+    tags = yield from _last_words(protocol, state)
+    return message.like(tags.data ^ key.data[:, :, None])
