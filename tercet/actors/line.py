@@ -135,14 +135,16 @@ class Line:
     async def send(self, message: list[Any], buffers: Sequence[Words] = ()) -> None:
         """Queue a message with its payload; waits while others are ahead.
 
-        Raises PeerLost once the line has ended.
+        Raises PeerLost once the line has ended. No checkpoint where a short message leaves at once.
 
         The arrays must not change until they have left, which nobody is told: pass them on for good.
         """
-        size = sum(buffer.nbytes for buffer in buffers)
+        size = sum([buffer.nbytes for buffer in buffers])
         short = size <= AT_ONCE_BYTES and not self._patient
-        if short and not self._waiting and self.lost is None and self._is_free():
-            await self._send_at_once(message, size, buffers)
+        if short and not self._waiting and self.lost is None and not self._writing.locked():
+            rest = self._send_at_once(message, size, buffers)
+            if rest is not None:
+                await self._send_rest(rest, size)
             return
         self._waiting += 1
         try:
@@ -153,25 +155,37 @@ class Line:
             self._waiting -= 1
             raise
 
-    def _is_free(self) -> bool:
-        """Take the turn to write, if it is nobody's."""
-        try:
-            self._writing.acquire_nowait()
-        except trio.WouldBlock:
-            return False
-        return True
+    def _send_at_once(
+        self, message: list[Any], size: int, buffers: Sequence[Words]
+    ) -> Awaitable[None] | None:
+        """Write a short message here, without waking up another task for it, while it is nobody's turn.
 
-    async def _send_at_once(self, message: list[Any], size: int, buffers: Sequence[Words]) -> None:
-        """Write a short message here, without waking up another task for it; this one has the turn."""
+        None, or what writes the rest of it.
+        """
+        self._sent += 1
+        try:
+            return self.link.send_now(pack_message([self._sent, size, message]), buffers)
+        except Exception as error:  # noqa: BLE001 - as in `run`, whatever a peer provokes ends the line
+            raise self._ended(error) from None
+
+    async def _send_rest(self, rest: Awaitable[None], size: int) -> None:
+        self._writing.acquire_nowait()  # it is nobody's turn, since this task has not waited yet
         try:
             # Half a frame would break the link for all that use it. A peer that takes nothing ends the wait.
-            await self._write(message, size, [byte_view(buffer) for buffer in buffers], shield=True)
-        except Exception as error:  # noqa: BLE001 - as in `run`, whatever a peer provokes ends the line
-            self._end(error)
-            self._scope.cancel()
-            raise self.error() from None
+            with self._patience(size, shield=True):
+                await rest
+                return
+            raise self._silent("took nothing")
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._ended(error) from None
         finally:
             self._writing.release()
+
+    def _ended(self, cause: Exception) -> PeerLost:
+        """The error that this ends the line with."""
+        self._end(cause)
+        self._scope.cancel()
+        return self.error()
 
     def post(self, message: list[Any]) -> None:
         """Queue a short message, ahead of payloads. Never waits; on a line that has ended it goes nowhere."""
@@ -203,12 +217,10 @@ class Line:
         async with self._writing:
             await self._write(message, left, chunk)
 
-    async def _write(
-        self, message: list[Any], left: int, chunk: Sequence[memoryview], *, shield: bool = False
-    ) -> None:
+    async def _write(self, message: list[Any], left: int, chunk: Sequence[memoryview]) -> None:
         self._sent += 1
         header = pack_message([self._sent, left, message])
-        with self._patience(sum(map(len, chunk)), shield=shield):
+        with self._patience(sum(map(len, chunk))):
             await self.link.send(header, chunk)
             return
         raise self._silent("took nothing")
@@ -324,6 +336,9 @@ class Line:
             room = byte_view(incoming.payload)[incoming.arrived : incoming.arrived + size]
         stopped = "stopped in the middle of a message"
         if size <= AT_ONCE_BYTES:
+            if self.link.take_payload(room):
+                incoming.arrived += size
+                return
             self._silence = stopped
             try:
                 await self.link.receive_payload(room)

@@ -101,6 +101,7 @@ async def check_transport(make_pair: MakePair) -> None:
         _check_large_both_ways,
         _check_counters,
         _check_payload_length,
+        _check_short_frames,
         _check_cancelled_receive,
         _check_one_at_a_time,
         _check_peer_closes,
@@ -223,6 +224,25 @@ async def _check_payload_length(make_pair: MakePair) -> None:
         await _pass(left, right, b"fine", [b"again"])
 
 
+async def _check_short_frames(make_pair: MakePair) -> None:
+    async with _joined(make_pair) as (left, right):
+        for number in range(20):
+            sent = [np.full(size, number, dtype=np.uint64) for size in (number, 3 * number)]
+            rest = left.send_now(str(number).encode(), sent)
+            if rest is not None:
+                await rest
+            header, length = await right.receive_header()
+            got = bytearray(length)
+            if length and not right.take_payload(got):
+                await right.receive_payload(got)
+            _require(
+                header == str(number).encode() and got == b"".join(one.tobytes() for one in sent),
+                "frames of send_now arrive whole and in order, and take_payload fills all of its array",
+            )
+        _require(left.bytes_sent == right.bytes_received, "frames of send_now are counted once")
+        await _pass(left, right, b"other frames follow", [b"data"])
+
+
 async def _check_cancelled_receive(make_pair: MakePair) -> None:
     async with _joined(make_pair) as (left, right):
         got: list[bytes] = []
@@ -322,6 +342,10 @@ async def _check_use_after_close(make_pair: MakePair) -> None:
             await left.receive_header()
         with _must_raise(trio.ClosedResourceError, "receive_payload after aclose"):
             await left.receive_payload(bytearray(4))
+        with _must_raise(trio.ClosedResourceError, "send_now after aclose"):
+            rest = left.send_now(b"")
+            if rest is not None:
+                await rest
 
 
 async def _check_cancelled_close(make_pair: MakePair) -> None:

@@ -13,7 +13,7 @@ import math
 import random
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import attrs
 
@@ -73,6 +73,14 @@ class ShapedLink(WrappedLink):
     async def send(self, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
         """Stamp and send one frame; see `Link.send`."""
         await self._link.send(_STAMP.pack(time.monotonic()) + header, buffers)
+
+    def send_now(self, header: bytes, buffers: Sequence[Buffer] = ()) -> Awaitable[None] | None:
+        """Stamp one frame and send what leaves at once; see `Link.send_now`."""
+        return self._link.send_now(_STAMP.pack(time.monotonic()) + header, buffers)
+
+    def take_payload(self, into: Buffer) -> bool:
+        """Fill `into` if the payload has come already; see `Link.take_payload`."""
+        return self._link.take_payload(into)
 
     async def receive_header(self) -> tuple[bytes, int]:
         """Wait until the whole frame would have arrived; see `Link.receive_header`."""

@@ -9,10 +9,11 @@ caller's array.
 from __future__ import annotations
 
 import abc
-import contextlib
+import errno
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Sequence
+from types import TracebackType
 
 import trio
 
@@ -35,6 +36,13 @@ class ByteStream(abc.ABC):
     async def send_all(self, pieces: list[memoryview]) -> None:
         """Send the pieces, none of them empty, in order. OSError if the peer is gone."""
 
+    def send_now(self, pieces: list[memoryview]) -> Awaitable[None] | None:
+        """Send the pieces as far as they leave without waiting: None, or what sends the rest; no checkpoint.
+
+        OSError if the peer is gone, here or there. Unless overridden, nothing leaves before that is awaited.
+        """
+        return self.send_all(pieces)
+
     @abc.abstractmethod
     async def receive_into(self, view: memoryview) -> int:
         """Write at least one byte to `view`, 0 at the end of the stream. OSError if the peer is gone.
@@ -56,26 +64,71 @@ class SocketStream(ByteStream):
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket = keep_from_children(socket)
+        self._drained = True
+        """Whether the last read left nothing, as far as it could tell: then the next one waits first."""
 
     async def send_all(self, pieces: list[memoryview]) -> None:
         """Send the pieces with as few system calls as the kernel allows."""
-        first = 0
-        while first < len(pieces):
-            sent = await self._socket.sendmsg(pieces[first : first + _IOV_MAX])
-            while first < len(pieces) and sent >= len(pieces[first]):
-                sent -= len(pieces[first])
-                first += 1
-            if sent:
-                pieces[first] = pieces[first][sent:]
+        while pieces:
+            pieces = _left(pieces, await self._socket.sendmsg(pieces[:_IOV_MAX]))
+
+    def send_now(self, pieces: list[memoryview]) -> Awaitable[None] | None:
+        """One system call, and none of the event loop's turns."""
+        try:
+            left = _left(pieces, os.writev(self._socket.fileno(), pieces[:_IOV_MAX]))
+        except BlockingIOError:
+            left = pieces
+        return self.send_all(left) if left else None
 
     async def receive_into(self, view: memoryview) -> int:
         """Let the kernel write to `view`."""
-        return await self._socket.recv_into(view)
+        if not self._drained:
+            count = await self._socket.recv_into(view)
+        else:
+            while True:
+                if self._socket.fileno() < 0:  # closed by another task, which trio would not make an OSError
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                await trio.lowlevel.wait_readable(self._socket)
+                try:
+                    count = os.readv(self._socket.fileno(), [view])
+                    break
+                except BlockingIOError:
+                    continue
+        self._drained = count < len(view)
+        return count
 
     async def aclose(self) -> None:
         """Close the socket; TCP's own goodbye is sent by the kernel."""
         self._socket.close()
         await trio.lowlevel.checkpoint()
+
+
+def _left(pieces: list[memoryview], sent: int) -> list[memoryview]:
+    """The pieces but for so many bytes at their start."""
+    for first, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [piece[sent:], *pieces[first + 1 :]]
+        sent -= len(piece)
+    return []
+
+
+class _NamedErrors:
+    """Turns what the operating system says into the errors that `Link` promises.
+
+    One serves all calls of a link: it is entered several times for a frame.
+    """
+
+    def __init__(self, link: StreamLink) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
+        self._link.check_open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise self._link.named(error)
 
 
 class StreamLink(Link):
@@ -99,34 +152,56 @@ class StreamLink(Link):
         self._send_failed: OSError | None = None
         self._receive_broken = ""
         self._closed = False
+        self._named_errors = _NamedErrors(self)
 
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Turn what the operating system says into the errors that `Link` promises."""
+    def check_open(self) -> None:
+        """Raise trio.ClosedResourceError if this end has closed the link."""
         if self._closed:
             raise trio.ClosedResourceError("this end has closed the link")
-        try:
-            yield
-        except OSError as error:
-            if self._closed:  # closed by another task while this one used the descriptor
-                raise trio.ClosedResourceError("this end has closed the link") from None
-            if isinstance(error, ssl.SSLError | DamagedError):
-                why = error.reason if isinstance(error, ssl.SSLError) and error.reason else error
-                raise TransportError(
-                    f"What came from {self.peer} does not decrypt ({why}): it was damaged or tampered with "
-                    "on its way; connect again."
-                ) from error
-            raise PeerLost(
+
+    def named(self, error: OSError) -> Exception:
+        """What the operating system says, as an error that `Link` promises."""
+        if self._closed:  # closed by another task while this one used the descriptor
+            return _caused(trio.ClosedResourceError("this end has closed the link"), None)
+        if isinstance(error, ssl.SSLError | DamagedError):
+            why = error.reason if isinstance(error, ssl.SSLError) and error.reason else error
+            named: Exception = TransportError(
+                f"What came from {self.peer} does not decrypt ({why}): it was damaged or tampered with "
+                "on its way; connect again."
+            )
+        else:
+            named = PeerLost(
                 f"The link to {self.peer} broke ({error.strerror or error}); check that {self.peer} is "
                 "running and that the network is up.",
                 peer=self.peer,
-            ) from error
+            )
+        return _caused(named, error)
 
     async def send(self, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
         """Send one frame; see `Link.send`."""
-        with self._sending, self._named_errors():
+        with self._sending, self._named_errors:
             pieces, size = self._cut_to_pieces(header, buffers)
             await self._send_pieces(pieces)
+            self.bytes_sent += size
+
+    def send_now(self, header: bytes, buffers: Sequence[Buffer] = ()) -> Awaitable[None] | None:
+        """Send one frame as far as it leaves at once; see `Link.send_now`."""
+        with self._sending, self._named_errors:
+            pieces, size = self._cut_to_pieces(header, buffers)
+            self._check_sending()
+            try:
+                rest = self._stream.send_now(pieces)
+            except OSError as error:
+                self._send_failed = error
+                raise
+            if rest is None:
+                self.bytes_sent += size
+                return None
+        return self._send_rest(rest, size)
+
+    async def _send_rest(self, rest: Awaitable[None], size: int) -> None:
+        with self._sending, self._named_errors:
+            await self._until_sent(rest)
             self.bytes_sent += size
 
     def _cut_to_pieces(self, header: bytes, buffers: Sequence[Buffer]) -> tuple[list[memoryview], int]:
@@ -138,13 +213,19 @@ class StreamLink(Link):
         return [memoryview(front), *filter(len, views)], len(front) + payload_length
 
     async def _send_pieces(self, pieces: list[memoryview]) -> None:
+        self._check_sending()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._until_sent(self._stream.send_all(pieces))
+
+    def _check_sending(self) -> None:
         if self._send_broken:
             raise TransportError(self._send_broken)
         if self._send_failed is not None:
             raise self._send_failed  # half a frame may be on its way, and no other may follow
-        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _until_sent(self, sending: Awaitable[None]) -> None:
         try:
-            await self._stream.send_all(pieces)
+            await sending
         except trio.Cancelled:
             self._send_broken = self._broken_by("send")
             raise
@@ -160,14 +241,14 @@ class StreamLink(Link):
 
     async def send_truncated(self, header: bytes, buffers: Sequence[Buffer], *, keep: int) -> None:
         """Send the first `keep` bytes of a frame and close: a peer that dies, for tests."""
-        with self._sending, self._named_errors():
+        with self._sending, self._named_errors:
             pieces, _ = self._cut_to_pieces(header, buffers)
             await self._send_pieces([memoryview(b"".join(pieces))[:keep]])
         await self.aclose()
 
     async def receive_header(self) -> tuple[bytes, int]:
         """Wait for the next frame; see `Link.receive_header`."""
-        with self._receiving, self._named_errors():
+        with self._receiving, self._named_errors:
             self._check_receiving()
             if self._reader.may_have_header:
                 await trio.lowlevel.checkpoint()  # else the read below is one
@@ -178,7 +259,7 @@ class StreamLink(Link):
 
     async def receive_payload(self, into: Buffer) -> None:
         """Fill `into`; see `Link.receive_payload`."""
-        with self._receiving, self._named_errors():
+        with self._receiving, self._named_errors:
             self._check_receiving()
             view = payload_view(into, self._reader.payload_left, self.peer)
             await trio.lowlevel.checkpoint()
@@ -188,6 +269,17 @@ class StreamLink(Link):
                 self._receive_broken = self._broken_by("receive")
                 raise
             self.bytes_received += len(view)
+
+    def take_payload(self, into: Buffer) -> bool:
+        """Fill `into` with what was read ahead, if that is all of it; see `Link.take_payload`."""
+        with self._receiving, self._named_errors:
+            self._check_receiving()
+            view = payload_view(into, self._reader.payload_left, self.peer)
+            if not self._reader.has_payload:
+                return False
+            self._reader.take_payload(view)
+            self.bytes_received += len(view)
+            return True
 
     async def _fill(self, view: memoryview) -> None:
         have = self._reader.take_payload(view)
@@ -228,3 +320,9 @@ class StreamLink(Link):
             return
         self._closed = True
         await self._stream.aclose()
+
+
+def _caused(error: Exception, cause: OSError | None) -> Exception:
+    """The error with its cause: none where the cause would only confuse."""
+    error.__cause__, error.__suppress_context__ = cause, True
+    return error

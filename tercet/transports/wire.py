@@ -166,6 +166,11 @@ class FrameReader:
         self.payload_left = payload_length
         return header, payload_length
 
+    @property
+    def has_payload(self) -> bool:
+        """Whether all that is left of a payload was read ahead."""
+        return self._end - self._start >= self.payload_left
+
     def take_payload(self, into: memoryview) -> int:
         """Move payload bytes that were read ahead to the start of `into`; return how many."""
         count = min(self._end - self._start, self.payload_left, len(into))

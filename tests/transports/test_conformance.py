@@ -144,6 +144,20 @@ class Deaf(WrappedLink):
         await trio.lowlevel.checkpoint()
 
 
+class Careless(WrappedLink):
+    """Says of a short frame that it has left, and keeps it."""
+
+    def send_now(self, header, buffers=()):
+        return None if buffers and len(buffers[0]) == 7 else self.send(header, buffers)
+
+
+class Hasty(WrappedLink):
+    """Says that a payload has come, and leaves the array as it was."""
+
+    def take_payload(self, into):
+        return len(into) == 8 * 4 * 7
+
+
 def broken_by(fault: Fault, after: int) -> Callable[[Link], Link]:
     return lambda link: FaultyLink(link, fault, after=after)
 
@@ -156,6 +170,8 @@ def broken_by(fault: Fault, after: int) -> Callable[[Link], Link]:
         (Reordering, "in order"),
         (Copyless, "may change the buffers"),
         (Unnamed, "PeerLost names"),
+        (Careless, "does not come to an end"),
+        (Hasty, "take_payload fills"),
         (Deaf, "waits while the peer closes|does not come to an end"),
         (broken_by(Fault.FLIP_HEADER, after=3), "header"),
         (broken_by(Fault.FLIP_PAYLOAD, after=3), "payload"),

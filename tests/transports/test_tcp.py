@@ -6,6 +6,7 @@ import errno
 import socket as stdlib_socket
 import struct
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -144,6 +145,90 @@ async def test_a_cancelled_send_breaks_the_link(listener):
             TransportError, match="The link to party 2 was broken by a send that was cancelled"
         ):
             await link.send(b"next")
+
+
+def fill_up(link):
+    """Send short frames at once until one does not leave: how many did, and what sends its rest."""
+    for number in range(10_000):
+        rest = link.send_now(b"short", [np.full(5000, number, dtype=np.uint64)])
+        if rest is not None:
+            return number, rest
+    raise AssertionError("a socket that takes everything")
+
+
+async def test_what_does_not_leave_at_once_is_sent_once_there_is_room(listener):
+    async with (
+        await TcpTransport().connect(listener.address, peer="party 1") as near,
+        await listener.accept() as far,
+        trio.open_nursery() as sending,
+    ):
+        before, rest = fill_up(near)
+        counted = near.bytes_sent
+
+        async def send_on():
+            await rest
+            await near.send(b"next")
+
+        sending.start_soon(send_on)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            near.send_now(b"meanwhile")
+        assert near.bytes_sent == counted
+        for number in range(before + 1):
+            got = np.empty(5000, dtype=np.uint64)
+            assert await far.receive_header() == (b"short", got.nbytes)
+            with pytest.raises(TransportError, match="This end wants to receive 8 bytes"):
+                far.take_payload(bytearray(8))
+            if not far.take_payload(got):
+                await far.receive_payload(got)
+            assert (got == number).all()
+        assert await far.receive_header() == (b"next", 0)
+        assert near.bytes_sent == far.bytes_received
+
+
+async def test_half_of_a_short_frame_breaks_the_link(listener):
+    stream, link = await raw_pair(listener)
+    async with stream, link:
+        _, rest = fill_up(link)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await rest
+        with pytest.raises(
+            TransportError, match="The link to party 2 was broken by a send that was cancelled"
+        ):
+            link.send_now(b"next")
+
+
+async def test_a_link_that_is_closed_between_two_reads(listener):
+    stream, link = await raw_pair(listener)
+
+    async def receive():
+        with pytest.raises(trio.ClosedResourceError):
+            await link.receive_header()
+
+    async with stream:
+        await stream.send_all(b"T3\x01\x00\x05\x00\x00\x00" + bytes(8))
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as receiving:
+                receiving.start_soon(link.receive_header)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        # Half a frame has come, so the next call takes a turn of the event loop before it reads.
+        async with trio.open_nursery() as receiving:
+            receiving.start_soon(receive)
+            receiving.start_soon(link.aclose)
+
+
+async def test_a_short_frame_to_a_peer_that_has_gone(listener):
+    stream, link = await raw_pair(listener)
+    stream.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await stream.aclose()
+    async with link:
+        for _ in range(2):
+            with pytest.raises(PeerLost, match="The link to party 2 broke") as caught:
+                for _ in range(100):
+                    assert link.send_now(b"hello?") is None
+            assert caught.value.peer == "party 2"
 
 
 async def test_a_cancelled_payload_breaks_the_link(listener):
