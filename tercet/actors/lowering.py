@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 
 from tercet.actors.batches import Batches, Unit, alone
+from tercet.actors.ends import Ends
 from tercet.errors import ProtocolError
 from tercet.plans import lanes
 from tercet.plans.kinds import KINDS, Data, Kind
@@ -95,13 +96,12 @@ class Task:
     allowed: tuple[int, tuple[int, ...]] | None
     """Rounds, and bytes by party, that the protocol declares; None also for a kind without exact cost."""
     dealer: int
+    ends: bool
+    """Whether what it makes leaves the plan, or is kept."""
+    nodes: int
+    """How many nodes are done with it."""
     makes: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...] = ()
     """Of a flat operation: each stack, its shape, and the scales of its results."""
-
-    @property
-    def nodes(self) -> int:
-        """How many nodes are done with it."""
-        return sum(len(stack.nodes) for stack in self.unit.stacks)
 
 
 class Lowering:
@@ -187,6 +187,8 @@ class Lowering:
                 openings=openings if fixed else None,
                 allowed=(rounds, sent) if fixed and kind.exact_cost else None,
                 dealer=dealer,
+                ends=node.kind == "reveal" or Ends.takes(node),
+                nodes=sum(len(stack.nodes) for stack in unit.stacks),
                 makes=self._makes(unit) if unit.mode == "flat" else (),
             )
         )

@@ -456,7 +456,7 @@ class Party:
     async def send_frames(self, session: bytes, number: int, frames: Frames) -> None:
         """Send the frames of a round of a session. Raises PeerLost."""
         for index, arrays in frames.items():
-            buffers = [np.ascontiguousarray(array) for array in arrays]
+            buffers = [array if array.flags.c_contiguous else np.ascontiguousarray(array) for array in arrays]
             await self._peers[index].line.send(["data", session, number], buffers)
 
     # -- stored values ---------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ plans are for `scheduler`, which runs the same operations, one for each node.
 from __future__ import annotations
 
 import heapq
-import inspect
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import GeneratorType
 from typing import Any, cast
 
 import attrs
@@ -33,7 +33,7 @@ from tercet.plans import lanes
 from tercet.plans.kinds import Context, Data
 from tercet.plans.plan import Plan
 from tercet.plans.tiles import Layout
-from tercet.protocols.base import Op, Protocol, Received, Round, Share
+from tercet.protocols.base import Op, Protocol, Received, Round, Shape, Share
 from tercet.protocols.domains import WORD_BYTES, Words
 
 SLICE_S = 0.01
@@ -55,6 +55,8 @@ class _Instance:
     operation: Op[Any]
     allowed: tuple[int, int] | None
     awaits: Round
+    due: Sequence[tuple[int, Sequence[tuple[int, Shape]]]] = ()
+    """What it waits for, by peer: the words and the shape of each array."""
     step: int = 0
     sent: int = 0
     parked: float = 0.0
@@ -99,6 +101,8 @@ class Lockstep:
         self._values: list[Sequence[Data]] = [()] * self._lowering.stacks
         self._missing = list(self._lowering.missing)
         self._unread = [len(readers) for readers in self._lowering.readers]
+        self._contexts: dict[int, Context] = {}
+        """By the rows of a tile."""
         self._ready = [index for index, missing in enumerate(self._missing) if not missing]
         self._active: list[_Instance] = []
         self._mail: list[dict[int, Words]] = [{} for _ in range(protocol.parties)]
@@ -156,13 +160,12 @@ class Lockstep:
         frames: dict[int, list[Words]] = {}
         for instance in self._active:
             for peer, arrays in instance.awaits.send.items():
-                frames.setdefault(peer, []).extend(array for array in arrays if array.size)
-        frames = {peer: arrays for peer, arrays in frames.items() if arrays}
-        for peer, arrays in frames.items():
-            size = WORD_BYTES * sum(array.size for array in arrays)
-            self._outcome.statistics.bytes_sent += size
-            if self._traced:
-                now = time.perf_counter()
+                for array in arrays:
+                    if array.size:
+                        frames.setdefault(peer, []).append(array)
+        if self._traced:
+            for peer, arrays in frames.items():
+                now, size = time.perf_counter(), sum(array.nbytes for array in arrays)
                 self._recorder.note("frame", f"to party {peer}", len(arrays), 0, now, peer=peer, size=size)
         self._keep_reached()
         if self._witness is not None:
@@ -174,14 +177,15 @@ class Lockstep:
         """The words that each peer sends in this round, once they are there, as many as are due."""
         due = [0] * len(self._mail)
         for instance in self._active:
-            for peer, shapes in instance.awaits.recv.items():
-                due[peer] += sum(map(math.prod, shapes))
+            for peer, parts in instance.due:
+                for size, _ in parts:
+                    due[peer] += size
         peers = [peer for peer, words in enumerate(due) if words]
         if not peers:
             await trio.lowlevel.checkpoint()
         self._awaited = peers
-        self._arrived = trio.Event()
         if not self._all_sent():
+            self._arrived = trio.Event()
             await self._arrived.wait()
         found = {}
         for peer, mail in enumerate(self._mail):
@@ -203,10 +207,9 @@ class Lockstep:
         active, self._active = self._active, []
         for instance in active:
             got: dict[int, Sequence[Words]] = {}
-            for peer, shapes in instance.awaits.recv.items():
+            for peer, parts in instance.due:
                 arrays = []
-                for shape in shapes:
-                    size = math.prod(shape)
+                for size, shape in parts:
                     if size:
                         start = starts[peer]
                         arrays.append(frames[peer][start : start + size].reshape(shape))
@@ -220,12 +223,13 @@ class Lockstep:
                 self._recorder.note("wait", _event_name(instance.task), 0, instance.step, instance.parked)
             instance.step += 1
             self._advance(instance.task, instance, got)
-            await self._breathe()
+            if time.perf_counter() > self._slice_ends:
+                await self._breathe()
 
     async def _breathe(self) -> None:
-        if (now := time.perf_counter()) > self._slice_ends:
-            self._slice_ends = now + SLICE_S
-            await trio.lowlevel.checkpoint()
+        """Let others have their turn of the event loop, once a slice of time is over."""
+        self._slice_ends = time.perf_counter() + SLICE_S
+        await trio.lowlevel.checkpoint()
 
     # -- instances -------------------------------------------------------------------------------------------
 
@@ -233,7 +237,8 @@ class Lockstep:
         while self._ready:
             task = self._lowering.tasks[heapq.heappop(self._ready)]
             self._advance(task, None, None)
-            await self._breathe()
+            if time.perf_counter() > self._slice_ends:
+                await self._breathe()
 
     def _advance(self, task: Task, instance: _Instance | None, got: Received | None) -> None:
         """One step of a node; its next round or its result is put away."""
@@ -258,18 +263,19 @@ class Lockstep:
 
     def _begin(self, task: Task) -> tuple[Any, _Instance | None]:
         """Start a unit: its result, or what it waits for."""
-        index, node, kind = task.index, self.plan.nodes[task.index], task.kind
-        if task.unit.mode == "lanes":
+        mode = task.unit.mode
+        if mode == "lanes":
             return self._in_lanes(task), None
-        if task.unit.mode == "flat":
+        if mode == "flat":
             return None, self._flat(task)
-        if task.unit.mode == "tables":
+        if mode == "tables":
             return None, self._tables(task)
+        index, node, kind = task.index, self.plan.nodes[task.index], task.kind
         if node.kind == "input":
             return join(self._read_inputs[node.get("handle")]), None
         args = [self._read(read) for read in task.unit.stacks[0].reads]
         rows = self._layout.tile_rows(index, 0) if task.rows is None else task.rows
-        context = Context(self._symbols, rows)
+        context = self._context(rows)
         if kind.local:
             return kind.run(node, self._local, args, context), None
         openings = task.openings
@@ -277,11 +283,17 @@ class Lockstep:
             openings = kind.openings(node, [arg.shape for arg in args])
         protocol = self.protocol.bind(f"{index}.0", dealer=task.dealer, openings=openings)
         made = kind.run(node, protocol, args, context)
-        if not inspect.isgenerator(made):
+        if not isinstance(made, GeneratorType):
             return made, None
         allowed = self._allowed(task, protocol, args, rows)
         operation = cast("Op[Any]", made)
         return None, _Instance(task, operation, allowed, next(operation))
+
+    def _context(self, rows: int) -> Context:
+        found = self._contexts.get(rows)
+        if found is None:
+            found = self._contexts[rows] = Context(self._symbols, rows)
+        return found
 
     def _in_lanes(self, task: Task) -> Data:
         """The stacked results of local nodes."""
@@ -310,7 +322,7 @@ class Lockstep:
         flat = [share.data.reshape(share.data.shape[0], -1) for share in shares]
         x = shares[0].like(flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1))
         protocol = self.protocol.bind(f"{task.index}.0", dealer=task.dealer)
-        context = Context(self._symbols, x.size)
+        context = self._context(x.size)
         node = task.node
         if task.unit.compares:
             operation = lanes.compare(node, protocol, x, context)
@@ -350,21 +362,28 @@ class Lockstep:
         return np.ascontiguousarray(value[read.pick])
 
     def _park(self, instance: _Instance) -> None:
-        words = sum(array.size for arrays in instance.awaits.send.values() for array in arrays)
+        """Keep what waits for a round, once it is sure that it may send what it means to."""
+        task, awaits, words = instance.task, instance.awaits, 0
+        for arrays in awaits.send.values():
+            for array in arrays:
+                words += array.size
         instance.sent += words * WORD_BYTES
-        task = instance.task
         check_sent(task.node, task.index, sent=instance.sent, step=instance.step, allowed=instance.allowed)
+        self._outcome.statistics.bytes_sent += words * WORD_BYTES
+        instance.due = [
+            (peer, [(math.prod(shape), shape) for shape in shapes]) for peer, shapes in awaits.recv.items()
+        ]
         if self._traced:
             instance.parked = time.perf_counter()
         self._active.append(instance)
 
     def _finish(self, task: Task, result: Any) -> None:
-        index, node = task.index, self.plan.nodes[task.index]
         values = result if isinstance(result, list) else [result]
-        if node.kind == "reveal":
-            self._ends.reveal(index, values)
-        elif self._ends.takes(node):
-            self._ends.take(index, values)
+        if task.ends:
+            if task.node.kind == "reveal":
+                self._ends.reveal(task.index, values)
+            else:
+                self._ends.take(task.index, values)
         self._done += task.nodes
         readers = self._lowering.readers[task.number]
         if not readers:
@@ -375,13 +394,14 @@ class Lockstep:
             self._pile(task, values)
         else:
             self._values[task.unit.stacks[0].number] = values
+        missing, unread = self._missing, self._unread
         for reader in readers:
-            self._missing[reader] -= 1
-            if not self._missing[reader]:
+            missing[reader] -= 1
+            if not missing[reader]:
                 heapq.heappush(self._ready, reader)
         for source in task.sources:
-            self._unread[source] -= 1
-            if not self._unread[source]:
+            unread[source] -= 1
+            if not unread[source]:
                 for stack in self._lowering.tasks[source].unit.stacks:
                     self._values[stack.number] = ()
 

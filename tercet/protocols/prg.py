@@ -70,12 +70,15 @@ class StreamKey:
     def __init__(self, key: bytes) -> None:
         self.key = key
         self._cipher = algorithms.AES(derive_key(key, b"streams", 16))
+        self._nonces = hashlib.blake2b(key=key, digest_size=NONCE_BYTES, person=b"tercet-stream")
         self._idle: list[CipherContext] = []
         self._counting: list[CipherContext] = []
 
     def nonce(self, name: bytes) -> bytes:
         """What blocks of the stream of a name begin with."""
-        return hashlib.blake2b(name, key=self.key, digest_size=NONCE_BYTES, person=b"tercet-stream").digest()
+        nonces = self._nonces.copy()  # quicker than to begin with the key again
+        nonces.update(name)
+        return nonces.digest()
 
     def encrypt(self, blocks: bytes) -> bytes:
         """Each block by itself. In any thread."""
@@ -133,17 +136,17 @@ class Stream:
         """Overwrite a C-contiguous array with the next `out.size` words, and return it."""
         if not out.flags.c_contiguous:
             raise ValueError("a stream fills contiguous arrays only")
-        start, self._drawn = self._drawn, self._drawn + out.size
-        if self._drawn > MOST_WORDS:
-            raise ValueError(f"a stream has {MOST_WORDS} words, and no more")
-        if self._drawn <= 2 * SHORT_WORDS:
-            first, odd = divmod(start, 2)
-            counters = _COUNTERS[first : (self._drawn + 1) // 2]
-            blocks = self._key.encrypt(self._nonce.join((b"", *counters)))
-            drawn = np.frombuffer(blocks, dtype=np.uint64)[odd : odd + out.size]
-            out[...] = drawn.reshape(out.shape)
-        else:
+        start, size = self._drawn, out.size
+        end = self._drawn = start + size
+        if end > 2 * SHORT_WORDS:
+            if end > MOST_WORDS:
+                raise ValueError(f"a stream has {MOST_WORDS} words, and no more")
             self._fill_long(out.reshape(-1).view(np.uint8).data, start)
+        elif size:
+            counters = _COUNTERS[start // 2 : (end + 1) // 2]
+            # The nonce goes in front of each counter: before the first, and between them.
+            blocks = self._key.encrypt(self._nonce + self._nonce.join(counters))
+            out[...] = np.ndarray(out.shape, np.uint64, blocks, start % 2 * WORD_BYTES)
         return out
 
     def _fill_long(self, view: memoryview, start: int) -> None:
