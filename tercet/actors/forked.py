@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from tercet.actors import node
-from tercet.compiled import load_all
+from tercet.compiled import load_all, without_scipy
 from tercet.errors import TercetError
 from tercet.protocols import registry
 
@@ -34,7 +34,8 @@ def main() -> None:
     protocol, *given = sys.argv[1:]
     with contextlib.suppress(TercetError):  # the nodes will say it
         registry.get(protocol)
-        load_all()
+        with without_scipy():
+            load_all()
     gc.freeze()  # children share what the imports made
     pipes = [(int(into), int(out)) for into, _, out in (pair.partition(":") for pair in given)]
     everything = [descriptor for pair in pipes for descriptor in pair]

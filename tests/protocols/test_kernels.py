@@ -235,6 +235,26 @@ def test_a_cold_cache_is_compiled_once(tmp_path):
     assert sorted(outputs) == ["0", "0", "1"]
 
 
+def test_kernels_are_loaded_without_scipy_which_is_there_afterwards():
+    pytest.importorskip("scipy")
+    script = (
+        "import sys\n"
+        "import numpy as np\n"
+        "from tercet.compiled import load_all, without_scipy\n"
+        "from tercet.protocols import kernels\n"
+        "with without_scipy():\n"
+        "    load_all()\n"
+        "assert not [name for name in sys.modules if name.startswith('scipy')]\n"
+        "a, b = np.arange(1, 7, dtype=np.uint64).reshape(2, 3), np.eye(3, dtype=np.uint64)\n"
+        "assert np.array_equal(kernels.ring_matmul(a, b), a)\n"
+        "import scipy.linalg\n"
+        "with without_scipy():\n"
+        "    assert sys.modules['scipy'] is scipy\n"
+        "assert sys.modules['scipy'] is scipy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_who_compiles_says_so_once(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from tercet.compiled import INT64, kernel, load_all\n"
