@@ -239,12 +239,13 @@ async def test_what_runs_ends_when_crews_come_together_anew(what, monkeypatch):
 
 async def test_no_value_comes_before_a_run_has_begun(monkeypatch):
     """A node sends nothing to a worker that still reads the plan, where no budget would count it."""
-    waits, admitted, plans = trio.Event(), [], worker.in_thread
+    waits, admitted, in_thread = trio.Event(), [], worker.in_thread
     send_to, admit = crew.Task._send_to, worker.Worker.admit
 
-    async def read_late(*args):
-        await waits.wait()
-        return await plans(*args)
+    async def read_late(what, *args):
+        if what is worker.read_plan:
+            await waits.wait()
+        return await in_thread(what, *args)
 
     async def sending(task, number, parcels):
         waits.set()
