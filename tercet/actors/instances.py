@@ -23,7 +23,7 @@ class Instance:
     heavy: bool
     depth: int
     alone: bool = False
-    """Whether nothing that comes after it in the plan begins while it waits: it holds much of all rows."""
+    """Whether nothing that comes later in the plan begins until it has ended: it holds much of all rows."""
     operation: Op[Any] | None = None
     step: int = 0
     sent: int = 0

@@ -8,6 +8,7 @@ in plan order may always start, so parties that start things in different order 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable
 
@@ -37,7 +38,8 @@ class Ready:
         self._by_name: list[Name] = []
         self.waiting: dict[Name, Instance] = {}
         self._heavy_waiting = 0
-        self._alone_waiting = 0
+        self._alone: set[Name] = set()
+        """Instances that are `alone` and under way, from their first step on, which may take long."""
 
     @property
     def goes_on(self) -> bool:
@@ -55,7 +57,6 @@ class Ready:
         """An instance waits for the network, or for other members of the party."""
         if instance.name not in self.waiting:
             self._heavy_waiting += instance.heavy
-            self._alone_waiting += instance.alone
         self.waiting[instance.name] = instance
 
     def go_on(self, instance: Instance, got: Received) -> None:
@@ -64,9 +65,9 @@ class Ready:
 
     def end(self, instance: Instance) -> None:
         """An instance has its result."""
+        self._alone.discard(instance.name)
         if self.waiting.pop(instance.name, None) is not None:
             self._heavy_waiting -= instance.heavy
-            self._alone_waiting -= instance.alone
 
     def next(self, *, idle: bool) -> Step | None:
         """The next step, heavy if a thread is idle."""
@@ -78,6 +79,8 @@ class Ready:
         if instance is None or (instance.heavy and not idle):
             return None
         del self._fresh[instance.name]
+        if instance.alone:
+            self._alone.add(instance.name)
         return instance, None
 
     def along(self, first: Step, is_tile: Callable[[Instance], bool], idle: int) -> list[Step]:
@@ -102,10 +105,10 @@ class Ready:
             return None
         light = len(self.waiting) - self._heavy_waiting
         few = self._heavy_waiting < IN_FLIGHT * self._threads and light < LIGHT_IN_FLIGHT
-        if few and not self._alone_waiting:
+        if few and not self._alone:
             while (name := self._by_tile[0][::-1]) not in self._fresh:
                 heapq.heappop(self._by_tile)
             return self._fresh[name]
         while (name := self._by_name[0]) not in self._fresh:
             heapq.heappop(self._by_name)
-        return self._fresh[name] if name < min(self.waiting) else None
+        return self._fresh[name] if name < min(itertools.chain(self.waiting, self._alone)) else None

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tercet.actors.instances import Instance
 from tercet.actors.ready import Ready
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.scratch import IN_MEMORY, Scratch
 from tercet.actors.values import TiledValue, join
 from tercet.errors import StorageError
 from tercet.plans import Builder, Form, Type
+from tercet.plans.types import Node
 from tercet.protocols.base import Share
 from tercet.protocols.domains import Z64
 from tercet.protocols.replicated import Replicated
@@ -87,6 +89,25 @@ async def test_of_what_moves_all_rows_one_at_a_time_fills_a_scratch(seed, scratc
         later[place] = [names for names in shuffling if names and names[-1] > min(names)]
     assert later[IN_MEMORY]  # one began while another one, which comes before it in the plan, waited
     assert not later[scratch]
+
+
+def test_what_moves_all_rows_is_alone_from_its_first_step_on():
+    """Which takes long, so that another thread would begin what comes next meanwhile."""
+    node = Node("shuffle", (), (), ())
+    first, second, third = (Instance((index, 0), node, True, 0, alone=True) for index in (3, 5, 7))
+    ready = Ready(threads=2)
+    ready.add(second)
+    ready.add(third)
+    assert ready.next(idle=True) == (second, None)
+    assert ready.next(idle=True) is None
+    ready.wait(second)
+    assert ready.next(idle=True) is None
+    ready.add(first)
+    assert ready.next(idle=True) == (first, None)  # what comes before may always begin
+    ready.end(second)
+    assert ready.next(idle=True) is None
+    ready.end(first)
+    assert ready.next(idle=True) == (third, None)
 
 
 def open_files():
