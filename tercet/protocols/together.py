@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -28,11 +28,13 @@ from tercet.protocols.detour import nearer
 from tercet.protocols.domains import WORD_BITS, Words
 from tercet.protocols.kernels import Indices, permutation
 from tercet.protocols.prg import BLOCK_WORDS, Stream
-from tercet.protocols.shares import Exchange, Op, Share
+from tercet.protocols.shares import Exchange, Op, Received, Shape, Share
 
 if TYPE_CHECKING:
     from tercet.protocols.base import Protocol
 
+MOST_MEMBERS = 1 << 16
+"""So many can be told apart in what says where each row goes (`Targets`)."""
 SAMPLED = 1024
 """Rows for each member that a sort compares first, to cut all rows into parts of about the same size."""
 
@@ -50,6 +52,10 @@ class Team:
     tile_rows: int
     rows: tuple[int, ...]
 
+    def __attrs_post_init__(self) -> None:
+        if self.size > MOST_MEMBERS:
+            raise ProtocolError(f"{self.size} workers are more than {MOST_MEMBERS}; give each party fewer")
+
     @staticmethod
     def tiles(member: int, size: int, tiles: int) -> range:
         """The tiles of a member, of so many: blocks of neighbours."""
@@ -62,6 +68,10 @@ class Team:
         starts = [self.tiles(member, self.size, tiles).start for member in range(self.size)]
         return [*(min(rows, start * self.tile_rows) for start in starts), rows]
 
+    def blocks(self, rows: int) -> list[int]:
+        """How many rows each member has, of so many."""
+        return [stop - start for start, stop in itertools.pairwise(self.bounds(rows))]
+
     def block(self, rows: int) -> range:
         """The rows of this member, of so many."""
         return range(*self.bounds(rows)[self.member :][:2])
@@ -69,6 +79,49 @@ class Team:
 
 Targets = np.ndarray[tuple[int], np.dtype[np.uint16]]
 """The member that each row goes to."""
+
+
+# -- what members hand over ----------------------------------------------------------------------------------
+
+
+def _require(got: Received, due: Mapping[int, Sequence[Shape]]) -> None:
+    """Raise ProtocolError unless members have handed over arrays of these shapes, and nothing else.
+
+    Rows that are put into place unseen would be repeated where there are too few of them, or leave gaps.
+    """
+    for member, shapes in due.items():
+        found = [array.shape for array in got.get(member, ())]
+        if found != list(shapes):
+            raise ProtocolError(
+                f"worker {member} of this party handed over rows of shapes {found} where {list(shapes)} are "
+                "due"
+            )
+
+
+def _counted(team: Team, got: Received) -> Indices:
+    """How many rows each member has for each, `(senders, receivers)`, which they say in their first arrays.
+
+    Raises ProtocolError unless these are all rows of each one's block.
+    """
+    matrix = []
+    for member, block in enumerate(team.blocks(team.rows[0])):
+        said = [array.tolist() for array in got.get(member, ())[:1] if array.shape == (team.size,)]
+        if not said or sum(said[0]) != block:
+            raise ProtocolError(
+                f"worker {member} of this party does not say to which of {team.size} workers each of its "
+                f"{block} rows went"
+            )
+        matrix += said
+    return np.array(matrix, dtype=np.int64)
+
+
+def _asked(team: Team, got: Received, rows: int) -> list[Indices]:
+    """The rows, of so many that are here, that each member asks for. Raises ProtocolError for others."""
+    for member in range(team.size):
+        asked = got.get(member, ())
+        if [array.ndim for array in asked] != [1] or (asked[0] >= rows).any():
+            raise ProtocolError(f"worker {member} of this party asked for rows that are not at this worker")
+    return [got[member][0].view(np.int64) for member in range(team.size)]
 
 
 # -- moving rows ---------------------------------------------------------------------------------------------
@@ -86,7 +139,14 @@ def hand_out(
         rows = np.flatnonzero(to == member)
         send[member] = [counts.view(np.uint64), *(_columns_at(protocol, column, rows) for column in columns)]
     got = yield Exchange(send)
-    matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
+    matrix, here = _counted(team, got), team.member
+    _require(
+        got,
+        {
+            member: [(team.size,), *((*column.shape[:-1], int(matrix[member, here])) for column in columns)]
+            for member in range(team.size)
+        },
+    )
     return matrix, [
         _side_by_side(protocol, [got[member][1 + number] for member in range(team.size)])
         for number in range(len(columns))
@@ -122,10 +182,12 @@ def place(
         return array[..., part.start - spans[me][0] :][..., : part.stop - part.start]
 
     got = yield Exchange({member: [piece(member)] for member in range(team.size)})
-    placed = protocol.allocate((*array.shape[:-1], bounds[me + 1] - bounds[me]))
+    parts = {member: overlap(member, me) for member in range(team.size)}
+    lead = array.shape[:-1]
+    _require(got, {member: [(*lead, part.stop - part.start)] for member, part in parts.items()})
+    placed = protocol.allocate((*lead, bounds[me + 1] - bounds[me]))
     placed[...] = 0
-    for member in range(team.size):
-        part = overlap(member, me)
+    for member, part in parts.items():
         if part.stop > part.start:
             placed[..., part.start - bounds[me] : part.stop - bounds[me]] = got[member][0]
     return placed
@@ -136,6 +198,7 @@ def cumulate(protocol: Protocol, team: Team, x: Share) -> Op[Share]:
     own = protocol.cumulate(x)
     total = own.data[..., -1:] if x.shape[-1] else np.zeros((*x.data.shape[:-1], 1), dtype=np.uint64)
     got = yield Exchange({member: [total] for member in range(team.size)})
+    _require(got, {member: [total.shape] for member in range(team.size)})
     for member in range(team.member):
         own = protocol.add(own, own.like(np.broadcast_to(got[member][0], own.data.shape)))
     return own
@@ -152,23 +215,28 @@ def permute(
     `draw` makes streams by their purpose, which whoever permutes alike draws too. Two exchanges; the first
     moves all rows that leave a member, the second those that came too many to one. Takes `tables` away.
     """
-    bounds = team.bounds(team.rows[0])
+    bounds, widths = team.bounds(team.rows[0]), [table.shape[1] for table in tables]
     got = yield _leaving(protocol, tables, *_drawn(team, draw("members")))
-    matrix = np.stack([got[member][0] for member in range(team.size)]).astype(np.int64)
+    matrix = _counted(team, got)
     sizes = matrix.sum(axis=0)
     starts = [0, *np.cumsum(sizes).tolist()]
     slack = 5 * math.isqrt(team.rows[0]) + 32
     if any(abs(a - b) > slack for a, b in zip(starts, bounds, strict=True)):
         raise ProtocolError(_UNEVEN)
+    rooms_for = [_room(team, sender, team.member) for sender in range(team.size)]
+    if any(count > room for count, room in zip(matrix[:, team.member], rooms_for, strict=True)):
+        raise ProtocolError(_UNEVEN)
+    due = [[(team.size,), *((room, width) for width in widths)] for room in rooms_for]
+    _require(got, dict(enumerate(due)))
     here = int(sizes[team.member])
     random = draw("order").fill(protocol.allocate((here,)))
     order = permutation(random, protocol.allocate((here,)).view(np.int64))
     del random
     # Tables as they lie here, with room before and after them for the rows that neighbours have too many of.
     rooms = []
-    for number in range(1, len(got[0])):
-        pieces = [got[sender][number][:count] for sender, count in enumerate(matrix[:, team.member])]
-        rooms.append(protocol.allocate((slack + here + slack, pieces[0].shape[1])))
+    for number, width in enumerate(widths):
+        pieces = [got[sender][1 + number][:count] for sender, count in enumerate(matrix[:, team.member])]
+        rooms.append(protocol.allocate((slack + here + slack, width)))
         _put_down(protocol, pieces, order, rooms[-1][slack : slack + here])
     del got, pieces, order
     yield from _even_out(team, rooms, starts, slack)
@@ -210,11 +278,17 @@ def _drawn(team: Team, stream: Stream) -> tuple[Targets, Indices, list[int]]:
         words = stream.fill(buffer[: min(BLOCK_WORDS, mine - start)])
         to[start : start + words.size] = np.searchsorted(limits, words, side="right")
     counts = np.bincount(to, minlength=team.size)
-    shares = [mine * (stop - start) / max(1, rows) for start, stop in itertools.pairwise(bounds)]
-    most = [min(mine, math.ceil(share + 10 * math.sqrt(share)) + 32) for share in shares]
+    most = [_room(team, team.member, member) for member in range(team.size)]
     if any(count > room for count, room in zip(counts, most, strict=True)):
         raise ProtocolError(_UNEVEN)
     return to, counts, most
+
+
+def _room(team: Team, sender: int, receiver: int) -> int:
+    """Rows of what one member sends to another in a shuffle, which are more than chance draws for it."""
+    blocks = team.blocks(team.rows[0])
+    share = blocks[sender] * blocks[receiver] / max(1, team.rows[0])
+    return min(blocks[sender], math.ceil(share + 10 * math.sqrt(share)) + 32)
 
 
 def _put_down(protocol: Protocol, pieces: Sequence[Words], order: Indices, out: Words) -> None:
@@ -255,6 +329,8 @@ def _even_out(team: Team, rooms: Sequence[Words], starts: Sequence[int], slack: 
         for piece, room in zip(send[member], rooms, strict=True):
             piece[: len(rows)] = room[inside(rows, starts[me])]
     got = yield Exchange(send)
+    due = {member: len(overlap(bounds, member, me, slack)) for member in others}
+    _require(got, {member: [(rows, room.shape[1]) for room in rooms] for member, rows in due.items()})
     for member in others:
         rows = overlap(starts, member, me, 0)
         for room, piece in zip(rooms, got[member], strict=True):
@@ -290,15 +366,16 @@ def take(protocol: Protocol, team: Team, x: Share, places: Indices, rows: int) -
     order = np.argsort(owner.astype(np.uint16), kind="stable")
     starts = np.searchsorted(owner[order], np.arange(team.size + 1))
     wanted = places[order]
-    asked = yield Exchange(
+    got = yield Exchange(
         {
             member: [(wanted[start:stop] - bounds[member]).view(np.uint64)]
             for member, (start, stop) in enumerate(itertools.pairwise(starts))
         }
     )
-    got = yield Exchange(
-        {member: [protocol.take(x, asked[member][0].view(np.int64)).data] for member in range(team.size)}
-    )
+    asked = _asked(team, got, x.shape[-1])
+    got = yield Exchange({member: [protocol.take(x, some).data] for member, some in enumerate(asked)})
+    spans = enumerate(itertools.pairwise(starts.tolist()))
+    _require(got, {member: [(*x.data.shape[:-1], stop - start)] for member, (start, stop) in spans})
     joined = x.like(_side_by_side(protocol, [got[member][0] for member in range(team.size)]))
     back = np.empty_like(order)
     back[order] = np.arange(order.size)
@@ -326,6 +403,7 @@ def sort(protocol: Protocol, team: Team, columns: Sequence[Share], rank: Rank, l
         chosen = order[[sample * part // team.size for part in range(1, team.size)]] if sample else order
         cuts = [np.take(keys.data, chosen, axis=-1)]
     got = yield Exchange(dict.fromkeys(range(team.size), cuts))
+    _require(got, {0: [(*keys.data.shape[:-1], team.size - 1 if sampled(team) else 0)]})
     splitters = got[0][0]
     rows = keys.shape[-1]
     joined = keys.like(_side_by_side(protocol, [keys.data, splitters]))
@@ -365,8 +443,7 @@ def largest_part(team: Team) -> int:
 
 
 def _largest_block(team: Team) -> int:
-    bounds = team.bounds(team.rows[0])
-    return max(stop - start for start, stop in itertools.pairwise(bounds))
+    return max(team.blocks(team.rows[0]))
 
 
 __all__ = [

@@ -351,6 +351,90 @@ def test_pieces_that_chance_does_not_allow_are_an_error():
         shuffling.send({0: sent, 1: [counts, np.zeros((2048, 1), dtype=np.uint64)]})
 
 
+def handed_wrongly(operation, number, wrong):
+    """Member 0 of two, when member 1 hands it something wrong in an exchange; all goes well before that."""
+    members = [operation(Team(member, 2, TILE, (200,))) for member in range(2)]
+    steps = [next(one) for one in members]
+    for exchanges in itertools.count():
+        got = [{sender: list(steps[sender].send.get(me, ())) for sender in range(2)} for me in range(2)]
+        if exchanges == number:
+            got[0][1] = wrong(got[0][1])
+            members[0].send(got[0])
+            return
+        steps = [one.send(heard) for one, heard in zip(members, got, strict=True)]
+
+
+def counts_of(*said):
+    return lambda arrays: [np.array(said, dtype=np.int64).view(np.uint64), *arrays[1:]]
+
+
+MALFORMED = {
+    "nothing": lambda arrays: [],
+    "more": lambda arrays: [*arrays, arrays[-1]],
+    "too few rows": lambda arrays: [*arrays[:-1], arrays[-1][..., :-1]],
+    "one row": lambda arrays: [*arrays[:-1], arrays[-1].reshape(-1)[:1]],
+    "another shape": lambda arrays: [*arrays[:-1], arrays[-1][None]],
+}
+MISCOUNTED = {
+    "more rows than there are": counts_of(64, 72),
+    "less than no rows": counts_of(-8, 80),
+    "very many rows": counts_of(2**63 - 1, 73 - 2**63),
+    "too few receivers": counts_of(72),
+    "no list": counts_of([36, 36]),
+}
+
+
+def block(team, width=3):
+    return np.ones((width, len(team.block(200))), dtype=np.uint64)
+
+
+def taking(team):
+    return together.take(PLAIN, team, PLAIN.constant(block(team)), np.arange(200), 200)
+
+
+MOVING = {
+    "shuffle": (
+        lambda team: together.permute(PLAIN, team, [block(team).T], functools.partial(stream, "one")),
+        2,
+    ),
+    "hand out": (
+        lambda team: together.hand_out(PLAIN, team, [block(team)], np.arange(len(team.block(200))) % 2),
+        1,
+    ),
+    "place": (lambda team: together.place(PLAIN, team, block(team), 10, 180, [(0, 128), (128, 200)]), 1),
+    "totals": (lambda team: together.cumulate(PLAIN, team, PLAIN.constant(block(team))), 1),
+    "take": (taking, 2),
+}
+"""Operations of a member, and in how many exchanges."""
+HANDED = [
+    (name, number, what)
+    for name, (_, exchanges) in MOVING.items()
+    for number in range(exchanges)
+    for what in MALFORMED
+    # Whoever asks for rows asks for as many as it likes.
+    if (name, number, what) not in [("take", 0, "too few rows"), ("take", 0, "one row")]
+]
+HANDED += [(name, 0, what) for name in ("shuffle", "hand out") for what in MISCOUNTED]
+
+
+@pytest.mark.parametrize(("name", "number", "what"), HANDED)
+def test_malformed_rows_of_a_fellow_are_refused(name, number, what):
+    """They would be repeated where they are too few, or leave words that were never set."""
+    with pytest.raises(ProtocolError, match="worker 1 of this party"):
+        handed_wrongly(MOVING[name][0], number, {**MALFORMED, **MISCOUNTED}[what])
+
+
+@pytest.mark.parametrize("place", [200, 2**63, 2**64 - 1])
+def test_a_fellow_asks_for_rows_that_are_here(place):
+    with pytest.raises(ProtocolError, match="worker 1 of this party asked for rows that are not at"):
+        handed_wrongly(taking, 0, lambda _: [np.array([3, place], dtype=np.uint64)])
+
+
+def test_more_members_than_can_be_told_apart():
+    with pytest.raises(ProtocolError, match="65537 workers are more than 65536"):
+        Team(0, 65537, TILE, (200,))
+
+
 def test_operations_of_teams_do_not_go_side_by_side():
     """Members would take one operation's rows for another's."""
 
