@@ -62,6 +62,19 @@ class _Wiring:
         for index in reversed(range(len(plan.nodes))):
             for output in range(len(plan.nodes[index].types)):
                 self.wakes[index, output] = self._find_wakes((index, output))
+        self.first_barrier = [len(plan.nodes)] * len(plan.nodes)
+        for index in reversed(range(len(plan.nodes))):
+            self.first_barrier[index] = self._find_first_barrier(index)
+
+    def _find_first_barrier(self, index: int) -> int:
+        """The first node that talks on all rows and waits for a node, or is it; the plan's length if none."""
+        node = self.plan.nodes[index]
+        if self.layout.tiling[index] is Tiling.WHOLE and not KINDS[node.kind].local:
+            return index
+        readers = [
+            reader for output in range(len(node.types)) for reader in self._readers.get((index, output), [])
+        ]
+        return min((self.first_barrier[reader] for reader in readers), default=len(self.plan.nodes))
 
     def _count_reads(self, ref: Ref) -> dict[int, int]:
         found: dict[int, int] = {}
@@ -99,12 +112,12 @@ class _Wiring:
         return found
 
 
-_Readers = tuple[list[bool], dict[Ref, dict[int, int]], dict[Ref, int], dict[Ref, dict[int, bool]]]
+_Readers = tuple[list[bool], dict[Ref, dict[int, int]], dict[Ref, int], dict[Ref, dict[int, bool]], list[int]]
 _known: WeakKeyDictionary[Plan, _Readers] = WeakKeyDictionary()
 
 
 def _wiring(plan: Plan, layout: Layout) -> _Readers:
-    """Which nodes are inline, how often results are read, by whom and in all, and whom they wake.
+    """Which nodes are inline, how often results are read, by whom and in all, whom they wake, and barriers.
 
     Found once for each plan.
     """
@@ -113,7 +126,7 @@ def _wiring(plan: Plan, layout: Layout) -> _Readers:
     if found is None:
         made = _Wiring(shape, layout)
         in_all = {ref: sum(times.values()) for ref, times in made.reads.items()}
-        found = _known[shape] = made.inline, made.reads, in_all, made.wakes
+        found = _known[shape] = made.inline, made.reads, in_all, made.wakes, made.first_barrier
     return found
 
 
@@ -142,7 +155,7 @@ class Flow:
         self.layout = layout
         self._symbols = symbols
         self._protocol = protocol.bind("local")
-        self.inline, self._reads_by, self._reads, self._wakes = _wiring(plan, layout)
+        self.inline, self._reads_by, self._reads, self._wakes, self.first_barrier = _wiring(plan, layout)
         self._values: dict[Ref, TiledValue] = {}
         self._consumed: dict[int, int] = {}
 

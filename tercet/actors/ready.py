@@ -1,8 +1,10 @@
 """What a scheduler can step next: light steps for the event loop, heavy ones for threads, and in which order.
 
-What goes on comes before what is new, and what is new by tile, so that one tile computes while another is on
-the wire. Instances that wait for the network are capped, which bounds memory; the first unfinished instance
-in plan order may always start, so parties that start things in different order cannot starve each other.
+What goes on comes before what is new. What is new comes by the first operation on all rows that waits for
+it: while that goes from party to party, each of which mostly waits, there is work on what comes later. And
+then by tile, so that one tile computes while another is on the wire. Instances that wait for the network are
+capped, which bounds memory; the first unfinished instance in plan order may always start, so parties that
+start things in different order cannot starve each other.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Ready:
         self._light: deque[Step] = deque()
         self._heavy: deque[Step] = deque()
         self._fresh: dict[Name, Instance] = {}
-        self._by_tile: list[Name] = []
+        self._by_urgency: list[tuple[int, int, int]] = []
         self._by_name: list[Name] = []
         self.waiting: dict[Name, Instance] = {}
         self._heavy_waiting = 0
@@ -46,11 +48,11 @@ class Ready:
         """Whether an instance that was under way can take its next step."""
         return bool(self._light or self._heavy)
 
-    def add(self, instance: Instance) -> None:
-        """A new instance, whose inputs are there."""
+    def add(self, instance: Instance, barrier: int) -> None:
+        """A new instance, whose inputs are there; the node `barrier` on all rows waits for it first."""
         index, tile = instance.name
         self._fresh[instance.name] = instance
-        heapq.heappush(self._by_tile, (tile, index))
+        heapq.heappush(self._by_urgency, (barrier, tile, index))
         heapq.heappush(self._by_name, (index, tile))
 
     def wait(self, instance: Instance) -> None:
@@ -106,8 +108,8 @@ class Ready:
         light = len(self.waiting) - self._heavy_waiting
         few = self._heavy_waiting < IN_FLIGHT * self._threads and light < LIGHT_IN_FLIGHT
         if few and not self._alone:
-            while (name := self._by_tile[0][::-1]) not in self._fresh:
-                heapq.heappop(self._by_tile)
+            while (name := self._by_urgency[0][:0:-1]) not in self._fresh:
+                heapq.heappop(self._by_urgency)
             return self._fresh[name]
         while (name := self._by_name[0]) not in self._fresh:
             heapq.heappop(self._by_name)

@@ -440,7 +440,8 @@ class Scheduler:
         if self._layout.tiling[index] is Tiling.ROWS and index not in self._writers:
             for output in range(len(self.plan.nodes[index].types)):
                 self._flow.prepare((index, output), self._states[index].tiles or 1)
-        self._ready.add(Instance((index, tile), self.plan.nodes[index], heavy, depth, alone))
+        instance = Instance((index, tile), self.plan.nodes[index], heavy, depth, alone)
+        self._ready.add(instance, self._flow.first_barrier[index])
 
     # -- results ---------------------------------------------------------------------------------------------
 

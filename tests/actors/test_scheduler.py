@@ -132,6 +132,30 @@ async def test_stored_values_keep_their_tiles(example, scheduled):
         )
 
 
+@pytest.mark.parametrize("heavy_words", [1, math.inf])
+async def test_what_an_operation_on_all_rows_waits_for_comes_first(heavy_words, scheduled, monkeypatch):
+    """All tiles of one table before any of the other: they are worked on while the first is shuffled."""
+    monkeypatch.setattr(scheduler_module, "HEAVY_WORDS", heavy_words)
+    begun, begin = [], Scheduler._begin
+
+    def watched(self, instance):
+        if self.protocol.party == 0 and instance.node.kind == "truncate":
+            begun.append((instance.node.label, instance.name[1]))
+        return begin(self, instance)
+
+    monkeypatch.setattr(Scheduler, "_begin", watched)
+    b, kind = Builder("two tables", tile_rows=64), Type(Form.RING, (250,), 16, 2.0**40)
+    inputs = {}
+    for name in ("left", "right"):
+        inputs[name] = kind, np.arange(250, dtype=np.uint64) << np.uint64(8)  # truncated without rounding
+        with b.scope(name):
+            (moved,) = b.apply_all("shuffle", b.input(name, kind).rescale(8))
+            moved.reveal(name, to="analyst")
+    revealed, _ = await scheduled(b.plan(), Replicated, inputs)
+    assert begun == [(name, tile) for name in ("left", "right") for tile in range(4)]
+    assert sorted(revealed["left"]) == sorted(revealed["right"])
+
+
 # -- what a plan does not declare ----------------------------------------------------------------------------
 
 

@@ -96,13 +96,13 @@ def test_what_moves_all_rows_is_alone_from_its_first_step_on():
     node = Node("shuffle", (), (), ())
     first, second, third = (Instance((index, 0), node, True, 0, alone=True) for index in (3, 5, 7))
     ready = Ready(threads=2)
-    ready.add(second)
-    ready.add(third)
+    ready.add(second, barrier=5)
+    ready.add(third, barrier=7)
     assert ready.next(idle=True) == (second, None)
     assert ready.next(idle=True) is None
     ready.wait(second)
     assert ready.next(idle=True) is None
-    ready.add(first)
+    ready.add(first, barrier=3)
     assert ready.next(idle=True) == (first, None)  # what comes before may always begin
     ready.end(second)
     assert ready.next(idle=True) is None
