@@ -26,8 +26,8 @@ BLOCK_WORDS = 1 << 15
 BLOCK_BYTES, NONCE_BYTES = 16, 12
 MOST_WORDS = 1 << 33
 """Words of one stream: 2^32 blocks."""
-SHORT_WORDS = 256
-"""Draws up to here are encrypted block by block."""
+SHORT_WORDS = 192
+"""Up to here, words of a stream are encrypted block by block: to set a counter takes as long as 90 blocks."""
 LONG_WORDS = 1 << 14
 """A stream whose first draws are so long goes on in GCM, where that is quicker; it takes more to set up."""
 GCM_IS_QUICKER = "AVX512_ICL" in np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
@@ -40,7 +40,7 @@ _GCM_START = 2 * BLOCK_BYTES
 
 _ZEROS = memoryview(bytes(1 << 20))
 """What is encrypted: so much in a call that calls, which give up the interpreter lock, are few."""
-_COUNTERS = tuple(number.to_bytes(BLOCK_BYTES - NONCE_BYTES, "big") for number in range(2 * SHORT_WORDS))
+_COUNTERS = tuple(number.to_bytes(BLOCK_BYTES - NONCE_BYTES, "big") for number in range(SHORT_WORDS // 2))
 
 
 def derive_key(key: bytes, name: bytes, size: int = KEY_BYTES) -> bytes:
@@ -98,7 +98,8 @@ class StreamKey:
             context.reset_nonce(first)
         except IndexError:
             context = Cipher(self._cipher, modes.CTR(first)).encryptor()
-        context.update(bytes(skipped))
+        if skipped:
+            context.update(bytes(skipped))
         _draw(context, view)
         self._counting.append(context)
 
@@ -138,7 +139,7 @@ class Stream:
             raise ValueError("a stream fills contiguous arrays only")
         start, size = self._drawn, out.size
         end = self._drawn = start + size
-        if end > 2 * SHORT_WORDS:
+        if end > SHORT_WORDS:
             if end > MOST_WORDS:
                 raise ValueError(f"a stream has {MOST_WORDS} words, and no more")
             self._fill_long(out.reshape(-1).view(np.uint8).data, start)
