@@ -1,8 +1,9 @@
 """`rounds`: what a round takes of a party's processor, where tables are small and rounds are all that counts.
 
-Three figures, all over TLS between processes: a round of a default fit; a round of a plan that does nothing
-but one product after another, of one column; and an empty round, one small frame each way over a bare
-link, which is what the network alone takes.
+Four figures. Over TLS between processes: a round of a default fit; a round of a plan that does nothing but
+one product after another, of one column; and an empty round, one small frame each way over a bare link, which
+is what the network alone takes. And a round of the same fit without a network: what one party computed is
+recorded and computed again, alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from perf.everyday import processor_seconds
 from perf.lakes import Conditions, open_lake
 from perf.report import Measured, median
 from perf.transports import far_process, there_and_back
+from tercet.actors.replay import replay
+from tercet.actors.transcript import recording
 from tercet.ml import LogisticRegression
 
 PRODUCTS = 200
@@ -41,6 +44,7 @@ async def run(rows: int, features: int, repeat: int) -> Measured:
 
         of_fit, fit_rounds, seconds = await _cost(lake, fit, repeat)
         of_product, product_rounds, _ = await _cost(lake, multiply, repeat)
+    alone = await _alone(rows, features, repeat)
     empty = await _empty()
     return Measured(
         name="rounds",
@@ -51,6 +55,7 @@ async def run(rows: int, features: int, repeat: int) -> Measured:
             "features": features,
             **conditions.describe(),
             "cpu_us_a_round_of_a_fit": MICRO * of_fit,
+            "cpu_us_a_round_of_a_fit_alone": MICRO * alone,
             "cpu_us_a_round_of_one_product": MICRO * of_product,
             "rounds_of_products": product_rounds,
             "cpu_us_an_empty_round": MICRO * empty,
@@ -86,6 +91,21 @@ async def _cost(
             waited.append(seconds)
             costs.append(used / len(before) / rounds)
     return median(costs), rounds, median(waited)
+
+
+async def _alone(rows: int, features: int, repeat: int) -> float:
+    """Processor seconds a round of what a party computes in a fit, without links."""
+    with recording([0]) as tapes:
+        async with tercet.open_local() as lake:
+            uploaded = await tables.upload(lake, tables.learnable(rows, features), "owner")
+            fitted: Any = LogisticRegression().fit(uploaded.table, target=tables.TARGET)
+            await fitted
+    costs = []
+    for _ in range(repeat + 1):
+        runs = [await replay(tape) for tape in tapes]
+        rounds = sum(run.outcome.statistics.rounds for run in runs)
+        costs.append(sum(run.processor_seconds for run in runs) / rounds)
+    return median(costs[1:])
 
 
 async def _empty() -> float:

@@ -121,6 +121,7 @@ def test_a_study_is_measured_call_by_call():
 def test_a_round_of_a_fit_takes_more_than_an_empty_one():
     found = command("rounds", "--rows", "100", "--features", "2", "--repeat", "1")
     assert found["cpu_us_a_round_of_a_fit"] > found["cpu_us_an_empty_round"] > 0
+    assert found["cpu_us_a_round_of_a_fit_alone"] > 0
     assert found["rounds_of_products"] >= 200
 
 
