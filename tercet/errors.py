@@ -50,6 +50,10 @@ class TercetError(Exception):
             self.passed_on_by = teller
         return self
 
+    def to_keep(self) -> TercetError:
+        """The same without the frames that it has come through, which hold all that a run held."""
+        return from_wire(self.to_wire())
+
     def to_wire(self) -> dict[str, object]:
         """The error as plain values for msgpack: class name, message and declared attributes."""
         return {
@@ -112,7 +116,7 @@ class ConfigError(TercetError):
 class StorageError(TercetError):
     """Something stored is missing, damaged or cannot be written; the message names table or file.
 
-    `party` is the node whose disk it is, for instance "party 1", once the error has left it.
+    `party` is the node whose disk it is, for instance "party 1", or the worker, once the error has left it.
     """
 
     extra = ("party",)

@@ -115,7 +115,7 @@ class Crew:
                 why = f"the workers of {name} are started anew, with those of another party; try again"
                 self.lost = PeerLost(why, peer=name)
             for task in list(self._tasks.values()):
-                task.session.fail(self.lost)
+                task.session.fail(self.lost.to_keep())  # each raises its own
 
     async def _tend(self, number: int) -> None:
         line = self._lines[number]
@@ -232,7 +232,8 @@ class Task:
                 self.session.receive(Parcel.read(rest, payload))
             case "value", _:
                 name = worker_name(self._crew.index, number)
-                self.session.fail(ProtocolError(f"the node has no memory for what {name} has made"))
+                what = f"the node has no room, in memory or its scratch, for what {name} has made"
+                self.session.fail(ProtocolError(what))
             case "written", [int(index), int(_), int(depth), dict(symbols), list(tiles), *about]:
                 written = Written(tuple(tiles), *about)
                 self.session.receive(Parcel((index, 0), number, 0, depth, written, symbols))

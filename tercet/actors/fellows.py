@@ -130,7 +130,8 @@ class Fellows:
             case ["value" | "rows", bytes(session), *_]:
                 running = self._party.under_way(session)
                 if running is not None:
-                    running.fail(ProtocolError(f"{self._name} has no memory for its share of a table"))
+                    what = f"{self._name} has no room, in memory or its scratch, for its share of a table"
+                    running.fail(ProtocolError(what))
             case _:
                 raise ProtocolError(f"a worker said {message[0]!r:.40}, as none does to another of its party")
 

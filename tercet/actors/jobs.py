@@ -251,7 +251,7 @@ class Jobs:
 
     async def _ended(self, job: Job, error: TercetError | None) -> None:
         """A run of a job has ended, well if there is no error."""
-        job.error = error
+        job.error = None if error is None else error.to_keep()
         job.done.set()
 
     async def _answer(self, job: Job, step: int) -> Answer:

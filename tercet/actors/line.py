@@ -212,6 +212,7 @@ class Line:
                 left -= sum(map(len, chunk))
                 message = MORE
             self._waiting -= 1
+            del buffers, chunk  # which would be held until there is more to send
 
     async def _put(self, message: list[Any], left: int, chunk: Sequence[memoryview]) -> None:
         async with self._writing:

@@ -256,7 +256,7 @@ class Party:
             peer.stopped.pop(name, None)
             if error is not None:
                 peer.line.post(["stop", name, error.to_wire()])
-        self._over[name] = error
+        self._over[name] = None if error is None else error.to_keep()
         if len(self._over) > REMEMBERED:
             self._over.popitem(last=False)
 
@@ -405,14 +405,14 @@ class Party:
             raise PlanError("a session of this name was started before; names are used once")
 
     def _in_a_sentence(self, cause: BaseException) -> TercetError:
+        own = self.called(self.index)
         if isinstance(cause, StorageError):
-            return cause.at(self.name)
+            return cause.at(own)
         if isinstance(cause, TercetError):
             return cause
-        logger.error("%s: a plan failed in an unforeseen way", self.name, exc_info=cause)
+        logger.error("%s: a plan failed in an unforeseen way", own, exc_info=cause)
         return ProtocolError(
-            f"{self.name} failed in an unforeseen way ({type(cause).__name__}: {cause}); its log has "
-            "the traceback"
+            f"{own} failed in an unforeseen way ({type(cause).__name__}: {cause}); its log has the traceback"
         )
 
     async def _inputs(self, plan: Plan, known: Mapping[str, Stored]) -> dict[str, Stored]:

@@ -78,7 +78,7 @@ class Scratch:
         except OSError as error:
             raise StorageError(
                 f"{size >> 20} MB of scratch cannot be had in {self.directory} ({error.strerror or error}); "
-                "make room there, or name another directory as scratch in node.toml"
+                "make room there, or name another directory in node.toml"
             ) from error
         return np.frombuffer(room, dtype=np.uint64).reshape(tuple(shape))
 

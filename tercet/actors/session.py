@@ -33,6 +33,7 @@ from tercet.plans.tiles import Costs, Layout, Ledger
 from tercet.protocols.base import Protocol
 from tercet.protocols.domains import Words
 from tercet.protocols.prg import session_key
+from tercet.transports.names import party_name, worker_name
 
 NONCE_BYTES = 32
 DIGEST_BYTES = 32
@@ -294,9 +295,13 @@ class Session:
         if self.error is not None:
             return
         if payload is None:
+            own = party_name(self._party)
+            if self.part is not None and self.part.member != NODE:
+                own = worker_name(self._party, self.part.member)
             self.fail(
                 ProtocolError(
-                    f"party {self._party} has no memory for what party {peer} sent; use smaller tables"
+                    f"{own} has no room, in memory or its scratch, for what party {peer} sent; make room "
+                    "there, or use smaller tables"
                 )
             )
         elif self._runner is None:

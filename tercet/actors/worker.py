@@ -119,7 +119,9 @@ class Worker:
                 self._open(name, index, tiles, self._storage.tiles(access))
             case ["value", bytes(name), *_]:
                 own = worker_name(self._config.index, self._config.number)
-                error = ProtocolError(f"{own} has no memory for its share of a table")
+                error = ProtocolError(
+                    f"{own} has no room, in memory or its scratch, for its share of a table"
+                )
                 self._tell(name, lambda session: session.fail(error))
             case ["end", bytes(name)]:
                 self._tell(name, Session.tell_to_end)

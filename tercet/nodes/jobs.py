@@ -189,7 +189,7 @@ class LastingJobs(Jobs):
         self._interrupt(job, PeerLost(f"{name} was not there when the job was begun", peer=name))
 
     def _interrupt(self, job: Job, error: TercetError) -> None:
-        job.interruption, job.interrupted = error, trio.current_time()
+        job.interruption, job.interrupted = error.to_keep(), trio.current_time()
         self._wake.set()
 
     async def _answer(self, job: Job, step: int) -> Answer:
@@ -231,7 +231,7 @@ class LastingJobs(Jobs):
         alone = job.patience_s is None
         if isinstance(error, PeerLost) and alone:  # which would say that it is worth waiting
             error = from_wire({**error.to_wire(), "error": PlanError.__name__})
-        job.error = error
+        job.error = None if error is None else error.to_keep()
         job.done.set()
         self._begun.pop(job.session, None)
         if alone:

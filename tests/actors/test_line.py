@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -77,6 +78,19 @@ async def test_what_many_send_at_once_and_take_back_stays_whole_and_in_order(see
             for number, payload in came:
                 assert payload.size == messages[number][2]
                 assert (payload == 100 * sender + number).all()
+
+
+async def test_a_line_lets_go_of_what_has_left(autojump_clock):
+    """Also while there is nothing else to send."""
+    async with joined() as (line, link, nursery):
+        nursery.start_soon(Line(link, owner="party 1", timeout_s=TIMEOUT_S).run, Takes())
+        words = np.zeros(AT_ONCE_BYTES, dtype=np.uint64)
+        sent = weakref.ref(words)
+        await line.send(["data"], [words])
+        del words
+        await trio.sleep(1)
+        assert line._waiting == 0
+        assert sent() is None
 
 
 async def test_a_line_ends_at_once_while_a_short_message_is_not_read(autojump_clock):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import trio.testing
 from tercet.actors.hello import VERSION, Hello, greet
 from tercet.actors.line import CHUNK_BYTES
 from tercet.actors.party import MOST_EARLY_STARTS
+from tercet.actors.session import Session
 from tercet.actors.values import type_fields
 from tercet.client.answers import verdict
 from tercet.client.connection import Request
@@ -50,6 +53,31 @@ def endless():
     b = Builder("endless", tile_rows=64)
     b.input("x", KIND).rescale(4).store("y")
     return b.plan()
+
+
+class Fails(Replicated):
+    def truncate(self, x, bits):
+        raise StorageError("the disk is full")
+
+
+async def test_nothing_is_held_of_a_run_that_failed(open_cluster_of_nodes, monkeypatch):
+    """Nodes remember for long why it did, but not what it had made until then."""
+    begin, runners = Session.begin, []
+
+    def begins(session, runner):
+        runners.append(weakref.ref(runner))
+        begin(session, runner)
+
+    monkeypatch.setattr(Session, "begin", begins)
+    async with open_cluster_of_nodes(Fails) as nodes:
+        client = await nodes.client()
+        await client.put("x", KIND, WORDS)
+        with pytest.raises(StorageError, match="the disk is full"):
+            await client.run(squares())
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        assert len(runners) == 3
+        assert not any(runner() for runner in runners)
 
 
 class Waits(Replicated):
