@@ -20,7 +20,7 @@ from tercet.errors import PeerLost, TransportError
 from tercet.transports import Link
 from tercet.transports.wire import pack_message, unpack_message
 
-VERSION = 6
+VERSION = 7
 HELLO_BYTES = 32
 MOST_SKEW_S = 120.0
 """Clocks may differ by so much: consent and certificates expire by them."""
