@@ -126,7 +126,10 @@ class Fellows:
             case ["value", bytes(session), *rest] if payload is not None:
                 self._tell(session, Parcel.read(rest, payload))
             case ["rows", bytes(session), *rest] if payload is not None:
-                self._tell(session, Handover.read(rest, payload))
+                rows = Handover.read(rest, payload)
+                if rows.sender != number:
+                    raise ProtocolError(f"worker {number} handed over rows as worker {rows.sender!r:.40}")
+                self._tell(session, rows)
             case ["value" | "rows", bytes(session), *_]:
                 running = self._party.under_way(session)
                 if running is not None:

@@ -90,7 +90,7 @@ class Handover:
                 raise ValueError(f"{words.size} words for {shapes}")
             parts = np.split(words, ends[:-1]) if ends else []
             arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ProtocolError(f"a worker of this party sent malformed rows ({error})") from error
         return cls(index, number, sender, arrays)
 

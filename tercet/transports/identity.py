@@ -80,7 +80,7 @@ class Identity:
             with os.fdopen(descriptor, "w") as file:
                 file.write(self.key_pem + self.certificate_pem)
         except BaseException:
-            path.unlink()  # half a key would stand in the way of the next try
+            path.unlink(missing_ok=True)  # half a key would stand in the way of the next try
             raise
 
     @classmethod

@@ -8,6 +8,7 @@ import math
 import random
 import re
 from collections import ChainMap, Counter, deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import trio
 import trio.testing
 
 from tercet.actors.ends import Ends
-from tercet.actors.parts import Parcel, Part
+from tercet.actors.fellows import Fellows
+from tercet.actors.parts import Handover, Parcel, Part
 from tercet.actors.scheduler import Scheduler
 from tercet.actors.scratch import Scratch
 from tercet.actors.session import Session
@@ -320,6 +322,29 @@ async def test_tiles_of_workers_pile_up_in_scratch(tmp_path):
     held = driver._flow._values[ref].tiles
     assert [Scratch.holds(one.data) for one in held] == [False] * 2 + [True] * 6  # 1 kB each
     assert all(np.array_equal(one.data, tile.data) for one in held)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({2: 2}, "worker 1 handed over rows as worker 2"),
+        ({3: [[3]]}, "sent malformed rows"),
+        ({3: [[1 << 70]]}, "sent malformed rows"),
+        ({3: 7}, "sent malformed rows"),
+    ],
+)
+def test_rows_are_those_of_the_fellow_at_the_other_end(change, says):
+    config = SimpleNamespace(index=0, number=0, workers=3)
+    heard = []
+    run = SimpleNamespace(receive=heard.append)
+    fellows = Fellows(config, SimpleNamespace(under_way=lambda name: run), None, None)
+    header, (words,) = Handover(3, 0, 1, [np.arange(2, dtype=np.uint64)]).to_wire()
+    fellows.hear(1, ["rows", b"run", *header], words)
+    assert [(rows.sender, rows.arrays[0].tolist()) for rows in heard] == [(1, [0, 1])]
+    for place, what in change.items():
+        header[place] = what
+    with pytest.raises(ProtocolError, match=says):
+        fellows.hear(1, ["rows", b"run", *header], words)
 
 
 @pytest.mark.parametrize(
