@@ -16,7 +16,7 @@ from tercet.commands.console import DEFAULT_CLUSTER, ClusterPath, say, sentences
 from tercet.errors import ConfigError
 
 app = typer.Typer()
-ENDS = [getattr(signal, one) for one in ("SIGTERM", "SIGHUP") if hasattr(signal, one)]
+ENDS = [getattr(signal, one) for one in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, one)]
 NEEDED = {
     "hypercorn": "hypercorn",
     "jinja2": "jinja2",
@@ -81,10 +81,11 @@ async def _until_told(main: Callable[[], Awaitable[None]]) -> None:
     wanted = [one for one in ENDS if signal.getsignal(one) is not signal.SIG_IGN]  # as by nohup
 
     async def wait(task_status: trio.TaskStatus[None]) -> None:
+        # Else Ctrl-C would be raised wherever Python is just then, in the middle of an answer perhaps.
         with trio.open_signal_receiver(*wanted) as signals:
             task_status.started()
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
+            await anext(signals)
+        nursery.cancel_scope.cancel()  # and another one ends it the hard way
 
     async with plain_errors(), trio.open_nursery() as nursery:
         if wanted:

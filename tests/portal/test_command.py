@@ -16,6 +16,7 @@ from h11 import LocalProtocolError
 from typer.testing import CliRunner
 
 from tercet.cli import app
+from tercet.commands import portal as portal_command
 from tercet.demo import portal_demo
 from tercet.nodes.setup import make_cluster, make_member, make_node
 from tercet.portal import app as portal_app
@@ -128,6 +129,29 @@ def test_files_that_wait_go_however_it_is_told_to_end(tmp_path, end):
         finally:
             process.kill()
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_raised_nowhere(end):
+    """Ctrl-C would be, where Python is just then: in the middle of an answer, which then fails in its way."""
+    ended = []
+
+    async def answers():
+        try:
+            os.kill(os.getpid(), end)
+            for _ in range(100_000):
+                len(ended)  # Python, where a signal would be raised
+            with trio.fail_after(60):
+                await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_effective_deadline())
+
+    before = signal.signal(end, signal.SIG_DFL)  # also where those who run the tests ignore it
+    try:
+        await portal_command._until_told(answers)
+    finally:
+        signal.signal(end, before)
+    assert ended == [-math.inf]
 
 
 @pytest.mark.parametrize("option", ["--port", "--demo", "--identity", "--cluster"])
