@@ -81,16 +81,19 @@ async def _until_told(main: Callable[[], Awaitable[None]]) -> None:
     wanted = [one for one in ENDS if signal.getsignal(one) is not signal.SIG_IGN]  # as by nohup
 
     async def wait(task_status: trio.TaskStatus[None]) -> None:
-        # Else Ctrl-C would be raised wherever Python is just then, in the middle of an answer perhaps.
+        # Else Ctrl-C would be raised wherever Python is just then, in the middle of an answer perhaps. A second
+        # signal, as when a terminal is closed, would end the portal before all is removed.
         with trio.open_signal_receiver(*wanted) as signals:
             task_status.started()
-            await anext(signals)
-        nursery.cancel_scope.cancel()  # and another one ends it the hard way
+            async for _ in signals:
+                serving.cancel()
 
+    serving = trio.CancelScope()
     async with plain_errors(), trio.open_nursery() as nursery:
         if wanted:
             await nursery.start(wait)
-        await main()
+        with serving:
+            await main()
         nursery.cancel_scope.cancel()
 
 
