@@ -57,8 +57,7 @@ class Ready:
 
     def wait(self, instance: Instance) -> None:
         """An instance waits for the network, or for other members of the party."""
-        if instance.name not in self.waiting:
-            self._heavy_waiting += instance.heavy
+        self._heavy_waiting += instance.heavy and instance.name not in self.waiting
         self.waiting[instance.name] = instance
 
     def go_on(self, instance: Instance, got: Received) -> None:

@@ -111,21 +111,27 @@ def _deal(
         starts[part] = place + 1
 
 
+@inline
+def _slot(listed: Words, slots: Positions, low: np.uint64, high: np.uint64, hashed: np.uint64) -> np.uint64:
+    """The slot of a column of `listed` in a table, or the free one where it belongs."""
+    last = np.uint64(slots.shape[0] - 1)
+    slot = hashed & last
+    position = slots[slot]
+    while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
+        slot = (slot + np.uint64(1)) & last
+        position = slots[slot]
+    return slot
+
+
 @kernel(IN2, IN, INDEX_OUT, INDEX_OUT)
 def _mark_first(listed: Words, hashed: Words, slots: Positions, found: Positions) -> None:
     """Put the position of every column into the table, once for those that are alike.
 
     The size of the table is a power of two; `found` is 1 for what was not there yet.
     """
-    last = np.uint64(slots.shape[0] - 1)
     for i in range(listed.shape[1]):
-        low, high = listed[0, i], listed[1, i]
-        slot = hashed[i] & last
-        position = slots[slot]
-        while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
-            slot = (slot + np.uint64(1)) & last
-            position = slots[slot]
-        if position < 0:
+        slot = _slot(listed, slots, listed[0, i], listed[1, i], hashed[i])
+        if slots[slot] < 0:
             slots[slot] = i
             found[i] = 1
 
@@ -141,14 +147,8 @@ def _look_up(
     found: Positions,
 ) -> None:
     """For every column of `wanted` the place of the first of `listed` that is like it, or -1."""
-    last = np.uint64(slots.shape[0] - 1)
     for i in range(wanted.shape[1]):
-        low, high = wanted[0, i], wanted[1, i]
-        slot = hashed[i] & last
-        position = slots[slot]
-        while position >= 0 and (listed[0, position] != low or listed[1, position] != high):
-            slot = (slot + np.uint64(1)) & last
-            position = slots[slot]
+        position = slots[_slot(listed, slots, wanted[0, i], wanted[1, i], hashed[i])]
         found[wanted_places[i]] = places[position] if position >= 0 else -1
 
 
