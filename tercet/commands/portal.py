@@ -81,8 +81,8 @@ async def _until_told(main: Callable[[], Awaitable[None]]) -> None:
     wanted = [one for one in ENDS if signal.getsignal(one) is not signal.SIG_IGN]  # as by nohup
 
     async def wait(task_status: trio.TaskStatus[None]) -> None:
-        # Else Ctrl-C would be raised wherever Python is just then, in the middle of an answer perhaps. A second
-        # signal, as when a terminal is closed, would end the portal before all is removed.
+        # Else Ctrl-C would be raised wherever Python is just then, in the middle of an answer perhaps. And a
+        # second signal, as when a terminal is closed, would end the portal before all is removed.
         with trio.open_signal_receiver(*wanted) as signals:
             task_status.started()
             async for _ in signals:
