@@ -6,7 +6,6 @@ party run them together, each on its block of rows.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -309,11 +308,13 @@ class Stack(Kind):
         rows, before, parts = sum(team.rows), 0, []
         for share, count in zip(shares, team.rows, strict=True):
             spans = list(itertools.pairwise(team.bounds(count)))
-            parts.append(
-                (yield from together.place(protocol, team, share.data, -before, rows - before, spans))
-            )
+            window = -before, rows - before
+            parts.append((yield from together.place(protocol, team, share.data, *window, spans)))
             before += count
-        return shares[0].like(functools.reduce(np.add, parts))
+        data, *others = parts  # of which each has zeros where the others have rows
+        for part in others:
+            data += part
+        return shares[0].like(data)
 
 
 # -- rows by public position ---------------------------------------------------------------------------------

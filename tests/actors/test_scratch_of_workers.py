@@ -69,7 +69,7 @@ async def test_a_disk_that_fills_up_in_a_join(tmp_path, monkeypatch):
         return WithScratch(workers, make_link, directory=tmp_path)
 
     async with tercet.open_local(
-        protocol="plain", tile_rows=64, workers=2, engine=engine, timeout_s=5
+        protocol="plain", tile_rows=64, workers=2, engine=engine, timeout_s=60
     ) as lake:
         left = await lake.upload(LEFT, name="left", key="id", owner="clinic")
         right = await lake.upload(RIGHT, name="right", key="id", owner="insurer")
